@@ -1,0 +1,58 @@
+# The interface of the project. Every target makes .venv when it is missing or when its inputs changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CONFIG ?=
+DATA ?=
+WORK_DIR ?=
+OPTIONS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check format test test-all demo pretrain tables doctor clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+
+# constraints.txt pins what was tested, on Python 3.11; other versions take the ranges of pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "Python %d.%d is not supported: run make PYTHON=python3.11 (3.10 to 3.12)" % v)'
+	@echo "making $(VENV) (downloads torch the first time; a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")') -e '.[benchmarks,dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP)  ## make the environment in .venv
+
+check: $(STAMP)  ## ruff, mypy (strict on mlomae/multilevel), generated tables up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m benchmarks.tables --check
+
+format: $(STAMP)  ## apply ruff's fixes and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(STAMP)  ## the tests (minutes on two cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)  ## the tests, slow ones included
+	$(BIN)/python -m pytest
+
+demo: $(STAMP)  ## the main job on embedded data: MAE against MLO-MAE, under 10 minutes on two cores
+	$(BIN)/mlomae demo
+
+pretrain: $(STAMP)  ## pretrain CONFIG=configs/pretrain/... [DATA=root] [WORK_DIR=...] [OPTIONS="--resume ..."]
+	$(BIN)/mlomae pretrain $(or $(CONFIG),configs/pretrain/mlomae_vit-w128-d4_textures.py) \
+	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+
+tables: $(STAMP)  ## regenerate results/*.csv and *.md from results/runs
+	$(BIN)/python -m benchmarks.tables
+
+doctor: $(STAMP)  ## versions, devices, back-ends, data sets; says what is wrong
+	$(BIN)/mlomae doctor
+
+clean:  ## remove caches (keeps .venv, work_dirs, results)
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

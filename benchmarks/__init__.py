@@ -1,0 +1,1 @@
+"""Transfer benchmarks, run records and comparison tables."""

@@ -1,0 +1,12 @@
+"""MAE with random masks on the embedded textures; the smallest complete run.
+
+Command:  make pretrain CONFIG=configs/pretrain/mae_vit-w128-d4_textures.py
+Hardware: 2 CPU cores, no data to download. Time: @T_MAE@.
+Expected: @E_MAE@ (frozen encoder, chance 12.5 %).
+"""
+
+_base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/textures.py", "../_base_/mae.py"]
+name = "mae_vit-w128-d4_textures"
+method = "MAE"
+optim = dict(theta=dict(lr=2e-3))
+train = dict(outer_iterations=500, log_interval=50, picture_interval=250, checkpoint_interval=250)

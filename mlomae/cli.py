@@ -1,0 +1,128 @@
+"""The command line: ``mlomae pretrain | demo | export | evaluate | doctor``; a wrong input is one line and exit 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlomae.errors import ConfigError, MlomaeError
+
+
+def _overrides(pairs: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; values are Python literals where they parse as such, else text."""
+    import ast
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--cfg-options takes KEY=VALUE; got '{pair}'")
+        try:
+            values[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[key] = text
+    return values
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from mlomae.config import load_config
+    from mlomae.pretrain import run_pretraining
+
+    overrides = _overrides(args.cfg_options)
+    if args.data:
+        overrides |= {"data.train.root": args.data, "data.eval.root": args.data}
+    config = load_config(args.config, overrides)
+    work_dir = Path(args.work_dir or f"work_dirs/{config.name}_seed{config.seed}")
+    record = run_pretraining(config, work_dir, args.resume, Path(args.records) if args.records else None)
+    if record:
+        for name, value in record["metrics"].items():
+            print(f"{name:20s} {value:.4g}")
+        print(f"record: {work_dir / 'record.json'}")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from mlomae.demo import run_demo
+
+    run_demo(Path(args.work_dir))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from mlomae.export import export
+
+    print(export(Path(args.checkpoint), Path(args.out), args.format))
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from mlomae.pretrain import evaluate_checkpoint
+
+    overrides = {"data.train.root": args.data, "data.eval.root": args.data} if args.data else {}
+    for name, value in evaluate_checkpoint(Path(args.checkpoint), overrides).items():
+        print(f"{name:20s} {value:.4g}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from mlomae.doctor import doctor
+
+    text, status = doctor(Path(args.data) if args.data else None)
+    print(text)
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mlomae", description="Masked autoencoders with masks learned from feedback.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    p = commands.add_parser("pretrain", help="pretrain from a config; resume, evaluate, write a record")
+    p.add_argument("config", help="a file of configs/pretrain/")
+    p.add_argument("--work-dir", help="where checkpoints, pictures and the record go (default: work_dirs/NAME_seedN)")
+    p.add_argument("--data", help="data root: sets data.train.root and data.eval.root")
+    p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
+    p.add_argument("--records", help="also write the record into this folder, e.g. results/runs")
+    p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
+    p.set_defaults(run=_pretrain)
+
+    p = commands.add_parser("demo", help="the main job on embedded data, minutes on a CPU")
+    p.add_argument("--work-dir", default="work_dirs/demo")
+    p.set_defaults(run=_demo)
+
+    p = commands.add_parser("export", help="write the encoder of a checkpoint for other libraries")
+    p.add_argument("checkpoint")
+    p.add_argument("out")
+    p.add_argument("--format", default="safetensors", choices=["timm", "safetensors", "mmseg", "mmdet"])
+    p.set_defaults(run=_export)
+
+    p = commands.add_parser("evaluate", help="k-NN and linear probe of a checkpoint's frozen encoder")
+    p.add_argument("checkpoint")
+    p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
+    p.set_defaults(run=_evaluate)
+
+    p = commands.add_parser("doctor", help="versions, devices, back-ends, data sets; says what is wrong")
+    p.add_argument("--data", help="folder to look for data sets in (default: MLOMAE_DATA or data)")
+    p.set_defaults(run=_doctor)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except MlomaeError as error:
+        message = f"error: {' '.join(str(error).split())}"
+        if os.environ.get("MLOMAE_TRACEBACK"):
+            raise
+        print(message, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; the last checkpoint is intact, go on with --resume", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The configuration of a pretraining run: MMEngine Python files, checked strictly against the dataclasses below.
+
+An unknown key, a value of the wrong type or out of range is a `ConfigError`; nothing is silently ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mlomae.errors import ConfigError
+
+
+@dataclass
+class ModelConfig:
+    """Encoder and decoder; ``embed_dim``, ``depth``, ``num_heads`` override the named size."""
+
+    size: str = "base"
+    img_size: int = 224
+    patch_size: int = 16
+    embed_dim: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+    decoder_embed_dim: int = 512
+    decoder_depth: int = 8
+    decoder_num_heads: int = 16
+    norm_pix_loss: bool = True
+
+
+@dataclass
+class DataConfig:
+    """Sources and batches. ``feedback`` is a labelled training source of its own; default: the split of ``train``.
+
+    ``batch_size`` and ``feedback_batch_size`` are global, summed over data-parallel ranks. ``probe_limit`` caps the
+    training images that k-NN and the linear probe are fitted on (None: all).
+    """
+
+    train: dict = field(default_factory=dict)
+    eval: dict | None = None
+    feedback: dict | None = None
+    augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
+    feedback_augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
+    val_fraction: float = 0.2
+    split_seed: int = 0
+    batch_size: int = 128
+    feedback_batch_size: int = 128
+    num_workers: int = 0
+    probe_limit: int | None = None
+
+
+@dataclass
+class LevelsConfig:
+    """One outer iteration: ``lower_steps`` (K) on θ, ``head_steps`` on ω, one on φ by ``solver``."""
+
+    lower_steps: int = 2
+    head_steps: int = 1
+    solver: str = "one_step"
+    solver_options: dict = field(default_factory=dict)
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay to ``min_lr``; ``warmup`` is a fraction of the run."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple = (0.9, 0.95)
+    warmup: float = 0.05
+    min_lr: float = 0.0
+    clip_grad: float | None = None
+
+
+@dataclass
+class TrainConfig:
+    """Length, precision and intervals, all counted in outer iterations. ``amp``: "none" or "bf16"."""
+
+    outer_iterations: int = 1000
+    amp: str = "none"
+    accumulate: int = 1
+    compile: bool = False
+    log_interval: int = 50
+    picture_interval: int = 500
+    checkpoint_interval: int = 500
+    keep_checkpoints: int = 2
+
+
+@dataclass
+class PretrainConfig:
+    """A whole run. ``mask`` is {type, ratio, options of the strategy}; ``feedback`` {type, options}."""
+
+    name: str
+    method: str
+    model: ModelConfig
+    data: DataConfig
+    mask: dict
+    train: TrainConfig
+    feedback: dict = field(default_factory=lambda: {"type": "linear"})
+    levels: LevelsConfig = field(default_factory=LevelsConfig)
+    optim: dict[str, OptimConfig] = field(default_factory=dict)
+    seed: int = 0
+    demo: bool = False
+    init_from: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, the form that checkpoints and records keep."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _check_type(value: Any, hint: Any, where: str) -> Any:
+    """Return ``value``, an int promoted where a float is wanted; ConfigError if the type does not fit."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        base = typing.get_origin(option) or option
+        if base is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if base is tuple and isinstance(value, list):
+            return tuple(value)
+        if isinstance(value, base) and not (base is int and isinstance(value, bool)):
+            return value
+    names = " or ".join("None" if o is types.NoneType else getattr(o, "__name__", str(o)) for o in options)
+    raise ConfigError(f"config key '{where}' must be {names}; got {value!r}")
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    """Instantiate a config dataclass from a mapping; every key must be known and every type right."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"config section '{where}' must be a dict; got {values!r}")
+    hints = typing.get_type_hints(cls)
+    built = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else key
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(hints)}"
+            raise ConfigError(f"unknown config key '{name}'; {hint}")
+        if dataclasses.is_dataclass(hints[key]):
+            built[key] = _build(hints[key], value, name)
+        elif key == "optim":
+            built[key] = {level: _build(OptimConfig, v, f"{name}.{level}") for level, v in value.items()}
+        else:
+            built[key] = _check_type(value, hints[key], name)
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.name not in built and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"config key '{f'{where}.' if where else ''}{missing[0]}' is missing; add it")
+    return cls(**built)
+
+
+def _check_ranges(config: PretrainConfig) -> None:
+    ratio = config.mask.get("ratio", 0.75)
+    if not (isinstance(ratio, float) and 0.0 < ratio < 1.0):
+        raise ConfigError(f"config key 'mask.ratio' must be a number inside (0, 1); got {ratio!r}")
+    if "type" not in config.mask:
+        raise ConfigError("config key 'mask.type' is missing; choose one of the masking strategies")
+    if config.train.amp not in ("none", "bf16"):
+        raise ConfigError(f"config key 'train.amp' must be 'none' or 'bf16'; got {config.train.amp!r}")
+    if not 0.0 < config.data.val_fraction < 1.0:
+        raise ConfigError(f"config key 'data.val_fraction' must be inside (0, 1); got {config.data.val_fraction}")
+    positive = {
+        "train": ("outer_iterations", "accumulate", "log_interval", "picture_interval", "checkpoint_interval"),
+        "data": ("batch_size", "feedback_batch_size"),
+        "levels": ("lower_steps", "head_steps"),
+    }
+    for section, keys in positive.items():
+        for key in keys:
+            if getattr(getattr(config, section), key) < 1:
+                raise ConfigError(f"config key '{section}.{key}' must be at least 1")
+    if config.train.keep_checkpoints < 1:
+        raise ConfigError("config key 'train.keep_checkpoints' must be at least 1, or nothing is left to resume from")
+    unknown = sorted(set(config.optim) - {"theta", "omega", "phi"})
+    if unknown:
+        raise ConfigError(f"unknown config key 'optim.{unknown[0]}'; the levels are theta, omega, phi")
+
+
+def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
+    """Check plain values (a config file's, or a checkpoint's) and build a `PretrainConfig`."""
+    config = _build(PretrainConfig, _plain(values), "")
+    for level in ("theta", "omega", "phi"):
+        config.optim.setdefault(level, OptimConfig())
+    _check_ranges(config)
+    return config
+
+
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> PretrainConfig:
+    """Read an MMEngine Python config, apply ``--cfg-options`` style overrides ("data.batch_size": 64), check it."""
+    if not Path(path).is_file():
+        raise ConfigError(f"config file '{path}' does not exist; see configs/pretrain/ for the ones that ship")
+    try:
+        config = Config.fromfile(str(path))
+        if overrides:
+            config.merge_from_dict(overrides)
+    except (KeyError, TypeError, SyntaxError, ValueError, AttributeError, NameError, FileNotFoundError) as error:
+        raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
+    values = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+    return config_from_dict(values)

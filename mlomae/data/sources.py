@@ -1,0 +1,132 @@
+"""What a data set is to the rest of the package: labelled uint8 images, and a registry that builds one from a config.
+
+Shape suffixes: N images of the set, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlomae.errors import ConfigError
+
+
+class Source:
+    """Labelled images in a fixed order. Subclasses set the attributes and override the methods that raise.
+
+    Attributes:
+        name: kind of data set, as in the config's ``type``.
+        split: which part, e.g. ``train``.
+        root: resolved folder, or ``"embedded"`` if the images are made by the package.
+        classes: one name a class.
+        labels: (N,) int64, indices into ``classes``.
+        locations: resolved paths the pixels come from (folders or files; a pseudo-path for embedded images). Two
+            sources that share one, or of which one contains the other, share images.
+        content: what ``digest`` hashes, ``"pixels"`` or ``"file"``; only digests of one kind are comparable.
+        has_objects: whether ``object_mask`` gives masks.
+    """
+
+    name: str
+    split: str
+    root: str
+    classes: list[str]
+    labels: NDArray[np.int64]
+    locations: frozenset[str]
+    content: str = "pixels"
+    has_objects: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, i: int) -> Tensor:
+        """Image ``i``: (3, H, W) uint8, RGB. Treat as read-only. Raises DataError if it cannot be decoded."""
+        raise NotImplementedError
+
+    def object_mask(self, i: int) -> Tensor | None:
+        """(H, W) bool, True on objects, or None where nothing is known about objects."""
+        return None
+
+    def image_size(self, i: int) -> tuple[int, int]:
+        """(H, W) of image ``i`` in pixels."""
+        _, height, width = self.image(i).shape
+        return height, width
+
+    def content_size(self, i: int) -> int:
+        """Bytes of what ``digest`` hashes: images of different size cannot have the same digest."""
+        return self.image(i).numel()
+
+    def digest(self, i: int) -> bytes:
+        """16-byte blake2b of the content of image ``i``: pixel bytes, or file bytes for sources that read folders."""
+        return self.pixel_digest(i)
+
+    def pixel_digest(self, i: int) -> bytes:
+        """16-byte blake2b of the shape and the pixel bytes of image ``i``; comparable between all sources."""
+        image_CHW = self.image(i)
+        content = hashlib.blake2b(repr(tuple(image_CHW.shape)).encode(), digest_size=16)
+        content.update(image_CHW.contiguous().numpy().data)
+        return content.digest()
+
+    def fingerprint(self, indices: Iterable[int] | None = None) -> str:
+        """SHA-256 (hex) of the ordered content, of all images or of ``indices``: labels and pixel bytes.
+
+        Sources that read folders hash relative path, file size and label instead of pixels.
+        """
+        total = hashlib.sha256()
+        for i in range(len(self)) if indices is None else indices:
+            total.update(b"%d " % self.labels[i] + self._fingerprint_item(int(i)))
+        return total.hexdigest()
+
+    def _fingerprint_item(self, i: int) -> bytes:
+        image_CHW = self.image(i)
+        return repr(tuple(image_CHW.shape)).encode() + image_CHW.contiguous().numpy().tobytes()
+
+    def describe(self) -> str:
+        """One phrase that identifies the source in messages and records, e.g. ``cifar10 test at /data/cifar``."""
+        return f"{self.name} {self.split} at {self.root}"
+
+
+_BUILDERS: dict[str, Callable[..., Source]] = {}
+
+
+def register_source(name: str) -> Callable[[Callable[..., Source]], Callable[..., Source]]:
+    """Decorator: make a class or function buildable with ``type=name``; its keyword arguments are the config's keys."""
+
+    def add(builder: Callable[..., Source]) -> Callable[..., Source]:
+        _BUILDERS[name] = builder
+        return builder
+
+    return add
+
+
+def list_sources() -> list[str]:
+    """The values ``type`` can take."""
+    return sorted(_BUILDERS)
+
+
+def build_source(cfg: dict[str, Any]) -> Source:
+    """Build the source that ``cfg`` describes: ``type`` names it, every other key is an argument of its builder.
+
+    Raises ConfigError for an unknown type, an unknown key or a missing key, and DataError if the data cannot be read.
+    """
+    arguments = dict(cfg)
+    name = arguments.pop("type", None)
+    if name not in _BUILDERS:
+        said = "no `type`" if name is None else f"unknown type {name!r}"
+        raise ConfigError(f"data source: {said}; valid types: {', '.join(list_sources())}")
+    parameters = inspect.signature(_BUILDERS[name]).parameters
+    for key in arguments:
+        if key not in parameters:
+            close = difflib.get_close_matches(str(key), parameters, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"data source {name!r}: unknown key {key!r}{hint}; valid keys: {', '.join(parameters)}")
+    missing = [k for k, p in parameters.items() if p.default is inspect.Parameter.empty and k not in arguments]
+    if missing:
+        raise ConfigError(f"data source {name!r}: missing key {missing[0]!r}; valid keys: {', '.join(parameters)}")
+    return _BUILDERS[name](**arguments)

@@ -1,0 +1,111 @@
+"""The split of the training set, and the rule that no evaluation image reaches training."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlomae import counter
+from mlomae.data.sources import Source
+from mlomae.errors import ConfigError, DataError
+
+TOLERATED_SHARE = 0.01
+"""Share of the evaluation images that may occur in training: CIFAR and others were published with a few duplicates."""
+
+MAX_FILES_CHECKED = 2000
+"""Evaluation images compared by content when reading them means reading files."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two disjoint parts of a training set, sorted indices (n,) int64, and the SHA-256 (hex) that identifies them."""
+
+    train_indices: NDArray[np.int64]
+    val_indices: NDArray[np.int64]
+    hash: str
+
+
+def split_train(source: Source, val_fraction: float = 0.2, seed: int = 0) -> Split:
+    """Split ``source`` by class, so that each class has ``val_fraction`` of its images (rounded, at least one) in val.
+
+    The result depends on (seed, labels) alone; its hash covers both index lists and the content of the source.
+
+    Raises ConfigError for a fraction outside (0, 1), DataError if a class has fewer than two images.
+    """
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"val_fraction {val_fraction} must be between 0 and 1, e.g. 0.2")
+    order_keys = counter.fold(counter.root_key("split", seed), torch.arange(len(source))).numpy()
+    val = []
+    for label in np.unique(source.labels):
+        members = np.flatnonzero(source.labels == label)
+        if len(members) < 2:
+            raise DataError(f"class {source.classes[label]!r} of {source.describe()} has one image; a split needs two")
+        count = min(max(round(len(members) * val_fraction), 1), len(members) - 1)
+        val.append(members[np.argsort(order_keys[members], kind="stable")[:count]])
+    val_indices = np.sort(np.concatenate(val)).astype(np.int64)
+    train_indices = np.setdiff1d(np.arange(len(source), dtype=np.int64), val_indices)
+    total = hashlib.sha256(source.fingerprint().encode())
+    for part in (train_indices, val_indices):
+        total.update(b"%d:" % len(part) + part.astype("<i8").tobytes())
+    return Split(train_indices, val_indices, total.hexdigest())
+
+
+def check_disjoint(training: Source, evaluation: Source) -> None:
+    """Refuse an evaluation set whose images would reach training or feedback.
+
+    Raises DataError naming both sources if
+
+    - they read the same place (resolved paths, symlinks followed) or one reads a folder inside the other's, or they
+      are embedded images of the same seed and split;
+    - more than 1 % of the evaluation images (TOLERATED_SHARE) occur in training with the same content: pixels for
+      sources in memory, file bytes if both read folders, decoded pixels if only one does. Sources in memory are
+      compared in full; from folders MAX_FILES_CHECKED evaluation images, evenly spaced, after a filter by size.
+
+    An image that was recompressed or resized on the way is not recognised.
+    """
+    shared = _shared_place(training.locations, evaluation.locations)
+    if shared is not None:
+        raise DataError(_refusal(training, evaluation, f"both read {shared}"))
+    checked, found = _repeated(training, evaluation)
+    if found > TOLERATED_SHARE * checked:
+        raise DataError(
+            _refusal(training, evaluation, f"{found} of {checked} evaluation images checked are in training")
+        )
+
+
+def _refusal(training: Source, evaluation: Source, reason: str) -> str:
+    pair = f"training on {training.describe()}, evaluation on {evaluation.describe()}"
+    return f"evaluation images would reach training: {reason} ({pair}); evaluate on a held-out split"
+
+
+def _shared_place(ours: Iterable[str], theirs: Iterable[str]) -> str | None:
+    """The inner of two nested (or equal) places, or None."""
+    for a in ours:
+        for b in theirs:
+            if a == b or a.startswith(b.rstrip(os.sep) + os.sep):
+                return a
+            if b.startswith(a.rstrip(os.sep) + os.sep):
+                return b
+    return None
+
+
+def _repeated(training: Source, evaluation: Source) -> tuple[int, int]:
+    """How many evaluation images were compared, and how many of those occur in training."""
+    count = len(evaluation)
+    if "file" in (training.content, evaluation.content):
+        count = min(count, MAX_FILES_CHECKED)
+    chosen = [i * len(evaluation) // count for i in range(count)]
+    if training.content == evaluation.content:
+        size, digest = "content_size", "digest"
+    else:
+        # Bytes of a file and pixels in memory cannot be compared: decode, but only files of the right height and width.
+        size, digest = "image_size", "pixel_digest"
+    sizes = {getattr(evaluation, size)(i) for i in chosen}
+    known = {getattr(training, digest)(i) for i in range(len(training)) if getattr(training, size)(i) in sizes}
+    return count, sum(getattr(evaluation, digest)(i) in known for i in chosen)

@@ -1,0 +1,141 @@
+"""Endless, resumable streams of batches: what position p of a stream holds is a function of (seed, name, p) alone.
+
+There is no generator state: any worker, any process and any interrupted run finds the same sample at the same position.
+
+Shape suffixes: B batch, S side of the augmented image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mlomae import counter
+from mlomae.data.augment import Augmentation
+from mlomae.data.sources import Source
+from mlomae.errors import ConfigError, DataError
+
+Batch = dict[str, Tensor]
+
+
+class Stream:
+    """Samples of ``source`` at ``indices`` (all if None), reshuffled every epoch, augmented, without end.
+
+    Position p is in epoch ``p // n`` of the n indices; the epoch's order comes from (seed, name, epoch), the sample's
+    key from (seed, name, epoch, index).
+
+    Raises DataError if ``indices`` is empty or reaches outside the source.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Sequence[int] | NDArray[np.int64] | Tensor | None,
+        augment: Augmentation,
+        seed: int,
+        name: str,
+    ) -> None:
+        self.source, self.augment, self.seed, self.name = source, augment, seed, name
+        self.indices = torch.arange(len(source)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
+        if not len(self.indices):
+            raise DataError(f"stream {name!r} of {source.describe()} holds no sample; enlarge its share of the split")
+        if self.indices.min() < 0 or self.indices.max() >= len(source):
+            wrong = f"an index outside 0..{len(source) - 1}"
+            raise DataError(f"stream {name!r} of {source.describe()} names {wrong}; make the split again")
+        self._labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
+        self._orders: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Samples of one epoch."""
+        return len(self.indices)
+
+    def _order(self, epoch: int) -> Tensor:
+        """Source indices in the order of ``epoch``; the last two are kept, because a batch may span two epochs."""
+        if epoch not in self._orders:
+            while len(self._orders) >= 2:
+                self._orders.pop(next(iter(self._orders)))
+            shuffled = counter.permutation(counter.root_key(self.seed, self.name, epoch), len(self))
+            self._orders[epoch] = self.indices[shuffled]
+        return self._orders[epoch]
+
+    def locate(self, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """Epoch and source index, each (size,) int64, of the positions from ``start``; decodes nothing."""
+        position = torch.arange(start, start + size)
+        epoch_B = position // len(self)
+        index_B = torch.empty_like(position)
+        for epoch in torch.unique(epoch_B).tolist():
+            here = epoch_B == epoch
+            index_B[here] = self._order(epoch)[position[here] % len(self)]
+        return epoch_B, index_B
+
+    def batch(self, start: int, size: int) -> Batch:
+        """Samples at positions ``start`` to ``start + size``.
+
+        Returns:
+            ``image`` (B, 3, S, S) float32 normalised; ``label``, ``index`` (into the source), ``epoch`` and ``key``
+            (for further draws, with a salt other than AUGMENT_SALT), each (B,) int64; ``object`` (B, S, S) bool if the
+            source has objects.
+        """
+        epoch_B, index_B = self.locate(start, size)
+        key_B = counter.fold(counter.fold(counter.root_key(self.seed, self.name), epoch_B), index_B)
+        chosen = index_B.tolist()
+        masks = [self.source.object_mask(i) for i in chosen] if self.source.has_objects else None
+        image, objects = self.augment([self.source.image(i) for i in chosen], key_B, masks)  # type: ignore[arg-type]
+        batch = {"image": image, "label": self._labels[index_B], "key": key_B, "index": index_B, "epoch": epoch_B}
+        return batch if objects is None else {**batch, "object": objects}
+
+
+class OuterBatches(Dataset[dict[str, Any]]):
+    """Item t is all that outer iteration t needs: ``lower`` (K batches), and ``head`` and ``upper`` where given.
+
+    Level batches are the global ones cut into contiguous slices, so the ranks together see exactly what one process
+    sees. Use as ``DataLoader(outer, batch_size=None, sampler=range(start, stop), num_workers=w)``.
+
+    Args:
+        batch_size, feedback_batch_size: over all ranks, for ``lower`` and for ``head`` and ``upper``.
+        steps_per_outer: K, batches of ``lower`` in one item.
+
+    Raises ConfigError if a batch size cannot be divided by ``world_size``.
+    """
+
+    def __init__(
+        self,
+        lower: Stream,
+        head: Stream | None = None,
+        upper: Stream | None = None,
+        *,
+        batch_size: int,
+        feedback_batch_size: int | None = None,
+        steps_per_outer: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.lower, self.head, self.upper = lower, head, upper
+        self.batch_size, self.feedback_batch_size = batch_size, feedback_batch_size or batch_size
+        self.steps_per_outer, self.rank, self.world_size = steps_per_outer, rank, world_size
+        for key, value in [("batch_size", batch_size), ("feedback_batch_size", self.feedback_batch_size)]:
+            if value < 1 or value % world_size:
+                raise ConfigError(f"{key} {value} is not a multiple of {world_size} processes; change one of the two")
+        if steps_per_outer < 1:
+            raise ConfigError(f"steps_per_outer {steps_per_outer} must be at least 1")
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank} is outside 0..{world_size - 1}; start the processes with torchrun")
+
+    def _slice(self, stream: Stream, number: int, size: int) -> Batch:
+        share = size // self.world_size
+        return stream.batch(number * size + self.rank * share, share)
+
+    def __getitem__(self, t: int) -> dict[str, Any]:
+        first = t * self.steps_per_outer
+        steps = range(first, first + self.steps_per_outer)
+        item: dict[str, Any] = {"lower": [self._slice(self.lower, step, self.batch_size) for step in steps]}
+        for level, stream in (("head", self.head), ("upper", self.upper)):
+            if stream is not None:
+                item[level] = self._slice(stream, t, self.feedback_batch_size)
+        return item

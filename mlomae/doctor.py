@@ -1,0 +1,196 @@
+"""`mlomae doctor`: what is installed, what it can do here, and what is wrong, in plain lines.
+
+Only the standard library is imported at the top: the doctor must still speak when torch or torchvision do not import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "numpy")
+# import name -> (upstream distribution, maintained distribution); both write the same folder
+MM_DISTRIBUTIONS = {
+    "mmengine": ("mmengine", "onedl-mmengine"),
+    "mmcv": ("mmcv", "onedl-mmcv"),
+    "mmdet": ("mmdet", "onedl-mmdetection"),
+    "mmseg": ("mmsegmentation", "onedl-mmsegmentation"),
+}
+MIN_TORCH = (2, 6)
+PYTHON_RANGE = ((3, 10), (3, 13))  # from, below
+
+
+def installed(distribution: str) -> str | None:
+    """Version of a distribution, None if it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_model() -> str:
+    """The processor's name as the kernel gives it, e.g. "AMD EPYC"."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Logical cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def python_version() -> tuple[int, int]:
+    return sys.version_info[0], sys.version_info[1]
+
+
+def check_versions(problems: list[str]) -> list[str]:
+    """Lines on Python and packages; appends to ``problems``."""
+    low, high = PYTHON_RANGE
+    if not low <= python_version() < high:
+        problems.append(
+            f"Python {'.'.join(map(str, python_version()))} is not supported; use {low[0]}.{low[1]} to 3.{high[1] - 1}"
+        )
+    lines = [f"python       {platform.python_version()}"]
+    for package in PACKAGES:
+        upstream, maintained = MM_DISTRIBUTIONS.get(package, (package, ""))
+        versions = {name: installed(name) for name in (upstream, maintained) if name}
+        if len([v for v in versions.values() if v]) == 2:
+            problems.append(
+                f"{upstream} and {maintained} are both installed and overwrite each other; "
+                f"pip uninstall both, then pip install {maintained}"
+            )
+        found = [f"{v} ({n})" if n != package else str(v) for n, v in versions.items() if v]
+        note = (
+            "not installed (note: only the benchmarks need it)" if package in ("mmcv", "mmdet", "mmseg") else "missing"
+        )
+        lines.append(f"{package:<12} {', '.join(found) or note}")
+        if not found and package not in MM_DISTRIBUTIONS:
+            problems.append(f"{package} is not installed; pip install -e . in the repository")
+    torch_version = installed("torch")
+    if torch_version and tuple(int(n) for n in re.findall(r"\d+", torch_version)[:2]) < MIN_TORCH:
+        problems.append(f"torch {torch_version} is too old; pip install 'torch>={MIN_TORCH[0]}.{MIN_TORCH[1]}'")
+    return lines
+
+
+def check_devices(problems: list[str]) -> list[str]:
+    """Lines on the processor, CUDA devices and bf16."""
+    lines = [f"cpu          {cpu_model()}, {usable_cores()} cores"]
+    try:
+        import torch
+    except Exception as error:
+        problems.append(f"torch does not import ({_one_line(error)}); reinstall torch and torchvision as a pair")
+        return lines
+    capability = torch.backends.cpu.get_cpu_capability()
+    native = "unknown"
+    if os.path.exists("/proc/cpuinfo"):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        native = "native" if re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) else "emulated, slower than float32"
+    lines.append(f"cpu bf16     {native} ({capability})")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        lines.append(f"cuda:{index}       {properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}")
+    if not torch.cuda.device_count():
+        lines.append("cuda         none")
+    return lines
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def run_torchvision_ops() -> None:
+    """Really run ``nms`` and ``roi_align`` on a tiny input; raises whatever torchvision raises, or RuntimeError."""
+    import torch
+    from torchvision.ops import nms, roi_align
+
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0], [4.0, 4.0, 8.0, 8.0]])
+    if nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() != [0, 2]:
+        raise RuntimeError("torchvision.ops.nms gives a wrong answer")
+    pooled = roi_align(torch.ones(1, 1, 8, 8), torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]]), output_size=2)
+    if not torch.equal(pooled, torch.ones(1, 1, 2, 2)):
+        raise RuntimeError("torchvision.ops.roi_align gives a wrong answer")
+
+
+def mmcv_ops_compiled() -> bool:
+    """Whether mmcv's own extension imports; a stand-in registered in its place has no shared library behind it."""
+    try:
+        return bool(getattr(importlib.import_module("mmcv._ext"), "__file__", None))
+    except Exception:  # not installed, not compiled, or compiled for another torch
+        return False
+
+
+def check_ops(problems: list[str]) -> list[str]:
+    """The line on detection operators; a torchvision whose operators do not run is a problem."""
+    try:
+        run_torchvision_ops()
+        fallback = "torchvision"
+    except Exception as error:
+        fallback = "none"
+        pair = f"torch {installed('torch')} and torchvision {installed('torchvision')}"
+        problems.append(
+            f"torchvision's operators do not run ({_one_line(error)}): {pair} do not fit; install them as a pair"
+        )
+    return [f"det. ops     {'mmcv (compiled)' if mmcv_ops_compiled() else fallback}"]
+
+
+def _layout(root: Path, name: str) -> str | None:
+    """How a data set lies under ``root``, None if it is not there."""
+    pickles = {"cifar10": ("cifar-10-batches-py", "data_batch_1"), "cifar100": ("cifar-100-python", "train")}
+    folders = [root / name, *sorted(root.glob(f"{name}_*")), root]
+    for folder in folders:
+        if name in pickles and folder.joinpath(*pickles[name]).is_file():
+            return f"{folder.relative_to(root) / pickles[name][0]} (pickled batches)"
+        test = "val" if name == "imagenet" else "test"
+        if folder != root and (folder / "train").is_dir() and (folder / test).is_dir():
+            return f"{folder.relative_to(root)} (image folders train, {test})"
+    return None
+
+
+def check_data(root: Path, explicit: bool, problems: list[str]) -> list[str]:
+    """Lines on the data sets under ``root``; a root that was named but is not there is a problem."""
+    if explicit and not root.is_dir():
+        problems.append(f"data root '{root}' is not a folder; name an existing one or unset MLOMAE_DATA")
+    lines = [f"data root    {root}{'' if root.is_dir() else ' (not there)'}", "textures     embedded, always available"]
+    return lines + [f"{n:<12} {_layout(root, n) or 'not found'}" for n in ("cifar10", "cifar100", "imagenet")]
+
+
+def check_folder(problems: list[str]) -> list[str]:
+    """Runs write under the current folder: try it."""
+    try:
+        with tempfile.TemporaryFile(dir=Path.cwd()):
+            return ["write        current folder is writable"]
+    except OSError as error:
+        problems.append(f"the current folder is not writable ({error.strerror or error}); change to one that is")
+        return ["write        current folder is NOT writable"]
+
+
+def doctor(data_root: Path | None = None) -> tuple[str, int]:
+    """The report as text and the exit status: 0 if it ends in "ok", 1 if it lists problems, one line each.
+
+    ``data_root`` defaults to the environment variable MLOMAE_DATA, then to ``./data``. Raises nothing: whatever fails
+    is a line of the report.
+    """
+    named = data_root or os.environ.get("MLOMAE_DATA")
+    root = Path(named or "data")
+    problems: list[str] = []
+    checks: list[Callable[[], list[str]]] = [
+        lambda: check_versions(problems),
+        lambda: check_devices(problems),
+        lambda: check_ops(problems),
+        lambda: check_data(root, named is not None, problems),
+        lambda: check_folder(problems),
+    ]
+    lines = [line for check in checks for line in check()]
+    lines += [f"problem: {problem}" for problem in problems] or ["ok"]
+    return "\n".join(lines), int(bool(problems))

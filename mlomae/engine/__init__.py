@@ -1,0 +1,1 @@
+"""Engine: MMEngine loop, hooks, checkpoints, exact resume."""

@@ -1,0 +1,163 @@
+"""The model MMEngine trains: MAE, masking strategy and feedback head, and the three losses as pure functions.
+
+Parameter groups are dicts by full name: θ the trainable parameters under ``mae.``, φ under ``mask.`` (if the strategy
+is trainable), ω under ``feedback.``. Batches are dicts of tensors as `mlomae.data` streams make them; legend there.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce_params
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mlomae import feedback, masking
+from mlomae.config import PretrainConfig
+from mlomae.errors import TrainingError
+from mlomae.masking import Mask, MaskState
+from mlomae.models import MAE, create_encoder
+from mlomae.multilevel import ThreeLevelProblem
+from mlomae.multilevel.step import OuterStep
+
+Batch = dict[str, Any]
+
+
+def mean_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Average a dict of gradients over data-parallel ranks; each level calls it explicitly, there is no DDP wrapper."""
+    copies = {name: t.detach().clone() for name, t in tensors.items()}
+    all_reduce_params(list(copies.values()), op="mean")
+    return copies
+
+
+class Pretrainer(nn.Module):
+    """``forward(batch, mode)`` is the one entry for `functional_call`: "lower" L_I, "features" z, "head" L_II/L_III."""
+
+    def __init__(self, config: PretrainConfig, num_classes: int) -> None:
+        super().__init__()
+        model = config.model
+        encoder = create_encoder(
+            model.size, model.img_size, model.patch_size, model.embed_dim, model.depth, model.num_heads
+        )
+        self.mae = MAE(
+            encoder, model.decoder_embed_dim, model.decoder_depth, model.decoder_num_heads, model.norm_pix_loss
+        )
+        options = {k: v for k, v in config.mask.items() if k not in ("type", "ratio")}
+        self.ratio = config.mask.get("ratio", 0.75)
+        masking.keep_count(encoder.num_patches, self.ratio)  # refuses an impossible ratio before training starts
+        self.mask = masking.create(config.mask["type"], embed_dim=encoder.embed_dim, grid=encoder.grid, **options)
+        options = {k: v for k, v in config.feedback.items() if k != "type"}
+        self.feedback = feedback.create(
+            config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
+        )
+        self.config = config
+        self._step: OuterStep | None = None
+
+    # --- parameters of the three levels -------------------------------------------------------------------------
+
+    def level_parameters(self) -> dict[str, dict[str, Tensor]]:
+        """{"theta", "omega", "phi"}; ω and φ are empty when the mask is not learned: the upper levels do not run."""
+        named: dict[str, Tensor] = {n: p for n, p in self.named_parameters() if p.requires_grad}
+        pick = lambda prefix: {n: p for n, p in named.items() if n.startswith(prefix)}  # noqa: E731
+        learned = self.mask.trainable
+        return {
+            "theta": pick("mae."),
+            "omega": pick("feedback.") if learned else {},
+            "phi": pick("mask.") if learned else {},
+        }
+
+    # --- losses -------------------------------------------------------------------------------------------------
+
+    def choose_mask(self, tokens_BLD: Tensor, batch: Batch) -> Mask:
+        """The strategy's mask; if the batch carries a fixed one, its set with weights computed anew."""
+        fixed = batch.get("mask")
+        if fixed is not None:
+            fixed = Mask(fixed["ids_keep"], fixed["ids_restore"], fixed["mask"], fixed["weight"])
+        state = MaskState(key=batch["key"], object=batch.get("object"), fixed=fixed)
+        return self.mask(tokens_BLD, batch["image"], self.ratio, batch.get("epoch", 0), state)
+
+    def lower(self, batch: Batch) -> Tensor:
+        """Stage I: L_I = Σ m·σ·rec / Σ m, or with normalize="weight" the mean over images of Σ mσ rec / Σ mσ.
+
+        Both are means over images, because every image has the same number of removed patches: so the loss of a
+        global batch is the mean of its parts' losses, which data parallelism and accumulation rely on.
+        """
+        tokens_BLD = self.mae.encoder.embed(batch["image"])
+        mask = self.choose_mask(tokens_BLD, batch)
+        rec_BL = self.mae.patch_error(self.mae.reconstruct(tokens_BLD, mask), batch["image"])
+        weight_BL = mask.mask * mask.weight
+        if self.mask.normalize == "weight":
+            return ((weight_BL * rec_BL).sum(dim=1) / weight_BL.sum(dim=1)).mean()
+        return (weight_BL * rec_BL).sum() / mask.mask.sum()
+
+    def forward(self, batch: Any, mode: str = "lower", z: Tensor | None = None) -> Tensor:
+        if mode == "lower":
+            return self.lower(batch)
+        if mode == "features":
+            return self.mae.encoder(batch["image"])
+        return self.feedback(z, batch)
+
+    def problem(self) -> ThreeLevelProblem:
+        """The three losses as functions of (θ, φ, ω), for `mlomae.multilevel`."""
+
+        def lower(theta: dict, phi: dict, batch: Batch) -> Tensor:
+            return functional_call(self, {**theta, **phi}, (batch,))
+
+        def features(theta: dict, batch: Batch) -> Tensor:
+            return functional_call(self, theta, (batch,), {"mode": "features"})
+
+        def head_loss(omega: dict, z: Tensor, batch: Batch) -> Tensor:
+            return functional_call(self, omega, (batch,), {"mode": "head", "z": z})
+
+        def fix(theta: dict, phi: dict, batch: Batch) -> Batch:
+            mask = self.choose_mask(self.mae.encoder.embed(batch["image"]), batch)  # parameters are the current ones
+            return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
+
+        return ThreeLevelProblem(lower=lower, features=features, head_loss=head_loss, fix=fix)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """bf16 autocast if the configuration asks for it."""
+        if self.config.train.amp == "none":
+            return nullcontext()
+        return torch.autocast(self.mae.encoder.cls_token.device.type, dtype=torch.bfloat16)
+
+    def check_autocast(self) -> None:
+        """Raise TrainingError if mixed precision was asked for but the blocks do not compute in bf16."""
+        if self.config.train.amp == "none":
+            return
+        encoder = self.mae.encoder
+        probe = torch.zeros(1, 1, encoder.embed_dim, device=encoder.cls_token.device)
+        with self.autocast(), torch.no_grad():
+            dtype = encoder.blocks[0].mlp.fc1(probe).dtype  # type: ignore[operator, union-attr]
+        if dtype != torch.bfloat16:
+            raise TrainingError(f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none'")
+
+    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
+        """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns the three losses, detached."""
+        if self._step is None:
+            self._step = self._build_step(optim_wrapper)
+        if data.get("head") is not None:
+            data["head"]["dropout_key"] = data["head"]["key"]
+        return self._step(data["lower"], data.get("head"), data.get("upper"))
+
+    def _build_step(self, optim_wrapper: Any) -> OuterStep:
+        levels, train = self.config.levels, self.config.train
+        self.check_autocast()
+        forward = torch.compile(self.lower) if train.compile else self.lower
+        return OuterStep(
+            self.problem(),
+            **self.level_parameters(),
+            optimizers=dict(optim_wrapper.items()),  # wrappers step like optimizers, and schedulers watch them
+            lower_loss=lambda theta, phi, batch: forward(batch),  # the module's own parameters: no functional_call
+            solver=levels.solver,
+            solver_options=levels.solver_options,
+            head_steps=levels.head_steps,
+            reduce=mean_over_ranks,
+            accumulate=train.accumulate,
+            clip_grad=self.config.optim["theta"].clip_grad,
+            autocast=self.autocast,
+        )

@@ -1,0 +1,162 @@
+"""MMEngine's Runner with explicit data parallelism, strict resume and quiet start-up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import barrier, is_distributed
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from mlomae.config import PretrainConfig
+from mlomae.engine import checkpoint, hooks, loop  # noqa: F401  (importing registers them with MMEngine)
+from mlomae.engine.optim import build_optimizers, schedule
+from mlomae.engine.pretrainer import Pretrainer
+from mlomae.errors import CheckpointError
+
+# what may differ between a checkpoint and the run that resumes it: nothing that changes the numbers
+_FREE_TO_CHANGE = {
+    "data.num_workers",
+    "data.probe_limit",
+    "train.log_interval",
+    "train.picture_interval",
+    "train.checkpoint_interval",
+    "train.keep_checkpoints",
+}
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and value
+        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def check_same_config(saved: dict[str, Any], current: dict[str, Any], path: Path) -> None:
+    """Raise CheckpointError if resuming would continue another experiment; names the first keys that differ."""
+    a, b = _flatten(saved), _flatten(current)
+    different = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in _FREE_TO_CHANGE)
+    if different:
+        shown = ", ".join(f"{k} ({a.get(k)!r} -> {b.get(k)!r})" for k in different[:3])
+        raise CheckpointError(
+            f"checkpoint '{path}' was made with another configuration: {shown}; "
+            "resume with the same one, or choose another work dir"
+        )
+
+
+class PretrainRunner(Runner):
+    """Drives `OuterLoop`. Gradients are averaged explicitly per level, so the model is never wrapped."""
+
+    run_dir: Path
+    pretrain_config: PretrainConfig
+    meta: dict[str, Any]
+    optim_wrapper: Any
+    param_schedulers: Any
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        return model.to(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """Leave out MMEngine's page of environment text; the record holds versions and hardware."""
+
+    def get_hooks_info(self) -> str:
+        return ", ".join(type(hook).__name__ for hook in self._hooks)
+
+    def training_state(self, iteration: int) -> dict[str, Any]:
+        """Everything needed to go on as if never interrupted."""
+        return {
+            "format": checkpoint.FORMAT,
+            "iteration": iteration,
+            "config": self.pretrain_config.to_dict(),
+            "meta": self.meta,
+            "clock": self.train_loop.seconds(),
+            "modules": {name: getattr(self.model, name).state_dict() for name in ("mae", "mask", "feedback")},
+            "optimizers": {level: wrapper.state_dict() for level, wrapper in self.optim_wrapper.items()},
+            "schedulers": {level: [s.state_dict() for s in each] for level, each in self.param_schedulers.items()},
+            "rng": checkpoint.rng_state(),
+        }
+
+    def load_or_resume(self) -> None:
+        """Continue from the newest checkpoint of the run's folder if asked to and there is one."""
+        found = checkpoint.list_checkpoints(self.run_dir) if self._resume else []
+        barrier()  # nobody may write a checkpoint before everybody has looked
+        if not found:
+            return
+        state = checkpoint.load_checkpoint(found[-1])
+        check_same_config(state["config"], self.pretrain_config.to_dict(), found[-1])
+        for name, weights in state["modules"].items():
+            getattr(self.model, name).load_state_dict(weights)
+        for level, values in state["optimizers"].items():
+            self.optim_wrapper[level].load_state_dict(values)
+        for level, each in state["schedulers"].items():
+            for scheduler, values in zip(self.param_schedulers[level], each, strict=True):
+                scheduler.load_state_dict(values)
+        checkpoint.set_rng_state(state["rng"])
+        self.train_loop.iter = state["iteration"]
+        self.train_loop.clock = state["clock"]
+        self.logger.info(f"resumed from {found[-1]} after {state['iteration']} outer iterations")
+
+
+def join_process_group() -> None:
+    """Under ``torchrun``, join the others; MMEngine's own start insists on a GPU, even for gloo."""
+    if "LOCAL_RANK" not in os.environ or is_distributed():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def build_runner(
+    config: PretrainConfig,
+    model: Pretrainer,
+    batches: Dataset,
+    probe: dict[str, torch.Tensor],
+    work_dir: Path,
+    meta: dict[str, Any],
+    resume: bool = False,
+) -> PretrainRunner:
+    """Wire model, data and hooks together; under ``torchrun`` the process group is joined here."""
+    join_process_group()
+    train = config.train
+    optimizers = build_optimizers(model.level_parameters(), config)
+    runner = PretrainRunner(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(batches, batch_size=None, sampler=range(train.outer_iterations)),
+        train_cfg={
+            "type": "OuterLoop",
+            "max_iters": train.outer_iterations,
+            "num_workers": config.data.num_workers,
+            "log_interval": train.log_interval,
+            "checkpoint_interval": train.checkpoint_interval,
+        },
+        optim_wrapper=optimizers,
+        param_scheduler={lv: schedule(config.optim[lv], train.outer_iterations) for lv in optimizers.keys()},  # noqa: SIM118  (it has no __iter__)
+        default_hooks={
+            "logger": {"type": "LoggerHook", "interval": train.log_interval, "log_metric_by_epoch": False},
+            "sampler_seed": None,
+            "checkpoint": None,
+        },
+        custom_hooks=[
+            hooks.MaskHealthHook(train.log_interval, probe),
+            hooks.PictureHook(train.picture_interval, probe),
+            hooks.AtomicCheckpointHook(train.checkpoint_interval, train.keep_checkpoints),
+        ],
+        log_processor={"by_epoch": False, "window_size": 1},  # the loop hands over means of an interval
+        visualizer={
+            "type": "Visualizer",
+            "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
+        },
+        resume=resume,
+        launcher="pytorch" if "LOCAL_RANK" in os.environ else "none",
+        randomness={"seed": config.seed},
+        experiment_name=config.name,
+    )
+    runner.run_dir, runner.pretrain_config, runner.meta = work_dir, config, meta
+    return runner

@@ -1,0 +1,24 @@
+"""Masking strategies, one file each; `create` builds one by name."""
+
+from mlomae.masking import learned, oracle, random  # noqa: F401  (importing a strategy registers it)
+from mlomae.masking.base import (
+    Mask,
+    MaskingStrategy,
+    MaskState,
+    create,
+    is_trainable,
+    keep_count,
+    list_strategies,
+    register,
+)
+
+__all__ = [
+    "Mask",
+    "MaskState",
+    "MaskingStrategy",
+    "create",
+    "is_trainable",
+    "keep_count",
+    "list_strategies",
+    "register",
+]

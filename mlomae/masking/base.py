@@ -1,0 +1,139 @@
+"""What a masking strategy is: the interface, the mask it returns, and the registry.
+
+Shape legend: B batch, L patches, K kept patches, D token width, S image side in pixels.
+Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from mlomae import counter
+from mlomae.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask and the weight each patch's reconstruction error carries in stage I.
+
+    ``ids_keep`` (B, K) kept patches; ``ids_restore`` (B, L) inverse of the order "kept first, then removed";
+    ``mask`` (B, L) 1 removed, 0 kept; ``weight`` (B, L) factor of the loss (σ for the learned mask, else ones).
+    """
+
+    ids_keep: Tensor
+    ids_restore: Tensor
+    mask: Tensor
+    weight: Tensor
+
+    def with_weight(self, weight_BL: Tensor) -> Mask:
+        """The same set of patches with other weights: "its own mask kept fixed" of the hypergradient."""
+        return replace(self, weight=weight_BL)
+
+
+@dataclass(frozen=True)
+class MaskState:
+    """What a strategy may know beyond tokens and images.
+
+    ``key`` (B,) int64 per-sample counter keys, functions of (seed, epoch, index): the only source of randomness;
+    ``object`` (B, S, S) bool pixels of the labelled objects, embedded data only; ``fixed`` a mask whose set must be
+    kept while its weights are computed anew.
+    """
+
+    key: Tensor
+    object: Tensor | None = None
+    fixed: Mask | None = None
+
+    def uniform(self, n: int, salt: int = 0) -> Tensor:
+        """(B, n) uniform numbers in (0, 1); salts below 100 are reserved for the augmentation."""
+        return counter.uniform(self.key, n, salt=100 + salt)
+
+
+def keep_count(length: int, ratio: float) -> int:
+    """⌊(1 - ratio) L⌋, at least one kept and one removed; raises ConfigError for a ratio that leaves neither.
+
+    The product is nudged by a millionth of a patch so that 0.1 * 10, which binary fractions put just below 1, counts
+    as 1.
+    """
+    if not 0.0 < ratio < 1.0:
+        raise ConfigError(f"mask ratio {ratio} is outside (0, 1); 0.75 is MAE's default")
+    kept = int(length * (1.0 - ratio) + 1e-6)
+    if not 0 < kept < length:
+        raise ConfigError(
+            f"mask ratio {ratio} keeps {kept} of {length} patches; choose one that keeps some and removes some"
+        )
+    return kept
+
+
+def mask_from_scores(scores_BL: Tensor, ratio: float, weight_BL: Tensor | None = None) -> Mask:
+    """Remove the patches with the highest scores; ties are broken by position, which keeps the choice deterministic."""
+    length = scores_BL.shape[1]
+    kept = keep_count(length, ratio)
+    ids_shuffle = torch.argsort(scores_BL.detach(), dim=1, stable=True)
+    ids_restore = torch.argsort(ids_shuffle, dim=1)
+    dtype = torch.float32 if weight_BL is None else weight_BL.dtype
+    mask = (ids_restore >= kept).to(dtype)
+    return Mask(ids_shuffle[:, :kept], ids_restore, mask, torch.ones_like(mask) if weight_BL is None else weight_BL)
+
+
+class MaskingStrategy(nn.Module):
+    """Base class. A strategy is a module so that a learned one can have parameters (φ); most have none.
+
+    ``normalize`` says what divides stage I: "mask" the number of removed patches, "weight" the sum of their weights.
+    ``trainable`` says whether the upper levels move the parameters.
+    """
+
+    normalize: str = "mask"
+    trainable: bool = False
+
+    def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
+        raise NotImplementedError
+
+    def scores(self, tokens_BLD: Tensor, state: MaskState) -> Tensor | None:
+        """σ per patch, (B, L), for pictures and health; None where the strategy has no deterministic preference."""
+        return None
+
+
+_REGISTRY: dict[str, Callable[..., MaskingStrategy]] = {}
+
+
+def register(name: str) -> Callable[[type[MaskingStrategy]], type[MaskingStrategy]]:
+    """Class decorator: make a strategy known to `create` under ``name``."""
+
+    def wrap(cls: type[MaskingStrategy]) -> type[MaskingStrategy]:
+        if name in _REGISTRY:
+            raise ValueError(f"masking strategy '{name}' is registered twice")
+        _REGISTRY[name] = cls
+        return cls
+
+    return wrap
+
+
+def list_strategies() -> list[str]:
+    """Names that `create` accepts."""
+    return sorted(_REGISTRY)
+
+
+def is_trainable(name: str) -> bool:
+    """Whether the upper levels move the strategy's parameters, so that labelled batches are needed."""
+    return name in _REGISTRY and bool(getattr(_REGISTRY[name], "trainable", False))
+
+
+def create(name: str, *, embed_dim: int, grid: tuple[int, int], **kwargs: object) -> MaskingStrategy:
+    """Build a strategy for tokens of width ``embed_dim`` on a patch grid (gh, gw).
+
+    Raises ConfigError for an unknown name, an unknown option, or an option value the strategy refuses.
+    """
+    if name not in _REGISTRY:
+        raise ConfigError(f"unknown masking strategy '{name}'; choose one of {', '.join(list_strategies())}")
+    options = [p for p in inspect.signature(_REGISTRY[name]).parameters if p not in ("embed_dim", "grid")]
+    unknown = sorted(set(kwargs) - set(options))
+    if unknown:
+        raise ConfigError(
+            f"masking strategy '{name}' has no option '{unknown[0]}'; it has {', '.join(options) or 'none'}"
+        )
+    return _REGISTRY[name](embed_dim=embed_dim, grid=grid, **kwargs)

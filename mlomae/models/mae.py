@@ -1,0 +1,102 @@
+"""The masked autoencoder: encoder on visible patches, light decoder, per-patch reconstruction error.
+
+Shape legend: B batch, C channels, H W pixels, L patches, K kept patches, D encoder width, P values in a patch
+(patch_size² * 3). Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from mlomae.errors import ConfigError
+from mlomae.masking.base import Mask
+from mlomae.models.vit import ViT, init_weights, sincos_positions
+
+
+def patchify(images_BCHW: Tensor, patch_size: int) -> Tensor:
+    """Cut images into patches: (B, C, H, W) -> (B, L, P), values of a patch ordered row, column, channel."""
+    b, c, h, w = images_BCHW.shape
+    p = patch_size
+    x = images_BCHW.reshape(b, c, h // p, p, w // p, p)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // p) * (w // p), p * p * c)
+
+
+def unpatchify(patches_BLP: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
+    """Inverse of `patchify`: (B, L, P) -> (B, C, H, W)."""
+    b, p = patches_BLP.shape[0], patch_size
+    x = patches_BLP.reshape(b, *grid, p, p, -1).permute(0, 5, 1, 3, 2, 4)
+    return x.reshape(b, -1, grid[0] * p, grid[1] * p)
+
+
+def normalise_patches(patches_BLP: Tensor) -> Tensor:
+    """Subtract each patch's mean and divide by its standard deviation (``norm_pix_loss`` of MAE)."""
+    mean = patches_BLP.mean(dim=-1, keepdim=True)
+    var = patches_BLP.var(dim=-1, keepdim=True)
+    return (patches_BLP - mean) / (var + 1e-6).sqrt()
+
+
+class Decoder(nn.Module):
+    """Transformer that sees latents at the kept positions and one shared mask token elsewhere."""
+
+    def __init__(self, encoder: ViT, embed_dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ConfigError(f"decoder width {embed_dim} is not divisible by {num_heads} heads; change one of them")
+        self.embed = nn.Linear(encoder.embed_dim, embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(sincos_positions(embed_dim, encoder.grid), requires_grad=False)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)  # timm's default epsilon
+        self.blocks = nn.Sequential(
+            *(Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+        )
+        self.norm = norm(embed_dim)
+        self.pred = nn.Linear(embed_dim, encoder.patch_size**2 * 3)
+        self.apply(init_weights)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, latents_BKD: Tensor, ids_restore_BL: Tensor) -> Tensor:
+        """Predicted pixels of every patch, (B, L, P), from (B, 1 + K, D) latents, class token first."""
+        x = self.embed(latents_BKD)
+        b, kept, dim = x.shape[0], x.shape[1] - 1, x.shape[2]
+        missing = ids_restore_BL.shape[1] - kept
+        shuffled = torch.cat([x[:, 1:], self.mask_token.to(x.dtype).expand(b, missing, -1)], dim=1)
+        patches = torch.gather(shuffled, 1, ids_restore_BL.unsqueeze(-1).expand(-1, -1, dim))
+        x = torch.cat([x[:, :1], patches], dim=1) + self.pos_embed
+        return self.pred(self.norm(self.blocks(x))[:, 1:])
+
+
+class MAE(nn.Module):
+    """Encoder E and decoder D. Knows how to reconstruct under a given mask; which mask is a strategy's affair."""
+
+    def __init__(
+        self,
+        encoder: ViT,
+        decoder_embed_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_num_heads: int = 16,
+        norm_pix_loss: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = Decoder(encoder, decoder_embed_dim, decoder_depth, decoder_num_heads)
+        self.norm_pix_loss = norm_pix_loss
+
+    def reconstruct(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
+        """Predicted patches (B, L, P) from the embedded tokens and a mask."""
+        index = mask.ids_keep.unsqueeze(-1).expand(-1, -1, tokens_BLD.shape[-1])
+        return self.decoder(self.encoder.encode(torch.gather(tokens_BLD, 1, index)), mask.ids_restore)
+
+    def target(self, images_BCHW: Tensor) -> Tensor:
+        """What the decoder regresses: (B, L, P) pixels, normalised per patch if ``norm_pix_loss``."""
+        patches = patchify(images_BCHW, self.encoder.patch_size)
+        return normalise_patches(patches) if self.norm_pix_loss else patches
+
+    def patch_error(self, pred_BLP: Tensor, images_BCHW: Tensor) -> Tensor:
+        """``rec`` of the method: mean squared error of every patch, (B, L), float32 even under autocast."""
+        dtype = torch.promote_types(pred_BLP.dtype, torch.float32)
+        return (pred_BLP.to(dtype) - self.target(images_BCHW.to(dtype))).square().mean(dim=-1)

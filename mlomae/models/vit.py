@@ -1,0 +1,120 @@
+"""Plain ViT encoder: timm blocks, timm parameter names, fixed sin-cos positions.
+
+Shape legend: B batch, C channels, H W pixels, L patches, K kept patches, D width, gh gw patch grid.
+The state dict of `ViT` loads strictly into timm's ``VisionTransformer`` of the same size with ``num_classes=0``,
+and the features agree (tests/models/test_vit.py). Architecture: Dosovitskiy et al. 2021; use in an MAE: He et al. 2022.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from mlomae.errors import ConfigError
+
+# name -> (embed_dim, depth, num_heads), as in timm
+SIZES: dict[str, tuple[int, int, int]] = {
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+    "huge": (1280, 32, 16),
+}
+
+
+def sincos_positions(dim: int, grid: tuple[int, int], prefix_tokens: int = 1) -> Tensor:
+    """Fixed 2-D sin-cos position embedding, shape (1, prefix_tokens + gh*gw, dim); prefix tokens get zeros.
+
+    A quarter of the channels each for sin and cos of the column and of the row index, with frequencies
+    10000^(-i/(dim/4)) (MAE, section 3). Raises ConfigError if ``dim`` is not divisible by 4.
+    """
+    if dim % 4:
+        raise ConfigError(f"width {dim} is not divisible by 4, which 2-D sin-cos positions need; choose another width")
+    omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    rows, cols = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    angles = [axis.flatten()[:, None] * omega for axis in (cols, rows)]
+    table = torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=1).float()
+    return torch.cat([torch.zeros(prefix_tokens, dim), table]).unsqueeze(0)
+
+
+def check_geometry(img_size: int, patch_size: int) -> tuple[int, int]:
+    """The patch grid of a square image; raises ConfigError if the patch does not divide the image."""
+    if img_size <= 0 or patch_size <= 0 or img_size % patch_size:
+        raise ConfigError(
+            f"image size {img_size} is not divisible by patch size {patch_size}; choose a patch size that divides it"
+        )
+    return img_size // patch_size, img_size // patch_size
+
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier-uniform linear layers with zero bias, as MAE pretrains from."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class ViT(nn.Module):
+    """Encoder of the masked autoencoder: embed all patches, encode any subset of them."""
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.grid = check_geometry(img_size, patch_size)
+        self.img_size, self.patch_size = img_size, patch_size
+        self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
+        self.num_patches = self.grid[0] * self.grid[1]
+        self.patch_embed = PatchEmbed(img_size, patch_size, 3, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(sincos_positions(embed_dim, self.grid), requires_grad=False)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)  # timm's default epsilon
+        self.blocks = nn.Sequential(
+            *(Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+        )
+        self.norm = norm(embed_dim)
+        self.apply(init_weights)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(embed_dim, -1))
+        nn.init.normal_(self.cls_token, std=0.02)
+
+    def embed(self, images_BCHW: Tensor) -> Tensor:
+        """Patch tokens with their positions, without the class token: (B, L, D)."""
+        return self.patch_embed(images_BCHW) + self.pos_embed[:, 1:]
+
+    def encode(self, tokens_BKD: Tensor) -> Tensor:
+        """Class token and the given patch tokens through all blocks and the final norm: (B, 1 + K, D)."""
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(tokens_BKD.shape[0], -1, -1)
+        return self.norm(self.blocks(torch.cat([cls, tokens_BKD], dim=1)))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Features of the whole image, nothing masked: (B, 1 + L, D), equal to timm's ``forward_features``."""
+        return self.encode(self.embed(images_BCHW))
+
+
+def create_encoder(
+    size: str = "base",
+    img_size: int = 224,
+    patch_size: int = 16,
+    embed_dim: int | None = None,
+    depth: int | None = None,
+    num_heads: int | None = None,
+) -> ViT:
+    """A `ViT` by size name (tiny, small, base, large, huge); ``embed_dim``, ``depth``, ``num_heads`` override it."""
+    if size not in SIZES:
+        raise ConfigError(f"unknown model size '{size}'; choose one of {', '.join(SIZES)}")
+    dim, layers, heads = SIZES[size]
+    dim, layers, heads = embed_dim or dim, depth or layers, num_heads or heads
+    if dim % heads:
+        raise ConfigError(f"width {dim} is not divisible by {heads} heads; change embed_dim or num_heads")
+    return ViT(img_size, patch_size, dim, layers, heads)

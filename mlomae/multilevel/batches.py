@@ -1,0 +1,73 @@
+"""Batches are opaque to the solvers but for three questions: how many samples, join two, cut one into parts.
+
+A batch is a Tensor with samples along dimension 0, or a (nested) dict, tuple or list of such Tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from torch import Tensor, cat
+
+from mlomae.errors import ConfigError
+
+Batch: TypeAlias = Any
+
+
+def batch_size(batch: Batch) -> int:
+    """Number of samples: the length of the first Tensor found. Raises ConfigError where there is none."""
+    found = _first(batch)
+    if found is None or found.dim() == 0:
+        raise ConfigError("batch holds no tensor with samples along dimension 0")
+    return found.shape[0]
+
+
+def _first(batch: Batch) -> Tensor | None:
+    if isinstance(batch, Tensor):
+        return batch
+    items = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else ()
+    return next((t for t in map(_first, items) if t is not None), None)
+
+
+def concat_batches(a: Batch, b: Batch) -> Batch:
+    """Join two batches along dimension 0; keys that only one of two dicts has are dropped (weak labels, indices).
+
+    Raises ConfigError where the two are built differently or hold something that is no Tensor.
+    """
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return cat([a, b])
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {k: concat_batches(a[k], b[k]) for k in a if k in b}
+    if isinstance(a, (tuple, list)) and type(a) is type(b) and len(a) == len(b):
+        joined = [concat_batches(x, y) for x, y in zip(a, b, strict=True)]
+        return joined if isinstance(a, list) else tuple(joined)
+    raise ConfigError(
+        f"cannot concatenate batches of {type(a).__name__} and {type(b).__name__}: pass ThreeLevelProblem(concat=...)"
+    )
+
+
+def split_batch(batch: Batch, chunks: int, equal: bool = True) -> list[Batch]:
+    """Cut a batch into ``chunks`` parts along dimension 0; what is not a Tensor goes to every part unchanged.
+
+    With ``equal`` the parts must have one size, so that the mean of their means is the mean of the batch; a batch
+    that does not divide raises ConfigError. Without it sizes differ by at most one.
+    """
+    if chunks < 1:
+        raise ConfigError(f"chunks={chunks} must be at least 1")
+    if chunks == 1:
+        return [batch]
+    size = batch_size(batch)
+    if size < chunks or (equal and size % chunks):
+        raise ConfigError(f"a batch of {size} samples does not divide into {chunks} equal chunks")
+    return [_part(batch, i, chunks) for i in range(chunks)]
+
+
+def _part(batch: Batch, i: int, chunks: int) -> Batch:
+    if isinstance(batch, Tensor):
+        return batch if batch.dim() == 0 else batch.tensor_split(chunks)[i]
+    if isinstance(batch, dict):
+        return {k: _part(t, i, chunks) for k, t in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        parts = [_part(t, i, chunks) for t in batch]
+        return parts if isinstance(batch, list) else tuple(parts)
+    return batch

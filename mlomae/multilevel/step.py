@@ -1,0 +1,170 @@
+"""One outer iteration of MLO-MAE: K steps on θ, some on ω, one on φ, in this order.
+
+    θ ← θ − A_θ[∂L_I/∂θ]  (K times);   ω ← ω − A_ω[∂L_II/∂ω];   φ ← φ − A_φ[g_φ]
+
+A are the optimizers' updates; g_φ is taken at the new θ and ω, on the last lower batch with the mask that the θ step
+on it used. Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mlomae.errors import ConfigError
+
+from .batches import Batch, split_batch
+from .modes import full_precision, no_autocast_cache
+from .params import Params, Reduce, axpy, constants, gradient, keep, leaves, norm, scale, wide
+from .problem import ThreeLevelProblem
+from .solvers import check_options, solve
+
+
+class OuterStep:
+    """The update rule above, driven by a loop: ``losses = step(lower_batches, head_batch, upper_batch)``.
+
+    Args:
+        theta, omega, phi: dicts of leaf parameters that ``optimizers["theta" | "omega" | "phi"]`` own and that are
+            updated in place. With φ = {} only θ moves (plain MAE); with ω = {} the head has nothing to learn.
+        lower_loss: stands in for ``problem.lower`` in the θ steps (a compiled module, say); same signature, and it
+            must read the very tensors in ``theta``.
+        solver, solver_options: see ``hypergradient``; ``reduce`` and ``chunks`` are set here.
+        head_steps: steps on ω in each iteration.
+        reduce: averages a dict over data-parallel ranks; applied to every gradient.
+        accumulate: equal chunks of each lower batch whose gradients are averaged.
+        clip_grad: bound on the global norm of the gradient of θ.
+        autocast: opened around every encoder and lower pass; do not call the step inside another autocast context.
+
+    Raises:
+        ConfigError: an unknown solver or option, a missing optimizer, a parameter that is no leaf requiring gradients,
+            a number out of range.
+    """
+
+    def __init__(
+        self,
+        problem: ThreeLevelProblem,
+        theta: Params,
+        omega: Params,
+        phi: Params,
+        *,
+        optimizers: Mapping[str, Optimizer],
+        lower_loss: Callable[[Params, Params, Batch], Tensor] | None = None,
+        solver: str = "one_step",
+        solver_options: Mapping[str, Any] | None = None,
+        head_steps: int = 1,
+        reduce: Reduce | None = None,
+        accumulate: int = 1,
+        clip_grad: float | None = None,
+        autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> None:
+        options = {"reduce": reduce, "chunks": accumulate, **(solver_options or {})}
+        check_options(solver, options)
+        for level, params in {"theta": theta, "omega": omega, "phi": phi}.items():
+            if params and level not in optimizers:
+                raise ConfigError(f"optimizers has no entry {level!r}")
+            for name, p in params.items():
+                if not (p.is_leaf and p.requires_grad):
+                    raise ConfigError(f"{level}[{name!r}] is no leaf that requires gradients: keep it out of the dict")
+        if head_steps < 1 or accumulate < 1 or (clip_grad is not None and clip_grad <= 0):
+            raise ConfigError("head_steps and accumulate must be at least 1, clip_grad positive or None")
+        self.problem, self.theta, self.omega, self.phi = problem, theta, omega, phi
+        self.optimizers, self.lower_loss = optimizers, lower_loss or problem.lower
+        self.solver, self.options = solver, options
+        self.head_steps, self.average = head_steps, reduce or keep
+        self.accumulate, self.clip_grad, self.autocast = accumulate, clip_grad, autocast
+
+    def __call__(
+        self, lower_batches: Sequence[Batch], head_batch: Batch, upper_batch: Batch, update_phi: bool = True
+    ) -> dict[str, Tensor]:
+        """One iteration. Losses are 0-dim, detached, this rank's, before the update they belong to; no host sync.
+
+        Args:
+            lower_batches: one batch for each of the K steps on θ.
+            head_batch: one batch for all steps on ω, or a ``list`` with one batch a step.
+            update_phi: False leaves φ alone (warm-up), and ``upper_batch`` unused.
+
+        Returns:
+            ``loss_lower`` (mean of the K steps), ``loss_head`` (of the last step) and ``loss_upper``, each where that
+            level was evaluated.
+        """
+        if not lower_batches:
+            raise ConfigError("lower_batches is empty: one outer iteration takes at least one step on theta")
+        heads = head_batch if isinstance(head_batch, list) else [head_batch] * self.head_steps
+        if self.phi and self.omega and len(heads) != self.head_steps:
+            raise ConfigError(f"a list of {len(heads)} head batches for head_steps={self.head_steps}")
+        with no_autocast_cache():
+            *first, last = lower_batches
+            lower = [self._theta_step(batch) for batch in first]
+            if self.phi and update_phi:
+                last = self._freeze(last)
+            lower.append(self._theta_step(last))
+            losses = {"loss_lower": torch.stack(lower).mean()}
+            if self.phi and self.omega:
+                losses["loss_head"] = self._omega_steps(heads)
+            if self.phi and update_phi:
+                losses["loss_upper"] = self._phi_step(last, heads[-1] if heads else None, upper_batch)
+        return losses
+
+    def _freeze(self, batch: Batch) -> Batch:
+        """The batch with the mask of the present θ and φ frozen in, for its θ step and the hypergradient alike."""
+        if self.problem.fix is None:
+            return batch
+        with torch.no_grad(), self.autocast():
+            return self.problem.fix(constants(self.theta), constants(self.phi), batch)
+
+    def _theta_step(self, batch: Batch) -> Tensor:
+        g: Params = {}
+        values = []
+        names, phi = list(self.theta), constants(self.phi)
+        for part in split_batch(batch, self.accumulate):
+            with torch.enable_grad(), self.autocast():
+                loss = self.lower_loss(self.theta, phi, part)
+            found = torch.autograd.grad(loss, list(self.theta.values()), allow_unused=True)
+            g = axpy(1.0 / self.accumulate, {k: t for k, t in zip(names, found, strict=True) if t is not None}, g)
+            values.append(wide(loss.detach()))
+        g = self.average(g)
+        if self.clip_grad is not None:
+            g = scale((self.clip_grad / (norm(g) + 1e-6)).clamp(max=1.0), g)
+        self._apply("theta", self.theta, g)
+        return torch.stack(values).mean()
+
+    def _omega_steps(self, heads: Sequence[Batch]) -> Tensor:
+        seen: Batch = None
+        for batch in heads:
+            if batch is not seen:
+                with torch.no_grad(), self.autocast():
+                    z = wide(self.problem.features(constants(self.theta), batch))
+                seen = batch
+            omega = leaves(self.omega)
+            with torch.enable_grad(), full_precision(z.device):
+                loss = self.problem.head_loss(omega, z, batch)
+                self._apply("omega", self.omega, self.average(gradient(loss, omega)))
+        return loss.detach()
+
+    def _phi_step(self, lower_batch: Batch, head_batch: Batch, upper_batch: Batch) -> Tensor:
+        with self.autocast():
+            found = solve(
+                self.problem,
+                self.theta,
+                self.omega,
+                self.phi,
+                lower_batch=lower_batch,
+                head_batch=head_batch,
+                upper_batch=upper_batch,
+                solver=self.solver,
+                **self.options,
+            )
+        self._apply("phi", self.phi, found.g_phi)
+        return found.loss_upper
+
+    def _apply(self, level: str, params: Params, g: Params) -> None:
+        for name, p in params.items():
+            p.grad = g.get(name)
+        self.optimizers[level].step()
+        self.optimizers[level].zero_grad(set_to_none=True)

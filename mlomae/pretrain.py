@@ -1,0 +1,197 @@
+"""The main job: configuration in, checkpoint, pictures, curves and one JSON record out."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, is_main_process
+from torch.utils.data import Dataset
+
+from benchmarks import records
+from mlomae.config import PretrainConfig, config_from_dict
+from mlomae.data import (
+    OuterBatches,
+    Source,
+    Split,
+    Stream,
+    build_augment,
+    build_source,
+    check_disjoint,
+    split_train,
+)
+from mlomae.engine import checkpoint
+from mlomae.engine.pretrainer import Pretrainer
+from mlomae.engine.runner import build_runner
+from mlomae.errors import ConfigError, DataError
+from mlomae.evaluation import evaluate
+from mlomae.masking import is_trainable
+from mlomae.weights import load_pretrained
+
+LAST_VALUES = ("loss_lower", "loss_head", "loss_upper", "feedback_accuracy", "feedback_chance", "sigma_saturated")
+PROBE_IMAGES = 64  # fixed training images on which the health of the mask is read
+
+
+@dataclass
+class PretrainData:
+    """The sources of a run, its split, and the batches of every outer iteration."""
+
+    train: Source
+    feedback: Source
+    evaluation: Source | None
+    split: Split
+    batches: Dataset
+    probe: dict[str, torch.Tensor]
+
+
+def build_data(config: PretrainConfig) -> PretrainData:
+    """Open the sources, refuse leaks, split the training set, set up the streams of the three levels.
+
+    The lower level sees the unlabelled 80 %, the head the same images with labels, the upper level the other 20 %.
+    Raises DataError if evaluation images would reach any level.
+    """
+    data, size = config.data, config.model.img_size
+    train = build_source(data.train)
+    evaluation = build_source(data.eval) if data.eval else None
+    feedback = build_source(data.feedback) if data.feedback else train
+    if evaluation is not None:
+        for source in {id(train): train, id(feedback): feedback}.values():
+            check_disjoint(source, evaluation)
+    split = split_train(feedback, data.val_fraction, data.split_seed)
+    lower_indices = split.train_indices if feedback is train else np.arange(len(train))
+
+    augment = build_augment({"size": size, **data.augment})
+    feedback_augment = build_augment({"size": size, **data.feedback_augment})
+    lower = Stream(train, lower_indices, augment, config.seed, "lower")
+    learned = is_trainable(config.mask["type"])
+    batches = OuterBatches(
+        lower=lower,
+        head=Stream(feedback, split.train_indices, feedback_augment, config.seed, "head") if learned else None,
+        upper=Stream(feedback, split.val_indices, feedback_augment, config.seed, "upper") if learned else None,
+        batch_size=data.batch_size,
+        feedback_batch_size=data.feedback_batch_size,
+        steps_per_outer=config.levels.lower_steps,
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    plain = build_augment({"type": "Plain", "size": size})
+    probe = Stream(train, lower_indices, plain, config.seed, "probe").batch(0, min(PROBE_IMAGES, len(lower_indices)))
+    return PretrainData(train, feedback, evaluation, split, batches, probe)
+
+
+def plain_batches(source: Source, size: int, limit: int | None = None, batch_size: int = 256) -> Iterator[dict]:
+    """Every image once (or a fixed random ``limit`` of them), without augmentation."""
+    augment = build_augment({"type": "Plain", "size": size})
+    stream = Stream(source, np.arange(len(source)), augment, 0, "evaluation")
+    count = min(limit or len(source), len(source))
+    for start in range(0, count, batch_size):
+        yield stream.batch(start, min(batch_size, count - start))
+
+
+def images_seen(config: PretrainConfig) -> dict[str, int]:
+    """Images each level has drawn over the whole run, repetitions counted."""
+    n, learned = config.train.outer_iterations, is_trainable(config.mask["type"])
+    feedback = n * config.data.feedback_batch_size if learned else 0
+    return {"lower": n * config.levels.lower_steps * config.data.batch_size, "head": feedback, "upper": feedback}
+
+
+def run_pretraining(
+    config: PretrainConfig, work_dir: Path, resume: bool = False, records_dir: Path | None = None
+) -> dict[str, Any]:
+    """Pretrain, evaluate on the held-out set, write ``work_dir/record.json`` (and ``records_dir/NAME.json``).
+
+    Raises ConfigError if the folder already holds a run and ``resume`` is off: nothing is overwritten.
+    """
+    if checkpoint.list_checkpoints(work_dir) and not resume:
+        raise ConfigError(
+            f"'{work_dir}' already holds a run; add --resume to go on with it, or choose another --work-dir"
+        )
+    torch.manual_seed(config.seed)
+    data = build_data(config)
+    model = Pretrainer(config, len(data.feedback.classes))
+    if config.init_from:
+        print(load_pretrained(model.mae, config.init_from))
+    meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash}
+    runner = build_runner(config, model, data.batches, data.probe, work_dir, meta, resume)
+    try:
+        runner.train()
+    except OSError as error:
+        raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
+    logged = {k.removeprefix("train/"): v.current() for k, v in runner.message_hub.log_scalars.items()}
+    metrics = {name: float(logged[name]) for name in LAST_VALUES if name in logged}
+    if is_main_process() and data.evaluation is not None:
+        device = next(model.parameters()).device
+        metrics |= evaluate(
+            model.mae.encoder,
+            plain_batches(data.train, config.model.img_size, config.data.probe_limit),
+            plain_batches(data.evaluation, config.model.img_size),
+            device,
+        )
+    barrier()
+    if not is_main_process():
+        return {}
+    record = _record(config, data, runner.train_loop.clock, metrics)
+    path = work_dir / "record.json"
+    path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
+    records.write_record(record, path)
+    if records_dir is not None:
+        records.write_record(record, records_dir / f"{config.name}_seed{config.seed}.json")
+    return record
+
+
+def _record(config: PretrainConfig, data: PretrainData, clock: dict[str, float], metrics: dict) -> dict[str, Any]:
+    plain = config.to_dict()
+    commit, dirty = records.git_state(Path(__file__).parent)
+    source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
+    return {
+        "schema": 1,
+        "name": config.name,
+        "method": config.method,
+        "task": "pretrain",
+        "dataset": data.train.name,
+        "demo": config.demo,
+        "seed": config.seed,
+        "config": records.strip_paths(plain),
+        "config_hash": records.config_hash(records.strip_paths(plain)),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "versions": records.versions(),
+        "hardware": records.hardware(),
+        "images_seen": images_seen(config),
+        "outer_iterations": config.train.outer_iterations,
+        "wall_clock_s": round(clock["wall"], 2),
+        "cpu_s": round(clock["cpu"], 2),
+        "split_hash": data.split.hash,
+        "train_source": source(data.train),
+        "eval_source": source(data.evaluation) if data.evaluation else "none",
+        "metrics": metrics,
+        "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def evaluate_checkpoint(path: Path, overrides: dict[str, Any] | None = None) -> dict[str, float]:
+    """k-NN and linear probe of a checkpoint's encoder on the held-out set of its own configuration."""
+    state = checkpoint.load_checkpoint(path)
+    values = state["config"]
+    for key, value in (overrides or {}).items():
+        section, part, name = key.split(".")
+        values[section][part][name] = value
+    config = config_from_dict(values)
+    if config.data.eval is None:
+        raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
+    train, evaluation = build_source(config.data.train), build_source(config.data.eval)
+    model = Pretrainer(config, len(train.classes))
+    model.mae.load_state_dict(state["modules"]["mae"])
+    size = config.model.img_size
+    return evaluate(
+        model.mae.encoder,
+        plain_batches(train, size, config.data.probe_limit),
+        plain_batches(evaluation, size),
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )

@@ -1,0 +1,245 @@
+"""Properties every masking strategy has, whatever it prefers; a newly registered strategy is covered by its name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mlomae import counter, masking
+from mlomae.errors import ConfigError
+from mlomae.masking import Mask, MaskingStrategy, MaskState, keep_count
+from mlomae.masking.base import mask_from_scores, register
+
+D = 8
+every_strategy = pytest.mark.parametrize("name", masking.list_strategies())
+reproducible = settings(deadline=None, max_examples=40, derandomize=True)
+ratios = st.integers(1, 999).map(lambda i: i / 1000)
+sides = st.integers(2, 16)
+
+
+def build(name: str, grid: tuple[int, int], **options: object) -> MaskingStrategy:
+    torch.manual_seed(0)
+    return masking.create(name, embed_dim=D, grid=grid, **options).double()
+
+
+def sample_keys(batch: int, epoch: int = 0, seed: int = 0) -> Tensor:
+    return counter.fold(counter.fold(counter.root_key(seed), epoch), torch.arange(batch))
+
+
+def inputs(batch: int, grid: tuple[int, int], epoch: int = 0, seed: int = 0) -> tuple[Tensor, Tensor, MaskState]:
+    """Tokens, images of 4-pixel patches and a state with random object masks."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(batch, grid[0] * grid[1], D, dtype=torch.float64, generator=generator)
+    pixels = (4 * grid[0], 4 * grid[1])
+    images = torch.randn(batch, 3, *pixels, dtype=torch.float64, generator=generator)
+    objects = torch.rand(batch, *grid, generator=generator) < 0.4
+    objects = objects.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return tokens, images, MaskState(sample_keys(batch, epoch, seed), object=objects)
+
+
+def take(state: MaskState, index: Tensor) -> MaskState:
+    return MaskState(state.key[index], object=state.object[index])
+
+
+def floor_kept(length: int, ratio: float) -> int:
+    """⌊(1 - ratio) L⌋ in exact decimal arithmetic."""
+    return int((1 - Fraction(str(ratio))) * length)
+
+
+def assert_consistent(mask: Mask, kept: int) -> None:
+    b, length = mask.mask.shape
+    assert mask.ids_keep.shape == (b, kept)
+    assert torch.equal(mask.mask.sum(dim=1).long(), torch.full((b,), length - kept))
+    assert torch.equal(mask.mask, mask.mask.bool().to(mask.mask.dtype))  # zeros and ones only
+    assert (torch.gather(mask.mask, 1, mask.ids_keep) == 0).all()
+    assert all(len(set(row)) == kept for row in mask.ids_keep.tolist())
+    order = torch.arange(length).expand(b, -1)
+    assert torch.equal(mask.ids_restore.sort(dim=1).values, order)  # a permutation
+    shuffled = torch.argsort(mask.ids_restore, dim=1)  # "kept first, then removed"
+    assert torch.equal(shuffled[:, :kept], mask.ids_keep)
+    assert torch.equal(torch.gather(shuffled, 1, mask.ids_restore), order)
+    assert mask.weight.shape == mask.mask.shape
+    assert (mask.weight > 0).all()
+
+
+def assert_same(first: Mask, second: Mask) -> None:
+    for name in ("ids_keep", "ids_restore", "mask"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+    torch.testing.assert_close(first.weight, second.weight)
+
+
+@every_strategy
+@given(gh=sides, gw=sides, ratio=ratios, batch=st.integers(1, 4), seed=st.integers(0, 2**31))
+@reproducible
+def test_exactly_the_floor_is_visible(name: str, gh: int, gw: int, ratio: float, batch: int, seed: int) -> None:
+    kept, arguments = floor_kept(gh * gw, ratio), inputs(batch, (gh, gw), seed=seed)
+    strategy = build(name, (gh, gw))
+    if kept == 0:
+        with pytest.raises(ConfigError, match=f"keeps 0 of {gh * gw}"):
+            strategy(*arguments[:2], ratio, 0, arguments[2])
+    else:
+        assert_consistent(strategy(*arguments[:2], ratio, 0, arguments[2]), kept)
+
+
+@given(length=st.integers(2, 10_000), ratio=st.integers(1, 9_999).map(lambda i: i / 10_000))
+@settings(reproducible, max_examples=500)
+def test_keep_count_is_the_exact_decimal_floor(length: int, ratio: float) -> None:
+    expected = floor_kept(length, ratio)
+    if 0 < expected < length:
+        assert keep_count(length, ratio) == expected
+    else:
+        with pytest.raises(ConfigError):
+            keep_count(length, ratio)
+
+
+@pytest.mark.parametrize(("length", "ratio", "kept"), [(196, 0.75, 49), (10, 0.9, 1), (64, 0.6, 25), (4, 0.01, 3)])
+def test_keep_count_of_known_cases(length: int, ratio: float, kept: int) -> None:
+    assert keep_count(length, ratio) == kept
+
+
+@every_strategy
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan"), float("inf")])
+def test_ratio_outside_the_open_interval_is_refused(name: str, ratio: float) -> None:
+    tokens, images, state = inputs(2, (4, 4))
+    with pytest.raises(ConfigError, match=r"^mask ratio .* is outside \(0, 1\).*$"):
+        build(name, (4, 4))(tokens, images, ratio, 0, state)
+
+
+@every_strategy
+def test_masks_differ_between_images(name: str) -> None:
+    tokens, images, state = inputs(64, (8, 8))
+    same = [x[:1].expand_as(x) for x in (tokens, images)]  # one image, other keys
+    mask = build(name, (8, 8))(*same, 0.75, 0, MaskState(state.key, state.object[:1].expand(64, -1, -1))).mask
+    assert mask.unique(dim=0).shape[0] == 64
+
+
+@every_strategy
+def test_masks_differ_between_epochs(name: str) -> None:
+    masks = []
+    for epoch in range(8):
+        tokens, images, state = inputs(16, (8, 8), epoch)
+        masks.append(build(name, (8, 8))(tokens, images, 0.75, epoch, state).mask)
+    per_image = torch.stack(masks, dim=1)
+    assert all(rows.unique(dim=0).shape[0] == 8 for rows in per_image)
+
+
+@every_strategy
+def test_mask_depends_on_its_own_sample_only(name: str) -> None:
+    """Hence not on the batch it is in, its place there, or the number of workers that made the batch."""
+    strategy, (tokens, images, state) = build(name, (8, 8)), inputs(12, (8, 8))
+    whole = strategy(tokens, images, 0.75, 0, state)
+    for index in (torch.arange(11, -1, -1), torch.tensor([7]), torch.tensor([3, 9, 3])):
+        torch.rand(5)  # the global generator has no part in it
+        part = strategy(tokens[index], images[index], 0.75, 0, take(state, index))
+        assert_same(part, Mask(*(getattr(whole, f.name)[index] for f in fields(Mask))))
+
+
+@every_strategy
+def test_every_patch_is_removed_for_some_key(name: str) -> None:
+    tokens, images, state = inputs(400, (4, 4))
+    frequency = build(name, (4, 4))(tokens, images, 0.75, 0, state).mask.mean(dim=0)
+    assert ((frequency > 0.5) & (frequency < 0.95)).all()
+
+
+@every_strategy
+def test_fixed_keeps_the_set_under_other_keys_and_tokens(name: str) -> None:
+    strategy, (tokens, images, state) = build(name, (8, 8)), inputs(4, (8, 8))
+    first = strategy(tokens, images, 0.75, 0, state)
+    other = MaskState(sample_keys(4, epoch=1), state.object, fixed=first)
+    second = strategy(tokens + torch.randn_like(tokens), images, 0.75, 0, other)
+    for part in ("ids_keep", "ids_restore", "mask"):
+        assert torch.equal(getattr(second, part), getattr(first, part))
+
+
+@every_strategy
+def test_fixed_recomputes_the_weight(name: str) -> None:
+    """The set of any strategy, the weight of this one."""
+    strategy, (tokens, images, state) = build(name, (8, 8)), inputs(4, (8, 8))
+    own = strategy(tokens, images, 0.75, 0, state)
+    foreign = mask_from_scores(torch.rand(4, 64), 0.5, torch.full((4, 64), 123.0))
+    given_set = strategy(tokens, images, 0.75, 0, MaskState(state.key, state.object, fixed=foreign))
+    assert torch.equal(given_set.mask, foreign.mask)
+    assert torch.equal(given_set.weight, own.weight)
+
+
+@every_strategy
+def test_the_set_carries_no_gradient(name: str) -> None:
+    tokens, images, state = inputs(2, (4, 4))
+    mask = build(name, (4, 4))(tokens.requires_grad_(), images, 0.75, 0, state)
+    assert not mask.mask.requires_grad
+
+
+@every_strategy
+def test_float32_tokens_give_float32_masks(name: str) -> None:
+    tokens, images, state = inputs(2, (4, 4))
+    mask = build(name, (4, 4)).float()(tokens.float(), images.float(), 0.75, 0, state)
+    assert mask.mask.dtype == mask.weight.dtype == torch.float32
+
+
+@every_strategy
+def test_scores_are_one_number_per_patch_or_none(name: str) -> None:
+    tokens, _, state = inputs(2, (4, 4))
+    scores = build(name, (4, 4)).scores(tokens, state)
+    assert scores is None or scores.shape == (2, 16)
+
+
+@every_strategy
+def test_normalize_and_trainable_agree_with_the_module(name: str) -> None:
+    strategy = build(name, (4, 4))
+    assert strategy.normalize in ("mask", "weight")
+    assert not strategy.trainable or any(p.requires_grad for p in strategy.parameters())
+
+
+@every_strategy
+def test_unknown_option_is_a_one_line_error_listing_the_options(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{name}' has no option 'wrong'; it has .+") as error:
+        masking.create(name, embed_dim=D, grid=(4, 4), wrong=1)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_strategy_is_a_one_line_error_listing_all() -> None:
+    with pytest.raises(ConfigError, match="unknown masking strategy 'wrong'") as error:
+        masking.create("wrong", embed_dim=D, grid=(4, 4))
+    assert "\n" not in str(error.value)
+    assert all(name in str(error.value) for name in masking.list_strategies())
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        register("random")(MaskingStrategy)
+
+
+def test_random_masking_removes_patches_evenly_and_weighs_them_alike() -> None:
+    tokens, images, state = inputs(4_000, (4, 4))
+    mask = build("random", (4, 4))(tokens, images, 0.75, 0, state)
+    torch.testing.assert_close(mask.mask.mean(0), torch.full((16,), 0.75), atol=0.03, rtol=0)
+    assert torch.equal(mask.weight, torch.ones(4_000, 16))
+
+
+def test_random_pairs_of_patches_are_removed_together_as_often_as_chance_says() -> None:
+    tokens, images, state = inputs(8_000, (4, 4))
+    mask = build("random", (4, 4))(tokens, images, 0.75, 0, state).mask
+    together = (mask.T @ mask / 8_000)[~torch.eye(16, dtype=torch.bool)]
+    torch.testing.assert_close(together, torch.full((240,), 12 * 11 / (16 * 15)), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("salt", [0, 1])
+def test_mask_noise_is_not_the_augmentation_noise(salt: int) -> None:
+    key = sample_keys(50)
+    noise = MaskState(key).uniform(20, salt)
+    assert not any((noise == counter.uniform(key, 20, s)).any() for s in range(100))
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_highest_scores_are_removed_and_ties_fall_to_later_patches(ratio: float) -> None:
+    scores = torch.tensor([[3.0, 1.0, 4.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
+    mask = mask_from_scores(scores, ratio)
+    removed = int(4 * ratio)
+    expected = [[2, 0, 3][:removed], [3, 2, 1][:removed]]
+    assert [set(row.nonzero().flatten().tolist()) for row in mask.mask] == [set(row) for row in expected]
