@@ -9,4 +9,4 @@ _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar100.py", "../_base_/m
 name = "mae_vit-w128-d4_cifar100"
 method = "MAE"
 optim = dict(theta=dict(lr=1e-3))
-train = dict(outer_iterations=1000, log_interval=50, picture_interval=250, checkpoint_interval=100)
+train = dict(outer_iterations=800, log_interval=50, picture_interval=250, checkpoint_interval=100)

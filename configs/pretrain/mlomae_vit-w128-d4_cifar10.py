@@ -9,4 +9,4 @@ name = "mlomae_vit-w128-d4_cifar10"
 method = "MLO-MAE"
 data = dict(feedback_batch_size=64)
 optim = dict(theta=dict(lr=1e-3), omega=dict(lr=3e-3), phi=dict(lr=5e-4))
-train = dict(outer_iterations=1000, log_interval=50, picture_interval=250, checkpoint_interval=100)
+train = dict(outer_iterations=800, log_interval=50, picture_interval=250, checkpoint_interval=100)
