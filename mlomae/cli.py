@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    # forward-mode differentiation makes torch warn about itself; standard error is for what the user can act on
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
         return args.run(args)
     except MlomaeError as error:
@@ -118,6 +121,11 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("MLOMAE_TRACEBACK"):
             raise
         print(message, file=sys.stderr)
+        return 2
+    except OSError as error:
+        if os.environ.get("MLOMAE_TRACEBACK"):
+            raise
+        print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted; the last checkpoint is intact, go on with --resume", file=sys.stderr)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -67,7 +68,10 @@ class LevelsConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay to ``min_lr``; ``warmup`` is a fraction of the run."""
+    """AdamW with linear warm-up and cosine decay to ``min_lr``; ``warmup`` is a fraction of the run.
+
+    ``clip_grad`` bounds the global norm of θ's gradient; the other levels are not clipped.
+    """
 
     lr: float = 1e-3
     weight_decay: float = 0.05
@@ -151,6 +155,8 @@ def _build(cls: type, values: Any, where: str) -> Any:
         if dataclasses.is_dataclass(hints[key]):
             built[key] = _build(hints[key], value, name)
         elif key == "optim":
+            if not isinstance(value, dict):
+                raise ConfigError(f"config section '{name}' must be a dict; got {value!r}")
             built[key] = {level: _build(OptimConfig, v, f"{name}.{level}") for level, v in value.items()}
         else:
             built[key] = _check_type(value, hints[key], name)
@@ -170,6 +176,12 @@ def _check_ranges(config: PretrainConfig) -> None:
         raise ConfigError(f"config key 'mask.ratio' must be a number inside (0, 1); got {ratio!r}")
     if "type" not in config.mask:
         raise ConfigError("config key 'mask.type' is missing; choose one of the masking strategies")
+    if "type" not in config.feedback:
+        raise ConfigError("config key 'feedback.type' is missing; choose one of the feedback losses")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"config key 'seed' must be inside [0, 2**32); got {config.seed}")
+    if config.data.num_workers < 0:
+        raise ConfigError(f"config key 'data.num_workers' must be at least 0; got {config.data.num_workers}")
     if config.train.amp not in ("none", "bf16"):
         raise ConfigError(f"config key 'train.amp' must be 'none' or 'bf16'; got {config.train.amp!r}")
     if not 0.0 < config.data.val_fraction < 1.0:
@@ -188,6 +200,23 @@ def _check_ranges(config: PretrainConfig) -> None:
     unknown = sorted(set(config.optim) - {"theta", "omega", "phi"})
     if unknown:
         raise ConfigError(f"unknown config key 'optim.{unknown[0]}'; the levels are theta, omega, phi")
+    for level, settings in config.optim.items():
+        _check_optim(settings, f"optim.{level}")
+        if level != "theta" and settings.clip_grad is not None:
+            raise ConfigError(f"config key 'optim.{level}.clip_grad' has no effect, only theta is clipped; remove it")
+
+
+def _check_optim(settings: OptimConfig, where: str) -> None:
+    for key in ("lr", "weight_decay", "min_lr"):
+        if not 0.0 <= getattr(settings, key) < math.inf:
+            raise ConfigError(f"config key '{where}.{key}' must be at least 0; got {getattr(settings, key)}")
+    if not 0.0 <= settings.warmup <= 1.0:
+        raise ConfigError(f"config key '{where}.warmup' must be a fraction of the run, 0 to 1; got {settings.warmup}")
+    betas = settings.betas
+    if len(betas) != 2 or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas):
+        raise ConfigError(f"config key '{where}.betas' must be two numbers inside [0, 1); got {betas}")
+    if settings.clip_grad is not None and not settings.clip_grad > 0.0:
+        raise ConfigError(f"config key '{where}.clip_grad' must be positive or None; got {settings.clip_grad}")
 
 
 def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
@@ -207,7 +236,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Pr
         config = Config.fromfile(str(path))
         if overrides:
             config.merge_from_dict(overrides)
-    except (KeyError, TypeError, SyntaxError, ValueError, AttributeError, NameError, FileNotFoundError) as error:
+    except Exception as error:  # a config file is code, which can raise anything
         raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
     values = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
     return config_from_dict(values)

@@ -179,6 +179,8 @@ def evaluate_checkpoint(path: Path, overrides: dict[str, Any] | None = None) -> 
     """k-NN and linear probe of a checkpoint's encoder on the held-out set of its own configuration."""
     state = checkpoint.load_checkpoint(path)
     values = state["config"]
+    if not values["data"]["eval"]:
+        raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
     for key, value in (overrides or {}).items():
         section, part, name = key.split(".")
         values[section][part][name] = value

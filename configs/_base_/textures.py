@@ -3,6 +3,8 @@
 data = dict(
     train=dict(type="textures", split="train"),
     eval=dict(type="textures", split="test"),
+    augment=dict(type="PadCropFlip"),  # random resized crops would blur the textures, which are the classes
+    feedback_augment=dict(type="PadCropFlip"),
     batch_size=64,
-    feedback_batch_size=64,
+    feedback_batch_size=32,
 )

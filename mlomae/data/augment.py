@@ -28,6 +28,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 AUGMENT_SALT = 1
 """The salt of ``counter.uniform`` that augmentation uses; other consumers of a sample's key take another."""
 
+Channels = Sequence[float]
+
 _ATTEMPTS = 10
 
 
@@ -47,7 +49,7 @@ class Augmentation:
     ``mean`` and ``std`` are per channel, in units of the [0, 1] range; ImageNet's by default.
     """
 
-    def __init__(self, size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(self, size: int, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> None:
         if size < 1:
             raise ConfigError(f"augmentation: size {size} is not positive; give the side of the output in pixels")
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
@@ -119,8 +121,8 @@ class RandomResizedCropFlip(Augmentation):
         scale: tuple[float, float] = (0.2, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Channels = IMAGENET_MEAN,
+        std: Channels = IMAGENET_STD,
     ) -> None:
         super().__init__(size, mean, std)
         if not 0 < scale[0] <= scale[1] <= 1:
@@ -156,8 +158,8 @@ class PadCropFlip(Augmentation):
         size: int,
         padding: int = 4,
         flip: float = 0.5,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Channels = IMAGENET_MEAN,
+        std: Channels = IMAGENET_STD,
     ) -> None:
         super().__init__(size, mean, std)
         if padding < 0:
@@ -178,11 +180,7 @@ class Plain(Augmentation):
     """
 
     def __init__(
-        self,
-        size: int,
-        crop: float = 1.0,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        self, size: int, crop: float = 1.0, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD
     ) -> None:
         super().__init__(size, mean, std)
         if not 0 < crop <= 1:

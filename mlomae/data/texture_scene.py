@@ -38,16 +38,18 @@ class Scene:
         noise: standard deviation of the pixel noise, same unit.
         jitter: relative change of a texture's period, and change of its angle in radians.
         scale: multiplies every period, of the textures and of the clutter.
+        colour: saturation, 0 is grey. Colours are random and say nothing of the class, but fill short runs' features.
     """
 
     size: int = 32
     objects: tuple[int, int] = (1, 3)
-    radius: tuple[float, float] = (0.2, 0.32)
-    contrast: tuple[float, float] = (0.2, 0.4)
-    clutter: float = 0.12
+    radius: tuple[float, float] = (0.3, 0.45)
+    contrast: tuple[float, float] = (0.35, 0.5)
+    clutter: float = 0.06
     noise: float = 0.02
-    jitter: float = 0.15
+    jitter: float = 0.08
     scale: float = 1.0
+    colour: float = 0.1
 
 
 def _draw(keys: torch.Tensor, n: int, salt: int) -> Array:
@@ -161,6 +163,8 @@ def draw_block(keys: torch.Tensor, labels: NDArray[np.int64], scene: Scene) -> t
             front = instances[here]
             front[cover >= 0.5] = k + 1
             instances[here] = front
+    grey = image.mean(axis=1, keepdims=True)
+    image = grey + scene.colour * (image - grey)
     if scene.noise:
         pixels = _draw(keys, scene.size**2, 16).reshape(n, 1, scene.size, scene.size)
         image += scene.noise * np.sqrt(12) * (pixels - 0.5)

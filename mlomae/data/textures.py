@@ -49,7 +49,7 @@ class Textures(MemorySource):
         classes: 2 to 12. Image i has class ``i % classes``, so any prefix is balanced.
         objects: least and most objects in an image.
         mixed: each object draws its own class; the image has the class of its first object, the rearmost one.
-        radius, contrast, clutter, noise, jitter, scale: how hard the images are, see ``Scene``.
+        radius, contrast, clutter, noise, jitter, scale, colour: how hard the images are, see ``Scene``.
 
     Raises ConfigError for values out of range.
     """
@@ -71,9 +71,10 @@ class Textures(MemorySource):
         noise: float = Scene.noise,
         jitter: float = Scene.jitter,
         scale: float = Scene.scale,
+        colour: float = Scene.colour,
     ) -> None:
         least, most = objects  # lists, if they come from a config file
-        scene = Scene(size, (least, most), _pair(radius), _pair(contrast), clutter, noise, jitter, scale)
+        scene = Scene(size, (least, most), _pair(radius), _pair(contrast), clutter, noise, jitter, scale, colour)
         count = DEFAULT_COUNTS.get(split, 0) if count is None else count
         _check(split, count, classes, scene)
         index = torch.arange(count)
@@ -130,6 +131,7 @@ def _check(split: str, count: int, classes: int, scene: Scene) -> None:
         f"noise {scene.noise}; give 0 or more": scene.noise < 0,
         f"jitter {scene.jitter}; give 0 to 0.9": not 0 <= scene.jitter <= 0.9,
         f"scale {scene.scale}; give more than 0": scene.scale <= 0,
+        f"colour {scene.colour}; give 0 to 1": not 0 <= scene.colour <= 1,
     }
     for message, is_wrong in wrong.items():
         if is_wrong:

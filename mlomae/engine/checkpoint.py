@@ -7,8 +7,8 @@ A checkpoint is a dict of tensors and plain Python values:
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pickle
 import random
 import re
 from pathlib import Path
@@ -28,16 +28,17 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
 
     Raises CheckpointError if the disk is full or not writable; what was there before stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise CheckpointError(
             f"checkpoint '{path}' cannot be written ({reason}); free disk space, then resume: "
@@ -55,7 +56,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint '{path}' does not exist; give the path of an iter_N.pth file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise KeyError, IndexError, ... too
         raise CheckpointError(
             f"checkpoint '{path}' is damaged or holds code, and was not loaded; use another one"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from mmengine.runner import BaseLoop
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mlomae.errors import TrainingError
+from mlomae.errors import MlomaeError, TrainingError
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -72,6 +73,13 @@ class OuterLoop(BaseLoop):
             num_workers=self.num_workers,
         )
 
+    def _batches(self) -> Iterator[Any]:
+        try:
+            yield from self._loader()
+        except MlomaeError as error:  # a worker's error comes with its traceback, the message last
+            message = str(error).strip().splitlines()[-1]
+            raise type(error)(message.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
+
     def _drain(self, iteration: int) -> dict[str, float]:
         """Mean losses since the last call; raises TrainingError if one is not finite."""
         means = {name: (total / self._counted).item() for name, total in self._sums.items()}
@@ -84,6 +92,15 @@ class OuterLoop(BaseLoop):
         self._sums, self._counted = {}, 0
         return means
 
+    def _check_weights(self, iteration: int) -> None:
+        """Losses are those before the update, so they can be finite when the weights no longer are."""
+        for name, parameter in self.runner.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise TrainingError(
+                    f"weights are not finite after outer iteration {iteration} (first: {name}); lower the learning "
+                    "rate or set optim.theta.clip_grad, then resume from the last checkpoint"
+                )
+
     def run(self) -> torch.nn.Module:
         runner = self.runner
         self._started = (time.perf_counter(), time.process_time())
@@ -91,7 +108,7 @@ class OuterLoop(BaseLoop):
         runner.model.train()
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
-        for data in self._loader():
+        for data in self._batches():
             t = self.iter
             runner.call_hook("before_train_iter", batch_idx=t, data_batch=data)
             losses = runner.model.train_step(to_device(data, device), runner.optim_wrapper)
@@ -101,6 +118,8 @@ class OuterLoop(BaseLoop):
             done = t + 1
             due = done % self.log_interval == 0 or done % self.checkpoint_interval == 0 or done == self.max_iters
             outputs = self._drain(done) if due else None
+            if due:
+                self._check_weights(done)
             runner.call_hook("after_train_iter", batch_idx=t, data_batch=data, outputs=outputs)
             self.iter = done
         self.clock = self.seconds()

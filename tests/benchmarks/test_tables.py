@@ -23,7 +23,7 @@ def run(method: str, seed: int, linear: float, images: int = 1000, **changes: An
     config = {**CONFIG, "method": method, "images": images, **changes.pop("config", {})}
     metrics = {"linear_top1_cls": linear, "knn_top1_cls": linear - 10} | changes.pop("metrics", {})
     head = images // 10 if method == "mlo" else 0
-    seen = {"lower": images - 2 * head, "head": head, "upper": head}
+    seen = {"lower": images, "head": head, "upper": head}
     name = f"{method}_{images}_{seed}"
     return make_record(method=method, seed=seed, name=name, config=config, metrics=metrics, images_seen=seen, **changes)
 
@@ -69,6 +69,8 @@ def test_means_deviations_and_differences(out: Path) -> None:
     assert mae["wall_clock_s"] == "13.0"
     assert mae["linear_top1_cls_vs_mae"] == ""
     mlo = pick(out, method="mlo")
+    assert mlo["images_seen"] == "1000"
+    assert mlo["labelled_seen"] == "200"
     assert mlo["linear_top1_cls"] == "56.50"
     assert mlo["linear_top1_cls_vs_mae"] == "5.50"
     assert mlo["knn_top1_cls"] == "46.50"
@@ -124,7 +126,7 @@ def test_bytes_do_not_depend_on_file_order_or_process(out: Path, tmp_path: Path)
     [
         (run("mlo", 9, 55.0, demo=True), "is a demo run"),
         (run("mlo", 9, 55.0, task="juggling"), "task 'juggling'"),
-        (run("MAE", 1, 53.0), "two records hold seed 1 of mae"),
+        (run("MAE", 1, 53.0), "two records hold seed 1 of MAE"),
     ],
 )
 def test_refusals_write_nothing(
@@ -145,3 +147,13 @@ def test_no_records_give_empty_tables(tmp_path: Path) -> None:
     build_tables(tmp_path / "runs", tmp_path)
     assert rows(tmp_path) == []
     assert (tmp_path / "pretrain.csv").read_text().startswith("dataset,method,")
+
+
+def test_check_fails_on_a_hand_edited_table(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--records", str(tmp_path / "runs"), "--out", str(out), "--check"]
+    assert tables.main(arguments) == 0
+    table = out / "pretrain.md"
+    table.write_text(table.read_text(encoding="utf-8").replace("56.50", "99.50"), encoding="utf-8")
+    assert tables.main(arguments) == 2
+    assert "pretrain.md" in capsys.readouterr().err
+    assert "99.50" in table.read_text(encoding="utf-8")  # checking writes nothing

@@ -1,0 +1,150 @@
+"""Streams: a sample depends on (seed, name, epoch, index) alone, in any process, worker or rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mlomae import counter
+from mlomae.data import OuterBatches, Plain, RandomResizedCropFlip, Stream, Textures
+from mlomae.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def source() -> Textures:
+    return Textures(count=40, size=16)
+
+
+def outer(source: Textures, rank: int = 0, world_size: int = 1, **more: Any) -> OuterBatches:
+    lower = Stream(source, range(25), RandomResizedCropFlip(16), 7, "lower")
+    head = Stream(source, range(25), RandomResizedCropFlip(16), 7, "head")
+    upper = Stream(source, range(25, 40), Plain(16), 7, "upper")
+    more = {"batch_size": 8, "feedback_batch_size": 4, "steps_per_outer": 2, **more}
+    return OuterBatches(lower, head, upper, rank=rank, world_size=world_size, **more)
+
+
+def flat(item: dict[str, Any]) -> dict[str, torch.Tensor]:
+    levels = {f"lower{k}": batch for k, batch in enumerate(item["lower"])}
+    levels |= {level: item[level] for level in ("head", "upper") if level in item}
+    return {f"{level}.{key}": value for level, batch in levels.items() for key, value in batch.items()}
+
+
+def assert_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    a, b = flat(ours), flat(theirs)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_batch_has_the_promised_shapes(source):
+    batch = Stream(source, None, RandomResizedCropFlip(12), 0, "s").batch(3, 5)
+    shapes = {name: (tuple(value.shape), value.dtype) for name, value in batch.items()}
+    assert shapes["image"] == ((5, 3, 12, 12), torch.float32)
+    assert shapes["object"] == ((5, 12, 12), torch.bool)
+    for name in ("label", "key", "index", "epoch"):
+        assert shapes[name] == ((5,), torch.int64)
+    assert batch["label"].tolist() == [source.labels[i] for i in batch["index"].tolist()]
+
+
+def test_object_is_absent_without_masks(source):
+    class Bare(Textures):
+        has_objects = False
+
+    assert "object" not in Stream(Bare(count=4, size=16), None, Plain(16), 0, "s").batch(0, 2)
+
+
+def test_every_epoch_visits_each_index_once_in_a_new_order(source):
+    stream = Stream(source, range(5, 30), Plain(16), 0, "s")
+    _, index = stream.locate(0, 100)
+    epochs = index.view(4, 25)
+    assert all(sorted(epoch.tolist()) == list(range(5, 30)) for epoch in epochs)
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 4
+
+
+def test_key_and_crop_differ_between_epochs_and_streams(source):
+    stream = Stream(source, None, RandomResizedCropFlip(16), 0, "s")
+    first, second = stream.batch(0, 40), stream.batch(40, 40)
+    one, two = (batch["index"].argsort() for batch in (first, second))
+    assert (first["key"][one] != second["key"][two]).all()
+    assert (first["image"][one] != second["image"][two]).flatten(1).any(dim=1).all()
+    for other in (Stream(source, None, stream.augment, 0, "t"), Stream(source, None, stream.augment, 1, "s")):
+        assert not torch.isin(other.batch(0, 40)["key"], first["key"]).any()
+
+
+def test_sample_depends_on_seed_name_epoch_and_index_alone(source):
+    """The same image in the same epoch gets the same key and pixels wherever the order or the batch puts it."""
+    stream = Stream(source, range(25), RandomResizedCropFlip(16), 7, "s")
+    whole = stream.batch(25, 25)
+    for p in (0, 13, 24):
+        alone = Stream(source, range(25), RandomResizedCropFlip(16), 7, "s").batch(25 + p, 1)
+        assert torch.equal(alone["image"][0], whole["image"][p])
+        index = int(whole["index"][p])
+        expected = counter.fold(counter.fold(counter.root_key(7, "s"), 1), index)
+        assert whole["key"][p] == alone["key"][0] == expected
+
+
+def test_batch_may_span_many_epochs(source):
+    stream = Stream(source, [3, 9, 11], Plain(16), 0, "s")
+    batch = stream.batch(1, 20)
+    assert batch["epoch"].tolist() == [p // 3 for p in range(1, 21)]
+    again = Stream(source, [3, 9, 11], Plain(16), 0, "s")
+    assert [int(again.batch(p, 1)["index"]) for p in range(1, 21)] == batch["index"].tolist()
+
+
+@pytest.mark.parametrize(("workers", "start_method"), [(2, "fork"), (1, "spawn")])
+def test_workers_see_what_one_process_sees(source, workers, start_method):
+    items = outer(source)
+    loader = DataLoader(
+        items, batch_size=None, sampler=range(4), num_workers=workers, multiprocessing_context=start_method
+    )
+    for t, item in enumerate(loader):
+        assert_equal(item, items[t])
+    assert t == 3
+
+
+def test_fresh_object_resumes_in_the_middle(source):
+    straight = outer(source)
+    before = [straight[t] for t in range(8)]
+    fresh = outer(source)
+    for t in (5, 6, 7):
+        assert_equal(fresh[t], before[t])
+
+
+def test_lower_batches_follow_one_another_without_gap(source):
+    items = outer(source)
+    seen = torch.cat([batch["index"] for t in range(3) for batch in items[t]["lower"]])
+    assert torch.equal(seen, items.lower.locate(0, 48)[1])
+    assert len(items[0]["lower"]) == 2
+    assert torch.equal(items[2]["upper"]["index"], items.upper.locate(8, 4)[1])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_concatenate_to_the_single_process_batch(source, world_size):
+    ranks = [flat(outer(source, rank, world_size)[3]) for rank in range(world_size)]
+    for name, value in flat(outer(source)[3]).items():
+        assert torch.equal(torch.cat([part[name] for part in ranks]), value), name
+
+
+def test_levels_can_be_absent(source):
+    stream = Stream(source, None, Plain(16), 0, "s")
+    assert OuterBatches(stream, batch_size=4)[0].keys() == {"lower"}
+
+
+@pytest.mark.parametrize("name", ["batch_size", "feedback_batch_size"])
+def test_indivisible_batch_is_refused(source, name):
+    with pytest.raises(ConfigError, match=f"^{name} 10 "):
+        outer(source, world_size=4, **{name: 10})
+
+
+def test_other_values_out_of_range_are_refused(source):
+    with pytest.raises(ConfigError, match="rank 2"):
+        outer(source, rank=2, world_size=2)
+    with pytest.raises(ConfigError, match="steps_per_outer"):
+        outer(source, steps_per_outer=0)
+    with pytest.raises(DataError, match="no sample"):
+        Stream(source, [], Plain(16), 0, "s")
+    with pytest.raises(DataError, match=r"outside 0\.\.39"):
+        Stream(source, [40], Plain(16), 0, "s")
