@@ -32,10 +32,11 @@ def _pretrain(args: argparse.Namespace) -> int:
     from mlomae.config import load_config
     from mlomae.pretrain import run_pretraining
 
-    overrides = _overrides(args.cfg_options)
+    config = load_config(args.config, _overrides(args.cfg_options))
     if args.data:
-        overrides |= {"data.train.root": args.data, "data.eval.root": args.data}
-    config = load_config(args.config, overrides)
+        for source in (config.data.train, config.data.eval):
+            if source is not None:
+                source["root"] = args.data
     work_dir = Path(args.work_dir or f"work_dirs/{config.name}_seed{config.seed}")
     record = run_pretraining(config, work_dir, args.resume, Path(args.records) if args.records else None)
     if record:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from torch.utils.data import Dataset
 
 from benchmarks import records
@@ -34,7 +34,6 @@ from mlomae.evaluation import evaluate
 from mlomae.masking import is_trainable
 from mlomae.weights import load_pretrained
 
-LAST_VALUES = ("loss_lower", "loss_head", "loss_upper", "feedback_accuracy", "feedback_chance", "sigma_saturated")
 PROBE_IMAGES = 64  # fixed training images on which the health of the mask is read
 
 
@@ -115,7 +114,7 @@ def run_pretraining(
     torch.manual_seed(config.seed)
     data = build_data(config)
     model = Pretrainer(config, len(data.feedback.classes))
-    if config.init_from:
+    if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(load_pretrained(model.mae, config.init_from))
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash}
     runner = build_runner(config, model, data.batches, data.probe, work_dir, meta, resume)
@@ -123,8 +122,7 @@ def run_pretraining(
         runner.train()
     except OSError as error:
         raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
-    logged = {k.removeprefix("train/"): v.current() for k, v in runner.message_hub.log_scalars.items()}
-    metrics = {name: float(logged[name]) for name in LAST_VALUES if name in logged}
+    metrics = runner.last_logged()
     if is_main_process() and data.evaluation is not None:
         device = next(model.parameters()).device
         metrics |= evaluate(
@@ -133,7 +131,6 @@ def run_pretraining(
             plain_batches(data.evaluation, config.model.img_size),
             device,
         )
-    barrier()
     if not is_main_process():
         return {}
     record = _record(config, data, runner.train_loop.clock, metrics)
@@ -185,9 +182,7 @@ def evaluate_checkpoint(path: Path, overrides: dict[str, Any] | None = None) -> 
         section, part, name = key.split(".")
         values[section][part][name] = value
     config = config_from_dict(values)
-    if config.data.eval is None:
-        raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
-    train, evaluation = build_source(config.data.train), build_source(config.data.eval)
+    train, evaluation = build_source(config.data.train), build_source(config.data.eval or {})
     model = Pretrainer(config, len(train.classes))
     model.mae.load_state_dict(state["modules"]["mae"])
     size = config.model.img_size

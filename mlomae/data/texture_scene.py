@@ -44,7 +44,7 @@ class Scene:
     size: int = 32
     objects: tuple[int, int] = (1, 3)
     radius: tuple[float, float] = (0.3, 0.45)
-    contrast: tuple[float, float] = (0.35, 0.5)
+    contrast: tuple[float, float] = (0.25, 0.5)
     clutter: float = 0.06
     noise: float = 0.02
     jitter: float = 0.08
@@ -156,7 +156,9 @@ def draw_block(keys: torch.Tensor, labels: NDArray[np.int64], scene: Scene) -> t
             cover = _cover(dx, dy, radius[here, k, None, None], d[:, :11])
             field = evaluate(TEXTURES[label], dx, dy, d[:, 18:], scene.scale, scene.jitter)
             middle, direction = _span(d[:, 11:14], 0.25, 0.75), 2 * d[:, 14:17] - 1
-            # The direction's sign is random, so dark and light swap freely and the mean colour tells nothing.
+            # Around grey, by the share of colour: channels drawn apart could cancel and leave the texture invisible.
+            # The sign is random, so dark and light swap freely and the mean colour tells nothing.
+            direction = np.where(direction[:, :1] < 0, -1, 1) * (1 - scene.colour) + scene.colour * direction
             direction *= (_span(d[:, 17], *scene.contrast) / np.abs(direction).max(axis=1))[:, None]
             colour = middle[:, :, None, None] + direction[:, :, None, None] * field[:, None]
             image[here] += cover[:, None] * (colour - image[here])

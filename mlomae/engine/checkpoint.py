@@ -2,7 +2,7 @@
 
 A checkpoint is a dict of tensors and plain Python values:
 ``format``, ``iteration`` (outer iterations done), ``config``, ``meta``, ``clock`` (seconds so far), ``modules``
-{mae, mask, feedback}, ``optimizers`` and ``schedulers`` per level, ``rng``.
+{mae, mask, feedback}, ``optimizers`` and ``schedulers`` per level, ``rng``, ``logged`` (last values of the log).
 """
 
 from __future__ import annotations

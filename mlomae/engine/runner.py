@@ -18,6 +18,7 @@ from mlomae.engine.optim import build_optimizers, schedule
 from mlomae.engine.pretrainer import Pretrainer
 from mlomae.errors import CheckpointError
 
+_RECORDED = ("loss_lower", "loss_head", "loss_upper", "feedback_accuracy", "feedback_chance", "sigma_saturated")
 # what may differ between a checkpoint and the run that resumes it: nothing that changes the numbers
 _FREE_TO_CHANGE = {
     "data.num_workers",
@@ -55,6 +56,7 @@ class PretrainRunner(Runner):
     run_dir: Path
     pretrain_config: PretrainConfig
     meta: dict[str, Any]
+    logged_before: dict[str, float]
     optim_wrapper: Any
     param_schedulers: Any
 
@@ -65,8 +67,17 @@ class PretrainRunner(Runner):
     def _log_env(self, env_cfg: dict) -> None:
         """Leave out MMEngine's page of environment text; the record holds versions and hardware."""
 
+    def dump_config(self) -> None:
+        """MMEngine's own (empty) config is not ours; checkpoints and the record hold the whole configuration."""
+
     def get_hooks_info(self) -> str:
         return ", ".join(type(hook).__name__ for hook in self._hooks)
+
+    def last_logged(self) -> dict[str, float]:
+        """The last values of the training log that a record keeps, those of before a resume included."""
+        scalars = self.message_hub.log_scalars
+        now = {k: float(scalars[f"train/{k}"].current()) for k in _RECORDED if f"train/{k}" in scalars}
+        return {**self.logged_before, **now}
 
     def training_state(self, iteration: int) -> dict[str, Any]:
         """Everything needed to go on as if never interrupted."""
@@ -80,6 +91,7 @@ class PretrainRunner(Runner):
             "optimizers": {level: wrapper.state_dict() for level, wrapper in self.optim_wrapper.items()},
             "schedulers": {level: [s.state_dict() for s in each] for level, each in self.param_schedulers.items()},
             "rng": checkpoint.rng_state(),
+            "logged": self.last_logged(),
         }
 
     def load_or_resume(self) -> None:
@@ -98,6 +110,7 @@ class PretrainRunner(Runner):
             for scheduler, values in zip(self.param_schedulers[level], each, strict=True):
                 scheduler.load_state_dict(values)
         checkpoint.set_rng_state(state["rng"])
+        self.logged_before = state["logged"]
         self.train_loop.iter = state["iteration"]
         self.train_loop.clock = state["clock"]
         self.logger.info(f"resumed from {found[-1]} after {state['iteration']} outer iterations")
@@ -158,5 +171,5 @@ def build_runner(
         randomness={"seed": config.seed},
         experiment_name=config.name,
     )
-    runner.run_dir, runner.pretrain_config, runner.meta = work_dir, config, meta
+    runner.run_dir, runner.pretrain_config, runner.meta, runner.logged_before = work_dir, config, meta, {}
     return runner

@@ -51,7 +51,7 @@ def test_scale_and_ratio_have_torchvisions_distribution():
         # 4,000 draws a side: quantiles of a variable with range about one scatter by less than 0.03.
         assert gap < 0.04, (name, gap)
     assert 0.47 < crops.flip.float().mean() < 0.53
-    # Area and ratio are related (a large wide box does not fit); the rest is not. 0.06 is four deviations at 4,000 draws.
+    # Area and ratio are related (a large wide box does not fit); the rest is not; 0.06 is four deviations.
     apart = torch.stack([measures["row"](ours).float(), measures["column"](ours).float(), crops.flip.float()])
     assert (apart.corrcoef() - torch.eye(3)).abs().max() < 0.06
     area = measures["area"](ours)
