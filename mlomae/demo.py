@@ -12,7 +12,7 @@ from mlomae.errors import ConfigError
 from mlomae.pretrain import run_pretraining
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "pretrain"
-ITERATIONS = 250  # outer iterations of MLO-MAE: the whole demo stays below ten minutes on two cores
+ITERATIONS = 200  # outer iterations of MLO-MAE: the whole demo stays below ten minutes on two cores
 
 
 def run_demo(work_dir: Path, iterations: int = ITERATIONS) -> pd.DataFrame:
@@ -51,6 +51,7 @@ def _row(number: int, kind: str, title: str, iterations: int, work_dir: Path) ->
             "demo": True,
             "train.outer_iterations": iterations,
             "train.log_interval": 25,
+            "data.probe_limit": 5000,
         },
     )
     folder = work_dir / name if number < 3 else work_dir / f"{name}_{iterations}"

@@ -29,6 +29,8 @@ def register(name: str) -> Callable[[type[Feedback]], type[Feedback]]:
     """Class decorator: make a feedback loss known to `create` under ``name``."""
 
     def wrap(cls: type[Feedback]) -> type[Feedback]:
+        if name in _REGISTRY:
+            raise ValueError(f"feedback '{name}' is registered twice")
         _REGISTRY[name] = cls
         return cls
 

@@ -106,6 +106,8 @@ class LearnedMasking(MaskingStrategy):
         ):
             if value not in valid:
                 raise ConfigError(f"learned mask: {option}='{value}' is unknown; choose one of {', '.join(valid)}")
+        if hidden < 1 or not scale > 0:
+            raise ConfigError(f"learned mask: hidden {hidden} and scale {scale} must be positive")
         length = grid[0] * grid[1]
         self.net: nn.Module
         if arch == "token":

@@ -114,7 +114,11 @@ def create_encoder(
     if size not in SIZES:
         raise ConfigError(f"unknown model size '{size}'; choose one of {', '.join(SIZES)}")
     dim, layers, heads = SIZES[size]
-    dim, layers, heads = embed_dim or dim, depth or layers, num_heads or heads
+    dim = dim if embed_dim is None else embed_dim
+    layers = layers if depth is None else depth
+    heads = heads if num_heads is None else num_heads
+    if min(dim, layers, heads) < 1:
+        raise ConfigError(f"width {dim}, depth {layers} and heads {heads} must all be at least 1")
     if dim % heads:
         raise ConfigError(f"width {dim} is not divisible by {heads} heads; change embed_dim or num_heads")
     return ViT(img_size, patch_size, dim, layers, heads)

@@ -211,3 +211,9 @@ def test_unknown_value_is_a_one_line_error_listing_the_valid_ones(option: str, v
 def test_transformer_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match="hidden 200"):
         learned(arch="transformer", hidden=200)
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": 0}, {"scale": 0.0}, {"scale": float("nan")}])
+def test_sizes_and_scales_that_kill_the_network_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="must be positive"):
+        masking.create("learned", embed_dim=8, grid=(2, 2), **wrong)
