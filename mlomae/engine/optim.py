@@ -19,6 +19,13 @@ def parameter_groups(parameters: dict[str, Tensor], weight_decay: float) -> list
     return [group for group in groups if group["params"]]
 
 
+class LevelOptimizers(OptimWrapperDict):
+    """One optimizer a level; reports a single rate for each (MMEngine adds the base rate, which equals it here)."""
+
+    def get_lr(self) -> dict[str, list[float]]:
+        return {name: rate for name, rate in super().get_lr().items() if not name.endswith("base_lr")}
+
+
 def build_optimizers(levels: dict[str, dict[str, Tensor]], config: PretrainConfig) -> OptimWrapperDict:
     """One AdamW a level that has parameters, in MMEngine's wrappers, which hooks read the learning rates from."""
     wrappers = {}
@@ -27,7 +34,7 @@ def build_optimizers(levels: dict[str, dict[str, Tensor]], config: PretrainConfi
             settings = config.optim[level]
             groups = parameter_groups(parameters, settings.weight_decay)
             wrappers[level] = OptimWrapper(AdamW(groups, lr=settings.lr, betas=tuple(settings.betas), fused=True))
-    return OptimWrapperDict(**wrappers)
+    return LevelOptimizers(**wrappers)
 
 
 def schedule(settings: OptimConfig, outer_iterations: int) -> list[dict[str, Any]]:
