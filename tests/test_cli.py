@@ -132,7 +132,7 @@ def test_config_file_that_does_not_run(content: str, tmp_path: Path, refused: Re
         ({"model__num_heads": 3}, ["width 16 is not divisible by 3 heads", "change"]),
         ({"levels__solver": "guess"}, ["guess", "one_step"]),
         ({"levels__solver_options": {"stepps": 3}}, ["stepps"]),
-        ({"data__train__kind": 3}, ["'textures'", "unknown key 'kind'", "valid keys"]),
+        ({"data__train__kind": 3}, ["'textures'", "no option 'kind'", "it has"]),
         ({"data__train__classes": 99}, ["classes 99", "give 2 to"]),
         ({"data__augment": {"type": "Rotate"}}, ["Rotate", "Plain"]),
         ({"train__accumulate": 3}, ["8 samples does not divide into 3"]),

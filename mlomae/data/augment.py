@@ -10,7 +10,6 @@ Shape suffixes: B batch, C channels, H height, W width, S output side.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from mlomae import counter
 from mlomae.errors import ConfigError
+from mlomae.registry import Registry
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -108,6 +108,10 @@ class Augmentation:
         return cut_BSS & row_inside_BS[:, :, None] & column_inside_BS[:, None, :]
 
 
+_AUGMENTATIONS = Registry[Augmentation]("augmentation")
+
+
+@_AUGMENTATIONS.register("RandomResizedCropFlip")
 class RandomResizedCropFlip(Augmentation):
     """A box of random area (``scale``, share of the image) and aspect (``ratio``, width / height), then a flip.
 
@@ -150,6 +154,7 @@ class RandomResizedCropFlip(Augmentation):
         return Crops(top, left, height, width, draws[:, -1] < self.flip)
 
 
+@_AUGMENTATIONS.register("PadCropFlip")
 class PadCropFlip(Augmentation):
     """The classic CIFAR recipe: the image padded with black by ``padding`` output pixels, a random cut, then a flip."""
 
@@ -173,6 +178,7 @@ class PadCropFlip(Augmentation):
         return Crops(top, left, heights, widths, draws[:, 2] < self.flip)
 
 
+@_AUGMENTATIONS.register("Plain")
 class Plain(Augmentation):
     """No randomness: the centred square whose side is ``crop`` times the shorter side, resized (timm's ``crop_pct``).
 
@@ -212,13 +218,4 @@ def build_augment(cfg: dict[str, Any]) -> Augmentation:
 
     Raises ConfigError for an unknown type or key.
     """
-    arguments = dict(cfg)
-    known = {cls.__name__: cls for cls in (RandomResizedCropFlip, PadCropFlip, Plain)}
-    name = arguments.pop("type", None)
-    if name not in known:
-        raise ConfigError(f"augmentation type {name!r} is unknown; choose one of {', '.join(known)}")
-    options = inspect.signature(known[name]).parameters
-    for key in arguments:
-        if key not in options:
-            raise ConfigError(f"augmentation {name!r} has no option {key!r}; it has {', '.join(options)}")
-    return known[name](**arguments)
+    return _AUGMENTATIONS.build(cfg.get("type"), {k: v for k, v in cfg.items() if k != "type"})

@@ -5,17 +5,15 @@ Shape suffixes: N images of the set, C channels, H height, W width.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlomae.errors import ConfigError
+from mlomae.registry import Registry
 
 
 class Source:
@@ -92,22 +90,13 @@ class Source:
         return f"{self.name} {self.split} at {self.root}"
 
 
-_BUILDERS: dict[str, Callable[..., Source]] = {}
-
-
-def register_source(name: str) -> Callable[[Callable[..., Source]], Callable[..., Source]]:
-    """Decorator: make a class or function buildable with ``type=name``; its keyword arguments are the config's keys."""
-
-    def add(builder: Callable[..., Source]) -> Callable[..., Source]:
-        _BUILDERS[name] = builder
-        return builder
-
-    return add
+_SOURCES = Registry[Source]("data source")
+register_source = _SOURCES.register
 
 
 def list_sources() -> list[str]:
     """The values ``type`` can take."""
-    return sorted(_BUILDERS)
+    return _SOURCES.names()
 
 
 def build_source(cfg: dict[str, Any]) -> Source:
@@ -115,18 +104,4 @@ def build_source(cfg: dict[str, Any]) -> Source:
 
     Raises ConfigError for an unknown type, an unknown key or a missing key, and DataError if the data cannot be read.
     """
-    arguments = dict(cfg)
-    name = arguments.pop("type", None)
-    if name not in _BUILDERS:
-        said = "no `type`" if name is None else f"unknown type {name!r}"
-        raise ConfigError(f"data source: {said}; valid types: {', '.join(list_sources())}")
-    parameters = inspect.signature(_BUILDERS[name]).parameters
-    for key in arguments:
-        if key not in parameters:
-            close = difflib.get_close_matches(str(key), parameters, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"data source {name!r}: unknown key {key!r}{hint}; valid keys: {', '.join(parameters)}")
-    missing = [k for k, p in parameters.items() if p.default is inspect.Parameter.empty and k not in arguments]
-    if missing:
-        raise ConfigError(f"data source {name!r}: missing key {missing[0]!r}; valid keys: {', '.join(parameters)}")
-    return _BUILDERS[name](**arguments)
+    return _SOURCES.build(cfg.get("type"), {k: v for k, v in cfg.items() if k != "type"})

@@ -6,8 +6,6 @@ Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from mlomae import counter
 from mlomae.errors import ConfigError
+from mlomae.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -98,29 +97,18 @@ class MaskingStrategy(nn.Module):
         return None
 
 
-_REGISTRY: dict[str, Callable[..., MaskingStrategy]] = {}
-
-
-def register(name: str) -> Callable[[type[MaskingStrategy]], type[MaskingStrategy]]:
-    """Class decorator: make a strategy known to `create` under ``name``."""
-
-    def wrap(cls: type[MaskingStrategy]) -> type[MaskingStrategy]:
-        if name in _REGISTRY:
-            raise ValueError(f"masking strategy '{name}' is registered twice")
-        _REGISTRY[name] = cls
-        return cls
-
-    return wrap
+_STRATEGIES = Registry[MaskingStrategy]("masking strategy")
+register = _STRATEGIES.register
 
 
 def list_strategies() -> list[str]:
     """Names that `create` accepts."""
-    return sorted(_REGISTRY)
+    return _STRATEGIES.names()
 
 
 def is_trainable(name: str) -> bool:
     """Whether the upper levels move the strategy's parameters, so that labelled batches are needed."""
-    return name in _REGISTRY and bool(getattr(_REGISTRY[name], "trainable", False))
+    return bool(getattr(_STRATEGIES.get(name), "trainable", False))
 
 
 def create(name: str, *, embed_dim: int, grid: tuple[int, int], **kwargs: object) -> MaskingStrategy:
@@ -128,12 +116,4 @@ def create(name: str, *, embed_dim: int, grid: tuple[int, int], **kwargs: object
 
     Raises ConfigError for an unknown name, an unknown option, or an option value the strategy refuses.
     """
-    if name not in _REGISTRY:
-        raise ConfigError(f"unknown masking strategy '{name}'; choose one of {', '.join(list_strategies())}")
-    options = [p for p in inspect.signature(_REGISTRY[name]).parameters if p not in ("embed_dim", "grid")]
-    unknown = sorted(set(kwargs) - set(options))
-    if unknown:
-        raise ConfigError(
-            f"masking strategy '{name}' has no option '{unknown[0]}'; it has {', '.join(options) or 'none'}"
-        )
-    return _REGISTRY[name](embed_dim=embed_dim, grid=grid, **kwargs)
+    return _STRATEGIES.build(name, kwargs, embed_dim=embed_dim, grid=grid)

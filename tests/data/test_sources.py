@@ -29,7 +29,7 @@ def test_registry_lists_the_four_kinds():
         ({"type": "cifar11"}, ["cifar11", "cifar10", "textures"]),
         ({"root": "x"}, ["type"]),
         ({"type": "textures", "sizes": 32}, ["'sizes'", "did you mean 'size'", "contrast"]),
-        ({"type": "imagefolder", "split": "train"}, ["missing", "'root'"]),
+        ({"type": "imagefolder", "split": "train"}, ["needs the option 'root'"]),
     ],
 )
 def test_bad_config_names_key_and_choices(cfg, named):
