@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 from torch import Tensor
@@ -81,8 +82,10 @@ class OuterLoop(BaseLoop):
             raise type(error)(message.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
 
     def _drain(self, iteration: int) -> dict[str, float]:
-        """Mean losses since the last call; raises TrainingError if one is not finite."""
-        means = {name: (total / self._counted).item() for name, total in self._sums.items()}
+        """Mean losses since the last call, over ranks; raises TrainingError, on every rank, if one is not finite."""
+        stacked = torch.stack(list(self._sums.values())) / self._counted
+        all_reduce(stacked, op="mean")
+        means = dict(zip(self._sums, stacked.tolist(), strict=True))
         for name, value in means.items():
             if not math.isfinite(value):
                 raise TrainingError(
