@@ -116,7 +116,8 @@ def run_pretraining(
     model = Pretrainer(config, len(data.feedback.classes))
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(load_pretrained(model.mae, config.init_from))
-    meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash}
+    commit, dirty = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": commit}
     runner = build_runner(config, model, data.batches, data.probe, work_dir, meta, resume)
     try:
         runner.train()
@@ -133,7 +134,8 @@ def run_pretraining(
         )
     if not is_main_process():
         return {}
-    record = _record(config, data, runner.train_loop.clock, metrics)
+    state = {"git_commit": commit, "git_dirty": dirty}
+    record = _record(config, data, runner.train_loop.clock, metrics) | state
     path = work_dir / "record.json"
     path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
     records.write_record(record, path)
@@ -144,7 +146,6 @@ def run_pretraining(
 
 def _record(config: PretrainConfig, data: PretrainData, clock: dict[str, float], metrics: dict) -> dict[str, Any]:
     plain = config.to_dict()
-    commit, dirty = records.git_state(Path(__file__).parent)
     source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
     return {
         "schema": 1,
@@ -156,8 +157,6 @@ def _record(config: PretrainConfig, data: PretrainData, clock: dict[str, float],
         "seed": config.seed,
         "config": records.strip_paths(plain),
         "config_hash": records.config_hash(records.strip_paths(plain)),
-        "git_commit": commit,
-        "git_dirty": dirty,
         "versions": records.versions(),
         "hardware": records.hardware(),
         "images_seen": images_seen(config),
