@@ -35,7 +35,8 @@ class AtomicCheckpointHook(Hook):
 @HOOKS.register_module()
 class MaskHealthHook(Hook):
     """Logs, every ``interval`` outer iterations and on fixed probe images, the health of σ and the overlap of the masks
-    of two successive logs (same images, new noise), and the feedback head's accuracy beside chance."""
+    of two successive logs (same images, new noise), and the feedback's accuracy beside chance (a feedback
+    without parameters classifies the upper batch by the head batch)."""
 
     priority = "HIGH"  # before the logger reads the values
 
@@ -61,10 +62,11 @@ class MaskHealthHook(Hook):
             values |= {f"sigma_{k}": v for k, v in health.score_health(sigma).items()}
         if data_batch.get("upper") is not None:
             # the upper batch has not trained the head, so this is the accuracy on images new to it
-            upper = to_device(data_batch["upper"], tokens.device)
-            logits = model.feedback.logits(model(upper, mode="features"))
-            values["feedback_accuracy"] = health.feedback_accuracy(logits, upper["label"])
-            values["feedback_chance"] = torch.tensor(100.0 / logits.shape[1])
+            upper, head = (to_device(data_batch[level], tokens.device) for level in ("upper", "head"))
+            reference = model(head, mode="features") if model.feedback.joint else None
+            scores = model.feedback.predict(model(upper, mode="features"), reference, head)
+            values["feedback_accuracy"] = health.feedback_accuracy(scores, upper["label"])
+            values["feedback_chance"] = torch.tensor(100.0 / scores.shape[1])
         for name, value in values.items():
             runner.message_hub.update_scalar(f"train/{name}", value.item())
 

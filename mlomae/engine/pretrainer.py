@@ -17,6 +17,7 @@ from torch.func import functional_call
 from mlomae import feedback, masking
 from mlomae.config import PretrainConfig
 from mlomae.errors import TrainingError
+from mlomae.feedback import JointFeedback
 from mlomae.masking import Mask, MaskState
 from mlomae.models import MAE, create_encoder
 from mlomae.multilevel import ThreeLevelProblem
@@ -58,7 +59,10 @@ class Pretrainer(nn.Module):
     # --- parameters of the three levels -------------------------------------------------------------------------
 
     def level_parameters(self) -> dict[str, dict[str, Tensor]]:
-        """{"theta", "omega", "phi"}; ω and φ are empty when the mask is not learned: the upper levels do not run."""
+        """{"theta", "omega", "phi"}; ω and φ are empty when the mask is not learned: the upper levels do not run.
+
+        ω is empty too for a feedback without parameters: then stage II takes no steps.
+        """
         named: dict[str, Tensor] = {n: p for n, p in self.named_parameters() if p.requires_grad}
         pick = lambda prefix: {n: p for n, p in named.items() if n.startswith(prefix)}  # noqa: E731
         learned = self.mask.trainable
@@ -100,7 +104,8 @@ class Pretrainer(nn.Module):
         return self.feedback(z, batch)
 
     def problem(self) -> ThreeLevelProblem:
-        """The three losses as functions of (θ, φ, ω), for `mlomae.multilevel`."""
+        """The three losses as functions of (θ, φ, ω), for `mlomae.multilevel`; II and III are one if the feedback is
+        joint."""
 
         def lower(theta: dict, phi: dict, batch: Batch) -> Tensor:
             return functional_call(self, {**theta, **phi}, (batch,))
@@ -115,7 +120,9 @@ class Pretrainer(nn.Module):
             mask = self.choose_mask(self.mae.encoder.embed(batch["image"]), batch)  # parameters are the current ones
             return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
 
-        return ThreeLevelProblem(lower=lower, features=features, head_loss=head_loss, fix=fix)
+        if isinstance(self.feedback, JointFeedback):
+            return ThreeLevelProblem(lower, features, fix=fix, joint_loss=self.feedback.joint_loss)
+        return ThreeLevelProblem(lower, features, head_loss, fix=fix)
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -137,7 +144,7 @@ class Pretrainer(nn.Module):
             raise TrainingError(f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none'")
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns the three losses, detached."""
+        """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns its levels' losses, detached."""
         if self._step is None:
             self._step = self._build_step(optim_wrapper)
         if data.get("head") is not None:

@@ -1,22 +1,83 @@
-"""What a feedback loss is, and the registry: stages II and III see the encoder only through it."""
+"""What a feedback loss is, and the registry: stages II and III see the encoder only through it.
+
+Shape legend: B batch, H samples of the head batch, U of the upper batch, L patches, D width, C classes.
+"""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
+from mlomae.errors import ConfigError, DataError
 from mlomae.registry import Registry
+
+Batch = dict[str, Tensor]
 
 
 class Feedback(nn.Module):
-    """A head on encoder tokens (B, 1 + L, D), class token first; its parameters are ω."""
+    """A loss on encoder tokens (B, 1 + L, D), class token first; its parameters, if it has any, are ω."""
 
-    def logits(self, tokens_BLD: Tensor) -> Tensor:
-        """Class scores (B, C), from which the feedback accuracy is read."""
+    joint = False  # whether stage II is solved inside one loss on both batches (`JointFeedback`)
+
+    def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
+        """Class scores (U, C), from which the feedback accuracy is read; a joint feedback needs the head batch."""
         raise NotImplementedError
 
-    def forward(self, tokens_BLD: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """A scalar loss, mean over the batch."""
+    def forward(self, tokens_BLD: Tensor, batch: Batch) -> Tensor:
+        """L_II or L_III of a feedback that is not joint: a scalar, mean over the batch."""
         raise NotImplementedError
+
+
+class JointFeedback(Feedback):
+    """No ω: the head batch's features and labels *are* the classifier, and the loss is differentiated through both.
+
+    The loss couples samples: it is no mean over the head batch, and under data parallelism every rank's head batch
+    serves its own upper batch only.
+    """
+
+    joint = True
+
+    def __init__(self, name: str, num_classes: int, pooling: str) -> None:
+        super().__init__()
+        check_pooling(name, pooling)
+        self.name, self.num_classes, self.pooling = name, num_classes, pooling
+
+    def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
+        """A scalar, mean over the upper batch. Raises DataError for a batch without labels or too small to use."""
+        raise NotImplementedError
+
+    def one_hot(self, batch: Batch, like: Tensor) -> Tensor:
+        """(B, C) indicators of ``batch["label"]`` in the dtype of ``like``; a label outside 0..C-1 is no class."""
+        classes_C = torch.arange(self.num_classes, device=like.device)
+        return (labels(self.name, batch)[:, None] == classes_C).to(like.dtype)
+
+
+def check_pooling(name: str, pooling: str) -> None:
+    """Raise ConfigError unless ``pooling`` is one that `pool` knows."""
+    if pooling not in ("cls", "avg"):
+        raise ConfigError(f"{name} feedback: pooling='{pooling}' is unknown; choose one of cls, avg")
+
+
+def check_positive(name: str, **values: object) -> None:
+    """Raise ConfigError unless every value is a finite number above 0."""
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
+            raise ConfigError(f"{name} feedback: {key} must be a finite number above 0; got {value!r}")
+
+
+def pool(tokens_BLD: Tensor, pooling: str) -> Tensor:
+    """(B, D): the class token ("cls") or the mean of the patch tokens ("avg"), at least in float32."""
+    x_BD = tokens_BLD[:, 0] if pooling == "cls" else tokens_BLD[:, 1:].mean(dim=1)
+    return x_BD.float() if x_BD.dtype in (torch.float16, torch.bfloat16) else x_BD
+
+
+def labels(name: str, batch: Batch | None) -> Tensor:
+    """``batch["label"]`` (B,); raises DataError where there is none."""
+    if batch is None or "label" not in batch:
+        raise DataError(f"{name} feedback: the batch has no labels; give data.feedback a labelled training source")
+    return batch["label"]
 
 
 _FEEDBACKS = Registry[Feedback]("feedback")

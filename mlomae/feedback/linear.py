@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mlomae import counter
 from mlomae.errors import ConfigError
-from mlomae.feedback.base import Feedback, register
+from mlomae.feedback.base import Batch, Feedback, check_pooling, labels, pool, register
 
 
 @register("linear")
@@ -24,8 +24,7 @@ class LinearFeedback(Feedback):
 
     def __init__(self, embed_dim: int, num_classes: int, pooling: str = "cls", dropout: float = 0.0) -> None:
         super().__init__()
-        if pooling not in ("cls", "avg"):
-            raise ConfigError(f"linear feedback: pooling='{pooling}' is unknown; choose one of cls, avg")
+        check_pooling("linear", pooling)
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"linear feedback: dropout {dropout} is outside [0, 1)")
         self.pooling, self.dropout = pooling, dropout
@@ -36,14 +35,17 @@ class LinearFeedback(Feedback):
 
     def logits(self, tokens_BLD: Tensor, key_B: Tensor | None = None) -> Tensor:
         """Class scores (B, C) from encoder tokens (B, 1 + L, D); dropout is active where keys are given."""
-        x_BD = tokens_BLD[:, 0] if self.pooling == "cls" else tokens_BLD[:, 1:].mean(dim=1)
-        x_BD = self.norm(x_BD.to(self.norm.weight.dtype))
+        x_BD = self.norm(pool(tokens_BLD, self.pooling).to(self.norm.weight.dtype))
         if self.dropout and key_B is not None:
             keep = counter.uniform(key_B, x_BD.shape[1], salt=200) >= self.dropout
             x_BD = x_BD * keep / (1.0 - self.dropout)
         return self.fc(x_BD)
 
-    def forward(self, tokens_BLD: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
+        """The head's logits (U, C), without dropout; what it learned is in ω, so the head batch is not looked at."""
+        return self.logits(tokens_ULD)
+
+    def forward(self, tokens_BLD: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy; ``batch["label"]`` (B,), and ``batch["dropout_key"]`` (B,) while the head trains."""
         with torch.autocast(tokens_BLD.device.type, enabled=False):  # a tiny head: full precision costs nothing
-            return F.cross_entropy(self.logits(tokens_BLD, batch.get("dropout_key")), batch["label"])
+            return F.cross_entropy(self.logits(tokens_BLD, batch.get("dropout_key")), labels("linear", batch))

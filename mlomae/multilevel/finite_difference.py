@@ -7,7 +7,8 @@
 Kept as the reference for the published method (MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128): the error is of
 order ε² and, in half precision, drowns in rounding. Unlike the authors' code, the mask is the same at θ ± ε v.
 A difference of values does not see ``Tensor.detach``: where ``lower`` detaches the masking network's tokens, this
-solver still counts the way of θ through them, and the exact ones do not.
+solver still counts the way of θ through them, and the exact ones do not. A joint loss (no ω) has one exact v through
+both features, and only the last line is a difference.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .implicit import Hypergradient
 from .modes import no_autocast_cache
 from .params import Params, Reduce, axpy, constants, fill, gradient, keep, leaves, norm, scale
 from .problem import ThreeLevelProblem
-from .response import Paths, check_paths
+from .response import Paths, check_paths, respond
 
 
 def finite_difference(
@@ -46,7 +47,7 @@ def finite_difference(
     Raises:
         ConfigError: unknown ``paths``; batches that do not divide into ``chunks``.
     """
-    check_paths(paths, omega)
+    check_paths(paths, omega, problem, head_batch)
     average = reduce or keep
     theta, omega, phi = constants(theta), leaves(omega), constants(phi)
     upper: list[Tensor] = []
@@ -62,14 +63,19 @@ def finite_difference(
         return pull_back(problem, theta, [head_batch], lambda z: problem.head_loss(at, z, head_batch), chunks)
 
     with no_autocast_cache():
-        vectors = [average(pull_back(problem, theta, [upper_batch], loss_upper, chunks))]
+        if problem.joint_loss is not None:
+            found = respond(problem, theta, {}, head_batch, upper_batch, reduce=reduce, chunks=chunks, paths=paths)
+            vectors = [found.v]
+            upper.append(found.loss_upper)
+        else:
+            vectors = [average(pull_back(problem, theta, [upper_batch], loss_upper, chunks))]
         if omega and paths != "direct":
             g, at = average(g_omega), constants(omega)
             eps = _step(g, epsilon)
             difference = axpy(-1.0, head_gradient(axpy(-eps, g, at)), head_gradient(axpy(eps, g, at)))
             vectors.append(average(scale(-0.5 / eps, difference)))
         g_phi: Params = {}
-        for v in vectors[1:] if paths == "head" else vectors:
+        for v in vectors[1:] if omega and paths == "head" else vectors:
             eps = _step(v, epsilon)
             above = _gradient_phi(problem, axpy(eps, v, theta), phi, lower_batch, chunks)
             below = _gradient_phi(problem, axpy(-eps, v, theta), phi, lower_batch, chunks)

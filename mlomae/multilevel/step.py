@@ -31,12 +31,14 @@ class OuterStep:
 
     Args:
         theta, omega, phi: dicts of leaf parameters that ``optimizers["theta" | "omega" | "phi"]`` own and that are
-            updated in place. With φ = {} only θ moves (plain MAE); with ω = {} the head has nothing to learn.
+            updated in place. With φ = {} only θ moves (plain MAE); with ω = {} the head has nothing to learn; a
+            problem with a joint loss has ω = {}, takes no head steps and reports no ``loss_head``.
         lower_loss: stands in for ``problem.lower`` in the θ steps (a compiled module, say); same signature, and it
             must read the very tensors in ``theta``.
         solver, solver_options: see ``hypergradient``; ``reduce`` and ``chunks`` are set here.
         head_steps: steps on ω in each iteration.
-        reduce: averages a dict over data-parallel ranks; applied to every gradient.
+        reduce: averages a dict over data-parallel ranks; applied to every gradient. A joint loss couples samples, so
+            with it v is the mean of what each rank finds on its own head and upper batch, not that of one process.
         accumulate: equal chunks of each lower batch whose gradients are averaged.
         clip_grad: bound on the global norm of the gradient of θ.
         autocast: opened around every encoder and lower pass; do not call the step inside another autocast context.
@@ -71,6 +73,8 @@ class OuterStep:
             for name, p in params.items():
                 if not (p.is_leaf and p.requires_grad):
                     raise ConfigError(f"{level}[{name!r}] is no leaf that requires gradients: keep it out of the dict")
+        if problem.joint_loss is not None and omega:
+            raise ConfigError("a problem with joint_loss has no head to train: omega must be {}")
         if head_steps < 1 or accumulate < 1 or (clip_grad is not None and clip_grad <= 0):
             raise ConfigError("head_steps and accumulate must be at least 1, clip_grad positive or None")
         self.problem, self.theta, self.omega, self.phi = problem, theta, omega, phi

@@ -17,7 +17,7 @@ from .implicit import Hypergradient
 from .modes import full_precision, twice_differentiable
 from .params import Params, Reduce, axpy, constants, gradient, leaves, wide
 from .problem import ThreeLevelProblem
-from .response import Paths, check_paths
+from .response import Paths, check_paths, joint_value
 
 
 def unrolled(
@@ -44,13 +44,14 @@ def unrolled(
         steps, lr: K (None: the length of the list, or 1) and the rate of plain SGD on θ.
         head_steps, head_lr: M and the rate of plain SGD on ω.
         chunks: equal parts over which L_I is averaged.
-        paths: ``direct`` holds ω_M constant, ``head`` holds θ_K constant where L_III takes it directly.
+        paths: ``direct`` holds ω_M constant, ``head`` holds θ_K constant where L_III takes it directly. With a
+            joint loss there is no ω: ``direct`` holds the head batch's features constant.
 
     Raises:
         ConfigError: a list of another length than ``steps``; a value out of range; ``reduce``, because averaging over
             ranks would have to be differentiated too.
     """
-    check_paths(paths, omega)
+    check_paths(paths, omega, problem, head_batch)
     if reduce is not None:
         raise ConfigError("solver='unrolled' runs in one process only: choose another solver under data parallelism")
     batches = lower_batch if isinstance(lower_batch, list) else [lower_batch] * (1 if steps is None else steps)
@@ -66,8 +67,12 @@ def unrolled(
         if paths == "direct":
             omega = constants(omega)
         z = wide(problem.features(constants(theta) if paths == "head" else theta, upper_batch))
+        z_head = None if problem.joint_loss is None else wide(problem.features(theta, head_batch))
         with full_precision(z.device):
-            loss_upper = problem.head_loss(omega, z, upper_batch)
+            if z_head is not None:
+                loss_upper = joint_value(problem, z_head, z, head_batch, upper_batch, paths)
+            else:
+                loss_upper = problem.head_loss(omega, z, upper_batch)
         return Hypergradient(constants(gradient(loss_upper, phi)), loss_upper.detach())
 
 

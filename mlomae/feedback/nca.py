@@ -1,0 +1,59 @@
+"""Soft k-NN feedback: neighbourhood component analysis between the upper batch and the head batch.
+
+    p(y_i) = Σ_j softmax_j(cos(z_i, z_j)/τ)·1[y_j = y_i],   loss = −mean_i log p(y_i)
+
+z_i are pooled features of the upper batch, z_j those of the head batch, on two disjoint sets of images, so that no
+sample is its own neighbour. Stage II has no parameters: the head batch is the classifier.
+
+Shape legend: H samples of the head batch, U of the upper batch, L patches, D width, C classes.
+Source: Goldberger, Roweis, Hinton, Salakhutdinov, "Neighbourhood Components Analysis", NeurIPS 2004; the cosine with a
+temperature as in Wu, Efros, Yu, "Improving Generalization via Scalable Neighborhood Component Analysis", ECCV 2018.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mlomae.errors import DataError
+from mlomae.feedback.base import Batch, JointFeedback, check_positive, pool, register
+
+
+@register("nca")
+class NCAFeedback(JointFeedback):
+    """The loss above; ``pooling`` "cls" or "avg" over patch tokens.
+
+    A class that the head batch lacks has p = 0 whatever the features are: upper samples of it are left out of the
+    mean (no sample left: loss 0, gradient 0), so a feedback batch may be smaller than the number of classes.
+    """
+
+    def __init__(self, embed_dim: int, num_classes: int, temperature: float = 0.1, pooling: str = "avg") -> None:
+        super().__init__("nca", num_classes, pooling)
+        check_positive("nca", temperature=temperature)
+        self.temperature = temperature
+
+    def similarity(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor) -> Tensor:
+        """cos(z_i, z_j)/τ, (U, H)."""
+        if not len(head_tokens_HLD):
+            raise DataError("nca feedback: the head batch is empty; raise data.feedback_batch_size")
+        z_HD = F.normalize(pool(head_tokens_HLD, self.pooling), dim=1)
+        z_UD = F.normalize(pool(tokens_ULD, self.pooling), dim=1)
+        return z_UD @ z_HD.T / self.temperature
+
+    def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
+        with torch.autocast(tokens_ULD.device.type, enabled=False):
+            s_UH = self.similarity(head_tokens_HLD, tokens_ULD)
+            same_UH = (self.one_hot(upper_batch, s_UH) @ self.one_hot(head_batch, s_UH).T) > 0
+            known_U1 = same_UH.any(dim=1, keepdim=True)
+            # a row without neighbours of its class keeps all of them: p = 1, and no infinity enters the gradient
+            own_U = s_UH.masked_fill(known_U1 & ~same_UH, -torch.inf).logsumexp(dim=1)
+            return (s_UH.logsumexp(dim=1) - own_U).sum() / known_U1.sum().clamp(min=1)
+
+    def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
+        """p(c) of every class, (U, C): the soft vote of the head batch."""
+        assert head_tokens_HLD is not None
+        assert head_batch is not None
+        with torch.autocast(tokens_ULD.device.type, enabled=False):
+            s_UH = self.similarity(head_tokens_HLD, tokens_ULD)
+            return s_UH.softmax(dim=1) @ self.one_hot(head_batch, s_UH)

@@ -1,0 +1,83 @@
+"""Ridge feedback: stage II in closed form on the head batch, differentiated through the solve.
+
+    X = (z − μ)/s,   W = (XᵀX + λI)⁻¹ Xᵀ(Y − ȳ),   scores(z) = (z − μ)/s · W + ȳ
+
+μ, s are mean and standard deviation of the head batch's pooled features, Y its one-hot labels, ȳ their mean (so that
+the intercept is exact and not penalised). L_III is taken on the upper batch: the cross-entropy of scores/τ, or the
+squared error Σ_c (scores_c − y_c)². As ω*(θ) is exact there is nothing to train and no inverse Hessian to approximate.
+
+Shape legend: H samples of the head batch, U of the upper batch, L patches, D width, C classes.
+Source: Bertinetto et al., "Meta-learning with differentiable closed-form solvers", ICLR 2019 (through the solve).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mlomae.errors import ConfigError, DataError
+from mlomae.feedback.base import Batch, JointFeedback, check_positive, labels, pool, register
+
+_EPS = 1e-6  # added to the variance: a constant feature becomes zero
+
+
+@register("ridge")
+class RidgeFeedback(JointFeedback):
+    """The loss above; ``pooling`` "cls" or "avg" over patch tokens.
+
+    ``penalty`` is λ, on the scale of scikit-learn's ``Ridge(alpha=)``; it must be above 0, so that the system is
+    regular however few samples or classes the head batch holds (a class that it lacks scores 0 everywhere). Where
+    rounding makes it singular all the same, the loss is NaN, which training reports, instead of a wrong number.
+    ``loss`` is "cross_entropy", with ``temperature`` τ (0.1 if None), or "squared_error", which has no temperature.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        penalty: float = 10.0,
+        loss: str = "cross_entropy",
+        temperature: float | None = None,
+        pooling: str = "avg",
+    ) -> None:
+        super().__init__("ridge", num_classes, pooling)
+        check_positive("ridge", penalty=penalty)
+        if loss not in ("cross_entropy", "squared_error"):
+            raise ConfigError(f"ridge feedback: loss='{loss}' is unknown; choose one of cross_entropy, squared_error")
+        if temperature is not None:
+            if loss == "squared_error":
+                raise ConfigError("ridge feedback: temperature has no effect on loss='squared_error'; remove it")
+            check_positive("ridge", temperature=temperature)
+        self.penalty, self.loss = penalty, loss
+        self.temperature = 0.1 if temperature is None else temperature
+
+    def solve(self, x_HD: Tensor, y_HC: Tensor) -> Tensor:
+        """W (D, C) for centred X and Y. No host synchronisation: a failed factorisation gives NaN."""
+        identity = torch.eye(x_HD.shape[1], dtype=x_HD.dtype, device=x_HD.device)
+        factor, failed = torch.linalg.cholesky_ex(x_HD.T @ x_HD + self.penalty * identity)
+        return torch.where(failed == 0, torch.cholesky_solve(x_HD.T @ y_HC, factor), torch.nan)
+
+    def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:
+        """Regression of the classes' indicators, fitted on the head batch, at the upper samples, (U, C)."""
+        if len(head_tokens_HLD) < 2:
+            raise DataError("ridge feedback: a head batch needs 2 samples at least; raise data.feedback_batch_size")
+        z_HD = pool(head_tokens_HLD, self.pooling)
+        y_HC = self.one_hot(head_batch, z_HD)
+        mean_D, scale_D = z_HD.mean(dim=0), (z_HD.var(dim=0, correction=0) + _EPS).sqrt()
+        w_DC = self.solve((z_HD - mean_D) / scale_D, y_HC - y_HC.mean(dim=0))
+        return (pool(tokens_ULD, self.pooling) - mean_D) / scale_D @ w_DC + y_HC.mean(dim=0)
+
+    def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
+        with torch.autocast(tokens_ULD.device.type, enabled=False):
+            scores_UC = self.scores(head_tokens_HLD, tokens_ULD, head_batch)
+            if self.loss == "squared_error":
+                return (scores_UC - self.one_hot(upper_batch, scores_UC)).square().sum(dim=1).mean()
+            return F.cross_entropy(scores_UC / self.temperature, labels(self.name, upper_batch))
+
+    def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
+        """The regression's scores (U, C)."""
+        assert head_tokens_HLD is not None
+        assert head_batch is not None
+        with torch.autocast(tokens_ULD.device.type, enabled=False):
+            return self.scores(head_tokens_HLD, tokens_ULD, head_batch)
