@@ -58,12 +58,18 @@ class DataConfig:
 
 @dataclass
 class LevelsConfig:
-    """One outer iteration: ``lower_steps`` (K) on θ, ``head_steps`` on ω, one on φ by ``solver``."""
+    """One outer iteration: ``lower_steps`` (K) on θ, ``head_steps`` on ω, one on φ by ``solver``.
+
+    ``warmup``: outer iterations with random masks before φ takes its first step; its schedule starts there.
+    ``v_momentum``: β of the running average of the response vector over outer iterations; 0 is no average.
+    """
 
     lower_steps: int = 2
     head_steps: int = 1
     solver: str = "one_step"
     solver_options: dict = field(default_factory=dict)
+    warmup: int = 0
+    v_momentum: float = 0.0
 
 
 @dataclass
@@ -195,6 +201,13 @@ def _check_ranges(config: PretrainConfig) -> None:
         for key in keys:
             if getattr(getattr(config, section), key) < 1:
                 raise ConfigError(f"config key '{section}.{key}' must be at least 1")
+    if not 0 <= config.levels.warmup < config.train.outer_iterations:
+        raise ConfigError(
+            f"config key 'levels.warmup' must be inside [0, train.outer_iterations), or the mask never learns; "
+            f"got {config.levels.warmup}"
+        )
+    if not 0.0 <= config.levels.v_momentum < 1.0:
+        raise ConfigError(f"config key 'levels.v_momentum' must be inside [0, 1); got {config.levels.v_momentum}")
     if config.train.keep_checkpoints < 1:
         raise ConfigError("config key 'train.keep_checkpoints' must be at least 1, or nothing is left to resume from")
     unknown = sorted(set(config.optim) - {"theta", "omega", "phi"})

@@ -53,6 +53,7 @@ class OuterLoop(BaseLoop):
         self.clock = {"wall": 0.0, "cpu": 0.0}
         self._started = (0.0, 0.0)
         self._sums: dict[str, Tensor] = {}
+        self._terms: dict[str, int] = {}
         self._counted = 0
 
     def seconds(self) -> dict[str, float]:
@@ -83,7 +84,7 @@ class OuterLoop(BaseLoop):
 
     def _drain(self, iteration: int) -> dict[str, float]:
         """Mean losses since the last call, over ranks; raises TrainingError, on every rank, if one is not finite."""
-        stacked = torch.stack(list(self._sums.values())) / self._counted
+        stacked = torch.stack([total / self._terms[name] for name, total in self._sums.items()])
         all_reduce(stacked, op="mean")
         means = dict(zip(self._sums, stacked.tolist(), strict=True))
         for name, value in means.items():
@@ -92,7 +93,7 @@ class OuterLoop(BaseLoop):
                     f"{name} is not finite ({value}) within the {self._counted} outer iterations before {iteration}; "
                     "lower the learning rate or set optim.theta.clip_grad, then resume from the last checkpoint"
                 )
-        self._sums, self._counted = {}, 0
+        self._sums, self._terms, self._counted = {}, {}, 0
         return means
 
     def _check_weights(self, iteration: int) -> None:
@@ -114,9 +115,10 @@ class OuterLoop(BaseLoop):
         for data in self._batches():
             t = self.iter
             runner.call_hook("before_train_iter", batch_idx=t, data_batch=data)
-            losses = runner.model.train_step(to_device(data, device), runner.optim_wrapper)
+            losses = runner.model.train_step({**to_device(data, device), "iteration": t}, runner.optim_wrapper)
             for name, value in losses.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+                self._terms[name] = self._terms.get(name, 0) + 1  # a level may start within an interval
             self._counted += 1
             done = t + 1
             due = done % self.log_interval == 0 or done % self.checkpoint_interval == 0 or done == self.max_iters

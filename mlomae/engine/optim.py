@@ -37,23 +37,33 @@ def build_optimizers(levels: dict[str, dict[str, Tensor]], config: PretrainConfi
     return LevelOptimizers(**wrappers)
 
 
-def schedule(settings: OptimConfig, outer_iterations: int) -> list[dict[str, Any]]:
+def schedule(settings: OptimConfig, outer_iterations: int, begin: int = 0) -> list[dict[str, Any]]:
     """MMEngine schedulers of one level, one step an outer iteration; the last iteration runs at ``min_lr``.
 
     Iteration t of w warm-up iterations runs at lr·(t + 1)/(w + 1), so iteration w is the first at the full rate.
+    A level that is left alone until ``begin`` has its whole schedule after it.
     """
-    warmup = min(round(settings.warmup * outer_iterations), outer_iterations - 1)
+    length = outer_iterations - begin
+    warmup = min(round(settings.warmup * length), length - 1)
     stages: list[dict[str, Any]] = []
     if warmup:
-        stages.append({"type": "LinearLR", "start_factor": 1.0 / (warmup + 1), "by_epoch": False, "end": warmup + 1})
+        stages.append(
+            {
+                "type": "LinearLR",
+                "start_factor": 1.0 / (warmup + 1),
+                "by_epoch": False,
+                "begin": begin,
+                "end": begin + warmup + 1,
+            }
+        )
     stages.append(
         {
             "type": "CosineAnnealingLR",
             "eta_min": settings.min_lr,
             "by_epoch": False,
-            "begin": warmup,
+            "begin": begin + warmup,
             "end": outer_iterations,
-            "T_max": max(1, outer_iterations - warmup - 1),
+            "T_max": max(1, length - warmup - 1),
         }
     )
     return stages

@@ -16,11 +16,12 @@ from torch.func import functional_call
 
 from mlomae import feedback, masking
 from mlomae.config import PretrainConfig
-from mlomae.errors import TrainingError
+from mlomae.engine.running_average import RunningAverage
+from mlomae.errors import ConfigError, TrainingError
 from mlomae.feedback import JointFeedback
 from mlomae.masking import Mask, MaskState
 from mlomae.models import MAE, create_encoder
-from mlomae.multilevel import ThreeLevelProblem
+from mlomae.multilevel import ThreeLevelProblem, list_options
 from mlomae.multilevel.step import OuterStep
 
 Batch = dict[str, Any]
@@ -53,7 +54,17 @@ class Pretrainer(nn.Module):
         self.feedback = feedback.create(
             config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
         )
+        self.warmup_mask = masking.create("random", embed_dim=encoder.embed_dim, grid=encoder.grid)
         self.config = config
+        self.average: RunningAverage | None = None
+        if config.levels.v_momentum:
+            if "smooth" not in list_options(config.levels.solver):
+                raise ConfigError(
+                    f"levels.v_momentum: solver='{config.levels.solver}' has no response vector to average; "
+                    "set it to 0 or choose one_step, neumann or cg"
+                )
+            used = {n: p for n, p in self.level_parameters()["theta"].items() if n.startswith("mae.encoder.")}
+            self.average = RunningAverage(used, config.levels.v_momentum)
         self._step: OuterStep | None = None
 
     # --- parameters of the three levels -------------------------------------------------------------------------
@@ -72,15 +83,22 @@ class Pretrainer(nn.Module):
             "phi": pick("mask.") if learned else {},
         }
 
+    def saved_modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds, by name; the running average of v only where there is one."""
+        modules = {"mae": self.mae, "mask": self.mask, "feedback": self.feedback}
+        return modules if self.average is None else {**modules, "average": self.average}
+
     # --- losses -------------------------------------------------------------------------------------------------
 
     def choose_mask(self, tokens_BLD: Tensor, batch: Batch) -> Mask:
-        """The strategy's mask; if the batch carries a fixed one, its set with weights computed anew."""
+        """The strategy's mask, or a random one if the batch is marked ``warmup``; if the batch carries a fixed one, its
+        set with weights computed anew."""
         fixed = batch.get("mask")
         if fixed is not None:
             fixed = Mask(fixed["ids_keep"], fixed["ids_restore"], fixed["mask"], fixed["weight"])
         state = MaskState(key=batch["key"], object=batch.get("object"), fixed=fixed)
-        return self.mask(tokens_BLD, batch["image"], self.ratio, batch.get("epoch", 0), state)
+        strategy = self.warmup_mask if batch.get("warmup") else self.mask
+        return strategy(tokens_BLD, batch["image"], self.ratio, batch.get("epoch", 0), state)
 
     def lower(self, batch: Batch) -> Tensor:
         """Stage I: L_I = Σ m·σ·rec / Σ m, or with normalize="weight" the mean over images of Σ mσ rec / Σ mσ.
@@ -144,12 +162,17 @@ class Pretrainer(nn.Module):
             raise TrainingError(f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none'")
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns its levels' losses, detached."""
+        """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns its levels' losses, detached.
+
+        In the first ``levels.warmup`` ones, by ``data["iteration"]``, masks are random and φ stays as it is.
+        """
         if self._step is None:
             self._step = self._build_step(optim_wrapper)
         if data.get("head") is not None:
             data["head"]["dropout_key"] = data["head"]["key"]
-        return self._step(data["lower"], data.get("head"), data.get("upper"))
+        warm = self.mask.trainable and data.get("iteration", 0) < self.config.levels.warmup
+        lower = [{**batch, "warmup": True} for batch in data["lower"]] if warm else data["lower"]
+        return self._step(lower, data.get("head"), data.get("upper"), not warm)
 
     def _build_step(self, optim_wrapper: Any) -> OuterStep:
         levels, train = self.config.levels, self.config.train
@@ -161,7 +184,7 @@ class Pretrainer(nn.Module):
             optimizers=dict(optim_wrapper.items()),  # wrappers step like optimizers, and schedulers watch them
             lower_loss=lambda theta, phi, batch: forward(batch),  # the module's own parameters: no functional_call
             solver=levels.solver,
-            solver_options=levels.solver_options,
+            solver_options={"smooth": self.average, **levels.solver_options} if self.average else levels.solver_options,
             head_steps=levels.head_steps,
             reduce=mean_over_ranks,
             accumulate=train.accumulate,

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mlomae.config import PretrainConfig
+from mlomae.config import PretrainConfig, config_from_dict
 from mlomae.engine import checkpoint, hooks, loop  # noqa: F401  (importing registers them with MMEngine)
 from mlomae.engine.optim import build_optimizers, schedule
 from mlomae.engine.pretrainer import Pretrainer
@@ -87,7 +87,7 @@ class PretrainRunner(Runner):
             "config": self.pretrain_config.to_dict(),
             "meta": self.meta,
             "clock": self.train_loop.seconds(),
-            "modules": {name: getattr(self.model, name).state_dict() for name in ("mae", "mask", "feedback")},
+            "modules": {name: module.state_dict() for name, module in self.model.saved_modules().items()},
             "optimizers": {level: wrapper.state_dict() for level, wrapper in self.optim_wrapper.items()},
             "schedulers": {level: [s.state_dict() for s in each] for level, each in self.param_schedulers.items()},
             "rng": checkpoint.rng_state(),
@@ -101,7 +101,8 @@ class PretrainRunner(Runner):
         if not found:
             return
         state = checkpoint.load_checkpoint(found[-1])
-        check_same_config(state["config"], self.pretrain_config.to_dict(), found[-1])
+        saved = config_from_dict(state["config"]).to_dict()  # keys younger than the checkpoint have their defaults
+        check_same_config(saved, self.pretrain_config.to_dict(), found[-1])
         for name, weights in state["modules"].items():
             getattr(self.model, name).load_state_dict(weights)
         for level, values in state["optimizers"].items():
@@ -150,7 +151,10 @@ def build_runner(
             "checkpoint_interval": train.checkpoint_interval,
         },
         optim_wrapper=optimizers,
-        param_scheduler={lv: schedule(config.optim[lv], train.outer_iterations) for lv in optimizers.keys()},  # noqa: SIM118  (it has no __iter__)
+        param_scheduler={
+            level: schedule(config.optim[level], train.outer_iterations, config.levels.warmup if level == "phi" else 0)
+            for level in optimizers.keys()  # noqa: SIM118  (it has no __iter__)
+        },
         default_hooks={
             "logger": {"type": "LoggerHook", "interval": train.log_interval, "log_metric_by_epoch": False},
             "sampler_seed": None,

@@ -62,6 +62,7 @@ def cg(
     head_steps: int | None = None,
     head_damping: float | None = None,
     reduce: Reduce | None = None,
+    smooth: Reduce | None = None,
     chunks: int = 1,
     paths: Paths = "both",
 ) -> Hypergradient:
@@ -90,6 +91,7 @@ def cg(
             tol,
         ),
         reduce=reduce,
+        smooth=smooth,
         chunks=chunks,
         paths=paths,
     )

@@ -41,13 +41,16 @@ def implicit(
     solve_lower: LinearSolver,
     solve_head: LinearSolver,
     reduce: Reduce | None = None,
+    smooth: Reduce | None = None,
     chunks: int = 1,
     paths: Paths = "both",
 ) -> Hypergradient:
     """The hypergradient with ``solve_lower`` for H_θθ⁻¹ and ``solve_head`` for H_ωω⁻¹.
 
     A linear solver maps (Hessian-vector product, b) to an approximation of H⁻¹ b. ``reduce`` averages over ranks:
-    every vector is averaged before it enters the next product. ``chunks`` and ``paths`` are as in ``response_vector``.
+    every vector is averaged before it enters the next product. ``smooth`` replaces v, averaged over ranks, by another
+    vector with its keys (a running average over outer iterations). ``chunks`` and ``paths`` are as in
+    ``response_vector``.
 
     Raises:
         ConfigError: unknown ``paths``; batches that do not divide into ``chunks``.
@@ -64,6 +67,8 @@ def implicit(
         chunks=chunks,
         paths=paths,
     )
+    if smooth is not None:
+        v = smooth(v)
     with no_autocast_cache():
         if solve_lower is not identity:  # H_θθ couples all of θ, so the entries that are zero in v are needed too
             v = solve_lower(lambda u: average(_curvature(problem, theta, phi, lower_batch, u, chunks)), fill(v, theta))

@@ -45,6 +45,7 @@ def neumann(
     head_steps: int | None = None,
     head_lr: float | None = None,
     reduce: Reduce | None = None,
+    smooth: Reduce | None = None,
     chunks: int = 1,
     paths: Paths = "both",
 ) -> Hypergradient:
@@ -71,6 +72,7 @@ def neumann(
             lr if head_lr is None else head_lr,
         ),
         reduce=reduce,
+        smooth=smooth,
         chunks=chunks,
         paths=paths,
     )

@@ -25,6 +25,7 @@ def one_step(
     head_batch: Batch,
     upper_batch: Batch,
     reduce: Reduce | None = None,
+    smooth: Reduce | None = None,
     chunks: int = 1,
     paths: Paths = "both",
 ) -> Hypergradient:
@@ -44,6 +45,7 @@ def one_step(
         solve_lower=identity,
         solve_head=identity,
         reduce=reduce,
+        smooth=smooth,
         chunks=chunks,
         paths=paths,
     )
