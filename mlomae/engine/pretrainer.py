@@ -35,7 +35,8 @@ def mean_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Pretrainer(nn.Module):
-    """``forward(batch, mode)`` is the one entry for `functional_call`: "lower" L_I, "features" z, "head" L_II/L_III."""
+    """``forward(batch, mode)`` is the one entry for `functional_call`: "lower" L_I, "errors" rec, "features" z,
+    "head" L_II/L_III."""
 
     def __init__(self, config: PretrainConfig, num_classes: int) -> None:
         super().__init__()
@@ -100,15 +101,19 @@ class Pretrainer(nn.Module):
         strategy = self.warmup_mask if batch.get("warmup") else self.mask
         return strategy(tokens_BLD, batch["image"], self.ratio, batch.get("epoch", 0), state)
 
+    def reconstruct(self, batch: Batch) -> tuple[Mask, Tensor]:
+        """The mask of a batch and ``rec`` (B, L), the error of every patch under it."""
+        tokens_BLD = self.mae.encoder.embed(batch["image"])
+        mask = self.choose_mask(tokens_BLD, batch)
+        return mask, self.mae.patch_error(self.mae.reconstruct(tokens_BLD, mask), batch["image"])
+
     def lower(self, batch: Batch) -> Tensor:
         """Stage I: L_I = Σ m·σ·rec / Σ m, or with normalize="weight" the mean over images of Σ mσ rec / Σ mσ.
 
         Both are means over images, because every image has the same number of removed patches: so the loss of a
         global batch is the mean of its parts' losses, which data parallelism and accumulation rely on.
         """
-        tokens_BLD = self.mae.encoder.embed(batch["image"])
-        mask = self.choose_mask(tokens_BLD, batch)
-        rec_BL = self.mae.patch_error(self.mae.reconstruct(tokens_BLD, mask), batch["image"])
+        mask, rec_BL = self.reconstruct(batch)
         weight_BL = mask.mask * mask.weight
         if self.mask.normalize == "weight":
             return ((weight_BL * rec_BL).sum(dim=1) / weight_BL.sum(dim=1)).mean()
@@ -119,6 +124,8 @@ class Pretrainer(nn.Module):
             return self.lower(batch)
         if mode == "features":
             return self.mae.encoder(batch["image"])
+        if mode == "errors":
+            return self.reconstruct(batch)[1]
         return self.feedback(z, batch)
 
     def problem(self) -> ThreeLevelProblem:

@@ -6,6 +6,7 @@ knows about engines, data-parallel wrappers or logging. Source: MLO-MAE, Guo et 
 
 from __future__ import annotations
 
+from .influence import patch_influence
 from .mixed import mixed_product
 from .params import Params
 from .problem import ThreeLevelProblem
@@ -22,5 +23,6 @@ __all__ = [
     "list_options",
     "list_solvers",
     "mixed_product",
+    "patch_influence",
     "response_vector",
 ]

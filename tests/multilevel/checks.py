@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor
 from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -106,3 +110,17 @@ class Operations(TorchDispatchMode):
 
     def count(self, *names: str) -> int:
         return sum(self.names.count(name) for name in names)
+
+
+def two_ranks(folder: Path, find: Callable[[int], dict]) -> list[dict]:
+    """What ``find(rank)`` returns in each of two gloo processes; ``find`` must be picklable."""
+    mp.spawn(_rank, args=(folder, find), nprocs=2)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def _rank(rank: int, folder: Path, find: Callable[[int], dict]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.save(find(rank), folder / f"rank{rank}.pt")
+    dist.barrier()
+    os._exit(0)  # the result is on disk; gloo's threads now and then abort an ordinary exit of the interpreter

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import mlomae.feedback
 from mlomae import multilevel
@@ -16,7 +14,7 @@ from mlomae.errors import ConfigError
 from mlomae.multilevel import ThreeLevelProblem, hypergradient, list_solvers, mixed_product, response_vector
 from mlomae.multilevel.cg import conjugate_gradients
 
-from .checks import Operations, mutant, outer_step
+from .checks import Operations, mutant, outer_step, two_ranks
 from .joint_tiny import CASES, CLASSES, WIDTH, JointTiny, brute_force_joint, build, check_joint
 from .quadratic import quadratic, relative_error
 from .test_two_processes import average
@@ -204,30 +202,24 @@ def part(name: str, rank: int) -> JointTiny:
     return tiny
 
 
-def worker(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    found = {}
-    for name in CASES:
-        tiny = part(name, rank)
-        found[name] = hypergradient(tiny.problem, tiny.theta, {}, tiny.phi, **tiny.batches(), reduce=average)
-    torch.save(found, folder / f"rank{rank}.pt")
-    dist.destroy_process_group()
+def found_by(rank: int) -> dict[str, dict]:
+    tinies = {name: part(name, rank) for name in CASES}
+    return {
+        name: hypergradient(t.problem, t.theta, {}, t.phi, **t.batches(), reduce=average) for name, t in tinies.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("joint_ranks")
-    mp.spawn(worker, args=(folder,), nprocs=2)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    return two_ranks(tmp_path_factory.mktemp("joint_ranks"), found_by)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_ranks_average_v_of_their_own_pairs_of_batches(two_ranks: list[dict], name: str) -> None:
-    first, second = (found[name] for found in two_ranks)
+def test_two_ranks_average_v_of_their_own_pairs_of_batches(ranks: list[dict], name: str) -> None:
+    first, second = (found[name] for found in ranks)
     assert relative_error(first, second) < 1e-12
-    ranks, whole = [part(name, rank) for rank in range(2)], tiny_case(name)
-    vs = [response_vector(t.problem, t.theta, {}, t.head_batch, t.upper_batch) for t in ranks]
+    parts, whole = [part(name, rank) for rank in range(2)], tiny_case(name)
+    vs = [response_vector(t.problem, t.theta, {}, t.head_batch, t.upper_batch) for t in parts]
     v = {k: (vs[0][k] + vs[1][k]) / 2 for k in vs[0]}
     expected = mixed_product(whole.problem, whole.theta, whole.phi, v, whole.lower_batches[-1])
     assert relative_error(first, expected) < 1e-9

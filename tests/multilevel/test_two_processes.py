@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import mlomae.multilevel
 
-from .checks import load, mutant, outer_step
+from .checks import load, mutant, outer_step, two_ranks
 from .quadratic import relative_error
 from .tiny_mae import Tiny
 
@@ -52,12 +52,8 @@ def share(rank: int, world: int) -> Tiny:
     return tiny
 
 
-def worker(rank: int, world: int, folder: Path, packages: dict[str, Path]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    found = {name: results(package, rank, world) for name, package in packages.items()}
-    torch.save(found, folder / f"rank{rank}.pt")
-    dist.destroy_process_group()
+def found_by(packages: dict[str, Path], world: int, rank: int) -> dict[str, dict]:
+    return {name: results(package, rank, world) for name, package in packages.items()}
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +64,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
         packages[name] = Path(mutant(folder, "response.py", replacement).__file__).parent
     # The package itself goes in as a copy too: it would be imported without its parent otherwise.
     packages["package"] = Path(mutant(folder, "response.py").__file__).parent
-    mp.spawn(worker, args=(2, folder, packages), nprocs=2)
-    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    return [*ranks, {name: results(package, 0, 1) for name, package in packages.items()}]
+    return [*two_ranks(folder, partial(found_by, packages, 2)), found_by(packages, 1, 0)]
 
 
 @pytest.mark.parametrize("what", [*SOLVERS, "theta", "omega", "phi"])
