@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFIG ?=
 DATA ?=
+GRID ?=
 WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain tables doctor clean
+.PHONY: help setup check format test test-all demo pretrain tables headroom doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -46,6 +47,9 @@ demo: $(STAMP)  ## the main job on embedded data: MAE against MLO-MAE, under 10 
 pretrain: $(STAMP)  ## pretrain CONFIG=configs/pretrain/... [DATA=root] [WORK_DIR=...] [OPTIONS="--resume ..."]
 	$(BIN)/mlomae pretrain $(or $(CONFIG),configs/pretrain/mlomae_vit-w128-d4_textures.py) \
 	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+
+headroom: $(STAMP)  ## random, oracle and learned masks on the same images [GRID=configs/headroom/...] [DATA=root]
+	$(BIN)/python -m benchmarks.headroom $(or $(GRID),configs/headroom/textures.py) $(if $(DATA),--data $(DATA)) $(OPTIONS)
 
 tables: $(STAMP)  ## regenerate results/*.csv and *.md from results/runs
 	$(BIN)/python -m benchmarks.tables

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.headroom_table import headroom_table
 from benchmarks.records import Record, read_records
 from mlomae.errors import DataError, MlomaeError
 
@@ -142,6 +143,8 @@ def pretrain_table(records: list[Record]) -> tuple[str, str]:
 
 
 TABLES: dict[str, Callable[[list[Record]], tuple[str, str]]] = {"pretrain": pretrain_table}
+# further tables of the same records: file name -> (task, builder)
+VIEWS = {"headroom": ("pretrain", headroom_table)}
 
 
 def _write(path: Path, text: str) -> None:
@@ -152,7 +155,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def render_tables(records_folder: Path) -> dict[str, str]:
-    """File name -> content of ``<task>.csv`` and ``<task>.md`` for every task.
+    """File name -> content of ``<task>.csv`` and ``<task>.md`` for every task, and of the further tables.
 
     Raises DataError for a demo record, an unknown task, a seed recorded twice, or a record that cannot be read.
     """
@@ -165,9 +168,10 @@ def render_tables(records_folder: Path) -> dict[str, str]:
         if r["task"] not in TABLES:
             raise DataError(f"record '{r['name']}' is of task '{r['task']}'; tables exist for {', '.join(TABLES)}")
     contents: dict[str, str] = {}
-    for task, builder in TABLES.items():
+    views = {task: (task, builder) for task, builder in TABLES.items()} | VIEWS
+    for name, (task, builder) in views.items():
         csv, markdown = builder([r for r in records if r["task"] == task])
-        contents |= {f"{task}.csv": csv, f"{task}.md": markdown}
+        contents |= {f"{name}.csv": csv, f"{name}.md": markdown}
     return contents
 
 

@@ -1,4 +1,7 @@
-"""The command line: ``mlomae pretrain | demo | export | evaluate | doctor``; a wrong input is one line and exit 2."""
+"""The command line, ``mlomae pretrain | demo | export | evaluate | diagnose | doctor``.
+
+A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,19 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _diagnose(args: argparse.Namespace) -> int:
+    from mlomae.diagnostics.diagnose import diagnose
+    from mlomae.diagnostics.report import table
+
+    out = Path(args.out) if args.out else None
+    result, folder = diagnose(
+        Path(args.checkpoint), args.batches, args.batch_size, args.feedback, args.mask, args.data, out
+    )
+    print(table(result))
+    print(f"written: {folder / 'influence.png'}, {folder / 'diagnose.json'}")
+    return 0
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from mlomae.doctor import doctor
 
@@ -104,6 +120,16 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint")
     p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
     p.set_defaults(run=_evaluate)
+
+    p = commands.add_parser("diagnose", help="influence of patches, feedback against chance, health of the mask")
+    p.add_argument("checkpoint")
+    p.add_argument("--batches", type=int, default=20, metavar="N", help="batches that t is taken over (default: 20)")
+    p.add_argument("--batch-size", type=int, default=256, metavar="B", help="images of each level (default: 256)")
+    p.add_argument("--feedback", metavar="NAME", help="nca, ridge, ... (default: the run's; nca if it trained no head)")
+    p.add_argument("--mask", default="own", metavar="own|random", help="masks of the strategy or uniform ones")
+    p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
+    p.add_argument("--out", help="folder of influence.png and diagnose.json (default: diagnose, in the run's folder)")
+    p.set_defaults(run=_diagnose)
 
     p = commands.add_parser("doctor", help="versions, devices, back-ends, data sets; says what is wrong")
     p.add_argument("--data", help="folder to look for data sets in (default: MLOMAE_DATA or data)")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mlomae.config_checks import check_ranges
 from mlomae.errors import ConfigError
 
 
@@ -39,8 +39,9 @@ class ModelConfig:
 class DataConfig:
     """Sources and batches. ``feedback`` is a labelled training source of its own; default: the split of ``train``.
 
-    ``batch_size`` and ``feedback_batch_size`` are global, summed over data-parallel ranks. ``probe_limit`` caps the
-    training images that k-NN and the linear probe are fitted on (None: all).
+    ``batch_size`` and ``feedback_batch_size`` are global, summed over data-parallel ranks; one larger than its part of
+    the data repeats images. ``probe_limit`` caps the training images that k-NN and the linear probe are fitted on
+    (None: all).
     """
 
     train: dict = field(default_factory=dict)
@@ -61,7 +62,13 @@ class LevelsConfig:
     """One outer iteration: ``lower_steps`` (K) on θ, ``head_steps`` on ω, one on φ by ``solver``.
 
     ``warmup``: outer iterations with random masks before φ takes its first step; its schedule starts there.
-    ``v_momentum``: β of the running average of the response vector over outer iterations; 0 is no average.
+    ``warmup_margin``: percentage points by which the feedback's accuracy must exceed chance before φ starts, tested
+    every tenth iteration from ``warmup`` on (`mlomae.engine.warmup`); 0 is the fixed warm-up only.
+    ``upper_every``: φ and its hypergradient take their turn in every n-th iteration after the warm-up only; the mask
+    of those between is the learned one. The rate of φ stays a function of the iteration.
+    ``mask_pooling``: σ weighs the patch tokens whose mean the feedback sees, so that L_III depends on φ directly too;
+    ``solver="explicit"`` follows that part alone, which costs one encoder forward on the labelled images.
+    ``v_momentum``: β of the running average of the response vector over φ's steps; 0 is no average.
     """
 
     lower_steps: int = 2
@@ -69,7 +76,10 @@ class LevelsConfig:
     solver: str = "one_step"
     solver_options: dict = field(default_factory=dict)
     warmup: int = 0
+    warmup_margin: float = 0.0
+    upper_every: int = 1
     v_momentum: float = 0.0
+    mask_pooling: bool = False
 
 
 @dataclass
@@ -176,68 +186,12 @@ def _build(cls: type, values: Any, where: str) -> Any:
     return cls(**built)
 
 
-def _check_ranges(config: PretrainConfig) -> None:
-    ratio = config.mask.get("ratio", 0.75)
-    if not (isinstance(ratio, float) and 0.0 < ratio < 1.0):
-        raise ConfigError(f"config key 'mask.ratio' must be a number inside (0, 1); got {ratio!r}")
-    if "type" not in config.mask:
-        raise ConfigError("config key 'mask.type' is missing; choose one of the masking strategies")
-    if "type" not in config.feedback:
-        raise ConfigError("config key 'feedback.type' is missing; choose one of the feedback losses")
-    if not 0 <= config.seed < 2**32:
-        raise ConfigError(f"config key 'seed' must be inside [0, 2**32); got {config.seed}")
-    if config.data.num_workers < 0:
-        raise ConfigError(f"config key 'data.num_workers' must be at least 0; got {config.data.num_workers}")
-    if config.train.amp not in ("none", "bf16"):
-        raise ConfigError(f"config key 'train.amp' must be 'none' or 'bf16'; got {config.train.amp!r}")
-    if not 0.0 < config.data.val_fraction < 1.0:
-        raise ConfigError(f"config key 'data.val_fraction' must be inside (0, 1); got {config.data.val_fraction}")
-    positive = {
-        "train": ("outer_iterations", "accumulate", "log_interval", "picture_interval", "checkpoint_interval"),
-        "data": ("batch_size", "feedback_batch_size"),
-        "levels": ("lower_steps", "head_steps"),
-    }
-    for section, keys in positive.items():
-        for key in keys:
-            if getattr(getattr(config, section), key) < 1:
-                raise ConfigError(f"config key '{section}.{key}' must be at least 1")
-    if not 0 <= config.levels.warmup < config.train.outer_iterations:
-        raise ConfigError(
-            f"config key 'levels.warmup' must be inside [0, train.outer_iterations), or the mask never learns; "
-            f"got {config.levels.warmup}"
-        )
-    if not 0.0 <= config.levels.v_momentum < 1.0:
-        raise ConfigError(f"config key 'levels.v_momentum' must be inside [0, 1); got {config.levels.v_momentum}")
-    if config.train.keep_checkpoints < 1:
-        raise ConfigError("config key 'train.keep_checkpoints' must be at least 1, or nothing is left to resume from")
-    unknown = sorted(set(config.optim) - {"theta", "omega", "phi"})
-    if unknown:
-        raise ConfigError(f"unknown config key 'optim.{unknown[0]}'; the levels are theta, omega, phi")
-    for level, settings in config.optim.items():
-        _check_optim(settings, f"optim.{level}")
-        if level != "theta" and settings.clip_grad is not None:
-            raise ConfigError(f"config key 'optim.{level}.clip_grad' has no effect, only theta is clipped; remove it")
-
-
-def _check_optim(settings: OptimConfig, where: str) -> None:
-    for key in ("lr", "weight_decay", "min_lr"):
-        if not 0.0 <= getattr(settings, key) < math.inf:
-            raise ConfigError(f"config key '{where}.{key}' must be at least 0; got {getattr(settings, key)}")
-    if not 0.0 <= settings.warmup <= 1.0:
-        raise ConfigError(f"config key '{where}.warmup' must be a fraction of the run, 0 to 1; got {settings.warmup}")
-    betas = settings.betas
-    if len(betas) != 2 or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas):
-        raise ConfigError(f"config key '{where}.betas' must be two numbers inside [0, 1); got {betas}")
-    if settings.clip_grad is not None and not settings.clip_grad > 0.0:
-        raise ConfigError(f"config key '{where}.clip_grad' must be positive or None; got {settings.clip_grad}")
-
-
 def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
     """Check plain values (a config file's, or a checkpoint's) and build a `PretrainConfig`."""
     config = _build(PretrainConfig, _plain(values), "")
     for level in ("theta", "omega", "phi"):
         config.optim.setdefault(level, OptimConfig())
-    _check_ranges(config)
+    check_ranges(config)
     return config
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
-from torch.utils.data import Dataset
 
 from benchmarks import records
 from mlomae.config import PretrainConfig, config_from_dict
@@ -29,8 +28,10 @@ from mlomae.data import (
 from mlomae.engine import checkpoint
 from mlomae.engine.pretrainer import Pretrainer
 from mlomae.engine.runner import build_runner
+from mlomae.engine.warmup import is_probe, moves_phi
 from mlomae.errors import ConfigError, DataError
 from mlomae.evaluation import evaluate
+from mlomae.feedback import is_joint
 from mlomae.masking import is_trainable
 from mlomae.weights import load_pretrained
 
@@ -45,7 +46,7 @@ class PretrainData:
     feedback: Source
     evaluation: Source | None
     split: Split
-    batches: Dataset
+    batches: OuterBatches
     probe: dict[str, torch.Tensor]
 
 
@@ -93,11 +94,18 @@ def plain_batches(source: Source, size: int, limit: int | None = None, batch_siz
         yield stream.batch(start, min(batch_size, count - start))
 
 
-def images_seen(config: PretrainConfig) -> dict[str, int]:
-    """Images each level has drawn over the whole run, repetitions counted."""
-    n, learned = config.train.outer_iterations, is_trainable(config.mask["type"])
-    feedback = n * config.data.feedback_batch_size if learned else 0
-    return {"lower": n * config.levels.lower_steps * config.data.batch_size, "head": feedback, "upper": feedback}
+def images_seen(config: PretrainConfig, phi_started: int) -> dict[str, int]:
+    """Images each level has used over the whole run, repetitions counted; ``phi_started`` as in the log, -1 is never.
+
+    Upper images are used where φ takes a step or the feedback is probed. Head images are used in every iteration, but
+    by a feedback without parameters only together with upper ones. Batches that only the log looks at do not count.
+    """
+    n, size = config.train.outer_iterations, config.data.feedback_batch_size
+    used = {"lower": n * config.levels.lower_steps * config.data.batch_size, "head": 0, "upper": 0}
+    if not is_trainable(config.mask["type"]):
+        return used
+    upper = sum(moves_phi(t, phi_started, config.levels.upper_every) or is_probe(t) for t in range(n))
+    return {**used, "head": size * (upper if is_joint(config.feedback["type"]) else n), "upper": size * upper}
 
 
 def run_pretraining(
@@ -159,7 +167,7 @@ def _record(config: PretrainConfig, data: PretrainData, clock: dict[str, float],
         "config_hash": records.config_hash(records.strip_paths(plain)),
         "versions": records.versions(),
         "hardware": records.hardware(),
-        "images_seen": images_seen(config),
+        "images_seen": images_seen(config, int(metrics.get("phi_started", -1))),
         "outer_iterations": config.train.outer_iterations,
         "wall_clock_s": round(clock["wall"], 2),
         "cpu_s": round(clock["cpu"], 2),

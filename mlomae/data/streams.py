@@ -7,7 +7,7 @@ Shape suffixes: B batch, S side of the augmented image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,11 @@ class Stream:
         """Samples of one epoch."""
         return len(self.indices)
 
+    @property
+    def labels(self) -> Tensor:
+        """(len(self),) int64, in the order of the indices."""
+        return self._labels[self.indices]
+
     def _order(self, epoch: int) -> Tensor:
         """Source indices in the order of ``epoch``; the last two are kept, because a batch may span two epochs."""
         if epoch not in self._orders:
@@ -101,6 +106,9 @@ class OuterBatches(Dataset[dict[str, Any]]):
         batch_size, feedback_batch_size: over all ranks, for ``lower`` and for ``head`` and ``upper``.
         steps_per_outer: K, batches of ``lower`` in one item.
 
+    ``needed``, if set, says which of "head" and "upper" iteration t reads; the others are not decoded. What a batch
+    holds does not depend on it.
+
     Raises ConfigError if a batch size cannot be divided by ``world_size``.
     """
 
@@ -119,6 +127,7 @@ class OuterBatches(Dataset[dict[str, Any]]):
         self.lower, self.head, self.upper = lower, head, upper
         self.batch_size, self.feedback_batch_size = batch_size, feedback_batch_size or batch_size
         self.steps_per_outer, self.rank, self.world_size = steps_per_outer, rank, world_size
+        self.needed: Callable[[int], Collection[str]] | None = None
         for key, value in [("batch_size", batch_size), ("feedback_batch_size", self.feedback_batch_size)]:
             if value < 1 or value % world_size:
                 raise ConfigError(f"{key} {value} is not a multiple of {world_size} processes; change one of the two")
@@ -136,6 +145,6 @@ class OuterBatches(Dataset[dict[str, Any]]):
         steps = range(first, first + self.steps_per_outer)
         item: dict[str, Any] = {"lower": [self._slice(self.lower, step, self.batch_size) for step in steps]}
         for level, stream in (("head", self.head), ("upper", self.upper)):
-            if stream is not None:
+            if stream is not None and (self.needed is None or level in self.needed(t)):
                 item[level] = self._slice(stream, t, self.feedback_batch_size)
         return item

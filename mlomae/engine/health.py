@@ -1,13 +1,23 @@
-"""Health of a learned mask: is it alive, does it look at the image, does it explore?
+"""Health of a learned mask: is it alive, does it look at the image, does it explore, does it follow the objects?
 
-Shape legend: B probe images, L patches. A saturated σ has no gradient; a σ that varies over positions but not over
-images is a learned constant.
+Shape legend: B probe images, L patches, S image side, C classes, U images of the upper batch. A saturated σ has no
+gradient; a σ that varies over positions but not over images is a learned constant.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
+
+from mlomae.diagnostics import model_influence, separate
+from mlomae.masking.oracle import object_patches
+
+if TYPE_CHECKING:
+    from mlomae.engine.pretrainer import Pretrainer
+
+Batch = dict[str, Any]
 
 
 def score_health(sigma_BL: Tensor) -> dict[str, Tensor]:
@@ -38,3 +48,32 @@ def mask_overlap(mask_BL: Tensor, previous_BL: Tensor, ratio: float) -> Tensor:
 def feedback_accuracy(logits_BC: Tensor, label_B: Tensor) -> Tensor:
     """Percentage of right predictions of the feedback head, 0-dim; chance is 100 / C."""
     return 100.0 * (logits_BC.argmax(dim=1) == label_B).float().mean()
+
+
+@torch.no_grad()
+def feedback_scores(model: Pretrainer, head_batch: Batch, upper_batch: Batch) -> Tensor:
+    """Class scores (U, C) of the upper batch, which has not trained the head; a feedback without parameters classifies
+    it by the head batch."""
+    reference = model.feedback_tokens(head_batch) if model.feedback.joint else None
+    return model.feedback.predict(model.feedback_tokens(upper_batch), reference, head_batch)
+
+
+def object_scores(sigma_BL: Tensor, object_BSS: Tensor, grid: tuple[int, int]) -> dict[str, float]:
+    """``sigma_object_auroc``: does σ (all patches of fixed images) rank objects above background, 0.5 as by chance."""
+    found = separate(sigma_BL, object_patches(object_BSS, grid))
+    return {} if found is None else {"sigma_object_auroc": found.auroc}
+
+
+def object_influence(model: Pretrainer, lower_batch: Batch, head_batch: Batch, upper_batch: Batch) -> dict[str, float]:
+    """``influence_object_auroc`` and ``influence_object_gap`` on the removed patches of one batch.
+
+    Above 0.5 and above 0: the feedback wants objects reconstructed (`mlomae.diagnostics`). One batch is mostly noise,
+    so read the curve, or ``mlomae diagnose``. Needs one encoder pass with its backward, one forward with tangents.
+    """
+    with model.autocast():
+        found = model_influence(model, lower_batch, head_batch, upper_batch)
+    objects = object_patches(lower_batch["object"], model.mae.encoder.grid)
+    separation = separate(found.influence, objects, found.mask)
+    if separation is None:
+        return {}
+    return {"influence_object_auroc": separation.auroc, "influence_object_gap": separation.gap}

@@ -35,8 +35,11 @@ class AtomicCheckpointHook(Hook):
 @HOOKS.register_module()
 class MaskHealthHook(Hook):
     """Logs, every ``interval`` outer iterations and on fixed probe images, the health of σ and the overlap of the masks
-    of two successive logs (same images, new noise), and the feedback's accuracy beside chance (a feedback
-    without parameters classifies the upper batch by the head batch)."""
+    of two successive logs (same images, new noise), and the feedback's accuracy beside chance.
+
+    Where the objects of the images are known (embedded data) also how σ and the influence of the patches separate them
+    from the background. It reads the present weights and changes nothing: training has the same bits without it.
+    """
 
     priority = "HIGH"  # before the logger reads the values
 
@@ -49,26 +52,34 @@ class MaskHealthHook(Hook):
         if (batch_idx + 1) % self.interval or outputs is None:
             return
         model = runner.model
+        values = self._mask_values(model, batch_idx)
+        if data_batch.get("upper") is not None:
+            device = next(model.parameters()).device
+            upper, head = (to_device(data_batch[level], device) for level in ("upper", "head"))
+            scores = health.feedback_scores(model, head, upper)
+            values["feedback_accuracy"] = health.feedback_accuracy(scores, upper["label"])
+            values["feedback_chance"] = 100.0 / scores.shape[1]
+            if model.mask.trainable and "object" in self.probe:
+                values |= health.object_influence(model, to_device(data_batch["lower"][-1], device), head, upper)
+        for name, value in values.items():
+            runner.message_hub.update_scalar(f"train/{name}", float(value))
+
+    def _mask_values(self, model: Any, batch_idx: int) -> dict[str, Any]:
+        """Overlap with the masks of the last log, and the health of σ where there is one."""
         probe = to_device(self.probe, next(model.parameters()).device)
         tokens = model.mae.encoder.embed(probe["image"])
         batch = {**probe, "key": counter.fold(probe["key"], batch_idx)}
         mask = model.choose_mask(tokens, batch).mask
-        values = {}
+        values: dict[str, Any] = {}
         if self._previous is not None:
             values["mask_overlap"] = health.mask_overlap(mask, self._previous, model.ratio)
         self._previous = mask
         sigma = model.mask.scores(tokens, None)
         if sigma is not None:
             values |= {f"sigma_{k}": v for k, v in health.score_health(sigma).items()}
-        if data_batch.get("upper") is not None:
-            # the upper batch has not trained the head, so this is the accuracy on images new to it
-            upper, head = (to_device(data_batch[level], tokens.device) for level in ("upper", "head"))
-            reference = model(head, mode="features") if model.feedback.joint else None
-            scores = model.feedback.predict(model(upper, mode="features"), reference, head)
-            values["feedback_accuracy"] = health.feedback_accuracy(scores, upper["label"])
-            values["feedback_chance"] = torch.tensor(100.0 / scores.shape[1])
-        for name, value in values.items():
-            runner.message_hub.update_scalar(f"train/{name}", value.item())
+            if "object" in probe:
+                values |= health.object_scores(sigma, probe["object"], model.mae.encoder.grid)
+        return values
 
 
 @HOOKS.register_module()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
+from mmengine.registry import PARAM_SCHEDULERS
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -37,14 +39,50 @@ def build_optimizers(levels: dict[str, dict[str, Tensor]], config: PretrainConfi
     return LevelOptimizers(**wrappers)
 
 
-def schedule(settings: OptimConfig, outer_iterations: int, begin: int = 0) -> list[dict[str, Any]]:
+def warmup_steps(fraction: float, length: int) -> int:
+    """w of a schedule over ``length`` iterations."""
+    return min(round(fraction * length), length - 1)
+
+
+@PARAM_SCHEDULERS.register_module()
+class DeferredLR(_ParamScheduler):
+    """The rule of `schedule` for a level whose first iteration, ``start``, is only known while it trains.
+
+    In closed form, so that the rate is a function of (iteration, start) alone, through a resume too: ``start`` is part
+    of the state. -1 is not known yet; until the start the rate is 0.
+    """
+
+    def __init__(self, optimizer: Any, warmup: float, min_lr: float, end: int, by_epoch: bool = False) -> None:
+        self.warmup, self.min_lr, self.start = warmup, min_lr, -1
+        super().__init__(optimizer, "lr", end=end, by_epoch=by_epoch)
+
+    def rate(self, t: int, lr: float) -> float:
+        """The rate of outer iteration ``t``, counted from 0; ``lr`` is the peak."""
+        if not 0 <= self.start <= t:
+            return 0.0
+        length = self.end - self.start
+        rising = warmup_steps(self.warmup, length)
+        after = t - self.start - rising
+        if after <= 0:
+            return lr * (t - self.start + 1) / (rising + 1)
+        progress = after / (length - rising - 1)
+        return self.min_lr + (lr - self.min_lr) * (1.0 + math.cos(math.pi * progress)) / 2.0
+
+    def _get_value(self) -> list[float]:
+        return [self.rate(self.last_step, lr) for lr in self.base_values]
+
+
+def schedule(settings: OptimConfig, outer_iterations: int, begin: int | None = 0) -> list[dict[str, Any]]:
     """MMEngine schedulers of one level, one step an outer iteration; the last iteration runs at ``min_lr``.
 
     Iteration t of w warm-up iterations runs at lr·(t + 1)/(w + 1), so iteration w is the first at the full rate.
-    A level that is left alone until ``begin`` has its whole schedule after it.
+    A level that is left alone until ``begin`` has its whole schedule after it; None is a start not known beforehand.
     """
+    if begin is None:
+        rule = {"type": "DeferredLR", "warmup": settings.warmup, "min_lr": settings.min_lr}
+        return [{**rule, "by_epoch": False, "end": outer_iterations}]
     length = outer_iterations - begin
-    warmup = min(round(settings.warmup * length), length - 1)
+    warmup = warmup_steps(settings.warmup, length)
     stages: list[dict[str, Any]] = []
     if warmup:
         stages.append(

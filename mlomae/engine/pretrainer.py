@@ -17,11 +17,12 @@ from torch.func import functional_call
 from mlomae import feedback, masking
 from mlomae.config import PretrainConfig
 from mlomae.engine.running_average import RunningAverage
+from mlomae.engine.warmup import FeedbackWatch, moves_phi
 from mlomae.errors import ConfigError, TrainingError
 from mlomae.feedback import JointFeedback
 from mlomae.masking import Mask, MaskState
 from mlomae.models import MAE, create_encoder
-from mlomae.multilevel import ThreeLevelProblem, list_options
+from mlomae.multilevel import AdamPreconditioner, ThreeLevelProblem, list_options
 from mlomae.multilevel.step import OuterStep
 
 Batch = dict[str, Any]
@@ -36,7 +37,7 @@ def mean_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 class Pretrainer(nn.Module):
     """``forward(batch, mode)`` is the one entry for `functional_call`: "lower" L_I, "errors" rec, "features" z,
-    "head" L_II/L_III."""
+    "attend" z as the feedback sees it, "head" L_II/L_III."""
 
     def __init__(self, config: PretrainConfig, num_classes: int) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class Pretrainer(nn.Module):
             config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
         )
         self.warmup_mask = masking.create("random", embed_dim=encoder.embed_dim, grid=encoder.grid)
-        self.config = config
+        self.config, self.num_classes = config, num_classes
         self.average: RunningAverage | None = None
         if config.levels.v_momentum:
             if "smooth" not in list_options(config.levels.solver):
@@ -66,6 +67,9 @@ class Pretrainer(nn.Module):
                 )
             used = {n: p for n, p in self.level_parameters()["theta"].items() if n.startswith("mae.encoder.")}
             self.average = RunningAverage(used, config.levels.v_momentum)
+        self.watch: FeedbackWatch | None = None
+        if self.mask.trainable:
+            self.watch = FeedbackWatch(-1 if config.levels.warmup_margin else config.levels.warmup)
         self._step: OuterStep | None = None
 
     # --- parameters of the three levels -------------------------------------------------------------------------
@@ -119,6 +123,26 @@ class Pretrainer(nn.Module):
             return ((weight_BL * rec_BL).sum(dim=1) / weight_BL.sum(dim=1)).mean()
         return (weight_BL * rec_BL).sum() / mask.mask.sum()
 
+    def attend(self, tokens_BND: Tensor, batch: Batch) -> Tensor:
+        """Encoder tokens (B, 1 + L, D), the patches' times Lσ/Σσ: their plain mean is the mean weighed by σ.
+
+        As in stage I, the masking network sees patch embeddings that it cannot change.
+        """
+        sigma_BL = self.mask.scores(self.mae.encoder.embed(batch["image"]).detach(), MaskState(key=batch["key"]))
+        assert sigma_BL is not None
+        weight_BL = sigma_BL.shape[1] * sigma_BL / sigma_BL.sum(dim=1, keepdim=True)
+        return torch.cat([tokens_BND[:, :1], tokens_BND[:, 1:] * weight_BL.unsqueeze(-1)], dim=1)
+
+    def feedback_tokens(self, batch: Batch) -> Tensor:
+        """Tokens (B, 1 + L, D) of labelled images, as the feedback sees them."""
+        z = self(batch, mode="features")
+        return self.attend(z, batch) if self.attends else z
+
+    @property
+    def attends(self) -> bool:
+        """Whether the masking network weighs the feedback's features (``levels.mask_pooling``)."""
+        return self.config.levels.mask_pooling and self.mask.trainable
+
     def forward(self, batch: Any, mode: str = "lower", z: Tensor | None = None) -> Tensor:
         if mode == "lower":
             return self.lower(batch)
@@ -126,6 +150,9 @@ class Pretrainer(nn.Module):
             return self.mae.encoder(batch["image"])
         if mode == "errors":
             return self.reconstruct(batch)[1]
+        if mode == "attend":
+            assert z is not None
+            return self.attend(z, batch)
         return self.feedback(z, batch)
 
     def problem(self) -> ThreeLevelProblem:
@@ -145,9 +172,13 @@ class Pretrainer(nn.Module):
             mask = self.choose_mask(self.mae.encoder.embed(batch["image"]), batch)  # parameters are the current ones
             return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
 
+        def attend(theta: dict, phi: dict, z: Tensor, batch: Batch) -> Tensor:
+            return functional_call(self, {**theta, **phi}, (batch,), {"mode": "attend", "z": z})
+
+        weigh = attend if self.attends else None
         if isinstance(self.feedback, JointFeedback):
-            return ThreeLevelProblem(lower, features, fix=fix, joint_loss=self.feedback.joint_loss)
-        return ThreeLevelProblem(lower, features, head_loss, fix=fix)
+            return ThreeLevelProblem(lower, features, fix=fix, joint_loss=self.feedback.joint_loss, attend=weigh)
+        return ThreeLevelProblem(lower, features, head_loss, fix=fix, attend=weigh)
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -171,27 +202,38 @@ class Pretrainer(nn.Module):
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
         """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns its levels' losses, detached.
 
-        In the first ``levels.warmup`` ones, by ``data["iteration"]``, masks are random and φ stays as it is.
+        Until the watch lets φ begin, by ``data["iteration"]``, masks are random and φ stays as it is; from then on it
+        takes a step in every ``levels.upper_every``-th iteration.
         """
         if self._step is None:
             self._step = self._build_step(optim_wrapper)
         if data.get("head") is not None:
             data["head"]["dropout_key"] = data["head"]["key"]
-        warm = self.mask.trainable and data.get("iteration", 0) < self.config.levels.warmup
-        lower = [{**batch, "warmup": True} for batch in data["lower"]] if warm else data["lower"]
-        return self._step(lower, data.get("head"), data.get("upper"), not warm)
+        t, lower, upper = data.get("iteration", 0), data["lower"], False
+        if self.watch is not None:
+            upper = moves_phi(t, self.watch.begin, self.config.levels.upper_every)
+            if not 0 <= self.watch.begin <= t:
+                lower = [{**batch, "warmup": True} for batch in lower]
+        return self._step(lower, data.get("head"), data.get("upper"), upper)
 
     def _build_step(self, optim_wrapper: Any) -> OuterStep:
         levels, train = self.config.levels, self.config.train
         self.check_autocast()
         forward = torch.compile(self.lower) if train.compile else self.lower
+        options: dict[str, Any] = dict(levels.solver_options)
+        if self.average:
+            options["smooth"] = self.average
+        if levels.solver == "sama" and self.mask.trainable:
+            options["precondition"] = AdamPreconditioner(
+                optim_wrapper["theta"].optimizer, self.level_parameters()["theta"]
+            )
         return OuterStep(
             self.problem(),
             **self.level_parameters(),
             optimizers=dict(optim_wrapper.items()),  # wrappers step like optimizers, and schedulers watch them
             lower_loss=lambda theta, phi, batch: forward(batch),  # the module's own parameters: no functional_call
             solver=levels.solver,
-            solver_options={"smooth": self.average, **levels.solver_options} if self.average else levels.solver_options,
+            solver_options=options,
             head_steps=levels.head_steps,
             reduce=mean_over_ranks,
             accumulate=train.accumulate,

@@ -8,17 +8,32 @@ from typing import Any
 
 import torch
 from mmengine.dist import barrier, is_distributed
+from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mlomae.config import PretrainConfig, config_from_dict
+from mlomae.data import OuterBatches
 from mlomae.engine import checkpoint, hooks, loop  # noqa: F401  (importing registers them with MMEngine)
+from mlomae.engine.feedback_hook import FeedbackHook
 from mlomae.engine.optim import build_optimizers, schedule
 from mlomae.engine.pretrainer import Pretrainer
+from mlomae.engine.warmup import needed_levels
 from mlomae.errors import CheckpointError
 
-_RECORDED = ("loss_lower", "loss_head", "loss_upper", "feedback_accuracy", "feedback_chance", "sigma_saturated")
+_RECORDED = (
+    "loss_lower",
+    "loss_head",
+    "loss_upper",
+    "feedback_accuracy",
+    "feedback_chance",
+    "phi_started",
+    "sigma_saturated",
+    "sigma_object_auroc",
+    "influence_object_auroc",
+    "influence_object_gap",
+)
 # what may differ between a checkpoint and the run that resumes it: nothing that changes the numbers
 _FREE_TO_CHANGE = {
     "data.num_workers",
@@ -64,6 +79,18 @@ class PretrainRunner(Runner):
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         return model.to(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
 
+    def build_message_hub(self, message_hub: dict | None = None) -> MessageHub:
+        """MMEngine hands the same one to runs of one name that start within a second: drop the other run's values."""
+        hub = super().build_message_hub(message_hub)
+        hub.log_scalars.clear()
+        return hub
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        built = super().build_param_scheduler(scheduler)
+        for _, wrapper in self.optim_wrapper.items():
+            wrapper._global_step = 0  # -1 would warn of a wrong order of calls where a level takes its first step late
+        return built
+
     def _log_env(self, env_cfg: dict) -> None:
         """Leave out MMEngine's page of environment text; the record holds versions and hardware."""
 
@@ -90,6 +117,7 @@ class PretrainRunner(Runner):
             "modules": {name: module.state_dict() for name, module in self.model.saved_modules().items()},
             "optimizers": {level: wrapper.state_dict() for level, wrapper in self.optim_wrapper.items()},
             "schedulers": {level: [s.state_dict() for s in each] for level, each in self.param_schedulers.items()},
+            "watch": self.model.watch.state_dict() if self.model.watch else {},
             "rng": checkpoint.rng_state(),
             "logged": self.last_logged(),
         }
@@ -110,6 +138,8 @@ class PretrainRunner(Runner):
         for level, each in state["schedulers"].items():
             for scheduler, values in zip(self.param_schedulers[level], each, strict=True):
                 scheduler.load_state_dict(values)
+        if state.get("watch"):  # checkpoints of before there was one have a fixed warm-up: its start is known
+            self.model.watch.load_state_dict(state["watch"])
         checkpoint.set_rng_state(state["rng"])
         self.logged_before = state["logged"]
         self.train_loop.iter = state["iteration"]
@@ -129,7 +159,7 @@ def join_process_group() -> None:
 def build_runner(
     config: PretrainConfig,
     model: Pretrainer,
-    batches: Dataset,
+    batches: OuterBatches,
     probe: dict[str, torch.Tensor],
     work_dir: Path,
     meta: dict[str, Any],
@@ -137,8 +167,12 @@ def build_runner(
 ) -> PretrainRunner:
     """Wire model, data and hooks together; under ``torchrun`` the process group is joined here."""
     join_process_group()
-    train = config.train
+    train, levels = config.train, config.levels
     optimizers = build_optimizers(model.level_parameters(), config)
+    learned = model.watch is not None
+    if learned:
+        batches.needed = needed_levels(config)
+    begin = {"phi": None if levels.warmup_margin else levels.warmup}
     runner = PretrainRunner(
         model=model,
         work_dir=str(work_dir),
@@ -152,7 +186,7 @@ def build_runner(
         },
         optim_wrapper=optimizers,
         param_scheduler={
-            level: schedule(config.optim[level], train.outer_iterations, config.levels.warmup if level == "phi" else 0)
+            level: schedule(config.optim[level], train.outer_iterations, begin.get(level, 0))
             for level in optimizers.keys()  # noqa: SIM118  (it has no __iter__)
         },
         default_hooks={
@@ -161,6 +195,7 @@ def build_runner(
             "checkpoint": None,
         },
         custom_hooks=[
+            *([FeedbackHook(config, batches, model.num_classes)] if learned else []),
             hooks.MaskHealthHook(train.log_interval, probe),
             hooks.PictureHook(train.picture_interval, probe),
             hooks.AtomicCheckpointHook(train.checkpoint_interval, train.keep_checkpoints),

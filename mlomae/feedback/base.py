@@ -89,6 +89,11 @@ def list_feedbacks() -> list[str]:
     return _FEEDBACKS.names()
 
 
+def is_joint(name: str) -> bool:
+    """Whether the feedback has no ω: then the head batch is used only where the upper level or a probe runs."""
+    return bool(getattr(_FEEDBACKS.get(name), "joint", False))
+
+
 def create(name: str, *, embed_dim: int, num_classes: int, **kwargs: object) -> Feedback:
     """Build a feedback loss; raises ConfigError for an unknown name or option."""
     return _FEEDBACKS.build(name, kwargs, embed_dim=embed_dim, num_classes=num_classes)

@@ -1,9 +1,10 @@
 """Soft k-NN feedback: neighbourhood component analysis between the upper batch and the head batch.
 
-    p(y_i) = Σ_j softmax_j(cos(z_i, z_j)/τ)·1[y_j = y_i],   loss = −mean_i log p(y_i)
+    p(y_i) = Σ_j softmax_j(cos(z_i − μ, z_j − μ)/τ)·1[y_j = y_i],   loss = −mean_i log p(y_i)
 
-z_i are pooled features of the upper batch, z_j those of the head batch, on two disjoint sets of images, so that no
-sample is its own neighbour. Stage II has no parameters: the head batch is the classifier.
+z_i are pooled features of the upper batch, z_j those of the head batch, μ the mean of the latter; two disjoint sets of
+images, so that no sample is its own neighbour. Without μ (``centre=False``) all cosines of a young encoder are near 1,
+and the softmax is nearly flat. Stage II has no parameters: the head batch is the classifier.
 
 Shape legend: H samples of the head batch, U of the upper batch, L patches, D width, C classes.
 Source: Goldberger, Roweis, Hinton, Salakhutdinov, "Neighbourhood Components Analysis", NeurIPS 2004; the cosine with a
@@ -28,17 +29,20 @@ class NCAFeedback(JointFeedback):
     mean (no sample left: loss 0, gradient 0), so a feedback batch may be smaller than the number of classes.
     """
 
-    def __init__(self, embed_dim: int, num_classes: int, temperature: float = 0.1, pooling: str = "avg") -> None:
+    def __init__(
+        self, embed_dim: int, num_classes: int, temperature: float = 0.1, pooling: str = "avg", centre: bool = True
+    ) -> None:
         super().__init__("nca", num_classes, pooling)
         check_positive("nca", temperature=temperature)
-        self.temperature = temperature
+        self.temperature, self.centre = temperature, centre
 
     def similarity(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor) -> Tensor:
-        """cos(z_i, z_j)/τ, (U, H)."""
+        """cos(z_i − μ, z_j − μ)/τ, (U, H)."""
         if not len(head_tokens_HLD):
             raise DataError("nca feedback: the head batch is empty; raise data.feedback_batch_size")
-        z_HD = F.normalize(pool(head_tokens_HLD, self.pooling), dim=1)
-        z_UD = F.normalize(pool(tokens_ULD, self.pooling), dim=1)
+        z_HD, z_UD = pool(head_tokens_HLD, self.pooling), pool(tokens_ULD, self.pooling)
+        mean_D = z_HD.mean(dim=0) if self.centre else z_HD.new_zeros(z_HD.shape[1])
+        z_HD, z_UD = F.normalize(z_HD - mean_D, dim=1), F.normalize(z_UD - mean_D, dim=1)
         return z_UD @ z_HD.T / self.temperature
 
     def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:

@@ -20,6 +20,7 @@ from mlomae.errors import ConfigError, DataError
 from mlomae.feedback.base import Batch, JointFeedback, check_positive, labels, pool, register
 
 _EPS = 1e-6  # added to the variance: a constant feature becomes zero
+_JITTER = 32.0  # of the rounding error of a Gram matrix, ε times its trace
 
 
 @register("ridge")
@@ -28,7 +29,8 @@ class RidgeFeedback(JointFeedback):
 
     ``penalty`` is λ, on the scale of scikit-learn's ``Ridge(alpha=)``; it must be above 0, so that the system is
     regular however few samples or classes the head batch holds (a class that it lacks scores 0 everywhere). Where
-    rounding makes it singular all the same, the loss is NaN, which training reports, instead of a wrong number.
+    rounding makes it singular all the same, λ grows by 32 ε·tr(XᵀX), ε the dtype's: just above the rounding. Features
+    that are not finite give NaN, which training reports.
     ``loss`` is "cross_entropy", with ``temperature`` τ (0.1 if None), or "squared_error", which has no temperature.
     """
 
@@ -53,9 +55,14 @@ class RidgeFeedback(JointFeedback):
         self.temperature = 0.1 if temperature is None else temperature
 
     def solve(self, x_HD: Tensor, y_HC: Tensor) -> Tensor:
-        """W (D, C) for centred X and Y. No host synchronisation: a failed factorisation gives NaN."""
+        """W (D, C) for centred X and Y. No host synchronisation; the fallback adds exactly 0 to a regular system."""
         identity = torch.eye(x_HD.shape[1], dtype=x_HD.dtype, device=x_HD.device)
-        factor, failed = torch.linalg.cholesky_ex(x_HD.T @ x_HD + self.penalty * identity)
+        system_DD = x_HD.T @ x_HD + self.penalty * identity
+        # a trial outside the graph: the derivative of a failed factorisation is NaN even where `where` discards it
+        trial_DD = system_DD.detach()
+        more = _JITTER * torch.finfo(x_HD.dtype).eps * trial_DD.trace()
+        more = torch.where(torch.linalg.cholesky_ex(trial_DD).info == 0, 0.0, more)
+        factor, failed = torch.linalg.cholesky_ex(system_DD + more * identity)
         return torch.where(failed == 0, torch.cholesky_solve(x_HD.T @ y_HC, factor), torch.nan)
 
     def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:

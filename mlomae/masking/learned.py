@@ -76,7 +76,7 @@ class LearnedMasking(MaskingStrategy):
 
     - ``arch``: "token" (default), "mlp" (the paper's), "transformer"; ``hidden``: its width.
     - ``sampling``: "topk" (the paper's, no exploration) or "gumbel_topk" (Gumbel noise on logit σ: a sample without
-      replacement with odds exp(logit)).
+      replacement with odds exp(logit)) or "random" (uniform masks: σ is a weight of the loss and nothing else).
     - ``normalize``: what divides stage I, "mask" (Σm, the paper's) or "weight" (Σmσ per image, so that lowering every
       σ does not lower the loss).
     - ``detach_mask_input``: T sees tokens as constants. The paper's code lets the gradient pass, and the patch
@@ -101,7 +101,7 @@ class LearnedMasking(MaskingStrategy):
         super().__init__()
         for option, value, valid in (
             ("arch", arch, ("token", "mlp", "transformer")),
-            ("sampling", sampling, ("topk", "gumbel_topk")),
+            ("sampling", sampling, ("topk", "gumbel_topk", "random")),
             ("normalize", normalize, ("mask", "weight")),
         ):
             if value not in valid:
@@ -132,6 +132,8 @@ class LearnedMasking(MaskingStrategy):
         ranking = logits.detach()
         if self.sampling == "gumbel_topk":
             ranking = ranking + gumbel(state.uniform(logits.shape[1]))
+        elif self.sampling == "random":
+            ranking = state.uniform(logits.shape[1])
         return mask_from_scores(ranking, ratio, torch.sigmoid(logits))
 
     def scores(self, tokens_BLD: Tensor, state: MaskState) -> Tensor:

@@ -11,10 +11,12 @@ from .mixed import mixed_product
 from .params import Params
 from .problem import ThreeLevelProblem
 from .response import identity, response_vector
+from .sama import AdamPreconditioner
 from .solvers import hypergradient, list_options, list_solvers
 from .step import OuterStep
 
 __all__ = [
+    "AdamPreconditioner",
     "OuterStep",
     "Params",
     "ThreeLevelProblem",

@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mlomae.errors import ConfigError
+
 from .batches import Batch, split_batch
 from .encoder import pull_back
 from .implicit import Hypergradient
@@ -48,6 +50,8 @@ def finite_difference(
         ConfigError: unknown ``paths``; batches that do not divide into ``chunks``.
     """
     check_paths(paths, omega, problem, head_batch)
+    if problem.attend is not None:
+        raise ConfigError("solver='finite_difference' does not differentiate attend: choose one_step or explicit")
     average = reduce or keep
     theta, omega, phi = constants(theta), leaves(omega), constants(phi)
     upper: list[Tensor] = []
@@ -60,7 +64,7 @@ def finite_difference(
         return loss
 
     def head_gradient(at: Params) -> Params:
-        return pull_back(problem, theta, [head_batch], lambda z: problem.head_loss(at, z, head_batch), chunks)
+        return pull_back(problem, theta, [head_batch], lambda z: problem.head_loss(at, z, head_batch), chunks)[0]
 
     with no_autocast_cache():
         if problem.joint_loss is not None:
@@ -68,7 +72,7 @@ def finite_difference(
             vectors = [found.v]
             upper.append(found.loss_upper)
         else:
-            vectors = [average(pull_back(problem, theta, [upper_batch], loss_upper, chunks))]
+            vectors = [average(pull_back(problem, theta, [upper_batch], loss_upper, chunks)[0])]
         if omega and paths != "direct":
             g, at = average(g_omega), constants(omega)
             eps = _step(g, epsilon)

@@ -1,6 +1,9 @@
 """Implicit differentiation of both best responses, with the linear solvers as arguments.
 
-    g_φ = −(∂²L_I/∂φ∂θ) H_θθ⁻¹ v,   v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) H_ωω⁻¹ ∂L_III/∂ω
+    g_φ = e − (∂²L_I/∂φ∂θ) H_θθ⁻¹ v,   v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) H_ωω⁻¹ ∂L_III/∂ω
+                                        e = ∂L_III/∂φ − (∂²L_II/∂φ∂ω) H_ωω⁻¹ ∂L_III/∂ω
+
+e is there only where φ weighs the features of the feedback (``ThreeLevelProblem.attend``).
 
 Solvers differ only in what stands for the two inverses. Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128
 (identity); Lorraine et al., AISTATS 2020 (Neumann series, conjugate gradients).
@@ -14,6 +17,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .batches import Batch, split_batch
+from .encoder import Encoded
 from .hessian import hessian_vector
 from .mixed import mixed_product
 from .modes import no_autocast_cache
@@ -44,35 +48,41 @@ def implicit(
     smooth: Reduce | None = None,
     chunks: int = 1,
     paths: Paths = "both",
+    rate: float = 1.0,
+    encoded_head: Encoded | None = None,
 ) -> Hypergradient:
     """The hypergradient with ``solve_lower`` for H_θθ⁻¹ and ``solve_head`` for H_ωω⁻¹.
 
     A linear solver maps (Hessian-vector product, b) to an approximation of H⁻¹ b. ``reduce`` averages over ranks:
     every vector is averaged before it enters the next product. ``smooth`` replaces v, averaged over ranks, by another
     vector with its keys (a running average over outer iterations). ``chunks`` and ``paths`` are as in
-    ``response_vector``.
+    ``response_vector``. ``rate`` multiplies the part through θ: beside e the length of the lower step matters, which
+    the identity for H_θθ⁻¹ sets to 1. ``encoded_head`` is the head batch as ``encode`` returned it at this θ, so that
+    steps on ω and the response share one encoder pass.
 
     Raises:
         ConfigError: unknown ``paths``; batches that do not divide into ``chunks``.
     """
     average = reduce or keep
-    v, loss_upper = respond(
+    v, explicit, loss_upper = respond(
         problem,
         theta,
         omega,
         head_batch,
         upper_batch,
+        phi=phi,
         inverse_head=solve_head,
         reduce=reduce,
         chunks=chunks,
         paths=paths,
+        encoded_head=encoded_head,
     )
     if smooth is not None:
         v = smooth(v)
     with no_autocast_cache():
         if solve_lower is not identity:  # H_θθ couples all of θ, so the entries that are zero in v are needed too
             v = solve_lower(lambda u: average(_curvature(problem, theta, phi, lower_batch, u, chunks)), fill(v, theta))
-        g_phi = mixed_product(problem, theta, phi, v, lower_batch, chunks=chunks)
+        g_phi = axpy(rate, mixed_product(problem, theta, phi, v, lower_batch, chunks=chunks), explicit)
     return Hypergradient(average(g_phi), loss_upper)
 
 

@@ -3,20 +3,20 @@
     g_φ = −(∂²L_I/∂φ∂θ) v
 
 Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128, where it is approximated by finite differences; here it is
-exact, forward over reverse: the derivative along ``v`` of the gradient with respect to φ. The mask is constant and
-the reconstruction error does not depend on φ, so the reverse part runs through the masking network alone: the
-autoencoder is traversed once, forward, carrying tangents, and no graph of it is built.
+exact: the gradient with respect to φ of the slope ⟨∂L_I/∂θ, v⟩, which forward mode gives in one pass. As the mask is
+constant and the reconstruction error does not depend on φ, the reverse part runs through the masking network alone:
+the autoencoder is traversed once, forward, carrying tangents, and no graph of it is built. (Forward over reverse gives
+the same numbers; this order leaves the autoencoder to torch's own forward mode, without functional transforms.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
+from torch.autograd import forward_ad
 
 from .batches import Batch, split_batch
 from .modes import twice_differentiable
-from .params import Params, axpy, constants, fill, scale
+from .params import Params, axpy, constants, fill, gradient, leaves, scale
 from .problem import ThreeLevelProblem
 
 
@@ -41,25 +41,18 @@ def mixed_product(
     Raises:
         ConfigError: the batch does not divide into ``chunks`` parts.
     """
-    constant, phi = constants(theta), constants(phi)
-    moving = {k: constant[k] for k in v}
+    constant, phi = constants(theta), leaves(phi)
     tangent = {k: t.detach().to(constant[k].dtype) for k, t in v.items()}
     total: Params = {}
     if phi and v:
         for part in split_batch(lower_batch, chunks):
-            with torch.no_grad(), twice_differentiable():
-                product: Params = torch.func.jvp(_gradient_phi(problem, constant, phi, part), (moving,), (tangent,))[1]
-            total = axpy(1.0, product, total)
+            total = axpy(1.0, _gradient_of_slope(problem, constant, tangent, phi, part), total)
     return fill(scale(-1.0 / chunks, total), phi)
 
 
-def _gradient_phi(
-    problem: ThreeLevelProblem, constant: Params, phi: Params, batch: Batch
-) -> Callable[[Params], Params]:
-    """θ ↦ ∂L_I/∂φ, for the entries of θ that move."""
-
-    def gradient_phi(moving: Params) -> Params:
-        theta = {**constant, **moving}
-        return dict(torch.func.grad(lambda p: problem.lower(theta, p, batch))(phi))
-
-    return gradient_phi
+def _gradient_of_slope(problem: ThreeLevelProblem, theta: Params, v: Params, phi: Params, batch: Batch) -> Params:
+    """``∂⟨∂L_I/∂θ, v⟩/∂φ``; empty where the slope does not depend on φ."""
+    with torch.enable_grad(), twice_differentiable(), forward_ad.dual_level():
+        moving = {k: forward_ad.make_dual(theta[k], t) for k, t in v.items()}  # type: ignore[no-untyped-call]
+        slope = forward_ad.unpack_dual(problem.lower({**theta, **moving}, phi, batch)).tangent  # type: ignore[no-untyped-call]
+        return gradient(slope, phi) if slope is not None and slope.requires_grad else {}

@@ -9,6 +9,7 @@ backward, and one forward-mode pass through the lower model. Exact, where the au
 from __future__ import annotations
 
 from .batches import Batch
+from .encoder import Encoded
 from .implicit import Hypergradient, implicit
 from .params import Params, Reduce
 from .problem import ThreeLevelProblem
@@ -28,6 +29,8 @@ def one_step(
     smooth: Reduce | None = None,
     chunks: int = 1,
     paths: Paths = "both",
+    rate: float = 1.0,
+    encoded_head: Encoded | None = None,
 ) -> Hypergradient:
     """g_φ, a dict like φ, with the identity for both inverse Hessians; options as in ``implicit``.
 
@@ -48,4 +51,6 @@ def one_step(
         smooth=smooth,
         chunks=chunks,
         paths=paths,
+        rate=rate,
+        encoded_head=encoded_head,
     )

@@ -7,6 +7,8 @@ Where the best response ω*(θ) is known in closed form, or stage II has no para
 
     L_III(ω*(θ)) = J(z_head, z_upper),   v = dJ/dθ through both sets of features
 
+Where φ also weighs the features that the feedback sees (``attend``), L_II and L_III depend on φ explicitly.
+
 Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
 
@@ -20,7 +22,7 @@ from torch import Tensor
 from mlomae.errors import ConfigError
 
 from .batches import Batch, concat_batches, split_batch
-from .params import Params
+from .params import Params, constants
 
 
 def _no_head_loss(omega: Params, z: Tensor, batch: Batch) -> Tensor:
@@ -40,6 +42,8 @@ class ThreeLevelProblem:
         features: z = E(θ, batch), any shape with samples first.
         head_loss: the head's loss (ω, z, batch), 0-dim, the mean over the batch: L_II on a head batch, L_III on an
             upper one. A head without parameters has ω = {}.
+        attend: (θ, φ, z, batch) → features as the feedback sees them, samples first, differentiable in φ and z; θ is a
+            constant. None where φ does not touch the feedback. Not for ``finite_difference``, the published scheme.
         joint_loss: (z_head, z_upper, head_batch, upper_batch), 0-dim, the mean over the upper batch, differentiable in
             both features; with it ω is {}, stage II takes no steps, and ``head_loss`` is not called. It couples the
             samples of the two batches: under data parallelism each rank's head batch serves its own upper batch and
@@ -56,10 +60,15 @@ class ThreeLevelProblem:
     concat: Callable[[Batch, Batch], Batch] | None = concat_batches
     fix: Callable[[Params, Params, Batch], Batch] | None = None
     joint_loss: Callable[[Tensor, Tensor, Batch, Batch], Tensor] | None = None
+    attend: Callable[[Params, Params, Tensor, Batch], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.head_loss is _no_head_loss and self.joint_loss is None:
             raise ConfigError("ThreeLevelProblem needs a head_loss or a joint_loss")
+
+    def seen(self, theta: Params, phi: Params, z: Tensor, batch: Batch) -> Tensor:
+        """The features z of a batch as the feedback sees them."""
+        return z if self.attend is None else self.attend(constants(theta), phi, z, batch)
 
     def mean_lower(self, theta: Params, phi: Params, batch: Batch, chunks: int = 1) -> Tensor:
         """L_I over ``chunks`` equal parts of the batch, averaged: the loss that gradient accumulation minimises."""

@@ -3,7 +3,9 @@
     v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) q,   q = H_ωω⁻¹ ∂L_III/∂ω,   H_ωω = ∂²L_II/∂ω²
 
 A feedback without parameters (``ThreeLevelProblem.joint_loss``) has v = ∂J/∂θ through the features of both batches:
-the part through z_upper is the direct path, the part through z_head is the head's.
+the part through z_upper is the direct path, the part through z_head is the head's. Where φ weighs the features
+(``ThreeLevelProblem.attend``) the same scalar has a gradient in φ at fixed θ, the explicit part of g_φ; a path that is
+left out takes its explicit part along.
 
 With the identity for H_ωω⁻¹ this is the one-step approximation of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
@@ -18,7 +20,7 @@ from torch import Tensor
 from mlomae.errors import ConfigError
 
 from .batches import Batch
-from .encoder import pull_back
+from .encoder import Encoded, pull_back
 from .hessian import hessian_vector
 from .modes import no_autocast_cache
 from .params import Params, Reduce, constants, dot, fill, gradient, keep, leaves
@@ -29,9 +31,11 @@ LinearSolver: TypeAlias = Callable[[Callable[[Params], Params], Params], Params]
 
 
 class Response(NamedTuple):
-    """``v`` on the entries of θ that the features use, and L_III where it was taken (0-dim, detached, this rank)."""
+    """``v`` on the entries of θ that the features use, averaged over ranks; ``explicit``, this rank's gradient in φ at
+    fixed θ and ω ({} without ``attend``); L_III where it was taken (0-dim, detached, this rank's)."""
 
     v: Params
+    explicit: Params
     loss_upper: Tensor
 
 
@@ -64,6 +68,56 @@ def joint_value(
     return problem.joint_loss(z_head, z_upper, head_batch, upper_batch)
 
 
+def upper_scalar(
+    problem: ThreeLevelProblem,
+    theta: Params,
+    omega: Params,
+    phi: Params,
+    head_batch: Batch,
+    upper_batch: Batch,
+    inverse_head: LinearSolver,
+    average: Reduce,
+    paths: Paths,
+    upper: list[Tensor],
+) -> Callable[..., Tensor]:
+    """The function of the features whose gradient is v, and whose gradient in φ is the explicit part of g_φ.
+
+    Its arguments are z_head and z_upper, or z_upper alone where the head's path is not wanted. L_III is appended to
+    ``upper``.
+    """
+    omega = leaves(omega)
+
+    def scalar(*z: Tensor) -> Tensor:
+        z_upper = problem.seen(theta, phi, z[-1], upper_batch)
+        z_head = problem.seen(theta, phi, z[0], head_batch) if len(z) > 1 else None
+        if problem.joint_loss is not None:
+            assert z_head is not None
+            value = joint_value(problem, z_head, z_upper, head_batch, upper_batch, paths)
+            upper.append(value.detach())
+            return value
+        loss_upper = problem.head_loss(omega, z_upper, upper_batch)
+        upper.append(loss_upper.detach())
+        if z_head is None:
+            return loss_upper
+        # Averaged before it multiplies the mixed derivative: the mean of products is not the product of means.
+        g_omega = average(gradient(loss_upper, omega))
+        frozen = z_head.detach()
+        q = inverse_head(
+            lambda u: average(hessian_vector(lambda o: problem.head_loss(o, frozen, head_batch), omega, u)), g_omega
+        )
+        loss_head = problem.head_loss(omega, z_head, head_batch)
+        inner = dot(gradient(loss_head, omega, create_graph=True), constants(q))
+        return loss_upper - inner if paths == "both" else -inner
+
+    return scalar
+
+
+def upper_batches(problem: ThreeLevelProblem, omega: Params, head: Batch, upper: Batch, paths: Paths) -> list[Batch]:
+    """The batches whose features ``upper_scalar`` takes."""
+    through_head = bool(omega) and paths != "direct"
+    return [head, upper] if through_head or problem.joint_loss is not None else [upper]
+
+
 def respond(
     problem: ThreeLevelProblem,
     theta: Params,
@@ -71,42 +125,29 @@ def respond(
     head_batch: Batch,
     upper_batch: Batch,
     *,
+    phi: Params | None = None,
     inverse_head: LinearSolver = identity,
     reduce: Reduce | None = None,
     chunks: int = 1,
     paths: Paths = "both",
+    encoded_head: Encoded | None = None,
 ) -> Response:
-    """``response_vector`` without the zeros, together with the value of L_III."""
+    """``response_vector`` without the zeros, with the explicit gradient in ``phi`` and the value of L_III.
+
+    ``encoded_head`` is the head batch as ``encode`` returned it at this θ: its encoder pass is not made again.
+    """
     check_paths(paths, omega, problem, head_batch)
-    average = reduce or keep
-    joint = problem.joint_loss is not None
-    through_head = bool(omega) and paths != "direct"
-    omega = leaves(omega)
+    if problem.attend is not None and phi is None:
+        raise ConfigError("a problem with attend needs phi: the masking network weighs the features")
+    average, phi = reduce or keep, leaves(phi if problem.attend is not None and phi is not None else {})
+    batches = upper_batches(problem, omega, head_batch, upper_batch, paths)
     upper: list[Tensor] = []
-
-    def scalar(*z: Tensor) -> Tensor:
-        if joint:
-            value = joint_value(problem, z[0], z[1], head_batch, upper_batch, paths)
-            upper.append(value.detach())
-            return value
-        loss_upper = problem.head_loss(omega, z[-1], upper_batch)
-        upper.append(loss_upper.detach())
-        if not through_head:
-            return loss_upper
-        # Averaged before it multiplies the mixed derivative: the mean of products is not the product of means.
-        g_omega = average(gradient(loss_upper, omega))
-        frozen = z[0].detach()
-        q = inverse_head(
-            lambda u: average(hessian_vector(lambda o: problem.head_loss(o, frozen, head_batch), omega, u)), g_omega
-        )
-        loss_head = problem.head_loss(omega, z[0], head_batch)
-        inner = dot(gradient(loss_head, omega, create_graph=True), constants(q))
-        return loss_upper - inner if paths == "both" else -inner
-
-    batches = [head_batch, upper_batch] if through_head or joint else [upper_batch]
+    scalar = upper_scalar(problem, theta, omega, phi, head_batch, upper_batch, inverse_head, average, paths, upper)
     with no_autocast_cache():
-        v = average(pull_back(problem, theta, batches, scalar, chunks))
-    return Response(v, upper[0])
+        shared = encoded_head if len(batches) == 2 else None
+        found, explicit = pull_back(problem, theta, batches, scalar, chunks, shared, phi)
+        v = average(found)
+    return Response(v, explicit, upper[0])
 
 
 def response_vector(
@@ -120,6 +161,7 @@ def response_vector(
     reduce: Reduce | None = None,
     chunks: int = 1,
     paths: Paths = "both",
+    phi: Params | None = None,
 ) -> Params:
     """``v`` as a dict like θ, zeros where the features do not use an entry (the decoder's).
 
@@ -133,6 +175,7 @@ def response_vector(
             dJ/dθ, each of its own pair of batches; one process on the concatenated batches finds something else.
         chunks: parts in which the encoder pass is recomputed, for memory; the result is the same.
         paths: ``direct`` keeps the first term of ``v``, ``head`` the second, ``both`` their sum.
+        phi: where the problem has ``attend``, the parameters with which features are weighed.
 
     Raises:
         ConfigError: unknown ``paths``; ``paths='head'`` with ω = {}; batches that cannot be joined or split; a joint
@@ -148,5 +191,6 @@ def response_vector(
         reduce=reduce,
         chunks=chunks,
         paths=paths,
+        phi=phi,
     )
     return fill(found.v, theta)

@@ -10,12 +10,14 @@ from mlomae.errors import ConfigError
 
 from .batches import Batch
 from .cg import cg
+from .explicit import explicit
 from .finite_difference import finite_difference
 from .implicit import Hypergradient
 from .neumann import neumann
 from .one_step import one_step
 from .params import Params
 from .problem import ThreeLevelProblem
+from .sama import sama
 from .unrolled import unrolled
 
 SOLVERS: dict[str, Callable[..., Hypergradient]] = {
@@ -23,6 +25,8 @@ SOLVERS: dict[str, Callable[..., Hypergradient]] = {
     "finite_difference": finite_difference,
     "neumann": neumann,
     "cg": cg,
+    "sama": sama,
+    "explicit": explicit,
     "unrolled": unrolled,
 }
 _BATCHES = ("lower_batch", "head_batch", "upper_batch")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,10 +20,13 @@ from torch.optim import Optimizer
 from mlomae.errors import ConfigError
 
 from .batches import Batch, split_batch
+from .encoder import Encoded, encode
 from .modes import full_precision, no_autocast_cache
 from .params import Params, Reduce, axpy, constants, gradient, keep, leaves, norm, scale, wide
 from .problem import ThreeLevelProblem
-from .solvers import check_options, solve
+from .solvers import check_options, list_options, solve
+
+Head: TypeAlias = tuple[Batch, Encoded | None]  # a head batch, and its features where they are there already
 
 
 class OuterStep:
@@ -80,6 +83,8 @@ class OuterStep:
         self.problem, self.theta, self.omega, self.phi = problem, theta, omega, phi
         self.optimizers, self.lower_loss = optimizers, lower_loss or problem.lower
         self.solver, self.options = solver, options
+        # The response differentiates the features that the last step on ω used: θ has not moved in between.
+        self.shares_features = "encoded_head" in list_options(solver) and options.get("paths") != "direct"
         self.head_steps, self.average = head_steps, reduce or keep
         self.accumulate, self.clip_grad, self.autocast = accumulate, clip_grad, autocast
 
@@ -99,9 +104,9 @@ class OuterStep:
         """
         if not lower_batches:
             raise ConfigError("lower_batches is empty: one outer iteration takes at least one step on theta")
-        heads = head_batch if isinstance(head_batch, list) else [head_batch] * self.head_steps
-        if self.phi and self.omega and len(heads) != self.head_steps:
-            raise ConfigError(f"a list of {len(heads)} head batches for head_steps={self.head_steps}")
+        batches = head_batch if isinstance(head_batch, list) else [head_batch] * self.head_steps
+        if self.phi and self.omega and len(batches) != self.head_steps:
+            raise ConfigError(f"a list of {len(batches)} head batches for head_steps={self.head_steps}")
         with no_autocast_cache():
             *first, last = lower_batches
             lower = [self._theta_step(batch) for batch in first]
@@ -109,10 +114,13 @@ class OuterStep:
                 last = self._freeze(last)
             lower.append(self._theta_step(last))
             losses = {"loss_lower": torch.stack(lower).mean()}
+            heads: list[Head] = [(batch, None) for batch in batches]
             if self.phi and self.omega:
+                if update_phi and self.shares_features:
+                    heads = self._encode_last(batches)
                 losses["loss_head"] = self._omega_steps(heads)
             if self.phi and update_phi:
-                losses["loss_upper"] = self._phi_step(last, heads[-1] if heads else None, upper_batch)
+                losses["loss_upper"] = self._phi_step(last, heads[-1] if heads else (None, None), upper_batch)
         return losses
 
     def _freeze(self, batch: Batch) -> Batch:
@@ -130,7 +138,8 @@ class OuterStep:
             with torch.enable_grad(), self.autocast():
                 loss = self.lower_loss(self.theta, phi, part)
             found = torch.autograd.grad(loss, list(self.theta.values()), allow_unused=True)
-            g = axpy(1.0 / self.accumulate, {k: t for k, t in zip(names, found, strict=True) if t is not None}, g)
+            new = {k: t for k, t in zip(names, found, strict=True) if t is not None}
+            g = axpy(1.0 / self.accumulate, new, g) if self.accumulate > 1 else new
             values.append(wide(loss.detach()))
         g = self.average(g)
         if self.clip_grad is not None:
@@ -138,20 +147,32 @@ class OuterStep:
         self._apply("theta", self.theta, g)
         return torch.stack(values).mean()
 
-    def _omega_steps(self, heads: Sequence[Batch]) -> Tensor:
+    def _encode_last(self, batches: Sequence[Batch]) -> list[Head]:
+        """The last head batch's features at the new θ, with their graph: the response differentiates them later, so
+        the steps on ω need no pass of their own."""
+        with self.autocast():
+            encoded = encode(self.problem, self.theta, batches[-1], self.accumulate)
+        return [(batch, encoded if batch is batches[-1] else None) for batch in batches]
+
+    def _omega_steps(self, heads: Sequence[Head]) -> Tensor:
         seen: Batch = None
-        for batch in heads:
-            if batch is not seen:
+        for batch, encoded in heads:
+            if encoded is not None:
+                z = encoded.z.detach()
+            elif batch is not seen:
                 with torch.no_grad(), self.autocast():
                     z = wide(self.problem.features(constants(self.theta), batch))
-                seen = batch
+            seen = batch
             omega = leaves(self.omega)
             with torch.enable_grad(), full_precision(z.device):
-                loss = self.problem.head_loss(omega, z, batch)
+                seen_z = self.problem.seen(self.theta, constants(self.phi), z, batch)
+                loss = self.problem.head_loss(omega, seen_z, batch)
                 self._apply("omega", self.omega, self.average(gradient(loss, omega)))
         return loss.detach()
 
-    def _phi_step(self, lower_batch: Batch, head_batch: Batch, upper_batch: Batch) -> Tensor:
+    def _phi_step(self, lower_batch: Batch, head: Head, upper_batch: Batch) -> Tensor:
+        head_batch, encoded = head
+        shared = {} if encoded is None else {"encoded_head": encoded}
         with self.autocast():
             found = solve(
                 self.problem,
@@ -163,6 +184,7 @@ class OuterStep:
                 upper_batch=upper_batch,
                 solver=self.solver,
                 **self.options,
+                **shared,
             )
         self._apply("phi", self.phi, found.g_phi)
         return found.loss_upper

@@ -63,13 +63,15 @@ def unrolled(
             loss = problem.mean_lower(theta, phi, batch, chunks)
             theta = axpy(-lr, gradient(loss, theta, create_graph=True), theta)
         if omega:
-            omega = _unroll_head(problem, theta, omega, head_batch, head_steps, head_lr)
+            omega = _unroll_head(problem, theta, omega, phi, head_batch, head_steps, head_lr)
         if paths == "direct":
             omega = constants(omega)
         z = wide(problem.features(constants(theta) if paths == "head" else theta, upper_batch))
         z_head = None if problem.joint_loss is None else wide(problem.features(theta, head_batch))
         with full_precision(z.device):
+            z = problem.seen(theta, phi, z, upper_batch)
             if z_head is not None:
+                z_head = problem.seen(theta, phi, z_head, head_batch)
                 loss_upper = joint_value(problem, z_head, z, head_batch, upper_batch, paths)
             else:
                 loss_upper = problem.head_loss(omega, z, upper_batch)
@@ -77,10 +79,17 @@ def unrolled(
 
 
 def _unroll_head(
-    problem: ThreeLevelProblem, theta: Params, omega: Params, head_batch: Batch, head_steps: int, head_lr: float
+    problem: ThreeLevelProblem,
+    theta: Params,
+    omega: Params,
+    phi: Params,
+    head_batch: Batch,
+    head_steps: int,
+    head_lr: float,
 ) -> Params:
     z = wide(problem.features(theta, head_batch))
     with full_precision(z.device):
+        z = problem.seen(theta, phi, z, head_batch)
         for _ in range(head_steps):
             loss = problem.head_loss(omega, z, head_batch)
             omega = axpy(-head_lr, gradient(loss, omega, create_graph=True), omega)

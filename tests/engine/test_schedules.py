@@ -50,6 +50,43 @@ def test_rates_warm_up_then_follow_a_cosine_to_the_floor(
     assert rates == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Detected call")  # only the schedule runs here
+@pytest.mark.parametrize("start", [0, 1, 7, 19])
+@pytest.mark.parametrize("warmup", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_start_found_while_training_gives_the_same_schedule_after_it(
+    start: int, warmup: float, interrupted: bool
+) -> None:
+    """0 before it; then the rates of `schedule` for the iterations that remain, through a state dict too."""
+    settings = OptimConfig(lr=2e-3, warmup=warmup, min_lr=1e-4)
+
+    def build() -> tuple[OptimWrapper, list]:
+        wrapper = OptimWrapper(torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2e-3))
+        return wrapper, [PARAM_SCHEDULERS.build({**s, "optimizer": wrapper}) for s in schedule(settings, 20, None)]
+
+    wrapper, (scheduler,) = build()
+    if start == 0:  # the earliest that a run can find is 1; the rule holds for 0 too
+        scheduler.start, scheduler.last_step, scheduler._global_step = 0, -1, -1
+        scheduler.step()
+    rates = []
+    for t in range(20):
+        rates.append(wrapper.param_groups[0]["lr"])
+        if t + 1 == start:
+            scheduler.start = start
+        scheduler.step()
+        if interrupted and t in (2, 11):
+            rate, saved = wrapper.param_groups[0]["lr"], scheduler.state_dict()
+            wrapper, (scheduler,) = build()
+            wrapper.param_groups[0]["lr"] = rate  # part of the optimizer's state
+            scheduler.load_state_dict(saved)
+    length = 20 - start
+    steps = min(round(warmup * length), length - 1)
+    expected = [0.0] * start + [2e-3 * factor(t, length, steps, 0.05) for t in range(length)]
+    assert rates == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    if steps < length - 1:
+        assert rates[-1] == 1e-4
+
+
 def test_each_level_of_a_run_follows_its_own_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: dict[str, list[float]] = {"theta": [], "omega": [], "phi": []}
     apply = OuterStep._apply

@@ -48,6 +48,12 @@ def test_warm_up_trains_all_but_the_mask_and_resumes_with_the_same_bits(feedback
         assert tiny.state_differences(state(folder, LAST), late) == []
 
 
+@pytest.mark.filterwarnings("error:Detected call")
+@pytest.mark.parametrize("margin", [0.0, 60.0])
+def test_a_late_first_step_of_phi_is_no_warning_of_a_wrong_order(margin: float, tmp_path: Path) -> None:
+    run_pretraining(config(name=f"late{margin:g}", levels__warmup=3, levels__warmup_margin=margin), tmp_path)
+
+
 def test_warm_up_is_random_masking_bit_for_bit() -> None:
     """With masks and weights of the random strategy, θ moves as in plain MAE."""
     moved = []
@@ -143,7 +149,9 @@ def test_a_checkpoint_older_than_these_keys_resumes(tmp_path: Path) -> None:
     run_pretraining(cfg, tmp_path / "whole")
     old = state(tmp_path / "whole", 2)
     assert "average" not in old["modules"]
-    del old["config"]["levels"]["warmup"], old["config"]["levels"]["v_momentum"]
+    for key in ("warmup", "warmup_margin", "upper_every", "v_momentum"):
+        del old["config"]["levels"][key]
+    del old["watch"]
     save_atomically(old, checkpoint_path(tmp_path / "cut", 2))
     run_pretraining(cfg, tmp_path / "cut", resume=True)
     assert tiny.state_differences(state(tmp_path / "cut", LAST), state(tmp_path / "whole", LAST)) == []

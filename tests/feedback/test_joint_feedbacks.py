@@ -49,9 +49,12 @@ def test_registry_knows_them_and_they_have_no_parameters() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["cls", "avg"])
-@pytest.mark.parametrize("temperature", [0.05, 0.1, 2.0])
-def test_nca_is_the_double_loop(pooling: str, temperature: float) -> None:
+@pytest.mark.parametrize(("temperature", "centre"), [(0.05, False), (0.1, True), (2.0, False), (2.0, True)])
+def test_nca_is_the_double_loop(pooling: str, temperature: float, centre: bool) -> None:
     head, upper = pooled(tokens(H, 1), pooling), pooled(tokens(U, 2), pooling)
+    if centre:
+        mean = sum(head) / H
+        head, upper = head - mean, upper - mean
     total, scores = 0.0, torch.zeros(U, C, dtype=torch.float64)
     for i in range(U):
         weights = [
@@ -60,7 +63,7 @@ def test_nca_is_the_double_loop(pooling: str, temperature: float) -> None:
         for j in range(H):
             scores[i, HEAD["label"][j]] += weights[j] / sum(weights)
         total -= math.log(scores[i, UPPER["label"][i]])
-    module = make("nca", pooling=pooling, temperature=temperature)
+    module = make("nca", pooling=pooling, temperature=temperature, centre=centre)
     assert float(call(module)) == pytest.approx(total / U, rel=1e-12)
     torch.testing.assert_close(module.predict(tokens(U, 2), tokens(H, 1), HEAD), scores)
 
@@ -172,10 +175,68 @@ def test_ridge_works_with_fewer_samples_than_classes_or_features(loss: str) -> N
     assert not scores[:, 2:].any(), "a class that the head batch lacks scores 0"
 
 
-def test_a_system_that_rounding_makes_singular_is_nan_not_a_wrong_number() -> None:
-    same = tokens(1, 1, torch.float32).expand(H, -1, -1) * torch.arange(1.0, H + 1)[:, None, None]  # rank 1
-    assert call(make("ridge", penalty=1e-30), same, tokens(U, 2, torch.float32)).isnan()
-    assert call(make("ridge", penalty=1e-2), same, tokens(U, 2, torch.float32)).isfinite()
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+@pytest.mark.parametrize(("width", "count", "scale"), [(5, 12, 1.0), (128, 32, 1.0), (768, 64, 1e3), (768, 256, 1e-3)])
+def test_a_system_that_rounding_makes_singular_gets_a_larger_penalty(
+    width: int, count: int, scale: float, loss: str
+) -> None:
+    """Features of rank 1 to 3 with a penalty below rounding: loss and gradients are finite, the penalty is 32 ε tr."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    module = feedback.create("ridge", embed_dim=width, num_classes=C, penalty=1e-30, loss=loss)
+    for rank in (1, 2, 3):
+        head = (scale * draw(count, rank) @ draw(rank, width))[:, None].expand(-1, 1 + L, -1).clone().requires_grad_()
+        upper = (scale * draw(U, rank) @ draw(rank, width))[:, None].expand(-1, 1 + L, -1).clone().requires_grad_()
+        y = {"label": torch.arange(count) % C}
+        value = module.joint_loss(head, upper, y, UPPER)
+        assert value.isfinite()
+        assert all(g.isfinite().all() for g in torch.autograd.grad(value, (head, upper)))
+        x = nn.functional.normalize(head.detach()[:, 0].double() - head.detach()[:, 0].double().mean(0), dim=0)
+        x = (x * count**0.5).float()
+        target = nn.functional.one_hot(y["label"], C).float()
+        jitter = 32 * torch.finfo(torch.float32).eps * x.square().sum().double()
+        exact = torch.linalg.solve(
+            x.double().T @ x.double() + jitter * torch.eye(width, dtype=torch.float64), x.double().T @ target.double()
+        )
+        torch.testing.assert_close(x @ module.solve(x, target), (x.double() @ exact).float(), rtol=2e-2, atol=2e-2)
+
+
+def test_the_larger_penalty_leaves_a_regular_system_alone() -> None:
+    """Bit for bit the plain solve; its derivative to rounding."""
+    x, y = tokens(H, 1)[:, 0].requires_grad_(), nn.functional.one_hot(HEAD["label"], C).double()
+    found = make("ridge", penalty=0.5).solve(x, y)
+    plain = torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(x.T @ x + 0.5 * torch.eye(D, dtype=torch.float64)))
+    assert torch.equal(found, plain)
+    weight = torch.randn_like(found)
+    ours, theirs = (torch.autograd.grad((w * weight).sum(), x, retain_graph=True)[0] for w in (found, plain))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_ridge_on_features_that_are_not_finite_is_nan() -> None:
+    assert call(make("ridge"), tokens(H, 1) * torch.nan).isnan()
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_an_image_that_is_twice_in_a_batch_counts_twice(name: str) -> None:
+    """A feedback batch larger than the labelled data repeats images; the loss stays that of the repeated set."""
+    module, head, upper = make(name), tokens(H, 1), tokens(U, 2)
+    twice = {"label": HEAD["label"].repeat(2)}
+    again = {"label": UPPER["label"].repeat(2)}
+    once = module.joint_loss(head, upper, HEAD, UPPER)
+    repeated = module.joint_loss(head, upper.repeat(2, 1, 1), HEAD, again)
+    torch.testing.assert_close(repeated, once)
+    if name == "ridge":  # twice the evidence against the same penalty
+        module, half = make(name, penalty=20.0), make(name, penalty=10.0)
+        once = half.joint_loss(head, upper, HEAD, UPPER)
+        torch.testing.assert_close(module.joint_loss(head.repeat(2, 1, 1), upper, twice, UPPER), once)
+    else:
+        torch.testing.assert_close(module.joint_loss(head.repeat(2, 1, 1), upper, twice, UPPER), once)
+
+
+def test_is_joint_reads_the_registry() -> None:
+    assert [feedback.is_joint(name) for name in ("linear", "nca", "ridge")] == [False, True, True]
+    with pytest.raises(ConfigError, match="unknown feedback 'wrong'"):
+        feedback.is_joint("wrong")
 
 
 @pytest.mark.parametrize("name", JOINT)

@@ -22,6 +22,8 @@ import mlomae.multilevel
 from .quadratic import relative_error
 from .tiny_mae import Tiny, brute_force
 
+# solvers that go through θ, for problems whose φ does not touch the feedback (``explicit`` has nothing to do there)
+THROUGH_THETA = [solver for solver in mlomae.multilevel.list_solvers() if solver != "explicit"]
 RATES = {"theta": 1.0, "omega": 0.7, "phi": 0.3}
 
 

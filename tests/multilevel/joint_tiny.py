@@ -32,6 +32,11 @@ def nca_reference(z_head: Tensor, z_upper: Tensor, y_head: Tensor, y_upper: Tens
     return torch.stack(losses).mean()
 
 
+def centred_reference(z_head: Tensor, z_upper: Tensor, y_head: Tensor, y_upper: Tensor) -> Tensor:
+    mean = sum(z_head) / len(z_head)
+    return nca_reference(z_head - mean, z_upper - mean, y_head, y_upper)
+
+
 def ridge_scores(z_head: Tensor, z_upper: Tensor, y_head: Tensor, classes: int = CLASSES) -> Tensor:
     """Least squares with √λ rows appended and an intercept column that has none, by QR instead of normal equations."""
     scale = ((z_head - z_head.mean(0)).square().mean(0) + 1e-6).sqrt()
@@ -55,7 +60,8 @@ def squared_reference(z_head: Tensor, z_upper: Tensor, y_head: Tensor, y_upper: 
 
 
 CASES: dict[str, tuple[str, dict[str, object], Reference]] = {
-    "nca": ("nca", {"temperature": TEMPERATURE}, nca_reference),
+    "nca": ("nca", {"temperature": TEMPERATURE, "centre": False}, nca_reference),
+    "nca, centred": ("nca", {"temperature": TEMPERATURE}, centred_reference),
     "ridge": ("ridge", {"temperature": TEMPERATURE, "penalty": PENALTY}, ridge_reference),
     "ridge, squared error": ("ridge", {"loss": "squared_error", "penalty": PENALTY}, squared_reference),
 }

@@ -42,7 +42,7 @@ def test_wrong_options_are_named(options: dict[str, object], words: list[str]) -
 
 
 def test_list_solvers() -> None:
-    assert list_solvers() == ["cg", "finite_difference", "neumann", "one_step", "unrolled"]
+    assert list_solvers() == ["cg", "explicit", "finite_difference", "neumann", "one_step", "sama", "unrolled"]
 
 
 def test_head_path_needs_parameters() -> None:

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mlomae import multilevel
 from mlomae.multilevel import hypergradient, mixed_product, response_vector
 
-from .checks import Operations, check_one_step
+from .checks import THROUGH_THETA, Operations, check_one_step
 from .quadratic import relative_error
 from .tiny_mae import Tiny, brute_force
 
@@ -105,7 +105,7 @@ def test_one_encoder_pass_one_lower_pass_and_no_graph_of_the_autoencoder() -> No
     assert reverse.count(*backward) > 0, "the control must see the backward pass"
 
 
-@pytest.mark.parametrize("solver", multilevel.list_solvers())
+@pytest.mark.parametrize("solver", THROUGH_THETA)
 def test_no_host_synchronisation(solver: str) -> None:
     tiny = Tiny()
     with Operations() as ran:

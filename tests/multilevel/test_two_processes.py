@@ -18,7 +18,7 @@ from .tiny_mae import Tiny
 SOLVERS = {"one_step": {}, "finite_difference": {}, "neumann": {"steps": 3}, "cg": {"steps": 3, "damping": 1.0}}
 LATE = {
     "gradient of the head": ("g_omega = average(gradient(loss_upper, omega))", "g_omega = gradient(loss_upper, omega)"),
-    "response": ("v = average(pull_back(", "v = (pull_back("),
+    "response": ("v = average(found)", "v = (found)"),
 }
 
 

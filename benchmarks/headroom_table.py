@@ -1,0 +1,135 @@
+"""The share of the oracle's headroom that a method captures, from pretraining records.
+
+    share = (method − MAE) / (best oracle − MAE)
+
+MAE has random masks; "best" is the oracle of highest mean accuracy, over its biases and weights. All runs of a
+comparison agree on data, splits, model, outer iterations and batch sizes: 0 is no better than random masks, 1 as good
+as knowing the objects, and on a data set without headroom no method can be told from another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.records import Record
+
+METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}
+BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
+MIN_HEADROOM = 3.0  # percentage points; below it a share is noise over noise and is not given
+NUMBERS = [f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_sd", "_vs_mae", "_share")]
+COLUMNS = ["dataset", "schedule", "method", "config_hash", "seeds", "images_seen", "cpu_s", *NUMBERS]
+
+
+def is_oracle(record: Record) -> bool:
+    """Whether the masks or weights were made from ground truth."""
+    return record["config"].get("mask", {}).get("type") == "oracle"
+
+
+def _setting(record: Record) -> str:
+    """What must agree, the schedule of the lower level included; a run that is longer on purpose names its peer."""
+    config = record["config"]
+    data = {
+        k: v
+        for k, v in config.get("data", {}).items()
+        if k not in ("feedback", "feedback_batch_size", "feedback_augment")
+    }
+    parts = [record["dataset"], record["train_source"], record["eval_source"], config.get("model"), data]
+    parts += [
+        config.get("optim", {}).get("theta"),
+        config.get("levels", {}).get("lower_steps"),
+        config.get("init_from"),
+    ]
+    return json.dumps(parts, sort_keys=True)
+
+
+def comparisons(records: list[Record]) -> Iterator[tuple[list[Record], list[Record]]]:
+    """(runs of equal images seen with oracle and baseline among them, all runs of the setting), in a stable order."""
+    settings = sorted({_setting(r) for r in records})
+    for setting in settings:
+        alike = [r for r in records if _setting(r) == setting]
+        for images in sorted({r["images_seen"]["lower"] for r in alike if is_oracle(r)}):
+            group = [r for r in alike if r["images_seen"]["lower"] == images]
+            if any(r["method"] == BASELINE for r in group):
+                yield group, alike
+
+
+def _mean(runs: list[Record], metric: str) -> float:
+    values = [r["metrics"][metric] for r in runs]
+    return sum(values) / len(values)
+
+
+def _by_config(runs: list[Record]) -> dict[tuple[str, str], list[Record]]:
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for r in sorted(runs, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
+        groups.setdefault((r["method"], r["config_hash"]), []).append(r)
+    return groups
+
+
+def best_oracle(runs: list[Record], metric: str) -> list[Record]:
+    """The runs of the oracle setting with the highest mean of ``metric``."""
+    oracles = _by_config([r for r in runs if is_oracle(r)])
+    return max(oracles.values(), key=lambda found: _mean(found, metric))
+
+
+def headroom_rows(records: list[Record]) -> list[dict[str, Any]]:
+    """One dict of `COLUMNS` a (comparison, method, configuration); NaN where a number does not exist.
+
+    Runs of "MAE, same processor time" are listed in every comparison of their setting: they have seen more images.
+    """
+    rows = []
+    for group, alike in comparisons(records):
+        wanted = [r for r in group if all(m in r["metrics"] for m in METRICS)]
+        longer = [r for r in alike if r["method"] == SAME_TIME and r not in wanted]
+        baseline = [r for r in wanted if r["method"] == BASELINE]
+        if not baseline or not any(is_oracle(r) for r in wanted):
+            continue
+        for (method, config_hash), runs in _by_config(wanted + longer).items():
+            first = runs[0]
+            row: dict[str, Any] = {"dataset": first["dataset"], "method": method, "config_hash": config_hash}
+            row |= {"schedule": group[0]["outer_iterations"], "seeds": len(runs)}
+            row |= {"images_seen": first["images_seen"]["lower"], "cpu_s": sum(r["cpu_s"] for r in runs) / len(runs)}
+            for metric in METRICS:
+                value, floor = _mean(runs, metric), _mean(baseline, metric)
+                room = _mean(best_oracle(wanted, metric), metric) - floor
+                row[metric] = value
+                row[f"{metric}_sd"] = pd.Series([r["metrics"][metric] for r in runs]).std(ddof=1)
+                row[f"{metric}_vs_mae"] = value - floor if runs[0] not in baseline else float("nan")
+                shown = room >= MIN_HEADROOM and runs[0] not in baseline
+                row[f"{metric}_share"] = (value - floor) / room if shown else float("nan")
+            rows.append(row)
+    return rows
+
+
+def headroom_table(records: list[Record]) -> tuple[str, str]:
+    """(CSV, Markdown) of the comparisons that have an oracle; accuracies in percent, shares as fractions."""
+    table = pd.DataFrame(headroom_rows(records), columns=COLUMNS)
+    table = table.sort_values(["dataset", "schedule", "knn_top1_avg", "config_hash"], kind="stable", ignore_index=True)
+    text = table.copy()
+    for column in NUMBERS:
+        text[column] = ["" if pd.isna(v) else f"{v:.2f}" for v in table[column]]
+    text["cpu_s"] = [f"{v:.0f}" for v in table["cpu_s"]]
+    csv = text.to_csv(index=False, lineterminator="\n")
+    titles = ["dataset", "outer iterations", "method", "config", "seeds", "images seen", "CPU (s)"]
+    titles += [t for name in METRICS.values() for t in (f"{name} (%)", "vs MAE", "share of headroom")]
+    note = "Generated by `python -m benchmarks.tables` from the run records; not edited by hand."
+    lines = ["# Headroom", "", note, ""]
+    lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for row in text.to_dict("records"):
+        cells = [str(row[c]) for c in COLUMNS[:7]]
+        for metric in METRICS:
+            spread = "(n=1)" if row["seeds"] == 1 else f"± {row[f'{metric}_sd']}"
+            difference = row[f"{metric}_vs_mae"]
+            sign = "" if difference[:1] in ("", "-") else "+"
+            cells += [f"{row[metric]} {spread}", f"{sign}{difference}", row[f"{metric}_share"]]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += [
+        "",
+        "Share = (method - MAE) / (best oracle - MAE), of means over seeds; mean ± sample standard deviation; frozen "
+        "encoder, mean of the patch tokens. The best oracle has share 1 by definition; no share is given where the "
+        f"headroom is below {MIN_HEADROOM:.0f} points. `{SAME_TIME}` has seen more images: the rival at equal cost.",
+    ]
+    return csv, "\n".join(lines) + "\n"

@@ -1,0 +1,18 @@
+"""Diagnostics: which patches the feedback wants reconstructed, and whether those are the objects.
+
+`diagnose` (the command) is imported from its own module: it needs the engine, whose hooks need this package.
+"""
+
+from mlomae.diagnostics.influence import Influence, influence_along_response, model_influence
+from mlomae.diagnostics.separation import Separation, Spread, auroc, separate, spread
+
+__all__ = [
+    "Influence",
+    "Separation",
+    "Spread",
+    "auroc",
+    "influence_along_response",
+    "model_influence",
+    "separate",
+    "spread",
+]
