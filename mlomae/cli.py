@@ -1,4 +1,4 @@
-"""The command line, ``mlomae pretrain | demo | export | evaluate | diagnose | doctor``.
+"""The command line, ``mlomae pretrain | demo | export | evaluate | diagnose | horizon | doctor``.
 
 A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set.
 """
@@ -85,6 +85,31 @@ def _diagnose(args: argparse.Namespace) -> int:
     return 0
 
 
+def _horizon(args: argparse.Namespace) -> int:
+    import time
+
+    from mlomae.diagnostics.horizon import horizon
+    from mlomae.diagnostics.horizon_report import table
+
+    started = time.perf_counter()
+    result, folder = horizon(
+        Path(args.checkpoint),
+        args.steps,
+        args.policies,
+        args.strength,
+        args.feedback,
+        args.data,
+        Path(args.out) if args.out else None,
+        lr=args.lr,
+        repeats=args.repeats,
+        batches=args.batches,
+        say=lambda line: print(line, flush=True),
+    )
+    print(table(result))
+    print(f"written: {folder / 'horizon.png'}, {folder / 'horizon.json'}; {time.perf_counter() - started:.0f} s")
+    return 0
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from mlomae.doctor import doctor
 
@@ -130,6 +155,19 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
     p.add_argument("--out", help="folder of influence.png and diagnose.json (default: diagnose, in the run's folder)")
     p.set_defaults(run=_diagnose)
+
+    p = commands.add_parser("horizon", help="does the influence of one step predict the effect of many real ones")
+    p.add_argument("checkpoint")
+    p.add_argument("--steps", type=int, default=200, metavar="H", help="lower steps of a roll-out (default: 200)")
+    p.add_argument("--policies", type=int, default=8, metavar="J", help="ways to weight patches (default: 8)")
+    p.add_argument("--strength", type=float, default=0.5, metavar="E", help="weights are 1 + E s (default: 0.5)")
+    p.add_argument("--feedback", metavar="NAME", help="nca or ridge (default: the run's; nca if that has a head)")
+    p.add_argument("--lr", type=float, help="learning rate (default: the one of the checkpoint)")
+    p.add_argument("--repeats", type=int, default=1, metavar="R", help="sets of batches, for errors (default: 1)")
+    p.add_argument("--batches", type=int, default=10, metavar="N", help="batches of the prediction (default: 10)")
+    p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
+    p.add_argument("--out", help="folder of horizon.png and horizon.json (default: horizon, in the run's folder)")
+    p.set_defaults(run=_horizon)
 
     p = commands.add_parser("doctor", help="versions, devices, back-ends, data sets; says what is wrong")
     p.add_argument("--data", help="folder to look for data sets in (default: MLOMAE_DATA or data)")

@@ -19,6 +19,7 @@ from mlomae.data.sources import Source, build_source, list_sources, register_sou
 from mlomae.data.splits import Split, check_disjoint, split_train
 from mlomae.data.streams import OuterBatches, Stream
 from mlomae.data.textures import Annotation, Textures
+from mlomae.data.tiny_imagenet import TinyImageNet
 
 __all__ = [
     "AUGMENT_SALT",
@@ -36,6 +37,7 @@ __all__ = [
     "Split",
     "Stream",
     "Textures",
+    "TinyImageNet",
     "build_augment",
     "build_source",
     "check_disjoint",

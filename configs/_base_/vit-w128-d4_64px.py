@@ -1,0 +1,13 @@
+"""Small ViT for 64-pixel images that two CPU cores can train: width 128, depth 4, 64 patches of 8 pixels."""
+
+model = dict(
+    size="tiny",
+    img_size=64,
+    patch_size=8,
+    embed_dim=128,
+    depth=4,
+    num_heads=4,
+    decoder_embed_dim=64,
+    decoder_depth=1,
+    decoder_num_heads=2,
+)

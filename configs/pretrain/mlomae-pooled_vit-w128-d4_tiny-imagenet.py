@@ -1,0 +1,15 @@
+"""MLO-MAE with mask pooling on Tiny-ImageNet (here: a subset of 5,000 training images).
+
+Command:  make pretrain CONFIG=configs/pretrain/mlomae-pooled_vit-w128-d4_tiny-imagenet.py DATA=tiny-imagenet-200
+Hardware: 1 core of an AMD EPYC. Time and expected metrics: see results/pretrain.md.
+
+200 classes with 256 images a feedback batch: about three quarters of the upper images find their class in the head
+batch, the others are left out of the feedback's mean.
+"""
+
+_base_ = ["../_base_/vit-w128-d4_64px.py", "../_base_/tiny-imagenet.py", "../_base_/mlomae_pooled.py"]
+name = "mlomae-pooled_vit-w128-d4_tiny-imagenet"
+method = "MLO-MAE (nca, mask pooling)"
+data = dict(feedback_augment=dict(type="PadCropFlip", padding=0), feedback_batch_size=256)
+optim = dict(theta=dict(lr=2e-3), phi=dict(lr=3e-3, betas=(0.9, 0.99)))
+train = dict(outer_iterations=500, log_interval=50, picture_interval=250, checkpoint_interval=250)
