@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 CONFIG ?=
 DATA ?=
 GRID ?=
@@ -10,7 +11,7 @@ WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain tables headroom doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed tables headroom doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -45,8 +46,16 @@ demo: $(STAMP)  ## the main job on embedded data: MAE against MLO-MAE, under 10 
 	$(BIN)/mlomae demo
 
 pretrain: $(STAMP)  ## pretrain CONFIG=configs/pretrain/... [DATA=root] [WORK_DIR=...] [OPTIONS="--resume ..."]
-	$(BIN)/mlomae pretrain $(or $(CONFIG),configs/pretrain/mlomae_vit-w128-d4_textures.py) \
+	$(BIN)/mlomae pretrain $(or $(CONFIG),configs/pretrain/mlomae-pooled_vit-w128-d4_textures.py) \
 	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+
+# what bench-speed compares with; without it (no network, say) the row reads "not installed"
+$(PEERS): $(STAMP)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")') -e '.[peers]' \
+	  && touch $(PEERS) || echo "the extra 'peers' could not be installed: going on without it"
+
+bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
+	$(BIN)/python -m benchmarks.speed $(OPTIONS)
 
 headroom: $(STAMP)  ## random, oracle and learned masks on the same images [GRID=configs/headroom/...] [DATA=root]
 	$(BIN)/python -m benchmarks.headroom $(or $(GRID),configs/headroom/textures.py) $(if $(DATA),--data $(DATA)) $(OPTIONS)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from benchmarks.headroom_table import headroom_table
 from benchmarks.records import Record, read_records
+from benchmarks.speed_table import speed_table
 from mlomae.errors import DataError, MlomaeError
 
 ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_avg")
@@ -142,7 +143,7 @@ def pretrain_table(records: list[Record]) -> tuple[str, str]:
     return csv, "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, Callable[[list[Record]], tuple[str, str]]] = {"pretrain": pretrain_table}
+TABLES: dict[str, Callable[[list[Record]], tuple[str, str]]] = {"pretrain": pretrain_table, "speed": speed_table}
 # further tables of the same records: file name -> (task, builder)
 VIEWS = {"headroom": ("pretrain", headroom_table)}
 

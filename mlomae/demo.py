@@ -12,7 +12,7 @@ from mlomae.errors import ConfigError
 from mlomae.pretrain import run_pretraining
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "pretrain"
-ITERATIONS = 200  # outer iterations of MLO-MAE: the whole demo stays below ten minutes on two cores
+ITERATIONS = 300  # outer iterations of MLO-MAE: the whole demo stays below ten minutes on two cores
 
 
 def run_demo(work_dir: Path, iterations: int = ITERATIONS) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def run_demo(work_dir: Path, iterations: int = ITERATIONS) -> pd.DataFrame:
     """
     if not CONFIGS.is_dir():
         raise ConfigError(f"the demo needs the configs of a source checkout ('{CONFIGS}' is missing); run `make demo`")
-    mlo = _row(1, "mlomae", "MLO-MAE", iterations, work_dir)
+    mlo = _row(1, "mlomae-pooled", "MLO-MAE", iterations, work_dir)
     mae = _row(2, "mae", "MAE, same images", iterations, work_dir)
     ratio = mlo["wall_clock_s"] / mae["wall_clock_s"]
     equal_time = _row(3, "mae", "MAE, same wall-clock", max(1, round(iterations * ratio)), work_dir)

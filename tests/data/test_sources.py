@@ -19,8 +19,8 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
     return message
 
 
-def test_registry_lists_the_four_kinds():
-    assert list_sources() == ["cifar10", "cifar100", "imagefolder", "textures"]
+def test_registry_lists_every_kind():
+    assert list_sources() == ["cifar10", "cifar100", "imagefolder", "textures", "tiny_imagenet"]
 
 
 @pytest.mark.parametrize(
