@@ -18,6 +18,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from benchmarks.difference_table import difference_table
 from benchmarks.headroom_table import BASELINE, SAME_TIME, headroom_table, is_oracle
 from benchmarks.records import Record, config_hash, read_records, strip_paths
 from benchmarks.tables import pretrain_table
@@ -127,16 +128,21 @@ def execute(run: Run, records: Path, work: Path) -> Record | None:
     return recorded(run, records)
 
 
-def same_time_run(grid: Grid, seed: int, found: dict[tuple[str, int], Record], data: str | None) -> Run:
-    """The baseline, as many iterations long as fit the processor time of ``grid.same_time``, mean over seeds."""
+def same_time_row(grid: Grid, found: dict[tuple[str, int], Record], records: Path) -> Row:
+    """The baseline, as many iterations long as fit the processor time of ``grid.same_time``, mean over seeds.
+
+    A length that is on record stays: runs of further seeds must be of the same configuration.
+    """
     assert grid.same_time is not None
-    mean = lambda method: sum(r["cpu_s"] for (m, _), r in found.items() if m == method)  # noqa: E731
     baseline = next(row for row in grid.rows if row.method == BASELINE)
-    length = resolve(grid, baseline, seed, data).config.train.outer_iterations
-    longer = round(length * mean(grid.same_time) / mean(BASELINE))
-    return resolve(
-        grid, Row(SAME_TIME, baseline.config, {**baseline.options, "train.outer_iterations": longer}), seed, data
-    )
+    known = [r for r in read_records(records) if r["name"] == f"{grid.name}_{slug(SAME_TIME)}"]
+    if known:
+        longer = known[0]["outer_iterations"]
+    else:
+        total = lambda method: sum(r["cpu_s"] for (m, _), r in found.items() if m == method)  # noqa: E731
+        length = next(r["outer_iterations"] for (m, _), r in found.items() if m == BASELINE)
+        longer = round(length * total(grid.same_time) / total(BASELINE))
+    return Row(SAME_TIME, baseline.config, {**baseline.options, "train.outer_iterations": longer})
 
 
 def run_grid(grid: Grid, seeds: list[int], jobs: int, records: Path, work: Path, data: str | None) -> int:
@@ -147,13 +153,15 @@ def run_grid(grid: Grid, seeds: list[int], jobs: int, records: Path, work: Path,
         found = {key: record for key, record in made.items() if record is not None}
         failed = len(made) - len(found)
         if grid.same_time and not failed:
-            longer = [same_time_run(grid, seed, found, data) for seed in seeds]
+            row = same_time_row(grid, found, records)
+            longer = [resolve(grid, row, seed, data) for seed in seeds]
             extra = [record for record in pool.map(lambda run: execute(run, records, work), longer) if record]
             failed += len(longer) - len(extra)
             found |= {(SAME_TIME, record["seed"]): record for record in extra}
     shown = list(found.values())
     has_oracle = any(is_oracle(record) for record in shown)
     print((headroom_table if has_oracle else pretrain_table)(shown)[1])
+    print(difference_table(shown)[1])
     return failed
 
 

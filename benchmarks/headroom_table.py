@@ -2,14 +2,16 @@
 
     share = (method − MAE) / (best oracle − MAE)
 
-MAE has random masks; "best" is the oracle of highest mean accuracy, over its biases and weights. All runs of a
-comparison agree on data, splits, model, outer iterations and batch sizes: 0 is no better than random masks, 1 as good
-as knowing the objects, and on a data set without headroom no method can be told from another.
+MAE has random masks; "best" is the oracle of highest mean accuracy, over its biases and weights; all three means are of
+the seeds they have in common. All runs of a comparison agree on data, splits, model, outer iterations and batch sizes:
+0 is no better than random masks, 1 as good as knowing the objects, and on a data set without headroom no method can be
+told from another.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,8 +31,8 @@ def is_oracle(record: Record) -> bool:
     return record["config"].get("mask", {}).get("type") == "oracle"
 
 
-def _setting(record: Record) -> str:
-    """What must agree, the schedule of the lower level included; a run that is longer on purpose names its peer."""
+def setting_of(record: Record) -> str:
+    """What compared runs agree on, the schedule of θ included; a run that is longer on purpose names its peer."""
     config = record["config"]
     data = {
         k: v
@@ -48,9 +50,9 @@ def _setting(record: Record) -> str:
 
 def comparisons(records: list[Record]) -> Iterator[tuple[list[Record], list[Record]]]:
     """(runs of equal images seen with oracle and baseline among them, all runs of the setting), in a stable order."""
-    settings = sorted({_setting(r) for r in records})
+    settings = sorted({setting_of(r) for r in records})
     for setting in settings:
-        alike = [r for r in records if _setting(r) == setting]
+        alike = [r for r in records if setting_of(r) == setting]
         for images in sorted({r["images_seen"]["lower"] for r in alike if is_oracle(r)}):
             group = [r for r in alike if r["images_seen"]["lower"] == images]
             if any(r["method"] == BASELINE for r in group):
@@ -62,17 +64,22 @@ def _mean(runs: list[Record], metric: str) -> float:
     return sum(values) / len(values)
 
 
-def _by_config(runs: list[Record]) -> dict[tuple[str, str], list[Record]]:
+def by_config(runs: list[Record]) -> dict[tuple[str, str], list[Record]]:
+    """{(method, config hash): its runs by seed}, in a stable order."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for r in sorted(runs, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
         groups.setdefault((r["method"], r["config_hash"]), []).append(r)
     return groups
 
 
-def best_oracle(runs: list[Record], metric: str) -> list[Record]:
-    """The runs of the oracle setting with the highest mean of ``metric``."""
-    oracles = _by_config([r for r in runs if is_oracle(r)])
-    return max(oracles.values(), key=lambda found: _mean(found, metric))
+def _same_seeds(runs: list[Record], seeds: set[int]) -> list[Record]:
+    return [r for r in runs if r["seed"] in seeds]
+
+
+def best_oracle(runs: list[Record], metric: str, seeds: set[int]) -> list[Record]:
+    """The runs with ``seeds`` of the oracle of the highest mean of ``metric`` over them; empty if none has all."""
+    oracles = [_same_seeds(found, seeds) for found in by_config([r for r in runs if is_oracle(r)]).values()]
+    return max((o for o in oracles if len(o) == len(seeds)), key=lambda found: _mean(found, metric), default=[])
 
 
 def headroom_rows(records: list[Record]) -> list[dict[str, Any]]:
@@ -87,19 +94,22 @@ def headroom_rows(records: list[Record]) -> list[dict[str, Any]]:
         baseline = [r for r in wanted if r["method"] == BASELINE]
         if not baseline or not any(is_oracle(r) for r in wanted):
             continue
-        for (method, config_hash), runs in _by_config(wanted + longer).items():
+        for (method, config_hash), runs in by_config(wanted + longer).items():
             first = runs[0]
             row: dict[str, Any] = {"dataset": first["dataset"], "method": method, "config_hash": config_hash}
             row |= {"schedule": group[0]["outer_iterations"], "seeds": len(runs)}
             row |= {"images_seen": first["images_seen"]["lower"], "cpu_s": sum(r["cpu_s"] for r in runs) / len(runs)}
+            seeds = {r["seed"] for r in runs} & {r["seed"] for r in baseline}
+            paired = _same_seeds(runs, seeds) if runs[0] not in baseline else []
             for metric in METRICS:
-                value, floor = _mean(runs, metric), _mean(baseline, metric)
-                room = _mean(best_oracle(wanted, metric), metric) - floor
-                row[metric] = value
+                row |= {metric: _mean(runs, metric), f"{metric}_vs_mae": math.nan, f"{metric}_share": math.nan}
                 row[f"{metric}_sd"] = pd.Series([r["metrics"][metric] for r in runs]).std(ddof=1)
-                row[f"{metric}_vs_mae"] = value - floor if runs[0] not in baseline else float("nan")
-                shown = room >= MIN_HEADROOM and runs[0] not in baseline
-                row[f"{metric}_share"] = (value - floor) / room if shown else float("nan")
+                if not paired:
+                    continue
+                floor, best = _mean(_same_seeds(baseline, seeds), metric), best_oracle(wanted, metric, seeds)
+                row[f"{metric}_vs_mae"] = gain = _mean(paired, metric) - floor
+                if best and (room := _mean(best, metric) - floor) >= MIN_HEADROOM:
+                    row[f"{metric}_share"] = gain / room
             rows.append(row)
     return rows
 
@@ -128,8 +138,9 @@ def headroom_table(records: list[Record]) -> tuple[str, str]:
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += [
         "",
-        "Share = (method - MAE) / (best oracle - MAE), of means over seeds; mean ± sample standard deviation; frozen "
-        "encoder, mean of the patch tokens. The best oracle has share 1 by definition; no share is given where the "
-        f"headroom is below {MIN_HEADROOM:.0f} points. `{SAME_TIME}` has seen more images: the rival at equal cost.",
+        "Share = (method - MAE) / (best oracle - MAE), of means over the seeds that the three have in common; mean ± "
+        "sample standard deviation; frozen encoder, mean of the patch tokens. The best oracle has share 1; no share is "
+        f"given where the headroom is below {MIN_HEADROOM:.0f} points. `{SAME_TIME}` has seen more images: the rival "
+        "at equal cost.",
     ]
     return csv, "\n".join(lines) + "\n"

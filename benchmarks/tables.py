@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.difference_table import difference_table
 from benchmarks.headroom_table import headroom_table
 from benchmarks.records import Record, read_records
 from benchmarks.speed_table import speed_table
@@ -145,7 +146,7 @@ def pretrain_table(records: list[Record]) -> tuple[str, str]:
 
 TABLES: dict[str, Callable[[list[Record]], tuple[str, str]]] = {"pretrain": pretrain_table, "speed": speed_table}
 # further tables of the same records: file name -> (task, builder)
-VIEWS = {"headroom": ("pretrain", headroom_table)}
+VIEWS = {"headroom": ("pretrain", headroom_table), "differences": ("pretrain", difference_table)}
 
 
 def _write(path: Path, text: str) -> None:

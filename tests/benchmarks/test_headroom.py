@@ -62,9 +62,18 @@ def test_shares_by_hand() -> None:
     assert table["MLO-MAE"]["knn_top1_avg_share"] == "0.25"
     assert table["MLO-MAE"]["knn_top1_avg_vs_mae"] == "10.00"
     assert table["MLO-MAE"]["knn_top1_avg_sd"] == "2.83"
-    assert table["MAE, same processor time"]["knn_top1_avg_share"] == "0.10"
+    assert table["MAE, same processor time"]["knn_top1_avg_share"] == "0.15"  # seed 0: (46 - 40) / (80 - 40)
     assert table["MAE"]["knn_top1_avg_share"] == table["MAE"]["knn_top1_avg_vs_mae"] == ""
     assert table["MLO-MAE"]["linear_top1_avg_share"] == "0.25"  # a headroom of 4 points is above the least
+
+
+def test_a_share_is_formed_over_common_seeds_alone() -> None:
+    more = [*RUNS, run("MAE", 2, 10.0), run("MLO-MAE", 2, 90.0, mask="learned")]
+    assert rows(more)["MLO-MAE"]["knn_top1_avg_vs_mae"] == "33.33"  # 10, 10, 80
+    assert rows(more)["MLO-MAE"]["knn_top1_avg_share"] == ""  # no oracle has the third seed
+    assert rows(more)["oracle, weight 2"]["knn_top1_avg_share"] == "0.47"
+    alone = [*RUNS, run("frozen", 1, 64.0, mask="learned"), run("oracle, weight 9", 0, 99.0, mask="oracle", weight=9)]
+    assert rows(alone)["frozen"]["knn_top1_avg_share"] == "0.50"  # (64 - 44) / (84 - 44): weight 9 lacks seed 1
 
 
 def test_no_share_without_headroom() -> None:
