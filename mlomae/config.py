@@ -6,17 +6,12 @@ An unknown key, a value of the wrong type or out of range is a `ConfigError`; no
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from mlomae.config_checks import check_ranges
-from mlomae.errors import ConfigError
+from mlomae.strict_config import build_dataclass, plain, read_config
 
 
 @dataclass
@@ -130,65 +125,12 @@ class PretrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, the form that checkpoints and records keep."""
-        return _plain(dataclasses.asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
-
-
-def _check_type(value: Any, hint: Any, where: str) -> Any:
-    """Return ``value``, an int promoted where a float is wanted; ConfigError if the type does not fit."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        base = typing.get_origin(option) or option
-        if base is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if base is tuple and isinstance(value, list):
-            return tuple(value)
-        if isinstance(value, base) and not (base is int and isinstance(value, bool)):
-            return value
-    names = " or ".join("None" if o is types.NoneType else getattr(o, "__name__", str(o)) for o in options)
-    raise ConfigError(f"config key '{where}' must be {names}; got {value!r}")
-
-
-def _build(cls: type, values: Any, where: str) -> Any:
-    """Instantiate a config dataclass from a mapping; every key must be known and every type right."""
-    if not isinstance(values, dict):
-        raise ConfigError(f"config section '{where}' must be a dict; got {values!r}")
-    hints = typing.get_type_hints(cls)
-    built = {}
-    for key, value in values.items():
-        name = f"{where}.{key}" if where else key
-        if key not in hints:
-            close = difflib.get_close_matches(key, hints, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(hints)}"
-            raise ConfigError(f"unknown config key '{name}'; {hint}")
-        if dataclasses.is_dataclass(hints[key]):
-            built[key] = _build(hints[key], value, name)
-        elif key == "optim":
-            if not isinstance(value, dict):
-                raise ConfigError(f"config section '{name}' must be a dict; got {value!r}")
-            built[key] = {level: _build(OptimConfig, v, f"{name}.{level}") for level, v in value.items()}
-        else:
-            built[key] = _check_type(value, hints[key], name)
-    missing = [
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.name not in built and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"config key '{f'{where}.' if where else ''}{missing[0]}' is missing; add it")
-    return cls(**built)
+        return dict(plain(dataclasses.asdict(self)))
 
 
 def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
     """Check plain values (a config file's, or a checkpoint's) and build a `PretrainConfig`."""
-    config = _build(PretrainConfig, _plain(values), "")
+    config = build_dataclass(PretrainConfig, plain(values))
     for level in ("theta", "omega", "phi"):
         config.optim.setdefault(level, OptimConfig())
     check_ranges(config)
@@ -197,13 +139,4 @@ def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> PretrainConfig:
     """Read an MMEngine Python config, apply ``--cfg-options`` style overrides ("data.batch_size": 64), check it."""
-    if not Path(path).is_file():
-        raise ConfigError(f"config file '{path}' does not exist; see configs/pretrain/ for the ones that ship")
-    try:
-        config = Config.fromfile(str(path))
-        if overrides:
-            config.merge_from_dict(overrides)
-    except Exception as error:  # a config file is code, which can raise anything
-        raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
-    values = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
-    return config_from_dict(values)
+    return config_from_dict(read_config(path, overrides, "configs/pretrain/"))
