@@ -47,8 +47,8 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
         ) from error
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a training checkpoint onto the CPU; tensors and plain values only (``weights_only``).
+def load_checkpoint(path: str | Path, fmt: str = FORMAT) -> dict[str, Any]:
+    """Read a checkpoint of format ``fmt`` onto the CPU; tensors and plain values only (``weights_only``).
 
     Raises CheckpointError if the file is missing, damaged, or not one of ours.
     """
@@ -61,8 +61,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint '{path}' is damaged or holds code, and was not loaded; use another one"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({FORMAT})")
+    if not isinstance(content, dict) or content.get("format") != fmt:
+        raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({fmt})")
     return content
 
 

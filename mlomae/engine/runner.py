@@ -1,4 +1,4 @@
-"""MMEngine's Runner with explicit data parallelism, strict resume and quiet start-up."""
+"""The runner of a pretraining: model, data, optimizers, schedules and hooks wired together."""
 
 from __future__ import annotations
 
@@ -7,153 +7,55 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, is_distributed
-from mmengine.logging import MessageHub
-from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 from mlomae.config import PretrainConfig, config_from_dict
 from mlomae.data import OuterBatches
 from mlomae.engine import checkpoint, hooks, loop  # noqa: F401  (importing registers them with MMEngine)
+from mlomae.engine.exact_runner import ExactRunner, join_process_group
 from mlomae.engine.feedback_hook import FeedbackHook
 from mlomae.engine.optim import build_optimizers, schedule
 from mlomae.engine.pretrainer import Pretrainer
 from mlomae.engine.warmup import needed_levels
-from mlomae.errors import CheckpointError
-
-_RECORDED = (
-    "loss_lower",
-    "loss_head",
-    "loss_upper",
-    "feedback_accuracy",
-    "feedback_chance",
-    "phi_started",
-    "sigma_saturated",
-    "sigma_object_auroc",
-    "influence_object_auroc",
-    "influence_object_gap",
-)
-# what may differ between a checkpoint and the run that resumes it: nothing that changes the numbers
-_FREE_TO_CHANGE = {
-    "data.num_workers",
-    "data.probe_limit",
-    "train.log_interval",
-    "train.picture_interval",
-    "train.checkpoint_interval",
-    "train.keep_checkpoints",
-}
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, dict) and value
-        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
+class PretrainRunner(ExactRunner):
+    """Keeps the feedback's watch beside the modules."""
 
-
-def check_same_config(saved: dict[str, Any], current: dict[str, Any], path: Path) -> None:
-    """Raise CheckpointError if resuming would continue another experiment; names the first keys that differ."""
-    a, b = _flatten(saved), _flatten(current)
-    different = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in _FREE_TO_CHANGE)
-    if different:
-        shown = ", ".join(f"{k} ({a.get(k)!r} -> {b.get(k)!r})" for k in different[:3])
-        raise CheckpointError(
-            f"checkpoint '{path}' was made with another configuration: {shown}; "
-            "resume with the same one, or choose another work dir"
-        )
-
-
-class PretrainRunner(Runner):
-    """Drives `OuterLoop`. Gradients are averaged explicitly per level, so the model is never wrapped."""
-
-    run_dir: Path
-    pretrain_config: PretrainConfig
-    meta: dict[str, Any]
-    logged_before: dict[str, float]
-    optim_wrapper: Any
-    param_schedulers: Any
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        return model.to(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
-
-    def build_message_hub(self, message_hub: dict | None = None) -> MessageHub:
-        """MMEngine hands the same one to runs of one name that start within a second: drop the other run's values."""
-        hub = super().build_message_hub(message_hub)
-        hub.log_scalars.clear()
-        return hub
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        built = super().build_param_scheduler(scheduler)
-        for _, wrapper in self.optim_wrapper.items():
-            wrapper._global_step = 0  # -1 would warn of a wrong order of calls where a level takes its first step late
-        return built
-
-    def _log_env(self, env_cfg: dict) -> None:
-        """Leave out MMEngine's page of environment text; the record holds versions and hardware."""
-
-    def dump_config(self) -> None:
-        """MMEngine's own (empty) config is not ours; checkpoints and the record hold the whole configuration."""
-
-    def get_hooks_info(self) -> str:
-        return ", ".join(type(hook).__name__ for hook in self._hooks)
-
-    def last_logged(self) -> dict[str, float]:
-        """The last values of the training log that a record keeps, those of before a resume included."""
-        scalars = self.message_hub.log_scalars
-        now = {k: float(scalars[f"train/{k}"].current()) for k in _RECORDED if f"train/{k}" in scalars}
-        return {**self.logged_before, **now}
-
-    def training_state(self, iteration: int) -> dict[str, Any]:
-        """Everything needed to go on as if never interrupted."""
-        return {
-            "format": checkpoint.FORMAT,
-            "iteration": iteration,
-            "config": self.pretrain_config.to_dict(),
-            "meta": self.meta,
-            "clock": self.train_loop.seconds(),
-            "modules": {name: module.state_dict() for name, module in self.model.saved_modules().items()},
-            "optimizers": {level: wrapper.state_dict() for level, wrapper in self.optim_wrapper.items()},
-            "schedulers": {level: [s.state_dict() for s in each] for level, each in self.param_schedulers.items()},
-            "watch": self.model.watch.state_dict() if self.model.watch else {},
-            "rng": checkpoint.rng_state(),
-            "logged": self.last_logged(),
+    format = checkpoint.FORMAT
+    recorded = (
+        "loss_lower",
+        "loss_head",
+        "loss_upper",
+        "feedback_accuracy",
+        "feedback_chance",
+        "phi_started",
+        "sigma_saturated",
+        "sigma_object_auroc",
+        "influence_object_auroc",
+        "influence_object_gap",
+    )
+    # what may differ between a checkpoint and the run that resumes it: nothing that changes the numbers
+    free_to_change = frozenset(
+        {
+            "data.num_workers",
+            "data.probe_limit",
+            "train.log_interval",
+            "train.picture_interval",
+            "train.checkpoint_interval",
+            "train.keep_checkpoints",
         }
+    )
 
-    def load_or_resume(self) -> None:
-        """Continue from the newest checkpoint of the run's folder if asked to and there is one."""
-        found = checkpoint.list_checkpoints(self.run_dir) if self._resume else []
-        barrier()  # nobody may write a checkpoint before everybody has looked
-        if not found:
-            return
-        state = checkpoint.load_checkpoint(found[-1])
-        saved = config_from_dict(state["config"]).to_dict()  # keys younger than the checkpoint have their defaults
-        check_same_config(saved, self.pretrain_config.to_dict(), found[-1])
-        for name, weights in state["modules"].items():
-            getattr(self.model, name).load_state_dict(weights)
-        for level, values in state["optimizers"].items():
-            self.optim_wrapper[level].load_state_dict(values)
-        for level, each in state["schedulers"].items():
-            for scheduler, values in zip(self.param_schedulers[level], each, strict=True):
-                scheduler.load_state_dict(values)
+    def further_state(self) -> dict[str, Any]:
+        return {"watch": self.model.watch.state_dict() if self.model.watch else {}}
+
+    def load_further_state(self, state: dict[str, Any]) -> None:
         if state.get("watch"):  # checkpoints of before there was one have a fixed warm-up: its start is known
             self.model.watch.load_state_dict(state["watch"])
-        checkpoint.set_rng_state(state["rng"])
-        self.logged_before = state["logged"]
-        self.train_loop.iter = state["iteration"]
-        self.train_loop.clock = state["clock"]
-        self.logger.info(f"resumed from {found[-1]} after {state['iteration']} outer iterations")
 
-
-def join_process_group() -> None:
-    """Under ``torchrun``, join the others; MMEngine's own start insists on a GPU, even for gloo."""
-    if "LOCAL_RANK" not in os.environ or is_distributed():
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    def saved_settings(self, values: dict[str, Any]) -> dict[str, Any]:
+        return config_from_dict(values).to_dict()
 
 
 def build_runner(
@@ -210,5 +112,5 @@ def build_runner(
         randomness={"seed": config.seed},
         experiment_name=config.name,
     )
-    runner.run_dir, runner.pretrain_config, runner.meta, runner.logged_before = work_dir, config, meta, {}
+    runner.run_dir, runner.settings, runner.meta, runner.logged_before = work_dir, config, meta, {}
     return runner

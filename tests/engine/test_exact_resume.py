@@ -57,7 +57,7 @@ def test_every_kill_leaves_whole_checkpoints(chain: tuple[Path, list[str], str])
         "iter_2.pth iter_4.pth iter_6.pth",
         "iter_2.pth iter_4.pth iter_6.pth",
     ]
-    assert "after 6 outer iterations" in last
+    assert "after 6 iterations" in last
 
 
 def test_a_run_killed_five_times_ends_with_the_same_bits(chain: tuple[Path, list[str], str], learned_run: Path) -> None:
