@@ -142,7 +142,7 @@ def _check(config: TransferConfig) -> None:
     for key, (number, smallest) in least.items():
         if not smallest <= number < math.inf:
             raise ConfigError(f"config key '{key}' must be at least {smallest}; got {number}")
-    inside = {
+    inside: dict[str, tuple[Any, bool, str]] = {
         "optim.layer_decay": (optim.layer_decay, 0.0 < optim.layer_decay <= 1.0, "(0, 1]"),
         "optim.warmup": (optim.warmup, 0.0 <= optim.warmup <= 1.0, "[0, 1], a fraction of the run"),
         "optim.momentum": (optim.momentum, 0.0 <= optim.momentum < 1.0, "[0, 1)"),
@@ -154,9 +154,9 @@ def _check(config: TransferConfig) -> None:
         "optim.clip_grad": (optim.clip_grad, optim.clip_grad is None or optim.clip_grad > 0.0, "(0, inf), or None"),
         "seed": (config.seed, 0 <= config.seed < 2**32, "[0, 2**32)"),
     }
-    for key, (value, fine, interval) in inside.items():
+    for key, (given, fine, interval) in inside.items():
         if not fine:
-            raise ConfigError(f"config key '{key}' must be inside {interval}; got {value}")
+            raise ConfigError(f"config key '{key}' must be inside {interval}; got {given}")
     size = config.backbone.img_size
     sides = [size] if isinstance(size, int) else size
     if len(sides) not in (1, 2) or not all(isinstance(s, int) and s > 0 for s in sides):
