@@ -61,6 +61,35 @@ def _check_pair(features: Tensor, labels: Tensor, what: str) -> None:
     check_finite(features)
 
 
+@torch.no_grad()
+def knn_votes(
+    train_f: Tensor,
+    train_y: Tensor,
+    test_f: Tensor,
+    num_classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+    block: int = 512,
+) -> Tensor:
+    """Votes (N, C) of the k nearest training rows by cosine, each voting exp((cosine - nearest) / temperature).
+
+    Exact (all pairs), ``block`` test rows at a time. Source: Wu et al., "Unsupervised Feature Learning via
+    Non-Parametric Instance Discrimination", CVPR 2018, section 3.4; as in DINO's eval_knn.py. Raises DataError if
+    ``k`` exceeds the training rows or the shapes do not fit, TrainingError if a feature is not finite.
+    """
+    _check_pair(train_f, train_y, "training")
+    check_finite(test_f)
+    if not 1 <= k <= len(train_f):
+        raise DataError(f"k-NN with k={k} needs at least that many training rows, got {len(train_f)}; lower k")
+    train_n, test_n = F.normalize(train_f.float(), dim=1), F.normalize(test_f.float(), dim=1)
+    votes_NC = torch.zeros(len(test_n), num_classes)
+    for rows, votes_BC in zip(torch.split(test_n, block), torch.split(votes_NC, block), strict=True):
+        cosine_Bk, ids_Bk = (rows @ train_n.T).topk(k, dim=1)
+        weights_Bk = ((cosine_Bk - cosine_Bk[:, :1]) / temperature).exp()  # less the largest: no overflow
+        votes_BC.scatter_add_(1, train_y[ids_Bk], weights_Bk)
+    return votes_NC
+
+
 def knn_accuracy(
     train_f: Tensor,
     train_y: Tensor,
@@ -70,25 +99,11 @@ def knn_accuracy(
     temperature: float = 0.07,
     block: int = 512,
 ) -> float:
-    """Top-1 in percent of the k nearest training rows by cosine, each voting exp(cosine / temperature).
-
-    Exact (all pairs), ``block`` test rows at a time. Source: Wu et al., "Unsupervised Feature Learning via
-    Non-Parametric Instance Discrimination", CVPR 2018, section 3.4; as in DINO's eval_knn.py. Raises DataError if
-    ``k`` exceeds the training rows or the shapes do not fit, TrainingError if a feature is not finite.
-    """
-    _check_pair(train_f, train_y, "training")
+    """Top-1 in percent of `knn_votes`, which has the errors."""
     _check_pair(test_f, test_y, "test")
-    if not 1 <= k <= len(train_f):
-        raise DataError(f"k-NN with k={k} needs at least that many training rows, got {len(train_f)}; lower k")
-    train_n, test_n = F.normalize(train_f.float(), dim=1), F.normalize(test_f.float(), dim=1)
     classes = int(max(train_y.max(), test_y.max())) + 1
-    right = 0
-    for rows, labels in zip(torch.split(test_n, block), torch.split(test_y, block), strict=True):
-        cosine_Bk, ids_Bk = (rows @ train_n.T).topk(k, dim=1)
-        weights_Bk = ((cosine_Bk - cosine_Bk[:, :1]) / temperature).exp()  # less the largest: no overflow
-        votes = torch.zeros(len(rows), classes).scatter_add_(1, train_y[ids_Bk], weights_Bk)
-        right += int((votes.argmax(dim=1) == labels).sum())
-    return 100.0 * right / len(test_y)
+    votes_NC = knn_votes(train_f, train_y, test_f, classes, k, temperature, block)
+    return 100.0 * int((votes_NC.argmax(dim=1) == test_y).sum()) / len(test_y)
 
 
 def linear_probe_accuracy(
