@@ -36,7 +36,8 @@ _TIMM_NAMES = {
 }
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -173,7 +174,7 @@ def export(checkpoint_path: str | Path, out: str | Path, fmt: str) -> str:
     meta = {
         "name": str(info.get("name", source.stem)),
         "model": model,
-        "source_sha256": _sha256(source),
+        "source_sha256": sha256(source),
         "iteration": int(checkpoint["iteration"]),
     }
     _write(out, fmt, {prefix + k: v for k, v in tensors.items()}, meta, timm_config(model, **statistics))

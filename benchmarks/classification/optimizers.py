@@ -1,0 +1,66 @@
+"""Optimizers of a transfer: AdamW, SGD or LARS over layer-decay groups, in a wrapper that averages gradients itself.
+
+As in pretraining, nothing is wrapped for data parallelism: the mean over ranks is taken before the step, so that N
+processes make the update of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper
+from timm.optim import Lars
+from torch import nn
+
+from benchmarks.classification.config import OptimConfig, TransferConfig
+from benchmarks.classification.model import Classifier
+from benchmarks.classification.param_groups import layer_decay_groups
+from mlomae.engine.optim import LevelOptimizers
+from mlomae.engine.pretrainer import mean_over_ranks
+
+
+class AveragingWrapper(OptimWrapper):
+    """Averages the gradients over ranks before clipping and stepping; opens bf16 autocast if ``amp`` is "bf16"."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, amp: str = "none", clip_grad: float | None = None) -> None:
+        super().__init__(optimizer, clip_grad={"max_norm": clip_grad} if clip_grad else None)
+        self.amp = amp
+
+    def step(self, **kwargs: Any) -> None:
+        held = {f"{g}.{i}": p for g, group in enumerate(self.param_groups) for i, p in enumerate(group["params"])}
+        with_grad = {name: p for name, p in held.items() if p.grad is not None}
+        means = mean_over_ranks({name: p.grad for name, p in with_grad.items()})  # type: ignore[misc]
+        for name, p in with_grad.items():
+            p.grad = means[name]
+        super().step(**kwargs)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        device = next(model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.amp == "bf16"):
+            yield
+
+
+def build_optimizer(groups: list[dict[str, Any]], settings: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer that ``settings.type`` names, over groups with rates of their own."""
+    if settings.type == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=tuple(settings.betas), fused=True)
+    if settings.type == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return Lars(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+def build_wrapper(model: Classifier, config: TransferConfig) -> LevelOptimizers:
+    """{"model": the wrapper} over what the protocol trains: the whole backbone, or the linear head alone."""
+    settings = config.optim
+    if model.head is None:
+        groups = layer_decay_groups(model.backbone, settings.lr, settings.weight_decay, settings.layer_decay)
+    else:
+        parameters = [p for p in model.head.parameters() if p.requires_grad]
+        groups = [{"params": parameters, "lr": settings.lr, "weight_decay": settings.weight_decay}]
+    return LevelOptimizers(
+        model=AveragingWrapper(build_optimizer(groups, settings), config.train.amp, settings.clip_grad)
+    )

@@ -1,0 +1,147 @@
+"""Training of a transfer on MMEngine's Runner, resumed with the same bits, and its evaluation on the test set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.registry import LOOPS
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from benchmarks.classification.augment import BatchMix, step_key
+from benchmarks.classification.config import TransferConfig, config_from_dict
+from benchmarks.classification.loaders import EpochBatches, ImageLoader
+from benchmarks.classification.model import Classifier, seed_step
+from benchmarks.classification.optimizers import build_wrapper
+from benchmarks.classification.param_groups import layer_schedule
+from mlomae.engine.exact_runner import ExactRunner, join_process_group
+from mlomae.engine.hooks import AtomicCheckpointHook
+from mlomae.engine.loop import OuterLoop
+
+FORMAT = "mlomae-transfer/1"
+
+
+class TransferModel(Classifier):
+    """`Classifier` whose step draws from (seed, iteration, rank) alone, with mixup and an average of the weights.
+
+    ``mix``: None trains on the labels as they are. ``ema``: decay of the average of the weights that is evaluated
+    instead of the last ones; None is off.
+    """
+
+    def __init__(
+        self,
+        backbone: VisionTransformer,
+        *,
+        seed: int,
+        mix: BatchMix | None = None,
+        ema: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(backbone, seed=seed, **options)
+        self.seed, self.mix = seed, mix
+        trained = self.backbone if self.head is None else self.head
+        self.ema = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+
+    def saved_modules(self) -> dict[str, torch.nn.Module]:
+        """What a checkpoint holds, by name; a frozen backbone is not trained and stays in its own file."""
+        modules = {"backbone": self.backbone} if self.head is None else {"head": self.head}
+        return modules if self.ema is None else {**modules, "ema": self.ema}
+
+    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
+        """One update on a batch; ``data["iteration"]`` is its number. Returns the loss, detached."""
+        key = step_key(self.seed, data.pop("iteration"), get_rank())
+        seed_step(key)
+        if self.mix is not None:
+            image, label = self.mix(data["image"], data["label"], key)
+            data = {**data, "image": image, "label": label}
+        losses = super().train_step(data, optim_wrapper["model"])
+        if self.ema is not None:
+            self.ema.update_parameters(self.backbone if self.head is None else self.head)
+        return {"loss": losses["loss"].detach()}
+
+    def test_step(self, data: dict[str, Any]) -> list[dict[str, Tensor]]:
+        """Scores of a batch, by the average of the weights if there is one."""
+        if self.ema is None:
+            return super().test_step(data)
+        name = "backbone" if self.head is None else "head"
+        last = getattr(self, name)
+        setattr(self, name, self.ema.module)
+        try:
+            return super().test_step(data)
+        finally:
+            setattr(self, name, last)
+
+
+@LOOPS.register_module()
+class TransferLoop(OuterLoop):
+    """`OuterLoop` over batches that a sampler numbers: it starts wherever the checkpoint ended."""
+
+    def _loader(self) -> DataLoader:
+        sampler: EpochBatches = self.dataloader.batch_sampler
+        return ImageLoader(
+            self.dataloader.dataset, batch_sampler=sampler.starting_at(self.iter), num_workers=self.num_workers
+        )
+
+
+class TransferRunner(ExactRunner):
+    """Resumes a transfer; what it was trained from is part of its configuration."""
+
+    format = FORMAT
+    recorded = ("loss",)
+    free_to_change = frozenset(
+        {"data.num_workers", "train.log_interval", "train.checkpoint_interval", "train.keep_checkpoints"}
+    )
+
+    def saved_settings(self, values: dict[str, Any]) -> dict[str, Any]:
+        return config_from_dict(values).to_dict()
+
+
+def build_runner(
+    config: TransferConfig,
+    model: TransferModel,
+    loader: ImageLoader,
+    test_loader: ImageLoader,
+    metric: Any,
+    work_dir: Path,
+    meta: dict[str, Any],
+    resume: bool = False,
+) -> TransferRunner:
+    """Wire model, data, optimizer and metric together; under ``torchrun`` the process group is joined here."""
+    join_process_group()
+    train, length = config.train, loader.batch_sampler.stop
+    runner = TransferRunner(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=loader,
+        train_cfg={
+            "type": "TransferLoop",
+            "max_iters": length,
+            "num_workers": config.data.num_workers,
+            "log_interval": train.log_interval,
+            "checkpoint_interval": train.checkpoint_interval,
+        },
+        optim_wrapper=build_wrapper(model, config),
+        param_scheduler={"model": layer_schedule(config.optim, length)},
+        test_dataloader=test_loader,
+        test_cfg={},
+        test_evaluator=metric,
+        default_hooks={
+            "logger": {"type": "LoggerHook", "interval": train.log_interval, "log_metric_by_epoch": False},
+            "sampler_seed": None,
+            "checkpoint": None,
+        },
+        custom_hooks=[AtomicCheckpointHook(train.checkpoint_interval, train.keep_checkpoints)],
+        log_processor={"by_epoch": False, "window_size": 1},  # the loop hands over means of an interval
+        resume=resume,
+        launcher="pytorch" if "LOCAL_RANK" in os.environ else "none",
+        randomness={"seed": config.seed},
+        experiment_name=config.name,
+    )
+    runner.run_dir, runner.settings, runner.meta, runner.logged_before = work_dir, config, meta, {}
+    return runner
