@@ -114,8 +114,9 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
-def _read(path: Path) -> tuple[State, dict[str, Any]]:
-    """(state dict, the model section our checkpoints and exports carry or {}); see `read_state_dict`."""
+def read_weights(path: str | Path) -> tuple[State, dict[str, Any]]:
+    """(state dict, the model section that our checkpoints and exports carry, or {}); see `read_state_dict`."""
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"weights '{path}' do not exist; give a .safetensors, .pth or .pt file")
     model: dict[str, Any] = {}
@@ -133,6 +134,9 @@ def _read(path: Path) -> tuple[State, dict[str, Any]]:
 
             checkpoint = load_checkpoint(path)
             state, model = checkpoint.get("modules", {}).get("mae"), checkpoint.get("config", {}).get("model", {})
+        elif isinstance(state, dict) and isinstance(state.get("meta"), dict):  # an export for mmseg or mmdet
+            declared = state["meta"].get("model")
+            model = declared if isinstance(declared, dict) else {}
         for wrapper in ("model", "state_dict"):
             if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
                 state = state[wrapper]
@@ -150,7 +154,7 @@ def read_state_dict(path: str | Path) -> State:
     "model" and "state_dict" are unwrapped, and a "module." or "backbone." that every key begins with is removed.
     Raises CheckpointError if the file is missing, damaged, holds code, or is not a state dict.
     """
-    return _read(Path(path))[0]
+    return read_weights(path)[0]
 
 
 def _convert(state_dict: State, mae: MAE) -> tuple[State, list[str], list[str]]:
@@ -219,7 +223,7 @@ def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
     another one.
     """
     path = Path(path)
-    given, declared = _read(path)
+    given, declared = read_weights(path)
     state, dropped, notes = _convert(given, mae)
     own = mae.state_dict()
     has_decoder = any(key.startswith("decoder.") for key in state)

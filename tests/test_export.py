@@ -16,7 +16,7 @@ from mlomae.engine.checkpoint import FORMAT
 from mlomae.errors import CheckpointError
 from mlomae.export import export
 from mlomae.models import MAE, ViT, create_encoder
-from mlomae.weights import load_pretrained
+from mlomae.weights import load_pretrained, read_weights
 
 MODEL = {
     "size": "tiny",
@@ -210,3 +210,12 @@ def test_checkpoint_that_contradicts_its_config(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="contradicts its own config"):
         export(tmp_path / "c.pth", tmp_path / "o.pth", "mmseg")
     assert not (tmp_path / "o.pth").exists()
+
+
+def test_a_backbone_file_declares_its_heads_too(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
+    """Shapes do not tell them; without the file's own word a model of other heads would start from it silently."""
+    export(checkpoint[0], tmp_path / "b.pth", "mmseg")
+    assert read_weights(tmp_path / "b.pth")[1]["num_heads"] == 2
+    wrong = MAE(create_encoder("tiny", 16, 4, 24, 2, num_heads=3), 12, 1, 2)
+    with pytest.raises(CheckpointError, match="num_heads=2, not 3"):
+        load_pretrained(wrong, tmp_path / "b.pth")
