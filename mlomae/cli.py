@@ -15,7 +15,7 @@ from typing import Any
 from mlomae.errors import ConfigError, MlomaeError
 
 
-def _overrides(pairs: list[str]) -> dict[str, Any]:
+def overrides(pairs: list[str]) -> dict[str, Any]:
     """``KEY=VALUE`` pairs; values are Python literals where they parse as such, else text."""
     import ast
 
@@ -35,7 +35,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     from mlomae.config import load_config
     from mlomae.pretrain import run_pretraining
 
-    config = load_config(args.config, _overrides(args.cfg_options))
+    config = load_config(args.config, overrides(args.cfg_options))
     if args.data:
         for source in (config.data.train, config.data.eval):
             if source is not None:

@@ -33,8 +33,9 @@ class BackboneConfig:
 class DataConfig:
     """Sources (``type``, ``root``, ``split``, ...), and how their images become tensors.
 
-    ``augment``: options of `augment.train_transform`; ``evaluate``: of `augment.eval_transform`; ``mix``: of
-    `augment.BatchMix` (mixup, cutmix), None is neither. ``batch_size`` is global, summed over ranks.
+    ``augment``: {type: "rand_augment", "crop_flip" or "pad_crop", options of that transform}, None is the evaluation
+    transform (a linear probe then trains on features computed once); ``evaluate``: options of `augment.eval_transform`;
+    ``mix``: of `augment.BatchMix` (mixup, cutmix), None is neither. ``batch_size`` is global, summed over ranks.
     """
 
     train: dict = field(default_factory=dict)
@@ -66,7 +67,7 @@ class OptimConfig:
 class TrainConfig:
     """Length, precision, intervals. ``ema``: decay of an average of the weights, None is off."""
 
-    epochs: float = 100.0
+    epochs: int = 100
     amp: str = "none"
     label_smoothing: float = 0.0
     ema: float | None = None
@@ -134,6 +135,7 @@ def _check(config: TransferConfig) -> None:
         "optim.lr": (optim.lr, 0),
         "optim.weight_decay": (optim.weight_decay, 0),
         "optim.min_lr": (optim.min_lr, 0),
+        "train.epochs": (train.epochs, 1),
         "train.log_interval": (train.log_interval, 1),
         "train.checkpoint_interval": (train.checkpoint_interval, 1),
         "train.keep_checkpoints": (train.keep_checkpoints, 1),
@@ -146,7 +148,6 @@ def _check(config: TransferConfig) -> None:
         "optim.layer_decay": (optim.layer_decay, 0.0 < optim.layer_decay <= 1.0, "(0, 1]"),
         "optim.warmup": (optim.warmup, 0.0 <= optim.warmup <= 1.0, "[0, 1], a fraction of the run"),
         "optim.momentum": (optim.momentum, 0.0 <= optim.momentum < 1.0, "[0, 1)"),
-        "train.epochs": (train.epochs, 0.0 < train.epochs < math.inf, "(0, inf)"),
         "train.label_smoothing": (train.label_smoothing, 0.0 <= train.label_smoothing < 1.0, "[0, 1)"),
         "train.ema": (train.ema, train.ema is None or 0.0 < train.ema < 1.0, "(0, 1), or None"),
         "knn.temperature": (config.knn.temperature, config.knn.temperature > 0.0, "(0, inf)"),

@@ -145,3 +145,5 @@ def build_runner(
     )
     runner.run_dir, runner.settings, runner.meta, runner.logged_before = work_dir, config, meta, {}
     return runner
+
+
