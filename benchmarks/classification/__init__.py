@@ -1,0 +1,1 @@
+"""Transfer to image classification: fine-tuning, linear probe and k-NN on one loader."""
