@@ -3,8 +3,6 @@
 timm and torchvision draw from the global generators of python, numpy and torch. `seeded` sets all three from a key and
 puts them back, so that an image's augmentation depends on (seed, epoch, index) alone: the same for any number of
 workers or processes, and after an interruption.
-
-Shape suffixes: B batch, C channels or (of targets) classes, H height, W width.
 """
 
 from __future__ import annotations
@@ -17,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import Mixup, create_transform
-from timm.data.mixup import mixup_target
+from timm.data import create_transform
+from timm.data.auto_augment import AugmentOp, posterize
 from torch import Tensor
 from torchvision import transforms as T
 
-from mlomae import counter
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.errors import ConfigError
 
@@ -61,7 +58,8 @@ def _sides(img_size: Size) -> tuple[int, int]:
     return sides
 
 
-def _check_share(**shares: float) -> None:
+def check_shares(**shares: float) -> None:
+    """Raise ConfigError naming the first that is not a probability."""
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} {value} must be a probability in [0, 1]")
@@ -83,6 +81,27 @@ def _timm(**options: Any) -> Any:
         raise ConfigError(f"timm refuses the transform {named} ({said}); see timm.data.create_transform") from error
 
 
+def _posterize(image: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
+    """timm's, of which keeping 0 bits is a black image, as it was; Pillow 13 refuses it with a ValueError.
+
+    RandAugment m9-mstd0.5-inc1 asks for 0 bits in one of some 600 images: a run would end within its first minutes.
+    """
+    if bits_to_keep < 1:
+        return Image.new(image.mode, image.size)
+    posterized: Image.Image = posterize(image, bits_to_keep, **options)
+    return posterized
+
+
+def _repair(policy: Any) -> None:
+    """Replace posterize in everything below a transform of timm.data.auto_augment."""
+    if isinstance(policy, AugmentOp):
+        policy.aug_fn = _posterize if policy.aug_fn is posterize else policy.aug_fn
+        return
+    held = [getattr(policy, name, ()) for name in ("transforms", "ops", "policy")]
+    for part in policy if isinstance(policy, list) else [part for parts in held for part in parts]:
+        _repair(part)
+
+
 def _training_stages(
     sides: tuple[int, int], color_jitter: Any, auto_augment: str | None, reprob: float, **options: Any
 ) -> tuple[Transform, Transform, Transform]:
@@ -91,7 +110,7 @@ def _training_stages(
         raise ConfigError(
             f"color_jitter {color_jitter} has no effect beside auto_augment '{auto_augment}'; set one of them to None"
         )
-    _check_share(hflip=options["hflip"], reprob=reprob)
+    check_shares(hflip=options["hflip"], reprob=reprob)
     stages: tuple[Transform, Transform, Transform] = _timm(
         input_size=sides,
         is_training=True,
@@ -101,6 +120,7 @@ def _training_stages(
         re_prob=reprob,
         **options,
     )
+    _repair(stages[1])
     return stages
 
 
@@ -201,68 +221,3 @@ def eval_transform(
         interpolation=interpolation,
     )
     return transform
-
-
-def step_key(seed: int, iteration: int, rank: int = 0) -> int:
-    """The key of what one process draws for one training step, apart from the images' own keys."""
-    return counter.root_key(seed, "step", iteration, rank)
-
-
-class BatchMix:
-    """timm's mixup, cutmix and label smoothing as a function of (batch, key): pairs image i with image B - 1 - i.
-
-    Sources: Zhang et al., ICLR 2018 (mixup); Yun et al., ICCV 2019 (CutMix); defaults of MAE's fine-tuning.
-
-    Args:
-        mixup, cutmix: parameter of each Beta(a, a); 0 switches it off.
-        prob: of mixing at all. switch_prob: of cutmix where both are on.
-        mode: one draw for the ``batch``, for each ``pair`` or for each ``elem``.
-
-    Raises ConfigError for values out of range.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        mixup: float = 0.8,
-        cutmix: float = 1.0,
-        prob: float = 1.0,
-        switch_prob: float = 0.5,
-        label_smoothing: float = 0.1,
-        mode: str = "batch",
-    ) -> None:
-        _check_share(prob=prob, switch_prob=switch_prob, label_smoothing=label_smoothing)
-        if mixup < 0 or cutmix < 0:
-            raise ConfigError(f"mixup {mixup} and cutmix {cutmix} must not be negative; 0 switches one off")
-        if mode not in ("batch", "pair", "elem"):
-            raise ConfigError(f"mixing mode '{mode}' is unknown; choose batch, pair or elem")
-        self.enabled = mixup > 0 or cutmix > 0
-        self._mix = Mixup(
-            mixup_alpha=mixup,
-            cutmix_alpha=cutmix,
-            prob=prob,
-            switch_prob=switch_prob,
-            mode=mode,
-            label_smoothing=label_smoothing,
-            num_classes=num_classes,
-        )
-        self._mix.mixup_enabled = self.enabled
-        self.num_classes = num_classes
-
-    def check_batch(self, size: int) -> None:
-        """Raise ConfigError if a process's batch of ``size`` images cannot be paired."""
-        if self.enabled and size % 2:
-            raise ConfigError(
-                f"mixup and cutmix pair the images of a batch, and {size} in a process is odd; "
-                "choose an even batch size a process, or mixup 0 and cutmix 0"
-            )
-
-    def __call__(self, image_BCHW: Tensor, label_B: Tensor, key: int) -> tuple[Tensor, Tensor]:
-        """Mixed images (the given ones are left alone) and soft targets (B, C) float32; ``key`` as from `step_key`."""
-        self.check_batch(len(image_BCHW))
-        if not self.enabled:  # timm mixes nothing, but insists on pairs
-            return image_BCHW, mixup_target(label_B, self.num_classes, smoothing=self._mix.label_smoothing)
-        with seeded(key):
-            mixed_BCHW, target_BC = self._mix(image_BCHW.clone(), label_B)
-        return mixed_BCHW, target_BC

@@ -39,7 +39,10 @@ class Confusion(NamedTuple):
 
 
 def confusion_matrix(images: PerImage, num_classes: int) -> NDArray[np.int64]:
-    """(C, C) int64 counts."""
+    """(C, C) int64 counts. Raises DataError if the images have labels or predictions of other classes."""
+    classes = max(int(images.label.max()), int(images.predicted.max())) + 1
+    if classes > num_classes:
+        raise DataError(f"{num_classes} class names for predictions of at least {classes} classes; give one each")
     cell_N = images.label * num_classes + images.predicted
     return np.bincount(cell_N, minlength=num_classes**2).reshape(num_classes, num_classes)
 
@@ -116,8 +119,7 @@ def _paint(figure: Figure, ax: Axes, matrix_CC: NDArray[np.int64], bar_left: flo
     classes, box = len(matrix_CC), ax.get_position()
     total_C1 = matrix_CC.sum(axis=1, keepdims=True)
     share_CC = np.where(total_C1 > 0, matrix_CC / np.maximum(total_C1, 1), np.nan)
-    colours, norm = matplotlib.colormaps["Blues"].copy(), PowerNorm(0.5, 0.0, 1.0)
-    colours.set_bad("0.85")
+    colours, norm = matplotlib.colormaps["Blues"].with_extremes(bad="0.85"), PowerNorm(0.5, 0.0, 1.0)
     image = ax.imshow(share_CC, cmap=colours, norm=norm, interpolation="nearest", aspect="auto")
     row, column = np.nonzero(matrix_CC)
     if box.width * figure.get_figwidth() * 100 < POINT * classes:

@@ -40,7 +40,7 @@ class Predictions:
 def save_predictions(
     path: str | Path, images: PerImage, *, class_names: Sequence[str], test_set: str, run: str, config_hash: str
 ) -> None:
-    """Write the file, all of it or nothing; log-probabilities as float16 would order ties anew, so float32.
+    """Write the file, all of it or nothing; one that is already there is replaced.
 
     Raises DataError if the parts do not fit together (see `read_predictions`).
     """
