@@ -1,1 +1,1 @@
-"""Transfer to image classification: fine-tuning, linear probe and k-NN on one loader."""
+"""Transfer to fine-grained classification: fine-tuning, linear and k-NN protocols on one loader."""
