@@ -1,0 +1,220 @@
+"""Loaders whose batches are functions of (seed, iteration): for any number of workers, of processes, of interruptions.
+
+An epoch's order is `counter.permutation` of the key of (seed, name, epoch), as in `mlomae.data.Stream`; an image's
+augmentation draws from the key of (seed, name, epoch, index, copy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from benchmarks.classification.augment import Transform, seeded
+from mlomae import counter
+from mlomae.data import Source
+from mlomae.errors import ConfigError, DataError, MlomaeError
+
+Item = tuple[int, int, int]
+"""(epoch, position in the data set, copy): one augmented image."""
+Indices = Sequence[int] | NDArray[np.int64] | Tensor
+
+
+class LabelledImages(Dataset[dict[str, Any]]):
+    """Images of ``source`` at ``indices`` (all if None), transformed; item (epoch, i, copy) is image ``indices[i]``.
+
+    An item is {"image": (3, H, W) float32, "label": int, "index": int into the source}. Plain ``i`` means (0, i, 0).
+
+    Raises DataError if ``indices`` is empty or reaches outside the source.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Transform,
+        *,
+        indices: Indices | None = None,
+        seed: int = 0,
+        name: str = "train",
+    ) -> None:
+        chosen = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+        if not len(chosen):
+            raise DataError(f"no image of {source.describe()} is left to load; enlarge its share of the split")
+        if chosen.min() < 0 or chosen.max() >= len(source):
+            raise DataError(f"an index outside 0..{len(source) - 1} of {source.describe()}; make the split again")
+        self.source, self.transform, self.indices = source, transform, chosen
+        self.seed, self.name = seed, name
+        self.metainfo = {"classes": list(source.classes)}  # where MMEngine looks for it
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation (n,) int64 of 0..n-1 in which ``epoch`` visits the images."""
+        return counter.permutation(counter.root_key(self.seed, self.name, epoch), len(self))
+
+    def key(self, epoch: int, index: int, copy: int = 0) -> int:
+        """What decides the augmentation of image ``index`` of the source."""
+        return counter.root_key(self.seed, self.name, epoch, index, copy)  # 40 times faster than folding one number
+
+    def __getitem__(self, item: int | Item) -> dict[str, Any]:
+        epoch, position, copy = (0, item, 0) if isinstance(item, int) else item
+        index = int(self.indices[position])
+        pixels_HWC = self.source.image(index).permute(1, 2, 0).contiguous().numpy()
+        with seeded(self.key(epoch, index, copy)):
+            image_CHW = self.transform(Image.fromarray(pixels_HWC))
+        return {"image": image_CHW, "label": int(self.source.labels[index]), "index": index}
+
+
+def iterations_per_epoch(images: int, batch_size: int, *, drop_last: bool = True) -> int:
+    """Batches of ``batch_size`` (over all processes) in an epoch of ``images``; ConfigError if there is none."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size {batch_size} is not positive; give images a step, over all processes")
+    count = images // batch_size if drop_last else -(-images // batch_size)
+    if not count:
+        raise ConfigError(f"batch_size {batch_size} exceeds the {images} training images; lower it to at most that")
+    return count
+
+
+def _check_ranks(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank {rank} is outside 0..{world_size - 1}; start the processes with torchrun")
+
+
+class EpochBatches(Sampler[list[Item]]):
+    """This rank's items of every iteration from ``start`` to the end of the run; arguments as for `train_loader`."""
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        *,
+        batch_size: int,
+        start: int,
+        epochs: int,
+        rank: int,
+        world_size: int,
+        drop_last: bool,
+        repeats: int,
+    ) -> None:
+        n = len(images)
+        self.images, self.batch_size, self.start, self.repeats = images, batch_size, start, repeats
+        self.rank, self.world_size = rank, world_size
+        self.per_epoch = iterations_per_epoch(n, batch_size, drop_last=drop_last)
+        self.stop = epochs * self.per_epoch
+        _check_ranks(rank, world_size)
+        if batch_size % world_size:
+            raise ConfigError(
+                f"batch_size {batch_size} is not a multiple of {world_size} processes; change one of them"
+            )
+        if not drop_last and n % batch_size % world_size:
+            raise ConfigError(
+                f"the last batch of an epoch, {n % batch_size} images, is not a multiple of {world_size} processes; "
+                "use drop_last=True"
+            )
+        if repeats < 1:
+            raise ConfigError(f"repeats {repeats} must be at least 1, how often an epoch shows an image it shows")
+        if not 0 <= start <= self.stop:
+            raise ConfigError(f"start_iteration {start} is outside 0..{self.stop}, the run of {epochs} epochs")
+        self.sampler = range(start, self.stop)  # MMEngine's DistSamplerSeedHook asks a batch sampler for it
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        epoch, order = -1, torch.empty(0)
+        for iteration in range(self.start, self.stop):
+            if iteration // self.per_epoch != epoch:
+                epoch = iteration // self.per_epoch
+                order = self.images.order(epoch)
+            first = iteration % self.per_epoch * self.batch_size
+            share = min(self.batch_size, len(order) - first) // self.world_size
+            mine = range(first + self.rank * share, first + (self.rank + 1) * share)
+            yield [(epoch, int(order[place // self.repeats]), place % self.repeats) for place in mine]
+
+
+class ImageLoader(DataLoader[dict[str, Any]]):
+    """A DataLoader that shows a worker's MlomaeError as its one line, without the worker's traceback."""
+
+    def __init__(self, images: LabelledImages, **options: Any) -> None:
+        # every start would draw from the global generator
+        super().__init__(images, pin_memory=torch.cuda.is_available(), generator=torch.Generator(), **options)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except MlomaeError as error:  # a worker's error comes with its traceback, the message last
+            message = str(error).strip().splitlines()[-1]
+            raise type(error)(message.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
+
+
+def train_loader(
+    source: Source,
+    indices: Indices | None,
+    transform: Transform,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    start_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    drop_last: bool = True,
+    repeats: int = 1,
+    name: str = "train",
+) -> ImageLoader:
+    """All batches of a run from ``start_iteration`` on: {"image" (b, 3, H, W), "label" (b,), "index" (b,)}.
+
+    Args:
+        indices: images of ``source`` to train on; None for all.
+        batch_size: over all processes; a process gets the contiguous slice of its rank.
+        epochs: of the whole run, those before ``start_iteration`` included.
+        drop_last: leave out the images, others in each epoch, that do not fill a batch.
+        repeats: repeated augmentation (Hoffer et al., CVPR 2020; as in DeiT): an epoch has as many places as without,
+            taken by ``repeats`` neighbouring copies of a share of the images, each augmented by itself.
+        name: of the stream, a part of all its keys.
+
+    ``loader.batch_sampler.per_epoch`` is the number of iterations of an epoch. Raises ConfigError for a batch size
+    that does not fit the data or the processes, DataError for bad ``indices`` and, while iterating, for an image that
+    cannot be decoded.
+    """
+    images = LabelledImages(source, transform, indices=indices, seed=seed, name=name)
+    batches = EpochBatches(
+        images,
+        batch_size=batch_size,
+        start=start_iteration,
+        epochs=epochs,
+        rank=rank,
+        world_size=world_size,
+        drop_last=drop_last,
+        repeats=repeats,
+    )
+    return ImageLoader(images, batch_sampler=batches, num_workers=num_workers)
+
+
+def eval_loader(
+    source: Source,
+    transform: Transform,
+    *,
+    batch_size: int,
+    indices: Indices | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+) -> ImageLoader:
+    """Every image once over all ranks, in order: rank r has the r-th contiguous part; no padding, nothing dropped.
+
+    ``batch_size`` is of one process. The length of ``loader.dataset`` is that of the whole set, as MMEngine expects.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size {batch_size} is not positive; give images a batch")
+    _check_ranks(rank, world_size)
+    images = LabelledImages(source, transform, indices=indices, name="eval")
+    mine = range(rank * len(images) // world_size, (rank + 1) * len(images) // world_size)
+    return ImageLoader(images, sampler=mine, batch_size=batch_size, num_workers=num_workers)

@@ -1,0 +1,169 @@
+"""Accuracies of ranked classes per image, and the MMEngine metric that collects them over processes.
+
+Ties: of classes with the same score the one with the lower index ranks first, on every device. (scikit-learn's
+``top_k_accuracy_score`` puts the higher one first.)
+
+Shape suffixes: N images, C classes, K = min(5, C) classes kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlomae.errors import DataError, TrainingError
+
+TOP = 5
+
+
+@dataclass(frozen=True, eq=False)
+class PerImage:
+    """What a model says about each image.
+
+    Attributes:
+        index: (N,) int64, which image of the test set.
+        label: (N,) int64, its class.
+        top_classes: (N, K) int64, best first. top_log_probs: (N, K) float32, their log-probabilities.
+    """
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    top_classes: NDArray[np.int64]
+    top_log_probs: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """(N,) int64, the best class."""
+        return self.top_classes[:, 0]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,) bool, whether the best class is the label."""
+        return self.predicted == self.label
+
+    def take(self, rows: NDArray[np.int64]) -> PerImage:
+        return PerImage(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+def rank_scores(scores_NC: Tensor, label_N: Tensor, index_N: Tensor) -> PerImage:
+    """Rank classes by score: logits, or log-probabilities, of which -inf ("impossible") is one.
+
+    Raises TrainingError for NaN, +inf or no finite score in a row, DataError for a label outside the classes.
+    """
+    scores_NC = scores_NC.detach().float()
+    finite_N = torch.isfinite(scores_NC.amax(dim=1)) & ~scores_NC.isnan().any(dim=1)
+    if not bool(finite_N.all()):
+        first = int(index_N.cpu()[~finite_N.cpu()][0])
+        raise TrainingError(
+            f"scores of {int((~finite_N).sum())} of {len(finite_N)} images are not finite (first: image {first}); "
+            "training has diverged, lower the learning rate"
+        )
+    if len(label_N) and not 0 <= int(label_N.min()) <= int(label_N.max()) < scores_NC.shape[1]:
+        raise DataError(
+            f"test labels reach outside the model's {scores_NC.shape[1]} classes; train on the same classes"
+        )
+    top_NK = scores_NC.sort(dim=1, descending=True, stable=True).indices[:, :TOP]  # log_softmax would make ties
+    return PerImage(
+        index_N.cpu().numpy().astype(np.int64),
+        label_N.cpu().numpy().astype(np.int64),
+        top_NK.cpu().numpy(),
+        scores_NC.log_softmax(dim=1).gather(1, top_NK).cpu().numpy(),
+    )
+
+
+def merge(parts: Sequence[PerImage]) -> PerImage:
+    """All images of ``parts``, each once (the first of copies, as samplers pad with), sorted by index.
+
+    Raises DataError if there is none or if copies disagree about the label.
+    """
+    if not any(len(part) for part in parts):
+        raise DataError("evaluation got no images; check the evaluation data set and its batch size")
+    every = PerImage(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(PerImage)))
+    _, first, which = np.unique(every.index, return_index=True, return_inverse=True)
+    if not np.array_equal(every.label, every.label[first][which]):
+        raise DataError("two images of the test set share an index but not the label; number each image once")
+    return every.take(first)
+
+
+def per_class(images: PerImage, num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Images and right answers of each class, both (C,) int64."""
+    total_C = np.bincount(images.label, minlength=num_classes)
+    return total_C, np.bincount(images.label[images.right], minlength=num_classes)
+
+
+def summarise(images: PerImage, num_classes: int) -> dict[str, float]:
+    """top1, top5 and mean_per_class in percent, and the counts n and classes_without_images.
+
+    top5 is top-C with fewer than five classes. mean_per_class is the mean of the classes' own top-1, over those that
+    have test images (scikit-learn's balanced accuracy).
+    """
+    total_C, right_C = per_class(images, num_classes)
+    seen_C = total_C > 0
+    return {
+        "top1": 100.0 * float(images.right.mean()),
+        "top5": 100.0 * float((images.top_classes == images.label[:, None]).any(axis=1).mean()),
+        "mean_per_class": 100.0 * float((right_C[seen_C] / total_C[seen_C]).mean()),
+        "n": len(images),
+        "classes_without_images": int((~seen_C).sum()),
+    }
+
+
+@METRICS.register_module()
+class ClassificationMetric(BaseMetric):
+    """`summarise` of data samples with ``score`` (C,), ``label`` and ``index``, over all processes.
+
+    After ``evaluate`` every rank has the images in ``per_image``, the same for any number of processes: gathered as
+    they are (MMEngine's ``collect_results`` would cut a padded list at its end, wherever the copies are, and leaves a
+    folder behind), copies removed, sorted.
+
+    Args:
+        num_classes: C, whatever classes the test set has.
+        prefix: of the metrics' names; none by default.
+    """
+
+    default_prefix = ""  # None makes MMEngine warn
+
+    def __init__(self, num_classes: int, prefix: str | None = None) -> None:
+        super().__init__(prefix=prefix)
+        self.num_classes = num_classes
+        self.per_image: PerImage | None = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        scores_BC = torch.stack([sample["score"] for sample in data_samples])
+        if scores_BC.shape[1:] != (self.num_classes,):
+            raise DataError(
+                f"the model gives scores of shape {tuple(scores_BC.shape[1:])} an image, the metric has "
+                f"{self.num_classes} classes; set both from the data set"
+            )
+        label_B, index_B = (
+            torch.stack([torch.as_tensor(sample[key]) for sample in data_samples]).reshape(-1).cpu()
+            for key in ("label", "index")
+        )
+        self.results.append(rank_scores(scores_BC, label_B, index_B))
+
+    def compute_metrics(self, results: list[PerImage]) -> dict[str, float]:
+        self.per_image = merge(results)
+        return summarise(self.per_image, self.num_classes)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Metrics of the ``size`` images of the test set, on every rank; DataError if not exactly these were seen."""
+        gathered = [part for parts in all_gather_object(self.results) for part in parts]
+        self.results.clear()
+        metrics = self.compute_metrics(gathered)
+        if metrics["n"] != size:
+            raise DataError(
+                f"evaluation saw {metrics['n']} of {size} images; give every image once, under its own index"
+            )
+        return {f"{self.prefix}/{key}" if self.prefix else key: value for key, value in metrics.items()}
