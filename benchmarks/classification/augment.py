@@ -22,6 +22,7 @@ from torchvision import transforms as T
 
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.errors import ConfigError
+from mlomae.registry import Registry
 
 Transform = Callable[[Image.Image], Tensor]
 """From an RGB picture to a normalised (3, H, W) float32 tensor."""
@@ -221,3 +222,17 @@ def eval_transform(
         interpolation=interpolation,
     )
     return transform
+
+
+_TRANSFORMS = Registry[Transform]("training transform")
+_TRANSFORMS.register("rand_augment")(train_transform)
+_TRANSFORMS.register("crop_flip")(crop_flip_transform)
+_TRANSFORMS.register("pad_crop")(pad_crop_transform)
+
+
+def build_transform(options: dict[str, Any], img_size: Size) -> Transform:
+    """The training transform that ``options["type"]`` names (rand_augment, crop_flip or pad_crop), with the others.
+
+    Raises ConfigError for an unknown type or option, and what the transforms raise.
+    """
+    return _TRANSFORMS.build(options.get("type"), {k: v for k, v in options.items() if k != "type"}, img_size=img_size)

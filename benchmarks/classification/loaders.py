@@ -6,8 +6,9 @@ augmentation draws from the key of (seed, name, epoch, index, copy).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,16 @@ from mlomae.errors import ConfigError, DataError, MlomaeError
 Item = tuple[int, int, int]
 """(epoch, position in the data set, copy): one augmented image."""
 Indices = Sequence[int] | NDArray[np.int64] | Tensor
+
+
+class Ordered(Protocol):
+    """A data set that says in which order an epoch visits it, and takes an `Item`."""
+
+    def __len__(self) -> int: ...
+
+    def order(self, epoch: int) -> Tensor: ...
+
+    def __getitem__(self, item: Any) -> dict[str, Any]: ...
 
 
 class LabelledImages(Dataset[dict[str, Any]]):
@@ -92,7 +103,7 @@ class EpochBatches(Sampler[list[Item]]):
 
     def __init__(
         self,
-        images: LabelledImages,
+        images: Ordered,
         *,
         batch_size: int,
         start: int,
@@ -123,6 +134,12 @@ class EpochBatches(Sampler[list[Item]]):
             raise ConfigError(f"start_iteration {start} is outside 0..{self.stop}, the run of {epochs} epochs")
         self.sampler = range(start, self.stop)  # MMEngine's DistSamplerSeedHook asks a batch sampler for it
 
+    def starting_at(self, iteration: int) -> EpochBatches:
+        """The same batches from ``iteration`` of the run on."""
+        other = copy.copy(self)
+        other.start, other.sampler = iteration, range(iteration, self.stop)
+        return other
+
     def __len__(self) -> int:
         return self.stop - self.start
 
@@ -141,7 +158,7 @@ class EpochBatches(Sampler[list[Item]]):
 class ImageLoader(DataLoader[dict[str, Any]]):
     """A DataLoader that shows a worker's MlomaeError as its one line, without the worker's traceback."""
 
-    def __init__(self, images: LabelledImages, **options: Any) -> None:
+    def __init__(self, images: Any, **options: Any) -> None:
         # every start would draw from the global generator
         super().__init__(images, pin_memory=torch.cuda.is_available(), generator=torch.Generator(), **options)
 
@@ -185,6 +202,32 @@ def train_loader(
     cannot be decoded.
     """
     images = LabelledImages(source, transform, indices=indices, seed=seed, name=name)
+    return batch_loader(
+        images,
+        batch_size=batch_size,
+        epochs=epochs,
+        start_iteration=start_iteration,
+        rank=rank,
+        world_size=world_size,
+        num_workers=num_workers,
+        drop_last=drop_last,
+        repeats=repeats,
+    )
+
+
+def batch_loader(
+    images: Ordered,
+    *,
+    batch_size: int,
+    epochs: int,
+    start_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    drop_last: bool = True,
+    repeats: int = 1,
+) -> ImageLoader:
+    """`train_loader` of a data set that is there already, features in place of images for one."""
     batches = EpochBatches(
         images,
         batch_size=batch_size,

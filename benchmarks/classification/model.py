@@ -144,6 +144,8 @@ class Classifier(BaseModel):
         if self.head is None:
             return self.backbone(images_BCHW).float()
         assert self.linear is not None
+        if images_BCHW.ndim == 2:  # features that were computed before
+            return self.head(images_BCHW).float()
         with torch.no_grad():
             features_BD = self.features(images_BCHW, self.linear)
         return self.head(features_BD).float()

@@ -32,7 +32,7 @@ class AveragingWrapper(OptimWrapper):
     def step(self, **kwargs: Any) -> None:
         held = {f"{g}.{i}": p for g, group in enumerate(self.param_groups) for i, p in enumerate(group["params"])}
         with_grad = {name: p for name, p in held.items() if p.grad is not None}
-        means = mean_over_ranks({name: p.grad for name, p in with_grad.items()})  # type: ignore[misc]
+        means = mean_over_ranks({name: p.grad for name, p in with_grad.items()})
         for name, p in with_grad.items():
             p.grad = means[name]
         super().step(**kwargs)

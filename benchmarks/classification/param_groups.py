@@ -14,7 +14,6 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mlomae.config import OptimConfig
 from mlomae.engine import optim
 from mlomae.errors import ConfigError
 
@@ -75,7 +74,7 @@ def count_parameters(groups: list[dict[str, Any]]) -> int:
     return sum(p.numel() for p in parameters)
 
 
-def layer_schedule(settings: OptimConfig, iterations: int) -> list[dict[str, Any]]:
+def layer_schedule(settings: optim.Schedule, iterations: int) -> list[dict[str, Any]]:
     """MMEngine schedulers as `mlomae.engine.optim.schedule` makes them, but each group ends at min_lr · its scale.
 
     MAE's ``lr_sched.py`` multiplies the whole schedule by the scale, its floor too; MMEngine's ``eta_min`` would be the

@@ -12,13 +12,14 @@ import torch
 from mmengine.dist import get_dist_info, is_main_process
 
 from benchmarks import records
-from benchmarks.classification.augment import BatchMix, Transform, build_transform, eval_transform
+from benchmarks.classification.augment import Transform, build_transform, eval_transform
 from benchmarks.classification.backbone import create_backbone
 from benchmarks.classification.config import TransferConfig
 from benchmarks.classification.confusion import save_confusion
 from benchmarks.classification.frozen import CachedFeatures, extract
-from benchmarks.classification.loaders import ImageLoader, eval_loader, train_loader
+from benchmarks.classification.loaders import ImageLoader, LabelledImages, Ordered, batch_loader, eval_loader
 from benchmarks.classification.metrics import ClassificationMetric, PerImage, rank_scores, summarise
+from benchmarks.classification.mixing import BatchMix
 from benchmarks.classification.model import Classifier
 from benchmarks.classification.origin import Origin, describe_weights
 from benchmarks.classification.predictions import save_predictions
@@ -100,8 +101,8 @@ def build_model(config: TransferConfig, num_classes: int) -> tuple[TransferModel
 
 def _eval_loader(config: TransferConfig, source: Source, transform: Transform) -> ImageLoader:
     rank, world = get_dist_info()
-    options = {"batch_size": config.data.batch_size, "num_workers": config.data.num_workers}
-    return eval_loader(source, transform, rank=rank, world_size=world, **options)
+    size, workers = config.data.batch_size, config.data.num_workers
+    return eval_loader(source, transform, batch_size=size, num_workers=workers, rank=rank, world_size=world)
 
 
 def run_knn(config: TransferConfig, inputs: Inputs, model: Classifier) -> Outcome:
@@ -112,7 +113,7 @@ def run_knn(config: TransferConfig, inputs: Inputs, model: Classifier) -> Outcom
     k = min(config.knn.k, len(train_y))
     votes_NC = knn_votes(train_f, train_y, test_f, len(inputs.train.classes), k, config.knn.temperature)
     clock = {"wall": time.perf_counter() - started[0], "cpu": time.process_time() - started[1]}
-    return Outcome(rank_scores(votes_NC.log(), test_y, index), {}, clock)
+    return Outcome(rank_scores((votes_NC / votes_NC.sum(dim=1, keepdim=True)).log(), test_y, index), {}, clock)
 
 
 def run_training(
@@ -120,21 +121,18 @@ def run_training(
 ) -> Outcome:
     """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""
     rank, world = get_dist_info()
-    images = None
+    images: Ordered = LabelledImages(inputs.train, inputs.augment, seed=config.seed)
+    workers = config.data.num_workers
     if config.protocol == "linear" and config.data.augment is None:
         features = extract(model, _eval_loader(config, inputs.train, inputs.plain), config.pooling)
-        images = CachedFeatures(*features, source=inputs.train, seed=config.seed)
-    loader = train_loader(
-        inputs.train,
-        None,
-        inputs.augment,
-        images=images,
+        images, workers = CachedFeatures(*features, source=inputs.train, seed=config.seed), 0
+    loader = batch_loader(
+        images,
         batch_size=config.data.batch_size,
-        seed=config.seed,
         epochs=config.train.epochs,
         rank=rank,
         world_size=world,
-        num_workers=0 if images is not None else config.data.num_workers,
+        num_workers=workers,
     )
     metric = ClassificationMetric(len(inputs.train.classes))
     test = _eval_loader(config, inputs.test, inputs.plain)
@@ -183,7 +181,8 @@ def run_transfer(
     save_predictions(
         work_dir / "predictions.npz",
         outcome.images,
-        test_set=inputs.test,
+        class_names=inputs.test.classes,
+        test_set=inputs.test.fingerprint(),
         run=f"{record['method']}, {config.name}, seed {config.seed}",
         config_hash=record["config_hash"],
     )

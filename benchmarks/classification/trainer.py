@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from benchmarks.classification.augment import BatchMix, step_key
 from benchmarks.classification.config import TransferConfig, config_from_dict
 from benchmarks.classification.loaders import EpochBatches, ImageLoader
+from benchmarks.classification.mixing import BatchMix, mix_key
 from benchmarks.classification.model import Classifier, seed_step
 from benchmarks.classification.optimizers import build_wrapper
 from benchmarks.classification.param_groups import layer_schedule
+from mlomae.counter import root_key
 from mlomae.engine.exact_runner import ExactRunner, join_process_group
 from mlomae.engine.hooks import AtomicCheckpointHook
 from mlomae.engine.loop import OuterLoop
@@ -50,15 +51,16 @@ class TransferModel(Classifier):
 
     def saved_modules(self) -> dict[str, torch.nn.Module]:
         """What a checkpoint holds, by name; a frozen backbone is not trained and stays in its own file."""
-        modules = {"backbone": self.backbone} if self.head is None else {"head": self.head}
+        modules: dict[str, torch.nn.Module] = {"head": self.head} if self.head is not None else {}
+        modules = modules or {"backbone": self.backbone}
         return modules if self.ema is None else {**modules, "ema": self.ema}
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
         """One update on a batch; ``data["iteration"]`` is its number. Returns the loss, detached."""
-        key = step_key(self.seed, data.pop("iteration"), get_rank())
-        seed_step(key)
+        iteration, rank = data.pop("iteration"), get_rank()
+        seed_step(root_key(self.seed, "drop", iteration, rank))
         if self.mix is not None:
-            image, label = self.mix(data["image"], data["label"], key)
+            image, label = self.mix(data["image"], data["label"], mix_key(self.seed, iteration, rank))
             data = {**data, "image": image, "label": label}
         losses = super().train_step(data, optim_wrapper["model"])
         if self.ema is not None:
@@ -114,7 +116,9 @@ def build_runner(
 ) -> TransferRunner:
     """Wire model, data, optimizer and metric together; under ``torchrun`` the process group is joined here."""
     join_process_group()
-    train, length = config.train, loader.batch_sampler.stop
+    train, batches = config.train, loader.batch_sampler
+    assert isinstance(batches, EpochBatches)
+    length = batches.stop
     runner = TransferRunner(
         model=model,
         work_dir=str(work_dir),
@@ -145,5 +149,3 @@ def build_runner(
     )
     runner.run_dir, runner.settings, runner.meta, runner.logged_before = work_dir, config, meta, {}
     return runner
-
-

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import Tensor
 from torch.optim import AdamW
 
-from mlomae.config import OptimConfig, PretrainConfig
+from mlomae.config import PretrainConfig
 
 
 def parameter_groups(parameters: dict[str, Tensor], weight_decay: float) -> list[dict[str, Any]]:
@@ -72,7 +72,15 @@ class DeferredLR(_ParamScheduler):
         return [self.rate(self.last_step, lr) for lr in self.base_values]
 
 
-def schedule(settings: OptimConfig, outer_iterations: int, begin: int | None = 0) -> list[dict[str, Any]]:
+class Schedule(Protocol):
+    """Peak rate, rate at the end, and the warm-up as a fraction of the run."""
+
+    lr: float
+    min_lr: float
+    warmup: float
+
+
+def schedule(settings: Schedule, outer_iterations: int, begin: int | None = 0) -> list[dict[str, Any]]:
     """MMEngine schedulers of one level, one step an outer iteration; the last iteration runs at ``min_lr``.
 
     Iteration t of w warm-up iterations runs at lr·(t + 1)/(w + 1), so iteration w is the first at the full rate.
