@@ -11,6 +11,7 @@ import shutil
 import socket
 import tarfile
 import tempfile
+import urllib.error
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -145,6 +146,8 @@ def _verify(name: str, root: Path) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code} {error.reason}"
     text = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     return " ".join(str(text).split()) or type(error).__name__
 
