@@ -185,7 +185,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--out", help="folder of horizon.png and horizon.json (default: horizon, in the run's folder)")
     p.set_defaults(run=_horizon)
 
-    data = commands.add_parser("data", help="check a data set on disk, or fetch one").add_subparsers(required=True)
+    p = commands.add_parser("data", help="check a data set on disk, or fetch one")
+    data = p.add_subparsers(dest="action", required=True)
     p = data.add_parser("check", help="counts, sizes, damaged and missing images, images in two parts; 1 if any")
     p.add_argument("name", metavar="NAME", help="cub200, stanford_cars, imagenet, imagefolder, ...")
     p.add_argument("root", metavar="ROOT", nargs="?", help="folder of the data set (none for textures)")
@@ -221,7 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("error: interrupted; the last checkpoint is intact, go on with --resume", file=sys.stderr)
+        rest = "run it again" if args.command == "data" else "the last checkpoint is intact, go on with --resume"
+        print(f"error: interrupted; {rest}", file=sys.stderr)
         return 130
 
 

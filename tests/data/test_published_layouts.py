@@ -142,7 +142,9 @@ def test_cars_labels_and_names(tmp_path: Path) -> None:
     assert train.classes == ["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]
     assert train.labels.tolist() == [0, 1] * 3
     assert train.path(1).endswith("cars_train/00002.jpg")
-    assert build("cars", tmp_path / "stanford_cars", "test").path(1).endswith("cars_test/00002.jpg")
+    test = build("cars", tmp_path / "stanford_cars", "test")
+    assert test.labels.tolist() == [0, 1] * 2
+    assert test.path(1).endswith("cars_test/00002.jpg")
 
 
 def test_cars_copies_with_doubled_folders_and_labels_in_the_devkit(tmp_path: Path) -> None:
