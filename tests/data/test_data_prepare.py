@@ -223,7 +223,7 @@ def test_an_interrupted_download_leaves_nothing(
 
     monkeypatch.setattr("mlomae.data.prepare._verify", interrupt)
     monkeypatch.setattr("mlomae.data.prepare.prepare_data", lambda name, root: _download(name, Path(root)))
-    status, out, err = prepare("cub200")
+    status, _, err = prepare("cub200")
     assert status == 130
     assert err == "error: interrupted; run it again"
     assert list((tmp_path / "out").iterdir()) == []
