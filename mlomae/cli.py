@@ -1,4 +1,4 @@
-"""The command line, ``mlomae pretrain | demo | export | evaluate | diagnose | horizon | doctor``.
+"""The command line, ``mlomae pretrain | demo | export | evaluate | diagnose | horizon | data | doctor``.
 
 A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set.
 """
@@ -110,6 +110,22 @@ def _horizon(args: argparse.Namespace) -> int:
     return 0
 
 
+def _data_check(args: argparse.Namespace) -> int:
+    from mlomae.data.check import check_data
+
+    text, status = check_data(args.name, args.root, args.subset, args.decode)
+    print(text)
+    return status
+
+
+def _data_prepare(args: argparse.Namespace) -> int:
+    from mlomae.data.prepare import prepare_data
+
+    text, status = prepare_data(args.name, args.root)
+    print(text)
+    return status
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from mlomae.doctor import doctor
 
@@ -169,6 +185,19 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--out", help="folder of horizon.png and horizon.json (default: horizon, in the run's folder)")
     p.set_defaults(run=_horizon)
 
+    p = commands.add_parser("data", help="check a data set on disk, or fetch one")
+    data = p.add_subparsers(dest="action", required=True)
+    p = data.add_parser("check", help="counts, sizes, damaged and missing images, images in two parts; 1 if any")
+    p.add_argument("name", metavar="NAME", help="cub200, stanford_cars, imagenet, imagefolder, ...")
+    p.add_argument("root", metavar="ROOT", nargs="?", help="folder of the data set (none for textures)")
+    p.add_argument("--subset", action="store_true", help="accept a consistent part of a published set")
+    p.add_argument("--decode", action="store_true", help="decode and compare all images, not a sample of them")
+    p.set_defaults(run=_data_check)
+    p = data.add_parser("prepare", help="fetch a data set and verify it, or say which files to fetch from where")
+    p.add_argument("name", metavar="NAME", help="cub200, flowers102, cifar10, cifar100, tiny_imagenet, ...")
+    p.add_argument("root", metavar="ROOT", help="folder to put it in")
+    p.set_defaults(run=_data_prepare)
+
     p = commands.add_parser("doctor", help="versions, devices, back-ends, data sets; says what is wrong")
     p.add_argument("--data", help="folder to look for data sets in (default: MLOMAE_DATA or data)")
     p.set_defaults(run=_doctor)
@@ -193,7 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("error: interrupted; the last checkpoint is intact, go on with --resume", file=sys.stderr)
+        rest = "run it again" if args.command == "data" else "the last checkpoint is intact, go on with --resume"
+        print(f"error: interrupted; {rest}", file=sys.stderr)
         return 130
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,25 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from mlomae.data.files import FileSource, decode
 from mlomae.data.paths import existing_folder
-from mlomae.data.sources import Source, register_source
+from mlomae.data.sources import register_source
 from mlomae.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-
-def decode(path: str) -> Tensor:
-    """The image at ``path`` as (3, H, W) uint8 RGB. Raises DataError naming the file if it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            pixels_HWC = np.array(image.convert("RGB"))
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise DataError(f"cannot decode {path} ({reason}); replace or delete this file") from error
-    return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
 
 
 def _image_files(folder: Path) -> Iterator[str]:
@@ -87,7 +75,7 @@ def decode_all(folder: Path, files: list[str]) -> Tensor:
 
 
 @register_source("imagefolder")
-class ImageFolder(Source):
+class ImageFolder(FileSource):
     """``ROOT/SPLIT/<class>/**/*.jpg`` (or png, bmp, webp, tif), decoded to RGB on each access.
 
     ``cache=True`` decodes once into memory and needs images of one size; the source still counts as files for
@@ -96,46 +84,12 @@ class ImageFolder(Source):
     Raises DataError: missing folder, no or empty class folder, file that cannot be decoded, sizes that differ (cache).
     """
 
-    content = "file"
-
     def __init__(self, root: str, split: str = "train", cache: bool = False) -> None:
         base = existing_folder(root, "imagefolder")
-        self.name, self.split, self.root = "imagefolder", split, str(base)
-        self.folder = split_folder(base, split, "imagefolder")
-        self.classes, files, self.labels = scan(self.folder)
-        self.locations = frozenset([str(self.folder)])
-        # Workers would copy a list of a million strings, because its reference counts change; one array stays shared.
-        self._files = np.array([os.fsencode(file) for file in files])
-        self._images_NCHW = decode_all(self.folder, files) if cache else None
-
-    def relative_path(self, i: int) -> str:
-        """Path of image ``i`` below the split's folder."""
-        return os.fsdecode(self._files[i])
-
-    def path(self, i: int) -> str:
-        """Absolute path of image ``i``."""
-        return str(self.folder / self.relative_path(i))
+        folder = split_folder(base, split, "imagefolder")
+        classes, files, labels = scan(folder)
+        super().__init__("imagefolder", split, base, folder, classes, files, labels, [str(folder)])
+        self._images_NCHW = decode_all(folder, files) if cache else None
 
     def image(self, i: int) -> Tensor:
-        return decode(self.path(i)) if self._images_NCHW is None else self._images_NCHW[i]
-
-    def image_size(self, i: int) -> tuple[int, int]:
-        try:
-            with Image.open(self.path(i)) as image:  # reads the header only
-                return image.height, image.width
-        except Exception:  # decode() words the error
-            return super().image_size(i)
-
-    def content_size(self, i: int) -> int:
-        return os.path.getsize(self.path(i))
-
-    def digest(self, i: int) -> bytes:
-        try:
-            return hashlib.blake2b(Path(self.path(i)).read_bytes(), digest_size=16).digest()
-        except OSError as error:
-            raise DataError(
-                f"cannot read {self.path(i)} ({error.strerror}); check the file and its permissions"
-            ) from error
-
-    def _fingerprint_item(self, i: int) -> bytes:
-        return b"%s %d\n" % (os.fsencode(Path(self.relative_path(i)).as_posix()), self.content_size(i))
+        return super().image(i) if self._images_NCHW is None else self._images_NCHW[i]

@@ -21,7 +21,8 @@ class Source:
 
     Attributes:
         name: kind of data set, as in the config's ``type``.
-        split: which part, e.g. ``train``.
+        split: which part, named as its publishers name it: ``train``, then ``test``, or ``val`` where the labels of
+            the test part are not public.
         root: resolved folder, or ``"embedded"`` if the images are made by the package.
         classes: one name a class.
         labels: (N,) int64, indices into ``classes``.

@@ -72,10 +72,10 @@ def check_disjoint(training: Source, evaluation: Source) -> None:
     shared = _shared_place(training.locations, evaluation.locations)
     if shared is not None:
         raise DataError(_refusal(training, evaluation, f"both read {shared}"))
-    checked, found = _repeated(training, evaluation)
-    if found > TOLERATED_SHARE * checked:
+    checked, found = repeated_images(training, evaluation, most_compared(training, evaluation))
+    if len(found) > TOLERATED_SHARE * checked:
         raise DataError(
-            _refusal(training, evaluation, f"{found} of {checked} evaluation images checked are in training")
+            _refusal(training, evaluation, f"{len(found)} of {checked} evaluation images checked are in training")
         )
 
 
@@ -95,11 +95,12 @@ def _shared_place(ours: Iterable[str], theirs: Iterable[str]) -> str | None:
     return None
 
 
-def _repeated(training: Source, evaluation: Source) -> tuple[int, int]:
-    """How many evaluation images were compared, and how many of those occur in training."""
-    count = len(evaluation)
-    if "file" in (training.content, evaluation.content):
-        count = min(count, MAX_FILES_CHECKED)
+def repeated_images(training: Source, evaluation: Source, most: int | None) -> tuple[int, dict[int, int]]:
+    """How many evaluation images were compared, and those that occur in training, with the index they have there.
+
+    Compares all of them, or ``most``, evenly spaced; what is compared is as in ``check_disjoint``.
+    """
+    count = min(len(evaluation), most or len(evaluation))
     chosen = [i * len(evaluation) // count for i in range(count)]
     if training.content == evaluation.content:
         size, digest = "content_size", "digest"
@@ -107,5 +108,11 @@ def _repeated(training: Source, evaluation: Source) -> tuple[int, int]:
         # Bytes of a file and pixels in memory cannot be compared: decode, but only files of the right height and width.
         size, digest = "image_size", "pixel_digest"
     sizes = {getattr(evaluation, size)(i) for i in chosen}
-    known = {getattr(training, digest)(i) for i in range(len(training)) if getattr(training, size)(i) in sizes}
-    return count, sum(getattr(evaluation, digest)(i) in known for i in chosen)
+    known = {getattr(training, digest)(i): i for i in range(len(training)) if getattr(training, size)(i) in sizes}
+    found = {i: known.get(getattr(evaluation, digest)(i)) for i in chosen}
+    return count, {i: at for i, at in found.items() if at is not None}
+
+
+def most_compared(*sources: Source) -> int | None:
+    """``most`` for ``repeated_images``: all (None) if it means no reading of files."""
+    return MAX_FILES_CHECKED if any(source.content == "file" for source in sources) else None

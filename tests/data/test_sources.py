@@ -20,7 +20,10 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
 
 
 def test_registry_lists_every_kind():
-    assert list_sources() == ["cifar10", "cifar100", "imagefolder", "textures", "tiny_imagenet"]
+    assert list_sources() == [
+        *("cifar10", "cifar100", "cub200", "flowers102", "imagefolder", "imagenet", "inat2019"),
+        *("stanford_cars", "textures", "tiny_imagenet"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Sources whose images are files, decoded on each access; the base of every data set that is read from folders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from PIL import Image
+from torch import Tensor
+
+from mlomae.data.sources import Source
+from mlomae.errors import DataError
+
+
+def decode(path: str) -> Tensor:
+    """The image at ``path`` as (3, H, W) uint8 RGB. Raises DataError naming the file if it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            pixels_HWC = np.array(image.convert("RGB"))
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+        reason = str(error).replace("\n", " ") or type(error).__name__
+        raise DataError(f"cannot decode {path} ({reason}); replace or delete this file") from error
+    return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
+
+
+class FileSource(Source):
+    """Image files below one folder, with one label each.
+
+    ``digest`` covers the bytes of a file; ``fingerprint`` covers label, relative path and size of each file, so that
+    a copy elsewhere has the same one and nothing needs to be read.
+
+    Args:
+        folder: resolved folder that ``files`` are relative to.
+        files: one path an image.
+        labels: (N,) integers, indices into ``classes``.
+    """
+
+    content = "file"
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        root: Path,
+        folder: Path,
+        classes: Sequence[str],
+        files: Sequence[str],
+        labels: ArrayLike,
+        locations: Iterable[str],
+    ) -> None:
+        self.name, self.split, self.root, self.folder = name, split, str(root), folder
+        self.classes, self.locations = list(classes), frozenset(locations)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        # Workers would copy a list of a million strings, because its reference counts change; one array stays shared.
+        self._files = np.array([os.fsencode(file) for file in files])
+
+    def relative_path(self, i: int) -> str:
+        """Path of image ``i`` below ``folder``."""
+        return os.fsdecode(self._files[i])
+
+    def path(self, i: int) -> str:
+        """Absolute path of image ``i``."""
+        return str(self.folder / self.relative_path(i))
+
+    def image(self, i: int) -> Tensor:
+        return decode(self.path(i))
+
+    def image_size(self, i: int) -> tuple[int, int]:
+        try:
+            with Image.open(self.path(i)) as image:  # reads the header only
+                return image.height, image.width
+        except Exception:  # decode() words the error
+            return super().image_size(i)
+
+    def content_size(self, i: int) -> int:
+        return os.path.getsize(self.path(i))
+
+    def digest(self, i: int) -> bytes:
+        try:
+            return hashlib.blake2b(Path(self.path(i)).read_bytes(), digest_size=16).digest()
+        except OSError as error:
+            raise DataError(
+                f"cannot read {self.path(i)} ({error.strerror}); check the file and its permissions"
+            ) from error
+
+    def _fingerprint_item(self, i: int) -> bytes:
+        return b"%s %d\n" % (os.fsencode(Path(self.relative_path(i)).as_posix()), self.content_size(i))

@@ -1,0 +1,41 @@
+"""Fingerprints of existing sources are in records: they must never change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlomae.data import MemorySource, build_source
+from mlomae.data.paths import missing_files
+
+
+def test_fingerprints_and_digests_are_those_of_earlier_records(tmp_path: Path) -> None:
+    for name, count in (("cat", 2), ("dog", 1)):
+        folder = tmp_path / "train" / name / "deep"
+        folder.mkdir(parents=True)
+        for i in range(count):
+            (folder / f"{i}.jpg").write_bytes(b"x" * (10 * i + 3))
+    source = build_source({"type": "imagefolder", "root": str(tmp_path)})
+    assert source.fingerprint() == "7ea19760f139c976e41c28485cdcff6d5b100450ae5c99028691a2adfd67609f"
+    assert source.fingerprint([2, 0]) == "f1e5b876d99a0746be1e1f62073f48610b32561c1e4a93c27970c1460d7a437e"
+    assert source.digest(1).hex() == "ae4af09ef1384d324c4794f2e36ae651"
+    pixels = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2)
+    memory = MemorySource("memory", "train", "/m", ["a", "b"], pixels, np.array([1, 0]), ["/m"])
+    assert memory.fingerprint() == "f7d1974cfa7a5d56b94c60991c011bdf845e289ef45a5050682d62a743ee4b0e"
+    assert memory.digest(1).hex() == "1c402458972a0749e91ced58fbde7250"
+
+
+def test_missing_files_come_in_order_and_each_folder_is_listed_once(tmp_path: Path, monkeypatch) -> None:
+    import os
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").touch()
+    (tmp_path / "0.jpg").touch()
+    listed = []
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: (listed.append(folder), real(folder))[1])
+    wanted = ["a/1.jpg", "gone/2.jpg", "0.jpg", "a/0.jpg", "gone/1.jpg"]
+    assert missing_files(tmp_path, wanted) == ["gone/2.jpg", "a/0.jpg", "gone/1.jpg"]
+    assert len(listed) == 3
