@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 CONFIG ?=
+CKPT ?=
 DATA ?=
 GRID ?=
 WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed tables headroom doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls tables headroom doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -56,6 +57,17 @@ $(PEERS): $(STAMP)
 
 bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
 	$(BIN)/python -m benchmarks.speed $(OPTIONS)
+
+# without CONFIG: k-NN, linear probe and fine-tuning, on the embedded textures, of what pretraining left in work_dirs
+bench-cls: $(STAMP)  ## transfer to classification; CONFIG=configs/classification/... CKPT=... [DATA=root] [WORK_DIR=...] for one
+ifdef CONFIG
+	$(BIN)/python -m benchmarks.classification $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
+	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+else
+	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/classification/...; the default has its own data" >&2; exit 2)
+	$(BIN)/python -m benchmarks.classification.embedded $(if $(CKPT),--weights $(CKPT)) \
+	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+endif
 
 headroom: $(STAMP)  ## random, oracle and learned masks on the same images [GRID=configs/headroom/...] [DATA=root]
 	$(BIN)/python -m benchmarks.headroom $(or $(GRID),configs/headroom/textures.py) $(if $(DATA),--data $(DATA)) $(OPTIONS)

@@ -20,7 +20,7 @@ from mmengine.config import Config
 
 from benchmarks.difference_table import difference_table
 from benchmarks.headroom_table import BASELINE, SAME_TIME, headroom_table, is_oracle
-from benchmarks.records import Record, config_hash, read_records, strip_paths
+from benchmarks.records import Record, config_hash, read_records, slug, strip_paths
 from benchmarks.tables import pretrain_table
 from mlomae.config import PretrainConfig, load_config
 from mlomae.errors import ConfigError, MlomaeError
@@ -78,11 +78,6 @@ def load_grid(path: Path) -> Grid:
     if grid.same_time is not None and grid.same_time not in methods:
         raise ConfigError(f"grid '{path}': same_time='{grid.same_time}' is none of its methods")
     return grid
-
-
-def slug(method: str) -> str:
-    """The method in file names: letters and digits, hyphens between."""
-    return "-".join("".join(c if c.isalnum() else " " for c in method.lower()).split())
 
 
 def resolve(grid: Grid, row: Row, seed: int, data: str | None) -> Run:

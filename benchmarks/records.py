@@ -91,6 +91,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def slug(text: str) -> str:
+    """A method in file names: letters and digits, hyphens between."""
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
 def git_state(folder: str | Path) -> tuple[str | None, bool | None]:
     """(commit, whether the working tree differs from it) of the repository around ``folder``; Nones without one."""
     answers = []
@@ -177,20 +182,22 @@ def write_record(record: Record, path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_record(path: Path, name: str) -> Record:
+    """The validated record at ``path``; DataError that calls it ``name``."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"record '{name}' is not valid JSON ({error}); remove it and run it again") from error
+    if not isinstance(record, dict):
+        raise DataError(f"record '{name}' is not a JSON object; remove it and run it again")
+    validate_record(record, name)
+    return record
+
+
 def read_records(folder: str | Path) -> list[Record]:
     """All ``*.json`` under ``folder``, sorted by relative path and validated; DataError names the file at fault."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"records folder '{folder}' does not exist; run a benchmark first or name another folder")
-    records = []
-    for path in sorted(folder.rglob("*.json"), key=lambda p: p.relative_to(folder).as_posix()):
-        name = path.relative_to(folder).as_posix()
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"record '{name}' is not valid JSON ({error}); remove it and run it again") from error
-        if not isinstance(record, dict):
-            raise DataError(f"record '{name}' is not a JSON object; remove it and run it again")
-        validate_record(record, name)
-        records.append(record)
-    return records
+    paths = sorted(folder.rglob("*.json"), key=lambda p: p.relative_to(folder).as_posix())
+    return [read_record(path, path.relative_to(folder).as_posix()) for path in paths]

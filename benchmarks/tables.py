@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.classification.table import classification_table
 from benchmarks.difference_table import difference_table
 from benchmarks.headroom_table import headroom_table
 from benchmarks.records import Record, read_records
@@ -144,7 +145,11 @@ def pretrain_table(records: list[Record]) -> tuple[str, str]:
     return csv, "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, Callable[[list[Record]], tuple[str, str]]] = {"pretrain": pretrain_table, "speed": speed_table}
+TABLES: dict[str, Callable[[list[Record]], tuple[str, str]]] = {
+    "pretrain": pretrain_table,
+    "speed": speed_table,
+    "classification": classification_table,
+}
 # further tables of the same records: file name -> (task, builder)
 VIEWS = {"headroom": ("pretrain", headroom_table), "differences": ("pretrain", difference_table)}
 

@@ -33,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from benchmarks.classification.config import load_config
     from benchmarks.classification.origin import describe_weights
-    from benchmarks.classification.run import run_transfer, slug
+    from benchmarks.classification.run import run_transfer
+    from benchmarks.records import slug
 
     options = overrides(args.cfg_options)
     if args.weights:

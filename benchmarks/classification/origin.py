@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from benchmarks.classification import RANDOM
+from benchmarks.classification.architecture import read_encoder
 from benchmarks.records import config_hash, strip_paths
 from mlomae.engine import checkpoint
-from mlomae.errors import CheckpointError
+from mlomae.errors import CheckpointError, MlomaeError
 from mlomae.export import sha256
 
 
@@ -56,12 +58,25 @@ def _of_export(path: Path) -> Origin | None:
     return Origin(meta["mlomae.name"], identity, {"checkpoint_sha256": source, "sha256": sha256(file)})
 
 
+def _architecture(spec: str) -> dict[str, Any]:
+    """What a random backbone takes from ``spec``; nothing if that is empty: the configuration's model says it then."""
+    path = Path(spec)
+    if not spec or spec.startswith("timm:"):
+        return {"architecture": spec.removesuffix(":pretrained")} if spec else {}
+    try:
+        found = asdict(read_encoder(path / "model.safetensors" if path.is_dir() else path).architecture)
+    except MlomaeError:  # `create_backbone` says what is wrong with it, or reads a timm folder
+        return {"architecture": path.stem}
+    return {"architecture": {key: value for key, value in found.items() if key != "grid"}}
+
+
 def describe_weights(spec: str) -> Origin:
     """The origin of a backbone ``spec`` (`backbone.create_backbone`); anything that is not ours goes by its name."""
-    path = Path(spec.removeprefix("random:"))
-    if spec.startswith(("random", "timm:")):
-        method = "random initialisation" if spec.startswith("random") else spec
-        return Origin(method, {"method": method}, {})
+    path = Path(spec)
+    if spec == "random" or spec.startswith("random:"):
+        return Origin(RANDOM, {"method": RANDOM, **_architecture(spec.removeprefix("random").removeprefix(":"))}, {})
+    if spec.startswith("timm:"):
+        return Origin(spec, {"method": spec}, {})
     found = (_of_checkpoint(path) if path.is_file() else None) or _of_export(path)
     if found is not None:
         return found

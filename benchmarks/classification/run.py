@@ -122,10 +122,12 @@ def run_training(
     """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""
     rank, world = get_dist_info()
     images: Ordered = LabelledImages(inputs.train, inputs.augment, seed=config.seed)
-    workers = config.data.num_workers
+    workers, extraction = config.data.num_workers, {"wall": 0.0, "cpu": 0.0}
     if config.protocol == "linear" and config.data.augment is None:
+        started = time.perf_counter(), time.process_time()
         features = extract(model, _eval_loader(config, inputs.train, inputs.plain), config.pooling)
         images, workers = CachedFeatures(*features, source=inputs.train, seed=config.seed), 0
+        extraction = {"wall": time.perf_counter() - started[0], "cpu": time.process_time() - started[1]}
     loader = batch_loader(
         images,
         batch_size=config.data.batch_size,
@@ -143,12 +145,15 @@ def run_training(
         raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
     runner.test_loop.run()
     assert metric.per_image is not None
-    return Outcome(metric.per_image, runner.last_logged(), runner.train_loop.clock, runner.max_iters)
+    clock = {kind: seconds + extraction[kind] for kind, seconds in runner.train_loop.clock.items()}
+    return Outcome(metric.per_image, runner.last_logged(), clock, runner.max_iters)
 
 
-def slug(text: str) -> str:
-    """A method in file names: letters and digits, hyphens between."""
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+def described(config: TransferConfig, origin: Origin) -> dict[str, Any]:
+    """The configuration as a record keeps it: the backbone by what it is, as anything may lie under a path."""
+    plain = config.to_dict()
+    plain["backbone"]["weights"] = origin.identity
+    return dict(records.strip_paths(plain))
 
 
 def run_transfer(
@@ -191,15 +196,14 @@ def run_transfer(
     path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
     records.write_record(record, path)
     if records_dir is not None:
-        name = f"{config.name}_{slug(origin.method)}_seed{config.seed}.json"
+        name = f"{config.name}_{records.slug(origin.method)}_seed{config.seed}.json"
         records.write_record(record, records_dir / name)
     return record
 
 
 def _record(config: TransferConfig, inputs: Inputs, origin: Origin, outcome: Outcome) -> dict[str, Any]:
     """Schema of `benchmarks.records`; ``pretrained`` says which backbone, its identity is part of the configuration."""
-    plain = config.to_dict()
-    plain["backbone"]["weights"] = origin.identity  # not the path, under which anything may lie
+    plain = described(config, origin)
     seen = outcome.iterations * config.data.batch_size
     source = lambda s: f"{s.describe()}, {len(s)} images".replace(s.root, Path(s.root).name)  # noqa: E731
     return {
@@ -210,8 +214,8 @@ def _record(config: TransferConfig, inputs: Inputs, origin: Origin, outcome: Out
         "dataset": inputs.train.name,
         "demo": config.demo,
         "seed": config.seed,
-        "config": records.strip_paths(plain),
-        "config_hash": records.config_hash(records.strip_paths(plain)),
+        "config": plain,
+        "config_hash": records.config_hash(plain),
         "versions": records.versions(),
         "hardware": records.hardware(),
         "images_seen": {"lower": seen, "head": 0, "upper": 0},

@@ -1,0 +1,15 @@
+"""Fine-tuning on the embedded textures with 1,600 labels; one of `make bench-cls`.
+
+Command:  make bench-cls
+          make bench-cls CONFIG=configs/classification/finetune_textures.py CKPT=path/to/checkpoint
+Hardware: 1 core of an AMD EPYC, no data to download. Time: 50 processor seconds for a ViT of width 128 and depth 4.
+Expected: top-1 83.5 from MAE, 97.2 from MLO-MAE (nca, mask pooling), 85.1 from random weights (one seed each, 64,000
+images of pretraining, chance 12.5 %; the sampling error of 2,000 test images is 1.6 points or less, 95 %).
+"""
+
+_base_ = "../_base_/transfer_textures.py"
+name = "finetune_textures"
+protocol = "finetune"
+data = dict(augment=dict(type="pad_crop"), batch_size=32)
+optim = dict(lr=3e-3, layer_decay=0.75, warmup=0.1)
+train = dict(epochs=4, log_interval=20, checkpoint_interval=50, keep_checkpoints=1)
