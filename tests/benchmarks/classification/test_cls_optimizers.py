@@ -44,7 +44,7 @@ def test_lars_scales_matrices_without_weight_decay_too() -> None:
 def test_the_bias_of_a_head_does_not_decay(kind: str) -> None:
     config = cls_runs.config(protocol="linear", optim__type=kind, optim__weight_decay=0.1)
     model, _ = build_model(config, 4)
-    wrapper = build_wrapper(model, config)["model"]
-    decays = {tuple(p.shape): group["weight_decay"] for group in wrapper.param_groups for p in group["params"]}
+    groups = build_wrapper(model, config)["model"].optimizer.param_groups  # MMEngine adds one of its own
+    decays = {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]}
     assert decays == {(4, 16): 0.1, (4,): 0.0}
-    assert {group["lr"] for group in wrapper.param_groups} == {config.optim.lr}
+    assert {group["lr"] for group in groups} == {config.optim.lr}
