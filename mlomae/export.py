@@ -142,6 +142,15 @@ def _write(out: Path, fmt: str, tensors: dict[str, Tensor], meta: dict[str, Any]
         shutil.rmtree(retired, ignore_errors=True)
 
 
+def _origin(config: dict[str, Any]) -> dict[str, Any]:
+    """What a transfer needs to tell pretrainings, and their seeds, apart; empty for a foreign config."""
+    from benchmarks.records import config_hash, strip_paths
+
+    if "method" not in config or "seed" not in config:
+        return {}
+    return {"method": config["method"], "seed": config["seed"], "config_hash": config_hash(strip_paths(config))}
+
+
 def export(checkpoint_path: str | Path, out: str | Path, fmt: str) -> str:
     """Write the encoder of a training checkpoint to ``out`` and return a key-for-key report.
 
@@ -176,6 +185,7 @@ def export(checkpoint_path: str | Path, out: str | Path, fmt: str) -> str:
         "model": model,
         "source_sha256": sha256(source),
         "iteration": int(checkpoint["iteration"]),
+        **_origin(checkpoint["config"]),
     }
     _write(out, fmt, {prefix + k: v for k, v in tensors.items()}, meta, timm_config(model, **statistics))
 

@@ -39,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
     options = overrides(args.cfg_options)
     if args.weights:
         options["backbone.weights"] = args.weights
+    if args.seed is not None:
+        options["seed"] = args.seed
     config = load_config(args.config, options)
     if args.data:
         config.data.train["root"] = config.data.test["root"] = args.data
     origin = describe_weights(config.backbone.weights or "random")
-    if args.seed is not None:
-        config.seed = args.seed
-    elif origin.seed is not None and "seed" not in options:
+    if origin.seed is not None and "seed" not in options:
         config.seed = origin.seed
     work_dir = Path(args.work_dir or f"work_dirs/{config.name}_{slug(origin.method)}_seed{config.seed}")
     record = run_transfer(config, work_dir, args.resume, Path(args.records) if args.records else None)
@@ -65,6 +65,14 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if os.environ.get("MLOMAE_TRACEBACK"):
+            raise
+        print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; checkpoints are intact, go on with --resume", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

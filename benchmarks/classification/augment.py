@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ Size = int | Sequence[int]
 """A side, or (height, width), in pixels."""
 
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
+_NEITHER: dict[str, Any] = {"auto_augment": None, "reprob": 0.0}
 
 
 @contextmanager
@@ -167,7 +169,7 @@ def train_transform(
 
 def crop_flip_transform(img_size: Size, **options: Any) -> Transform:
     """RandomResizedCrop and flip alone, as for MAE's linear probe; options as `train_transform` has them."""
-    return train_transform(img_size, **{"auto_augment": None, "reprob": 0.0, **options})
+    return train_transform(img_size, **{**_NEITHER, **options})
 
 
 def pad_crop_transform(
@@ -226,7 +228,7 @@ def eval_transform(
 
 _TRANSFORMS = Registry[Transform]("training transform")
 _TRANSFORMS.register("rand_augment")(train_transform)
-_TRANSFORMS.register("crop_flip")(crop_flip_transform)
+_TRANSFORMS.register("crop_flip")(partial(train_transform, **_NEITHER))  # the registry reads the options' names
 _TRANSFORMS.register("pad_crop")(pad_crop_transform)
 
 

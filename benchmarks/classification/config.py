@@ -128,13 +128,11 @@ def _check(config: TransferConfig) -> None:
     for key, (value, known) in choices.items():
         if value not in known:
             raise ConfigError(f"config key '{key}' must be one of {', '.join(known)}; got {value!r}")
-    optim, train = config.optim, config.train
+    optim, train, clip = config.optim, config.train, config.optim.clip_grad
     least = {
         "data.batch_size": (config.data.batch_size, 1),
         "data.num_workers": (config.data.num_workers, 0),
-        "optim.lr": (optim.lr, 0),
         "optim.weight_decay": (optim.weight_decay, 0),
-        "optim.min_lr": (optim.min_lr, 0),
         "train.epochs": (train.epochs, 1),
         "train.log_interval": (train.log_interval, 1),
         "train.checkpoint_interval": (train.checkpoint_interval, 1),
@@ -143,25 +141,40 @@ def _check(config: TransferConfig) -> None:
     }
     for key, (number, smallest) in least.items():
         if not smallest <= number < math.inf:
-            raise ConfigError(f"config key '{key}' must be at least {smallest}; got {number}")
+            raise ConfigError(f"config key '{key}' must be finite and at least {smallest}; got {number}")
     inside: dict[str, tuple[Any, bool, str]] = {
+        "optim.lr": (optim.lr, 0.0 < optim.lr < math.inf, "(0, inf)"),
+        "optim.min_lr": (optim.min_lr, 0.0 <= optim.min_lr <= optim.lr, f"[0, {optim.lr:g}], up to optim.lr"),
+        "optim.betas": (optim.betas, _are_betas(optim.betas), "[0, 1) and two"),
         "optim.layer_decay": (optim.layer_decay, 0.0 < optim.layer_decay <= 1.0, "(0, 1]"),
         "optim.warmup": (optim.warmup, 0.0 <= optim.warmup <= 1.0, "[0, 1], a fraction of the run"),
         "optim.momentum": (optim.momentum, 0.0 <= optim.momentum < 1.0, "[0, 1)"),
         "train.label_smoothing": (train.label_smoothing, 0.0 <= train.label_smoothing < 1.0, "[0, 1)"),
         "train.ema": (train.ema, train.ema is None or 0.0 < train.ema < 1.0, "(0, 1), or None"),
-        "knn.temperature": (config.knn.temperature, config.knn.temperature > 0.0, "(0, inf)"),
+        "knn.temperature": (config.knn.temperature, 0.0 < config.knn.temperature < math.inf, "(0, inf)"),
         "backbone.drop_path": (config.backbone.drop_path, 0.0 <= config.backbone.drop_path < 1.0, "[0, 1)"),
-        "optim.clip_grad": (optim.clip_grad, optim.clip_grad is None or optim.clip_grad > 0.0, "(0, inf), or None"),
+        "optim.clip_grad": (clip, clip is None or 0.0 < clip < math.inf, "(0, inf), or None"),
         "seed": (config.seed, 0 <= config.seed < 2**32, "[0, 2**32)"),
     }
     for key, (given, fine, interval) in inside.items():
         if not fine:
             raise ConfigError(f"config key '{key}' must be inside {interval}; got {given}")
     size = config.backbone.img_size
-    sides = [size] if isinstance(size, int) else size
-    if len(sides) not in (1, 2) or not all(isinstance(s, int) and s > 0 for s in sides):
+    sides = [size, size] if isinstance(size, int) else size
+    if len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides):
         raise ConfigError(f"config key 'backbone.img_size' must be a side or [height, width] in pixels; got {size}")
     for part in ("train", "test"):
         if "type" not in getattr(config.data, part):
             raise ConfigError(f"config key 'data.{part}.type' is missing; name a data source")
+    if config.data.mix is not None:
+        if "label_smoothing" in config.data.mix:
+            raise ConfigError("config key 'data.mix.label_smoothing' is unknown; set train.label_smoothing")
+        if config.protocol == "linear" and config.data.augment is None:
+            raise ConfigError(
+                "config key 'data.mix' mixes images, and a linear probe without data.augment trains on features; "
+                "set one of them"
+            )
+
+
+def _are_betas(values: tuple) -> bool:
+    return len(values) == 2 and all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in values)

@@ -37,10 +37,13 @@ def extract(model: Classifier, loader: ImageLoader, pooling: str) -> tuple[Tenso
 
 
 class CachedFeatures(Dataset[dict[str, Any]]):
-    """Features in place of images: `EpochBatches` orders them by (seed, epoch) as it orders images."""
+    """Features in place of images, in the order that `LabelledImages` of the same seed and ``name`` has."""
 
-    def __init__(self, features_ND: Tensor, label_N: Tensor, index_N: Tensor, source: Source, seed: int) -> None:
+    def __init__(
+        self, features_ND: Tensor, label_N: Tensor, index_N: Tensor, source: Source, seed: int, name: str = "train"
+    ) -> None:
         self.features, self.label, self.index, self.seed = features_ND, label_N, index_N, seed
+        self.name = name
         self.metainfo = {"classes": list(source.classes)}
 
     def __len__(self) -> int:
@@ -48,7 +51,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
 
     def order(self, epoch: int) -> Tensor:
         """The permutation (N,) int64 in which ``epoch`` visits the images."""
-        return counter.permutation(counter.root_key(self.seed, "features", epoch), len(self))
+        return counter.permutation(counter.root_key(self.seed, self.name, epoch), len(self))
 
     def __getitem__(self, item: int | Item) -> dict[str, Any]:
         position = item if isinstance(item, int) else item[1]

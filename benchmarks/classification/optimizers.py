@@ -18,8 +18,9 @@ from torch import nn
 from benchmarks.classification.config import OptimConfig, TransferConfig
 from benchmarks.classification.model import Classifier
 from benchmarks.classification.param_groups import layer_decay_groups
-from mlomae.engine.optim import LevelOptimizers
+from mlomae.engine.optim import LevelOptimizers, parameter_groups
 from mlomae.engine.pretrainer import mean_over_ranks
+from mlomae.errors import TrainingError
 
 
 class AveragingWrapper(OptimWrapper):
@@ -37,6 +38,15 @@ class AveragingWrapper(OptimWrapper):
             p.grad = means[name]
         super().step(**kwargs)
 
+    def check_autocast(self, layer: nn.Linear) -> None:
+        """Raise TrainingError if mixed precision was asked for but ``layer`` does not compute in bf16."""
+        if self.amp == "none":
+            return
+        with self.optim_context(layer), torch.no_grad():
+            dtype = layer(torch.zeros(1, layer.in_features, device=layer.weight.device)).dtype
+        if dtype != torch.bfloat16:
+            raise TrainingError(f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none'")
+
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         device = next(model.parameters()).device.type
@@ -45,12 +55,17 @@ class AveragingWrapper(OptimWrapper):
 
 
 def build_optimizer(groups: list[dict[str, Any]], settings: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer that ``settings.type`` names, over groups with rates of their own."""
+    """The optimizer that ``settings.type`` names, over groups with rates of their own.
+
+    LARS scales the step of matrices alone, as MAE's main_linprobe.py does; timm's would leave out all of them where
+    ``weight_decay`` is 0, which it is there.
+    """
     if settings.type == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=tuple(settings.betas), fused=True)
     if settings.type == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    return Lars(groups, lr=settings.lr, momentum=settings.momentum)
+    adapted = [{**group, "always_adapt": all(p.ndim > 1 for p in group["params"])} for group in groups]
+    return Lars(adapted, lr=settings.lr, momentum=settings.momentum)
 
 
 def build_wrapper(model: Classifier, config: TransferConfig) -> LevelOptimizers:
@@ -59,8 +74,8 @@ def build_wrapper(model: Classifier, config: TransferConfig) -> LevelOptimizers:
     if model.head is None:
         groups = layer_decay_groups(model.backbone, settings.lr, settings.weight_decay, settings.layer_decay)
     else:
-        parameters = [p for p in model.head.parameters() if p.requires_grad]
-        groups = [{"params": parameters, "lr": settings.lr, "weight_decay": settings.weight_decay}]
+        head: dict[str, torch.Tensor] = {name: p for name, p in model.head.named_parameters() if p.requires_grad}
+        groups = [{"lr": settings.lr, **group} for group in parameter_groups(head, settings.weight_decay)]
     return LevelOptimizers(
         model=AveragingWrapper(build_optimizer(groups, settings), config.train.amp, settings.clip_grad)
     )

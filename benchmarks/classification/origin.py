@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from mlomae.export import sha256
 @dataclass(frozen=True)
 class Origin:
     """``method`` is the row's name in a table. ``identity`` belongs to the configuration: it is the same for all seeds
-    of one pretraining. ``details`` does not: name, digest of the file. ``seed`` is the pretraining's, None if unknown.
+    of one pretraining, and for a checkpoint and its exports. ``details`` does not: name, digest of the file.
+    ``seed`` is the pretraining's, None if unknown.
     """
 
     method: str
@@ -53,28 +53,33 @@ def _of_export(path: Path) -> Origin | None:
         return None
     if "mlomae.name" not in meta:
         return None
-    source = meta.get("mlomae.source_sha256", "")
-    identity = {"method": meta["mlomae.name"], "iteration": int(json.loads(meta.get("mlomae.iteration", "0")))}
-    return Origin(meta["mlomae.name"], identity, {"checkpoint_sha256": source, "sha256": sha256(file)})
+    details = {"name": meta["mlomae.name"], "checkpoint_sha256": meta.get("mlomae.source_sha256", "")}
+    details["sha256"] = sha256(file)
+    iteration = int(meta.get("mlomae.iteration", "0"))
+    if "mlomae.config_hash" not in meta:  # an export of before they told it
+        return Origin(meta["mlomae.name"], {"method": meta["mlomae.name"], "iteration": iteration, **details}, details)
+    method, seed = meta["mlomae.method"], int(meta["mlomae.seed"])
+    identity = {"method": method, "config_hash": meta["mlomae.config_hash"], "iteration": iteration}
+    return Origin(method, identity, {**details, "seed": seed}, seed)
 
 
-def _architecture(spec: str) -> dict[str, Any]:
-    """What a random backbone takes from ``spec``; nothing if that is empty: the configuration's model says it then."""
+def _architecture(spec: str) -> dict[str, Any] | str:
+    """What ``random:SPEC`` takes from its file, which may be any seed's; the name of a model of timm."""
     path = Path(spec)
-    if not spec or spec.startswith("timm:"):
-        return {"architecture": spec.removesuffix(":pretrained")} if spec else {}
+    file = path / "model.safetensors" if path.is_dir() else path
     try:
-        found = asdict(read_encoder(path / "model.safetensors" if path.is_dir() else path).architecture)
-    except MlomaeError:  # `create_backbone` says what is wrong with it, or reads a timm folder
-        return {"architecture": path.stem}
-    return {"architecture": {key: value for key, value in found.items() if key != "grid"}}
+        return {k: v for k, v in asdict(read_encoder(file).architecture).items() if k != "grid"}
+    except MlomaeError:  # a timm model, or `create_backbone` will say what is wrong
+        return spec if spec.startswith("timm:") else path.name
 
 
 def describe_weights(spec: str) -> Origin:
     """The origin of a backbone ``spec`` (`backbone.create_backbone`); anything that is not ours goes by its name."""
     path = Path(spec)
-    if spec == "random" or spec.startswith("random:"):
-        return Origin(RANDOM, {"method": RANDOM, **_architecture(spec.removeprefix("random").removeprefix(":"))}, {})
+    if spec == "random":
+        return Origin(RANDOM, {"method": RANDOM}, {})
+    if spec.startswith("random:"):
+        return Origin(RANDOM, {"method": RANDOM, "architecture": _architecture(spec.removeprefix("random:"))}, {})
     if spec.startswith("timm:"):
         return Origin(spec, {"method": spec}, {})
     found = (_of_checkpoint(path) if path.is_file() else None) or _of_export(path)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import LOOPS
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -24,6 +24,8 @@ from mlomae.counter import root_key
 from mlomae.engine.exact_runner import ExactRunner, join_process_group
 from mlomae.engine.hooks import AtomicCheckpointHook
 from mlomae.engine.loop import OuterLoop
+from mlomae.engine.pretrainer import mean_over_ranks
+from mlomae.errors import CheckpointError
 
 FORMAT = "mlomae-transfer/1"
 
@@ -48,6 +50,7 @@ class TransferModel(Classifier):
         self.seed, self.mix = seed, mix
         trained = self.backbone if self.head is None else self.head
         self.ema = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+        self._autocast_checked = False
 
     def saved_modules(self) -> dict[str, torch.nn.Module]:
         """What a checkpoint holds, by name; a frozen backbone is not trained and stays in its own file."""
@@ -57,15 +60,30 @@ class TransferModel(Classifier):
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
         """One update on a batch; ``data["iteration"]`` is its number. Returns the loss, detached."""
-        iteration, rank = data.pop("iteration"), get_rank()
+        iteration, rank = data["iteration"], get_rank()
+        data = {key: value for key, value in data.items() if key != "iteration"}
+        if not self._autocast_checked:
+            first: Any = self.backbone.blocks[0] if self.head is None else self.head
+            optim_wrapper["model"].check_autocast(next(m for m in first.modules() if isinstance(m, nn.Linear)))
+            self._autocast_checked = True
         seed_step(root_key(self.seed, "drop", iteration, rank))
         if self.mix is not None:
             image, label = self.mix(data["image"], data["label"], mix_key(self.seed, iteration, rank))
             data = {**data, "image": image, "label": label}
         losses = super().train_step(data, optim_wrapper["model"])
+        self._average_statistics()
         if self.ema is not None:
             self.ema.update_parameters(self.backbone if self.head is None else self.head)
         return {"loss": losses["loss"].detach()}
+
+    @torch.no_grad()
+    def _average_statistics(self) -> None:
+        """Give all ranks the mean of the head's running statistics: they evaluate, and resume, with the same."""
+        if self.head is None or get_world_size() == 1:
+            return
+        held = {name: buffer for name, buffer in self.head.named_buffers() if buffer.is_floating_point()}
+        for name, mean in mean_over_ranks(held).items():
+            held[name].copy_(mean)
 
     def test_step(self, data: dict[str, Any]) -> list[dict[str, Tensor]]:
         """Scores of a batch, by the average of the weights if there is one."""
@@ -83,6 +101,8 @@ class TransferModel(Classifier):
 @LOOPS.register_module()
 class TransferLoop(OuterLoop):
     """`OuterLoop` over batches that a sampler numbers: it starts wherever the checkpoint ended."""
+
+    remedy = "lower optim.lr or set optim.clip_grad"
 
     def _loader(self) -> DataLoader:
         sampler: EpochBatches = self.dataloader.batch_sampler
@@ -102,6 +122,14 @@ class TransferRunner(ExactRunner):
 
     def saved_settings(self, values: dict[str, Any]) -> dict[str, Any]:
         return config_from_dict(values).to_dict()
+
+    def load_further_state(self, state: dict[str, Any]) -> None:
+        """The path of the weights is in the configuration; what lay there when the run began is in ``meta``."""
+        if state["meta"]["origin"] != self.meta["origin"]:
+            raise CheckpointError(
+                f"the backbone's weights are not those that the run in '{self.run_dir}' started from; put the file "
+                "back, or choose another work dir"
+            )
 
 
 def build_runner(

@@ -38,7 +38,7 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any], path: Path
     if different:
         shown = ", ".join(f"{k} ({a.get(k)!r} -> {b.get(k)!r})" for k in different[:3])
         raise CheckpointError(
-            f"checkpoint '{path}' was made with another configuration: {shown}; "
+            f"'{path}' was made with another configuration: {shown}; "
             "resume with the same one, or choose another work dir"
         )
 

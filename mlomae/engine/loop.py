@@ -36,6 +36,8 @@ class OuterLoop(BaseLoop):
     step never waits for the device; NaN is found then, and always before a checkpoint is written.
     """
 
+    remedy = "lower the learning rate or set optim.theta.clip_grad"
+
     def __init__(
         self,
         runner: Any,
@@ -91,7 +93,7 @@ class OuterLoop(BaseLoop):
             if not math.isfinite(value):
                 raise TrainingError(
                     f"{name} is not finite ({value}) within the {self._counted} outer iterations before {iteration}; "
-                    "lower the learning rate or set optim.theta.clip_grad, then resume from the last checkpoint"
+                    f"{self.remedy}, then resume from the last checkpoint"
                 )
         self._sums, self._terms, self._counted = {}, {}, 0
         return means
@@ -101,8 +103,8 @@ class OuterLoop(BaseLoop):
         for name, parameter in self.runner.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise TrainingError(
-                    f"weights are not finite after outer iteration {iteration} (first: {name}); lower the learning "
-                    "rate or set optim.theta.clip_grad, then resume from the last checkpoint"
+                    f"weights are not finite after outer iteration {iteration} (first: {name}); {self.remedy}, "
+                    "then resume from the last checkpoint"
                 )
 
     def run(self) -> torch.nn.Module:

@@ -1,0 +1,76 @@
+"""What a transfer trains and evaluates on, from the free-form sections of its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.dist import get_dist_info
+
+from benchmarks.classification.augment import Transform, build_transform, eval_transform
+from benchmarks.classification.config import TransferConfig
+from benchmarks.classification.mixing import BatchMix
+from mlomae.data import Source, build_source, check_disjoint
+from mlomae.errors import ConfigError, DataError
+from mlomae.registry import Registry
+
+_SECTIONS = Registry[Any]("config section")
+_SECTIONS.register("data.evaluate")(eval_transform)
+_SECTIONS.register("data.mix")(BatchMix)
+
+
+@contextmanager
+def values_of(section: str) -> Iterator[None]:
+    """Say in one line that a value of a free-form section has the wrong type; its keys are checked by name."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config section '{section}' holds a value of the wrong type ({error}); correct it"
+        ) from error
+
+
+@dataclass
+class Inputs:
+    """Sources, checked, and their transforms; ``plain`` has nothing random."""
+
+    train: Source
+    test: Source
+    augment: Transform
+    plain: Transform
+
+
+def open_inputs(config: TransferConfig) -> Inputs:
+    """Both sources; raises DataError if their classes differ or if a test image is also a training image."""
+    with values_of("data.train and data.test"):
+        train, test = build_source(config.data.train), build_source(config.data.test)
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes)) or ["the order"]
+        raise DataError(
+            f"classes of {train.describe()} and {test.describe()} differ ({odd[0]}); give both splits of one data set"
+        )
+    check_disjoint(train, test)
+    return Inputs(train, test, *build_transforms(config))
+
+
+def build_transforms(config: TransferConfig) -> tuple[Transform, Transform]:
+    """Of training and of evaluation; the same object without ``data.augment``."""
+    data, size = config.data, config.backbone.img_size
+    side = size if isinstance(size, int) else tuple(size)
+    with values_of("data.evaluate"):
+        plain: Transform = _SECTIONS.build("data.evaluate", data.evaluate, img_size=side)
+    with values_of("data.augment"):
+        return (plain if data.augment is None else build_transform(data.augment, side)), plain
+
+
+def build_mix(config: TransferConfig, num_classes: int) -> BatchMix | None:
+    """Mixup and cutmix, if ``data.mix`` asks for them."""
+    if config.data.mix is None:
+        return None
+    smoothing = config.train.label_smoothing
+    with values_of("data.mix"):
+        mix: BatchMix = _SECTIONS.build("data.mix", config.data.mix, num_classes=num_classes, label_smoothing=smoothing)
+    mix.check_batch(config.data.batch_size // get_dist_info()[1])
+    return mix

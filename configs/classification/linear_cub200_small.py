@@ -1,0 +1,21 @@
+"""Linear probe of a small ViT at 96 pixels on the first 10 classes of CUB-200-2011 (300 training and 243 test images).
+
+Command:  make bench-cls CONFIG=configs/classification/linear_cub200_small.py CKPT=path/to/backbone DATA=path/to/data
+Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
+configs/_base_/vit-w128-d4_64px.py).
+"""
+
+_base_ = "../_base_/linear.py"
+name = "linear_cub200_small"
+pooling = "avg"
+backbone = dict(img_size=96)
+data = dict(
+    train=dict(type="cub200", root="data/cub200", split="train", subset=True),
+    test=dict(type="cub200", root="data/cub200", split="test", subset=True),
+    augment=None,
+    evaluate=dict(crop_pct=1.0),
+    batch_size=60,
+    num_workers=0,
+)
+optim = dict(type="sgd", lr=0.05)
+train = dict(epochs=100, amp="none", log_interval=100, checkpoint_interval=1000)

@@ -1,0 +1,21 @@
+"""Linear probe of a small ViT at 96 pixels on 50 classes of Stanford Cars (800 training and 400 test images).
+
+Command:  make bench-cls CONFIG=configs/classification/linear_stanford_cars_small.py CKPT=path/to/backbone DATA=path/to/data
+Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
+configs/_base_/vit-w128-d4_64px.py).
+"""
+
+_base_ = "../_base_/linear.py"
+name = "linear_stanford_cars_small"
+pooling = "avg"
+backbone = dict(img_size=96)
+data = dict(
+    train=dict(type="stanford_cars", root="data/stanford_cars", split="train", subset=True),
+    test=dict(type="stanford_cars", root="data/stanford_cars", split="test", subset=True),
+    augment=None,
+    evaluate=dict(crop_pct=1.0),
+    batch_size=80,
+    num_workers=0,
+)
+optim = dict(type="sgd", lr=0.05)
+train = dict(epochs=100, amp="none", log_interval=100, checkpoint_interval=1000)
