@@ -98,7 +98,7 @@ def test_the_seeds_of_a_pretraining_share_a_configuration_and_others_do_not(
     weights |= {"timm": "timm:vit_tiny_patch16_224", "random timm": "random:timm:vit_tiny_patch16_224"}
     hashes = {}
     for name, spec in weights.items():
-        portable = module._portable(cls_runs.config(protocol="knn", backbone__weights=spec), describe_weights(spec))
+        portable = module.described(cls_runs.config(protocol="knn", backbone__weights=spec), describe_weights(spec))
         hashes[name] = records.config_hash(portable)
     assert hashes["one"] == hashes["seed"] == hashes["export"]
     assert hashes["other"] == hashes["folder"]
