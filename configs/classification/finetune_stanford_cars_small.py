@@ -1,6 +1,6 @@
 """Fine-tuning of a small ViT at 96 pixels on 50 classes of Stanford Cars (800 training and 400 test images).
 
-Command:  make bench-cls CONFIG=configs/classification/finetune_stanford_cars_small.py CKPT=path/to/backbone DATA=path/to/data
+Command:  make bench-cls CONFIG=configs/classification/finetune_stanford_cars_small.py CKPT=backbone DATA=folder
 Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
 configs/_base_/vit-w128-d4_64px.py).
 """
