@@ -1,7 +1,9 @@
 """MLO-MAE with mask pooling on CIFAR-10; differs from the MAE config in the weights of patches alone.
 
 Command:  make pretrain CONFIG=configs/pretrain/mlomae-pooled_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 core of an AMD EPYC. Time and expected metrics: see results/pretrain.md.
+Hardware: 1 core of an AMD EPYC. Time: 8.8 processor minutes.
+Expected: k-NN 47.6 ± 0.2, linear probe 53.2 ± 0.2 (2 seeds, frozen encoder, averaged tokens; JPEG copy).
+No better than MAE (48.1 ± 0.6, 53.1 ± 0.2).
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py", "../_base_/mlomae_pooled.py"]
