@@ -1,4 +1,4 @@
-"""Linear probe of a small ViT at 96 pixels on the first 10 classes of CUB-200-2011 (300 training and 243 test images).
+"""Linear probe of a small ViT at 64 pixels on the first 10 classes of CUB-200-2011 (300 training and 243 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/linear_cub200_small.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
@@ -8,7 +8,7 @@ configs/_base_/vit-w128-d4_64px.py).
 _base_ = "../_base_/linear.py"
 name = "linear_cub200_small"
 pooling = "avg"
-backbone = dict(img_size=96)
+backbone = dict(img_size=64)
 data = dict(
     train=dict(type="cub200", root="data/cub200", split="train", subset=True),
     test=dict(type="cub200", root="data/cub200", split="test", subset=True),

@@ -1,4 +1,4 @@
-"""Linear probe of a small ViT at 96 pixels on 50 classes of Stanford Cars (800 training and 400 test images).
+"""Linear probe of a small ViT at 64 pixels on 50 classes of Stanford Cars (800 training and 400 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/linear_stanford_cars_small.py CKPT=backbone DATA=folder
 Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
@@ -8,7 +8,7 @@ configs/_base_/vit-w128-d4_64px.py).
 _base_ = "../_base_/linear.py"
 name = "linear_stanford_cars_small"
 pooling = "avg"
-backbone = dict(img_size=96)
+backbone = dict(img_size=64)
 data = dict(
     train=dict(type="stanford_cars", root="data/stanford_cars", split="train", subset=True),
     test=dict(type="stanford_cars", root="data/stanford_cars", split="test", subset=True),
