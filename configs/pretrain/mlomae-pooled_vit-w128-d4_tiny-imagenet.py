@@ -1,7 +1,9 @@
 """MLO-MAE with mask pooling on Tiny-ImageNet (here: a subset of 5,000 training images).
 
 Command:  make pretrain CONFIG=configs/pretrain/mlomae-pooled_vit-w128-d4_tiny-imagenet.py DATA=tiny-imagenet-200
-Hardware: 1 core of an AMD EPYC. Time and expected metrics: see results/pretrain.md.
+Hardware: 1 core of an AMD EPYC. Time: 5.8 processor minutes.
+Expected: k-NN 3.5 ± 0.3, linear probe 6.4 ± 0.4 (2 seeds, frozen encoder, averaged tokens, chance 0.5 %).
+No better than MAE (3.6, 7.7).
 
 200 classes with 256 images a feedback batch: about three quarters of the upper images find their class in the head
 batch, the others are left out of the feedback's mean.
