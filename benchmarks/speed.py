@@ -74,8 +74,9 @@ def measure(setting: Setting, names: list[str], rounds: int, warmup: int, thread
     try:
         runnable = [name for name in workers.ready if "skipped" not in workers.ready[name]]
         times: dict[str, list[dict[str, Any]]] = {name: [] for name in runnable}
-        for _ in range(rounds):
-            for name in runnable:
+        for turn in range(rounds):
+            first = turn % len(runnable)  # a row that always came after the same other one would inherit its caches
+            for name in [*runnable[first:], *runnable[:first]]:
                 times[name].append(workers.run(name))
     finally:
         workers.close()
