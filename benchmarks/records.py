@@ -116,6 +116,12 @@ def hardware() -> dict[str, Any]:
     return {"cpu": cpu_model(), "cores": usable_cores(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
+def hardware_phrase(record: Record) -> str:
+    """Where a record was measured, in a table's words."""
+    h = record["hardware"]
+    return h["gpu"] or f"{h['cpu']}, {h['threads']} of {h['cores']} cores"
+
+
 def versions() -> dict[str, str]:
     """Python and the installed packages that can change a number."""
     found = {"python": platform.python_version()}
