@@ -8,8 +8,6 @@ was interrupted goes on from its checkpoint. Runs take one thread each, so that 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,12 +18,11 @@ from mmengine.config import Config
 
 from benchmarks.difference_table import difference_table
 from benchmarks.headroom_table import BASELINE, SAME_TIME, headroom_table, is_oracle
+from benchmarks.process import ROOT, last_line, start
 from benchmarks.records import Record, config_hash, read_records, slug, strip_paths
 from benchmarks.tables import pretrain_table
 from mlomae.config import PretrainConfig, load_config
-from mlomae.errors import ConfigError, MlomaeError
-
-ROOT = Path(__file__).parent.parent
+from mlomae.errors import ConfigError, MlomaeError, refuse
 
 
 @dataclass(frozen=True)
@@ -113,12 +110,9 @@ def execute(run: Run, records: Path, work: Path) -> Record | None:
     command += ["--resume", "--records", str(records), "--cfg-options"]
     command += [f"{key}={value!r}" for key, value in run.options.items()]
     print(f"{run.label}: {run.config.train.outer_iterations} outer iterations, log in {folder}/log.txt", flush=True)
-    with open(folder / "log.txt", "a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        status = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode
-    if status:
-        last = (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
-        print(f"{run.label}: failed with status {status}: {' '.join(last)}", file=sys.stderr, flush=True)
+    log = folder / "log.txt"
+    if status := start(command, log):
+        print(f"{run.label}: failed with status {status}: {last_line(log)}", file=sys.stderr, flush=True)
         return None
     return recorded(run, records)
 
@@ -176,8 +170,7 @@ def main(argv: list[str] | None = None) -> int:
         records, work = a.records.absolute(), a.work_dir.absolute()
         return 1 if run_grid(load_grid(a.grid), a.seeds, a.jobs, records, work, a.data) else 0
     except MlomaeError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refuse(error)
 
 
 if __name__ == "__main__":

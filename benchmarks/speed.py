@@ -22,7 +22,7 @@ from benchmarks import records
 from benchmarks.speed_measure import matmul_shapes, median_interval, worker
 from benchmarks.speed_rows import MATMUL, ROWS, check_rows, images_seen
 from benchmarks.speed_setting import SETTINGS, Setting, get_setting
-from mlomae.errors import ConfigError, MlomaeError
+from mlomae.errors import ConfigError, MlomaeError, refuse
 
 REFERENCES = {"authors": "authors", "mae": "MAE"}  # rows that others are compared with, and their short names
 
@@ -228,8 +228,7 @@ def main(argv: list[str] | None = None) -> int:
                 records.write_record(record, path)
                 print(path)
     except MlomaeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     return 0
 
 

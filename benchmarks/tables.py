@@ -22,7 +22,7 @@ from benchmarks.headroom_table import headroom_table
 from benchmarks.markdown import markdown_page
 from benchmarks.records import Record, hardware_phrase, read_records
 from benchmarks.speed_table import speed_table
-from mlomae.errors import DataError, MlomaeError
+from mlomae.errors import DataError, MlomaeError, refuse
 
 ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_avg")
 BASELINES = ("MAE",)  # the method name of random-mask MAE
@@ -201,8 +201,7 @@ def main(argv: list[str] | None = None) -> int:
         for path in build_tables(arguments.records, arguments.out):
             print(path)
     except MlomaeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     return 0
 
 

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mlomae.errors import ConfigError, MlomaeError
+from mlomae.errors import ConfigError, MlomaeError, refuse
 
 
 def overrides(pairs: list[str]) -> dict[str, Any]:
@@ -211,11 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except MlomaeError as error:
-        message = f"error: {' '.join(str(error).split())}"
-        if os.environ.get("MLOMAE_TRACEBACK"):
-            raise
-        print(message, file=sys.stderr)
-        return 2
+        return refuse(error)
     except OSError as error:
         if os.environ.get("MLOMAE_TRACEBACK"):
             raise

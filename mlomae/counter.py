@@ -67,3 +67,8 @@ def uniform(keys: Tensor, n: int, salt: int = 0) -> Tensor:
 def permutation(key: int, n: int) -> Tensor:
     """A permutation of ``range(n)``, shape (n,), int64: indices sorted by their keys."""
     return torch.argsort(fold(key, torch.arange(n)), stable=True)
+
+
+def epoch_order(seed: int, name: str, epoch: int, n: int) -> Tensor:
+    """In which order ``epoch`` visits n samples, (n,) int64; ``name`` is that of the stream they belong to."""
+    return permutation(root_key(seed, name, epoch), n)

@@ -3,6 +3,11 @@
 The command line prints the line and exits with status 2; a traceback means a bug of ours, not a wrong input.
 """
 
+from __future__ import annotations
+
+import os
+import sys
+
 
 class MlomaeError(Exception):
     """Base of every error that is the input's fault, not the program's."""
@@ -22,3 +27,17 @@ class CheckpointError(MlomaeError):
 
 class TrainingError(MlomaeError):
     """Training cannot go on (a loss that is not finite, automatic mixed precision that is not active)."""
+
+
+def refuse(error: MlomaeError) -> int:
+    """Print the error as one line on standard error; the exit status, 2. With MLOMAE_TRACEBACK set, raise it."""
+    if os.environ.get("MLOMAE_TRACEBACK"):
+        raise error
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def from_worker(error: MlomaeError) -> MlomaeError:
+    """The error as it was raised in a loader's worker, which sends it with its traceback, the message last."""
+    message = str(error).strip().splitlines()[-1]
+    return type(error)(message.removeprefix(f"{type(error).__module__}.{type(error).__name__}: "))

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mlomae.cli import overrides
-from mlomae.errors import MlomaeError
+from mlomae.errors import MlomaeError, refuse
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if origin.seed is not None and "seed" not in options:
         config.seed = origin.seed
     work_dir = Path(args.work_dir or f"work_dirs/{config.name}_{slug(origin.method)}_seed{config.seed}")
-    record = run_transfer(config, work_dir, args.resume, Path(args.records) if args.records else None)
+    records = Path(args.records) if args.records else None
+    record = run_transfer(config, work_dir, args.resume, records, origin)
     if record:
         for name, value in record["metrics"].items():
             print(f"{name:24s} {value:.4g}")
@@ -61,10 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(args)
     except MlomaeError as error:
-        if os.environ.get("MLOMAE_TRACEBACK"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refuse(error)
     except OSError as error:
         if os.environ.get("MLOMAE_TRACEBACK"):
             raise

@@ -19,7 +19,7 @@ from scipy import stats
 
 from benchmarks.classification.metrics import per_class
 from benchmarks.classification.predictions import Predictions, read_predictions
-from mlomae.errors import DataError, MlomaeError
+from mlomae.errors import DataError, MlomaeError, refuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         a, b = read_predictions(arguments.a), read_predictions(arguments.b)
         print(describe(a, b, compare(a, b), arguments.classes))
     except MlomaeError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refuse(error)
     return 0
 
 

@@ -28,6 +28,11 @@ class BackboneConfig:
     drop_path: float = 0.0
     global_pool: str = "avg"
 
+    @property
+    def side(self) -> int | tuple[int, ...]:
+        """``img_size`` as transforms and models take it: a side, or (height, width)."""
+        return self.img_size if isinstance(self.img_size, int) else tuple(self.img_size)
+
 
 @dataclass
 class DataConfig:

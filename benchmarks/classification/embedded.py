@@ -10,8 +10,6 @@ of `benchmarks.classification`; one that is done is not repeated, one that was i
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,11 +21,11 @@ import pandas as pd
 from benchmarks.classification.config import TransferConfig, load_config
 from benchmarks.classification.found import Backbone, find_backbones, floor_of, name_backbones
 from benchmarks.classification.run import described
+from benchmarks.process import ROOT, last_line, start
 from benchmarks.records import Record, config_hash, read_record
 from mlomae.cli import overrides
-from mlomae.errors import ConfigError, MlomaeError
+from mlomae.errors import ConfigError, MlomaeError, refuse
 
-ROOT = Path(__file__).parent.parent.parent
 RECIPES = {"fine-tuning": "finetune", "linear": "linear", "k-NN": "knn"}  # title -> protocol, the longest first
 TITLES = ("k-NN", "linear", "fine-tuning")
 CLASSES = 8  # of the textures
@@ -77,13 +75,6 @@ def done(task: Task) -> Record | None:
     return record
 
 
-def start(command: list[str], log: Path) -> int:
-    """The exit status of a process with one thread, its output appended to ``log``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("a") as file:
-        return subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
-
-
 def execute(task: Task) -> Record | None:
     """Run in a process of its own, log in its folder; None, and a line on standard error, if it failed."""
     found = done(task)
@@ -98,8 +89,7 @@ def execute(task: Task) -> Record | None:
     status = start(command, log)
     found = None if status else done(task)
     if found is None:
-        last = " ".join(log.read_text(errors="replace").strip().splitlines()[-1:])
-        print(f"{task.label}: failed with status {status}: {last} (log: {log})", file=sys.stderr, flush=True)
+        print(f"{task.label}: failed with status {status}: {last_line(log)} (log: {log})", file=sys.stderr, flush=True)
         return None
     print(f"{task.label}: {found['metrics']['top1']:.1f} %", flush=True)
     return found
@@ -177,10 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run_embedded(parser.parse_args(argv))
     except MlomaeError as error:
-        if os.environ.get("MLOMAE_TRACEBACK"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refuse(error)
     except KeyboardInterrupt:
         print("error: interrupted; run it again to go on", file=sys.stderr)
         return 130

@@ -51,7 +51,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
 
     def order(self, epoch: int) -> Tensor:
         """The permutation (N,) int64 in which ``epoch`` visits the images."""
-        return counter.permutation(counter.root_key(self.seed, self.name, epoch), len(self))
+        return counter.epoch_order(self.seed, self.name, epoch, len(self))
 
     def __getitem__(self, item: int | Item) -> dict[str, Any]:
         position = item if isinstance(item, int) else item[1]

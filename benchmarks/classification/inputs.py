@@ -57,8 +57,7 @@ def open_inputs(config: TransferConfig) -> Inputs:
 
 def build_transforms(config: TransferConfig) -> tuple[Transform, Transform]:
     """Of training and of evaluation; the same object without ``data.augment``."""
-    data, size = config.data, config.backbone.img_size
-    side = size if isinstance(size, int) else tuple(size)
+    data, side = config.data, config.backbone.side
     with values_of("data.evaluate"):
         plain: Transform = _SECTIONS.build("data.evaluate", data.evaluate, img_size=side)
     with values_of("data.augment"):

@@ -1,6 +1,6 @@
 """Loaders whose batches are functions of (seed, iteration): for any number of workers, of processes, of interruptions.
 
-An epoch's order is `counter.permutation` of the key of (seed, name, epoch), as in `mlomae.data.Stream`; an image's
+An epoch's order is `counter.epoch_order` of (seed, name, epoch), as in `mlomae.data.Stream`; an image's
 augmentation draws from the key of (seed, name, epoch, index, copy).
 """
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from benchmarks.classification.augment import Transform, seeded
 from mlomae import counter
 from mlomae.data import Source
-from mlomae.errors import ConfigError, DataError, MlomaeError
+from mlomae.errors import ConfigError, DataError, MlomaeError, from_worker
 
 Item = tuple[int, int, int]
 """(epoch, position in the data set, copy): one augmented image."""
@@ -68,7 +68,7 @@ class LabelledImages(Dataset[dict[str, Any]]):
 
     def order(self, epoch: int) -> Tensor:
         """The permutation (n,) int64 of 0..n-1 in which ``epoch`` visits the images."""
-        return counter.permutation(counter.root_key(self.seed, self.name, epoch), len(self))
+        return counter.epoch_order(self.seed, self.name, epoch, len(self))
 
     def key(self, epoch: int, index: int, copy: int = 0) -> int:
         """What decides the augmentation of image ``index`` of the source."""
@@ -99,14 +99,13 @@ def _check_ranks(rank: int, world_size: int) -> None:
 
 
 class EpochBatches(Sampler[list[Item]]):
-    """This rank's items of every iteration from ``start`` to the end of the run; arguments as for `train_loader`."""
+    """This rank's items of every iteration of a run, or of those from ``start``; arguments as for `batch_loader`."""
 
     def __init__(
         self,
         images: Ordered,
         *,
         batch_size: int,
-        start: int,
         epochs: int,
         rank: int,
         world_size: int,
@@ -114,10 +113,10 @@ class EpochBatches(Sampler[list[Item]]):
         repeats: int,
     ) -> None:
         n = len(images)
-        self.images, self.batch_size, self.start, self.repeats = images, batch_size, start, repeats
+        self.images, self.batch_size, self.start, self.repeats = images, batch_size, 0, repeats
         self.rank, self.world_size = rank, world_size
         self.per_epoch = iterations_per_epoch(n, batch_size, drop_last=drop_last)
-        self.stop = epochs * self.per_epoch
+        self.epochs, self.stop = epochs, epochs * self.per_epoch
         _check_ranks(rank, world_size)
         if batch_size % world_size:
             raise ConfigError(
@@ -130,12 +129,12 @@ class EpochBatches(Sampler[list[Item]]):
             )
         if repeats < 1:
             raise ConfigError(f"repeats {repeats} must be at least 1, how often an epoch shows an image it shows")
-        if not 0 <= start <= self.stop:
-            raise ConfigError(f"start_iteration {start} is outside 0..{self.stop}, the run of {epochs} epochs")
-        self.sampler = range(start, self.stop)  # MMEngine's DistSamplerSeedHook asks a batch sampler for it
+        self.sampler = range(self.stop)  # MMEngine's DistSamplerSeedHook asks a batch sampler for it
 
     def starting_at(self, iteration: int) -> EpochBatches:
-        """The same batches from ``iteration`` of the run on."""
+        """The same batches from ``iteration`` of the run on; ConfigError if that is outside it."""
+        if not 0 <= iteration <= self.stop:
+            raise ConfigError(f"start_iteration {iteration} is outside 0..{self.stop}, the run of {self.epochs} epochs")
         other = copy.copy(self)
         other.start, other.sampler = iteration, range(iteration, self.stop)
         return other
@@ -165,54 +164,8 @@ class ImageLoader(DataLoader[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         try:
             yield from super().__iter__()
-        except MlomaeError as error:  # a worker's error comes with its traceback, the message last
-            message = str(error).strip().splitlines()[-1]
-            raise type(error)(message.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
-
-
-def train_loader(
-    source: Source,
-    indices: Indices | None,
-    transform: Transform,
-    *,
-    batch_size: int,
-    seed: int,
-    epochs: int,
-    start_iteration: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    num_workers: int = 0,
-    drop_last: bool = True,
-    repeats: int = 1,
-    name: str = "train",
-) -> ImageLoader:
-    """All batches of a run from ``start_iteration`` on: {"image" (b, 3, H, W), "label" (b,), "index" (b,)}.
-
-    Args:
-        indices: images of ``source`` to train on; None for all.
-        batch_size: over all processes; a process gets the contiguous slice of its rank.
-        epochs: of the whole run, those before ``start_iteration`` included.
-        drop_last: leave out the images, others in each epoch, that do not fill a batch.
-        repeats: repeated augmentation (Hoffer et al., CVPR 2020; as in DeiT): an epoch has as many places as without,
-            taken by ``repeats`` neighbouring copies of a share of the images, each augmented by itself.
-        name: of the stream, a part of all its keys.
-
-    ``loader.batch_sampler.per_epoch`` is the number of iterations of an epoch. Raises ConfigError for a batch size
-    that does not fit the data or the processes, DataError for bad ``indices`` and, while iterating, for an image that
-    cannot be decoded.
-    """
-    images = LabelledImages(source, transform, indices=indices, seed=seed, name=name)
-    return batch_loader(
-        images,
-        batch_size=batch_size,
-        epochs=epochs,
-        start_iteration=start_iteration,
-        rank=rank,
-        world_size=world_size,
-        num_workers=num_workers,
-        drop_last=drop_last,
-        repeats=repeats,
-    )
+        except MlomaeError as error:
+            raise from_worker(error) from error
 
 
 def batch_loader(
@@ -227,18 +180,29 @@ def batch_loader(
     drop_last: bool = True,
     repeats: int = 1,
 ) -> ImageLoader:
-    """`train_loader` of a data set that is there already, features in place of images for one."""
+    """All batches of a run from ``start_iteration`` on: {"image" (b, ...), "label" (b,), "index" (b,)}.
+
+    Args:
+        images: `LabelledImages`, or features in their place.
+        batch_size: over all processes; a process gets the contiguous slice of its rank.
+        epochs: of the whole run, those before ``start_iteration`` included.
+        drop_last: leave out the images, others in each epoch, that do not fill a batch.
+        repeats: repeated augmentation (Hoffer et al., CVPR 2020; as in DeiT): an epoch has as many places as without,
+            taken by ``repeats`` neighbouring copies of a share of the images, each augmented by itself.
+
+    ``loader.batch_sampler.per_epoch`` is the number of iterations of an epoch. Raises ConfigError for a batch size
+    that does not fit the data or the processes, DataError, while iterating, for an image that cannot be decoded.
+    """
     batches = EpochBatches(
         images,
         batch_size=batch_size,
-        start=start_iteration,
         epochs=epochs,
         rank=rank,
         world_size=world_size,
         drop_last=drop_last,
         repeats=repeats,
     )
-    return ImageLoader(images, batch_sampler=batches, num_workers=num_workers)
+    return ImageLoader(images, batch_sampler=batches.starting_at(start_iteration), num_workers=num_workers)
 
 
 def eval_loader(

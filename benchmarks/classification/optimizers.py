@@ -19,8 +19,8 @@ from benchmarks.classification.config import OptimConfig, TransferConfig
 from benchmarks.classification.model import Classifier
 from benchmarks.classification.param_groups import layer_decay_groups
 from mlomae.engine.optim import LevelOptimizers, parameter_groups
+from mlomae.engine.precision import require_bf16
 from mlomae.engine.pretrainer import mean_over_ranks
-from mlomae.errors import TrainingError
 
 
 class AveragingWrapper(OptimWrapper):
@@ -40,12 +40,8 @@ class AveragingWrapper(OptimWrapper):
 
     def check_autocast(self, layer: nn.Linear) -> None:
         """Raise TrainingError if mixed precision was asked for but ``layer`` does not compute in bf16."""
-        if self.amp == "none":
-            return
-        with self.optim_context(layer), torch.no_grad():
-            dtype = layer(torch.zeros(1, layer.in_features, device=layer.weight.device)).dtype
-        if dtype != torch.bfloat16:
-            raise TrainingError(f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none'")
+        if self.amp != "none":
+            require_bf16(layer, self.optim_context(layer))
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

@@ -55,12 +55,11 @@ def build_model(config: TransferConfig, num_classes: int) -> tuple[TransferModel
     b, protocol = config.backbone, config.protocol
     if not b.weights:
         raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
-    size = b.img_size if isinstance(b.img_size, int) else tuple(b.img_size)
     with values_of("backbone.model"):
         backbone, report = create_backbone(
             b.weights,
             num_classes=num_classes,
-            img_size=size,
+            img_size=b.side,  # type: ignore[arg-type]
             drop_path=b.drop_path,
             global_pool=b.global_pool,
             model=b.model,
@@ -159,14 +158,19 @@ def check_folder(work_dir: Path, resume: bool, portable: dict[str, Any]) -> None
 
 
 def run_transfer(
-    config: TransferConfig, work_dir: Path, resume: bool = False, records_dir: Path | None = None
+    config: TransferConfig,
+    work_dir: Path,
+    resume: bool = False,
+    records_dir: Path | None = None,
+    origin: Origin | None = None,
 ) -> dict[str, Any]:
     """Transfer, evaluate on the test split, write record, predictions and confusion matrix into ``work_dir``.
 
+    ``origin``: of the configuration's weights, where the caller has read them already.
     Returns the record on the main process, {} on others. Raises ConfigError if the folder already holds a run and
     ``resume`` is off, CheckpointError if it holds another one, and the errors of its parts.
     """
-    origin = describe_weights(config.backbone.weights or "")
+    origin = origin or describe_weights(config.backbone.weights or "")
     check_folder(work_dir, resume, described(config, origin))
     join_process_group()
     commit, dirty = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends

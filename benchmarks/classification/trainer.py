@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from benchmarks.classification.model import Classifier, seed_step
 from benchmarks.classification.optimizers import build_wrapper
 from benchmarks.classification.param_groups import layer_schedule
 from mlomae.counter import root_key
-from mlomae.engine.exact_runner import ExactRunner, join_process_group
+from mlomae.engine.exact_runner import ExactRunner
 from mlomae.engine.hooks import AtomicCheckpointHook
 from mlomae.engine.loop import OuterLoop
 from mlomae.engine.pretrainer import mean_over_ranks
@@ -142,38 +141,22 @@ def build_runner(
     meta: dict[str, Any],
     resume: bool = False,
 ) -> TransferRunner:
-    """Wire model, data, optimizer and metric together; under ``torchrun`` the process group is joined here."""
-    join_process_group()
+    """Wire model, data, optimizer and metric together; under ``torchrun`` the process group must have been joined."""
     train, batches = config.train, loader.batch_sampler
     assert isinstance(batches, EpochBatches)
-    length = batches.stop
-    runner = TransferRunner(
+    return TransferRunner.create(
+        config,
+        work_dir,
+        meta,
+        resume,
+        loop="TransferLoop",
+        iterations=batches.stop,
         model=model,
-        work_dir=str(work_dir),
         train_dataloader=loader,
-        train_cfg={
-            "type": "TransferLoop",
-            "max_iters": length,
-            "num_workers": config.data.num_workers,
-            "log_interval": train.log_interval,
-            "checkpoint_interval": train.checkpoint_interval,
-        },
         optim_wrapper=build_wrapper(model, config),
-        param_scheduler={"model": layer_schedule(config.optim, length)},
+        param_scheduler={"model": layer_schedule(config.optim, batches.stop)},
         test_dataloader=test_loader,
         test_cfg={},
         test_evaluator=metric,
-        default_hooks={
-            "logger": {"type": "LoggerHook", "interval": train.log_interval, "log_metric_by_epoch": False},
-            "sampler_seed": None,
-            "checkpoint": None,
-        },
         custom_hooks=[AtomicCheckpointHook(train.checkpoint_interval, train.keep_checkpoints)],
-        log_processor={"by_epoch": False, "window_size": 1},  # the loop hands over means of an interval
-        resume=resume,
-        launcher="pytorch" if "LOCAL_RANK" in os.environ else "none",
-        randomness={"seed": config.seed},
-        experiment_name=config.name,
     )
-    runner.run_dir, runner.settings, runner.meta, runner.logged_before = work_dir, config, meta, {}
-    return runner

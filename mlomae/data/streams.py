@@ -65,7 +65,7 @@ class Stream:
         if epoch not in self._orders:
             while len(self._orders) >= 2:
                 self._orders.pop(next(iter(self._orders)))
-            shuffled = counter.permutation(counter.root_key(self.seed, self.name, epoch), len(self))
+            shuffled = counter.epoch_order(self.seed, self.name, epoch, len(self))
             self._orders[epoch] = self.indices[shuffled]
         return self._orders[epoch]
 

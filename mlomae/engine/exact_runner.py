@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from mmengine.dist import barrier, is_distributed
@@ -18,6 +18,8 @@ from torch import nn
 
 from mlomae.engine import checkpoint
 from mlomae.errors import CheckpointError
+
+R = TypeVar("R", bound="ExactRunner")
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -57,6 +59,45 @@ class ExactRunner(Runner):
     logged_before: dict[str, float]
     optim_wrapper: Any
     param_schedulers: Any
+
+    @classmethod
+    def create(
+        cls: type[R],
+        settings: Any,
+        work_dir: Path,
+        meta: dict[str, Any],
+        resume: bool,
+        *,
+        loop: str,
+        iterations: int,
+        **parts: Any,
+    ) -> R:
+        """The runner of a configuration, whose ``train`` and ``data`` sections name intervals and workers.
+
+        ``loop``: the registered name of an `OuterLoop`; ``parts`` (model, loaders, optimizers, schedulers, hooks of the
+        task, visualizer) as MMEngine's ``Runner`` takes them.
+        """
+        train = settings.train
+        logger = {"type": "LoggerHook", "interval": train.log_interval, "log_metric_by_epoch": False}
+        runner = cls(
+            work_dir=str(work_dir),
+            train_cfg={
+                "type": loop,
+                "max_iters": iterations,
+                "num_workers": settings.data.num_workers,
+                "log_interval": train.log_interval,
+                "checkpoint_interval": train.checkpoint_interval,
+            },
+            default_hooks={"logger": logger, "sampler_seed": None, "checkpoint": None},
+            log_processor={"by_epoch": False, "window_size": 1},  # the loop hands over means of an interval
+            resume=resume,
+            launcher="pytorch" if "LOCAL_RANK" in os.environ else "none",
+            randomness={"seed": settings.seed},
+            experiment_name=settings.name,
+            **parts,
+        )
+        runner.run_dir, runner.settings, runner.meta, runner.logged_before = work_dir, settings, meta, {}
+        return runner
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         local_rank = int(os.environ.get("LOCAL_RANK", 0))

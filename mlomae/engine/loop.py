@@ -14,7 +14,7 @@ from mmengine.runner import BaseLoop
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mlomae.errors import MlomaeError, TrainingError
+from mlomae.errors import MlomaeError, TrainingError, from_worker
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -80,9 +80,8 @@ class OuterLoop(BaseLoop):
     def _batches(self) -> Iterator[Any]:
         try:
             yield from self._loader()
-        except MlomaeError as error:  # a worker's error comes with its traceback, the message last
-            message = str(error).strip().splitlines()[-1]
-            raise type(error)(message.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
+        except MlomaeError as error:
+            raise from_worker(error) from error
 
     def _drain(self, iteration: int) -> dict[str, float]:
         """Mean losses since the last call, over ranks; raises TrainingError, on every rank, if one is not finite."""

@@ -16,9 +16,10 @@ from torch.func import functional_call
 
 from mlomae import feedback, masking
 from mlomae.config import PretrainConfig
+from mlomae.engine.precision import require_bf16
 from mlomae.engine.running_average import RunningAverage
 from mlomae.engine.warmup import FeedbackWatch, moves_phi
-from mlomae.errors import ConfigError, TrainingError
+from mlomae.errors import ConfigError
 from mlomae.feedback import JointFeedback
 from mlomae.masking import Mask, MaskState
 from mlomae.models import MAE, create_encoder
@@ -192,14 +193,8 @@ class Pretrainer(nn.Module):
 
     def check_autocast(self) -> None:
         """Raise TrainingError if mixed precision was asked for but the blocks do not compute in bf16."""
-        if self.config.train.amp == "none":
-            return
-        encoder = self.mae.encoder
-        probe = torch.zeros(1, 1, encoder.embed_dim, device=encoder.cls_token.device)
-        with self.autocast(), torch.no_grad():
-            dtype = encoder.blocks[0].mlp.fc1(probe).dtype  # type: ignore[operator, union-attr]
-        if dtype != torch.bfloat16:
-            raise TrainingError(f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none'")
+        if self.config.train.amp != "none":
+            require_bf16(self.mae.encoder.blocks[0].mlp.fc1, self.autocast())  # type: ignore[union-attr, arg-type]
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
         """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns its levels' losses, detached.

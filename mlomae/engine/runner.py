@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -75,26 +74,19 @@ def build_runner(
     if learned:
         batches.needed = needed_levels(config)
     begin = {"phi": None if levels.warmup_margin else levels.warmup}
-    runner = PretrainRunner(
+    return PretrainRunner.create(
+        config,
+        work_dir,
+        meta,
+        resume,
+        loop="OuterLoop",
+        iterations=train.outer_iterations,
         model=model,
-        work_dir=str(work_dir),
         train_dataloader=DataLoader(batches, batch_size=None, sampler=range(train.outer_iterations)),
-        train_cfg={
-            "type": "OuterLoop",
-            "max_iters": train.outer_iterations,
-            "num_workers": config.data.num_workers,
-            "log_interval": train.log_interval,
-            "checkpoint_interval": train.checkpoint_interval,
-        },
         optim_wrapper=optimizers,
         param_scheduler={
             level: schedule(config.optim[level], train.outer_iterations, begin.get(level, 0))
             for level in optimizers.keys()  # noqa: SIM118  (it has no __iter__)
-        },
-        default_hooks={
-            "logger": {"type": "LoggerHook", "interval": train.log_interval, "log_metric_by_epoch": False},
-            "sampler_seed": None,
-            "checkpoint": None,
         },
         custom_hooks=[
             *([FeedbackHook(config, batches, model.num_classes)] if learned else []),
@@ -102,15 +94,8 @@ def build_runner(
             hooks.PictureHook(train.picture_interval, probe),
             hooks.AtomicCheckpointHook(train.checkpoint_interval, train.keep_checkpoints),
         ],
-        log_processor={"by_epoch": False, "window_size": 1},  # the loop hands over means of an interval
         visualizer={
             "type": "Visualizer",
             "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
         },
-        resume=resume,
-        launcher="pytorch" if "LOCAL_RANK" in os.environ else "none",
-        randomness={"seed": config.seed},
-        experiment_name=config.name,
     )
-    runner.run_dir, runner.settings, runner.meta, runner.logged_before = work_dir, config, meta, {}
-    return runner

@@ -17,10 +17,11 @@ from mlomae.errors import ConfigError
 
 from .batches import Batch
 from .encoder import Encoded
-from .implicit import Hypergradient, implicit
+from .implicit import Hypergradient
+from .one_step import one_step
 from .params import Params, Reduce, keep
 from .problem import ThreeLevelProblem
-from .response import Paths, identity
+from .response import Paths
 
 
 class AdamPreconditioner:
@@ -80,7 +81,7 @@ def sama(
         ConfigError: unknown ``paths``; batches that do not divide into ``chunks``.
     """
     average, scaled = smooth or keep, precondition or keep
-    return implicit(
+    return one_step(
         problem,
         theta,
         omega,
@@ -88,8 +89,6 @@ def sama(
         lower_batch=lower_batch,
         head_batch=head_batch,
         upper_batch=upper_batch,
-        solve_lower=identity,
-        solve_head=identity,
         reduce=reduce,
         smooth=lambda v: scaled(average(v)),
         chunks=chunks,

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from benchmarks.classification import loaders
 from benchmarks.classification.augment import eval_transform, train_transform
-from benchmarks.classification.loaders import LabelledImages, eval_loader, iterations_per_epoch, train_loader
+from benchmarks.classification.loaders import (
+    ImageLoader,
+    LabelledImages,
+    batch_loader,
+    eval_loader,
+    iterations_per_epoch,
+)
 from mlomae.data import ImageFolder, Plain, Stream, Textures
 from mlomae.errors import ConfigError, DataError
 
@@ -26,6 +32,10 @@ SOURCE = Textures(count=30, size=16)
 INDICES = np.random.default_rng(0).permutation(30)[:N]
 TRANSFORM = train_transform(16)
 PER_EPOCH = N // 4
+
+
+def train_loader(source: Any, indices: Any, transform: Any, *, seed: int, **options: Any) -> ImageLoader:
+    return batch_loader(LabelledImages(source, transform, indices=indices, seed=seed), **options)
 
 
 def train(**changes: Any) -> list[Batch]:
