@@ -3,7 +3,7 @@
 Command:  make bench-cls
           make bench-cls CONFIG=configs/classification/knn_textures.py CKPT=path/to/checkpoint
 Hardware: 1 core of an AMD EPYC, no data to download. Time: 16 processor seconds for a ViT of width 128 and depth 4.
-Expected: top-1 41.7 from MAE, 72.0 from MLO-MAE (nca, mask pooling), 33.9 from random weights (one seed each, 64,000
+Expected: top-1 41.6 from MAE, 72.0 from MLO-MAE (nca, mask pooling), 33.9 from random weights (one seed each, 64,000
 images of pretraining, chance 12.5 %; the sampling error of 2,000 test images is 2.2 points or less, 95 %).
 """
 
