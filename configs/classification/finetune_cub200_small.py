@@ -1,13 +1,13 @@
-"""Fine-tuning of a small ViT at 64 pixels on the first 10 classes of CUB-200-2011 (300 training and 243 test images).
+"""Fine-tuning of a small ViT at 48 pixels on the first 10 classes of CUB-200-2011 (300 training and 243 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/finetune_cub200_small.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
-configs/_base_/vit-w128-d4_64px.py).
+configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
 """
 
 _base_ = "../_base_/finetune.py"
 name = "finetune_cub200_small"
-backbone = dict(img_size=64, drop_path=0.0)
+backbone = dict(img_size=48, drop_path=0.0)
 data = dict(
     train=dict(type="cub200", root="data/cub200", split="train", subset=True),
     test=dict(type="cub200", root="data/cub200", split="test", subset=True),

@@ -1,13 +1,13 @@
-"""Fine-tuning of a small ViT at 64 pixels on 50 classes of Stanford Cars (800 training and 400 test images).
+"""Fine-tuning of a small ViT at 48 pixels on 50 classes of Stanford Cars (800 training and 400 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/finetune_stanford_cars_small.py CKPT=backbone DATA=folder
 Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
-configs/_base_/vit-w128-d4_64px.py).
+configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
 """
 
 _base_ = "../_base_/finetune.py"
 name = "finetune_stanford_cars_small"
-backbone = dict(img_size=64, drop_path=0.0)
+backbone = dict(img_size=48, drop_path=0.0)
 data = dict(
     train=dict(type="stanford_cars", root="data/stanford_cars", split="train", subset=True),
     test=dict(type="stanford_cars", root="data/stanford_cars", split="test", subset=True),

@@ -2,7 +2,7 @@
 
 Command:  make bench-cls CONFIG=configs/classification/linear_cub200_small.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
-configs/_base_/vit-w128-d4_64px.py).
+configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
 """
 
 _base_ = "../_base_/linear.py"

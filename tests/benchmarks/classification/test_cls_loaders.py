@@ -34,8 +34,10 @@ TRANSFORM = train_transform(16)
 PER_EPOCH = N // 4
 
 
-def train_loader(source: Any, indices: Any, transform: Any, *, seed: int, **options: Any) -> ImageLoader:
-    return batch_loader(LabelledImages(source, transform, indices=indices, seed=seed), **options)
+def train_loader(
+    source: Any, indices: Any, transform: Any, *, seed: int, name: str = "train", **options: Any
+) -> ImageLoader:
+    return batch_loader(LabelledImages(source, transform, indices=indices, seed=seed, name=name), **options)
 
 
 def train(**changes: Any) -> list[Batch]:
