@@ -7,14 +7,10 @@ workers or processes, and after an interruption.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, posterize
@@ -32,26 +28,6 @@ Size = int | Sequence[int]
 
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 _NEITHER: dict[str, Any] = {"auto_augment": None, "reprob": 0.0}
-
-
-@contextmanager
-def seeded(key: int) -> Iterator[None]:
-    """Run the block with python's, numpy's and torch's global CPU generators seeded from ``key``, then restore them.
-
-    Any int64 will do, also a negative one. About 0.1 ms. The generators are the process's: not for concurrent threads.
-    """
-    word = key & (2**64 - 1)  # random.seed takes -k for k
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
-    random.seed(word)
-    # With the same two words numpy would repeat python's numbers, and the crop would decide the operations drawn.
-    np.random.seed([word & 0xFFFFFFFF, word >> 32, 1])  # noqa: NPY002
-    torch.default_generator.manual_seed(word)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.default_generator.set_state(states[2])
 
 
 def _sides(img_size: Size) -> tuple[int, int]:

@@ -11,6 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.transfer.config import (
+    BackboneConfig,
+    OptimConfig,
+    check_choices,
+    check_inside,
+    check_least,
+    check_shared,
+)
 from mlomae.errors import ConfigError
 from mlomae.strict_config import build_dataclass, plain, read_config
 
@@ -18,20 +26,10 @@ PROTOCOLS = ("finetune", "linear", "knn")
 
 
 @dataclass
-class BackboneConfig:
-    """``weights``: a checkpoint or export of ours, official MAE weights, "timm:NAME[:pretrained]", "random" (with
-    ``model``, the architecture) or "random:PATH" (the architecture of a file). ``global_pool``: "avg" or "token"."""
+class PooledBackboneConfig(BackboneConfig):
+    """A backbone whose classifier reads the mean of the patch tokens ("avg") or the class token ("token")."""
 
-    weights: str | None = None
-    model: dict | None = None
-    img_size: int | list = 224
-    drop_path: float = 0.0
     global_pool: str = "avg"
-
-    @property
-    def side(self) -> int | tuple[int, ...]:
-        """``img_size`` as transforms and models take it: a side, or (height, width)."""
-        return self.img_size if isinstance(self.img_size, int) else tuple(self.img_size)
 
 
 @dataclass
@@ -50,22 +48,6 @@ class DataConfig:
     mix: dict | None = None
     batch_size: int = 128
     num_workers: int = 0
-
-
-@dataclass
-class OptimConfig:
-    """``lr`` at this batch size, the peak; ``warmup`` is a fraction of the run; every layer's rate ends at
-    ``min_lr`` times its share."""
-
-    type: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    layer_decay: float = 1.0
-    betas: tuple = (0.9, 0.999)
-    momentum: float = 0.9
-    warmup: float = 0.05
-    min_lr: float = 1e-6
-    clip_grad: float | None = None
 
 
 @dataclass
@@ -97,7 +79,7 @@ class TransferConfig:
     name: str
     protocol: str
     data: DataConfig
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: PooledBackboneConfig = field(default_factory=PooledBackboneConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)
@@ -123,63 +105,28 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Tr
 
 
 def _check(config: TransferConfig) -> None:
-    choices = {
-        "protocol": (config.protocol, PROTOCOLS),
-        "pooling": (config.pooling, ("cls", "avg")),
-        "backbone.global_pool": (config.backbone.global_pool, ("avg", "token")),
-        "optim.type": (config.optim.type, ("adamw", "sgd", "lars")),
-        "train.amp": (config.train.amp, ("none", "bf16")),
-    }
-    for key, (value, known) in choices.items():
-        if value not in known:
-            raise ConfigError(f"config key '{key}' must be one of {', '.join(known)}; got {value!r}")
-    optim, train, clip = config.optim, config.train, config.optim.clip_grad
-    least = {
-        "data.batch_size": (config.data.batch_size, 1),
-        "data.num_workers": (config.data.num_workers, 0),
-        "optim.weight_decay": (optim.weight_decay, 0),
-        "train.epochs": (train.epochs, 1),
-        "train.log_interval": (train.log_interval, 1),
-        "train.checkpoint_interval": (train.checkpoint_interval, 1),
-        "train.keep_checkpoints": (train.keep_checkpoints, 1),
-        "knn.k": (config.knn.k, 1),
-    }
-    for key, (number, smallest) in least.items():
-        if not smallest <= number < math.inf:
-            raise ConfigError(f"config key '{key}' must be finite and at least {smallest}; got {number}")
-    inside: dict[str, tuple[Any, bool, str]] = {
-        "optim.lr": (optim.lr, 0.0 < optim.lr < math.inf, "(0, inf)"),
-        "optim.min_lr": (optim.min_lr, 0.0 <= optim.min_lr <= optim.lr, f"[0, {optim.lr:g}], up to optim.lr"),
-        "optim.betas": (optim.betas, _are_betas(optim.betas), "[0, 1) and two"),
-        "optim.layer_decay": (optim.layer_decay, 0.0 < optim.layer_decay <= 1.0, "(0, 1]"),
-        "optim.warmup": (optim.warmup, 0.0 <= optim.warmup <= 1.0, "[0, 1], a fraction of the run"),
-        "optim.momentum": (optim.momentum, 0.0 <= optim.momentum < 1.0, "[0, 1)"),
-        "train.label_smoothing": (train.label_smoothing, 0.0 <= train.label_smoothing < 1.0, "[0, 1)"),
-        "train.ema": (train.ema, train.ema is None or 0.0 < train.ema < 1.0, "(0, 1), or None"),
-        "knn.temperature": (config.knn.temperature, 0.0 < config.knn.temperature < math.inf, "(0, inf)"),
-        "backbone.drop_path": (config.backbone.drop_path, 0.0 <= config.backbone.drop_path < 1.0, "[0, 1)"),
-        "optim.clip_grad": (clip, clip is None or 0.0 < clip < math.inf, "(0, inf), or None"),
-        "seed": (config.seed, 0 <= config.seed < 2**32, "[0, 2**32)"),
-    }
-    for key, (given, fine, interval) in inside.items():
-        if not fine:
-            raise ConfigError(f"config key '{key}' must be inside {interval}; got {given}")
-    size = config.backbone.img_size
-    sides = [size, size] if isinstance(size, int) else size
-    if len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides):
-        raise ConfigError(f"config key 'backbone.img_size' must be a side or [height, width] in pixels; got {size}")
-    for part in ("train", "test"):
-        if "type" not in getattr(config.data, part):
-            raise ConfigError(f"config key 'data.{part}.type' is missing; name a data source")
-    if config.data.mix is not None:
-        if "label_smoothing" in config.data.mix:
+    train, knn, mix = config.train, config.knn, config.data.mix
+    check_choices(
+        {
+            "protocol": (config.protocol, PROTOCOLS),
+            "pooling": (config.pooling, ("cls", "avg")),
+            "backbone.global_pool": (config.backbone.global_pool, ("avg", "token")),
+        }
+    )
+    check_shared(config)
+    check_least({"train.epochs": (train.epochs, 1), "knn.k": (knn.k, 1)})
+    check_inside(
+        {
+            "train.label_smoothing": (train.label_smoothing, 0.0 <= train.label_smoothing < 1.0, "[0, 1)"),
+            "train.ema": (train.ema, train.ema is None or 0.0 < train.ema < 1.0, "(0, 1), or None"),
+            "knn.temperature": (knn.temperature, 0.0 < knn.temperature < math.inf, "(0, inf)"),
+        }
+    )
+    if mix is not None:
+        if "label_smoothing" in mix:
             raise ConfigError("config key 'data.mix.label_smoothing' is unknown; set train.label_smoothing")
         if config.protocol == "linear" and config.data.augment is None:
             raise ConfigError(
                 "config key 'data.mix' mixes images, and a linear probe without data.augment trains on features; "
                 "set one of them"
             )
-
-
-def _are_betas(values: tuple) -> bool:
-    return len(values) == 2 and all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in values)

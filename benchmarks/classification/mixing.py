@@ -9,7 +9,8 @@ from timm.data import Mixup
 from timm.data.mixup import mixup_target
 from torch import Tensor
 
-from benchmarks.classification.augment import check_shares, seeded
+from benchmarks.classification.augment import check_shares
+from benchmarks.transfer.seeding import seeded
 from mlomae import counter
 from mlomae.errors import ConfigError
 

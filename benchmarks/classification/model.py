@@ -15,22 +15,12 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from benchmarks.classification.backbone import create_backbone, has_fresh_norm
+from benchmarks.transfer.backbone import create_backbone, has_fresh_norm
 from mlomae.counter import root_key
 from mlomae.errors import ConfigError
 
 POOLINGS = ("cls", "avg")
 LOSSES = ("cross_entropy", "label_smoothing", "soft_target")
-
-
-def seed_step(key: int) -> None:
-    """Set torch's generators on all devices, so that drop path and dropout of the next step depend on ``key`` alone.
-
-    Call it before each training step with a key of (seed, iteration, rank): a resumed run then has the bits of one
-    that was never interrupted. The draws are a batch's, so another number of ranks or batch size draws others. ``key``:
-    63 bits, e.g. ``root_key(seed, "drop", iteration, rank)`` of `mlomae.counter`.
-    """
-    torch.manual_seed(key)
 
 
 def create_loss(name: str, smoothing: float = 0.0) -> nn.Module:

@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.classification import RANDOM
 from benchmarks.difference_table import paired_interval, seed_pairs
 from benchmarks.headroom_table import BASELINE
 from benchmarks.markdown import markdown_page
 from benchmarks.records import Record, config_hash, hardware_phrase
+from benchmarks.transfer import RANDOM
 from mlomae.errors import DataError
 
 METRICS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}

@@ -7,26 +7,22 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_rank, get_world_size
-from mmengine.registry import LOOPS
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
-from benchmarks.classification.config import TransferConfig, config_from_dict
-from benchmarks.classification.loaders import EpochBatches, ImageLoader
+from benchmarks.classification.config import TransferConfig
 from benchmarks.classification.mixing import BatchMix, mix_key
-from benchmarks.classification.model import Classifier, seed_step
-from benchmarks.classification.optimizers import build_wrapper
-from benchmarks.classification.param_groups import layer_schedule
+from benchmarks.classification.model import Classifier
+from benchmarks.transfer.batches import EpochBatches, ImageLoader
+from benchmarks.transfer.optimizers import AveragingWrapper, build_optimizer
+from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
+from benchmarks.transfer.runner import TransferRunner
+from benchmarks.transfer.seeding import seed_step
 from mlomae.counter import root_key
-from mlomae.engine.exact_runner import ExactRunner
 from mlomae.engine.hooks import AtomicCheckpointHook
-from mlomae.engine.loop import OuterLoop
+from mlomae.engine.optim import LevelOptimizers, parameter_groups
 from mlomae.engine.pretrainer import mean_over_ranks
-from mlomae.errors import CheckpointError
-
-FORMAT = "mlomae-transfer/1"
 
 
 class TransferModel(Classifier):
@@ -97,38 +93,17 @@ class TransferModel(Classifier):
             setattr(self, name, last)
 
 
-@LOOPS.register_module()
-class TransferLoop(OuterLoop):
-    """`OuterLoop` over batches that a sampler numbers: it starts wherever the checkpoint ended."""
-
-    remedy = "lower optim.lr or set optim.clip_grad"
-
-    def _loader(self) -> DataLoader:
-        sampler: EpochBatches = self.dataloader.batch_sampler
-        return ImageLoader(
-            self.dataloader.dataset, batch_sampler=sampler.starting_at(self.iter), num_workers=self.num_workers
-        )
-
-
-class TransferRunner(ExactRunner):
-    """Resumes a transfer; what it was trained from is part of its configuration."""
-
-    format = FORMAT
-    recorded = ("loss",)
-    free_to_change = frozenset(
-        {"data.num_workers", "train.log_interval", "train.checkpoint_interval", "train.keep_checkpoints"}
+def build_wrapper(model: Classifier, config: TransferConfig) -> LevelOptimizers:
+    """{"model": the wrapper} over what the protocol trains: the whole backbone, or the linear head alone."""
+    settings = config.optim
+    if model.head is None:
+        groups = layer_decay_groups(model.backbone, settings.lr, settings.weight_decay, settings.layer_decay)
+    else:
+        head: dict[str, torch.Tensor] = {name: p for name, p in model.head.named_parameters() if p.requires_grad}
+        groups = [{"lr": settings.lr, **group} for group in parameter_groups(head, settings.weight_decay)]
+    return LevelOptimizers(
+        model=AveragingWrapper(build_optimizer(groups, settings), config.train.amp, settings.clip_grad)
     )
-
-    def saved_settings(self, values: dict[str, Any]) -> dict[str, Any]:
-        return config_from_dict(values).to_dict()
-
-    def load_further_state(self, state: dict[str, Any]) -> None:
-        """The path of the weights is in the configuration; what lay there when the run began is in ``meta``."""
-        if state["meta"]["origin"] != self.meta["origin"]:
-            raise CheckpointError(
-                f"the backbone's weights are not those that the run in '{self.run_dir}' started from; put the file "
-                "back, or choose another work dir"
-            )
 
 
 def build_runner(

@@ -16,10 +16,11 @@ from unittest import mock
 import cls_runs
 import torch
 
-from benchmarks.classification import optimizers, run, trainer
+from benchmarks.classification import run, trainer
 from benchmarks.classification.model import BatchPreprocessor
-from benchmarks.classification.optimizers import AveragingWrapper
 from benchmarks.classification.trainer import TransferModel
+from benchmarks.transfer import optimizers
+from benchmarks.transfer.optimizers import AveragingWrapper
 
 Patch = Callable[[ExitStack], Any]
 SGD = {"optim__type": "sgd", "optim__lr": 0.1, "optim__momentum": 0.9}

@@ -1,16 +1,5 @@
-"""One thread for all tests of the benchmark: bit-identity is promised for equal numbers of threads."""
+"""Applies to every test of this folder."""
 
-from __future__ import annotations
+from single_thread import one_thread
 
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]

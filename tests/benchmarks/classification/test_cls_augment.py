@@ -23,10 +23,10 @@ from benchmarks.classification.augment import (
     crop_flip_transform,
     eval_transform,
     pad_crop_transform,
-    seeded,
     train_transform,
 )
 from benchmarks.classification.mixing import BatchMix, mix_key
+from benchmarks.transfer.seeding import seeded
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.errors import ConfigError
 

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import backbone_samples
 import cls_runs
-import cls_samples
 import pytest
 import torch
 
 from benchmarks.classification.__main__ import main
-from benchmarks.classification.backbone import create_backbone
 from benchmarks.classification.config import TransferConfig, config_from_dict, load_config
 from benchmarks.classification.inputs import build_mix, build_transforms
+from benchmarks.transfer.backbone import create_backbone
 from mlomae.errors import ConfigError
 from mlomae.models import SIZES
 
@@ -213,7 +213,7 @@ def test_wrong_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     occupied = tmp_path / "occupied"
     occupied.write_text("mine")
     damaged = tmp_path / "damaged.pth"
-    cls_samples.write_checkpoint(damaged)
+    backbone_samples.write_checkpoint(damaged)
     damaged.write_bytes(damaged.read_bytes()[:500])
     cases = {
         ("nowhere.py",): "config file 'nowhere.py' does not exist",

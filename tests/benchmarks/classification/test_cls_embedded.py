@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.classification import RANDOM, embedded
 from benchmarks.classification.__main__ import main as transfer
 from benchmarks.classification.config import load_config
-from benchmarks.classification.embedded import main, make_tasks
-from benchmarks.classification.found import find_backbones, floor_of, name_backbones
-from benchmarks.classification.origin import describe_weights
-from benchmarks.classification.run import described, run_transfer
+from benchmarks.classification.embedded import BENCH, main
+from benchmarks.classification.run import run_transfer
 from benchmarks.records import config_hash
+from benchmarks.transfer import RANDOM, embedded
+from benchmarks.transfer.embedded import make_tasks
+from benchmarks.transfer.found import find_backbones, floor_of, name_backbones
+from benchmarks.transfer.origin import describe_weights
+from benchmarks.transfer.records import described
 from mlomae.config import config_from_dict
 from mlomae.data import build_source
 from mlomae.engine.checkpoint import load_checkpoint, save_atomically
@@ -152,7 +154,7 @@ def test_all_protocols_of_all_backbones_and_of_the_floor(
 @pytest.mark.usefixtures("quick")
 def test_an_interrupted_transfer_goes_on(runs: Path) -> None:
     (backbone,) = find_backbones(runs, runs / "out", 8)
-    (task, *_) = make_tasks([backbone], runs / "out", TINY)
+    (task, *_) = make_tasks(BENCH, [backbone], runs / "out", TINY)
     assert task.config.protocol == "finetune"
     run_transfer(task.config, task.folder, resume=True)
     whole = json.loads((task.folder / "record.json").read_text())["metrics"]
@@ -182,7 +184,7 @@ def test_a_process_that_fails_is_a_line_and_an_empty_cell(
 
 def test_one_transfer_as_a_process_of_its_own(runs: Path) -> None:
     (backbone,) = find_backbones(runs, runs / "out", 8)
-    knn = make_tasks([backbone], runs / "out", TINY)[-1]
+    knn = make_tasks(BENCH, [backbone], runs / "out", TINY)[-1]
     record = embedded.execute(knn)
     assert record is not None
     assert record["hardware"]["threads"] == 1
@@ -249,7 +251,7 @@ def test_the_floor_is_told_by_its_architecture(checkpoint: Path, tmp_path: Path)
     assert narrow.origin.method == wide.origin.method == RANDOM
     assert (narrow.seed, wide.seed) == (0, 5)
     assert narrow.origin.identity["architecture"]["embed_dim"] == 16
-    config = make_tasks([narrow], tmp_path, TINY)[0].config
+    config = make_tasks(BENCH, [narrow], tmp_path, TINY)[0].config
     assert config_hash(described(config, narrow.origin)) != config_hash(described(config, wide.origin))
     assert floor_of(narrow) == []
     other_seed = describe_weights(f"random:{put(checkpoint, tmp_path / 'again', config__seed=1)}")

@@ -16,13 +16,8 @@ from torch import Tensor
 
 from benchmarks.classification import loaders
 from benchmarks.classification.augment import eval_transform, train_transform
-from benchmarks.classification.loaders import (
-    ImageLoader,
-    LabelledImages,
-    batch_loader,
-    eval_loader,
-    iterations_per_epoch,
-)
+from benchmarks.classification.loaders import LabelledImages, eval_loader
+from benchmarks.transfer.batches import ImageLoader, batch_loader, iterations_per_epoch
 from mlomae.data import ImageFolder, Plain, Stream, Textures
 from mlomae.errors import ConfigError, DataError
 

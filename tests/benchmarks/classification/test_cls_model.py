@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from cls_samples import MODEL, write_checkpoint
+from backbone_samples import MODEL, write_checkpoint
 from mmengine.optim import OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from benchmarks.classification.backbone import create_backbone
-from benchmarks.classification.model import Classifier, LinearHead, create_loss, seed_step
-from benchmarks.classification.param_groups import layer_decay_groups, layer_schedule
+from benchmarks.classification.model import Classifier, LinearHead, create_loss
+from benchmarks.transfer.backbone import create_backbone
+from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
+from benchmarks.transfer.seeding import seed_step
 from mlomae.config import OptimConfig
 from mlomae.counter import root_key
 from mlomae.errors import ConfigError

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.classification.config import OptimConfig
-from benchmarks.classification.optimizers import build_optimizer, build_wrapper
 from benchmarks.classification.run import build_model
+from benchmarks.classification.trainer import build_wrapper
+from benchmarks.transfer.config import OptimConfig
+from benchmarks.transfer.optimizers import build_optimizer
 
 
 def mae_lars(p: Tensor, gradients: list[Tensor], lr: float, weight_decay: float, momentum: float) -> Tensor:

@@ -11,17 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import backbone_samples
 import cls_runs
-import cls_samples
 import pytest
 import torch
 
 from benchmarks.classification import trainer
 from benchmarks.classification.config import config_from_dict
-from benchmarks.classification.loaders import EpochBatches
-from benchmarks.classification.optimizers import AveragingWrapper
 from benchmarks.classification.run import run_transfer
-from benchmarks.classification.trainer import FORMAT, TransferModel
+from benchmarks.classification.trainer import TransferModel
+from benchmarks.transfer.batches import EpochBatches
+from benchmarks.transfer.optimizers import AveragingWrapper
+from benchmarks.transfer.runner import FORMAT
 from mlomae.engine import checkpoint
 from mlomae.engine.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.errors import CheckpointError, ConfigError, MlomaeError
@@ -295,7 +296,7 @@ def test_a_damaged_record_is_one_line(straight: dict[str, Path], tmp_path: Path)
 def test_weights_that_changed_under_their_path_are_refused(tmp_path: Path) -> None:
     """A linear run keeps its head alone: another backbone under the same path would go unnoticed."""
     weights, work = tmp_path / "mae.pth", tmp_path / "work"
-    cls_samples.write_official(weights)
+    backbone_samples.write_official(weights)
     given = cls_runs.values(protocol="linear", backbone={"weights": str(weights), "img_size": 16})
     given["backbone"]["model"] = {"num_heads": 2}
     run_transfer(config_from_dict(given), work)

@@ -19,13 +19,14 @@ from benchmarks.classification.__main__ import main
 from benchmarks.classification.config import PROTOCOLS, TransferConfig
 from benchmarks.classification.frozen import CachedFeatures, extract
 from benchmarks.classification.inputs import open_inputs
-from benchmarks.classification.loaders import LabelledImages, batch_loader, eval_loader
+from benchmarks.classification.loaders import LabelledImages, eval_loader
 from benchmarks.classification.metrics import ClassificationMetric, rank_scores, summarise
-from benchmarks.classification.optimizers import AveragingWrapper
-from benchmarks.classification.origin import describe_weights
 from benchmarks.classification.predictions import read_predictions
 from benchmarks.classification.run import build_model, run_transfer
 from benchmarks.classification.trainer import TransferModel, build_runner
+from benchmarks.transfer.batches import batch_loader
+from benchmarks.transfer.optimizers import AveragingWrapper
+from benchmarks.transfer.origin import describe_weights
 from mlomae.data import build_source
 from mlomae.engine.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.errors import CheckpointError, ConfigError, DataError, TrainingError

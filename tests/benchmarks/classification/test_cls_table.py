@@ -14,10 +14,10 @@ import pytest
 from record_samples import make_record
 from scipy import stats
 
-from benchmarks.classification import RANDOM
 from benchmarks.classification.table import COLUMNS, classification_table
 from benchmarks.records import write_record
 from benchmarks.tables import build_tables, check_tables
+from benchmarks.transfer import RANDOM
 from mlomae.errors import DataError
 
 RECIPE: dict[str, Any] = {

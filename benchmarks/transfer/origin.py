@@ -8,9 +8,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from benchmarks.classification import RANDOM
-from benchmarks.classification.architecture import read_encoder
 from benchmarks.records import config_hash, strip_paths
+from benchmarks.transfer import RANDOM
+from benchmarks.transfer.architecture import read_encoder
 from mlomae.engine import checkpoint
 from mlomae.errors import CheckpointError, MlomaeError
 from mlomae.export import sha256

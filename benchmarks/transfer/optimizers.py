@@ -15,10 +15,7 @@ from mmengine.optim import OptimWrapper
 from timm.optim import Lars
 from torch import nn
 
-from benchmarks.classification.config import OptimConfig, TransferConfig
-from benchmarks.classification.model import Classifier
-from benchmarks.classification.param_groups import layer_decay_groups
-from mlomae.engine.optim import LevelOptimizers, parameter_groups
+from benchmarks.transfer.config import OptimConfig
 from mlomae.engine.precision import require_bf16
 from mlomae.engine.pretrainer import mean_over_ranks
 
@@ -62,16 +59,3 @@ def build_optimizer(groups: list[dict[str, Any]], settings: OptimConfig) -> torc
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     adapted = [{**group, "always_adapt": all(p.ndim > 1 for p in group["params"])} for group in groups]
     return Lars(adapted, lr=settings.lr, momentum=settings.momentum)
-
-
-def build_wrapper(model: Classifier, config: TransferConfig) -> LevelOptimizers:
-    """{"model": the wrapper} over what the protocol trains: the whole backbone, or the linear head alone."""
-    settings = config.optim
-    if model.head is None:
-        groups = layer_decay_groups(model.backbone, settings.lr, settings.weight_decay, settings.layer_decay)
-    else:
-        head: dict[str, torch.Tensor] = {name: p for name, p in model.head.named_parameters() if p.requires_grad}
-        groups = [{"lr": settings.lr, **group} for group in parameter_groups(head, settings.weight_decay)]
-    return LevelOptimizers(
-        model=AveragingWrapper(build_optimizer(groups, settings), config.train.amp, settings.clip_grad)
-    )

@@ -25,7 +25,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from benchmarks.classification.architecture import (
+from benchmarks.transfer.architecture import (
     Architecture,
     check_model_section,
     declares_model,

@@ -12,8 +12,8 @@ from mmengine.registry import PARAM_SCHEDULERS
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 
-from benchmarks.classification import param_groups
-from benchmarks.classification.param_groups import count_parameters, layer_decay_groups, layer_of, layer_schedule
+from benchmarks.transfer import param_groups
+from benchmarks.transfer.param_groups import count_parameters, layer_decay_groups, layer_of, layer_schedule
 from mlomae.config import OptimConfig
 from mlomae.errors import ConfigError
 from mlomae.models import SIZES

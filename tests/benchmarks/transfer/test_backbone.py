@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from cls_samples import MODEL, SHAPE, make_mae, write_checkpoint, write_official
+from backbone_samples import MODEL, SHAPE, make_mae, write_checkpoint, write_official
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-from benchmarks.classification.backbone import create_backbone
+from benchmarks.transfer.backbone import create_backbone
 from mlomae.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.export import export
 from mlomae.models import SIZES, ViT

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.classification import RANDOM
-from benchmarks.classification.backbone import SPEC
-from benchmarks.classification.origin import Origin, describe_weights
-from benchmarks.classification.trainer import FORMAT as TRANSFER_FORMAT
 from benchmarks.records import config_hash, slug
+from benchmarks.transfer import RANDOM
+from benchmarks.transfer.backbone import SPEC
+from benchmarks.transfer.origin import Origin, describe_weights
+from benchmarks.transfer.runner import FORMAT as TRANSFER_FORMAT
 from mlomae.engine.checkpoint import list_checkpoints, load_checkpoint
 from mlomae.errors import CheckpointError, ConfigError
 

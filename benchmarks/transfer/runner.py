@@ -1,0 +1,51 @@
+"""MMEngine's Runner for a transfer: it resumes with the same bits; what it was trained from is part of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.registry import LOOPS
+from torch.utils.data import DataLoader
+
+from benchmarks.transfer.batches import EpochBatches, ImageLoader
+from mlomae.engine.exact_runner import ExactRunner
+from mlomae.engine.loop import OuterLoop
+from mlomae.errors import CheckpointError
+from mlomae.strict_config import build_dataclass, plain
+
+FORMAT = "mlomae-transfer/1"
+
+
+@LOOPS.register_module()
+class TransferLoop(OuterLoop):
+    """`OuterLoop` over batches that a sampler numbers: it starts wherever the checkpoint ended."""
+
+    remedy = "lower optim.lr or set optim.clip_grad"
+
+    def _loader(self) -> DataLoader:
+        sampler: EpochBatches = self.dataloader.batch_sampler
+        return ImageLoader(
+            self.dataloader.dataset, batch_sampler=sampler.starting_at(self.iter), num_workers=self.num_workers
+        )
+
+
+class TransferRunner(ExactRunner):
+    """Resumes a transfer; what it was trained from is part of its configuration."""
+
+    format = FORMAT
+    recorded = ("loss",)
+    free_to_change = frozenset(
+        {"data.num_workers", "train.log_interval", "train.checkpoint_interval", "train.keep_checkpoints"}
+    )
+
+    def saved_settings(self, values: dict[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = build_dataclass(type(self.settings), plain(values)).to_dict()
+        return kept
+
+    def load_further_state(self, state: dict[str, Any]) -> None:
+        """The path of the weights is in the configuration; what lay there when the run began is in ``meta``."""
+        if state["meta"]["origin"] != self.meta["origin"]:
+            raise CheckpointError(
+                f"the backbone's weights are not those that the run in '{self.run_dir}' started from; put the file "
+                "back, or choose another work dir"
+            )
