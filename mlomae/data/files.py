@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
+from mlomae.data.images import Images
 from mlomae.data.sources import Source
 from mlomae.errors import DataError
 
@@ -28,8 +29,8 @@ def decode(path: str) -> Tensor:
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
 
 
-class FileSource(Source):
-    """Image files below one folder, with one label each.
+class ImageFiles(Images):
+    """Image files below one folder.
 
     ``digest`` covers the bytes of a file; ``fingerprint`` covers label, relative path and size of each file, so that
     a copy elsewhere has the same one and nothing needs to be read.
@@ -37,7 +38,6 @@ class FileSource(Source):
     Args:
         folder: resolved folder that ``files`` are relative to.
         files: one path an image.
-        labels: (N,) integers, indices into ``classes``.
     """
 
     content = "file"
@@ -50,14 +50,15 @@ class FileSource(Source):
         folder: Path,
         classes: Sequence[str],
         files: Sequence[str],
-        labels: ArrayLike,
         locations: Iterable[str],
     ) -> None:
         self.name, self.split, self.root, self.folder = name, split, str(root), folder
-        self.classes, self.locations = list(classes), frozenset(locations)
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.classes, self.locations = classes, frozenset(locations)
         # Workers would copy a list of a million strings, because its reference counts change; one array stays shared.
         self._files = np.array([os.fsencode(file) for file in files])
+
+    def __len__(self) -> int:
+        return len(self._files)
 
     def relative_path(self, i: int) -> str:
         """Path of image ``i`` below ``folder``."""
@@ -90,3 +91,25 @@ class FileSource(Source):
 
     def _fingerprint_item(self, i: int) -> bytes:
         return b"%s %d\n" % (os.fsencode(Path(self.relative_path(i)).as_posix()), self.content_size(i))
+
+
+class FileSource(ImageFiles, Source):
+    """Image files below one folder, with one label each.
+
+    Args, besides those of ImageFiles:
+        labels: (N,) integers, indices into ``classes``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        root: Path,
+        folder: Path,
+        classes: Sequence[str],
+        files: Sequence[str],
+        labels: ArrayLike,
+        locations: Iterable[str],
+    ) -> None:
+        super().__init__(name, split, root, folder, list(classes), files, locations)
+        self.labels = np.asarray(labels, dtype=np.int64)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlomae import counter
+from mlomae.data.images import Images
 from mlomae.data.sources import Source
 from mlomae.errors import ConfigError, DataError
 
@@ -56,7 +57,7 @@ def split_train(source: Source, val_fraction: float = 0.2, seed: int = 0) -> Spl
     return Split(train_indices, val_indices, total.hexdigest())
 
 
-def check_disjoint(training: Source, evaluation: Source) -> None:
+def check_disjoint(training: Images, evaluation: Images) -> None:
     """Refuse an evaluation set whose images would reach training or feedback.
 
     Raises DataError naming both sources if
@@ -79,7 +80,7 @@ def check_disjoint(training: Source, evaluation: Source) -> None:
         )
 
 
-def _refusal(training: Source, evaluation: Source, reason: str) -> str:
+def _refusal(training: Images, evaluation: Images, reason: str) -> str:
     pair = f"training on {training.describe()}, evaluation on {evaluation.describe()}"
     return f"evaluation images would reach training: {reason} ({pair}); evaluate on a held-out split"
 
@@ -95,7 +96,7 @@ def _shared_place(ours: Iterable[str], theirs: Iterable[str]) -> str | None:
     return None
 
 
-def repeated_images(training: Source, evaluation: Source, most: int | None) -> tuple[int, dict[int, int]]:
+def repeated_images(training: Images, evaluation: Images, most: int | None) -> tuple[int, dict[int, int]]:
     """How many evaluation images were compared, and those that occur in training, with the index they have there.
 
     Compares all of them, or ``most``, evenly spaced; what is compared is as in ``check_disjoint``.
@@ -113,6 +114,6 @@ def repeated_images(training: Source, evaluation: Source, most: int | None) -> t
     return count, {i: at for i, at in found.items() if at is not None}
 
 
-def most_compared(*sources: Source) -> int | None:
+def most_compared(*sources: Images) -> int | None:
     """``most`` for ``repeated_images``: all (None) if it means no reading of files."""
     return MAX_FILES_CHECKED if any(source.content == "file" for source in sources) else None
