@@ -1,7 +1,8 @@
-"""Data: sources of labelled images, the split of the training set, augmentation, and resumable streams of batches."""
+"""Data: sources of labelled images and scenes, the split of a training set, augmentation, resumable batch streams."""
 
 from __future__ import annotations
 
+from mlomae.data.ade20k import ADE20K
 from mlomae.data.augment import (
     AUGMENT_SALT,
     IMAGENET_MEAN,
@@ -12,35 +13,46 @@ from mlomae.data.augment import (
     RandomResizedCropFlip,
     build_augment,
 )
+from mlomae.data.camvid import CamVid
 from mlomae.data.cifar import cifar10, cifar100
 from mlomae.data.cub import Cub200
 from mlomae.data.files import FileSource
 from mlomae.data.flowers import Flowers102
 from mlomae.data.folder import ImageFolder
 from mlomae.data.imagenet import ImageNet
+from mlomae.data.images import Images
 from mlomae.data.inat import INat2019
+from mlomae.data.label_maps import IGNORE
 from mlomae.data.memory import MemorySource
 from mlomae.data.published import PUBLISHED, Published, PublishedSource
+from mlomae.data.scene_folder import SceneFolder
+from mlomae.data.scenes import LabelCounts, Scenes, build_scenes, list_scenes, register_scenes
 from mlomae.data.sources import Source, build_source, list_sources, register_source
 from mlomae.data.splits import Split, check_disjoint, split_train
 from mlomae.data.stanford_cars import StanfordCars
 from mlomae.data.streams import OuterBatches, Stream
 from mlomae.data.textures import Annotation, Textures
 from mlomae.data.tiny_imagenet import TinyImageNet
+from mlomae.data.write_textures import write_scenes
 
 __all__ = [
+    "ADE20K",
     "AUGMENT_SALT",
+    "IGNORE",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "PUBLISHED",
     "Annotation",
     "Augmentation",
+    "CamVid",
     "Cub200",
     "FileSource",
     "Flowers102",
     "INat2019",
     "ImageFolder",
     "ImageNet",
+    "Images",
+    "LabelCounts",
     "MemorySource",
     "OuterBatches",
     "PadCropFlip",
@@ -48,6 +60,8 @@ __all__ = [
     "Published",
     "PublishedSource",
     "RandomResizedCropFlip",
+    "SceneFolder",
+    "Scenes",
     "Source",
     "Split",
     "StanfordCars",
@@ -55,11 +69,15 @@ __all__ = [
     "Textures",
     "TinyImageNet",
     "build_augment",
+    "build_scenes",
     "build_source",
     "check_disjoint",
     "cifar10",
     "cifar100",
+    "list_scenes",
     "list_sources",
+    "register_scenes",
     "register_source",
     "split_train",
+    "write_scenes",
 ]

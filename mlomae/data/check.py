@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from mlomae.data.check_scenes import check_labels, find_scene_splits
+from mlomae.data.images import Images
 from mlomae.data.paths import existing_folder, first_names
 from mlomae.data.published import PUBLISHED
-from mlomae.data.sources import Source, build_source, list_sources
+from mlomae.data.registries import build_data, list_data
+from mlomae.data.scenes import Scenes
+from mlomae.data.sources import Source
 from mlomae.data.splits import TOLERATED_SHARE, most_compared, repeated_images
 from mlomae.data.textures import DEFAULT_COUNTS
 from mlomae.doctor import usable_cores
@@ -24,12 +28,12 @@ SAMPLE = 200
 
 
 def find_splits(name: str, root: str | None) -> list[str]:
-    """The parts of a data set: the published ones, or the folders below ``root`` for the layout ``imagefolder``.
+    """The parts of a data set: the published ones, or the folders there are for ``imagefolder`` and ``scene_folder``.
 
     Raises ConfigError for an unknown name, or a root that is missing or too much, DataError if the root is not there.
     """
-    if name not in list_sources():
-        raise ConfigError(f"unknown data source '{name}'; choose one of {', '.join(list_sources())}")
+    if name not in list_data():
+        raise ConfigError(f"unknown data source '{name}'; choose one of {', '.join(list_data())}")
     if name == "textures":
         if root is not None:
             raise ConfigError("textures are embedded in the package and have no folder; leave ROOT out")
@@ -39,6 +43,8 @@ def find_splits(name: str, root: str | None) -> list[str]:
     base = existing_folder(root, name)
     if name in PUBLISHED:
         return list(PUBLISHED[name].counts)
+    if name == "scene_folder":
+        return find_scene_splits(base)
     folders = [e.name for e in base.iterdir() if not e.name.startswith(".") and e.is_dir() and _has_folders(e)]
     if not folders:
         raise DataError(f"{name}: {base} has no class folders; expected {base / 'train' / '<class>' / '*.jpg'}")
@@ -62,7 +68,7 @@ def _options(name: str, root: str | None, split: str, subset: bool) -> dict[str,
     return options
 
 
-def _decode(source: Source, indices: list[int]) -> tuple[list[tuple[int, int]], list[str]]:
+def _decode(source: Images, indices: list[int]) -> tuple[list[tuple[int, int]], list[str]]:
     """Sizes (height, width) in pixels of those of the images that can be decoded, and what is wrong with the others."""
 
     def look(i: int) -> tuple[int, int] | str:
@@ -83,11 +89,13 @@ def _range(values: np.ndarray[Any, Any]) -> str:
     return f"{low}" if low == high else f"{low}-{high}"
 
 
-def _check_part(source: Source, decode: bool, problems: list[str]) -> list[str]:
+def _check_part(source: Images, decode: bool, problems: list[str]) -> list[str]:
     """Lines on one part; appends to ``problems``."""
-    per_class = np.bincount(source.labels, minlength=len(source.classes))
-    spread = f"{per_class.min():,}/{np.median(per_class):,g}/{per_class.max():,}"
-    lines = [f"{source.split:<8} {len(source):,} images, {len(source.classes):,} classes, {spread} images a class"]
+    what = "pairs" if isinstance(source, Scenes) else "images"
+    lines = [f"{source.split:<8} {len(source):,} {what}, {len(source.classes):,} classes"]
+    if isinstance(source, Source):
+        per_class = np.bincount(source.labels, minlength=len(source.classes))
+        lines[0] += f", {per_class.min():,}/{np.median(per_class):,g}/{per_class.max():,} images a class"
     count = len(source) if decode else min(SAMPLE, len(source))
     sizes, broken = _decode(source, [i * len(source) // count for i in range(count)])
     if sizes:
@@ -98,10 +106,12 @@ def _check_part(source: Source, decode: bool, problems: list[str]) -> list[str]:
         remedy = "fetch these files again"
         found = f"{len(broken):,} of {count:,} images cannot be decoded"
         problems.append(f"{source.split}: {found} ({first_names(broken)}); {remedy}")
+    if isinstance(source, Scenes):
+        lines += check_labels(source, decode, problems)
     return lines
 
 
-def _check_counts(source: Source, subset: bool, problems: list[str]) -> Iterator[str]:
+def _check_counts(source: Images, subset: bool, problems: list[str]) -> Iterator[str]:
     """A part smaller than published is a problem, or a line if ``subset``; most sources refuse it themselves."""
     published = PUBLISHED.get(source.name)
     if published is None:
@@ -115,7 +125,7 @@ def _check_counts(source: Source, subset: bool, problems: list[str]) -> Iterator
             problems.append(f"{part}, here are {len(source):,} of {len(source.classes):,}; fetch it again or --subset")
 
 
-def _check_pair(training: Source, evaluation: Source, decode: bool, problems: list[str]) -> str:
+def _check_pair(training: Images, evaluation: Images, decode: bool, problems: list[str]) -> str:
     """The line on images of ``evaluation`` that ``training`` has too; up to 1 % are a note, as published sets have."""
     if training.classes != evaluation.classes:
         odd = sorted(set(training.classes) ^ set(evaluation.classes)) or ["their order"]
@@ -130,7 +140,7 @@ def _check_pair(training: Source, evaluation: Source, decode: bool, problems: li
     return f"repeated {line}"
 
 
-def _image_name(source: Source, i: int) -> str:
+def _image_name(source: Images, i: int) -> str:
     relative = getattr(source, "relative_path", None)
     return str(relative(i)) if relative else f"image {i}"
 
@@ -151,10 +161,10 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
         raise ConfigError(f"--subset is for published sets ({', '.join(PUBLISHED)}); leave it out for {name}")
     lines = [f"{name} at {Path(root).expanduser().resolve()}" if root is not None else f"{name} (embedded)"]
     problems: list[str] = []
-    sources = []
+    sources: list[Images] = []
     for split in splits:
         try:
-            source = build_source(_options(name, root, split, subset))
+            source = build_data(_options(name, root, split, subset))
         except DataError as error:
             if str(error) not in problems:  # what is wrong with the whole set is wrong with every part
                 problems.append(str(error))

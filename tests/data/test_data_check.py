@@ -10,8 +10,9 @@ import pytest
 from layouts import LAYOUTS, write_image
 
 from mlomae.cli import main
-from mlomae.data import PUBLISHED, Published, list_sources
+from mlomae.data import PUBLISHED, Published
 from mlomae.data.check import check_data
+from mlomae.data.registries import list_data
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +176,7 @@ def test_textures(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["cub20", "x"], "unknown data source 'cub20'; choose one of cifar10, "),
+        (["cub20", "x"], "unknown data source 'cub20'; choose one of ade20k, camvid, cifar10, "),
         (["cub200"], "cub200 needs ROOT"),
         (["cub200", "nowhere"], "does not exist"),
         (["textures", "x"], "leave ROOT out"),
@@ -193,8 +194,9 @@ def test_wrong_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys)
 
 
 def test_every_source_can_be_checked(tmp_path: Path) -> None:
-    for name in set(list_sources()) - {"textures"}:
-        (tmp_path / "train" / "class").mkdir(parents=True, exist_ok=True)
+    for folder in ("train/class", "images/training"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in set(list_data()) - {"textures"}:
         text, status = check_data(name, str(tmp_path))
         assert status == 1
         assert "problem: " in text

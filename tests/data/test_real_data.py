@@ -13,7 +13,13 @@ from mlomae.data.check import check_data
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "folder"),
-    [("cub200", "cub10"), ("stanford_cars", "stanford_cars50"), ("tiny_imagenet", "tiny-imagenet-200")],
+    [
+        ("cub200", "cub10"),
+        ("stanford_cars", "stanford_cars50"),
+        ("tiny_imagenet", "tiny-imagenet-200"),
+        ("ade20k", "ade20k_sample"),
+        ("camvid", "camvid"),
+    ],
 )
 def test_real_data(name: str, folder: str) -> None:
     root = Path(os.environ.get("MLOMAE_DATA", ""), folder)
