@@ -11,17 +11,18 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from benchmarks.classification.table import classification_table
 from benchmarks.difference_table import difference_table
 from benchmarks.headroom_table import headroom_table
 from benchmarks.markdown import markdown_page
 from benchmarks.records import Record, hardware_phrase, read_records
 from benchmarks.speed_table import speed_table
+from benchmarks.transfer.table import CLASSIFICATION, SEGMENTATION, transfer_table
 from mlomae.errors import DataError, MlomaeError, refuse
 
 ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_avg")
@@ -137,7 +138,8 @@ def pretrain_table(records: list[Record]) -> tuple[str, str]:
 TABLES: dict[str, Callable[[list[Record]], tuple[str, str]]] = {
     "pretrain": pretrain_table,
     "speed": speed_table,
-    "classification": classification_table,
+    "classification": partial(transfer_table, CLASSIFICATION),
+    "segmentation": partial(transfer_table, SEGMENTATION),
 }
 # further tables of the same records: file name -> (task, builder)
 VIEWS = {"headroom": ("pretrain", headroom_table), "differences": ("pretrain", difference_table)}

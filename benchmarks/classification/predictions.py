@@ -5,7 +5,6 @@ The file is NumPy's ``npz`` without pickled objects; reading it runs no code.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.classification.metrics import TOP, PerImage
+from benchmarks.transfer.arrays import save_arrays
 from mlomae.errors import DataError
 
 FORMAT = "mlomae classification predictions 1"
@@ -49,14 +49,7 @@ def save_predictions(
     arrays |= {"format": FORMAT, "test_set": test_set, "run": run, "config_hash": config_hash}
     arrays["class_names"] = np.array(list(class_names), dtype=np.str_)
     _check({name: np.asarray(value) for name, value in arrays.items()}, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:  # given a name, numpy would append .npz
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_arrays(path, arrays)
 
 
 def read_predictions(path: str | Path) -> Predictions:

@@ -19,14 +19,16 @@ from benchmarks.classification.loaders import LabelledImages, eval_loader
 from benchmarks.classification.metrics import ClassificationMetric, PerImage, rank_scores, summarise
 from benchmarks.classification.model import Classifier
 from benchmarks.classification.predictions import save_predictions
-from benchmarks.classification.trainer import TransferModel, build_runner
+from benchmarks.classification.trainer import TransferModel, build_wrapper
 from benchmarks.transfer.backbone import create_backbone
 from benchmarks.transfer.batches import ImageLoader, Ordered, batch_loader
 from benchmarks.transfer.origin import Origin, describe_weights
+from benchmarks.transfer.param_groups import layer_schedule
 from benchmarks.transfer.records import check_folder, described, make_record, now, run_meta, since, write_records
+from benchmarks.transfer.runner import build_runner, train_and_test
 from mlomae.data import Source
 from mlomae.engine.exact_runner import join_process_group
-from mlomae.errors import ConfigError, DataError
+from mlomae.errors import ConfigError
 from mlomae.evaluation import knn_votes
 
 
@@ -112,12 +114,10 @@ def run_training(
     )
     metric = ClassificationMetric(len(inputs.train.classes))
     test = _eval_loader(config, inputs.test, inputs.plain)
-    runner = build_runner(config, model, loader, test, metric, work_dir, meta, resume)
-    try:
-        runner.train()
-    except OSError as error:
-        raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
-    runner.test_loop.run()
+    schedulers = layer_schedule(config.optim, len(loader))
+    wrapper = build_wrapper(model, config)
+    runner = build_runner(config, model, loader, wrapper, schedulers, test, metric, work_dir, meta, resume)
+    train_and_test(runner)
     assert metric.per_image is not None
     clock = {kind: before[kind] + seconds for kind, seconds in runner.train_loop.clock.items()}
     return Outcome(metric.per_image, runner.last_logged(), clock, runner.max_iters)

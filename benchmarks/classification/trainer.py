@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -14,15 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from benchmarks.classification.config import TransferConfig
 from benchmarks.classification.mixing import BatchMix, mix_key
 from benchmarks.classification.model import Classifier
-from benchmarks.transfer.batches import EpochBatches, ImageLoader
-from benchmarks.transfer.optimizers import AveragingWrapper, build_optimizer
-from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
-from benchmarks.transfer.runner import TransferRunner
+from benchmarks.transfer.optimizers import AveragingWrapper, average_statistics, build_optimizer
+from benchmarks.transfer.param_groups import layer_decay_groups
 from benchmarks.transfer.seeding import seed_step
 from mlomae.counter import root_key
-from mlomae.engine.hooks import AtomicCheckpointHook
 from mlomae.engine.optim import LevelOptimizers, parameter_groups
-from mlomae.engine.pretrainer import mean_over_ranks
 
 
 class TransferModel(Classifier):
@@ -66,19 +61,11 @@ class TransferModel(Classifier):
             image, label = self.mix(data["image"], data["label"], mix_key(self.seed, iteration, rank))
             data = {**data, "image": image, "label": label}
         losses = super().train_step(data, optim_wrapper["model"])
-        self._average_statistics()
+        if self.head is not None:
+            average_statistics(self.head)
         if self.ema is not None:
             self.ema.update_parameters(self.backbone if self.head is None else self.head)
         return {"loss": losses["loss"].detach()}
-
-    @torch.no_grad()
-    def _average_statistics(self) -> None:
-        """Give all ranks the mean of the head's running statistics: they evaluate, and resume, with the same."""
-        if self.head is None or get_world_size() == 1:
-            return
-        held = {name: buffer for name, buffer in self.head.named_buffers() if buffer.is_floating_point()}
-        for name, mean in mean_over_ranks(held).items():
-            held[name].copy_(mean)
 
     def test_step(self, data: dict[str, Any]) -> list[dict[str, Tensor]]:
         """Scores of a batch, by the average of the weights if there is one."""
@@ -103,35 +90,4 @@ def build_wrapper(model: Classifier, config: TransferConfig) -> LevelOptimizers:
         groups = [{"lr": settings.lr, **group} for group in parameter_groups(head, settings.weight_decay)]
     return LevelOptimizers(
         model=AveragingWrapper(build_optimizer(groups, settings), config.train.amp, settings.clip_grad)
-    )
-
-
-def build_runner(
-    config: TransferConfig,
-    model: TransferModel,
-    loader: ImageLoader,
-    test_loader: ImageLoader,
-    metric: Any,
-    work_dir: Path,
-    meta: dict[str, Any],
-    resume: bool = False,
-) -> TransferRunner:
-    """Wire model, data, optimizer and metric together; under ``torchrun`` the process group must have been joined."""
-    train, batches = config.train, loader.batch_sampler
-    assert isinstance(batches, EpochBatches)
-    return TransferRunner.create(
-        config,
-        work_dir,
-        meta,
-        resume,
-        loop="TransferLoop",
-        iterations=batches.stop,
-        model=model,
-        train_dataloader=loader,
-        optim_wrapper=build_wrapper(model, config),
-        param_scheduler={"model": layer_schedule(config.optim, batches.stop)},
-        test_dataloader=test_loader,
-        test_cfg={},
-        test_evaluator=metric,
-        custom_hooks=[AtomicCheckpointHook(train.checkpoint_interval, train.keep_checkpoints)],
     )

@@ -206,6 +206,7 @@ def create_backbone(
     global_pool: str = "avg",
     model: dict[str, Any] | None = None,
     keep_norm: bool = False,
+    dynamic_img_size: bool = False,
     head_std: float = 2e-5,
     seed: int = 0,
 ) -> tuple[VisionTransformer, LoadReport]:
@@ -215,7 +216,8 @@ def create_backbone(
     initialisation) or ``timm:NAME:pretrained``; ``random`` with ``model=dict(size=..., patch_size=..., embed_dim=...,
     depth=..., num_heads=...)`` or ``random:PATH``, both initialised as pretraining is. For files ``model`` is checked
     against the weights. ``img_size`` in pixels, (height, width) if not square. ``drop_path``: rate of the last block,
-    rising linearly. ``head_std``: of the truncated normal weights of the head, MAE's fine-tuning value.
+    rising linearly. ``dynamic_img_size``: timm's, positions for the grid that an image has. ``head_std``: of the
+    truncated normal weights of the head, MAE's fine-tuning value.
 
     Raises ConfigError for options or models that cannot be used, CheckpointError for weights that cannot be read or do
     not fit.
@@ -223,6 +225,7 @@ def create_backbone(
     size = _check(num_classes, drop_path, global_pool, img_size)
     options: dict[str, Any] = {"num_classes": num_classes, "img_size": size, "drop_path_rate": drop_path}
     options |= {"global_pool": global_pool, **({"fc_norm": False} if keep_norm else {})}
+    options |= {"dynamic_img_size": True} if dynamic_img_size else {}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(root_key(seed, "backbone"))
         try:

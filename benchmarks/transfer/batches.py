@@ -45,24 +45,28 @@ def check_ranks(rank: int, world_size: int) -> None:
 
 
 class EpochBatches(Sampler[list[Item]]):
-    """This rank's items of every iteration of a run, or of those from ``start``; arguments as for `batch_loader`."""
+    """This rank's items of every iteration of a run, or of those from ``start``; arguments as for `batch_loader`.
+
+    The length is ``epochs``, or ``iterations``, whose last epoch may end early.
+    """
 
     def __init__(
         self,
         images: Ordered,
         *,
         batch_size: int,
-        epochs: int,
+        epochs: int | None = None,
+        iterations: int | None = None,
         rank: int,
         world_size: int,
-        drop_last: bool,
-        repeats: int,
+        drop_last: bool = True,
+        repeats: int = 1,
     ) -> None:
         n = len(images)
         self.images, self.batch_size, self.start, self.repeats = images, batch_size, 0, repeats
         self.rank, self.world_size = rank, world_size
         self.per_epoch = iterations_per_epoch(n, batch_size, drop_last=drop_last)
-        self.epochs, self.stop = epochs, epochs * self.per_epoch
+        self.stop = iterations or (epochs or 0) * self.per_epoch
         check_ranks(rank, world_size)
         if batch_size % world_size:
             raise ConfigError(
@@ -80,7 +84,7 @@ class EpochBatches(Sampler[list[Item]]):
     def starting_at(self, iteration: int) -> EpochBatches:
         """The same batches from ``iteration`` of the run on; ConfigError if that is outside it."""
         if not 0 <= iteration <= self.stop:
-            raise ConfigError(f"start_iteration {iteration} is outside 0..{self.stop}, the run of {self.epochs} epochs")
+            raise ConfigError(f"start_iteration {iteration} is outside 0..{self.stop}, the run")
         other = copy.copy(self)
         other.start, other.sampler = iteration, range(iteration, self.stop)
         return other

@@ -41,6 +41,7 @@ class Bench:
     seconds: float
     explain: Callable[[Record], list[str]]
     outputs: list[str]
+    prepare: Callable[[Path], dict[str, Any]] = lambda out: {}  # writes data under ``out``; options of all recipes
 
     def headline(self, title: str) -> str:
         """The metric that stands for a transfer."""
@@ -154,7 +155,8 @@ def run_embedded(bench: Bench, a: argparse.Namespace) -> int:
     runs, out = Path(a.runs), Path(a.work_dir)
     backbones = name_backbones(a.weights) if a.weights else find_backbones(runs, out, a.most)
     backbones += floor_of(backbones[0])
-    tasks = make_tasks(bench, backbones, out, overrides(a.cfg_options))
+    options = {**bench.prepare(out), **overrides(a.cfg_options)}
+    tasks = make_tasks(bench, backbones, out, options)
     left = sum(done(task) is None for task in tasks)
     minutes = max(1, round(left / len(bench.recipes) * bench.seconds / 60 / a.jobs))
     print(f"{len(backbones)} backbones, {left} transfers to make, {a.jobs} at a time with one thread each", end="")

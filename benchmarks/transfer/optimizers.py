@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.optim import OptimWrapper
 from timm.optim import Lars
 from torch import nn
@@ -59,3 +60,13 @@ def build_optimizer(groups: list[dict[str, Any]], settings: OptimConfig) -> torc
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     adapted = [{**group, "always_adapt": all(p.ndim > 1 for p in group["params"])} for group in groups]
     return Lars(adapted, lr=settings.lr, momentum=settings.momentum)
+
+
+@torch.no_grad()
+def average_statistics(module: nn.Module) -> None:
+    """Give all ranks the mean of the module's running statistics: they evaluate, and resume, with the same."""
+    if get_world_size() == 1:
+        return
+    held = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    for name, mean in mean_over_ranks(held).items():
+        held[name].copy_(mean)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -22,17 +23,27 @@ _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
 def layer_of(name: str, depth: int) -> int:
-    """The layer, 0 to ``depth`` + 1, of a parameter by its timm name."""
+    """The layer, 0 to ``depth`` + 1, of a parameter by its timm name; anything that is no ViT's is the head's."""
     if _STEM.match(name):
         return 0
     block = _BLOCK.match(name)
     return int(block[1]) + 1 if block else depth + 1
 
 
+def _vit_prefix(model: nn.Module) -> str:
+    """Where in ``model`` its one plain ViT is: "", or its name and a dot; ConfigError if there is none or more."""
+    found = [name for name, module in model.named_modules() if isinstance(module, VisionTransformer)]
+    if len(found) != 1:
+        raise ConfigError(f"layer decay needs a model with one plain ViT (timm's VisionTransformer), not {len(found)}")
+    return f"{found[0]}." if found[0] else ""
+
+
 def layer_decay_groups(
-    model: VisionTransformer, lr: float, weight_decay: float = 0.05, layer_decay: float = 0.75
+    model: nn.Module, lr: float, weight_decay: float = 0.05, layer_decay: float = 0.75
 ) -> list[dict[str, Any]]:
     """Optimizer groups of the trainable parameters, from the stem to the head, two a layer at most.
+
+    ``model``: a ViT, or a model that has one somewhere (a segmentor, a detector), whose other parts count as head.
 
     A group has ``params``, ``lr`` (= ``lr`` · scale), ``weight_decay`` (0 for vectors, cls_token, pos_embed), and for
     the reader ``name``, ``layer``, ``scale``, ``param_names``. The key is not timm's ``lr_scale``: timm's schedulers
@@ -43,13 +54,17 @@ def layer_decay_groups(
         raise ConfigError(
             f"lr={lr} must be positive, weight_decay={weight_decay} not negative, layer_decay={layer_decay} in (0, 1]"
         )
-    depth = len(model.blocks)
-    exempt = model.no_weight_decay()
+    prefix = _vit_prefix(model)
+    vit: Any = model.get_submodule(prefix.removesuffix("."))
+    depth = len(vit.blocks)
+    exempt = vit.no_weight_decay()
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        layer, plain = layer_of(name, depth), parameter.ndim <= 1 or name in exempt
+        inside = name.startswith(prefix)
+        layer = layer_of(name.removeprefix(prefix), depth) if inside else depth + 1
+        plain = parameter.ndim <= 1 or (inside and name.removeprefix(prefix) in exempt)
         if (layer, plain) not in groups:
             scale = layer_decay ** (depth + 1 - layer)
             groups[layer, plain] = {
@@ -74,14 +89,34 @@ def count_parameters(groups: list[dict[str, Any]]) -> int:
     return sum(p.numel() for p in parameters)
 
 
-def layer_schedule(settings: optim.Schedule, iterations: int) -> list[dict[str, Any]]:
+def layer_schedule(settings: optim.Schedule, iterations: int, decay: str = "cosine") -> list[dict[str, Any]]:
     """MMEngine schedulers as `mlomae.engine.optim.schedule` makes them, but each group ends at min_lr · its scale.
 
     MAE's ``lr_sched.py`` multiplies the whole schedule by the scale, its floor too; MMEngine's ``eta_min`` would be the
     same number for all groups, above the peak of the lowest layers.
     """
-    stages = optim.schedule(settings, iterations)
+    stages = optim.schedule(settings, iterations, decay=decay)
     for stage in stages:
         if "eta_min" in stage:
             stage["eta_min_ratio"] = stage.pop("eta_min") / settings.lr
     return stages
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TimmLayerDecay:
+    """`layer_decay_groups` for configs of MMEngine's own: mmseg's and mmdet's constructors know no timm names.
+
+    ``optim_wrapper``: dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=..., weight_decay=...),
+    constructor="TimmLayerDecay", paramwise_cfg=dict(layer_decay=0.65)).
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        self.wrapper, self.options = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
+        if unknown := sorted(set(self.options) - {"layer_decay"}):
+            raise ConfigError(f"TimmLayerDecay has no option '{unknown[0]}'; it takes layer_decay")
+
+    def __call__(self, model: nn.Module) -> Any:
+        optimizer = dict(self.wrapper["optimizer"])
+        groups = layer_decay_groups(model, optimizer["lr"], optimizer.get("weight_decay", 0.0), **self.options)
+        built = OPTIMIZERS.build({**optimizer, "params": groups})
+        return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **self.wrapper, "optimizer": built})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from mmengine.evaluator import BaseMetric
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import LOOPS
+from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.transfer.batches import EpochBatches, ImageLoader
 from mlomae.engine.exact_runner import ExactRunner
+from mlomae.engine.hooks import AtomicCheckpointHook
 from mlomae.engine.loop import OuterLoop
-from mlomae.errors import CheckpointError
+from mlomae.errors import CheckpointError, DataError
 from mlomae.strict_config import build_dataclass, plain
 
 FORMAT = "mlomae-transfer/1"
@@ -25,7 +30,10 @@ class TransferLoop(OuterLoop):
     def _loader(self) -> DataLoader:
         sampler: EpochBatches = self.dataloader.batch_sampler
         return ImageLoader(
-            self.dataloader.dataset, batch_sampler=sampler.starting_at(self.iter), num_workers=self.num_workers
+            self.dataloader.dataset,
+            batch_sampler=sampler.starting_at(self.iter),
+            num_workers=self.num_workers,
+            collate_fn=self.dataloader.collate_fn,
         )
 
 
@@ -49,3 +57,48 @@ class TransferRunner(ExactRunner):
                 f"the backbone's weights are not those that the run in '{self.run_dir}' started from; put the file "
                 "back, or choose another work dir"
             )
+
+
+def build_runner(
+    config: Any,
+    model: nn.Module,
+    loader: ImageLoader,
+    optim_wrapper: OptimWrapperDict,
+    schedulers: list[dict[str, Any]],
+    test_loader: ImageLoader,
+    metric: BaseMetric,
+    work_dir: Path,
+    meta: dict[str, Any],
+    resume: bool = False,
+) -> TransferRunner:
+    """Wire model, data, optimizer and metric together; under ``torchrun`` the process group must have been joined.
+
+    ``schedulers``: of the one level, "model". ``meta``: `benchmarks.transfer.records.run_meta`.
+    """
+    batches = loader.batch_sampler
+    assert isinstance(batches, EpochBatches)
+    return TransferRunner.create(
+        config,
+        work_dir,
+        meta,
+        resume,
+        loop="TransferLoop",
+        iterations=batches.stop,
+        model=model,
+        train_dataloader=loader,
+        optim_wrapper=optim_wrapper,
+        param_scheduler={"model": schedulers},
+        test_dataloader=test_loader,
+        test_cfg={},
+        test_evaluator=metric,
+        custom_hooks=[AtomicCheckpointHook(config.train.checkpoint_interval, config.train.keep_checkpoints)],
+    )
+
+
+def train_and_test(runner: TransferRunner) -> None:
+    """Train to the end, from a checkpoint or not, then evaluate; DataError if the disk is full."""
+    try:
+        runner.train()
+    except OSError as error:
+        raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
+    runner.test_loop.run()

@@ -80,8 +80,12 @@ class Schedule(Protocol):
     warmup: float
 
 
-def schedule(settings: Schedule, outer_iterations: int, begin: int | None = 0) -> list[dict[str, Any]]:
+def schedule(
+    settings: Schedule, outer_iterations: int, begin: int | None = 0, decay: str = "cosine"
+) -> list[dict[str, Any]]:
     """MMEngine schedulers of one level, one step an outer iteration; the last iteration runs at ``min_lr``.
+
+    ``decay``: "cosine" or "linear" from the peak to ``min_lr``, both after the warm-up.
 
     Iteration t of w warm-up iterations runs at lr·(t + 1)/(w + 1), so iteration w is the first at the full rate.
     A level that is left alone until ``begin`` has its whole schedule after it; None is a start not known beforehand.
@@ -102,14 +106,13 @@ def schedule(settings: Schedule, outer_iterations: int, begin: int | None = 0) -
                 "end": begin + warmup + 1,
             }
         )
-    stages.append(
-        {
-            "type": "CosineAnnealingLR",
-            "eta_min": settings.min_lr,
-            "by_epoch": False,
-            "begin": begin + warmup,
-            "end": outer_iterations,
-            "T_max": max(1, length - warmup - 1),
-        }
-    )
+    falling = max(1, length - warmup - 1)
+    span = {"by_epoch": False, "begin": begin + warmup}
+    if decay == "linear":
+        factor = settings.min_lr / settings.lr
+        stages.append({**span, "type": "LinearLR", "start_factor": 1.0, "end_factor": factor})
+        stages[-1]["end"] = begin + warmup + 1 + falling
+    else:
+        stages.append({**span, "type": "CosineAnnealingLR", "eta_min": settings.min_lr, "T_max": falling})
+        stages[-1]["end"] = outer_iterations
     return stages

@@ -44,7 +44,7 @@ def clipped_before_averaging(stack: ExitStack) -> None:
 
 
 def statistics_of_its_own(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(TransferModel, "_average_statistics"))
+    stack.enter_context(mock.patch.object(trainer, "average_statistics"))
 
 
 VARIANTS: dict[str, tuple[dict[str, Any], Patch | None]] = {
@@ -114,7 +114,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     results = transfers(Path(sys.argv[1]))
     torch.save(results, Path(sys.argv[1]) / f"rank{os.environ['RANK']}.pt")
-    assert trainer.get_world_size() == 2
+    assert optimizers.get_world_size() == 2
     torch.distributed.barrier()
     sys.stdout.flush()
     os._exit(0)  # gloo's threads now and then abort an ordinary exit

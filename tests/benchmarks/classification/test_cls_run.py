@@ -23,10 +23,12 @@ from benchmarks.classification.loaders import LabelledImages, eval_loader
 from benchmarks.classification.metrics import ClassificationMetric, rank_scores, summarise
 from benchmarks.classification.predictions import read_predictions
 from benchmarks.classification.run import build_model, run_transfer
-from benchmarks.classification.trainer import TransferModel, build_runner
+from benchmarks.classification.trainer import TransferModel, build_wrapper
 from benchmarks.transfer.batches import batch_loader
 from benchmarks.transfer.optimizers import AveragingWrapper
 from benchmarks.transfer.origin import describe_weights
+from benchmarks.transfer.param_groups import layer_schedule
+from benchmarks.transfer.runner import build_runner
 from mlomae.data import build_source
 from mlomae.engine.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -216,7 +218,9 @@ def linear_weights(config: TransferConfig, work: Path, cached: bool, name: str =
     loader = batch_loader(images, batch_size=16, epochs=config.train.epochs)
     test = eval_loader(inputs.test, inputs.plain, batch_size=16)
     config.name = work.name  # MMEngine keeps one logger for runs of one name that start within a second
-    runner = build_runner(config, model, loader, test, ClassificationMetric(4), work, {"origin": {}})
+    wrapper, schedulers = build_wrapper(model, config), layer_schedule(config.optim, len(loader))
+    meta = {"origin": {}}
+    runner = build_runner(config, model, loader, wrapper, schedulers, test, ClassificationMetric(4), work, meta)
     runner.train()
     assert model.head is not None
     return model.head.state_dict()

@@ -7,6 +7,7 @@ import io
 import itertools
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import pytest
 from record_samples import make_record
 from scipy import stats
 
-from benchmarks.classification.table import COLUMNS, classification_table
 from benchmarks.records import write_record
 from benchmarks.tables import build_tables, check_tables
 from benchmarks.transfer import RANDOM
+from benchmarks.transfer.table import CLASSIFICATION, SEGMENTATION, transfer_table
 from mlomae.errors import DataError
 
 RECIPE: dict[str, Any] = {
@@ -27,6 +28,9 @@ RECIPE: dict[str, Any] = {
     "data": {"train": {"type": "cub200", "split": "train"}, "batch_size": 64},
     "backbone": {"weights": None, "img_size": 224, "model": None},
 }
+
+
+classification_table = partial(transfer_table, CLASSIFICATION)
 
 
 def run(method: str, seed: int, top1: float, lr: float = 1.0, **changes: Any) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def test_markdown_reads_as_a_table() -> None:
 
 
 def test_no_records_give_an_empty_table() -> None:
-    assert classification_table([])[0].splitlines() == [",".join(COLUMNS)]
+    assert classification_table([])[0].splitlines() == [",".join(CLASSIFICATION.columns)]
 
 
 def test_it_is_one_of_the_tables(tmp_path: Path) -> None:
@@ -169,3 +173,15 @@ def test_it_is_one_of_the_tables(tmp_path: Path) -> None:
 def test_making_tables_needs_no_torch() -> None:
     code = "import sys, benchmarks.tables; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_another_task_has_its_own_metrics_and_compares_the_first_of_them() -> None:
+    def scenes(method: str, seed: int, miou: float) -> dict[str, Any]:
+        record = run(method, seed, 0.0, metrics={"mIoU": miou, "mAcc": miou + 5, "aAcc": miou + 20})
+        return {**record, "task": "segmentation", "name": "upernet"}
+
+    runs = [scenes("MAE", 0, 30.0), scenes(MLO, 0, 34.0)]
+    rows = {r["method"]: r for r in csv.DictReader(io.StringIO(transfer_table(SEGMENTATION, runs)[0]))}
+    assert (rows[MLO]["mIoU"], rows[MLO]["mAcc"], rows[MLO]["aAcc"]) == ("34.00", "39.00", "54.00")
+    assert (rows[MLO]["mIoU_vs_mae"], rows["MAE"]["mIoU_vs_mae"]) == ("+4.00", "")
+    assert "top1_vs_mae" not in rows[MLO]

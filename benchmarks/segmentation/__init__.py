@@ -1,0 +1,1 @@
+"""Transfer to semantic segmentation: a pretrained ViT under mmseg's heads (UperNet)."""

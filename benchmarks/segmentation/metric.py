@@ -1,0 +1,110 @@
+"""Intersections and unions of every test image, and the metrics of all: mIoU, mAcc, aAcc as mmseg has them.
+
+Shape legend: N images, C classes, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object
+from mmengine.evaluator import BaseMetric
+from mmseg.evaluation import IoUMetric
+from numpy.typing import NDArray
+
+from mlomae.data.scenes import IGNORE
+from mlomae.errors import DataError
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Pixels of each image and class, (N, C) int64, ``index`` (N,): right ones, and all of prediction and truth."""
+
+    index: NDArray[np.int64]
+    intersect: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    true: NDArray[np.int64]
+
+    @property
+    def union(self) -> NDArray[np.int64]:
+        return self.predicted + self.true - self.intersect
+
+
+def summarise(areas: Areas) -> dict[str, float]:
+    """mIoU, mAcc, aAcc in percent over the pixels of all images.
+
+    A class that is neither predicted nor there has no IoU, one that is not there no accuracy: the means leave them out,
+    and ``classes_without_pixels`` says how many are not there.
+    """
+    intersect, union, predicted, true = (
+        torch.from_numpy(part.sum(axis=0)).double()
+        for part in (areas.intersect, areas.union, areas.predicted, areas.true)
+    )
+    found = IoUMetric.total_area_to_metrics(intersect, union, predicted, true, ["mIoU"])
+    return {
+        "mIoU": 100.0 * float(np.nanmean(found["IoU"])),
+        "mAcc": 100.0 * float(np.nanmean(found["Acc"])),
+        "aAcc": 100.0 * float(found["aAcc"]),
+        "n": len(areas.index),
+        "classes_without_pixels": int((true == 0).sum()),
+    }
+
+
+def class_ious(areas: Areas) -> NDArray[np.float64]:
+    """IoU of each class in percent, (C,); NaN for one that is neither predicted nor there."""
+    intersect, union = areas.intersect.sum(axis=0), areas.union.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100.0 * intersect / union
+
+
+class SceneMetric(BaseMetric):
+    """`summarise` over all processes; afterwards every rank has ``areas``, and the main one the ``kept`` predictions.
+
+    Args:
+        num_classes: C.
+        keep: indices of test images whose prediction is kept, (H, W) uint8, for pictures.
+    """
+
+    default_prefix = ""  # None makes MMEngine warn
+
+    def __init__(self, num_classes: int, keep: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.num_classes, self.keep = num_classes, frozenset(keep)
+        self.areas: Areas | None = None
+        self.summary: dict[str, float] = {}
+        self.kept: dict[int, NDArray[np.uint8]] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        for sample in data_samples:
+            predicted_HW = sample.pred_sem_seg.data.squeeze(0)
+            true_HW = sample.gt_sem_seg.data.squeeze(0).to(predicted_HW)
+            if predicted_HW.shape != true_HW.shape:
+                raise DataError(
+                    f"prediction {tuple(predicted_HW.shape)} and labels {tuple(true_HW.shape)} of '{sample.img_path}' "
+                    "differ in size; check the test data set"
+                )
+            found = IoUMetric.intersect_and_union(predicted_HW, true_HW, self.num_classes, IGNORE)
+            intersect, _, predicted, true = (area.numpy().astype(np.int64) for area in found)
+            index = int(sample.index)
+            kept = predicted_HW.byte().cpu().numpy() if index in self.keep else None
+            self.results.append((index, intersect, predicted, true, kept))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Metrics of the ``size`` images of the test set, on every rank; DataError if not exactly these were seen."""
+        gathered = [part for parts in all_gather_object(self.results) for part in parts]
+        self.results.clear()
+        return self.compute_metrics(gathered, size)
+
+    def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
+        results = sorted(results, key=lambda row: row[0])
+        index = np.array([row[0] for row in results], dtype=np.int64)
+        if not len(index) or len(np.unique(index)) < len(index) or size not in (None, len(index)):
+            raise DataError(f"evaluation saw {len(index)} of {size} images; give every image once, under its own index")
+        self.areas = Areas(index, *(np.stack([row[k] for row in results]) for k in (1, 2, 3)))
+        self.kept = {row[0]: row[4] for row in results if row[4] is not None}
+        self.summary = summarise(self.areas)
+        return self.summary

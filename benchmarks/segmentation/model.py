@@ -1,0 +1,114 @@
+"""mmseg's EncoderDecoder around our backbone, and the step that MMEngine's loop drives."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mmseg.models  # noqa: F401  registers the heads
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dist import get_rank, get_world_size
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from benchmarks.segmentation.config import SegmentationConfig
+from benchmarks.transfer.feature_vit import FeatureViT
+from benchmarks.transfer.optimizers import average_statistics
+from benchmarks.transfer.seeding import seed_step, seeded
+from mlomae.counter import root_key
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
+from mlomae.errors import ConfigError, MlomaeError
+
+
+def _heads(section: dict[str, Any], num_classes: int, width: int) -> dict[str, Any]:
+    """The model section with the widths and the number of classes that follow from the backbone and the data."""
+    model = copy.deepcopy(section)
+    if isinstance(neck := model.get("neck"), dict):
+        neck.setdefault("embed_dim", width)
+    decode, auxiliary = model.get("decode_head"), model.get("auxiliary_head")
+    if not isinstance(decode, dict):
+        raise ConfigError("config key 'model.decode_head' is missing; give one of mmseg's heads")
+    others = auxiliary if isinstance(auxiliary, list) else [auxiliary] if auxiliary else []
+    for head in (decode, *others):
+        index = head.get("in_index", -1)
+        head.setdefault("in_channels", [width] * len(index) if isinstance(index, list) else width)
+        head.setdefault("num_classes", num_classes)
+        if head["num_classes"] != num_classes:
+            raise ConfigError(
+                f"config key 'model' has a head for {head['num_classes']} classes, data has {num_classes}"
+            )
+    return model
+
+
+def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Module, str]:
+    """mmseg's segmentor with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
+
+    SyncBN becomes BatchNorm unless there are several processes with a GPU each: the others cannot run it.
+    Raises ConfigError for a section that mmseg refuses, and what `FeatureViT` raises.
+    """
+    b = config.backbone
+    if not b.weights:
+        raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
+    backbone = FeatureViT(
+        b.weights,
+        img_size=b.side,
+        out_indices=b.out_indices,
+        drop_path=b.drop_path,
+        model=b.model,
+        with_cp=b.with_cp,
+        seed=config.seed,
+    )
+    section = _heads(config.model, num_classes, backbone.embed_dim)
+    pixels = {"mean": [255 * m for m in IMAGENET_MEAN], "std": [255 * s for s in IMAGENET_STD]}
+    size = b.side if isinstance(b.side, tuple) else (b.side, b.side)  # a training crop's, also of a smaller image
+    section["data_preprocessor"] = {"type": "mmseg.SegDataPreProcessor", "bgr_to_rgb": True, "size": size, **pixels}
+    section["backbone"] = {"type": lambda: backbone}  # is built: the heads' widths are its own
+    with seeded(root_key(config.seed, "segmentor")):
+        try:
+            segmentor = MODELS.build(ConfigDict({"type": "EncoderDecoder", **section}))
+            segmentor.init_weights()
+        except MlomaeError:
+            raise
+        except Exception as error:  # mmseg's constructors raise anything, with lines on the class before it
+            raise ConfigError(f"config section 'model' is refused by mmseg ({error})") from error
+    if not (torch.cuda.is_available() and get_world_size() > 1):
+        segmentor = revert_sync_batchnorm(segmentor)
+    return segmentor, str(backbone.report)
+
+
+class TransferSegmentor(BaseModel):
+    """A segmentor whose step draws from (seed, iteration, rank) alone; names what a checkpoint keeps."""
+
+    def __init__(self, segmentor: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.segmentor: Any = segmentor
+        self.seed = seed
+        self._autocast_checked = False
+
+    def init_weights(self) -> None:
+        """Nothing: MMEngine's Runner calls this, and the weights are there."""
+
+    def saved_modules(self) -> dict[str, nn.Module]:
+        return {"segmentor": self.segmentor}
+
+    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
+        """One update on a batch; ``data["iteration"]`` is its number. Returns mmseg's losses, detached."""
+        wrapper = optim_wrapper["model"]
+        if not self._autocast_checked:
+            blocks = self.segmentor.backbone.vit.blocks
+            wrapper.check_autocast(next(m for m in blocks.modules() if isinstance(m, nn.Linear)))
+            self._autocast_checked = True
+        batch = {key: data[key] for key in ("inputs", "data_samples")}
+        seed_step(root_key(self.seed, "drop", data["iteration"], get_rank()))
+        losses = self.segmentor.train_step(batch, wrapper)
+        average_statistics(self.segmentor)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def test_step(self, data: dict[str, Any]) -> list[Any]:
+        """mmseg's data samples with ``pred_sem_seg`` at the size of the file."""
+        return list(self.segmentor.test_step(data))
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        return self.segmentor(inputs, data_samples, mode)

@@ -1,0 +1,124 @@
+"""One transfer to segmentation: a backbone and a recipe in; mIoU, areas of every image, overlays and a record out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+
+from benchmarks import records
+from benchmarks.segmentation.config import SegmentationConfig
+from benchmarks.segmentation.data import Scenes, test_loader, train_loader
+from benchmarks.segmentation.metric import Areas, SceneMetric, class_ious
+from benchmarks.segmentation.model import TransferSegmentor, build_segmentor
+from benchmarks.segmentation.overlays import save_overlay
+from benchmarks.transfer.arrays import save_arrays
+from benchmarks.transfer.optimizers import AveragingWrapper, build_optimizer
+from benchmarks.transfer.origin import Origin, describe_weights
+from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
+from benchmarks.transfer.records import check_folder, described, make_record, run_meta, write_records
+from benchmarks.transfer.runner import build_runner, train_and_test
+from mlomae.data import build_scenes, check_disjoint
+from mlomae.engine.exact_runner import join_process_group
+from mlomae.engine.optim import LevelOptimizers
+from mlomae.errors import DataError
+
+AREAS_FORMAT = "mlomae segmentation areas 1"
+
+
+def open_scenes(config: SegmentationConfig) -> tuple[Any, Any]:
+    """Training and test images; raises DataError if their classes differ or if an image is in both."""
+    train, test = build_scenes(config.data.train), build_scenes(config.data.test)
+    if train.classes != test.classes:
+        raise DataError(f"classes of {train.describe()} and {test.describe()} differ; give both splits of one data set")
+    check_disjoint(train, test)
+    return train, test
+
+
+def build_wrapper(model: TransferSegmentor, config: SegmentationConfig) -> LevelOptimizers:
+    """{"model": the wrapper}: layer-wise rates in the backbone, the full rate in neck and heads."""
+    o = config.optim
+    groups = layer_decay_groups(model.segmentor, o.lr, o.weight_decay, o.layer_decay)
+    return LevelOptimizers(model=AveragingWrapper(build_optimizer(groups, o), config.train.amp, o.clip_grad))
+
+
+def save_areas(path: Path, areas: Areas, classes: tuple[str, ...], test_set: str, config_hash: str) -> None:
+    """Pixels of every test image and class, (N, C): what two methods are compared by, image by image."""
+    arrays = {"index": areas.index, "intersect": areas.intersect, "predicted": areas.predicted, "true": areas.true}
+    texts = {"format": AREAS_FORMAT, "test_set": test_set, "config_hash": config_hash}
+    save_arrays(path, {**arrays, **texts, "class_names": list(classes)})
+
+
+def save_pictures(folder: Path, metric: SceneMetric, test: Scenes) -> None:
+    """The kept predictions beside image and labels."""
+    for i, predicted_HW in sorted(metric.kept.items()):
+        image_HWC = test.image(i).permute(1, 2, 0).numpy()
+        name = f"{Path(str(test.image_path(i))).stem}.png"
+        save_overlay(folder / name, image_HWC, test.labels(i).numpy(), predicted_HW, len(test.classes))
+
+
+def run_transfer(
+    config: SegmentationConfig,
+    work_dir: Path,
+    resume: bool = False,
+    records_dir: Path | None = None,
+    origin: Origin | None = None,
+) -> dict[str, Any]:
+    """Transfer, evaluate on the test split, write record, areas and overlays into ``work_dir``.
+
+    ``origin``: of the configuration's weights, where the caller has read them already.
+    Returns the record on the main process, {} on others. Raises ConfigError if the folder already holds a run and
+    ``resume`` is off, CheckpointError if it holds another one, and the errors of its parts.
+    """
+    origin = origin or describe_weights(config.backbone.weights or "")
+    check_folder(work_dir, resume, described(config, origin))
+    join_process_group()
+    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    train, test = open_scenes(config)
+    segmentor, report = build_segmentor(config, len(train.classes))
+    if is_main_process():
+        print("\n".join(line for line in report.splitlines() if line.startswith("matched") or "note" in line))
+    model = TransferSegmentor(segmentor, config.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    shown = sorted({i * len(test) // config.overlays for i in range(config.overlays)})
+    metric = SceneMetric(len(test.classes), keep=shown)
+    loader = train_loader(config, train)
+    runner = build_runner(
+        config,
+        model,
+        loader,
+        build_wrapper(model, config),
+        layer_schedule(config.optim, len(loader), config.train.decay),
+        test_loader(config, test),
+        metric,
+        work_dir,
+        run_meta(config, origin, git),
+        resume,
+    )
+    train_and_test(runner)
+    if not is_main_process():
+        return {}
+    assert metric.areas is not None
+    metrics: dict[str, Any] = {**metric.summary, **runner.last_logged()}
+    ious = class_ious(metric.areas)
+    named = zip(test.classes, ious.tolist(), strict=True)
+    metrics["class_iou"] = {name: round(iou, 4) for name, iou in named if math.isfinite(iou)}
+    iterations = runner.max_iters
+    record = make_record(
+        config,
+        origin,
+        task="segmentation",
+        train=train,
+        test=test,
+        iterations=iterations,
+        images_seen=iterations * config.data.batch_size,
+        clock=runner.train_loop.clock,
+        metrics=metrics,
+        git=git,
+    )
+    save_areas(work_dir / "areas.npz", metric.areas, test.classes, test.fingerprint(), record["config_hash"])
+    save_pictures(work_dir / "overlays", metric, test)
+    write_records(record, work_dir, records_dir)
+    return record

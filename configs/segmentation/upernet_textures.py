@@ -1,0 +1,18 @@
+"""UperNet on the embedded textures, written as image and annotation files: background and 8 textures, 32 pixels.
+
+Command:  make bench-seg (every backbone that `make demo` or `make pretrain` left, and random weights)
+Hardware: 1 core of an AMD EPYC. Time: TIME.
+"""
+
+_base_ = "../_base_/upernet_small.py"
+name = "upernet_textures"
+backbone = dict(img_size=32)
+data = dict(
+    train=dict(type="scene_folder", root="work_dirs/data/textures_scenes", split="training"),
+    test=dict(type="scene_folder", root="work_dirs/data/textures_scenes", split="validation"),
+    augment=[dict(type="RandomFlip", prob=0.5)],
+    evaluate=[],
+    batch_size=16,
+    num_workers=0,
+)
+train = dict(iterations=300, decay="linear", amp="none", log_interval=50, checkpoint_interval=150)
