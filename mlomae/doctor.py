@@ -1,12 +1,15 @@
 """`mlomae doctor`: what is installed, what it can do here, and what is wrong, in plain lines.
 
-Only the standard library is imported at the top: the doctor must still speak when torch or torchvision do not import.
+Little but the standard library is imported at the top: the doctor must still speak when torch or torchvision do not
+import.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -14,6 +17,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from mlomae.errors import BackendError
 
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "numpy")
 # import name -> (upstream distribution, maintained distribution); both write the same folder
@@ -122,26 +127,42 @@ def run_torchvision_ops() -> None:
         raise RuntimeError("torchvision.ops.roi_align gives a wrong answer")
 
 
-def mmcv_ops_compiled() -> bool:
-    """Whether mmcv's own extension imports; a stand-in registered in its place has no shared library behind it."""
-    try:
-        return bool(getattr(importlib.import_module("mmcv._ext"), "__file__", None))
-    except Exception:  # not installed, not compiled, or compiled for another torch
+def load_mmcv_ops() -> bool | None:
+    """Import mmcv's compiled operators: True once they are there, False if mmcv has none, None without mmcv.
+
+    Looks for them on disk, so that no stand-in is taken for them. Raises BackendError, one line, if they do not load.
+    """
+    mmcv = importlib.util.find_spec("mmcv")
+    if mmcv is None:
+        return None
+    if importlib.machinery.PathFinder.find_spec("mmcv._ext", mmcv.submodule_search_locations) is None:
         return False
+    try:
+        importlib.import_module("torch")  # the extension links to its libraries
+        importlib.import_module("mmcv._ext")
+    except Exception as error:
+        remedy = "install an mmcv that fits this torch, or one without ops"
+        raise BackendError(f"mmcv's compiled operators do not load ({_one_line(error)}); {remedy}") from error
+    return True
 
 
 def check_ops(problems: list[str]) -> list[str]:
-    """The line on detection operators; a torchvision whose operators do not run is a problem."""
+    """The line on what detection's operators run on; operators that are there but do not run are a problem."""
+    fallback = "torchvision stand-in"
     try:
         run_torchvision_ops()
-        fallback = "torchvision"
     except Exception as error:
         fallback = "none"
         pair = f"torch {installed('torch')} and torchvision {installed('torchvision')}"
         problems.append(
             f"torchvision's operators do not run ({_one_line(error)}): {pair} do not fit; install them as a pair"
         )
-    return [f"det. ops     {'mmcv (compiled)' if mmcv_ops_compiled() else fallback}"]
+    try:
+        state = {True: "compiled", False: fallback, None: "mmcv not installed"}[load_mmcv_ops()]
+    except BackendError as error:
+        state = "none"
+        problems.append(str(error))
+    return [f"mmcv ops     {state}"]
 
 
 def _layout(root: Path, name: str) -> str | None:

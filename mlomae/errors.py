@@ -29,6 +29,10 @@ class TrainingError(MlomaeError):
     """Training cannot go on (a loss that is not finite, automatic mixed precision that is not active)."""
 
 
+class BackendError(MlomaeError):
+    """A library that runs part of the program is missing, broken, lacks a function or was imported too early."""
+
+
 def refuse(error: MlomaeError) -> int:
     """Print the error as one line on standard error; the exit status, 2. With MLOMAE_TRACEBACK set, raise it."""
     if os.environ.get("MLOMAE_TRACEBACK"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import types
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ def sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor_module, "installed", installed.get)
     monkeypatch.setattr(doctor_module, "python_version", lambda: (3, 11))
     monkeypatch.setattr(doctor_module, "run_torchvision_ops", lambda: None)
-    monkeypatch.setattr(doctor_module, "mmcv_ops_compiled", lambda: False)
+    monkeypatch.setattr(doctor_module, "load_mmcv_ops", lambda: False)
 
 
 def problems(text: str) -> list[str]:
@@ -38,7 +37,7 @@ def test_sound_installation() -> None:
     for word in ("python", "torch ", "torchvision", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "numpy", "cores"):
         assert word in text
     assert "textures     embedded" in text
-    assert "det. ops     torchvision" in text
+    assert "mmcv ops     torchvision stand-in" in text
 
 
 def test_missing_benchmarks_are_a_note() -> None:
@@ -86,7 +85,7 @@ def test_ops_that_do_not_register(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_module, "run_torchvision_ops", fail)
     text, status = doctor()
     assert status == 1
-    assert "det. ops     none" in text
+    assert "mmcv ops     none" in text
     assert len(problems(text)) == 1
     assert "torchvision::nms does not exist" in problems(text)[0]
     assert "second line" not in text
@@ -107,17 +106,14 @@ def test_real_torchvision_ops_and_a_wrong_answer(monkeypatch: pytest.MonkeyPatch
         doctor_module.run_torchvision_ops()
 
 
-def test_compiled_mmcv_ops_are_told_from_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    for name in ("mmcv", "mmcv._ext"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    assert not doctor_module.mmcv_ops_compiled()
-    sys.modules["mmcv._ext"].__file__ = "mmcv/_ext.so"
-    assert doctor_module.mmcv_ops_compiled()
-    monkeypatch.setattr(doctor_module, "run_torchvision_ops", lambda: None)
-    assert "mmcv (compiled)" in doctor()[0]
-    monkeypatch.setitem(sys.modules, "mmcv._ext", None)
-    assert not doctor_module.mmcv_ops_compiled()
+@pytest.mark.parametrize(("compiled", "state"), [(True, "compiled"), (None, "mmcv not installed")])
+def test_what_runs_the_operators_of_mmcv(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool | None, state: str
+) -> None:  # with real files: tests/benchmarks/test_ops.py
+    monkeypatch.setattr(doctor_module, "load_mmcv_ops", lambda: compiled)
+    text, status = doctor()
+    assert f"mmcv ops     {state}" in text.splitlines()
+    assert status == 0
 
 
 def touch(path: Path) -> None:
