@@ -33,6 +33,7 @@ from mlomae.data.stanford_cars import StanfordCars
 from mlomae.data.streams import OuterBatches, Stream
 from mlomae.data.textures import Annotation, Textures
 from mlomae.data.tiny_imagenet import TinyImageNet
+from mlomae.data.write_coco import write_coco
 from mlomae.data.write_textures import write_scenes
 
 __all__ = [
@@ -79,5 +80,6 @@ __all__ = [
     "register_scenes",
     "register_source",
     "split_train",
+    "write_coco",
     "write_scenes",
 ]

@@ -12,27 +12,32 @@ from pathlib import Path
 from PIL import Image
 
 from mlomae.data.textures import Textures
-from mlomae.errors import ConfigError
+from mlomae.errors import ConfigError, DataError
 
 
 @contextmanager
 def new_folder(root: str | os.PathLike[str]) -> Iterator[Path]:
     """A hidden folder beside ``root`` to write into; it is renamed at the end, or removed if anything fails.
 
-    Raises ConfigError if ``root`` exists.
+    Raises ConfigError if ``root`` exists, DataError if it cannot be written.
     """
     place = Path(root).expanduser().absolute()
     if place.exists() or place.is_symlink():
         raise ConfigError(f"{place} exists; name a new folder or remove this one")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    outer = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+    outer = None
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        outer = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
         inner = outer / place.name  # mkdtemp lets nobody else read its folder: that must not be the one that stays
         inner.mkdir()
         yield inner
         os.replace(inner, place)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{place} cannot be written ({reason}); free space or name another folder") from error
     finally:
-        shutil.rmtree(outer, ignore_errors=True)
+        if outer is not None:
+            shutil.rmtree(outer, ignore_errors=True)
 
 
 def common_classes(splits: Mapping[str, Textures]) -> list[str]:
