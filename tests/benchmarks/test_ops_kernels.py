@@ -190,24 +190,38 @@ def test_maximum_is_refused() -> None:
         ops.RoIAlign(2, pool_mode="max")(features, torch.zeros(1, 5))
 
 
-@pytest.mark.skipif(BACKEND != COMPILED, reason="mmcv has no compiled operators here")
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_compiled_operators_agree(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
+
+
+def results(device: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """What the operators give for 200 boxes: kept ones, pooled values and their gradients; in single precision."""
     generator = torch.Generator().manual_seed(0)
     corners = 40 * torch.rand(200, 2, generator=generator)
-    boxes = torch.cat([corners, corners + 30 * torch.rand(200, 2, generator=generator)], dim=1).to(device)
-    scores = torch.rand(200, generator=generator).to(device)
+    boxes = torch.cat([corners, corners + 30 * torch.rand(200, 2, generator=generator)], dim=1).to(device, dtype)
+    scores = torch.rand(200, generator=generator).to(device, dtype)
     rois_R5 = torch.cat([torch.randint(2, (200, 1), generator=generator).to(boxes), boxes], dim=1)
-    features = torch.randn(2, 3, 20, 24, generator=generator).to(device).requires_grad_()
+    features = torch.randn(2, 3, 20, 24, generator=generator).to(device, dtype).requires_grad_()
+    out = [ops.nms(boxes, scores, t, offset)[1] for t in (0.3, 0.7) for offset in (0, 1)]
+    for ratio, aligned in ((0, True), (0, False), (2, True), (2, False)):
+        pooled = ops.roi_align(features, rois_R5, 7, 0.5, ratio, "avg", aligned)
+        out += [pooled.detach().float(), torch.autograd.grad(pooled.square().sum(), features)[0].float()]
+    assert all(tensor.device.type == device for tensor in out)
+    return out
 
-    def results() -> list[Tensor]:
-        out = [ops.nms(boxes, scores, t, offset)[1] for t in (0.3, 0.7) for offset in (0, 1)]
-        for ratio, aligned in ((0, True), (0, False), (2, True), (2, False)):
-            pooled = ops.roi_align(features, rois_R5, 7, 0.5, ratio, "avg", aligned)
-            out += [pooled.detach(), torch.autograd.grad(pooled.square().sum(), features)[0]]
-        return out
 
-    ours = results()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("device", [GPU])
+def test_a_gpu_agrees(device: str, dtype: torch.dtype) -> None:
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2  # half precision rounds values that differ in the last bit
+    for ours, expected in zip(results(device, dtype), results("cpu", dtype), strict=True):
+        torch.testing.assert_close(ours.cpu(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.skipif(BACKEND != COMPILED, reason="mmcv has no compiled operators here")
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_compiled_operators_agree(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = results(device)
     for name in ("nms", "roi_align"):
         monkeypatch.setattr(sys.modules[f"mmcv.ops.{name}"], "ext_module", sys.modules["mmcv._ext"])
-    torch.testing.assert_close(ours, results(), rtol=1e-4, atol=1e-4)
+    for tensor, compiled in zip(ours, results(device), strict=True):
+        torch.testing.assert_close(tensor, compiled, rtol=1e-4, atol=1e-4)
