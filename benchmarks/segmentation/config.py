@@ -10,17 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.transfer.config import BackboneConfig, OptimConfig, check_choices, check_least, check_shared
+from benchmarks.transfer.config import FeatureBackboneConfig, OptimConfig, check_choices, check_least, check_shared
 from mlomae.errors import ConfigError
 from mlomae.strict_config import build_dataclass, plain, read_config
-
-
-@dataclass
-class FeatureBackboneConfig(BackboneConfig):
-    """``out_indices``: the blocks whose maps the heads get; ``with_cp``: recompute activations, to save memory."""
-
-    out_indices: tuple = (3, 5, 7, 11)
-    with_cp: bool = False
 
 
 @dataclass

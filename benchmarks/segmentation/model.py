@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from benchmarks.segmentation.config import SegmentationConfig
-from benchmarks.transfer.feature_vit import FeatureViT
+from benchmarks.transfer.feature_vit import build_feature_vit
 from benchmarks.transfer.optimizers import average_statistics
 from benchmarks.transfer.seeding import seed_step, seeded
 from mlomae.counter import root_key
@@ -48,21 +48,10 @@ def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Mo
     SyncBN becomes BatchNorm unless there are several processes with a GPU each: the others cannot run it.
     Raises ConfigError for a section that mmseg refuses, and what `FeatureViT` raises.
     """
-    b = config.backbone
-    if not b.weights:
-        raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
-    backbone = FeatureViT(
-        b.weights,
-        img_size=b.side,
-        out_indices=b.out_indices,
-        drop_path=b.drop_path,
-        model=b.model,
-        with_cp=b.with_cp,
-        seed=config.seed,
-    )
+    backbone, side = build_feature_vit(config.backbone, config.seed), config.backbone.side
     section = _heads(config.model, num_classes, backbone.embed_dim)
     pixels = {"mean": [255 * m for m in IMAGENET_MEAN], "std": [255 * s for s in IMAGENET_STD]}
-    size = b.side if isinstance(b.side, tuple) else (b.side, b.side)  # a training crop's, also of a smaller image
+    size = side if isinstance(side, tuple) else (side, side)  # a training crop's, also of a smaller image
     section["data_preprocessor"] = {"type": "mmseg.SegDataPreProcessor", "bgr_to_rgb": True, "size": size, **pixels}
     section["backbone"] = {"type": lambda: backbone}  # is built: the heads' widths are its own
     with seeded(root_key(config.seed, "segmentor")):

@@ -26,6 +26,17 @@ class BackboneConfig:
 
 
 @dataclass
+class FeatureBackboneConfig(BackboneConfig):
+    """The backbone of dense heads; all keys are arguments of `benchmarks.transfer.feature_vit.FeatureViT`."""
+
+    out_indices: tuple = (3, 5, 7, 11)
+    window_size: int = 0
+    global_blocks: tuple = ()
+    rel_pos: bool = False
+    with_cp: bool = False
+
+
+@dataclass
 class OptimConfig:
     """``lr`` at this batch size, the peak; ``warmup`` is a fraction of the run; every layer's rate ends at
     ``min_lr`` times its share."""

@@ -8,7 +8,9 @@ Shape legend: B images, C channels, H W pixels, p patch size, h w patch grid, L 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -19,6 +21,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.transfer.backbone import create_backbone
+from benchmarks.transfer.config import FeatureBackboneConfig
+from benchmarks.transfer.windows import WindowedBlocks
 from mlomae.errors import ConfigError
 
 MODELS = Registry("model", parent=ROOT_MODELS, scope="mlomae")
@@ -35,6 +39,9 @@ class FeatureViT(BaseModule):
             multiples of p is padded with zeros at the right and the bottom.
         out_indices: blocks, counted from 0, rising. Those after the last one, and the final norm, are dropped.
         drop_path: rate of the last block, rising linearly.
+        window_size: patches of a window's side, as ViTDet has it (`windows`); 0 is global attention in all blocks. With
+            windows the class token is left out.
+        global_blocks, rel_pos: the blocks without windows, and whether attention gets relative positions.
         with_cp: recompute the blocks' activations in the backward pass, which saves memory and costs time.
 
     ``report`` is what was loaded. Raises ConfigError for options that do not fit, CheckpointError for weights that do
@@ -48,6 +55,9 @@ class FeatureViT(BaseModule):
         out_indices: Sequence[int] = (3, 5, 7, 11),
         drop_path: float = 0.0,
         model: dict[str, Any] | None = None,
+        window_size: int = 0,
+        global_blocks: Sequence[int] = (),
+        rel_pos: bool = False,
         with_cp: bool = False,
         seed: int = 0,
         init_cfg: None = None,
@@ -74,6 +84,12 @@ class FeatureViT(BaseModule):
         left = depth - len(self.vit.blocks)
         self.report.notes.append("norm: dropped" + (f"; the last {left} blocks too" if left else ""))
         self.with_cp = with_cp
+        self.windowed: WindowedBlocks | None = None
+        if window_size:
+            self.windowed = WindowedBlocks(self.vit, window_size, global_blocks, rel_pos)
+            self.report.notes.append("cls_token: left out" + ("; relative positions start at 0" if rel_pos else ""))
+        elif global_blocks or rel_pos:
+            raise ConfigError("global_blocks and rel_pos go with a window_size; set it, or leave them out")
 
     @property
     def embed_dim(self) -> int:
@@ -98,12 +114,28 @@ class FeatureViT(BaseModule):
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
         """One map for each of ``out_indices``."""
-        tokens_BLD, (h, w) = self.embed(images_BCHW)
+        tokens, grid = self.embed(images_BCHW)
+        if self.windowed is not None:
+            tokens = tokens[:, self.vit.num_prefix_tokens :].unflatten(1, grid)
         maps = []
         for i, block in enumerate(self.vit.blocks):
+            run = block if self.windowed is None else partial(self.windowed.run, block, i)
             again = self.with_cp and self.training
-            tokens_BLD = checkpoint(block, tokens_BLD, use_reentrant=False) if again else block(tokens_BLD)
+            tokens = checkpoint(run, tokens, use_reentrant=False) if again else run(tokens)
             if i in self.out_indices:
-                patches_BLD = tokens_BLD[:, self.vit.num_prefix_tokens :]
-                maps.append(patches_BLD.transpose(1, 2).unflatten(2, (h, w)).contiguous())
+                maps.append(self._map(tokens, grid))
         return tuple(maps)
+
+    def _map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, D, h, w) of (B, h, w, D), or of (B, 1 + L, D)."""
+        if self.windowed is None:
+            tokens = tokens[:, self.vit.num_prefix_tokens :].unflatten(1, grid)
+        return tokens.permute(0, 3, 1, 2).contiguous()
+
+
+def build_feature_vit(section: FeatureBackboneConfig, seed: int) -> FeatureViT:
+    """The backbone that a configuration names; ConfigError if it names none."""
+    if not section.weights:
+        raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
+    options = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
+    return FeatureViT(**{**options, "img_size": section.side}, seed=seed)
