@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.classification.metrics import TOP, PerImage
 from benchmarks.transfer.arrays import save_arrays
-from mlomae.errors import DataError
+from mlomae.errors import DataError, reason_of
 
 FORMAT = "mlomae classification predictions 1"
 _ARRAYS = {"index": ("i", 1), "label": ("i", 1), "top_classes": ("i", 2), "top_log_probs": ("f", 2)}
@@ -64,8 +64,9 @@ def read_predictions(path: str | Path) -> Predictions:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # a damaged zip can raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"cannot read predictions file '{path}' ({reason}); run the benchmark again") from error
+        raise DataError(
+            f"cannot read predictions file '{path}' ({reason_of(error)}); run the benchmark again"
+        ) from error
     _check(arrays, path)
     images = PerImage(*(arrays[name] for name in _ARRAYS))
     texts = {name: str(arrays[name]) for name in _TEXTS[1:]}

@@ -20,7 +20,7 @@ from mlomae.data.folder import decode_all, scan, split_folder
 from mlomae.data.memory import MemorySource
 from mlomae.data.paths import existing_folder
 from mlomae.data.sources import Source, register_source
-from mlomae.errors import ConfigError, DataError
+from mlomae.errors import ConfigError, DataError, reason_of
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def read_batch(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = _RestrictedUnpickler(file, encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise DataError(f"cannot read CIFAR batch {path}: {reason}; download it again from the publisher") from error
+        said = f"cannot read CIFAR batch {path}: {reason_of(error)}"
+        raise DataError(f"{said}; download it again from the publisher") from error
     if not isinstance(content, dict):
         raise DataError(
             f"cannot read CIFAR batch {path}: it holds {type(content).__name__}, not a dict; download it again"

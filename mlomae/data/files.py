@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlomae.data.images import Images
 from mlomae.data.sources import Source
-from mlomae.errors import DataError
+from mlomae.errors import DataError, reason_of
 
 
 def decode(path: str) -> Tensor:
@@ -24,8 +24,7 @@ def decode(path: str) -> Tensor:
         with Image.open(path) as image:
             pixels_HWC = np.array(image.convert("RGB"))
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise DataError(f"cannot decode {path} ({reason}); replace or delete this file") from error
+        raise DataError(f"cannot decode {path} ({reason_of(error)}); replace or delete this file") from error
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mlomae.errors import DataError
+from mlomae.errors import DataError, reason_of
 
 IGNORE = 255
 """Label of pixels that are not labelled: they count neither in the loss nor in the score."""
@@ -73,8 +73,7 @@ def read_labels(path: str, classes: int, remedy: str) -> Tensor:
         with Image.open(path, formats=["PNG"]) as image:
             values_HW = np.array(image)
     except Exception as error:  # as in files.decode
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise DataError(f"cannot decode {path} ({reason}); replace this file") from error
+        raise DataError(f"cannot decode {path} ({reason_of(error)}); replace this file") from error
     largest = int(values_HW.max())
     if largest > classes:
         raise DataError(f"{path} has the value {largest}, above its {classes} classes; {remedy}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlomae.data.paths import existing_file
-from mlomae.errors import DataError
+from mlomae.errors import DataError, reason_of
 
 
 def read_mat(path: Path, what: str, variable: str, remedy: str) -> NDArray[Any]:
@@ -23,8 +23,7 @@ def read_mat(path: Path, what: str, variable: str, remedy: str) -> NDArray[Any]:
     try:
         content = loadmat(path, squeeze_me=True)
     except Exception as error:  # a damaged file can raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{what}: cannot read {path} ({reason}); {remedy}") from error
+        raise DataError(f"{what}: cannot read {path} ({reason_of(error)}); {remedy}") from error
     if variable not in content:
         raise DataError(f"{what}: {path} holds no variable '{variable}'; {remedy}")
     return np.atleast_1d(content[variable])
