@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,24 +10,13 @@ from mmengine.dist import get_dist_info
 from benchmarks.classification.augment import Transform, build_transform, eval_transform
 from benchmarks.classification.config import TransferConfig
 from benchmarks.classification.mixing import BatchMix
-from mlomae.data import Source, build_source, check_disjoint
-from mlomae.errors import ConfigError, DataError
+from benchmarks.transfer.sources import open_pair, values_of
+from mlomae.data import Source, build_source
 from mlomae.registry import Registry
 
 _SECTIONS = Registry[Any]("config section")
 _SECTIONS.register("data.evaluate")(eval_transform)
 _SECTIONS.register("data.mix")(BatchMix)
-
-
-@contextmanager
-def values_of(section: str) -> Iterator[None]:
-    """Say in one line that a value of a free-form section has the wrong type; its keys are checked by name."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"config section '{section}' holds a value of the wrong type ({error}); correct it"
-        ) from error
 
 
 @dataclass
@@ -43,16 +30,8 @@ class Inputs:
 
 
 def open_inputs(config: TransferConfig) -> Inputs:
-    """Both sources; raises DataError if their classes differ or if a test image is also a training image."""
-    with values_of("data.train and data.test"):
-        train, test = build_source(config.data.train), build_source(config.data.test)
-    if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes)) or ["the order"]
-        raise DataError(
-            f"classes of {train.describe()} and {test.describe()} differ ({odd[0]}); give both splits of one data set"
-        )
-    check_disjoint(train, test)
-    return Inputs(train, test, *build_transforms(config))
+    """Both sources and their transforms; errors as `open_pair`."""
+    return Inputs(*open_pair(config.data, build_source), *build_transforms(config))
 
 
 def build_transforms(config: TransferConfig) -> tuple[Transform, Transform]:

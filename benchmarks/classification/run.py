@@ -14,7 +14,7 @@ from benchmarks.classification.augment import Transform
 from benchmarks.classification.config import TransferConfig
 from benchmarks.classification.confusion import save_confusion
 from benchmarks.classification.frozen import CachedFeatures, extract
-from benchmarks.classification.inputs import Inputs, build_mix, open_inputs, values_of
+from benchmarks.classification.inputs import Inputs, build_mix, open_inputs
 from benchmarks.classification.loaders import LabelledImages, eval_loader
 from benchmarks.classification.metrics import ClassificationMetric, PerImage, rank_scores, summarise
 from benchmarks.classification.model import Classifier
@@ -26,6 +26,7 @@ from benchmarks.transfer.origin import Origin, describe_weights
 from benchmarks.transfer.param_groups import layer_schedule
 from benchmarks.transfer.records import check_folder, described, make_record, now, run_meta, since, write_records
 from benchmarks.transfer.runner import build_runner, train_and_test
+from benchmarks.transfer.sources import values_of
 from mlomae.data import Source
 from mlomae.engine.exact_runner import join_process_group
 from mlomae.errors import ConfigError
