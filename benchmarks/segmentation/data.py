@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import mmseg.datasets.transforms  # noqa: F401  registers the transforms
 import numpy as np
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.dist import get_dist_info
+from mmengine.registry import DefaultScope
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
 from torch import Tensor
@@ -18,23 +18,10 @@ from benchmarks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.batches import EpochBatches, ImageLoader, Item, check_ranks
 from benchmarks.transfer.seeding import seeded
 from mlomae import counter
-from mlomae.errors import ConfigError, MlomaeError
+from mlomae.data import Scenes
+from mlomae.errors import ConfigError, reason_of
 
 _META = ("index", "img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction")
-
-
-class Scenes(Protocol):
-    """What is read of a source of `mlomae.data`: labels are 0..C-1, and 255 where a pixel has none."""
-
-    name: str
-    root: str
-    classes: Sequence[str]
-
-    def __len__(self) -> int: ...
-    def describe(self) -> str: ...
-    def image(self, i: int) -> Tensor: ...
-    def labels(self, i: int) -> Tensor: ...
-    def image_path(self, i: int) -> Any: ...
 
 
 def _tuples(value: Any) -> Any:
@@ -50,20 +37,26 @@ def _tuples(value: Any) -> Any:
 def build_pipeline(steps: list[dict[str, Any]], section: str) -> Compose:
     """mmseg's transforms by name; raises ConfigError for one that it does not have or that refuses its options."""
     try:
-        return Compose([TRANSFORMS.build(_tuples(step)) for step in steps])
+        with DefaultScope.overwrite_default_scope("mmseg"):  # an earlier run of this process leaves "mmengine"
+            return Compose([TRANSFORMS.build(_tuples(step)) for step in steps])
     except Exception as error:  # constructors assert, and raise anything
-        raise ConfigError(f"config section '{section}' is refused by mmseg ({error})") from error
+        raise ConfigError(f"config section '{section}' is refused by mmseg ({reason_of(error)})") from error
 
 
 class ScenePairs(Dataset[dict[str, Any]]):
     """Item (epoch, i, copy) is image i of ``scenes`` after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR,
     "data_samples": SegDataSample with ``gt_sem_seg`` (1, H, W) int64}.
 
-    In training (``train``) the steps see image and labels. In evaluation labels join after them, at the file's size.
+    In training the steps see image and labels, and ``largest`` (height, width) is what they may leave of an image: the
+    model pads smaller ones. In evaluation, without it, labels join after the steps, at the size of the file.
+
+    Raises ConfigError, naming the image, if the steps fail on it, drop it or leave too much of it.
     """
 
-    def __init__(self, scenes: Scenes, steps: Compose, *, train: bool, seed: int = 0) -> None:
-        self.scenes, self.steps, self.train, self.seed = scenes, steps, train, seed
+    def __init__(
+        self, scenes: Scenes, steps: Compose, largest: tuple[int, int] | None = None, *, seed: int = 0
+    ) -> None:
+        self.scenes, self.steps, self.largest, self.seed = scenes, steps, largest, seed
         self.pack = PackSegInputs(meta_keys=_META)
         self.metainfo = {"classes": list(scenes.classes)}  # where MMEngine looks for it
 
@@ -81,31 +74,42 @@ class ScenePairs(Dataset[dict[str, Any]]):
         results: dict[str, Any] = {"img": np.ascontiguousarray(image_HWC), "img_shape": size, "ori_shape": size}
         results |= {"index": i, "img_path": str(self.scenes.image_path(i)), "seg_fields": []}
         labels = {"gt_seg_map": self.scenes.labels(i).numpy(), "seg_fields": ["gt_seg_map"]}
-        if self.train:
+        if self.largest is not None:
             results |= labels
         with seeded(counter.root_key(self.seed, "scenes", epoch, i, again)):
             results = self._run(results)
-        if not self.train:
+        if self.largest is None:
             results |= labels
         return dict(self.pack(results))
 
     def _run(self, results: dict[str, Any]) -> dict[str, Any]:
         path = results["img_path"]
+        section = "data.evaluate" if self.largest is None else "data.augment"
         try:
             done = self.steps(results)
-        except MlomaeError:
-            raise
         except Exception as error:  # a transform that does not fit the image
-            raise ConfigError(f"the transforms refuse '{path}' ({error}); change data.augment or evaluate") from error
-        if done is None:
-            raise ConfigError(f"the transforms drop '{path}'; change data.augment or data.evaluate")
+            raise ConfigError(f"the transforms fail on '{path}' ({reason_of(error)}); change {section}") from error
+        if done is None or "img" not in done:
+            raise ConfigError(f"the transforms leave no image of '{path}'; change {section}, which is not to pack it")
+        height, width = done["img"].shape[:2]
+        if self.largest is not None and (height > self.largest[0] or width > self.largest[1]):
+            limit = "{}x{}".format(*self.largest)
+            raise ConfigError(
+                f"the transforms leave {height}x{width} pixels of '{path}', more than backbone.img_size ({limit}); "
+                f"crop in {section}, or raise it"
+            )
         return dict(done)
 
 
 def train_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
-    """All batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes."""
+    """All batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes.
+
+    The transforms are tried on one image, so that wrong ones are told at once; errors as `ScenePairs`.
+    """
     rank, world = get_dist_info()
-    pairs = ScenePairs(scenes, build_pipeline(config.data.augment, "data.augment"), train=True, seed=config.seed)
+    steps = build_pipeline(config.data.augment, "data.augment")
+    pairs = ScenePairs(scenes, steps, config.backbone.height_width, seed=config.seed)
+    pairs[0]
     batches = EpochBatches(
         pairs,
         batch_size=config.data.batch_size,
@@ -117,10 +121,11 @@ def train_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
 
 
 def test_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
-    """Every image once over all ranks, one by one; rank r has the r-th contiguous part."""
+    """Every image once over all ranks, one by one; rank r has the r-th contiguous part. Errors as `train_loader`."""
     rank, world = get_dist_info()
     check_ranks(rank, world)
-    pairs = ScenePairs(scenes, build_pipeline(config.data.evaluate, "data.evaluate"), train=False)
+    pairs = ScenePairs(scenes, build_pipeline(config.data.evaluate, "data.evaluate"))
+    pairs[0]
     mine = range(rank * len(pairs) // world, (rank + 1) * len(pairs) // world)
     workers = config.data.num_workers
     return ImageLoader(pairs, sampler=mine, batch_size=1, num_workers=workers, collate_fn=pseudo_collate)

@@ -10,22 +10,26 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import get_rank, get_world_size
 from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.segmentation.config import SegmentationConfig
+from benchmarks.transfer.config import check_choices
 from benchmarks.transfer.feature_vit import build_feature_vit
 from benchmarks.transfer.optimizers import average_statistics
 from benchmarks.transfer.seeding import seed_step, seeded
 from mlomae.counter import root_key
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
-from mlomae.errors import ConfigError, MlomaeError
+from mlomae.errors import ConfigError, reason_of
 
 
 def _heads(section: dict[str, Any], num_classes: int, width: int) -> dict[str, Any]:
     """The model section with the widths and the number of classes that follow from the backbone and the data."""
     model = copy.deepcopy(section)
-    if isinstance(neck := model.get("neck"), dict):
+    neck = model.get("neck")
+    if isinstance(neck, dict) and neck.get("type") == "Feature2Pyramid":
         neck.setdefault("embed_dim", width)
     decode, auxiliary = model.get("decode_head"), model.get("auxiliary_head")
     if not isinstance(decode, dict):
@@ -42,28 +46,58 @@ def _heads(section: dict[str, Any], num_classes: int, width: int) -> dict[str, A
     return model
 
 
+def _check_inference(test_cfg: Any) -> None:
+    """mmseg would look at it when the training is over."""
+    if not isinstance(test_cfg, dict):
+        raise ConfigError(f"config key 'model.test_cfg' must be a dict; got {test_cfg!r}")
+    check_choices({"model.test_cfg.mode": (test_cfg.get("mode"), ("whole", "slide"))})
+    crop, stride = (_sides(test_cfg.get(key)) for key in ("crop_size", "stride"))
+    if test_cfg["mode"] == "slide" and not all(0 < s <= c for s, c in zip(stride, crop, strict=True)):
+        raise ConfigError(
+            "config key 'model.test_cfg' with mode 'slide' needs crop_size and stride, each [height, width] in pixels, "
+            f"the stride not above the crop; got {test_cfg}"
+        )
+
+
+def _sides(value: Any) -> list[int]:
+    return value if isinstance(value, list) and len(value) == 2 and all(type(side) is int for side in value) else [0, 0]
+
+
+def _check_statistics(segmentor: nn.Module, images: int) -> None:
+    """torch refuses a BatchNorm over a single value, as UperNet has them where it pools an image to one pixel."""
+    alone = any(isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in segmentor.modules())
+    if alone and images < 2:
+        raise ConfigError("BatchNorm needs 2 images a process; raise data.batch_size, or use GN in norm_cfg")
+
+
 def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Module, str]:
     """mmseg's segmentor with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
 
     SyncBN becomes BatchNorm unless there are several processes with a GPU each: the others cannot run it.
-    Raises ConfigError for a section that mmseg refuses, and what `FeatureViT` raises.
+    Raises ConfigError for a section that mmseg refuses, a ``test_cfg`` that it would stumble over after the training,
+    and a BatchNorm over one image; and what `FeatureViT` raises.
     """
-    backbone, side = build_feature_vit(config.backbone, config.seed), config.backbone.side
-    section = _heads(config.model, num_classes, backbone.embed_dim)
+    backbone = build_feature_vit(config.backbone, config.seed)
+    section = {"type": "EncoderDecoder", "test_cfg": {"mode": "whole"}}
+    section |= _heads(config.model, num_classes, backbone.embed_dim)
+    _check_inference(section["test_cfg"])
     pixels = {"mean": [255 * m for m in IMAGENET_MEAN], "std": [255 * s for s in IMAGENET_STD]}
-    size = side if isinstance(side, tuple) else (side, side)  # a training crop's, also of a smaller image
-    section["data_preprocessor"] = {"type": "mmseg.SegDataPreProcessor", "bgr_to_rgb": True, "size": size, **pixels}
+    size = config.backbone.height_width  # a training crop's, also of a smaller image
+    section["data_preprocessor"] = {"type": "SegDataPreProcessor", "bgr_to_rgb": True, "size": size, **pixels}
     section["backbone"] = {"type": lambda: backbone}  # is built: the heads' widths are its own
-    with seeded(root_key(config.seed, "segmentor")):
+    with (
+        seeded(root_key(config.seed, "segmentor")),
+        DefaultScope.overwrite_default_scope("mmseg"),  # an earlier run of this process leaves "mmengine"
+    ):
         try:
-            segmentor = MODELS.build(ConfigDict({"type": "EncoderDecoder", **section}))
+            segmentor = MODELS.build(ConfigDict(section))
+            segmentor._dump_init_info = lambda: None  # MMEngine logs a line, and more, for every parameter
             segmentor.init_weights()
-        except MlomaeError:
-            raise
         except Exception as error:  # mmseg's constructors raise anything, with lines on the class before it
-            raise ConfigError(f"config section 'model' is refused by mmseg ({error})") from error
+            raise ConfigError(f"config section 'model' is refused by mmseg ({reason_of(error)})") from error
     if not (torch.cuda.is_available() and get_world_size() > 1):
         segmentor = revert_sync_batchnorm(segmentor)
+    _check_statistics(segmentor, config.data.batch_size // get_world_size())
     return segmentor, str(backbone.report)
 
 

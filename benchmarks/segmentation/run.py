@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 
 from benchmarks import records
 from benchmarks.segmentation.config import SegmentationConfig
-from benchmarks.segmentation.data import Scenes, test_loader, train_loader
+from benchmarks.segmentation.data import test_loader, train_loader
 from benchmarks.segmentation.metric import Areas, SceneMetric, class_ious
 from benchmarks.segmentation.model import TransferSegmentor, build_segmentor
 from benchmarks.segmentation.overlays import save_overlay
@@ -21,7 +21,8 @@ from benchmarks.transfer.origin import Origin, describe_weights
 from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
 from benchmarks.transfer.records import check_folder, described, make_record, run_meta, write_records
 from benchmarks.transfer.runner import build_runner, train_and_test
-from mlomae.data import build_scenes, check_disjoint
+from benchmarks.transfer.sources import open_pair
+from mlomae.data import Scenes, build_scenes
 from mlomae.engine.exact_runner import join_process_group
 from mlomae.engine.optim import LevelOptimizers
 from mlomae.errors import DataError
@@ -29,12 +30,13 @@ from mlomae.errors import DataError
 AREAS_FORMAT = "mlomae segmentation areas 1"
 
 
-def open_scenes(config: SegmentationConfig) -> tuple[Any, Any]:
-    """Training and test images; raises DataError if their classes differ or if an image is in both."""
-    train, test = build_scenes(config.data.train), build_scenes(config.data.test)
-    if train.classes != test.classes:
-        raise DataError(f"classes of {train.describe()} and {test.describe()} differ; give both splits of one data set")
-    check_disjoint(train, test)
+def open_scenes(config: SegmentationConfig) -> tuple[Scenes, Scenes]:
+    """Training and test images; raises DataError for a single class, besides what `open_pair` raises."""
+    train, test = open_pair(config.data, build_scenes)
+    if len(train.classes) < 2:
+        raise DataError(
+            f"{train.describe()} has the class '{train.classes[0]}' alone; annotate the background as a class too"
+        )
     return train, test
 
 

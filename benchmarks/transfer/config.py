@@ -24,6 +24,12 @@ class BackboneConfig:
         """``img_size`` as transforms and models take it: a side, or (height, width)."""
         return self.img_size if isinstance(self.img_size, int) else tuple(self.img_size)
 
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """``img_size`` in full."""
+        height, width = [self.img_size] * 2 if isinstance(self.img_size, int) else self.img_size
+        return height, width
+
 
 @dataclass
 class FeatureBackboneConfig(BackboneConfig):

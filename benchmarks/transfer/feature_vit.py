@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.transfer.backbone import create_backbone
 from benchmarks.transfer.config import FeatureBackboneConfig
+from benchmarks.transfer.sources import values_of
 from benchmarks.transfer.windows import WindowedBlocks
 from mlomae.errors import ConfigError
 
@@ -138,4 +139,5 @@ def build_feature_vit(section: FeatureBackboneConfig, seed: int) -> FeatureViT:
     if not section.weights:
         raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
     options = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
-    return FeatureViT(**{**options, "img_size": section.side}, seed=seed)
+    with values_of("backbone.model"):
+        return FeatureViT(**{**options, "img_size": section.height_width}, seed=seed)
