@@ -82,8 +82,7 @@ class FeatureViT(BaseModule):
             raise ConfigError(f"out_indices {self.out_indices} must be rising block numbers from 0 to {depth - 1}")
         self.vit.blocks = self.vit.blocks[: self.out_indices[-1] + 1]
         self.vit.norm = nn.Identity()
-        left = depth - len(self.vit.blocks)
-        self.report.notes.append("norm: dropped" + (f"; the last {left} blocks too" if left else ""))
+        self._report_dropped(depth - len(self.vit.blocks))
         self.with_cp = with_cp
         self.windowed: WindowedBlocks | None = None
         if window_size:
@@ -91,6 +90,12 @@ class FeatureViT(BaseModule):
             self.report.notes.append("cls_token: left out" + ("; relative positions start at 0" if rel_pos else ""))
         elif global_blocks or rel_pos:
             raise ConfigError("global_blocks and rel_pos go with a window_size; set it, or leave them out")
+
+    def _report_dropped(self, blocks: int) -> None:
+        report, own = self.report, self.vit.state_dict()
+        report.unexpected += [key for key in report.matched if key not in own]
+        report.matched, report.missing = ([k for k in keys if k in own] for keys in (report.matched, report.missing))
+        report.notes.append("norm: dropped" + (f"; the last {blocks} blocks too" if blocks else ""))
 
     @property
     def embed_dim(self) -> int:
