@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from run_samples import changed
 
 from benchmarks.classification.config import TransferConfig, config_from_dict
 from benchmarks.classification.predictions import read_predictions
@@ -34,20 +33,9 @@ _VALUES: dict[str, Any] = {
 }
 
 
-def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    result = copy.deepcopy(values)
-    for key, value in changes.items():
-        *sections, last = key.split("__")
-        place = result
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = copy.deepcopy(value)
-    return result
-
-
 def values(**changes: Any) -> dict[str, Any]:
     """Config values; ``train__amp="bf16"`` sets a nested key, a plain key replaces a section."""
-    return _changed(_VALUES, changes)
+    return changed(_VALUES, changes)
 
 
 def config(**changes: Any) -> TransferConfig:
@@ -72,35 +60,9 @@ def pretrain(work: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
         "feedback": {"type": "linear"},
         "train": {"outer_iterations": 2, "log_interval": 2, "picture_interval": 9, "checkpoint_interval": 2},
     }
-    record = run_pretraining(pretrain_config(_changed(given, changes)), work)
+    record = run_pretraining(pretrain_config(changed(given, changes)), work)
     return work / "checkpoints" / "iter_2.pth", record
-
-
-def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Where two nests of tensors, arrays and plain values differ in a bit."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return [] if a.dtype == b.dtype and np.array_equal(a, b) else [where]
-    if isinstance(a, dict) and isinstance(b, dict):
-        if a.keys() != b.keys():
-            return [f"{where}: keys {a.keys() ^ b.keys()}"]
-        return [hit for k in a for hit in differences(a[k], b[k], f"{where}.{k}")]
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        if len(a) != len(b):
-            return [f"{where}: lengths"]
-        return [hit for i, (x, y) in enumerate(zip(a, b, strict=True)) for hit in differences(x, y, f"{where}.{i}")]
-    return [] if a == b else [where]
 
 
 def predictions(work: Path) -> dict[str, np.ndarray]:
     return dict(vars(read_predictions(work / "predictions.npz").images))
-
-
-def one_line(error: BaseException | str) -> str:
-    """The message, which must be one line that says what to do: a thing and, after a semicolon, often a remedy."""
-    text = str(error).strip()
-    assert text, "no message"
-    assert "\n" not in text, text
-    assert "Traceback" not in text, text
-    return text

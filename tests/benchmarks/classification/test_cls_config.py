@@ -14,6 +14,7 @@ import backbone_samples
 import cls_runs
 import pytest
 import torch
+from run_samples import one_line
 
 from benchmarks.classification.__main__ import main
 from benchmarks.classification.config import TransferConfig, config_from_dict, load_config
@@ -72,7 +73,7 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
 def said_of(changes: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as error:
         cls_runs.config(**changes)
-    return cls_runs.one_line(error.value)
+    return one_line(error.value)
 
 
 @pytest.mark.parametrize(("key", "value"), OUT_OF_RANGE)
@@ -193,7 +194,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ")
-    return cls_runs.one_line(said)
+    return one_line(said)
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -241,5 +242,5 @@ def test_the_program_ends_with_status_2(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "no backbone was named" in cls_runs.one_line(done.stderr)
+    assert "no backbone was named" in one_line(done.stderr)
     assert [path.name for path in tmp_path.iterdir()] == ["config.py"]

@@ -6,9 +6,6 @@ In float64 as AdamW's first steps are g/(|g| + 1e-8) and would turn the rounding
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +14,8 @@ import cls_two_ranks
 import numpy as np
 import pytest
 import torch
+from on_two_ranks import on_two_ranks
+from run_samples import differences
 
 HERE = Path(__file__).parent
 TOLERANCE = 1e-10
@@ -36,12 +35,7 @@ class Found(NamedTuple):
 @pytest.fixture(scope="module")
 def found(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Found:
     out, alone = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
-    path = os.pathsep.join([str(HERE), str(HERE.parents[2])])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(HERE / "cls_two_ranks.py"), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_ranks(str(HERE / "cls_two_ranks.py"), str(out), folders=(HERE,))
     first, second = (torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     return Found(first, second, cls_two_ranks.transfers(alone), out, alone)
 
@@ -55,7 +49,7 @@ def error(a: Weights, b: Weights) -> float:
 
 @pytest.mark.parametrize("variant", ["adamw", "clipped"])
 def test_two_ranks_equal_one_process(variant: str, found: Found) -> None:
-    assert cls_runs.differences(found.first[variant], found.second[variant]) == [], "the ranks drift apart"
+    assert differences(found.first[variant], found.second[variant]) == [], "the ranks drift apart"
     assert all(t.dtype == torch.float64 for t in found.alone[variant].values() if t.is_floating_point())
     assert ("ema.module.pos_embed" in found.alone[variant]) == (variant == "adamw")
     assert error(found.first[variant], found.alone[variant]) < TOLERANCE
@@ -75,9 +69,9 @@ def test_two_ranks_equal_one_process(variant: str, found: Found) -> None:
 @pytest.mark.parametrize(("mutation", "variant"), [("not averaged", "adamw"), ("clipped before averaging", "clipped")])
 def test_mutations_break_the_equality(mutation: str, variant: str, found: Found) -> None:
     assert error(found.first[mutation], found.alone[variant]) > 1e-6
-    drifted = cls_runs.differences(found.first[mutation], found.second[mutation])
+    drifted = differences(found.first[mutation], found.second[mutation])
     assert bool(drifted) == (mutation == "not averaged")
-    assert cls_runs.differences(found.alone[mutation], found.alone[variant]) == [], "alone, nothing can be noticed"
+    assert differences(found.alone[mutation], found.alone[variant]) == [], "alone, nothing can be noticed"
 
 
 def test_clipping_was_active(found: Found) -> None:
@@ -86,8 +80,8 @@ def test_clipping_was_active(found: Found) -> None:
 
 def test_ranks_agree_about_the_statistics_of_a_linear_head(found: Found) -> None:
     """Each standardises with its own batch, but what they evaluate and resume with is one."""
-    assert cls_runs.differences(found.first["linear"], found.second["linear"]) == []
-    apart = cls_runs.differences(found.first["linear, own statistics"], found.second["linear, own statistics"])
+    assert differences(found.first["linear"], found.second["linear"]) == []
+    apart = differences(found.first["linear, own statistics"], found.second["linear, own statistics"])
     assert sorted(apart) == [".head.0.running_mean", ".head.0.running_var"]
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +11,14 @@ import backbone_samples
 import cls_runs
 import pytest
 import torch
+from killed_transfers import Arm, half_a_checkpoint, in_iteration, killed, unrenamed_checkpoint
+from run_samples import differences, one_line
 
 from benchmarks.classification import trainer
 from benchmarks.classification.config import config_from_dict
 from benchmarks.classification.run import run_transfer
 from benchmarks.classification.trainer import TransferModel
 from benchmarks.transfer.batches import EpochBatches
-from benchmarks.transfer.optimizers import AveragingWrapper
 from benchmarks.transfer.runner import FORMAT
 from mlomae.engine import checkpoint
 from mlomae.engine.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
@@ -42,71 +39,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "linear": {"protocol": "linear", "data__mix": _MIX, "train__ema": 0.9, "optim__type": "lars"},
     "linear on features": {"protocol": "linear", "data__augment": None, "optim__type": "sgd"},
 }
-Arm = Callable[[], None]
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_iteration(n: int) -> None:
-    """Arm the process to die when the gradients of iteration ``n`` are there and the step is not taken."""
-    step = AveragingWrapper.step
-    done = iter(range(100))
-
-    def patched(self: Any, **options: Any) -> None:
-        if next(done) == n:
-            die()
-        step(self, **options)
-
-    AveragingWrapper.step = patched
-
-
-def half_a_checkpoint(iteration: int) -> None:
-    save = torch.save
-
-    def patched(content: dict[str, Any], file: Any) -> None:
-        if content["iteration"] != iteration:
-            return save(content, file)
-        buffer = io.BytesIO()
-        save(content, buffer)
-        file.write(buffer.getvalue()[: buffer.tell() // 2])
-        file.flush()
-        return die()
-
-    torch.save = patched
-
-
-def unrenamed_checkpoint(iteration: int) -> None:
-    replace = os.replace
-
-    def patched(source: Any, target: Any) -> None:
-        if Path(target).name == f"iter_{iteration}.pth":
-            die()
-        replace(source, target)
-
-    os.replace = patched
-
-
-def killed(work: Path, arm: Arm, changes: dict[str, Any]) -> list[str]:
-    """Run in a forked process that ``arm`` makes kill itself; the checkpoints it leaves."""
-    child = os.fork()
-    if not child:
-        try:
-            arm()
-            run_transfer(cls_runs.config(**changes), work, resume=True)
-        finally:
-            os._exit(1)
-    deadline = time.monotonic() + 60
-    while not (done := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            pytest.fail("the forked run hangs")
-        time.sleep(0.01)
-    assert os.WIFSIGNALED(done[1]), "not killed"
-    assert os.WTERMSIG(done[1]) == signal.SIGKILL
-    return sorted(p.name for p in (work / "checkpoints").iterdir())
+def killed_run(work: Path, arm: Arm, changes: dict[str, Any]) -> list[str]:
+    return killed(work, arm, lambda: run_transfer(cls_runs.config(**changes), work, resume=True))
 
 
 def final(work: Path) -> dict[str, Any]:
@@ -132,14 +68,14 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(kind: str, straight: d
         (lambda: unrenamed_checkpoint(8), [".iter_8.pth.tmp", "iter_4.pth"]),
     ]
     for arm, left in legs[: 3 if kind == "finetune" else 1]:
-        assert killed(tmp_path, arm, KINDS[kind]) == left
+        assert killed_run(tmp_path, arm, KINDS[kind]) == left
         assert not (tmp_path / "record.json").exists()
     record = run_transfer(cls_runs.config(**KINDS[kind]), tmp_path, resume=True)
     found, expected = final(tmp_path), final(straight[kind])
     wanted = {"modules", "optimizers", "schedulers", "predictions"}
     assert found.keys() >= wanted
     assert ("ema" in found["modules"]) == ("train__ema" in KINDS[kind])
-    assert cls_runs.differences(found, expected) == []
+    assert differences(found, expected) == []
     assert record["images_seen"]["lower"] == LAST * 16
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["iter_12.pth", "iter_4.pth", "iter_8.pth"]
 
@@ -164,7 +100,7 @@ def test_the_global_generators_are_not_what_resume_relies_on(
     straight: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "set_rng_state", lambda state: torch.manual_seed(99))
-    assert cls_runs.differences(resumed(straight["finetune"], tmp_path), final(straight["finetune"])) == []
+    assert differences(resumed(straight["finetune"], tmp_path), final(straight["finetune"])) == []
 
 
 def test_without_a_seed_for_each_step_they_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +109,7 @@ def test_without_a_seed_for_each_step_they_would_be(tmp_path: Path, monkeypatch:
     run_transfer(cls_runs.config(**FULL), tmp_path / "straight")
     monkeypatch.setattr(checkpoint, "set_rng_state", lambda state: torch.manual_seed(99))
     found, expected = resumed(tmp_path / "straight", tmp_path / "resumed"), final(tmp_path / "straight")
-    assert cls_runs.differences(found["modules"], expected["modules"])
+    assert differences(found["modules"], expected["modules"])
 
 
 def from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +146,7 @@ def test_leaving_out_a_part_of_the_state_is_noticed(
     if part in PATCHES:
         PATCHES[part](monkeypatch)
     found, expected = resumed(straight["finetune"], tmp_path, edit), final(straight["finetune"])
-    assert cls_runs.differences(found["predictions"], expected["predictions"])
+    assert differences(found["predictions"], expected["predictions"])
 
 
 def test_workers_and_intervals_may_change_on_resume(straight: dict[str, Path], tmp_path: Path) -> None:
@@ -219,7 +155,7 @@ def test_workers_and_intervals_may_change_on_resume(straight: dict[str, Path], t
     run_transfer(cls_runs.config(**FULL, **free), tmp_path, resume=True)
     found, expected = final(tmp_path), final(straight["finetune"])
     for part in ("modules", "optimizers", "predictions"):
-        assert cls_runs.differences(found[part], expected[part]) == []
+        assert differences(found[part], expected[part]) == []
 
 
 def test_a_run_cut_at_a_checkpoint_knows_its_clock(straight: dict[str, Path], tmp_path: Path) -> None:
@@ -235,7 +171,7 @@ def test_a_run_cut_at_a_checkpoint_knows_its_clock(straight: dict[str, Path], tm
 def test_resuming_a_finished_run_trains_no_more(straight: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(straight["finetune"], tmp_path, dirs_exist_ok=True)
     record = run_transfer(cls_runs.config(**FULL), tmp_path, resume=True)
-    assert cls_runs.differences(final(tmp_path), final(straight["finetune"])) == []
+    assert differences(final(tmp_path), final(straight["finetune"])) == []
     clock = load_checkpoint(checkpoint_path(tmp_path, LAST), FORMAT)["clock"]
     assert record["wall_clock_s"] == pytest.approx(clock["wall"], abs=1.0)
     assert record["metrics"]["loss"] > 0
@@ -249,7 +185,7 @@ def refused(work: Path, kind: type[MlomaeError], resume: bool = True, **changes:
         run_transfer(cls_runs.config(**(FULL | changes)), work, resume=resume)
     for path, content in held.items():
         assert path.read_bytes() == content
-    return cls_runs.one_line(error.value)
+    return one_line(error.value)
 
 
 @pytest.mark.parametrize(
@@ -306,4 +242,4 @@ def test_weights_that_changed_under_their_path_are_refused(tmp_path: Path) -> No
     torch.save(content, weights)
     with pytest.raises(CheckpointError, match="weights are not those that the run") as error:
         run_transfer(config_from_dict(given), work, resume=True)
-    cls_runs.one_line(error.value)
+    one_line(error.value)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from run_samples import differences, one_line
 
 from benchmarks import records
 from benchmarks.classification import run as module
@@ -159,7 +160,7 @@ def test_predictions_of_a_vote_are_probabilities(runs: dict[str, Path]) -> None:
 def test_leaks_and_other_classes_are_refused(protocol: str, changes: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said) as error:
         run_transfer(cls_runs.config(protocol=protocol, **changes), tmp_path)
-    cls_runs.one_line(error.value)
+    one_line(error.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -172,7 +173,7 @@ def test_a_finished_run_is_not_replaced_by_another(runs: dict[str, Path], pretra
     for change in ({"protocol": "finetune"}, {"knn__k": 5}, {"backbone__weights": str(pretrained["other"][0])}):
         with pytest.raises(CheckpointError, match="was made with another configuration") as error:
             run_transfer(cls_runs.config(**(same | change)), runs["knn"], resume=True)
-        cls_runs.one_line(error.value)
+        one_line(error.value)
     assert held == {path: path.read_bytes() for path in runs["knn"].iterdir() if path.is_file()}
     again = run_transfer(cls_runs.config(**same, data__num_workers=1), runs["knn"], resume=True)
     assert again["metrics"] == json.loads(held[runs["knn"] / "record.json"])["metrics"]
@@ -203,8 +204,8 @@ def test_the_average_is_what_is_evaluated(tmp_path: Path) -> None:
         index = torch.cat([batch["index"] for batch in batches])
         found[name] = rank_scores(scores, torch.from_numpy(inputs.test.labels), index)
     saved = read_predictions(tmp_path / "predictions.npz").images
-    assert cls_runs.differences(vars(found["ema"]), vars(saved)) == []
-    assert cls_runs.differences(vars(found["last"]), vars(saved)), "too blunt"
+    assert differences(vars(found["ema"]), vars(saved)) == []
+    assert differences(vars(found["last"]), vars(saved)), "too blunt"
 
 
 def linear_weights(config: TransferConfig, work: Path, cached: bool, name: str = "train") -> dict[str, torch.Tensor]:
@@ -262,11 +263,11 @@ def test_bf16_that_is_not_active_is_an_error(protocol: str, tmp_path: Path, monk
     monkeypatch.setattr(AveragingWrapper, "optim_context", lambda self, model: nullcontext())
     with pytest.raises(TrainingError, match=r"train\.amp='bf16' is not active") as error:
         run_transfer(cls_runs.config(protocol=protocol, train__amp="bf16"), tmp_path)
-    cls_runs.one_line(error.value)
+    one_line(error.value)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not finite .*lower optim\.lr or set optim\.clip_grad") as error:
         run_transfer(cls_runs.config(optim__type="sgd", optim__lr=1e25), tmp_path)
-    cls_runs.one_line(error.value)
+    one_line(error.value)
     assert not list_checkpoints(tmp_path)
