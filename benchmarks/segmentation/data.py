@@ -8,7 +8,6 @@ import mmseg.datasets.transforms  # noqa: F401  registers the transforms
 import numpy as np
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.dist import get_dist_info
-from mmengine.registry import DefaultScope
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
 from torch import Tensor
@@ -16,31 +15,13 @@ from torch.utils.data import Dataset
 
 from benchmarks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.batches import EpochBatches, ImageLoader, Item, check_ranks
+from benchmarks.transfer.pipelines import build_pipeline
 from benchmarks.transfer.seeding import seeded
 from mlomae import counter
 from mlomae.data import Scenes
 from mlomae.errors import ConfigError, reason_of
 
 _META = ("index", "img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction")
-
-
-def _tuples(value: Any) -> Any:
-    """Lists of numbers as tuples: what mmcv's transforms insist on, and what a checked configuration has not."""
-    if isinstance(value, dict):
-        return {key: _tuples(v) for key, v in value.items()}
-    if isinstance(value, list):
-        numbers = bool(value) and all(isinstance(v, int | float) for v in value)
-        return tuple(value) if numbers else [_tuples(v) for v in value]
-    return value
-
-
-def build_pipeline(steps: list[dict[str, Any]], section: str) -> Compose:
-    """mmseg's transforms by name; raises ConfigError for one that it does not have or that refuses its options."""
-    try:
-        with DefaultScope.overwrite_default_scope("mmseg"):  # an earlier run of this process leaves "mmengine"
-            return Compose([TRANSFORMS.build(_tuples(step)) for step in steps])
-    except Exception as error:  # constructors assert, and raise anything
-        raise ConfigError(f"config section '{section}' is refused by mmseg ({reason_of(error)})") from error
 
 
 class ScenePairs(Dataset[dict[str, Any]]):
@@ -107,7 +88,7 @@ def train_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
     The transforms are tried on one image, so that wrong ones are told at once; errors as `ScenePairs`.
     """
     rank, world = get_dist_info()
-    steps = build_pipeline(config.data.augment, "data.augment")
+    steps = build_pipeline(TRANSFORMS, config.data.augment, "data.augment")
     pairs = ScenePairs(scenes, steps, config.backbone.height_width, seed=config.seed)
     pairs[0]
     batches = EpochBatches(
@@ -124,7 +105,7 @@ def test_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
     """Every image once over all ranks, one by one; rank r has the r-th contiguous part. Errors as `train_loader`."""
     rank, world = get_dist_info()
     check_ranks(rank, world)
-    pairs = ScenePairs(scenes, build_pipeline(config.data.evaluate, "data.evaluate"))
+    pairs = ScenePairs(scenes, build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate"))
     pairs[0]
     mine = range(rank * len(pairs) // world, (rank + 1) * len(pairs) // world)
     workers = config.data.num_workers

@@ -21,4 +21,4 @@ data = dict(
     batch_size=8,
     num_workers=0,
 )
-train = dict(iterations=400, decay="linear", amp="none", log_interval=50, checkpoint_interval=100)
+train = dict(iterations=300, decay="linear", amp="none", log_interval=50, checkpoint_interval=100)

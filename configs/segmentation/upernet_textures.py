@@ -1,7 +1,7 @@
 """UperNet on the embedded textures, written as image and annotation files: background and 8 textures, 32 pixels.
 
 Command:  make bench-seg (every backbone that `make demo` or `make pretrain` left, and random weights)
-Hardware: 1 core of an AMD EPYC. Time: TIME.
+Hardware: 1 core of an AMD EPYC. Time: about 90 s a backbone.
 """
 
 _base_ = "../_base_/upernet_small.py"
