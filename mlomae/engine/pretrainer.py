@@ -14,7 +14,7 @@ from mmengine.dist import all_reduce_params, get_world_size
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mlomae import feedback, masking
+from mlomae import counter, feedback, masking
 from mlomae.config import PretrainConfig
 from mlomae.engine.precision import require_bf16
 from mlomae.engine.running_average import RunningAverage
@@ -53,8 +53,8 @@ class Pretrainer(nn.Module):
         )
         options = {k: v for k, v in config.mask.items() if k not in ("type", "ratio")}
         self.ratio = config.mask.get("ratio", 0.75)
-        masking.keep_count(encoder.num_patches, self.ratio)  # refuses an impossible ratio before training starts
         self.mask = masking.create(config.mask["type"], embed_dim=encoder.embed_dim, grid=encoder.grid, **options)
+        self.mask.check_ratio(encoder.num_patches, self.ratio)  # refuses an impossible ratio before training starts
         options = {k: v for k, v in config.feedback.items() if k != "type"}
         self.feedback = feedback.create(
             config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
@@ -100,13 +100,14 @@ class Pretrainer(nn.Module):
 
     def choose_mask(self, tokens_BLD: Tensor, batch: Batch) -> Mask:
         """The strategy's mask, or a random one if the batch is marked ``warmup``; if the batch carries a fixed one, its
-        set with weights computed anew."""
+        set with weights computed anew. A training batch carries the ``ratio`` drawn for it."""
         fixed = batch.get("mask")
         if fixed is not None:
             fixed = Mask(fixed["ids_keep"], fixed["ids_restore"], fixed["mask"], fixed["weight"])
         state = MaskState(key=batch["key"], object=batch.get("object"), fixed=fixed)
         strategy = self.warmup_mask if batch.get("warmup") else self.mask
-        return strategy(tokens_BLD, batch["image"], self.ratio, batch.get("epoch", 0), state)
+        ratio = batch.get("ratio", self.ratio)
+        return strategy(tokens_BLD, batch["image"], ratio, batch.get("epoch", 0), state)
 
     def reconstruct(self, batch: Batch) -> tuple[Mask, Tensor]:
         """The mask of a batch and ``rec`` (B, L), the error of every patch under it."""
@@ -206,12 +207,18 @@ class Pretrainer(nn.Module):
             self._step = self._build_step(optim_wrapper)
         if data.get("head") is not None:
             data["head"]["dropout_key"] = data["head"]["key"]
-        t, lower, upper = data.get("iteration", 0), data["lower"], False
+        t, upper = data.get("iteration", 0), False
+        first = t * len(data["lower"])
+        lower = [{**batch, "ratio": self._batch_ratio(number)} for number, batch in enumerate(data["lower"], first)]
         if self.watch is not None:
             upper = moves_phi(t, self.watch.begin, self.config.levels.upper_every)
             if not 0 <= self.watch.begin <= t:
                 lower = [{**batch, "warmup": True} for batch in lower]
         return self._step(lower, data.get("head"), data.get("upper"), upper)
+
+    def _batch_ratio(self, number: int) -> float:
+        """The share of patches to remove from the ``number``-th global lower batch."""
+        return self.mask.batch_ratio(self.ratio, counter.root_key(self.config.seed, "mask ratio", number))
 
     def _build_step(self, optim_wrapper: Any) -> OuterStep:
         levels, train = self.config.levels, self.config.train

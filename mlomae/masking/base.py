@@ -92,9 +92,39 @@ class MaskingStrategy(nn.Module):
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         raise NotImplementedError
 
+    def check_ratio(self, length: int, ratio: float) -> None:
+        """Raise ConfigError if the strategy cannot remove this share of ``length`` patches; asked before training."""
+        keep_count(length, ratio)
+
+    def batch_ratio(self, ratio: float, key: int) -> float:
+        """The share to remove from a training batch; by default the configured ``ratio``.
+
+        One number for the whole batch, because the encoder needs sequences of one length and because the loss of a
+        global batch is the mean of its parts' losses only if all images lose equally many patches. ``key`` is a
+        function of (seed, number of the batch): the same on every rank, in every chunk, and after a resume.
+        """
+        return ratio
+
     def scores(self, tokens_BLD: Tensor, state: MaskState) -> Tensor | None:
         """σ per patch, (B, L), for pictures and health; None where the strategy has no deterministic preference."""
         return None
+
+
+class UnweightedMasking(MaskingStrategy):
+    """A strategy that says which patches go and weighs all their errors alike; `ranking` is all it defines."""
+
+    def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
+        if state.fixed is not None:
+            return state.fixed.with_weight(torch.ones_like(state.fixed.mask))
+        return mask_from_scores(self.ranking(images, ratio, state), ratio)
+
+    def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
+        """(B, L) from images (B, 3, S, S): the patches with the highest numbers are removed, of equal ones the later.
+
+        Whatever number of patches a method would remove by itself, ``ratio`` decides where the ranking is cut, so that
+        exactly `keep_count` are kept.
+        """
+        raise NotImplementedError
 
 
 _STRATEGIES = Registry[MaskingStrategy]("masking strategy")

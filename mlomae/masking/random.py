@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mlomae.masking.base import Mask, MaskingStrategy, MaskState, mask_from_scores, register
+from mlomae.masking.base import MaskState, UnweightedMasking, register
 
 
 @register("random")
-class RandomMasking(MaskingStrategy):
+class RandomMasking(UnweightedMasking):
     """Each patch's score is uniform noise; the patches with the highest scores are removed."""
 
     def __init__(self, embed_dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.length = grid[0] * grid[1]
 
-    def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
-        if state.fixed is not None:
-            return state.fixed.with_weight(torch.ones_like(state.fixed.mask))
-        return mask_from_scores(state.uniform(self.length), ratio)
+    def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
+        return state.uniform(self.length)
