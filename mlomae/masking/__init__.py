@@ -1,6 +1,16 @@
 """Masking strategies, one file each; `create` builds one by name."""
 
-from mlomae.masking import learned, oracle, random  # noqa: F401  (importing a strategy registers it)
+from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
+    block,
+    colormae,
+    grid,
+    learned,
+    oracle,
+    pixel_statistics,
+    random,
+    random_ratio,
+    simmim,
+)
 from mlomae.masking.base import (
     Mask,
     MaskingStrategy,

@@ -18,6 +18,18 @@ from mlomae.masking.base import mask_from_scores, register
 
 D = 8
 every_strategy = pytest.mark.parametrize("name", masking.list_strategies())
+VARIANTS = [
+    ("block", {"variant": "square"}),
+    ("colormae", {"colour": "red"}),
+    ("grid", {"corner": "shared"}),
+    ("pixel_statistics", {"sampling": "topk", "statistic": "edges", "prefer": "low"}),
+    ("simmim", {"cell": 1}),
+]
+every_variant = pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {}) for name in masking.list_strategies()] + VARIANTS,
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
+)
 reproducible = settings(deadline=None, max_examples=40, derandomize=True)
 ratios = st.integers(1, 999).map(lambda i: i / 1000)
 sides = st.integers(2, 16)
@@ -26,6 +38,12 @@ sides = st.integers(2, 16)
 def build(name: str, grid: tuple[int, int], **options: object) -> MaskingStrategy:
     torch.manual_seed(0)
     return masking.create(name, embed_dim=D, grid=grid, **options).double()
+
+
+def supported(name: str, grid: tuple[int, int], ratio: float) -> tuple[tuple[int, int], float]:
+    """The case itself, or a near one where the strategy refuses it: "grid" takes even sides and one ratio."""
+    gh, gw = grid
+    return ((gh - gh % 2, gw - gw % 2), 0.75) if name == "grid" else (grid, ratio)
 
 
 def sample_keys(batch: int, epoch: int = 0, seed: int = 0) -> Tensor:
@@ -74,14 +92,18 @@ def assert_same(first: Mask, second: Mask) -> None:
     torch.testing.assert_close(first.weight, second.weight)
 
 
-@every_strategy
+@every_variant
 @given(gh=sides, gw=sides, ratio=ratios, batch=st.integers(1, 4), seed=st.integers(0, 2**31))
 @reproducible
-def test_exactly_the_floor_is_visible(name: str, gh: int, gw: int, ratio: float, batch: int, seed: int) -> None:
-    kept, arguments = floor_kept(gh * gw, ratio), inputs(batch, (gh, gw), seed=seed)
-    strategy = build(name, (gh, gw))
+def test_exactly_the_floor_is_visible(
+    name: str, options: dict[str, object], gh: int, gw: int, ratio: float, batch: int, seed: int
+) -> None:
+    grid, ratio = supported(name, (gh, gw), ratio)
+    length = grid[0] * grid[1]
+    kept, arguments = floor_kept(length, ratio), inputs(batch, grid, seed=seed)
+    strategy = build(name, grid, **options)
     if kept == 0:
-        with pytest.raises(ConfigError, match=f"keeps 0 of {gh * gw}"):
+        with pytest.raises(ConfigError, match=f"keeps 0 of {length}"):
             strategy(*arguments[:2], ratio, 0, arguments[2])
     else:
         assert_consistent(strategy(*arguments[:2], ratio, 0, arguments[2]), kept)
@@ -129,15 +151,35 @@ def test_masks_differ_between_epochs(name: str) -> None:
     assert all(rows.unique(dim=0).shape[0] == 8 for rows in per_image)
 
 
-@every_strategy
-def test_mask_depends_on_its_own_sample_only(name: str) -> None:
+@every_variant
+def test_mask_depends_on_its_own_sample_only(name: str, options: dict[str, object]) -> None:
     """Hence not on the batch it is in, its place there, or the number of workers that made the batch."""
-    strategy, (tokens, images, state) = build(name, (8, 8)), inputs(12, (8, 8))
+    strategy, (tokens, images, state) = build(name, (8, 8), **options), inputs(12, (8, 8))
     whole = strategy(tokens, images, 0.75, 0, state)
     for index in (torch.arange(11, -1, -1), torch.tensor([7]), torch.tensor([3, 9, 3])):
         torch.rand(5)  # the global generator has no part in it
         part = strategy(tokens[index], images[index], 0.75, 0, take(state, index))
         assert_same(part, Mask(*(getattr(whole, f.name)[index] for f in fields(Mask))))
+
+
+@every_strategy
+def test_a_mask_is_a_function_of_its_arguments(name: str) -> None:
+    """A second object gives the same one, and the global generator is neither read nor moved."""
+    tokens, images, state = inputs(12, (8, 8))
+    first = build(name, (8, 8))(tokens, images, 0.75, 0, state)
+    second = build(name, (8, 8))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert_same(second(tokens, images, 0.75, 0, state), first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_strategy
+def test_the_ratio_that_it_draws_for_a_batch_is_one_that_it_can_remove(name: str) -> None:
+    strategy = build(name, (8, 8))
+    strategy.check_ratio(64, 0.75)
+    for number in range(50):
+        keep_count(64, strategy.batch_ratio(0.75, counter.root_key(0, number)))
 
 
 @every_strategy

@@ -1,0 +1,74 @@
+"""A short run with every baseline that learns no mask, and what choosing its masks costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import pytest
+import torch
+
+from mlomae.config import load_config
+from mlomae.data import build_augment, build_source
+from mlomae.data.streams import Stream
+from mlomae.engine.optim import build_optimizers
+from mlomae.engine.pretrainer import Pretrainer
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
+BASELINES = ("block", "colormae", "grid", "pixel_statistics", "random_ratio", "simmim")
+every_baseline = pytest.mark.parametrize("name", BASELINES)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model(name: str, **overrides: object) -> Pretrainer:
+    """The model of a shipped configuration, with other values where given ("model.depth": 1)."""
+    torch.manual_seed(0)
+    return Pretrainer(load_config(CONFIGS / f"{name}_vit-w128-d4_cifar10.py", overrides), num_classes=10)
+
+
+def images(count: int) -> Stream:
+    """Textures of 32 pixels without augmentation."""
+    source = build_source({"type": "textures", "split": "train", "count": count, "size": 32})
+    return Stream(source, None, build_augment({"type": "Plain", "size": 32}), 0, "lower")
+
+
+@every_baseline
+def test_the_loss_falls_within_fifty_steps(name: str) -> None:
+    small = {"model.embed_dim": 32, "model.depth": 1, "model.decoder_embed_dim": 32, "optim.theta.warmup": 0.0}
+    trained, stream = model(name, **small), images(64)
+    optimizers = build_optimizers(trained.level_parameters(), trained.config)
+    losses = []
+    for step in range(50):
+        data = {"lower": [stream.batch(32 * step, 32)], "iteration": step}
+        losses.append(float(trained.train_step(data, optimizers)["loss_lower"]))
+    assert mean(losses[-10:]) < 0.93 * mean(losses[:5])
+
+
+def processor_time(work: Callable[[], Any], repeats: int) -> float:
+    """Median in seconds, after three runs that do not count."""
+    found = []
+    for _ in range(repeats + 3):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return median(found[3:])
+
+
+@pytest.mark.slow
+@every_baseline
+def test_choosing_the_masks_costs_less_than_a_twentieth_of_a_step(name: str) -> None:
+    trained, batch = model(name), images(64).batch(0, 64)
+    optimizers = build_optimizers(trained.level_parameters(), trained.config)
+    whole = processor_time(lambda: trained.train_step({"lower": [batch]}, optimizers), 10)
+    tokens = trained.mae.encoder.embed(batch["image"]).detach()
+    assert processor_time(lambda: trained.choose_mask(tokens, batch), 30) < 0.05 * whole
