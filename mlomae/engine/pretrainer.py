@@ -21,7 +21,7 @@ from mlomae.engine.running_average import RunningAverage
 from mlomae.engine.warmup import FeedbackWatch, moves_phi
 from mlomae.errors import ConfigError
 from mlomae.feedback import JointFeedback
-from mlomae.masking import Mask, MaskState
+from mlomae.masking import Mask, MaskingStrategy, MaskState
 from mlomae.models import MAE, create_encoder
 from mlomae.multilevel import AdamPreconditioner, ThreeLevelProblem, list_options
 from mlomae.multilevel.step import OuterStep
@@ -55,6 +55,11 @@ class Pretrainer(nn.Module):
         self.ratio = config.mask.get("ratio", 0.75)
         self.mask = masking.create(config.mask["type"], embed_dim=encoder.embed_dim, grid=encoder.grid, **options)
         self.mask.check_ratio(encoder.num_patches, self.ratio)  # refuses an impossible ratio before training starts
+        if config.train.compile and type(self.mask).batch_ratio is not MaskingStrategy.batch_ratio:
+            raise ConfigError(
+                f"train.compile would compile anew for every ratio that mask.type='{config.mask['type']}' draws; "
+                "set train.compile=False"
+            )
         options = {k: v for k, v in config.feedback.items() if k != "type"}
         self.feedback = feedback.create(
             config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options

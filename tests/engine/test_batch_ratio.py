@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,11 +24,16 @@ def drawn(strategy: MaskingStrategy, ratio: float, key: int) -> float:
 
 
 def removed(
-    monkeypatch: pytest.MonkeyPatch, iterations: range, images: slice = slice(None), **changes: Any
+    monkeypatch: pytest.MonkeyPatch,
+    iterations: range,
+    images: slice = slice(None),
+    rule: Callable[..., float] | None = drawn,
+    **changes: Any,
 ) -> list[list[int]]:
     """Removed patches of every image, one list for every mask that training asks for in ``iterations``."""
     model, data = tiny.trainer(tiny.config(**{**tiny.RANDOM, **changes}))
-    monkeypatch.setattr(type(model.mask), "batch_ratio", drawn)
+    if rule is not None:
+        monkeypatch.setattr(type(model.mask), "batch_ratio", rule)
     choose, seen = model.choose_mask, []
 
     def watched(tokens: torch.Tensor, batch: dict[str, Any]) -> Mask:
@@ -75,6 +81,13 @@ def test_outside_training_the_configured_ratio_holds(monkeypatch: pytest.MonkeyP
     assert (model.choose_mask(model.mae.encoder.embed(probe["image"]), probe).mask.sum(dim=1) == 12).all()
 
 
+def test_random_ratio_trains_with_ratios_from_all_of_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = {"type": "random_ratio", "ratio": 0.75, "low": 0.3, "high": 0.8}
+    seen = removed(monkeypatch, range(20), rule=None, mask=mask)
+    assert all(len(set(counts)) == 1 for counts in seen)
+    assert {counts[0] for counts in seen} == set(range(5, 14))  # 16 patches, ⌊0.7 · 16⌋ = 11 to ⌊0.2 · 16⌋ = 3 kept
+
+
 def test_a_ratio_that_the_strategy_refuses_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(strategy: MaskingStrategy, length: int, ratio: float) -> None:
         raise ConfigError(f"{length} patches, ratio {ratio}")
@@ -82,3 +95,9 @@ def test_a_ratio_that_the_strategy_refuses_is_refused_before_training(monkeypatc
     monkeypatch.setattr(MaskingStrategy, "check_ratio", refuse)
     with pytest.raises(ConfigError, match=r"16 patches, ratio 0\.75"):
         Pretrainer(tiny.config(**tiny.RANDOM), tiny.CLASSES)
+
+
+def test_compiling_is_refused_where_every_batch_has_its_own_ratio() -> None:
+    with pytest.raises(ConfigError, match=r"mask\.type='random_ratio' draws; set train\.compile=False") as error:
+        Pretrainer(tiny.config(mask={"type": "random_ratio"}, train__compile=True), tiny.CLASSES)
+    assert "\n" not in str(error.value)
