@@ -22,7 +22,7 @@ from benchmarks.headroom_table import headroom_table
 from benchmarks.markdown import markdown_page
 from benchmarks.records import Record, hardware_phrase, read_records
 from benchmarks.speed_table import speed_table
-from benchmarks.transfer.table import CLASSIFICATION, SEGMENTATION, transfer_table
+from benchmarks.transfer.table import CLASSIFICATION, DETECTION, SEGMENTATION, transfer_table
 from mlomae.errors import DataError, MlomaeError, refuse
 
 ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_avg")
@@ -140,6 +140,7 @@ TABLES: dict[str, Callable[[list[Record]], tuple[str, str]]] = {
     "speed": speed_table,
     "classification": partial(transfer_table, CLASSIFICATION),
     "segmentation": partial(transfer_table, SEGMENTATION),
+    "detection": partial(transfer_table, DETECTION),
 }
 # further tables of the same records: file name -> (task, builder)
 VIEWS = {"headroom": ("pretrain", headroom_table), "differences": ("pretrain", difference_table)}

@@ -61,6 +61,10 @@ class TaskTable:
 CLASSIFICATION = TaskTable(
     "Transfer to classification", {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
 )
+DETECTION = TaskTable(
+    "Transfer to object detection",
+    {"box_AP": "box AP", "box_AP50": "box AP50", "mask_AP": "mask AP", "mask_AP50": "mask AP50"},
+)
 SEGMENTATION = TaskTable(
     "Transfer to semantic segmentation", {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}, "pixels of all test images"
 )

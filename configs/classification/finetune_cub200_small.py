@@ -1,8 +1,9 @@
 """Fine-tuning of a small ViT at 48 pixels on the first 10 classes of CUB-200-2011 (300 training and 243 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/finetune_cub200_small.py CKPT=path/to/backbone DATA=path/to/data
-Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
-configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
+Hardware: 1 core of an AMD EPYC. Time: 3.2 processor minutes.
+Expected: top-1 MAE 37.2 ± 0.3, MLO-MAE (nca, mask pooling) 38.5 ± 0.3, random weights 34.0 ± 3.8 (2 seeds; backbones
+of configs/pretrain/*_vit-w128-d4_cifar10.py, whose position embeddings are interpolated).
 """
 
 _base_ = "../_base_/finetune.py"

@@ -1,8 +1,9 @@
 """Fine-tuning of a small ViT at 48 pixels on 50 classes of Stanford Cars (800 training and 400 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/finetune_stanford_cars_small.py CKPT=backbone DATA=folder
-Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
-configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
+Hardware: 1 core of an AMD EPYC. Time: 9 processor minutes.
+Expected: top-1 MAE 18.4 ± 0.5, MLO-MAE (nca, mask pooling) 20.6 ± 0.9, random weights 11.9 ± 0.5 (2 seeds; backbones
+of configs/pretrain/*_vit-w128-d4_cifar10.py, whose position embeddings are interpolated).
 """
 
 _base_ = "../_base_/finetune.py"

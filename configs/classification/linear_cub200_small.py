@@ -1,8 +1,9 @@
 """Linear probe of a small ViT at 64 pixels on the first 10 classes of CUB-200-2011 (300 training and 243 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/linear_cub200_small.py CKPT=path/to/backbone DATA=path/to/data
-Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
-configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
+Hardware: 1 core of an AMD EPYC. Time: 4 processor seconds.
+Expected: top-1 MAE 37.4 ± 1.2, MLO-MAE (nca, mask pooling) 35.8 ± 1.2, random weights 29.8 ± 1.5 (2 seeds; backbones
+of configs/pretrain/*_vit-w128-d4_cifar10.py, whose position embeddings are interpolated).
 """
 
 _base_ = "../_base_/linear.py"

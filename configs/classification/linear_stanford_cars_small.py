@@ -1,8 +1,9 @@
 """Linear probe of a small ViT at 64 pixels on 50 classes of Stanford Cars (800 training and 400 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/linear_stanford_cars_small.py CKPT=backbone DATA=folder
-Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/classification.md (backbones of
-configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
+Hardware: 1 core of an AMD EPYC. Time: 11 processor seconds.
+Expected: top-1 MAE 13.5 ± 0.7, MLO-MAE (nca, mask pooling) 13.1 ± 0.2, random weights 10.4 ± 0.2 (2 seeds; backbones
+of configs/pretrain/*_vit-w128-d4_cifar10.py, whose position embeddings are interpolated).
 """
 
 _base_ = "../_base_/linear.py"
