@@ -148,6 +148,25 @@ def report(bench: Bench, backbones: list[Backbone], records: dict[tuple[Backbone
     return "\n".join([*lines, "", *(line.replace("OUT", f"{out}/METHOD/SEED/RECIPE") for line in bench.outputs)])
 
 
+def transfer_all(
+    bench: Bench, backbones: list[Backbone], out: Path, options: dict[str, Any], jobs: int
+) -> tuple[dict[tuple[Backbone, str], Record], bool]:
+    """Make what is missing, ``jobs`` at a time; the records by backbone and title, and whether none failed."""
+    tasks = make_tasks(bench, backbones, out, {**bench.prepare(out), **options})
+    left = sum(done(task) is None for task in tasks)
+    minutes = max(1, round(left / len(bench.recipes) * bench.seconds / 60 / jobs))
+    print(f"{len(backbones)} backbones, {left} transfers to make, {jobs} at a time with one thread each", end="")
+    print(f": about {minutes} min for small ViTs" if left else "", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            made = list(pool.map(execute, tasks))
+        except BaseException:  # ctrl-c, or an error in one: start no further transfer
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    records = {(t.backbone, t.title): r for t, r in zip(tasks, made, strict=True) if r is not None}
+    return records, len(records) == len(tasks)
+
+
 def run_embedded(bench: Bench, a: argparse.Namespace) -> int:
     """Find, transfer, print; returns 0, or 1 if a transfer failed."""
     if a.jobs < 1 or a.most < 1:
@@ -155,21 +174,9 @@ def run_embedded(bench: Bench, a: argparse.Namespace) -> int:
     runs, out = Path(a.runs), Path(a.work_dir)
     backbones = name_backbones(a.weights) if a.weights else find_backbones(runs, out, a.most)
     backbones += floor_of(backbones[0])
-    options = {**bench.prepare(out), **overrides(a.cfg_options)}
-    tasks = make_tasks(bench, backbones, out, options)
-    left = sum(done(task) is None for task in tasks)
-    minutes = max(1, round(left / len(bench.recipes) * bench.seconds / 60 / a.jobs))
-    print(f"{len(backbones)} backbones, {left} transfers to make, {a.jobs} at a time with one thread each", end="")
-    print(f": about {minutes} min for small ViTs" if left else "", flush=True)
-    with ThreadPoolExecutor(a.jobs) as pool:
-        try:
-            made = list(pool.map(execute, tasks))
-        except BaseException:  # ctrl-c, or an error in one: start no further transfer
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    records = {(t.backbone, t.title): r for t, r in zip(tasks, made, strict=True) if r is not None}
+    records, complete = transfer_all(bench, backbones, out, overrides(a.cfg_options), a.jobs)
     print(report(bench, backbones, records, out))
-    return 0 if len(records) == len(tasks) else 1
+    return 0 if complete else 1
 
 
 def embedded_main(bench: Bench, title: str, work_dir: str, argv: list[str] | None) -> int:
