@@ -64,7 +64,7 @@ def unrenamed_checkpoint(iteration: int) -> None:
 
 
 def killed(work: Path, arm: Arm, run: Callable[[], Any]) -> list[str]:
-    """Call ``run``, of the folder ``work``, in a fork that ``arm`` makes kill itself; the checkpoints left."""
+    """Call ``run``, of folder ``work``, in a forked process that ``arm`` makes kill itself; the checkpoints left."""
     child = os.fork()
     if not child:
         try:
