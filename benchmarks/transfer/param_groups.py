@@ -107,13 +107,16 @@ class TimmLayerDecay:
     """`layer_decay_groups` for configs of MMEngine's own: mmseg's and mmdet's constructors know no timm names.
 
     ``optim_wrapper``: dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=..., weight_decay=...),
-    constructor="TimmLayerDecay", paramwise_cfg=dict(layer_decay=0.65)).
+    constructor="TimmLayerDecay", paramwise_cfg=dict(layer_decay=0.65)). Raises ConfigError for another option, or
+    without a rate, besides what `layer_decay_groups` raises.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         self.wrapper, self.options = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
         if unknown := sorted(set(self.options) - {"layer_decay"}):
             raise ConfigError(f"TimmLayerDecay has no option '{unknown[0]}'; it takes layer_decay")
+        if "lr" not in self.wrapper.get("optimizer", {}):
+            raise ConfigError("TimmLayerDecay needs the rate of the head; set optim_wrapper.optimizer.lr")
 
     def __call__(self, model: nn.Module) -> Any:
         optimizer = dict(self.wrapper["optimizer"])

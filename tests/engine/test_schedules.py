@@ -19,12 +19,13 @@ from mlomae.pretrain import run_pretraining
 from . import tiny
 
 
-def factor(t: int, iterations: int, warmup: int, floor: float) -> float:
-    """lr of iteration t over the peak: (t + 1)/(w + 1), then cosine that reaches the floor at the last iteration."""
+def factor(t: int, iterations: int, warmup: int, floor: float, decay: str = "cosine") -> float:
+    """lr of iteration t over the peak: (t + 1)/(w + 1), then a fall that reaches the floor at the last iteration."""
     if t <= warmup and warmup:
         return (t + 1) / (warmup + 1)
     progress = (t - warmup) / max(1, iterations - 1 - warmup)
-    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+    left = 1 - progress if decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return floor + (1 - floor) * left
 
 
 @pytest.mark.parametrize(
@@ -32,13 +33,14 @@ def factor(t: int, iterations: int, warmup: int, floor: float) -> float:
     [(10, 0.0, 0), (20, 0.05, 1), (10, 0.2, 2), (40, 0.1, 4), (10, 1.0, 9), (2, 0.5, 1), (1, 0.05, 0)],
 )
 @pytest.mark.parametrize("floor", [0.0, 0.1])
-def test_rates_warm_up_then_follow_a_cosine_to_the_floor(
-    iterations: int, warmup: float, steps: int, floor: float
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_rates_warm_up_then_fall_to_the_floor(
+    iterations: int, warmup: float, steps: int, floor: float, decay: str
 ) -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     wrapper = OptimWrapper(torch.optim.AdamW([parameter], lr=2e-3))
     settings = OptimConfig(lr=2e-3, warmup=warmup, min_lr=2e-3 * floor)
-    built = [PARAM_SCHEDULERS.build({**s, "optimizer": wrapper}) for s in schedule(settings, iterations)]
+    built = [PARAM_SCHEDULERS.build({**s, "optimizer": wrapper}) for s in schedule(settings, iterations, decay=decay)]
     rates = []
     for _ in range(iterations):
         rates.append(wrapper.param_groups[0]["lr"])
@@ -46,7 +48,7 @@ def test_rates_warm_up_then_follow_a_cosine_to_the_floor(
         wrapper.step()
         for each in built:
             each.step()
-    expected = [2e-3 * factor(t, iterations, steps, floor) for t in range(iterations)]
+    expected = [2e-3 * factor(t, iterations, steps, floor, decay) for t in range(iterations)]
     assert rates == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from timm.models.vision_transformer import VisionTransformer
@@ -145,26 +147,48 @@ def run_schedule(stages: list[dict[str, Any]], wrapper: OptimWrapper, iterations
     return rates
 
 
-def test_the_whole_schedule_is_scaled_its_floor_too() -> None:
-    """Warm-up of 4, then cosine to min_lr; the lowest layer peaks below min_lr, so an unscaled floor would raise it."""
-    settings = OptimConfig(lr=1e-2, min_lr=1e-3, warmup=0.2)
+def small_groups() -> tuple[list[dict[str, Any]], OptimWrapper]:
+    """Depth 2, rates that fall by a quarter a layer from 1e-2."""
     with torch.device("cpu"):
         model = VisionTransformer(8, 4, embed_dim=8, depth=2, num_heads=1, num_classes=2, global_pool="avg")
+    groups = layer_decay_groups(model, lr=1e-2, layer_decay=0.25)
+    return groups, OptimWrapper(torch.optim.AdamW(groups, lr=1e-2))
 
-    def rates(make: Any) -> tuple[list[dict[str, Any]], list[list[float]]]:
-        groups = layer_decay_groups(model, lr=1e-2, layer_decay=0.25)
-        wrapper = OptimWrapper(torch.optim.AdamW(groups, lr=1e-2))
-        return groups, run_schedule(make(settings, 20), wrapper, 20)
+
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_the_whole_schedule_is_scaled_its_floor_too(decay: str) -> None:
+    """Warm-up of 4, then down to min_lr; the lowest layer peaks below min_lr, so an unscaled floor would raise it."""
+    chosen = OptimConfig(lr=1e-2, min_lr=1e-3, warmup=0.2)
 
     def wanted(t: int) -> float:
         if t < 4:
             return 1e-2 * (t + 1) / 5
-        return 1e-3 + (1e-2 - 1e-3) * (1 + math.cos(math.pi * (t - 4) / 15)) / 2
+        progress = (t - 4) / 15
+        left = 1 - progress if decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
+        return 1e-3 + (1e-2 - 1e-3) * left
 
-    groups, found = rates(layer_schedule)
+    groups, wrapper = small_groups()
+    found = run_schedule(layer_schedule(chosen, 20, decay), wrapper, 20)
     scales = [group["scale"] for group in groups]
     for t in range(20):
         assert found[t] == pytest.approx([wanted(t) * scale for scale in scales], rel=1e-9)
     assert found[-1] == pytest.approx([1e-3 * scale for scale in scales])
-    unscaled = rates(param_groups.optim.schedule)[1]
-    assert unscaled[-1] == pytest.approx([1e-3] * len(scales))
+
+
+def test_an_unscaled_floor_is_noticed() -> None:
+    groups, wrapper = small_groups()
+    unscaled = run_schedule(param_groups.optim.schedule(OptimConfig(lr=1e-2, min_lr=1e-3), 20), wrapper, 20)
+    assert unscaled[-1] == pytest.approx([1e-3] * len(groups))
+
+
+@settings(max_examples=40, deadline=None)
+@given(iterations=st.integers(1, 60), warmup=st.floats(0, 1), floor=st.sampled_from([0.0, 1e-3, 0.5, 1.0]))
+def test_linear_decay_is_the_closed_form_for_any_length(iterations: int, warmup: float, floor: float) -> None:
+    """lr (t + 1)/(w + 1) up to iteration w, then a straight line that ends, in the last iteration, at min_lr."""
+    chosen = OptimConfig(lr=1e-2, min_lr=1e-2 * floor, warmup=warmup)
+    groups, wrapper = small_groups()
+    found = run_schedule(layer_schedule(chosen, iterations, "linear"), wrapper, iterations)
+    w = min(round(warmup * iterations), iterations - 1)
+    for t, rates in enumerate(found):
+        rate = (t + 1) / (w + 1) if t <= w else 1 - (1 - floor) * (t - w) / (iterations - 1 - w)
+        assert rates == pytest.approx([1e-2 * rate * g["scale"] for g in groups], rel=1e-9, abs=1e-15)
