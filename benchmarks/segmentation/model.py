@@ -1,4 +1,4 @@
-"""mmseg's EncoderDecoder around our backbone, and the step that MMEngine's loop drives."""
+"""mmseg's EncoderDecoder around our backbone, checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 import mmseg.models  # noqa: F401  registers the heads
 import torch
 from mmengine.config import ConfigDict
-from mmengine.dist import get_rank, get_world_size
-from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.dist import get_world_size
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from mmseg.structures import SegDataSample
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.config import check_choices
 from benchmarks.transfer.feature_vit import build_feature_vit
-from benchmarks.transfer.optimizers import average_statistics
-from benchmarks.transfer.seeding import seed_step, seeded
+from benchmarks.transfer.seeding import seeded
 from mlomae.counter import root_key
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.errors import ConfigError, reason_of
@@ -70,12 +71,40 @@ def _check_statistics(segmentor: nn.Module, images: int) -> None:
         raise ConfigError("BatchNorm needs 2 images a process; raise data.batch_size, or use GN in norm_cfg")
 
 
+def _check_fit(segmentor: Any, patch_size: tuple[int, int]) -> None:
+    """Take the loss of a small image: training would only find out then that neck or heads do not fit the maps."""
+    size = [4 * side for side in patch_size]
+    sample = SegDataSample(metainfo={"img_shape": size})
+    sample.gt_sem_seg = PixelData(data=torch.zeros(1, *size, dtype=torch.int64))
+    segmentor.eval()
+    try:
+        with seeded(0), torch.no_grad():
+            segmentor.loss(torch.zeros(1, 3, *size), [sample])
+    except Exception as error:
+        raise ConfigError(f"config section 'model' does not fit the backbone's maps ({reason_of(error)})") from error
+    segmentor.train()
+
+
+def _build(section: dict[str, Any], seed: int) -> Any:
+    with (
+        seeded(root_key(seed, "segmentor")),
+        DefaultScope.overwrite_default_scope("mmseg"),  # an earlier run of this process leaves "mmengine"
+    ):
+        try:
+            segmentor = MODELS.build(ConfigDict(section))
+            segmentor._dump_init_info = lambda: None  # MMEngine logs a line, and more, for every parameter
+            segmentor.init_weights()
+        except Exception as error:  # mmseg's constructors raise anything
+            raise ConfigError(f"config section 'model' is refused by mmseg ({reason_of(error)})") from error
+    return segmentor
+
+
 def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Module, str]:
     """mmseg's segmentor with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
 
     SyncBN becomes BatchNorm unless there are several processes with a GPU each: the others cannot run it.
-    Raises ConfigError for a section that mmseg refuses, a ``test_cfg`` that it would stumble over after the training,
-    and a BatchNorm over one image; and what `FeatureViT` raises.
+    Raises ConfigError for a section that mmseg refuses, or would stumble over in training or after it, and what
+    `FeatureViT` raises.
     """
     backbone = build_feature_vit(config.backbone, config.seed)
     section = {"type": "EncoderDecoder", "test_cfg": {"mode": "whole"}}
@@ -85,53 +114,9 @@ def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Mo
     size = config.backbone.height_width  # a training crop's, also of a smaller image
     section["data_preprocessor"] = {"type": "SegDataPreProcessor", "bgr_to_rgb": True, "size": size, **pixels}
     section["backbone"] = {"type": lambda: backbone}  # is built: the heads' widths are its own
-    with (
-        seeded(root_key(config.seed, "segmentor")),
-        DefaultScope.overwrite_default_scope("mmseg"),  # an earlier run of this process leaves "mmengine"
-    ):
-        try:
-            segmentor = MODELS.build(ConfigDict(section))
-            segmentor._dump_init_info = lambda: None  # MMEngine logs a line, and more, for every parameter
-            segmentor.init_weights()
-        except Exception as error:  # mmseg's constructors raise anything, with lines on the class before it
-            raise ConfigError(f"config section 'model' is refused by mmseg ({reason_of(error)})") from error
+    segmentor = _build(section, config.seed)
     if not (torch.cuda.is_available() and get_world_size() > 1):
         segmentor = revert_sync_batchnorm(segmentor)
+    _check_fit(segmentor, backbone.patch_size)
     _check_statistics(segmentor, config.data.batch_size // get_world_size())
     return segmentor, str(backbone.report)
-
-
-class TransferSegmentor(BaseModel):
-    """A segmentor whose step draws from (seed, iteration, rank) alone; names what a checkpoint keeps."""
-
-    def __init__(self, segmentor: nn.Module, seed: int) -> None:
-        super().__init__()
-        self.segmentor: Any = segmentor
-        self.seed = seed
-        self._autocast_checked = False
-
-    def init_weights(self) -> None:
-        """Nothing: MMEngine's Runner calls this, and the weights are there."""
-
-    def saved_modules(self) -> dict[str, nn.Module]:
-        return {"segmentor": self.segmentor}
-
-    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One update on a batch; ``data["iteration"]`` is its number. Returns mmseg's losses, detached."""
-        wrapper = optim_wrapper["model"]
-        if not self._autocast_checked:
-            blocks = self.segmentor.backbone.vit.blocks
-            wrapper.check_autocast(next(m for m in blocks.modules() if isinstance(m, nn.Linear)))
-            self._autocast_checked = True
-        batch = {key: data[key] for key in ("inputs", "data_samples")}
-        seed_step(root_key(self.seed, "drop", data["iteration"], get_rank()))
-        losses = self.segmentor.train_step(batch, wrapper)
-        average_statistics(self.segmentor)
-        return {name: value.detach() for name, value in losses.items()}
-
-    def test_step(self, data: dict[str, Any]) -> list[Any]:
-        """mmseg's data samples with ``pred_sem_seg`` at the size of the file."""
-        return list(self.segmentor.test_step(data))
-
-    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        return self.segmentor(inputs, data_samples, mode)

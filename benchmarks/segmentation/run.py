@@ -13,18 +13,17 @@ from benchmarks import records
 from benchmarks.segmentation.config import SegmentationConfig
 from benchmarks.segmentation.data import test_loader, train_loader
 from benchmarks.segmentation.metric import Areas, SceneMetric, class_ious
-from benchmarks.segmentation.model import TransferSegmentor, build_segmentor
+from benchmarks.segmentation.model import build_segmentor
 from benchmarks.segmentation.overlays import save_overlay
+from benchmarks.segmentation.trainer import TransferSegmentor, build_wrapper
 from benchmarks.transfer.arrays import save_arrays
-from benchmarks.transfer.optimizers import AveragingWrapper, build_optimizer
 from benchmarks.transfer.origin import Origin, describe_weights
-from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
+from benchmarks.transfer.param_groups import layer_schedule
 from benchmarks.transfer.records import check_folder, described, make_record, run_meta, write_records
 from benchmarks.transfer.runner import build_runner, train_and_test
 from benchmarks.transfer.sources import open_pair
 from mlomae.data import Scenes, build_scenes
 from mlomae.engine.exact_runner import join_process_group
-from mlomae.engine.optim import LevelOptimizers
 from mlomae.errors import DataError
 
 AREAS_FORMAT = "mlomae segmentation areas 1"
@@ -38,13 +37,6 @@ def open_scenes(config: SegmentationConfig) -> tuple[Scenes, Scenes]:
             f"{train.describe()} has the class '{train.classes[0]}' alone; annotate the background as a class too"
         )
     return train, test
-
-
-def build_wrapper(model: TransferSegmentor, config: SegmentationConfig) -> LevelOptimizers:
-    """{"model": the wrapper}: layer-wise rates in the backbone, the full rate in neck and heads."""
-    o = config.optim
-    groups = layer_decay_groups(model.segmentor, o.lr, o.weight_decay, o.layer_decay)
-    return LevelOptimizers(model=AveragingWrapper(build_optimizer(groups, o), config.train.amp, o.clip_grad))
 
 
 def save_areas(path: Path, areas: Areas, classes: tuple[str, ...], test_set: str, config_hash: str) -> None:
