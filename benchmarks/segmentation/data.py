@@ -101,7 +101,7 @@ def train_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
     return ImageLoader(pairs, batch_sampler=batches, num_workers=config.data.num_workers, collate_fn=pseudo_collate)
 
 
-def test_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
+def eval_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
     """Every image once over all ranks, one by one; rank r has the r-th contiguous part. Errors as `train_loader`."""
     rank, world = get_dist_info()
     check_ranks(rank, world)

@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 
 from benchmarks import records
 from benchmarks.segmentation.config import SegmentationConfig
-from benchmarks.segmentation.data import test_loader, train_loader
+from benchmarks.segmentation.data import eval_loader, train_loader
 from benchmarks.segmentation.metric import Areas, SceneMetric, class_ious
 from benchmarks.segmentation.model import build_segmentor
 from benchmarks.segmentation.overlays import save_overlay
@@ -85,7 +85,7 @@ def run_transfer(
         loader,
         build_wrapper(model, config),
         layer_schedule(config.optim, len(loader), config.train.decay),
-        test_loader(config, test),
+        eval_loader(config, test),
         metric,
         work_dir,
         run_meta(config, origin, git),
