@@ -98,7 +98,7 @@ def test_evaluation_is_dealt_out_whole(scenes: Path, monkeypatch: pytest.MonkeyP
         for rank in range(world):
             monkeypatch.setattr(module, "get_dist_info", lambda rank=rank, world=world: (rank, world))
             seen += [content(batch)[0][0] for batch in eval_loader(config, test)]
-        assert seen == list(range(seg_runs.TEST_IMAGES))
+        assert seen == list(range(seg_runs.COUNTS["validation"]))
 
 
 def drawn(pairs: ScenePairs, item: Any) -> tuple[Tensor, Tensor]:
