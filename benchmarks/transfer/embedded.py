@@ -92,13 +92,18 @@ def make_tasks(bench: Bench, backbones: list[Backbone], out: Path, options: dict
     return tasks
 
 
+def _folders(config: dict[str, Any]) -> list[Any]:
+    """Of the data. One that a bench prepares is named by what it holds, and a configuration's hash leaves it out."""
+    return [config["data"][part].get("root") for part in ("train", "test")]
+
+
 def done(task: Task) -> Record | None:
-    """The record of ``task``, None if it is not finished; ConfigError if its folder holds another configuration's."""
+    """The record of ``task``, None if it is not finished; ConfigError if the folder holds another recipe or data."""
     path = task.folder / "record.json"
     if not path.is_file():
         return None
-    record = read_record(path, str(path))
-    if record["config_hash"] != config_hash(described(task.config, task.backbone.origin)):
+    record, wanted = read_record(path, str(path)), described(task.config, task.backbone.origin)
+    if record["config_hash"] != config_hash(wanted) or _folders(record["config"]) != _folders(wanted):
         raise ConfigError(
             f"'{task.folder}' holds a transfer with another recipe; move it away, or choose another --work-dir"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pretrained_samples import ITERATIONS, pretrain, put, table_rows
 
 from benchmarks.classification.__main__ import main as transfer
 from benchmarks.classification.config import load_config
@@ -21,10 +22,8 @@ from benchmarks.transfer.embedded import make_tasks
 from benchmarks.transfer.found import find_backbones, floor_of, name_backbones
 from benchmarks.transfer.origin import describe_weights
 from benchmarks.transfer.records import described
-from mlomae.config import config_from_dict
 from mlomae.data import build_source
 from mlomae.engine.checkpoint import load_checkpoint, save_atomically
-from mlomae.pretrain import run_pretraining
 
 RECIPES = sorted((embedded.ROOT / "configs" / "classification").glob("*_textures.py"))
 TINY = {
@@ -39,43 +38,11 @@ TINY = {
     "train.keep_checkpoints": 9,
 }
 OPTIONS = ["--cfg-options", *(f"{key}={value}" for key, value in TINY.items())]
-ITERATIONS = 2
-
-
-def pretrain(folder: Path, method: str = "MAE", seed: int = 0, width: int = 16) -> Path:
-    """A run of two iterations; returns its last checkpoint."""
-    textures = {"type": "textures", "split": "train", "count": 64, "size": 16}
-    shape = {"size": "tiny", "img_size": 16, "patch_size": 4, "embed_dim": width, "depth": 2, "num_heads": 2}
-    values = {
-        "name": "tiny",
-        "method": method,
-        "seed": seed,
-        "model": {**shape, "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
-        "data": {"train": textures, "eval": None, "batch_size": 8},
-        "mask": {"type": "random", "ratio": 0.75},
-        "train": {"outer_iterations": ITERATIONS, "checkpoint_interval": 1, "keep_checkpoints": 2},
-    }
-    run_pretraining(config_from_dict(values), folder)
-    return folder / "checkpoints" / f"iter_{ITERATIONS}.pth"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrain(tmp_path_factory.mktemp("pretrained") / "mae")
-
-
-def put(source: Path, folder: Path, **changes: Any) -> Path:
-    """A copy of a checkpoint as a run in ``folder``, keys of its content or, with ``__``, of its config changed."""
-    state = load_checkpoint(source)
-    for key, value in changes.items():
-        *sections, last = key.split("__")
-        place = state["config"] if sections else state
-        for section in sections[1:]:
-            place = place[section]
-        place[last] = value
-    target = folder / "checkpoints" / f"iter_{state['iteration']}.pth"
-    save_atomically(state, target)
-    return target
 
 
 @pytest.fixture
@@ -103,12 +70,6 @@ def in_process(command: list[str], log: Path) -> int:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "start", in_process)
-
-
-def table_rows(printed: str) -> list[str]:
-    lines = printed.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.split()[:1] == ["backbone"]) + 1
-    return lines[first : lines.index("", first)]
 
 
 @pytest.mark.usefixtures("quick")
