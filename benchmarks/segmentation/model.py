@@ -33,10 +33,12 @@ def _heads(section: dict[str, Any], num_classes: int, width: int) -> dict[str, A
     if isinstance(neck, dict) and neck.get("type") == "Feature2Pyramid":
         neck.setdefault("embed_dim", width)
     decode, auxiliary = model.get("decode_head"), model.get("auxiliary_head")
-    if not isinstance(decode, dict):
+    if decode is None:
         raise ConfigError("config key 'model.decode_head' is missing; give one of mmseg's heads")
     others = auxiliary if isinstance(auxiliary, list) else [auxiliary] if auxiliary else []
     for head in (decode, *others):
+        if not isinstance(head, dict):
+            raise ConfigError(f"config key 'model' has {head!r} for a head; give a dict with its type")
         index = head.get("in_index", -1)
         head.setdefault("in_channels", [width] * len(index) if isinstance(index, list) else width)
         head.setdefault("num_classes", num_classes)

@@ -269,6 +269,8 @@ def test_whatever_scope_an_earlier_run_left(scope: str, scenes: Path) -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no head": ({"model": {}}, r"'model\.decode_head' is missing"),
+    "name for a head": ({"model__decode_head": "UPerHead"}, "has 'UPerHead' for a head; give a dict"),
+    "list of names": ({"model__auxiliary_head": ["FCNHead"]}, "has 'FCNHead' for a head; give a dict"),
     "unknown head": ({"model__decode_head__type": "UperHead"}, "'model' is refused by mmseg .*UperHead"),
     "option of a head": ({"model__decode_head__chanels": 8}, "'model' is refused by mmseg .*chanels"),
     "index of a head": ({"model__decode_head__in_index": [0, 1, 2, 4]}, "does not fit the backbone's maps .*index"),
