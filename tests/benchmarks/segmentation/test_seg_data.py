@@ -73,6 +73,13 @@ def test_workers_and_global_generators_change_nothing(workers: int, whole: list[
     assert torch.equal(torch.get_rng_state(), state), "and they are left as they were"
 
 
+@pytest.mark.parametrize("iterations", [1, 4, 6])
+def test_a_run_may_end_within_an_epoch(iterations: int, whole: list[Any], scenes: Path) -> None:
+    loader = train(scenes, train__iterations=iterations)
+    assert len(loader) == iterations
+    assert differences(all_of(loader), whole[:iterations]) == []
+
+
 @pytest.mark.parametrize("start", [1, 3, 5])
 def test_a_start_in_the_middle_gives_the_same_batches(start: int, whole: list[Any], scenes: Path) -> None:
     loader = train(scenes)
