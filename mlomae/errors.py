@@ -31,6 +31,8 @@ class TrainingError(MlomaeError):
 
 class BackendError(MlomaeError):
     """A library that runs part of the program is missing, broken, lacks a function or was imported too early."""
+
+
 def reason_of(error: BaseException) -> str:
     """What an exception of somebody else's says, as the one line that our messages quote; its name if nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,9 @@
 """UperNet on CamVid at a third of its size for the small ViT: 96x96 crops, 11 classes, SegNet's split.
 
 Command:  make bench-seg CONFIG=configs/segmentation/upernet_camvid_small.py CKPT=path/to/backbone DATA=path/to/camvid
-Hardware: 1 core of an AMD EPYC. Time and expected metrics: results/segmentation.md (backbones of
-configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
+Hardware: 1 core of an AMD EPYC. Time: 8 processor minutes.
+Expected: mIoU MAE 21.5 ± 0.1, MLO-MAE (nca, mask pooling) 21.3 ± 0.4, random weights 19.1 ± 0.0 (2 seeds; backbones of
+configs/pretrain/*_vit-w128-d4_cifar10.py, whose position embeddings are interpolated).
 """
 
 _base_ = "../_base_/upernet_small.py"
