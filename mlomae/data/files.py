@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +17,10 @@ from torch import Tensor
 
 from mlomae.data.images import Images
 from mlomae.data.sources import Source
+from mlomae.doctor import usable_cores
 from mlomae.errors import DataError, reason_of
+
+T = TypeVar("T")
 
 
 def decode(path: str) -> Tensor:
@@ -26,6 +31,12 @@ def decode(path: str) -> Tensor:
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         raise DataError(f"cannot decode {path} ({reason_of(error)}); replace or delete this file") from error
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
+
+
+def in_threads(call: Callable[[int], T], indices: Sequence[int]) -> Iterator[T]:
+    """Results in order. Threads, because reading waits for the disk and Pillow decodes without the interpreter."""
+    with ThreadPoolExecutor(min(8, 2 * usable_cores())) as pool:
+        yield from pool.map(call, indices)
 
 
 class ImageFiles(Images):

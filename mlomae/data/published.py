@@ -1,8 +1,8 @@
 """Data sets that were published with a fixed list of images: what their numbers are, and a source that checks them.
 
 A split is named as its publishers name it: ``train`` everywhere, then ``test``, or ``val`` where the labels of the
-test part are not public (ImageNet, iNaturalist 2019, Tiny-ImageNet); in sets of scenes ``training`` and ``validation``.
-``PUBLISHED[name].evaluation`` is the part that accuracies are reported on.
+test part are not public (ImageNet, iNaturalist 2019, Tiny-ImageNet); in sets of scenes ``training`` and
+``validation``. ``PUBLISHED[name].evaluation`` is the part that accuracies are reported on.
 """
 
 from __future__ import annotations
@@ -166,6 +166,12 @@ def check_counts(name: str, base: Path, images: Mapping[str, int], classes: int,
     if fewer and not subset:
         remedy = "unpack the whole set, or accept a part of it with subset=True (--subset)"
         raise DataError(f"{name} at {base}: there are {', '.join(fewer)}; {remedy}")
+
+
+def subset_remark(name: str, split: str, images: int) -> str:
+    """`` (subset: 3 of 20 images)``, or nothing if all that were published are there or nothing was published."""
+    published = PUBLISHED[name].counts[split] if name in PUBLISHED else images
+    return f" (subset: {images:,} of {published:,} images)" if images < published else ""
 
 
 def _check_classes(name: str, base: Path, classes: Sequence[str], labels: Mapping[str, NDArray[np.int64]]) -> None:

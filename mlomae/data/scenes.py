@@ -9,26 +9,22 @@ Shape suffixes: C classes, H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlomae.data.files import ImageFiles
+from mlomae.data.files import ImageFiles, in_threads
 from mlomae.data.folder import split_folder
 from mlomae.data.label_maps import IGNORE, MOST_CLASSES, Fault, header_fault, read_labels
 from mlomae.data.paths import first_names
-from mlomae.data.published import PUBLISHED, check_counts, part_folder
-from mlomae.doctor import usable_cores
+from mlomae.data.published import PUBLISHED, check_counts, part_folder, subset_remark
 from mlomae.errors import DataError
 from mlomae.registry import Registry
-
-T = TypeVar("T")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 SCANNED = 100
@@ -97,9 +93,7 @@ class Scenes(ImageFiles):
         return read_labels(self.annotation_path(i), len(self.classes), self.value_remedy)
 
     def describe(self) -> str:
-        published = PUBLISHED[self.name].counts[self.split] if self.name in PUBLISHED else len(self)
-        part = f" (subset: {len(self):,} of {published:,} images)" if len(self) < published else ""
-        return super().describe() + part
+        return super().describe() + subset_remark(self.name, self.split, len(self))
 
     def check_labels(self, decode_all: bool = False) -> LabelCounts:
         """Decode the annotations, all or SCANNED of them, evenly spaced, and count their pixels.
@@ -109,7 +103,7 @@ class Scenes(ImageFiles):
         count = len(self) if decode_all else min(SCANNED, len(self))
         pixels = np.zeros(IGNORE + 1, dtype=np.int64)
         faults = []
-        for found in _in_threads(self._count_pixels, [i * len(self) // count for i in range(count)]):
+        for found in in_threads(self._count_pixels, [i * len(self) // count for i in range(count)]):
             if isinstance(found, DataError):
                 faults.append(found)
             else:
@@ -128,7 +122,7 @@ class Scenes(ImageFiles):
             return error
 
     def _check_headers(self) -> None:
-        faults = [fault for fault in _in_threads(self._header_fault, range(len(self))) if fault is not None]
+        faults = [fault for fault in in_threads(self._header_fault, range(len(self))) if fault is not None]
         if faults:
             alike = [fault for fault in faults if fault.what == faults[0].what]
             found = f"{len(alike):,} of {len(self):,} {self.split} annotations {alike[0].what}"
@@ -157,12 +151,6 @@ def _by_stem(name: str, folder: Path, extensions: tuple[str, ...]) -> dict[str, 
         wanted = " or ".join(extensions)
         raise DataError(f"{name}: {folder} holds no {wanted} file; put them into it, not into folders below it")
     return found
-
-
-def _in_threads(call: Callable[[int], T], indices: Sequence[int]) -> Iterator[T]:
-    """Results in order. Threads, because reading waits for the disk and Pillow decodes without the interpreter."""
-    with ThreadPoolExecutor(min(8, 2 * usable_cores())) as pool:
-        yield from pool.map(call, indices)
 
 
 _SCENES = Registry[Scenes]("scene source")
