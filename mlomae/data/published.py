@@ -1,7 +1,7 @@
 """Data sets that were published with a fixed list of images: what their numbers are, and a source that checks them.
 
 A split is named as its publishers name it: ``train`` everywhere, then ``test``, or ``val`` where the labels of the
-test part are not public (ImageNet, iNaturalist 2019, Tiny-ImageNet); in sets of scenes ``training`` and
+test part are not public (COCO, ImageNet, iNaturalist 2019, Tiny-ImageNet); in sets of scenes ``training`` and
 ``validation``. ``PUBLISHED[name].evaluation`` is the part that accuracies are reported on.
 """
 
@@ -34,6 +34,7 @@ PUBLISHED = {
     "camvid": Published({"training": 367, "validation": 101, "test": 233}, 11, training="training"),
     "cifar10": Published({"train": 50_000, "test": 10_000}, 10),
     "cifar100": Published({"train": 50_000, "test": 10_000}, 100),
+    "coco": Published({"train": 118_287, "val": 5_000}, 80, evaluation="val"),
     "cub200": Published({"train": 5_994, "test": 5_794}, 200),
     "flowers102": Published({"train": 1_020, "val": 1_020, "test": 6_149}, 102, training="trainval"),
     "imagenet": Published({"train": 1_281_167, "val": 50_000}, 1000, evaluation="val"),

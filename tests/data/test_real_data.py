@@ -19,6 +19,7 @@ from mlomae.data.check import check_data
         ("tiny_imagenet", "tiny-imagenet-200"),
         ("ade20k", "ade20k_sample"),
         ("camvid", "camvid"),
+        ("coco", "coco_subset"),
     ],
 )
 def test_real_data(name: str, folder: str) -> None:

@@ -1,0 +1,221 @@
+"""Images with boxes and masks of their objects, as detection needs them, and a registry that builds such a set.
+
+What one annotation file in COCO's format lists, verified when the set is opened, before any training.
+
+Shape suffixes: n objects of an image, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlomae.data.coco_file import read_coco
+from mlomae.data.coco_masks import encode, mask_tools
+from mlomae.data.files import ImageFiles, in_threads
+from mlomae.data.paths import first_names, missing_files
+from mlomae.data.published import PUBLISHED, check_counts, subset_remark
+from mlomae.errors import DataError
+from mlomae.registry import Registry
+
+SCANNED = 5000
+"""Images whose headers are read when a set is opened, and objects whose masks are decoded to check it, evenly
+spaced."""
+
+
+@dataclass(frozen=True)
+class MaskCheck:
+    """What drawing the masks of ``objects`` objects said of them.
+
+    Attributes:
+        median_iou: of the box stated and the box around the mask.
+        median_area: area stated, as a multiple of the mask's pixels.
+        empty: masks without a pixel.
+    """
+
+    objects: int
+    median_iou: float
+    median_area: float
+    empty: int
+
+
+class Detections(ImageFiles):
+    """Image files and the objects in them, in the order of the annotation file.
+
+    Args:
+        name, split: as in Images.
+        base: resolved folder of the set.
+        annotation_file: in COCO's format.
+        images: resolved folder that the file names of the annotation file are relative to.
+        categories: names by id that the annotation file must have.
+        subset: accept fewer images than were published under ``name``.
+        shares_folder: whether ``images`` may hold other images than those listed, so that it is no other set's place.
+
+    Attributes, besides those of Images:
+        annotation_file: as given; what the scores of COCO's tools are computed from.
+        image_ids: (I,) int64.
+        categories: ids of the categories, ascending, in the order of ``classes``.
+        objects: ids, boxes, categories, areas and masks of all.
+        dropped: how many objects were left out, by reason, as COCO's tools do it (see coco_file).
+
+    Raises DataError, one line, if the annotation file is not what ``read_coco`` accepts; the categories or the number
+    of images are not the published ones; a listed image is missing; or, for SCANNED images, height and width are not
+    those of the image file.
+    """
+
+    classes: tuple[str, ...]
+    remedy = "correct the annotation file, or put the images it lists into that folder"
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        base: Path,
+        annotation_file: Path,
+        images: Path,
+        categories: Mapping[int, str] | None = None,
+        subset: bool = False,
+        shares_folder: bool = False,
+    ) -> None:
+        found = read_coco(annotation_file, name)
+        if categories is not None:
+            _check_categories(f"{name}: {annotation_file}", found.categories, categories, self.remedy)
+        if name in PUBLISHED:
+            check_counts(name, base, {split: len(found.files)}, len(found.categories), subset)
+        missing = missing_files(images, found.files)
+        if missing:
+            lack = f"{len(missing):,} of {len(found.files):,} images of {annotation_file.name} are not in {images}"
+            raise DataError(f"{name}: {lack} ({first_names(missing)}); {self.remedy}")
+        place = images / f"<{annotation_file.name}>" if shares_folder else images
+        super().__init__(name, split, base, images, tuple(found.categories.values()), found.files, [str(place)])
+        self.annotation_file, self.image_ids, self._sizes = annotation_file, found.image_ids, found.sizes
+        self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
+        self._check_sizes(min(SCANNED, len(self)))
+
+    def image_path(self, i: int) -> str:
+        """Absolute path of image ``i``."""
+        return self.path(i)
+
+    def boxes(self, i: int) -> NDArray[np.float64]:
+        """(n, 4) x, y, width, height in pixels of the objects of image ``i``."""
+        return self.objects.boxes[self._objects_of(i)]
+
+    def annotations(self, i: int) -> list[dict[str, Any]]:
+        """The objects of image ``i``, each with the keys
+
+        - id: of the annotation. category: index into ``classes`` (not COCO's id: that is ``categories[category]``).
+        - bbox: x, y, width, height in pixels. area: in pixels, as stated. iscrowd: 1 for a group as one object, or 0.
+        - segmentation: as in the file, one of the three forms of coco_masks, less polygons of under three corners.
+        """
+        of, (height, width) = self.objects, self._sizes[i].tolist()
+        return [
+            {
+                "id": int(of.ids[n]),
+                "category": int(of.labels[n]),
+                "bbox": of.boxes[n].tolist(),
+                "area": float(of.areas[n]),
+                "iscrowd": int(of.crowds[n]),
+                "segmentation": of.masks.get(n, height, width),
+            }
+            for n in range(*self._objects_of(i).indices(len(of.ids)))
+        ]
+
+    def masks(self, i: int) -> Tensor:
+        """(n, H, W) bool, True on each object of image ``i``. Raises BackendError without pycocotools."""
+        tools, (height, width) = mask_tools(), self._sizes[i].tolist()
+        drawn = [tools.decode(encode(shown["segmentation"], height, width)) for shown in self.annotations(i)]
+        return torch.from_numpy(np.array(drawn, dtype=bool).reshape(-1, height, width))
+
+    def describe(self) -> str:
+        return super().describe() + subset_remark(self.name, self.split, len(self))
+
+    def check_annotations(self, decode_all: bool = False) -> MaskCheck:
+        """Draw the masks of all objects, or of SCANNED, evenly spaced, and compare them with boxes and areas.
+
+        With ``decode_all`` the headers of all images are read as well.
+
+        Raises BackendError without pycocotools, DataError if boxes and masks have nothing to do with each other
+        (median IoU under a half) or an image is not of the size stated.
+        """
+        if decode_all:
+            self._check_sizes(len(self))
+        tools, of = mask_tools(), self.objects
+        total = len(of.ids)
+        count = total if decode_all else min(SCANNED, total)
+        chosen = np.arange(count) * total // count
+        sizes = self._sizes[np.searchsorted(of.first, chosen, side="right") - 1].tolist()
+        encoded = [encode(of.masks.get(n, *size), *size) for n, size in zip(chosen.tolist(), sizes, strict=True)]
+        # one at a time: with numpy 2, pycocotools 2.0.11 counts the masks of a list in 8 bits and fails over 255
+        pixels = np.array([tools.area(mask) for mask in encoded], dtype=np.float64)
+        iou = float(np.median(_iou(of.boxes[chosen], tools.toBbox(encoded))))
+        if iou < 0.5:
+            odd = f"the boxes stated and the boxes around the masks have a median IoU of {iou:.2f}"
+            remedy = "boxes are x, y, width, height and masks pixels of the image; correct the annotation file"
+            raise DataError(f"{self.name}: {self.annotation_file}: {odd}; {remedy}")
+        seen = pixels > 0
+        return MaskCheck(count, iou, float(np.median(of.areas[chosen][seen] / pixels[seen])), int((~seen).sum()))
+
+    def _objects_of(self, i: int) -> slice:
+        i = range(len(self))[i]
+        return slice(int(self.objects.first[i]), int(self.objects.first[i + 1]))
+
+    def _check_sizes(self, count: int) -> None:
+        chosen = [i * len(self) // count for i in range(count)]
+        found = zip(chosen, in_threads(self.image_size, chosen), strict=True)
+        odd = [(i, size) for i, size in found if size != tuple(self._sizes[i].tolist())]
+        if odd:
+            (i, (height, width)), (stated_height, stated_width) = odd[0], self._sizes[odd[0][0]].tolist()
+            sizes = f"{self.relative_path(i)} of {height}x{width} pixels, stated {stated_height}x{stated_width}"
+            which = f"{len(odd):,} of {count:,} images read are not of the height and width stated (the first {sizes})"
+            remedy = "correct height and width or, if EXIF tags turn these images, store their pixels turned"
+            raise DataError(f"{self.name}: {self.annotation_file}: {which}; {remedy}")
+
+    def _fingerprint_label(self, i: int) -> bytes:
+        of, these = self.objects, self._objects_of(i)
+        content = hashlib.blake2b(np.array(self.categories, dtype="<i8")[of.labels[these]].tobytes(), digest_size=16)
+        for values in (of.boxes[these], of.areas[these], of.crowds[these].astype(np.float64)):
+            content.update(values.astype("<f8").tobytes())
+        content.update(of.masks.content(these.start, these.stop))
+        return content.hexdigest().encode() + b" "
+
+
+def _check_categories(where: str, found: Mapping[int, str], expected: Mapping[int, str], remedy: str) -> None:
+    odd = sorted(id_ for id_ in found.keys() | expected.keys() if found.get(id_) != expected.get(id_))
+    if odd:
+        has = f"'{found[odd[0]]}'" if odd[0] in found else "no category"
+        wants = f"'{expected[odd[0]]}'" if odd[0] in expected else "none"
+        differ = f"differs from the published categories in {len(odd):,}: it has {has} of id {odd[0]}"
+        raise DataError(f"{where} {differ}, published is {wants}; {remedy}")
+
+
+def _iou(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(K,) intersection over union of (K, 4) and (K, 4) boxes x, y, width, height; those of ``ours`` are not empty."""
+    low = np.maximum(ours[:, :2], theirs[:, :2])
+    high = np.minimum(ours[:, :2] + ours[:, 2:], theirs[:, :2] + theirs[:, 2:])
+    both = np.clip(high - low, 0, None).prod(axis=1)
+    return both / (ours[:, 2:].prod(axis=1) + theirs[:, 2:].prod(axis=1) - both)
+
+
+_DETECTIONS = Registry[Detections]("detection source")
+register_detections = _DETECTIONS.register
+
+
+def list_detections() -> list[str]:
+    """The values ``type`` can take."""
+    return _DETECTIONS.names()
+
+
+def build_detections(cfg: dict[str, Any]) -> Detections:
+    """Build the set that ``cfg`` describes: ``type`` names it, every other key is an argument of its builder.
+
+    Raises ConfigError for an unknown type, an unknown key or a missing key, and DataError if the data cannot be read.
+    """
+    return _DETECTIONS.build(cfg.get("type"), {k: v for k, v in cfg.items() if k != "type"})
