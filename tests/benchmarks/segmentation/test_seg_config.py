@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 import seg_runs
 import torch
+from mmseg.registry import TRANSFORMS
 from PIL import Image
 from run_samples import one_line
 
 from benchmarks.segmentation.__main__ import main
 from benchmarks.segmentation.config import SegmentationConfig, config_from_dict, load_config
-from benchmarks.segmentation.data import build_pipeline
 from benchmarks.segmentation.model import build_segmentor
 from benchmarks.segmentation.trainer import TransferSegmentor
+from benchmarks.transfer.pipelines import build_pipeline
 from mlomae.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -82,7 +83,8 @@ def test_values_of_another_type_are_named(key: str) -> None:
 
 def test_every_bounded_key_has_a_case() -> None:
     free = {"name", "demo", "model", "data.train", "data.test", "data.augment", "data.evaluate"}
-    free |= {"backbone.weights", "backbone.model", "backbone.out_indices", "backbone.with_cp"}
+    free |= {f"backbone.{key}" for key in ("weights", "model", "out_indices", "with_cp")}
+    free |= {f"backbone.{key}" for key in ("window_size", "global_blocks", "rel_pos")}  # the backbone's to check
     assert set(LEAVES) - free == {key for key, _ in OUT_OF_RANGE}
 
 
@@ -128,8 +130,8 @@ def test_shipped_configs_build_and_predict(path: Path) -> None:
     config = reduced(load_config(path))
     assert config.name == path.stem
     assert config.train.decay == "linear"
-    build_pipeline(config.data.augment, "data.augment")
-    build_pipeline(config.data.evaluate, "data.evaluate")
+    build_pipeline(TRANSFORMS, config.data.augment, "data.augment")
+    build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate")
     segmentor: Any = build_segmentor(config, 11)[0]
     height, width = config.backbone.height_width
     size = (height // 2, width // 2 + 7)  # of no crop, and no multiple of the patch
