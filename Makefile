@@ -12,7 +12,7 @@ WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg tables headroom doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det tables headroom doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -77,6 +77,17 @@ ifdef CONFIG
 else
 	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/segmentation/...; the default has its own data" >&2; exit 2)
 	$(BIN)/python -m benchmarks.segmentation.embedded $(if $(CKPT),--weights $(CKPT)) \
+	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+endif
+
+# without CONFIG: Mask R-CNN, on the embedded textures, of what pretraining left in work_dirs
+bench-det: $(STAMP)  ## transfer to detection; CONFIG=configs/detection/... CKPT=... [DATA=root] [WORK_DIR=...] for one
+ifdef CONFIG
+	$(BIN)/python -m benchmarks.detection $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
+	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+else
+	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/detection/...; the default has its own data" >&2; exit 2)
+	$(BIN)/python -m benchmarks.detection.embedded $(if $(CKPT),--weights $(CKPT)) \
 	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
 endif
 

@@ -1,0 +1,114 @@
+"""Images with boxes and masks through mmdet's transforms; a function of (seed, epoch, image), whatever they draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import TRANSFORMS
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dist import get_dist_info
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from benchmarks.detection.config import DetectionConfig
+from benchmarks.transfer.batches import EpochBatches, ImageLoader, Item, check_ranks
+from benchmarks.transfer.pipelines import build_pipeline
+from benchmarks.transfer.seeding import seeded
+from mlomae import counter
+from mlomae.data import Detections
+from mlomae.errors import ConfigError, reason_of
+
+_META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
+_ATTEMPTS = 20
+_LOAD = {"type": "LoadImageFromFile"}
+_TRUTH = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}
+
+
+class CocoImages(Dataset[dict[str, Any]]):
+    """Item (epoch, i, copy) is image i after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR, "data_samples":
+    DetDataSample}. In training the steps see boxes and masks, and images without objects are left out.
+
+    A training image whose objects the transforms cut away is drawn again, from keys of its own; if that fails
+    repeatedly, ConfigError names it.
+    """
+
+    def __init__(self, source: Detections, steps: list[dict[str, Any]], *, train: bool, seed: int = 0) -> None:
+        section = "data.augment" if train else "data.evaluate"
+        before = [_LOAD, _TRUTH] if train else [_LOAD]
+        self.steps: Compose = build_pipeline(TRANSFORMS, [*before, *steps], section)
+        self.section, self.train, self.seed = section, train, seed
+        self.pack = PackDetInputs(meta_keys=_META)
+        self.coco = CocoDataset(
+            ann_file=str(source.annotation_file),
+            data_prefix={"img": str(source.folder)},
+            metainfo={"classes": tuple(source.classes)},
+            filter_cfg={"filter_empty_gt": True} if train else None,
+            test_mode=not train,
+        )
+        if not len(self.coco):
+            raise ConfigError(f"no image of {source.describe()} has an object; give annotations with boxes")
+        self.category_ids = list(self.coco.cat_ids)  # of the labels 0, 1, ..., in the order of the annotation file
+        self.metainfo = {"classes": list(source.classes)}  # where MMEngine looks for it
+
+    def __len__(self) -> int:
+        return len(self.coco)
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation (n,) int64 in which ``epoch`` visits the images."""
+        return counter.epoch_order(self.seed, "coco", epoch, len(self))
+
+    def __getitem__(self, item: int | Item) -> dict[str, Any]:
+        epoch, i, again = (0, item, 0) if isinstance(item, int) else item
+        for attempt in range(_ATTEMPTS):
+            info = self.coco.get_data_info(i)
+            with seeded(counter.root_key(self.seed, "coco", epoch, i, again, attempt)):
+                done = self._run(info)
+            if done is not None:
+                return dict(self.pack(done))
+        raise ConfigError(
+            f"the transforms leave no object of '{info['img_path']}' in {_ATTEMPTS} attempts; change {self.section}"
+        )
+
+    def _run(self, info: dict[str, Any]) -> Any:
+        path = info["img_path"]
+        try:
+            done = self.steps(info)
+        except Exception as error:  # a file that cannot be read, a transform that does not fit the image
+            said = f"the transforms fail on '{path}' ({reason_of(error)})"
+            raise ConfigError(f"{said}; change {self.section}, or replace the file") from error
+        if done is None and not self.train:
+            raise ConfigError(f"the transforms drop '{path}'; change {self.section}")
+        if done is None or (self.train and not len(done["gt_bboxes"])):
+            return None
+        return {"scale_factor": (1.0, 1.0), **done}  # what mmdet asks for also where nothing was resized
+
+
+def train_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
+    """All batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes.
+
+    The transforms are tried on one image, so that wrong ones are told at once; errors as `CocoImages`.
+    """
+    rank, world = get_dist_info()
+    images = CocoImages(source, config.data.augment, train=True, seed=config.seed)
+    images[0]
+    batches = EpochBatches(
+        images,
+        batch_size=config.data.batch_size,
+        iterations=config.train.iterations,
+        rank=rank,
+        world_size=world,
+    )
+    return ImageLoader(images, batch_sampler=batches, num_workers=config.data.num_workers, collate_fn=pseudo_collate)
+
+
+def test_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
+    """Every image once over all ranks, one by one; rank r has the r-th contiguous part. Errors as `CocoImages`."""
+    rank, world = get_dist_info()
+    check_ranks(rank, world)
+    images = CocoImages(source, config.data.evaluate, train=False)
+    images[0]
+    mine = range(rank * len(images) // world, (rank + 1) * len(images) // world)
+    workers = config.data.num_workers
+    return ImageLoader(images, sampler=mine, batch_size=1, num_workers=workers, collate_fn=pseudo_collate)

@@ -1,0 +1,62 @@
+"""The default of `make bench-det`: Mask R-CNN on the embedded textures, written as COCO files.
+
+python -m benchmarks.detection.embedded [--runs work_dirs] [--jobs 2]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.detection.config import load_config
+from benchmarks.records import Record, config_hash
+from benchmarks.transfer.embedded import Bench, embedded_main
+from mlomae.data import Textures, write_coco
+
+SPLITS: dict[str, dict[str, Any]] = {  # no pretraining sees these parts of the textures
+    "train": {"split": "val", "count": 1000, "mixed": True},
+    "val": {"split": "test", "count": 300, "mixed": True},
+}
+
+
+def write_data(out: Path) -> dict[str, Any]:
+    """Write the images once, into a folder that is named by what they are; returns where the recipes find them."""
+    root = out / "data" / f"textures_{config_hash(SPLITS)[:8]}"
+    if not root.is_dir():
+        write_coco(root, {split: Textures(**options) for split, options in SPLITS.items()})
+    return {"data.train.root": str(root.absolute()), "data.test.root": str(root.absolute())}
+
+
+def _explain(record: Record) -> list[str]:
+    train, test = (record[key].split(", ")[-1] for key in ("train_source", "eval_source"))
+    return [
+        f"AP of boxes and masks, 8 textures, on {test} that no pretraining saw, trained on {train}.",
+        "One run a row: it shows that the transfer works, not which method is better.",
+    ]
+
+
+BENCH = Bench(
+    task="detection",
+    load_config=load_config,
+    recipes={"Mask R-CNN": "mask_rcnn_textures"},
+    columns={
+        "box AP": ("Mask R-CNN", "box_AP"),
+        "box AP50": ("Mask R-CNN", "box_AP50"),
+        "mask AP": ("Mask R-CNN", "mask_AP"),
+        "mask AP50": ("Mask R-CNN", "mask_AP50"),
+    },
+    seconds=150,  # AMD EPYC, backbone of width 128 and depth 4
+    explain=_explain,
+    outputs=["OUT/overlays/*.png     truth and detections", "OUT/detections.json    in COCO's results format"],
+    prepare=write_data,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `benchmarks.transfer.embedded`."""
+    return embedded_main(BENCH, __doc__.splitlines()[0], "work_dirs/bench-det", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Pictures of what was detected in a test image beside what is there: boxes, masks, classes, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from benchmarks.segmentation.overlays import palette
+
+
+def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """(H, W) of COCO's polygons or run lengths."""
+    if isinstance(segmentation, list):
+        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = coco_mask.frPyObjects(segmentation, height, width)
+    decoded: NDArray[np.bool_] = coco_mask.decode(segmentation).astype(bool)
+    return decoded
+
+
+def _panel(
+    axes: Any, title: str, image_HWC: NDArray[Any], objects: Iterable[dict[str, Any]], names: Sequence[str]
+) -> None:
+    colours = palette(len(names))
+    mixed = image_HWC.astype(np.float32)
+    objects = list(objects)
+    for thing in objects:
+        mask_HW = mask_of(thing["segmentation"], *image_HWC.shape[:2])
+        mixed[mask_HW] = 0.5 * mixed[mask_HW] + 0.5 * colours[thing["class"]]
+    axes.imshow(mixed.astype(np.uint8), interpolation="nearest")
+    for thing in objects:
+        x, y, width, height = thing["bbox"]
+        colour = colours[thing["class"]] / 255
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=1.2))
+        score = f" {thing['score']:.2f}" if "score" in thing else ""
+        label = {"color": "white", "backgroundcolor": (*colour, 0.8), "fontsize": 5, "verticalalignment": "bottom"}
+        axes.text(x, y, f"{names[thing['class']]}{score}", **label, bbox={"pad": 0.5, "facecolor": colour, "lw": 0})
+    axes.set_title(title, fontsize=7)
+    axes.set_axis_off()
+
+
+def save_overlay(
+    path: Path,
+    image_HWC: NDArray[Any],
+    truth: Iterable[dict[str, Any]],
+    found: Iterable[dict[str, Any]],
+    names: Sequence[str],
+) -> None:
+    """Truth and detections side by side, as a PNG. An object has ``bbox`` (x, y, width, height in pixels), ``class``
+    (index into ``names``), COCO's ``segmentation`` and, if detected, ``score``."""
+    figure = Figure(figsize=(8, 4 * image_HWC.shape[0] / image_HWC.shape[1] + 0.3), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _panel(left, "truth", image_HWC, truth, names)
+    _panel(right, "detected", image_HWC, found, names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
