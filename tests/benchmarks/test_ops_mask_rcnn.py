@@ -20,6 +20,7 @@ from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.structures.mask import BitmapMasks  # noqa: E402
 from mmengine.config import ConfigDict  # noqa: E402
 from mmengine.optim import OptimWrapper  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
 SIZE, CLASSES, WIDTH = 64, 2, 16
@@ -138,7 +139,8 @@ def batch() -> dict[str, list[Any]]:
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return MODELS.build(ConfigDict(config()))
+    with DefaultScope.overwrite_default_scope("mmdet"):  # another test's runner leaves "mmengine"
+        return MODELS.build(ConfigDict(config()))
 
 
 def test_one_step_of_training(model: nn.Module) -> None:
