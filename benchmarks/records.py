@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 import subprocess
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
+from mlomae.atomic import replacing
 from mlomae.doctor import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
 from mlomae.errors import DataError
 
@@ -179,13 +179,8 @@ def write_record(record: Record, path: str | Path) -> None:
         if path.read_text(encoding="utf-8") == text:
             return
         raise DataError(f"record '{path.name}' exists and differs; records are never edited, choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_record(path: Path, name: str) -> Record:

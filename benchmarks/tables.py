@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from benchmarks.markdown import markdown_page
 from benchmarks.records import Record, hardware_phrase, read_records
 from benchmarks.speed_table import speed_table
 from benchmarks.transfer.table import CLASSIFICATION, DETECTION, SEGMENTATION, transfer_table
+from mlomae.atomic import replacing
 from mlomae.errors import DataError, MlomaeError, refuse
 
 ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_avg")
@@ -147,10 +147,8 @@ VIEWS = {"headroom": ("pretrain", headroom_table), "differences": ("pretrain", d
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def render_tables(records_folder: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ Shape suffix: C classes; rows are true classes, columns predicted ones.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.classification.metrics import PerImage, summarise
+from mlomae.atomic import replacing
 from mlomae.diagnostics.pictures import save_figure
 from mlomae.errors import DataError
 
@@ -65,11 +65,9 @@ def save_confusion(
     """Write ``confusion.csv`` and ``confusion.png`` into ``folder``; returns the matrix and the two paths."""
     matrix_CC = confusion_matrix(images, len(class_names))
     paths = [folder / "confusion.csv", folder / "confusion.png"]
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = paths[0].with_name(f".{paths[0].name}.{os.getpid()}.tmp")
     table = pd.DataFrame(matrix_CC, index=list(class_names), columns=list(class_names))
-    table.to_csv(temporary, index_label="true \\ predicted", lineterminator="\n")
-    os.replace(temporary, paths[0])
+    with replacing(paths[0]) as temporary:
+        table.to_csv(temporary, index_label="true \\ predicted", lineterminator="\n")
     found = summarise(images, len(class_names))
     numbers = f"top-1 {found['top1']:.2f} %, mean per class {found['mean_per_class']:.2f} %, {found['n']} images"
     save_figure(confusion_figure(matrix_CC, class_names, f"{title}\n{numbers}".strip()), paths[1])

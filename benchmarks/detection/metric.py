@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mlomae.atomic import replacing
 from mlomae.errors import BackendError, DataError
 
 KINDS = {"box": "bbox", "mask": "segm"}  # our word -> COCO's
@@ -123,10 +123,5 @@ class DetectionMetric(BaseMetric):
 
 def save_detections(path: Path, detections: Sequence[Detection]) -> None:
     """COCO's results format, all of it or nothing: what two methods are compared by, and other tools read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(list(detections)), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from benchmarks.segmentation.overlays import palette
+from mlomae.diagnostics.pictures import save_figure
 
 
 def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
@@ -56,10 +57,9 @@ def save_overlay(
 ) -> None:
     """Truth and detections side by side, as a PNG. An object has ``bbox`` (x, y, width, height in pixels), ``class``
     (index into ``names``), COCO's ``segmentation`` and, if detected, ``score``."""
-    figure = Figure(figsize=(8, 4 * image_HWC.shape[0] / image_HWC.shape[1] + 0.3), dpi=110, layout="constrained")
+    figure = Figure(figsize=(8, 4 * image_HWC.shape[0] / image_HWC.shape[1] + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _panel(left, "truth", image_HWC, truth, names)
     _panel(right, "detected", image_HWC, found, names)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)

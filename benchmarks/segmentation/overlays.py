@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mlomae.atomic import replacing
 from mlomae.data.scenes import IGNORE
 
 _GAP = 4
@@ -40,5 +41,6 @@ def save_overlay(
     parts = [image_HWC, gap, overlay(image_HWC, true_HW, colours), gap, overlay(image_HWC, predicted_HW, colours)]
     picture = Image.fromarray(np.concatenate(parts, axis=1))
     factor = max(1, 256 // image_HWC.shape[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST).save(path)
+    enlarged = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    with replacing(path) as temporary:
+        enlarged.save(temporary, format="PNG")

@@ -8,7 +8,6 @@ Shape legend: B images of the sheet, S side in pixels, L patches.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import matplotlib
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlomae.atomic import replacing
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
 TILE = 1.3  # inches a tile, 130 pixels
@@ -80,10 +80,8 @@ def influence_sheet(
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG of 100 pixels an inch under a temporary name and rename it; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=100, metadata={"Software": None})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
 
 
 def _photographs(image_B3SS: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -6,7 +6,6 @@ Shape legend: B images, L patches, n batches. Percentages are 0 to 100.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlomae.atomic import replacing
 from mlomae.diagnostics.separation import Separation, spread
 from mlomae.engine.health import score_health
 
@@ -117,10 +117,8 @@ def sheet_title(result: dict[str, Any]) -> str:
 
 def write_json(result: dict[str, Any], path: Path) -> None:
     """Write under a temporary name and rename; the same result gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def _line(name: str, value: str, remark: str = "") -> str:

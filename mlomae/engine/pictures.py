@@ -5,7 +5,6 @@ Shape legend: B images, L patches, P values in a patch.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
+from mlomae.atomic import replacing
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking import MaskState
 from mlomae.models.mae import patchify, unpatchify
@@ -69,7 +69,5 @@ def reconstruction_sheet(model: Pretrainer, batch: dict[str, Tensor]) -> Tensor:
 
 def save_picture(picture: Tensor, path: Path) -> None:
     """Write a PNG under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.png")
-    save_image(picture, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_image(picture, temporary, format="PNG")
