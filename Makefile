@@ -43,7 +43,7 @@ test: $(STAMP)  ## the tests (minutes on two cores)
 test-all: $(STAMP)  ## the tests, slow ones included
 	$(BIN)/python -m pytest
 
-demo: $(STAMP)  ## the main job on embedded data: MAE against MLO-MAE, under 10 minutes on two cores
+demo: $(STAMP)  ## MAE and MLO-MAE on embedded data, and their transfer to three tasks: under 20 minutes on two cores
 	$(BIN)/mlomae demo
 
 pretrain: $(STAMP)  ## pretrain CONFIG=configs/pretrain/... [DATA=root] [WORK_DIR=...] [OPTIONS="--resume ..."]

@@ -50,10 +50,11 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from mlomae.demo import run_demo
+    from benchmarks.demo import run_demo
 
-    run_demo(Path(args.work_dir))
-    return 0
+    if args.jobs < 1:
+        raise ConfigError("--jobs must be at least 1")
+    return run_demo(Path(args.work_dir), jobs=args.jobs)
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -147,8 +148,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.set_defaults(run=_pretrain)
 
-    p = commands.add_parser("demo", help="the main job on embedded data, minutes on a CPU")
-    p.add_argument("--work-dir", default="work_dirs/demo")
+    p = commands.add_parser("demo", help="pretraining and transfer to three tasks on embedded data, minutes on a CPU")
+    p.add_argument("--work-dir", default="work_dirs/demo", help="folder of all that is written")
+    p.add_argument("--jobs", type=int, default=2, help="transfers at a time, one thread each (default: 2)")
     p.set_defaults(run=_demo)
 
     p = commands.add_parser("export", help="write the encoder of a checkpoint for other libraries")
@@ -220,7 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        rest = "run it again" if args.command == "data" else "the last checkpoint is intact, go on with --resume"
+        again = args.command in ("data", "demo")
+        rest = "run it again" if again else "the last checkpoint is intact, go on with --resume"
         print(f"error: interrupted; {rest}", file=sys.stderr)
         return 130
 
