@@ -288,7 +288,7 @@ def test_a_disk_that_fills_up(pretrain: Refused, tmp_path: Path, monkeypatch: py
 def test_a_disk_that_fills_up_under_a_picture(
     pretrain: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: Any) -> None:
+    def full(*args: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("mlomae.engine.pictures.save_image", full)
