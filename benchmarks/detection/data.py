@@ -22,6 +22,7 @@ from mlomae.errors import ConfigError, reason_of
 
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 _ATTEMPTS = 20
+_ON_ITSELF = 5  # attempts on one image before another takes its place
 _LOAD = {"type": "LoadImageFromFile"}
 _TRUTH = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}
 
@@ -30,8 +31,9 @@ class CocoImages(Dataset[dict[str, Any]]):
     """Item (epoch, i, copy) is image i after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR, "data_samples":
     DetDataSample}. In training the steps see boxes and masks, and images without objects are left out.
 
-    A training image whose objects the transforms cut away is drawn again, from keys of its own; if that fails
-    repeatedly, ConfigError names it.
+    A training image whose objects the transforms cut away is drawn again, from keys of its own, then another image
+    takes its place, as in mmdet: one with tiny objects alone must not end a run of days. ConfigError if that fails
+    repeatedly, too.
     """
 
     def __init__(self, source: Detections, steps: list[dict[str, Any]], *, train: bool, seed: int = 0) -> None:
@@ -62,13 +64,15 @@ class CocoImages(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int | Item) -> dict[str, Any]:
         epoch, i, again = (0, item, 0) if isinstance(item, int) else item
         for attempt in range(_ATTEMPTS):
-            info = self.coco.get_data_info(i)
-            with seeded(counter.root_key(self.seed, "coco", epoch, i, again, attempt)):
+            key = counter.root_key(self.seed, "coco", epoch, i, again, attempt)
+            info = self.coco.get_data_info(i if attempt < _ON_ITSELF else key % len(self))
+            with seeded(key):
                 done = self._run(info)
             if done is not None:
                 return dict(self.pack(done))
         raise ConfigError(
-            f"the transforms leave no object of '{info['img_path']}' in {_ATTEMPTS} attempts; change {self.section}"
+            f"the transforms leave no object of '{self.coco.get_data_info(i)['img_path']}', nor of "
+            f"{_ATTEMPTS - _ON_ITSELF} others; change {self.section}"
         )
 
     def _run(self, info: dict[str, Any]) -> Any:

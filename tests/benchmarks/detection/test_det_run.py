@@ -76,6 +76,23 @@ def test_an_image_is_a_function_of_seed_epoch_and_index(coco: Path) -> None:
     assert all(len(images[epoch, i, 0]["data_samples"].gt_instances) for epoch in range(3) for i in range(len(images)))
 
 
+def test_another_image_takes_the_place_of_one_that_loses_its_objects(coco: Path) -> None:
+    source = build_detections({"type": "coco_folder", "root": str(coco), "split": "train"})
+    widest = [max(float(size) for size in source.boxes(i)[:, 2:].min(axis=1)) for i in range(len(source))]
+    least = min(range(len(source)), key=widest.__getitem__)
+    limit = sorted(widest)[1] - 0.01 if widest.count(min(widest)) == 1 else min(widest) + 0.01
+    keep = lambda size: [{"type": "FilterAnnotations", "min_gt_bbox_wh": [size, size]}]  # noqa: E731
+    images, again = (CocoImages(source, keep(limit), train=True) for _ in range(2))
+    drawn = [images[epoch, least, 0]["data_samples"].img_id for epoch in range(6)]
+    assert int(source.image_ids[least]) not in drawn
+    assert len(set(drawn)) > 1
+    assert drawn == [again[epoch, least, 0]["data_samples"].img_id for epoch in range(6)]
+    large = widest.index(max(widest))
+    assert images[0, large, 0]["data_samples"].img_id == source.image_ids[large]
+    with pytest.raises(ConfigError, match=r"leave no object of .*, nor of 15 others; change data.augment"):
+        CocoImages(source, keep(100.0), train=True)[0]
+
+
 def test_boxes_enclose_their_masks_after_the_transforms(coco: Path) -> None:
     for batch in [
         next(
