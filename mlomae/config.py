@@ -108,7 +108,8 @@ class TrainConfig:
 
 @dataclass
 class PretrainConfig:
-    """A whole run. ``mask`` is {type, ratio, options of the strategy}; ``feedback`` {type, options}."""
+    """A whole run. ``mask`` is {type, ratio, options of the strategy}; ``feedback`` {type, options}; ``auxiliary``
+    {type, options} of a loss beside the reconstruction."""
 
     name: str
     method: str
@@ -122,10 +123,15 @@ class PretrainConfig:
     seed: int = 0
     demo: bool = False
     init_from: str | None = None
+    auxiliary: dict | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, the form that checkpoints and records keep."""
-        return dict(plain(dataclasses.asdict(self)))
+        """Plain Python values, the form that checkpoints and records keep. No auxiliary loss is no key, so that the
+        hash of a configuration is that of the records of before there were any."""
+        values = dict(plain(dataclasses.asdict(self)))
+        if values["auxiliary"] is None:
+            del values["auxiliary"]
+        return values
 
 
 def config_from_dict(values: dict[str, Any]) -> PretrainConfig:

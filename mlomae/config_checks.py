@@ -20,6 +20,8 @@ def check_ranges(config: PretrainConfig) -> None:
         raise ConfigError("config key 'mask.type' is missing; choose one of the masking strategies")
     if "type" not in config.feedback:
         raise ConfigError("config key 'feedback.type' is missing; choose one of the feedback losses")
+    if config.auxiliary is not None and "type" not in config.auxiliary:
+        raise ConfigError("config key 'auxiliary.type' is missing; choose one of the auxiliary losses")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"config key 'seed' must be inside [0, 2**32); got {config.seed}")
     if config.data.num_workers < 0:

@@ -17,8 +17,8 @@ from timm.optim import Lars
 from torch import nn
 
 from benchmarks.transfer.config import OptimConfig
+from mlomae.engine.levels import mean_over_ranks
 from mlomae.engine.precision import require_bf16
-from mlomae.engine.pretrainer import mean_over_ranks
 
 
 class AveragingWrapper(OptimWrapper):

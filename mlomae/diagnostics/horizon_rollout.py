@@ -92,7 +92,8 @@ class RollOut:
 
 def weighted_loss(model: Pretrainer, batch: Batch) -> Tensor:
     """Σ m w rec / Σ m with w = ``batch["weight"]`` (B, L), under the mask of the batch; 0-dim."""
-    mask, rec_BL = model.reconstruct(batch)
+    seen = model.reconstruct(batch)
+    mask, rec_BL = seen.mask, seen.rec_BL
     return (mask.mask * batch["weight"] * rec_BL).sum() / mask.mask.sum()
 
 

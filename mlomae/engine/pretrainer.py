@@ -1,7 +1,8 @@
 """The model MMEngine trains: MAE, masking strategy and feedback head, and the three losses as pure functions.
 
-Parameter groups are dicts by full name: θ the trainable parameters under ``mae.``, φ under ``mask.`` (if the strategy
-is trainable), ω under ``feedback.``. Batches are dicts of tensors as `mlomae.data` streams make them; legend there.
+Parameter groups are dicts by full name: θ the trainable parameters under ``mae.``, with those that move together with
+them (``auxiliary.``, and ``mask.`` if the strategy is adaptive); φ under ``mask.`` (if it is trainable); ω under
+``feedback.``. Batches are dicts of tensors as `mlomae.data` streams make them; legend there.
 """
 
 from __future__ import annotations
@@ -10,32 +11,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce_params, get_world_size
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from mlomae import counter, feedback, masking
+from mlomae import auxiliary, counter, feedback, masking
 from mlomae.config import PretrainConfig
+from mlomae.engine.levels import level_problem, outer_step
 from mlomae.engine.precision import require_bf16
 from mlomae.engine.running_average import RunningAverage
 from mlomae.engine.warmup import FeedbackWatch, moves_phi
 from mlomae.errors import ConfigError
-from mlomae.feedback import JointFeedback
-from mlomae.masking import Mask, MaskingStrategy, MaskState
+from mlomae.masking import AdaptiveMasking, Mask, MaskingStrategy, MaskState, Reconstruction
 from mlomae.models import MAE, create_encoder
-from mlomae.multilevel import AdamPreconditioner, ThreeLevelProblem, list_options
+from mlomae.multilevel import ThreeLevelProblem, list_options
 from mlomae.multilevel.step import OuterStep
 
 Batch = dict[str, Any]
-
-
-def mean_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Average a dict of gradients over data-parallel ranks; each level calls it explicitly, there is no DDP wrapper."""
-    if get_world_size() == 1:
-        return tensors  # copies would cost a tenth of a small step
-    copies = {name: t.detach().clone() for name, t in tensors.items()}
-    all_reduce_params(list(copies.values()), op="mean")
-    return copies
 
 
 class Pretrainer(nn.Module):
@@ -44,6 +34,7 @@ class Pretrainer(nn.Module):
 
     def __init__(self, config: PretrainConfig, num_classes: int) -> None:
         super().__init__()
+        self.config, self.num_classes = config, num_classes
         model = config.model
         encoder = create_encoder(
             model.size, model.img_size, model.patch_size, model.embed_dim, model.depth, model.num_heads
@@ -55,17 +46,19 @@ class Pretrainer(nn.Module):
         self.ratio = config.mask.get("ratio", 0.75)
         self.mask = masking.create(config.mask["type"], embed_dim=encoder.embed_dim, grid=encoder.grid, **options)
         self.mask.check_ratio(encoder.num_patches, self.ratio)  # refuses an impossible ratio before training starts
-        if config.train.compile and type(self.mask).batch_ratio is not MaskingStrategy.batch_ratio:
-            raise ConfigError(
-                f"train.compile would compile anew for every ratio that mask.type='{config.mask['type']}' draws; "
-                "set train.compile=False"
-            )
+        self.mask.attach(self.mae)
+        self._check_compile()
         options = {k: v for k, v in config.feedback.items() if k != "type"}
         self.feedback = feedback.create(
             config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
         )
+        self.auxiliary: auxiliary.AuxiliaryLoss | None = None
+        if config.auxiliary is not None:
+            options = {k: v for k, v in config.auxiliary.items() if k != "type"}
+            self.auxiliary = auxiliary.create(
+                config.auxiliary["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
+            )
         self.warmup_mask = masking.create("random", embed_dim=encoder.embed_dim, grid=encoder.grid)
-        self.config, self.num_classes = config, num_classes
         self.average: RunningAverage | None = None
         if config.levels.v_momentum:
             if "smooth" not in list_options(config.levels.solver):
@@ -78,7 +71,23 @@ class Pretrainer(nn.Module):
         self.watch: FeedbackWatch | None = None
         if self.mask.trainable:
             self.watch = FeedbackWatch(-1 if config.levels.warmup_margin else config.levels.warmup)
+        self.progress = 0.0  # share of the run that is done
+        self._beside: list[Tensor] = []  # the losses beside L_I, of the steps since the last outer iteration
         self._step: OuterStep | None = None
+
+    def _check_compile(self) -> None:
+        """Raise ConfigError for a strategy whose work changes from batch to batch in ways that compile anew."""
+        if not self.config.train.compile:
+            return
+        kind = self.config.mask["type"]
+        if type(self.mask).batch_ratio is not MaskingStrategy.batch_ratio:
+            raise ConfigError(
+                f"train.compile would compile anew for every ratio that mask.type='{kind}' draws; "
+                "set train.compile=False"
+            )
+        if self.mask.adaptive or self.mask.scheduled or self.config.auxiliary is not None:
+            what = f"mask.type='{kind}'" if self.mask.adaptive or self.mask.scheduled else "auxiliary"
+            raise ConfigError(f"train.compile does not go with {what}; set train.compile=False")
 
     # --- parameters of the three levels -------------------------------------------------------------------------
 
@@ -90,8 +99,9 @@ class Pretrainer(nn.Module):
         named: dict[str, Tensor] = {n: p for n, p in self.named_parameters() if p.requires_grad}
         pick = lambda prefix: {n: p for n, p in named.items() if n.startswith(prefix)}  # noqa: E731
         learned = self.mask.trainable
+        own = pick("mask.") if self.mask.adaptive else {}
         return {
-            "theta": pick("mae."),
+            "theta": {**pick("mae."), **own, **pick("auxiliary.")},
             "omega": pick("feedback.") if learned else {},
             "phi": pick("mask.") if learned else {},
         }
@@ -99,7 +109,8 @@ class Pretrainer(nn.Module):
     def saved_modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds, by name; the running average of v only where there is one."""
         modules = {"mae": self.mae, "mask": self.mask, "feedback": self.feedback}
-        return modules if self.average is None else {**modules, "average": self.average}
+        further = {"average": self.average, "auxiliary": self.auxiliary}
+        return {**modules, **{name: module for name, module in further.items() if module is not None}}
 
     # --- losses -------------------------------------------------------------------------------------------------
 
@@ -109,28 +120,43 @@ class Pretrainer(nn.Module):
         fixed = batch.get("mask")
         if fixed is not None:
             fixed = Mask(fixed["ids_keep"], fixed["ids_restore"], fixed["mask"], fixed["weight"])
-        state = MaskState(key=batch["key"], object=batch.get("object"), fixed=fixed)
         strategy = self.warmup_mask if batch.get("warmup") else self.mask
         ratio = batch.get("ratio", self.ratio)
-        return strategy(tokens_BLD, batch["image"], ratio, batch.get("epoch", 0), state)
+        return strategy(tokens_BLD, batch["image"], ratio, batch.get("epoch", 0), self._mask_state(batch, fixed))
 
-    def reconstruct(self, batch: Batch) -> tuple[Mask, Tensor]:
-        """The mask of a batch and ``rec`` (B, L), the error of every patch under it."""
+    def _mask_state(self, batch: Batch, fixed: Mask | None = None) -> MaskState:
+        progress = self.progress if self.mask.scheduled else 0.0
+        return MaskState(key=batch["key"], object=batch.get("object"), fixed=fixed, progress=progress)
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """The mask of a batch and ``rec`` (B, L), the error of every patch under it, with what led to them."""
         tokens_BLD = self.mae.encoder.embed(batch["image"])
         mask = self.choose_mask(tokens_BLD, batch)
-        return mask, self.mae.patch_error(self.mae.reconstruct(tokens_BLD, mask), batch["image"])
+        latents_BKD = self.mae.encode_kept(tokens_BLD, mask)
+        rec_BL = self.mae.patch_error(self.mae.decoder(latents_BKD, mask.ids_restore), batch["image"])
+        state, label = self._mask_state(batch), batch.get("label")
+        return Reconstruction(self.mae, batch["image"], tokens_BLD, mask, latents_BKD, rec_BL, state, label)
 
     def lower(self, batch: Batch) -> Tensor:
-        """Stage I: L_I = Σ m·σ·rec / Σ m, or with normalize="weight" the mean over images of Σ mσ rec / Σ mσ.
+        """Stage I: L_I = Σ m·σ·rec / Σ m, or with normalize="weight" the mean over images of Σ mσ rec / Σ mσ; added
+        the strategy's own loss and the auxiliary one, where there are any.
 
-        Both are means over images, because every image has the same number of removed patches: so the loss of a
+        L_I is a mean over images, because every image has the same number of removed patches: so the loss of a
         global batch is the mean of its parts' losses, which data parallelism and accumulation rely on.
         """
-        mask, rec_BL = self.reconstruct(batch)
-        weight_BL = mask.mask * mask.weight
+        seen = self.reconstruct(batch)
+        mask, weight_BL = seen.mask.mask, seen.mask.mask * seen.mask.weight
         if self.mask.normalize == "weight":
-            return ((weight_BL * rec_BL).sum(dim=1) / weight_BL.sum(dim=1)).mean()
-        return (weight_BL * rec_BL).sum() / mask.mask.sum()
+            loss = ((weight_BL * seen.rec_BL).sum(dim=1) / weight_BL.sum(dim=1)).mean()
+        else:
+            loss = (weight_BL * seen.rec_BL).sum() / mask.sum()
+        terms = [self.mask.own_loss(seen)] if isinstance(self.mask, AdaptiveMasking) else []
+        terms += [self.auxiliary(seen)] if self.auxiliary is not None else []
+        if not terms:
+            return loss
+        beside = torch.stack(terms).sum()
+        self._beside.append(beside.detach())
+        return loss + beside
 
     def attend(self, tokens_BND: Tensor, batch: Batch) -> Tensor:
         """Encoder tokens (B, 1 + L, D), the patches' times Lσ/Σσ: their plain mean is the mean weighed by σ.
@@ -158,36 +184,15 @@ class Pretrainer(nn.Module):
         if mode == "features":
             return self.mae.encoder(batch["image"])
         if mode == "errors":
-            return self.reconstruct(batch)[1]
+            return self.reconstruct(batch).rec_BL
         if mode == "attend":
             assert z is not None
             return self.attend(z, batch)
         return self.feedback(z, batch)
 
     def problem(self) -> ThreeLevelProblem:
-        """The three losses as functions of (θ, φ, ω), for `mlomae.multilevel`; II and III are one if the feedback is
-        joint."""
-
-        def lower(theta: dict, phi: dict, batch: Batch) -> Tensor:
-            return functional_call(self, {**theta, **phi}, (batch,))
-
-        def features(theta: dict, batch: Batch) -> Tensor:
-            return functional_call(self, theta, (batch,), {"mode": "features"})
-
-        def head_loss(omega: dict, z: Tensor, batch: Batch) -> Tensor:
-            return functional_call(self, omega, (batch,), {"mode": "head", "z": z})
-
-        def fix(theta: dict, phi: dict, batch: Batch) -> Batch:
-            mask = self.choose_mask(self.mae.encoder.embed(batch["image"]), batch)  # parameters are the current ones
-            return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
-
-        def attend(theta: dict, phi: dict, z: Tensor, batch: Batch) -> Tensor:
-            return functional_call(self, {**theta, **phi}, (batch,), {"mode": "attend", "z": z})
-
-        weigh = attend if self.attends else None
-        if isinstance(self.feedback, JointFeedback):
-            return ThreeLevelProblem(lower, features, fix=fix, joint_loss=self.feedback.joint_loss, attend=weigh)
-        return ThreeLevelProblem(lower, features, head_loss, fix=fix, attend=weigh)
+        """The three losses as functions of (θ, φ, ω)."""
+        return level_problem(self)
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -203,49 +208,33 @@ class Pretrainer(nn.Module):
             require_bf16(self.mae.encoder.blocks[0].mlp.fc1, self.autocast())  # type: ignore[union-attr, arg-type]
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns its levels' losses, detached.
+        """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns its levels' losses, detached, and
+        apart from L_I what was added to it, ``loss_beside``.
 
         Until the watch lets φ begin, by ``data["iteration"]``, masks are random and φ stays as it is; from then on it
         takes a step in every ``levels.upper_every``-th iteration.
         """
         if self._step is None:
-            self._step = self._build_step(optim_wrapper)
+            self._step = outer_step(self, optim_wrapper)
         if data.get("head") is not None:
             data["head"]["dropout_key"] = data["head"]["key"]
         t, upper = data.get("iteration", 0), False
+        self.progress = t / self.config.train.outer_iterations
         first = t * len(data["lower"])
         lower = [{**batch, "ratio": self._batch_ratio(number)} for number, batch in enumerate(data["lower"], first)]
         if self.watch is not None:
             upper = moves_phi(t, self.watch.begin, self.config.levels.upper_every)
             if not 0 <= self.watch.begin <= t:
                 lower = [{**batch, "warmup": True} for batch in lower]
-        return self._step(lower, data.get("head"), data.get("upper"), upper)
+        losses = self._step(lower, data.get("head"), data.get("upper"), upper)
+        with torch.no_grad():
+            self.mask.follow(self.mae, self.progress)
+        if self._beside:
+            losses["loss_beside"] = torch.stack(self._beside).mean()
+            losses["loss_lower"] = losses["loss_lower"] - losses["loss_beside"]
+            self._beside = []
+        return losses
 
     def _batch_ratio(self, number: int) -> float:
         """The share of patches to remove from the ``number``-th global lower batch."""
         return self.mask.batch_ratio(self.ratio, counter.root_key(self.config.seed, "mask ratio", number))
-
-    def _build_step(self, optim_wrapper: Any) -> OuterStep:
-        levels, train = self.config.levels, self.config.train
-        self.check_autocast()
-        forward = torch.compile(self.lower) if train.compile else self.lower
-        options: dict[str, Any] = dict(levels.solver_options)
-        if self.average:
-            options["smooth"] = self.average
-        if levels.solver == "sama" and self.mask.trainable:
-            options["precondition"] = AdamPreconditioner(
-                optim_wrapper["theta"].optimizer, self.level_parameters()["theta"]
-            )
-        return OuterStep(
-            self.problem(),
-            **self.level_parameters(),
-            optimizers=dict(optim_wrapper.items()),  # wrappers step like optimizers, and schedulers watch them
-            lower_loss=lambda theta, phi, batch: forward(batch),  # the module's own parameters: no functional_call
-            solver=levels.solver,
-            solver_options=options,
-            head_steps=levels.head_steps,
-            reduce=mean_over_ranks,
-            accumulate=train.accumulate,
-            clip_grad=self.config.optim["theta"].clip_grad,
-            autocast=self.autocast,
-        )

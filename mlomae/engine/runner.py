@@ -24,6 +24,7 @@ class PretrainRunner(ExactRunner):
     format = checkpoint.FORMAT
     recorded = (
         "loss_lower",
+        "loss_beside",
         "loss_head",
         "loss_upper",
         "feedback_accuracy",

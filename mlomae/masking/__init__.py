@@ -11,6 +11,7 @@ from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
     random_ratio,
     simmim,
 )
+from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
 from mlomae.masking.base import (
     Mask,
     MaskingStrategy,
@@ -24,9 +25,11 @@ from mlomae.masking.base import (
 )
 
 __all__ = [
+    "AdaptiveMasking",
     "Mask",
     "MaskState",
     "MaskingStrategy",
+    "Reconstruction",
     "UnweightedMasking",
     "create",
     "is_trainable",

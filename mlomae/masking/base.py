@@ -7,6 +7,7 @@ Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +16,25 @@ from mlomae import counter
 from mlomae.errors import ConfigError
 from mlomae.registry import Registry
 
+if TYPE_CHECKING:
+    from mlomae.models import MAE
+
 
 @dataclass(frozen=True)
 class Mask:
     """A mask and the weight each patch's reconstruction error carries in stage I.
 
     ``ids_keep`` (B, K) kept patches; ``ids_restore`` (B, L) inverse of the order "kept first, then removed";
-    ``mask`` (B, L) 1 removed, 0 kept; ``weight`` (B, L) factor of the loss (σ for the learned mask, else ones).
+    ``mask`` (B, L) 1 removed, 0 kept; ``weight`` (B, L) factor of the loss (σ for the learned mask, else ones);
+    ``gate`` (B, L) or None: factor of the tokens, 1 in value, through which the reconstruction error can be
+    differentiated with respect to what chose the patches.
     """
 
     ids_keep: Tensor
     ids_restore: Tensor
     mask: Tensor
     weight: Tensor
+    gate: Tensor | None = None
 
     def with_weight(self, weight_BL: Tensor) -> Mask:
         """The same set of patches with other weights: "its own mask kept fixed" of the hypergradient."""
@@ -40,12 +47,14 @@ class MaskState:
 
     ``key`` (B,) int64 per-sample counter keys, functions of (seed, epoch, index): the only source of randomness;
     ``object`` (B, S, S) bool pixels of the labelled objects, embedded data only; ``fixed`` a mask whose set must be
-    kept while its weights are computed anew.
+    kept while its weights are computed anew; ``progress`` the share of the run that is done, in [0, 1), for a strategy
+    that is ``scheduled``, else 0.
     """
 
     key: Tensor
     object: Tensor | None = None
     fixed: Mask | None = None
+    progress: float = 0.0
 
     def uniform(self, n: int, salt: int = 0) -> Tensor:
         """(B, n) uniform numbers in (0, 1); salts below 100 are reserved for the augmentation."""
@@ -83,11 +92,14 @@ class MaskingStrategy(nn.Module):
     """Base class. A strategy is a module so that a learned one can have parameters (φ); most have none.
 
     ``normalize`` says what divides stage I: "mask" the number of removed patches, "weight" the sum of their weights.
-    ``trainable`` says whether the upper levels move the parameters.
+    ``trainable`` says whether the upper levels move the parameters; ``adaptive`` whether they move together with θ, by
+    a loss of the strategy's own (`mlomae.masking.adaptive`); ``scheduled`` whether the choice depends on the progress.
     """
 
     normalize: str = "mask"
     trainable: bool = False
+    adaptive: bool = False
+    scheduled: bool = False
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         raise NotImplementedError
@@ -104,6 +116,12 @@ class MaskingStrategy(nn.Module):
         function of (seed, number of the batch): the same on every rank, in every chunk, and after a resume.
         """
         return ratio
+
+    def attach(self, mae: MAE) -> None:
+        """Called once, before the optimizers are made: who needs parts or copies of the model makes them here."""
+
+    def follow(self, mae: MAE, progress: float) -> None:
+        """Called after every outer iteration, without gradients: who keeps a copy of the model lets it follow here."""
 
     def scores(self, tokens_BLD: Tensor, state: MaskState) -> Tensor | None:
         """σ per patch, (B, L), for pictures and health; None where the strategy has no deterministic preference."""

@@ -86,10 +86,16 @@ class MAE(nn.Module):
         self.decoder = Decoder(encoder, decoder_embed_dim, decoder_depth, decoder_num_heads)
         self.norm_pix_loss = norm_pix_loss
 
+    def encode_kept(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
+        """Latents (B, 1 + K, D) of the class token and the kept patches."""
+        if mask.gate is not None:
+            tokens_BLD = tokens_BLD * mask.gate.unsqueeze(-1).to(tokens_BLD.dtype)
+        index = mask.ids_keep.unsqueeze(-1).expand(-1, -1, tokens_BLD.shape[-1])
+        return self.encoder.encode(torch.gather(tokens_BLD, 1, index))
+
     def reconstruct(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
         """Predicted patches (B, L, P) from the embedded tokens and a mask."""
-        index = mask.ids_keep.unsqueeze(-1).expand(-1, -1, tokens_BLD.shape[-1])
-        return self.decoder(self.encoder.encode(torch.gather(tokens_BLD, 1, index)), mask.ids_restore)
+        return self.decoder(self.encode_kept(tokens_BLD, mask), mask.ids_restore)
 
     def target(self, images_BCHW: Tensor) -> Tensor:
         """What the decoder regresses: (B, L, P) pixels, normalised per patch if ``norm_pix_loss``."""

@@ -9,6 +9,7 @@ import torch
 
 from mlomae.engine import runner
 from mlomae.engine.checkpoint import checkpoint_path, load_checkpoint
+from mlomae.engine.levels import outer_step
 from mlomae.engine.warmup import needed_levels
 from mlomae.pretrain import run_pretraining
 
@@ -27,7 +28,7 @@ def test_phi_moves_in_every_second_iteration_after_the_warm_up(kind: str, warmup
     for each in (model, other):
         levels = {k: p for k, p in each.level_parameters().items() if p}
         optimizers.append({k: torch.optim.AdamW(p.values(), 1e-3) for k, p in levels.items()})
-    step = other._build_step(optimizers[1])
+    step = outer_step(other, optimizers[1])
     moved = []
     for t in range(STEPS):
         item = data.batches[t]

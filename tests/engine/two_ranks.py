@@ -15,14 +15,14 @@ from unittest import mock
 
 import torch
 
-from mlomae.engine import loop, pretrainer
+from mlomae.engine import levels, loop
 from mlomae.engine.runner import build_runner
 from mlomae.multilevel.step import OuterStep
 
 from . import tiny
 
 Reduce = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-_mean = pretrainer.mean_over_ranks
+_mean = levels.mean_over_ranks
 
 
 def skipping(prefix: str) -> Reduce:
@@ -66,7 +66,7 @@ def train(changes: dict[str, Any], reduce: Reduce, work: Path) -> dict[str, Any]
         return losses
 
     with (
-        mock.patch.object(pretrainer, "mean_over_ranks", reduce),
+        mock.patch.object(levels, "mean_over_ranks", reduce),
         mock.patch.object(OuterStep, "_apply", record_gradients),
         mock.patch.object(OuterStep, "__call__", record_losses),
         mock.patch.object(loop, "to_device", to_double),

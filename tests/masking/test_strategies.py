@@ -159,7 +159,8 @@ def test_mask_depends_on_its_own_sample_only(name: str, options: dict[str, objec
     for index in (torch.arange(11, -1, -1), torch.tensor([7]), torch.tensor([3, 9, 3])):
         torch.rand(5)  # the global generator has no part in it
         part = strategy(tokens[index], images[index], 0.75, 0, take(state, index))
-        assert_same(part, Mask(*(getattr(whole, f.name)[index] for f in fields(Mask))))
+        given = {f.name: getattr(whole, f.name) for f in fields(Mask)}
+        assert_same(part, Mask(**{name: value if value is None else value[index] for name, value in given.items()}))
 
 
 @every_strategy
