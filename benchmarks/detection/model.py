@@ -1,4 +1,4 @@
-"""mmdet's Mask R-CNN around our backbone, and the step that MMEngine's loop drives."""
+"""mmdet's Mask R-CNN around our backbone, in bf16 where boxes allow it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ import mmdet.models  # noqa: F401  registers the heads
 import torch
 from mmdet.models.detectors import MaskRCNN
 from mmdet.registry import MODELS as DETECTORS
-from mmengine.config import ConfigDict
-from mmengine.dist import get_rank, get_world_size
-from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from benchmarks.detection import pyramid  # noqa: F401  registers the neck
 from benchmarks.detection.config import DetectionConfig
+from benchmarks.transfer.dense import PIXELS, build_dense
 from benchmarks.transfer.feature_vit import MODELS, build_feature_vit
-from benchmarks.transfer.optimizers import average_statistics
-from benchmarks.transfer.seeding import seed_step, seeded
-from mlomae.counter import root_key
-from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.engine.precision import require_bf16
-from mlomae.errors import ConfigError, reason_of
+from mlomae.errors import ConfigError
 
 
 @MODELS.register_module()
@@ -40,6 +33,11 @@ class ViTMaskRCNN(MaskRCNN):
     def autocast(self) -> torch.autocast:
         device = next(self.parameters()).device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.amp == "bf16" and self.training)
+
+    def check_autocast(self, layer: nn.Linear) -> None:
+        """Raise TrainingError if mixed precision was asked for but ``layer``, of the backbone, does not have it."""
+        if self.amp != "none":
+            require_bf16(layer, self.autocast())
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         with self.autocast():
@@ -69,61 +67,12 @@ def _complete(section: dict[str, Any], num_classes: int, width: int) -> dict[str
 def build_detector(config: DetectionConfig, num_classes: int) -> tuple[nn.Module, str]:
     """mmdet's detector with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
 
-    SyncBN becomes BatchNorm unless there are several processes with a GPU each: the others cannot run it.
-    Raises ConfigError for a section that mmdet refuses, and what `FeatureViT` raises.
+    Raises ConfigError for a section that mmdet refuses (`build_dense`), and what `FeatureViT` raises.
     """
     backbone = build_feature_vit(config.backbone, config.seed)
-    section = _complete(config.model, num_classes, backbone.embed_dim)
-    pixels = {"mean": [255 * m for m in IMAGENET_MEAN], "std": [255 * s for s in IMAGENET_STD]}
+    section = {"type": "mlomae.ViTMaskRCNN", **_complete(config.model, num_classes, backbone.embed_dim)}
     padding = {"pad_mask": True, "pad_size_divisor": config.data.pad_to}
-    section["data_preprocessor"] = {"type": "mmdet.DetDataPreprocessor", "bgr_to_rgb": True, **padding, **pixels}
-    section["backbone"] = {"type": lambda: backbone}  # is built: the neck's width is its own
+    section["data_preprocessor"] = {"type": "mmdet.DetDataPreprocessor", **padding, **PIXELS}
     section["amp"] = config.train.amp
-    with (
-        seeded(root_key(config.seed, "detector")),
-        DefaultScope.overwrite_default_scope("mmdet"),  # an earlier run of this process leaves "mmengine"
-    ):
-        try:
-            detector = DETECTORS.build(ConfigDict({"type": "mlomae.ViTMaskRCNN", **section}))
-            detector._dump_init_info = lambda: None  # MMEngine logs a line, and more, for every parameter
-            detector.init_weights()
-        except Exception as error:  # mmdet's constructors raise anything
-            raise ConfigError(f"config section 'model' is refused by mmdet ({reason_of(error)})") from error
-    if not (torch.cuda.is_available() and get_world_size() > 1):
-        detector = revert_sync_batchnorm(detector)
+    detector = build_dense(DETECTORS, section, backbone, "detector", config.seed)
     return detector, str(backbone.report)
-
-
-class TransferDetector(BaseModel):
-    """A detector whose step draws from (seed, iteration, rank) alone; names what a checkpoint keeps."""
-
-    def __init__(self, detector: nn.Module, seed: int) -> None:
-        super().__init__()
-        self.detector: Any = detector
-        self.seed = seed
-        self._autocast_checked = False
-
-    def init_weights(self) -> None:
-        """Nothing: MMEngine's Runner calls this, and the weights are there."""
-
-    def saved_modules(self) -> dict[str, nn.Module]:
-        return {"detector": self.detector}
-
-    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One update on a batch; ``data["iteration"]`` is its number. Returns mmdet's losses, detached."""
-        if not self._autocast_checked and self.detector.amp != "none":
-            blocks = self.detector.backbone.vit.blocks
-            require_bf16(next(m for m in blocks.modules() if isinstance(m, nn.Linear)), self.detector.autocast())
-        self._autocast_checked = True
-        batch = {key: data[key] for key in ("inputs", "data_samples")}
-        seed_step(root_key(self.seed, "drop", data["iteration"], get_rank()))  # samplers of boxes draw too
-        losses = self.detector.train_step(batch, optim_wrapper["model"])
-        average_statistics(self.detector)
-        return {name: value.detach() for name, value in losses.items()}
-
-    def test_step(self, data: dict[str, Any]) -> list[Any]:
-        """mmdet's data samples with ``pred_instances`` at the size of the file."""
-        return list(self.detector.test_step(data))
-
-    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        return self.detector(inputs, data_samples, mode)

@@ -12,24 +12,16 @@ from benchmarks import records
 from benchmarks.detection.config import DetectionConfig
 from benchmarks.detection.data import test_loader, train_loader
 from benchmarks.detection.metric import Detection, DetectionMetric, save_detections
-from benchmarks.detection.model import TransferDetector, build_detector
+from benchmarks.detection.model import build_detector
 from benchmarks.detection.overlays import save_overlay
-from benchmarks.transfer.optimizers import AveragingWrapper, build_optimizer
+from benchmarks.transfer.dense import DenseTransfer, build_wrapper
 from benchmarks.transfer.origin import Origin, describe_weights
-from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
+from benchmarks.transfer.param_groups import layer_schedule
 from benchmarks.transfer.records import check_folder, described, make_record, run_meta, write_records
 from benchmarks.transfer.runner import build_runner, train_and_test
 from benchmarks.transfer.sources import open_pair
 from mlomae.data import Detections, build_detections
 from mlomae.engine.exact_runner import join_process_group
-from mlomae.engine.optim import LevelOptimizers
-
-
-def build_wrapper(model: TransferDetector, config: DetectionConfig) -> LevelOptimizers:
-    """{"model": the wrapper}: layer-wise rates in the backbone, the full rate in neck and heads."""
-    o = config.optim
-    groups = layer_decay_groups(model.detector, o.lr, o.weight_decay, o.layer_decay)
-    return LevelOptimizers(model=AveragingWrapper(build_optimizer(groups, o), "none", o.clip_grad))
 
 
 def save_pictures(folder: Path, config: DetectionConfig, test: Detections, detections: list[Detection]) -> None:
@@ -65,7 +57,7 @@ def run_transfer(
     detector, report = build_detector(config, len(train.classes))
     if is_main_process():
         print("\n".join(line for line in report.splitlines() if line.startswith("matched") or "note" in line))
-    model = TransferDetector(detector, config.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = DenseTransfer(detector, config.seed, "detector").to("cuda" if torch.cuda.is_available() else "cpu")
     loader, tests = train_loader(config, train), test_loader(config, test)
     images: Any = tests.dataset
     metric = DetectionMetric(str(test.annotation_file), images.category_ids, config.evaluator)

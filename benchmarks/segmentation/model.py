@@ -7,10 +7,7 @@ from typing import Any
 
 import mmseg.models  # noqa: F401  registers the heads
 import torch
-from mmengine.config import ConfigDict
 from mmengine.dist import get_world_size
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -19,10 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.config import check_choices
+from benchmarks.transfer.dense import PIXELS, build_dense
 from benchmarks.transfer.feature_vit import build_feature_vit
 from benchmarks.transfer.seeding import seeded
-from mlomae.counter import root_key
-from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.errors import ConfigError, reason_of
 
 
@@ -87,38 +83,19 @@ def _check_fit(segmentor: Any, patch_size: tuple[int, int]) -> None:
     segmentor.train()
 
 
-def _build(section: dict[str, Any], seed: int) -> Any:
-    with (
-        seeded(root_key(seed, "segmentor")),
-        DefaultScope.overwrite_default_scope("mmseg"),  # an earlier run of this process leaves "mmengine"
-    ):
-        try:
-            segmentor = MODELS.build(ConfigDict(section))
-            segmentor._dump_init_info = lambda: None  # MMEngine logs a line, and more, for every parameter
-            segmentor.init_weights()
-        except Exception as error:  # mmseg's constructors raise anything
-            raise ConfigError(f"config section 'model' is refused by mmseg ({reason_of(error)})") from error
-    return segmentor
-
-
 def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Module, str]:
     """mmseg's segmentor with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
 
-    SyncBN becomes BatchNorm unless there are several processes with a GPU each: the others cannot run it.
-    Raises ConfigError for a section that mmseg refuses, or would stumble over in training or after it, and what
-    `FeatureViT` raises.
+    Raises ConfigError for a section that mmseg refuses (`build_dense`), or would stumble over in training or after it,
+    and what `FeatureViT` raises.
     """
     backbone = build_feature_vit(config.backbone, config.seed)
     section = {"type": "EncoderDecoder", "test_cfg": {"mode": "whole"}}
     section |= _heads(config.model, num_classes, backbone.embed_dim)
     _check_inference(section["test_cfg"])
-    pixels = {"mean": [255 * m for m in IMAGENET_MEAN], "std": [255 * s for s in IMAGENET_STD]}
     size = config.backbone.height_width  # a training crop's, also of a smaller image
-    section["data_preprocessor"] = {"type": "SegDataPreProcessor", "bgr_to_rgb": True, "size": size, **pixels}
-    section["backbone"] = {"type": lambda: backbone}  # is built: the heads' widths are its own
-    segmentor = _build(section, config.seed)
-    if not (torch.cuda.is_available() and get_world_size() > 1):
-        segmentor = revert_sync_batchnorm(segmentor)
+    section["data_preprocessor"] = {"type": "SegDataPreProcessor", "size": size, **PIXELS}
+    segmentor = build_dense(MODELS, section, backbone, "segmentor", config.seed)
     _check_fit(segmentor, backbone.patch_size)
     _check_statistics(segmentor, config.data.batch_size // get_world_size())
     return segmentor, str(backbone.report)

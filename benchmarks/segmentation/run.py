@@ -15,8 +15,8 @@ from benchmarks.segmentation.data import eval_loader, train_loader
 from benchmarks.segmentation.metric import Areas, SceneMetric, class_ious
 from benchmarks.segmentation.model import build_segmentor
 from benchmarks.segmentation.overlays import save_overlay
-from benchmarks.segmentation.trainer import TransferSegmentor, build_wrapper
 from benchmarks.transfer.arrays import save_arrays
+from benchmarks.transfer.dense import DenseTransfer, build_wrapper
 from benchmarks.transfer.origin import Origin, describe_weights
 from benchmarks.transfer.param_groups import layer_schedule
 from benchmarks.transfer.records import check_folder, described, make_record, run_meta, write_records
@@ -75,7 +75,7 @@ def run_transfer(
     segmentor, report = build_segmentor(config, len(train.classes))
     if is_main_process():
         print("\n".join(line for line in report.splitlines() if line.startswith("matched") or "note" in line))
-    model = TransferSegmentor(segmentor, config.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = DenseTransfer(segmentor, config.seed, "segmentor").to("cuda" if torch.cuda.is_available() else "cpu")
     shown = sorted({i * len(test) // config.overlays for i in range(config.overlays)})
     metric = SceneMetric(len(test.classes), keep=shown)
     loader = train_loader(config, train)

@@ -16,8 +16,9 @@ from run_samples import differences, one_line
 from benchmarks.detection.__main__ import main
 from benchmarks.detection.data import CocoImages, train_loader
 from benchmarks.detection.metric import evaluate_detections
-from benchmarks.detection.model import TransferDetector, build_detector
-from benchmarks.detection.run import build_wrapper, run_transfer
+from benchmarks.detection.model import build_detector
+from benchmarks.detection.run import run_transfer
+from benchmarks.transfer.dense import DenseTransfer, build_wrapper
 from benchmarks.transfer.param_groups import count_parameters, layer_decay_groups
 from benchmarks.transfer.runner import FORMAT
 from mlomae.data import build_detections
@@ -124,7 +125,7 @@ def test_every_parameter_has_its_layer(coco: Path) -> None:
 def test_bf16_is_the_backbones_alone(coco: Path) -> None:
     config = det_runs.config(coco, train__amp="bf16")
     detector, _ = build_detector(config, det_runs.CLASSES)
-    model, seen = TransferDetector(detector, 0), {}
+    model, seen = DenseTransfer(detector, 0, "detector"), {}
     hooks = [
         (detector.backbone.vit.blocks[0].mlp.fc1, "block"),
         (detector.neck.levels[0][0], "neck"),

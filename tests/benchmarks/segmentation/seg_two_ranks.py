@@ -11,8 +11,8 @@ from unittest import mock
 import seg_runs
 import torch
 
-from benchmarks.segmentation import run, trainer
-from benchmarks.transfer import optimizers
+from benchmarks.segmentation import run
+from benchmarks.transfer import dense, optimizers
 from benchmarks.transfer.optimizers import AveragingWrapper
 
 Patch = Callable[[ExitStack], Any]
@@ -46,7 +46,7 @@ def clipped_before_averaging(stack: ExitStack) -> None:
 
 
 def statistics_of_its_own(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(trainer, "average_statistics"))
+    stack.enter_context(mock.patch.object(dense, "average_statistics"))
 
 
 VARIANTS: dict[str, tuple[dict[str, Any], Patch | None]] = {

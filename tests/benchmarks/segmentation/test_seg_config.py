@@ -22,7 +22,7 @@ from run_samples import one_line
 from benchmarks.segmentation.__main__ import main
 from benchmarks.segmentation.config import SegmentationConfig, config_from_dict, load_config
 from benchmarks.segmentation.model import build_segmentor
-from benchmarks.segmentation.trainer import TransferSegmentor
+from benchmarks.transfer.dense import DenseTransfer
 from benchmarks.transfer.pipelines import build_pipeline
 from mlomae.errors import ConfigError
 
@@ -209,7 +209,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatc
     def fail(*given: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(TransferSegmentor, "train_step", fail)
+    monkeypatch.setattr(DenseTransfer, "train_step", fail)
     capsys.readouterr()
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip()

@@ -15,8 +15,9 @@ import torch
 from killed_transfers import Arm, half_a_checkpoint, in_iteration, killed, unrenamed_checkpoint
 from run_samples import differences, one_line
 
-from benchmarks.segmentation import data, trainer
+from benchmarks.segmentation import data
 from benchmarks.segmentation.run import run_transfer
+from benchmarks.transfer import dense
 from benchmarks.transfer.batches import EpochBatches
 from benchmarks.transfer.runner import FORMAT
 from mlomae.engine import checkpoint
@@ -96,7 +97,7 @@ def test_the_global_generators_are_not_what_resume_relies_on(
 
 
 def steps_unseeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "seed_step", lambda key: None)
+    monkeypatch.setattr(dense, "seed_step", lambda key: None)
 
 
 def items_unseeded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,13 +17,12 @@ from run_samples import one_line
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmarks import records
-from benchmarks.segmentation import trainer
 from benchmarks.segmentation.__main__ import main
 from benchmarks.segmentation.data import eval_loader, train_loader
 from benchmarks.segmentation.model import build_segmentor
 from benchmarks.segmentation.overlays import palette
 from benchmarks.segmentation.run import run_transfer
-from benchmarks.segmentation.trainer import TransferSegmentor
+from benchmarks.transfer.dense import DenseTransfer
 from benchmarks.transfer.optimizers import AveragingWrapper
 from benchmarks.transfer.seeding import seed_step
 from mlomae.counter import root_key
@@ -177,10 +176,10 @@ def test_bf16_is_active_in_training_and_evaluation_stays_exact(
 ) -> None:
     seen: dict[tuple[str, bool], set[torch.dtype]] = {}
     labels: set[torch.dtype] = set()
-    build = trainer.TransferSegmentor.__init__
+    build = DenseTransfer.__init__
 
-    def watched(self: TransferSegmentor, segmentor: Any, seed: int) -> None:
-        build(self, segmentor, seed)
+    def watched(self: DenseTransfer, segmentor: Any, seed: int, name: str) -> None:
+        build(self, segmentor, seed, name)
         watch = {"block": segmentor.backbone.vit.blocks[3].mlp.fc2, "head": segmentor.decode_head.conv_seg}
         for name, layer in watch.items():
             layer.register_forward_hook(
@@ -196,7 +195,7 @@ def test_bf16_is_active_in_training_and_evaluation_stays_exact(
 
         segmentor.decode_head.loss_by_feat = loss
 
-    monkeypatch.setattr(TransferSegmentor, "__init__", watched)
+    monkeypatch.setattr(DenseTransfer, "__init__", watched)
     run_transfer(seg_runs.config(scenes, train__amp="bf16"), tmp_path)
     assert seen == {
         **{(name, True): {torch.bfloat16} for name in ("block", "head")},
@@ -228,7 +227,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(TransferSegmentor, "train_step", fail)
+    monkeypatch.setattr(DenseTransfer, "train_step", fail)
 
 
 def test_leaks_and_other_classes_are_refused(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
