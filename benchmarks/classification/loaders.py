@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks.classification.augment import Transform
-from benchmarks.transfer.batches import ImageLoader, Item, check_ranks
+from benchmarks.transfer.batches import ImageLoader, Item, share_of
 from benchmarks.transfer.seeding import seeded
 from mlomae import counter
 from mlomae.data import Source
@@ -77,13 +77,12 @@ def eval_loader(
     world_size: int = 1,
     num_workers: int = 0,
 ) -> ImageLoader:
-    """Every image once over all ranks, in order: rank r has the r-th contiguous part; no padding, nothing dropped.
+    """Every image once over all ranks, in order (`share_of`).
 
     ``batch_size`` is of one process. The length of ``loader.dataset`` is that of the whole set, as MMEngine expects.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size {batch_size} is not positive; give images a batch")
-    check_ranks(rank, world_size)
     images = LabelledImages(source, transform, indices=indices, name="eval")
-    mine = range(rank * len(images) // world_size, (rank + 1) * len(images) // world_size)
+    mine = share_of(len(images), rank, world_size)
     return ImageLoader(images, sampler=mine, batch_size=batch_size, num_workers=num_workers)

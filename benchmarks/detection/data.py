@@ -7,13 +7,13 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.dist import get_dist_info
+from mmengine.dataset import Compose
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks.detection.config import DetectionConfig
-from benchmarks.transfer.batches import EpochBatches, ImageLoader, Item, check_ranks
+from benchmarks.transfer.batches import ImageLoader, Item
+from benchmarks.transfer.dense_data import evaluation_batches, training_batches
 from benchmarks.transfer.pipelines import build_pipeline
 from benchmarks.transfer.seeding import seeded
 from mlomae import counter
@@ -90,29 +90,10 @@ class CocoImages(Dataset[dict[str, Any]]):
 
 
 def train_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
-    """All batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes.
-
-    The transforms are tried on one image, so that wrong ones are told at once; errors as `CocoImages`.
-    """
-    rank, world = get_dist_info()
-    images = CocoImages(source, config.data.augment, train=True, seed=config.seed)
-    images[0]
-    batches = EpochBatches(
-        images,
-        batch_size=config.data.batch_size,
-        iterations=config.train.iterations,
-        rank=rank,
-        world_size=world,
-    )
-    return ImageLoader(images, batch_sampler=batches, num_workers=config.data.num_workers, collate_fn=pseudo_collate)
+    """`training_batches` of augmented images; errors as `CocoImages`."""
+    return training_batches(config, CocoImages(source, config.data.augment, train=True, seed=config.seed))
 
 
-def test_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
-    """Every image once over all ranks, one by one; rank r has the r-th contiguous part. Errors as `CocoImages`."""
-    rank, world = get_dist_info()
-    check_ranks(rank, world)
-    images = CocoImages(source, config.data.evaluate, train=False)
-    images[0]
-    mine = range(rank * len(images) // world, (rank + 1) * len(images) // world)
-    workers = config.data.num_workers
-    return ImageLoader(images, sampler=mine, batch_size=1, num_workers=workers, collate_fn=pseudo_collate)
+def eval_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
+    """`evaluation_batches` of images at the size that ``data.evaluate`` gives them; errors as `CocoImages`."""
+    return evaluation_batches(config, CocoImages(source, config.data.evaluate, train=False))

@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 
 from benchmarks import records
 from benchmarks.detection.config import DetectionConfig
-from benchmarks.detection.data import test_loader, train_loader
+from benchmarks.detection.data import eval_loader, train_loader
 from benchmarks.detection.metric import Detection, DetectionMetric, save_detections
 from benchmarks.detection.model import build_detector
 from benchmarks.detection.overlays import save_overlay
@@ -58,7 +58,7 @@ def run_transfer(
     if is_main_process():
         print("\n".join(line for line in report.splitlines() if line.startswith("matched") or "note" in line))
     model = DenseTransfer(detector, config.seed, "detector").to("cuda" if torch.cuda.is_available() else "cpu")
-    loader, tests = train_loader(config, train), test_loader(config, test)
+    loader, tests = train_loader(config, train), eval_loader(config, test)
     images: Any = tests.dataset
     metric = DetectionMetric(str(test.annotation_file), images.category_ids, config.evaluator)
     runner = build_runner(

@@ -6,15 +6,15 @@ from typing import Any
 
 import mmseg.datasets.transforms  # noqa: F401  registers the transforms
 import numpy as np
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.dist import get_dist_info
+from mmengine.dataset import Compose
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks.segmentation.config import SegmentationConfig
-from benchmarks.transfer.batches import EpochBatches, ImageLoader, Item, check_ranks
+from benchmarks.transfer.batches import ImageLoader, Item
+from benchmarks.transfer.dense_data import evaluation_batches, training_batches
 from benchmarks.transfer.pipelines import build_pipeline
 from benchmarks.transfer.seeding import seeded
 from mlomae import counter
@@ -83,30 +83,12 @@ class ScenePairs(Dataset[dict[str, Any]]):
 
 
 def train_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
-    """All batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes.
-
-    The transforms are tried on one image, so that wrong ones are told at once; errors as `ScenePairs`.
-    """
-    rank, world = get_dist_info()
+    """`training_batches` of augmented images; errors as `ScenePairs`."""
     steps = build_pipeline(TRANSFORMS, config.data.augment, "data.augment")
-    pairs = ScenePairs(scenes, steps, config.backbone.height_width, seed=config.seed)
-    pairs[0]
-    batches = EpochBatches(
-        pairs,
-        batch_size=config.data.batch_size,
-        iterations=config.train.iterations,
-        rank=rank,
-        world_size=world,
-    )
-    return ImageLoader(pairs, batch_sampler=batches, num_workers=config.data.num_workers, collate_fn=pseudo_collate)
+    return training_batches(config, ScenePairs(scenes, steps, config.backbone.height_width, seed=config.seed))
 
 
 def eval_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
-    """Every image once over all ranks, one by one; rank r has the r-th contiguous part. Errors as `train_loader`."""
-    rank, world = get_dist_info()
-    check_ranks(rank, world)
-    pairs = ScenePairs(scenes, build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate"))
-    pairs[0]
-    mine = range(rank * len(pairs) // world, (rank + 1) * len(pairs) // world)
-    workers = config.data.num_workers
-    return ImageLoader(pairs, sampler=mine, batch_size=1, num_workers=workers, collate_fn=pseudo_collate)
+    """`evaluation_batches` of images at the size that ``data.evaluate`` gives them; errors as `ScenePairs`."""
+    steps = build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate")
+    return evaluation_batches(config, ScenePairs(scenes, steps))

@@ -44,6 +44,12 @@ def check_ranks(rank: int, world_size: int) -> None:
         raise ConfigError(f"rank {rank} is outside 0..{world_size - 1}; start the processes with torchrun")
 
 
+def share_of(images: int, rank: int, world_size: int) -> range:
+    """What a rank evaluates: rank r has the r-th contiguous part of all images; no padding, nothing dropped."""
+    check_ranks(rank, world_size)
+    return range(rank * images // world_size, (rank + 1) * images // world_size)
+
+
 class EpochBatches(Sampler[list[Item]]):
     """This rank's items of every iteration of a run, or of those from ``start``; arguments as for `batch_loader`.
 

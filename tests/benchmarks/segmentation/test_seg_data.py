@@ -20,6 +20,7 @@ from torch import Tensor
 from benchmarks.segmentation import data as module
 from benchmarks.segmentation.data import ScenePairs, eval_loader, train_loader
 from benchmarks.segmentation.model import build_segmentor
+from benchmarks.transfer import dense_data
 from benchmarks.transfer.pipelines import build_pipeline
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Scenes, build_scenes
 from mlomae.errors import ConfigError, DataError
@@ -95,7 +96,7 @@ def test_two_ranks_together_see_the_batches_of_one_process(
 ) -> None:
     parts = []
     for rank in range(2):
-        monkeypatch.setattr(module, "get_dist_info", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(dense_data, "get_dist_info", lambda rank=rank: (rank, 2))
         parts.append(all_of(train(scenes)))
     assert differences([a + b for a, b in zip(*parts, strict=True)], whole) == []
 
@@ -105,7 +106,7 @@ def test_evaluation_is_dealt_out_whole(scenes: Path, monkeypatch: pytest.MonkeyP
     for world in (1, 3, 16):
         seen = []
         for rank in range(world):
-            monkeypatch.setattr(module, "get_dist_info", lambda rank=rank, world=world: (rank, world))
+            monkeypatch.setattr(dense_data, "get_dist_info", lambda rank=rank, world=world: (rank, world))
             seen += [content(batch)[0][0] for batch in eval_loader(config, test)]
         assert seen == list(range(seg_runs.COUNTS["validation"]))
 
@@ -301,7 +302,7 @@ def test_an_image_that_is_larger_than_the_first_is_one_line_too(scenes: Path) ->
 def test_batches_that_do_not_fit_are_one_line(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="batch_size 25 exceeds the 24 training images"):
         train(scenes, data__batch_size=25)
-    monkeypatch.setattr(module, "get_dist_info", lambda: (0, 3))
+    monkeypatch.setattr(dense_data, "get_dist_info", lambda: (0, 3))
     with pytest.raises(ConfigError, match="batch_size 8 is not a multiple of 3 processes"):
         train(scenes)
 
