@@ -5,13 +5,12 @@ An unknown key, a value of the wrong type or out of range is a `ConfigError`; no
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlomae.config_checks import check_ranges
-from mlomae.strict_config import build_dataclass, plain, read_config
+from mlomae.strict_config import Configuration, build_dataclass, plain, read_config
 
 
 @dataclass
@@ -107,7 +106,7 @@ class TrainConfig:
 
 
 @dataclass
-class PretrainConfig:
+class PretrainConfig(Configuration):
     """A whole run. ``mask`` is {type, ratio, options of the strategy}; ``feedback`` {type, options}; ``auxiliary``
     {type, options} of a loss beside the reconstruction."""
 
@@ -126,9 +125,9 @@ class PretrainConfig:
     auxiliary: dict | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, the form that checkpoints and records keep. No auxiliary loss is no key, so that the
-        hash of a configuration is that of the records of before there were any."""
-        values = dict(plain(dataclasses.asdict(self)))
+        """As `Configuration`; no auxiliary loss is no key, so that the hash of a configuration is that of the records
+        of before there were any."""
+        values = super().to_dict()
         if values["auxiliary"] is None:
             del values["auxiliary"]
         return values

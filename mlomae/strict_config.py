@@ -28,6 +28,15 @@ def plain(value: Any) -> Any:
     return value
 
 
+@dataclasses.dataclass
+class Configuration:
+    """The dataclass of a whole run's configuration derives from this one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, the form that checkpoints and records keep."""
+        return dict(plain(dataclasses.asdict(self)))
+
+
 def _check_type(value: Any, hint: Any, where: str) -> Any:
     """Return ``value``, an int promoted where a float is wanted; ConfigError if the type does not fit."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -5,7 +5,6 @@ One recipe a data set, the same for every backbone: the backbone's weights come 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from benchmarks.transfer.config import (
     check_shared,
 )
 from mlomae.errors import ConfigError
-from mlomae.strict_config import build_dataclass, plain, read_config
+from mlomae.strict_config import Configuration, build_dataclass, plain, read_config
 
 PROTOCOLS = ("finetune", "linear", "knn")
 
@@ -72,7 +71,7 @@ class KnnConfig:
 
 
 @dataclass
-class TransferConfig:
+class TransferConfig(Configuration):
     """A whole transfer: ``protocol`` is "finetune", "linear" or "knn"; ``pooling`` of the frozen features, "cls" or
     "avg", is what the last two read."""
 
@@ -86,10 +85,6 @@ class TransferConfig:
     pooling: str = "avg"
     seed: int = 0
     demo: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, the form that checkpoints and records keep."""
-        return dict(plain(dataclasses.asdict(self)))
 
 
 def config_from_dict(values: dict[str, Any]) -> TransferConfig:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks.classification.loaders import ImageLoader, Item
 from benchmarks.classification.model import Classifier
+from benchmarks.transfer.gathering import gather
 from mlomae import counter
 from mlomae.data import Source
 from mlomae.evaluation import check_finite
@@ -29,8 +29,7 @@ def extract(model: Classifier, loader: ImageLoader, pooling: str) -> tuple[Tenso
     for batch in loader:
         features_BD = model.features(batch["image"].to(device, non_blocking=True), pooling)
         parts.append((features_BD.cpu(), batch["label"], batch["index"]))
-    everyone = [part for rank in all_gather_object(parts) for part in rank]
-    features_ND, label_N, index_N = (torch.cat(column) for column in zip(*everyone, strict=True))
+    features_ND, label_N, index_N = (torch.cat(column) for column in zip(*gather(parts), strict=True))
     check_finite(features_ND)
     order = index_N.argsort(stable=True)
     return features_ND[order], label_N[order], index_N[order]

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object
-from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.transfer.gathering import GatheringMetric
 from mlomae.errors import DataError, TrainingError
 
 TOP = 5
@@ -121,19 +120,15 @@ def summarise(images: PerImage, num_classes: int) -> dict[str, float]:
 
 
 @METRICS.register_module()
-class ClassificationMetric(BaseMetric):
+class ClassificationMetric(GatheringMetric):
     """`summarise` of data samples with ``score`` (C,), ``label`` and ``index``, over all processes.
 
-    After ``evaluate`` every rank has the images in ``per_image``, the same for any number of processes: gathered as
-    they are (MMEngine's ``collect_results`` would cut a padded list at its end, wherever the copies are, and leaves a
-    folder behind), copies removed, sorted.
+    After ``evaluate`` every rank has the images in ``per_image``, copies removed, sorted.
 
     Args:
         num_classes: C, whatever classes the test set has.
         prefix: of the metrics' names; none by default.
     """
-
-    default_prefix = ""  # None makes MMEngine warn
 
     def __init__(self, num_classes: int, prefix: str | None = None) -> None:
         super().__init__(prefix=prefix)
@@ -153,17 +148,9 @@ class ClassificationMetric(BaseMetric):
         )
         self.results.append(rank_scores(scores_BC, label_B, index_B))
 
-    def compute_metrics(self, results: list[PerImage]) -> dict[str, float]:
+    def compute_metrics(self, results: list[PerImage], size: int | None = None) -> dict[str, float]:
         self.per_image = merge(results)
+        if size not in (None, len(self.per_image)):
+            seen = len(self.per_image)
+            raise DataError(f"evaluation saw {seen} of {size} images; give every image once, under its own index")
         return summarise(self.per_image, self.num_classes)
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Metrics of the ``size`` images of the test set, on every rank; DataError if not exactly these were seen."""
-        gathered = [part for parts in all_gather_object(self.results) for part in parts]
-        self.results.clear()
-        metrics = self.compute_metrics(gathered)
-        if metrics["n"] != size:
-            raise DataError(
-                f"evaluation saw {metrics['n']} of {size} images; give every image once, under its own index"
-            )
-        return {f"{self.prefix}/{key}" if self.prefix else key: value for key, value in metrics.items()}

@@ -5,7 +5,6 @@ One recipe a data set, the same for every backbone: the backbone's weights come 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from benchmarks.transfer.config import (
     FeatureBackboneConfig,
     OptimConfig,
     check_choices,
+    check_dense,
     check_inside,
     check_least,
-    check_shared,
 )
-from mlomae.errors import ConfigError
-from mlomae.strict_config import build_dataclass, plain, read_config
+from mlomae.strict_config import Configuration, build_dataclass, plain, read_config
 
 
 @dataclass
@@ -56,7 +54,7 @@ class TrainConfig:
 
 
 @dataclass
-class DetectionConfig:
+class DetectionConfig(Configuration):
     """A whole transfer. ``model``: mmdet's Mask R-CNN without what follows from the data and the backbone
     (``backbone``, ``data_preprocessor``, the neck's input, number of classes). ``evaluator``: "pycocotools" or
     "faster_coco_eval". ``overlays``: test images drawn as pictures."""
@@ -73,31 +71,14 @@ class DetectionConfig:
     seed: int = 0
     demo: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, the form that checkpoints and records keep."""
-        return dict(plain(dataclasses.asdict(self)))
-
 
 def config_from_dict(values: dict[str, Any]) -> DetectionConfig:
     """Check plain values and build a `DetectionConfig`; ConfigError names the key at fault."""
     config = build_dataclass(DetectionConfig, plain(values))
-    check_shared(config)
-    check_choices(
-        {
-            "train.decay": (config.train.decay, ("steps", "cosine", "linear")),
-            "evaluator": (config.evaluator, ("pycocotools", "faster_coco_eval")),
-        }
-    )
-    check_least(
-        {
-            "train.iterations": (config.train.iterations, 1),
-            "overlays": (config.overlays, 0),
-            "data.pad_to": (config.data.pad_to, 1),
-        }
-    )
+    check_dense(config, ("steps", "cosine", "linear"), {"backbone", "data_preprocessor", "init_cfg"})
+    check_choices({"evaluator": (config.evaluator, ("pycocotools", "faster_coco_eval"))})
+    check_least({"data.pad_to": (config.data.pad_to, 1)})
     check_inside({"overlay_score": (config.overlay_score, 0.0 <= config.overlay_score <= 1.0, "[0, 1]")})
-    if given := sorted({"backbone", "data_preprocessor", "init_cfg"} & set(config.model)):
-        raise ConfigError(f"config key 'model.{given[0]}' is made from the other sections; leave it out")
     return config
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.detection.config import load_config
-from benchmarks.records import Record, config_hash
+from benchmarks.records import Record
 from benchmarks.transfer.embedded import Bench, embedded_main
-from mlomae.data import Textures, write_coco
+from benchmarks.transfer.textures import write_textures
+from mlomae.data import write_coco
 
 SPLITS: dict[str, dict[str, Any]] = {  # no pretraining sees these parts of the textures
     "train": {"split": "val", "count": 1000, "mixed": True},
@@ -21,11 +22,8 @@ SPLITS: dict[str, dict[str, Any]] = {  # no pretraining sees these parts of the 
 
 
 def write_data(out: Path) -> dict[str, Any]:
-    """Write the images once, into a folder that is named by what they are; returns where the recipes find them."""
-    root = out / "data" / f"textures_{config_hash(SPLITS)[:8]}"
-    if not root.is_dir():
-        write_coco(root, {split: Textures(**options) for split, options in SPLITS.items()})
-    return {"data.train.root": str(root.absolute()), "data.test.root": str(root.absolute())}
+    """The images in the layout of a real data set (`write_textures`)."""
+    return write_textures(out, SPLITS, write_coco)
 
 
 def _explain(record: Record) -> list[str]:

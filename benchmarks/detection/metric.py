@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import all_gather_object
-from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from benchmarks.transfer.gathering import GatheringMetric
 from mlomae.atomic import replacing
 from mlomae.errors import BackendError, DataError
 
@@ -70,15 +69,13 @@ def evaluate_detections(
     return {name: 100.0 * float(found.stats[i]) for name, i in _STATS.items() if found.stats[i] > -1}, per_class
 
 
-class DetectionMetric(BaseMetric):
+class DetectionMetric(GatheringMetric):
     """Box and mask AP over all processes; afterwards every rank has ``detections`` and ``classes``.
 
     Args:
         annotation_file: the truth, COCO json.
         categories: COCO's id of each class. backend: as `coco_api`.
     """
-
-    default_prefix = ""  # None makes MMEngine warn
 
     def __init__(self, annotation_file: str, categories: Sequence[int], backend: str = "pycocotools") -> None:
         super().__init__()
@@ -100,12 +97,6 @@ class DetectionMetric(BaseMetric):
                 line |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
                 lines.append({**line, "segmentation": {**runs, "counts": runs["counts"].decode()}})
             self.results.append((int(sample.img_id), lines))
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Metrics of the ``size`` images of the test set, on every rank; DataError if not exactly these were seen."""
-        gathered = [part for parts in all_gather_object(self.results) for part in parts]
-        self.results.clear()
-        return self.compute_metrics(gathered, size)
 
     def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
         results = sorted(results, key=lambda row: row[0])

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from benchmarks.segmentation.overlays import palette
+from benchmarks.transfer.pictures import palette
 from mlomae.diagnostics.pictures import save_figure
 
 

@@ -17,6 +17,7 @@ from benchmarks.detection.overlays import save_overlay
 from benchmarks.transfer.dense import DenseTransfer, build_wrapper
 from benchmarks.transfer.origin import Origin, describe_weights
 from benchmarks.transfer.param_groups import layer_schedule
+from benchmarks.transfer.pictures import evenly_spaced
 from benchmarks.transfer.records import check_folder, described, make_record, run_meta, write_records
 from benchmarks.transfer.runner import build_runner, train_and_test
 from benchmarks.transfer.sources import open_pair
@@ -27,7 +28,7 @@ from mlomae.engine.exact_runner import join_process_group
 def save_pictures(folder: Path, config: DetectionConfig, test: Detections, detections: list[Detection]) -> None:
     """Evenly spaced test images, the detections above ``overlay_score`` beside the truth."""
     classes = {category: i for i, category in enumerate(test.categories)}
-    for i in sorted({k * len(test) // config.overlays for k in range(config.overlays)}):
+    for i in evenly_spaced(len(test), config.overlays):
         image = test.image_ids[i]
         found = [d for d in detections if d["image_id"] == image and d["score"] >= config.overlay_score]
         shown = [{**d, "class": classes[d["category_id"]]} for d in sorted(found, key=lambda d: d["score"])]

@@ -5,14 +5,12 @@ One recipe a data set, the same for every backbone: the backbone's weights come 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.transfer.config import FeatureBackboneConfig, OptimConfig, check_choices, check_least, check_shared
-from mlomae.errors import ConfigError
-from mlomae.strict_config import build_dataclass, plain, read_config
+from benchmarks.transfer.config import FeatureBackboneConfig, OptimConfig, check_dense
+from mlomae.strict_config import Configuration, build_dataclass, plain, read_config
 
 
 @dataclass
@@ -44,7 +42,7 @@ class TrainConfig:
 
 
 @dataclass
-class SegmentationConfig:
+class SegmentationConfig(Configuration):
     """A whole transfer. ``model``: mmseg's EncoderDecoder without what follows from the data and the backbone
     (``backbone``, ``data_preprocessor``, widths, number of classes). ``overlays``: test images drawn as pictures."""
 
@@ -58,19 +56,11 @@ class SegmentationConfig:
     seed: int = 0
     demo: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, the form that checkpoints and records keep."""
-        return dict(plain(dataclasses.asdict(self)))
-
 
 def config_from_dict(values: dict[str, Any]) -> SegmentationConfig:
     """Check plain values and build a `SegmentationConfig`; ConfigError names the key at fault."""
     config = build_dataclass(SegmentationConfig, plain(values))
-    check_shared(config)
-    check_choices({"train.decay": (config.train.decay, ("linear", "cosine"))})
-    check_least({"train.iterations": (config.train.iterations, 1), "overlays": (config.overlays, 0)})
-    if given := sorted({"backbone", "data_preprocessor", "pretrained", "init_cfg"} & set(config.model)):
-        raise ConfigError(f"config key 'model.{given[0]}' is made from the other sections; leave it out")
+    check_dense(config, ("linear", "cosine"), {"backbone", "data_preprocessor", "pretrained", "init_cfg"})
     return config
 
 

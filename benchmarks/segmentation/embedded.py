@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records import Record, config_hash
+from benchmarks.records import Record
 from benchmarks.segmentation.config import load_config
 from benchmarks.transfer.embedded import Bench, embedded_main
-from mlomae.data import Textures
-from mlomae.data.write_textures import write_scenes
+from benchmarks.transfer.textures import write_textures
+from mlomae.data import write_scenes
 
 SPLITS: dict[str, dict[str, Any]] = {  # no pretraining sees these parts of the textures
     "training": {"split": "val", "count": 1000, "mixed": True},
@@ -22,11 +22,8 @@ SPLITS: dict[str, dict[str, Any]] = {  # no pretraining sees these parts of the 
 
 
 def write_data(out: Path) -> dict[str, Any]:
-    """Write the images once, into a folder that is named by what they are; returns where the recipes find them."""
-    root = out / "data" / f"textures_{config_hash(SPLITS)[:8]}"
-    if not root.is_dir():
-        write_scenes(root, {split: Textures(**options) for split, options in SPLITS.items()})
-    return {"data.train.root": str(root.absolute()), "data.test.root": str(root.absolute())}
+    """The images in the layout of a real data set (`write_textures`)."""
+    return write_textures(out, SPLITS, write_scenes)
 
 
 def _explain(record: Record) -> list[str]:

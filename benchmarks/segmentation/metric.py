@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object
-from mmengine.evaluator import BaseMetric
 from mmseg.evaluation import IoUMetric
 from numpy.typing import NDArray
 
+from benchmarks.transfer.gathering import GatheringMetric
 from mlomae.data.scenes import IGNORE
 from mlomae.errors import DataError
 
@@ -61,15 +60,13 @@ def class_ious(areas: Areas) -> NDArray[np.float64]:
         return 100.0 * intersect / union
 
 
-class SceneMetric(BaseMetric):
+class SceneMetric(GatheringMetric):
     """`summarise` over all processes; afterwards every rank has ``areas``, and the main one the ``kept`` predictions.
 
     Args:
         num_classes: C.
         keep: indices of test images whose prediction is kept, (H, W) uint8, for pictures.
     """
-
-    default_prefix = ""  # None makes MMEngine warn
 
     def __init__(self, num_classes: int, keep: Sequence[int] = ()) -> None:
         super().__init__()
@@ -92,12 +89,6 @@ class SceneMetric(BaseMetric):
             index = int(sample.index)
             kept = predicted_HW.byte().cpu().numpy() if index in self.keep else None
             self.results.append((index, intersect, predicted, true, kept))
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Metrics of the ``size`` images of the test set, on every rank; DataError if not exactly these were seen."""
-        gathered = [part for parts in all_gather_object(self.results) for part in parts]
-        self.results.clear()
-        return self.compute_metrics(gathered, size)
 
     def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
         results = sorted(results, key=lambda row: row[0])

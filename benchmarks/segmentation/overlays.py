@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.transfer.pictures import palette
 from mlomae.atomic import replacing
-from mlomae.data.scenes import IGNORE
 
 _GAP = 4
-_GOLDEN = 0.6180339887498949  # steps of the golden ratio spread hues evenly for any number of classes
-
-
-def palette(num_classes: int) -> NDArray[np.uint8]:
-    """(256, 3) RGB, a colour a class; black where there is no label."""
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for i in range(min(num_classes, IGNORE)):
-        hue, value = i * _GOLDEN % 1.0, (1.0, 0.75, 0.5)[i // 7 % 3]
-        colours[i] = [round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, value)]
-    return colours
 
 
 def overlay(image_HWC: NDArray[Any], labels_HW: NDArray[Any], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from benchmarks.transfer.arrays import save_arrays
 from benchmarks.transfer.dense import DenseTransfer, build_wrapper
 from benchmarks.transfer.origin import Origin, describe_weights
 from benchmarks.transfer.param_groups import layer_schedule
+from benchmarks.transfer.pictures import evenly_spaced
 from benchmarks.transfer.records import check_folder, described, make_record, run_meta, write_records
 from benchmarks.transfer.runner import build_runner, train_and_test
 from benchmarks.transfer.sources import open_pair
@@ -76,8 +77,7 @@ def run_transfer(
     if is_main_process():
         print("\n".join(line for line in report.splitlines() if line.startswith("matched") or "note" in line))
     model = DenseTransfer(segmentor, config.seed, "segmentor").to("cuda" if torch.cuda.is_available() else "cpu")
-    shown = sorted({i * len(test) // config.overlays for i in range(config.overlays)})
-    metric = SceneMetric(len(test.classes), keep=shown)
+    metric = SceneMetric(len(test.classes), keep=evenly_spaced(len(test), config.overlays))
     loader = train_loader(config, train)
     runner = build_runner(
         config,

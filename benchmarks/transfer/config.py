@@ -121,5 +121,17 @@ def check_shared(config: Any) -> None:
             raise ConfigError(f"config key 'data.{part}.type' is missing; name a data source")
 
 
+def check_dense(config: Any, decays: tuple[str, ...], made: set[str]) -> None:
+    """Check what both dense tasks have: what all have, length and fall of the rate, overlays, the model's section.
+
+    ``made``: keys of ``model`` that follow from the other sections.
+    """
+    check_shared(config)
+    check_choices({"train.decay": (config.train.decay, decays)})
+    check_least({"train.iterations": (config.train.iterations, 1), "overlays": (config.overlays, 0)})
+    if given := sorted(made & set(config.model)):
+        raise ConfigError(f"config key 'model.{given[0]}' is made from the other sections; leave it out")
+
+
 def _are_betas(values: tuple) -> bool:
     return len(values) == 2 and all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in values)

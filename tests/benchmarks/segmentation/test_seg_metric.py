@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from run_samples import differences, one_line
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from benchmarks.segmentation import metric as module
 from benchmarks.segmentation.metric import SceneMetric, class_ious, summarise
+from benchmarks.transfer import gathering
 from mlomae.errors import DataError
 
 IGNORE = 255
@@ -154,7 +154,7 @@ def test_any_order_and_any_split_over_ranks_gives_the_same(seed: int, order: lis
     parts = [list(rank.results) for rank in ranks]
     expected = measure(images, 4, keep=(1, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "all_gather_object", lambda mine: parts)
+        patch.setattr(gathering, "all_gather_object", lambda mine: parts)
         for rank in ranks:
             assert rank.evaluate(6) == expected.summary
             assert differences(vars(rank.areas), vars(expected.areas)) == []

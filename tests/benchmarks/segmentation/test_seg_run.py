@@ -20,10 +20,10 @@ from benchmarks import records
 from benchmarks.segmentation.__main__ import main
 from benchmarks.segmentation.data import eval_loader, train_loader
 from benchmarks.segmentation.model import build_segmentor
-from benchmarks.segmentation.overlays import palette
 from benchmarks.segmentation.run import run_transfer
 from benchmarks.transfer.dense import DenseTransfer
 from benchmarks.transfer.optimizers import AveragingWrapper
+from benchmarks.transfer.pictures import palette
 from benchmarks.transfer.seeding import seed_step
 from mlomae.counter import root_key
 from mlomae.data import build_scenes
