@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.dist import get_dist_info, is_main_process
 
-from benchmarks import records
 from benchmarks.classification.augment import Transform
 from benchmarks.classification.config import TransferConfig
 from benchmarks.classification.confusion import save_confusion
@@ -22,13 +21,12 @@ from benchmarks.classification.predictions import save_predictions
 from benchmarks.classification.trainer import TransferModel, build_wrapper
 from benchmarks.transfer.backbone import create_backbone
 from benchmarks.transfer.batches import ImageLoader, Ordered, batch_loader
-from benchmarks.transfer.origin import Origin, describe_weights
+from benchmarks.transfer.origin import Origin
 from benchmarks.transfer.param_groups import layer_schedule
-from benchmarks.transfer.records import check_folder, described, make_record, now, run_meta, since, write_records
-from benchmarks.transfer.runner import build_runner, train_and_test
+from benchmarks.transfer.records import now, since
+from benchmarks.transfer.run import TransferRun, begin_transfer, print_loaded
 from benchmarks.transfer.sources import values_of
 from mlomae.data import Source
-from mlomae.engine.exact_runner import join_process_group
 from mlomae.errors import ConfigError
 from mlomae.evaluation import knn_votes
 
@@ -91,9 +89,7 @@ def run_knn(config: TransferConfig, inputs: Inputs, model: Classifier) -> Outcom
     return Outcome(rank_scores(votes_NC.log(), test_y, index), {}, since(started))  # a score is up to a constant
 
 
-def run_training(
-    config: TransferConfig, inputs: Inputs, model: TransferModel, work_dir: Path, meta: dict[str, Any], resume: bool
-) -> Outcome:
+def run_training(config: TransferConfig, inputs: Inputs, model: TransferModel, run: TransferRun) -> Outcome:
     """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""
     rank, world = get_dist_info()
     if config.protocol == "linear" and config.data.batch_size < 2 * world:
@@ -116,9 +112,7 @@ def run_training(
     metric = ClassificationMetric(len(inputs.train.classes))
     test = _eval_loader(config, inputs.test, inputs.plain)
     schedulers = layer_schedule(config.optim, len(loader))
-    wrapper = build_wrapper(model, config)
-    runner = build_runner(config, model, loader, wrapper, schedulers, test, metric, work_dir, meta, resume)
-    train_and_test(runner)
+    runner = run.train(model, loader, build_wrapper(model, config), schedulers, test, metric)
     assert metric.per_image is not None
     clock = {kind: before[kind] + seconds for kind, seconds in runner.train_loop.clock.items()}
     return Outcome(metric.per_image, runner.last_logged(), clock, runner.max_iters)
@@ -133,35 +127,23 @@ def run_transfer(
 ) -> dict[str, Any]:
     """Transfer, evaluate on the test split, write record, predictions and confusion matrix into ``work_dir``.
 
-    ``origin``: of the configuration's weights, where the caller has read them already.
-    Returns the record on the main process, {} on others. Raises ConfigError if the folder already holds a run and
-    ``resume`` is off, CheckpointError if it holds another one, and the errors of its parts.
+    Returns the record on the main process, {} on others. Arguments as for `begin_transfer`; raises its errors and those
+    of the other parts.
     """
-    origin = origin or describe_weights(config.backbone.weights or "")
-    check_folder(work_dir, resume, described(config, origin))
-    join_process_group()
-    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    run = begin_transfer(config, work_dir, resume, records_dir, origin)
     inputs = open_inputs(config)
     model, report = build_model(config, len(inputs.train.classes))
-    if is_main_process():
-        print(report.splitlines()[0] + "".join(f"\n{line}" for line in report.splitlines()[1:] if "note" in line))
-    if config.protocol == "knn":
-        outcome = run_knn(config, inputs, model)
-    else:
-        outcome = run_training(config, inputs, model, work_dir, run_meta(config, origin, git), resume)
+    print_loaded(report)
+    outcome = run_knn(config, inputs, model) if config.protocol == "knn" else run_training(config, inputs, model, run)
     if not is_main_process():
         return {}
-    record = make_record(
-        config,
-        origin,
-        task="classification",
-        train=inputs.train,
-        test=inputs.test,
+    record = run.record(
+        "classification",
+        inputs.train,
+        inputs.test,
         iterations=outcome.iterations,
-        images_seen=outcome.iterations * config.data.batch_size,
         clock=outcome.clock,
         metrics=summarise(outcome.images, len(inputs.train.classes)) | outcome.metrics,
-        git=git,
     )
     save_predictions(
         work_dir / "predictions.npz",
@@ -172,5 +154,5 @@ def run_transfer(
         config_hash=record["config_hash"],
     )
     save_confusion(work_dir, outcome.images, inputs.test.classes, f"{record['method']}: {config.name}")
-    write_records(record, work_dir, records_dir)
+    run.write(record)
     return record

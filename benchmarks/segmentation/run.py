@@ -6,25 +6,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process
 
-from benchmarks import records
 from benchmarks.segmentation.config import SegmentationConfig
 from benchmarks.segmentation.data import eval_loader, train_loader
 from benchmarks.segmentation.metric import Areas, SceneMetric, class_ious
 from benchmarks.segmentation.model import build_segmentor
 from benchmarks.segmentation.overlays import save_overlay
 from benchmarks.transfer.arrays import save_arrays
-from benchmarks.transfer.dense import DenseTransfer, build_wrapper
-from benchmarks.transfer.origin import Origin, describe_weights
-from benchmarks.transfer.param_groups import layer_schedule
+from benchmarks.transfer.dense import train_dense
+from benchmarks.transfer.origin import Origin
 from benchmarks.transfer.pictures import evenly_spaced
-from benchmarks.transfer.records import check_folder, described, make_record, run_meta, write_records
-from benchmarks.transfer.runner import build_runner, train_and_test
+from benchmarks.transfer.run import begin_transfer, print_loaded
 from benchmarks.transfer.sources import open_pair
 from mlomae.data import Scenes, build_scenes
-from mlomae.engine.exact_runner import join_process_group
 from mlomae.errors import DataError
 
 AREAS_FORMAT = "mlomae segmentation areas 1"
@@ -64,34 +59,16 @@ def run_transfer(
 ) -> dict[str, Any]:
     """Transfer, evaluate on the test split, write record, areas and overlays into ``work_dir``.
 
-    ``origin``: of the configuration's weights, where the caller has read them already.
-    Returns the record on the main process, {} on others. Raises ConfigError if the folder already holds a run and
-    ``resume`` is off, CheckpointError if it holds another one, and the errors of its parts.
+    Returns the record on the main process, {} on others. Arguments as for `begin_transfer`; raises its errors and those
+    of the other parts.
     """
-    origin = origin or describe_weights(config.backbone.weights or "")
-    check_folder(work_dir, resume, described(config, origin))
-    join_process_group()
-    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    run = begin_transfer(config, work_dir, resume, records_dir, origin)
     train, test = open_scenes(config)
     segmentor, report = build_segmentor(config, len(train.classes))
-    if is_main_process():
-        print("\n".join(line for line in report.splitlines() if line.startswith("matched") or "note" in line))
-    model = DenseTransfer(segmentor, config.seed, "segmentor").to("cuda" if torch.cuda.is_available() else "cpu")
+    print_loaded(report)
     metric = SceneMetric(len(test.classes), keep=evenly_spaced(len(test), config.overlays))
-    loader = train_loader(config, train)
-    runner = build_runner(
-        config,
-        model,
-        loader,
-        build_wrapper(model, config),
-        layer_schedule(config.optim, len(loader), config.train.decay),
-        eval_loader(config, test),
-        metric,
-        work_dir,
-        run_meta(config, origin, git),
-        resume,
-    )
-    train_and_test(runner)
+    loaders = train_loader(config, train), eval_loader(config, test)
+    runner = train_dense(run, segmentor, "segmentor", *loaders, metric)
     if not is_main_process():
         return {}
     assert metric.areas is not None
@@ -99,20 +76,9 @@ def run_transfer(
     ious = class_ious(metric.areas)
     named = zip(test.classes, ious.tolist(), strict=True)
     metrics["class_iou"] = {name: round(iou, 4) for name, iou in named if math.isfinite(iou)}
-    iterations = runner.max_iters
-    record = make_record(
-        config,
-        origin,
-        task="segmentation",
-        train=train,
-        test=test,
-        iterations=iterations,
-        images_seen=iterations * config.data.batch_size,
-        clock=runner.train_loop.clock,
-        metrics=metrics,
-        git=git,
-    )
+    clock = runner.train_loop.clock
+    record = run.record("segmentation", train, test, iterations=runner.max_iters, clock=clock, metrics=metrics)
     save_areas(work_dir / "areas.npz", metric.areas, test.classes, test.fingerprint(), record["config_hash"])
     save_pictures(work_dir / "overlays", metric, test)
-    write_records(record, work_dir, records_dir)
+    run.write(record)
     return record

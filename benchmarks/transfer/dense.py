@@ -7,13 +7,17 @@ from typing import Any
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import get_rank, get_world_size
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import DefaultScope, Registry
 from torch import Tensor, nn
 
+from benchmarks.transfer.batches import ImageLoader
 from benchmarks.transfer.feature_vit import FeatureViT
 from benchmarks.transfer.optimizers import AveragingWrapper, average_statistics, build_optimizer
-from benchmarks.transfer.param_groups import layer_decay_groups
+from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
+from benchmarks.transfer.run import TransferRun
+from benchmarks.transfer.runner import TransferRunner
 from benchmarks.transfer.seeding import seed_step, seeded
 from mlomae.counter import root_key
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
@@ -104,3 +108,13 @@ def build_wrapper(model: DenseTransfer, config: Any) -> LevelOptimizers:
     o, amp = config.optim, "none" if model.casts_itself else config.train.amp
     groups = layer_decay_groups(model.model, o.lr, o.weight_decay, o.layer_decay)
     return LevelOptimizers(model=AveragingWrapper(build_optimizer(groups, o), amp, o.clip_grad))
+
+
+def train_dense(
+    run: TransferRun, model: nn.Module, name: str, loader: ImageLoader, test_loader: ImageLoader, metric: BaseMetric
+) -> TransferRunner:
+    """Train and evaluate a segmentor or detector that is still on the CPU; ``name`` as for `DenseTransfer`."""
+    config: Any = run.config
+    whole = DenseTransfer(model, config.seed, name).to("cuda" if torch.cuda.is_available() else "cpu")
+    schedulers = layer_schedule(config.optim, len(loader), config.train.decay)
+    return run.train(whole, loader, build_wrapper(whole, config), schedulers, test_loader, metric)

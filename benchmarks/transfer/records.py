@@ -1,8 +1,7 @@
-"""The record of a transfer, the folder it is written into, and the clock of its parts."""
+"""What a record says of configuration and data, the folder it is written into, and the clock of a transfer's parts."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 from pathlib import Path
@@ -22,6 +21,8 @@ class Settings(Protocol):
     name: str
     seed: int
     demo: bool
+    backbone: Any
+    data: Any
 
     def to_dict(self) -> dict[str, Any]: ...
 
@@ -69,67 +70,6 @@ def check_folder(work_dir: Path, resume: bool, portable: dict[str, Any]) -> None
     check_same_config(saved, portable, path, TransferRunner.free_to_change)
 
 
-def run_meta(config: Settings, origin: Origin, git: tuple[str | None, bool | None]) -> dict[str, Any]:
-    """What the checkpoints of a run keep beside its configuration; ``origin`` is compared on resume."""
-    weights = {**origin.identity, "sha256": origin.details.get("sha256")}
-    return {"name": config.name, "seed": config.seed, "git_commit": git[0], "origin": weights}
-
-
 def describe_images(source: Images) -> str:
     """A source in words and numbers, without the path it lies under."""
     return f"{source.describe()}, {len(source)} images".replace(source.root, Path(source.root).name)
-
-
-def make_record(
-    config: Settings,
-    origin: Origin,
-    *,
-    task: str,
-    train: Images,
-    test: Images,
-    iterations: int,
-    images_seen: int,
-    clock: dict[str, float],
-    metrics: dict[str, Any],
-    git: tuple[str | None, bool | None],
-) -> dict[str, Any]:
-    """Schema of `benchmarks.records`; ``pretrained`` says which backbone, its identity is part of the configuration.
-
-    ``git``: commit and whether the checkout was dirty when the run began.
-    """
-    portable = described(config, origin)
-    return {
-        "schema": records.SCHEMA,
-        "name": config.name,
-        "method": origin.method,
-        "task": task,
-        "dataset": train.name,
-        "demo": config.demo,
-        "seed": config.seed,
-        "config": portable,
-        "config_hash": records.config_hash(portable),
-        "versions": records.versions(),
-        "hardware": records.hardware(),
-        "images_seen": {"lower": images_seen, "head": 0, "upper": 0},
-        "outer_iterations": iterations,
-        "wall_clock_s": round(clock["wall"], 2),
-        "cpu_s": round(clock["cpu"], 2),
-        "split_hash": None,
-        "train_source": describe_images(train),
-        "eval_source": describe_images(test),
-        "pretrained": origin.details,
-        "metrics": metrics,
-        "git_commit": git[0],
-        "git_dirty": git[1],
-        "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def write_records(record: dict[str, Any], work_dir: Path, records_dir: Path | None) -> None:
-    """Into the run's folder, replacing the same run's, and into ``records_dir``, where nothing is ever replaced."""
-    path = work_dir / "record.json"
-    path.unlink(missing_ok=True)
-    records.write_record(record, path)
-    if records_dir is not None:
-        name = f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
-        records.write_record(record, records_dir / name)

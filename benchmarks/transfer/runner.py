@@ -73,7 +73,7 @@ def build_runner(
 ) -> TransferRunner:
     """Wire model, data, optimizer and metric together; under ``torchrun`` the process group must have been joined.
 
-    ``schedulers``: of the one level, "model". ``meta``: `benchmarks.transfer.records.run_meta`.
+    ``schedulers``: of the one level, "model". ``meta``: `benchmarks.transfer.run.TransferRun.meta`.
     """
     batches = loader.batch_sampler
     assert isinstance(batches, EpochBatches)

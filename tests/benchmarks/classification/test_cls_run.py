@@ -15,7 +15,6 @@ import torch
 from run_samples import differences, one_line
 
 from benchmarks import records
-from benchmarks.classification import run as module
 from benchmarks.classification.__main__ import main
 from benchmarks.classification.config import PROTOCOLS, TransferConfig
 from benchmarks.classification.frozen import CachedFeatures, extract
@@ -29,6 +28,7 @@ from benchmarks.transfer.batches import batch_loader
 from benchmarks.transfer.optimizers import AveragingWrapper
 from benchmarks.transfer.origin import describe_weights
 from benchmarks.transfer.param_groups import layer_schedule
+from benchmarks.transfer.records import described
 from benchmarks.transfer.runner import build_runner
 from mlomae.data import build_source
 from mlomae.engine.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
@@ -102,7 +102,7 @@ def test_the_seeds_of_a_pretraining_share_a_configuration_and_others_do_not(
     weights |= {"timm": "timm:vit_tiny_patch16_224", "random timm": "random:timm:vit_tiny_patch16_224"}
     hashes = {}
     for name, spec in weights.items():
-        portable = module.described(cls_runs.config(protocol="knn", backbone__weights=spec), describe_weights(spec))
+        portable = described(cls_runs.config(protocol="knn", backbone__weights=spec), describe_weights(spec))
         hashes[name] = records.config_hash(portable)
     assert hashes["one"] == hashes["seed"] == hashes["export"]
     assert hashes["other"] == hashes["folder"]

@@ -1,0 +1,124 @@
+"""What a transfer to any task begins and ends with; between them are the data and the model that are the task's own."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.optim import OptimWrapperDict
+from torch import nn
+
+from benchmarks import records
+from benchmarks.transfer.batches import ImageLoader
+from benchmarks.transfer.origin import Origin, describe_weights
+from benchmarks.transfer.records import Images, Settings, check_folder, describe_images, described
+from benchmarks.transfer.runner import TransferRunner, build_runner, train_and_test
+from mlomae.engine.exact_runner import join_process_group
+
+
+@dataclass(frozen=True)
+class TransferRun:
+    """A transfer that `begin_transfer` began. ``git``: commit and whether the checkout was dirty then."""
+
+    config: Settings
+    origin: Origin
+    work_dir: Path
+    resume: bool
+    records_dir: Path | None
+    git: tuple[str | None, bool | None]
+
+    def train(
+        self,
+        model: nn.Module,
+        loader: ImageLoader,
+        optim_wrapper: OptimWrapperDict,
+        schedulers: list[dict[str, Any]],
+        test_loader: ImageLoader,
+        metric: BaseMetric,
+    ) -> TransferRunner:
+        """Train to the end, from a checkpoint or not, and evaluate; arguments and errors as `build_runner`'s."""
+        parts = (model, loader, optim_wrapper, schedulers, test_loader, metric)
+        runner = build_runner(self.config, *parts, self.work_dir, self.meta(), self.resume)
+        train_and_test(runner)
+        return runner
+
+    def meta(self) -> dict[str, Any]:
+        """What the checkpoints of a run keep beside its configuration; ``origin`` is compared on resume."""
+        weights = {**self.origin.identity, "sha256": self.origin.details.get("sha256")}
+        return {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0], "origin": weights}
+
+    def record(
+        self,
+        task: str,
+        train: Images,
+        test: Images,
+        *,
+        iterations: int,
+        clock: dict[str, float],
+        metrics: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Schema of `benchmarks.records`. ``clock``: wall and processor seconds.
+
+        The record's ``pretrained`` says which backbone it was; what it is belongs to the configuration.
+        """
+        config, portable = self.config, described(self.config, self.origin)
+        return {
+            "schema": records.SCHEMA,
+            "name": config.name,
+            "method": self.origin.method,
+            "task": task,
+            "dataset": train.name,
+            "demo": config.demo,
+            "seed": config.seed,
+            "config": portable,
+            "config_hash": records.config_hash(portable),
+            "versions": records.versions(),
+            "hardware": records.hardware(),
+            "images_seen": {"lower": iterations * config.data.batch_size, "head": 0, "upper": 0},
+            "outer_iterations": iterations,
+            "wall_clock_s": round(clock["wall"], 2),
+            "cpu_s": round(clock["cpu"], 2),
+            "split_hash": None,
+            "train_source": describe_images(train),
+            "eval_source": describe_images(test),
+            "pretrained": self.origin.details,
+            "metrics": metrics,
+            "git_commit": self.git[0],
+            "git_dirty": self.git[1],
+            "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        }
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Into the run's folder, replacing the same run's, and into ``records_dir``, where nothing is ever replaced."""
+        path = self.work_dir / "record.json"
+        path.unlink(missing_ok=True)
+        records.write_record(record, path)
+        if self.records_dir is not None:
+            name = f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
+            records.write_record(record, self.records_dir / name)
+
+
+def begin_transfer(
+    config: Settings, work_dir: Path, resume: bool, records_dir: Path | None, origin: Origin | None
+) -> TransferRun:
+    """Look at the weights and the folder, and join the other processes; nothing is written yet.
+
+    ``origin``: of the configuration's weights, where the caller has read them already.
+    Raises ConfigError if the folder already holds a run and ``resume`` is off, CheckpointError if it holds another one.
+    """
+    origin = origin or describe_weights(config.backbone.weights or "")
+    check_folder(work_dir, resume, described(config, origin))
+    join_process_group()
+    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    return TransferRun(config, origin, work_dir, resume, records_dir, git)
+
+
+def print_loaded(report: str) -> None:
+    """Of what was loaded into a backbone, the counts and the notes, on the main process."""
+    if is_main_process():
+        counts, *others = report.splitlines()
+        print("\n".join([counts, *(line for line in others if "note" in line)]))
