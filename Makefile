@@ -58,36 +58,23 @@ $(PEERS): $(STAMP)
 bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
 	$(BIN)/python -m benchmarks.speed $(OPTIONS)
 
-# without CONFIG: k-NN, linear probe and fine-tuning, on the embedded textures, of what pretraining left in work_dirs
 bench-cls: $(STAMP)  ## transfer to classification; CONFIG=configs/classification/... CKPT=... [DATA=root] [WORK_DIR=...] for one
-ifdef CONFIG
-	$(BIN)/python -m benchmarks.classification $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
-	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
-else
-	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/classification/...; the default has its own data" >&2; exit 2)
-	$(BIN)/python -m benchmarks.classification.embedded $(if $(CKPT),--weights $(CKPT)) \
-	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
-endif
-
-# without CONFIG: UperNet, on the embedded textures, of what pretraining left in work_dirs
 bench-seg: $(STAMP)  ## transfer to segmentation; CONFIG=configs/segmentation/... CKPT=... [DATA=root] [WORK_DIR=...] for one
-ifdef CONFIG
-	$(BIN)/python -m benchmarks.segmentation $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
-	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
-else
-	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/segmentation/...; the default has its own data" >&2; exit 2)
-	$(BIN)/python -m benchmarks.segmentation.embedded $(if $(CKPT),--weights $(CKPT)) \
-	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
-endif
-
-# without CONFIG: Mask R-CNN, on the embedded textures, of what pretraining left in work_dirs
 bench-det: $(STAMP)  ## transfer to detection; CONFIG=configs/detection/... CKPT=... [DATA=root] [WORK_DIR=...] for one
+
+bench-cls: TASK := classification
+bench-seg: TASK := segmentation
+bench-det: TASK := detection
+
+# without CONFIG, on the embedded textures, of what pretraining left in work_dirs: k-NN, linear probe and fine-tuning
+# (cls), UperNet (seg), Mask R-CNN (det)
+bench-cls bench-seg bench-det:
 ifdef CONFIG
-	$(BIN)/python -m benchmarks.detection $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
+	$(BIN)/python -m benchmarks.$(TASK) $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
 	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
 else
-	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/detection/...; the default has its own data" >&2; exit 2)
-	$(BIN)/python -m benchmarks.detection.embedded $(if $(CKPT),--weights $(CKPT)) \
+	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/$(TASK)/...; the default has its own data" >&2; exit 2)
+	$(BIN)/python -m benchmarks.$(TASK).embedded $(if $(CKPT),--weights $(CKPT)) \
 	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
 endif
 
