@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
@@ -18,7 +19,7 @@ from benchmarks.transfer.pipelines import build_pipeline
 from benchmarks.transfer.seeding import seeded
 from mlomae import counter
 from mlomae.data import Detections
-from mlomae.errors import ConfigError, reason_of
+from mlomae.errors import ConfigError, DataError, reason_of
 
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 _ATTEMPTS = 20
@@ -27,13 +28,25 @@ _LOAD = {"type": "LoadImageFromFile"}
 _TRUTH = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}
 
 
+class _ById(CocoDataset.COCOAPI):
+    """The categories by their ids, as `Detections` has them; mmdet's labels follow the file, and files may differ."""
+
+    def get_cat_ids(self, *given: Any, **options: Any) -> list[int]:
+        return sorted(super().get_cat_ids(*given, **options))
+
+
+class _Coco(CocoDataset):
+    COCOAPI = _ById
+
+
 class CocoImages(Dataset[dict[str, Any]]):
     """Item (epoch, i, copy) is image i after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR, "data_samples":
-    DetDataSample}. In training the steps see boxes and masks, and images without objects are left out.
+    DetDataSample}. In training the steps see boxes and masks, and images without objects, or with crowds alone, are
+    left out.
 
     A training image whose objects the transforms cut away is drawn again, from keys of its own, then another image
     takes its place, as in mmdet: one with tiny objects alone must not end a run of days. ConfigError if that fails
-    repeatedly, too.
+    repeatedly, too; DataError if every object is a crowd.
     """
 
     def __init__(self, source: Detections, steps: list[dict[str, Any]], *, train: bool, seed: int = 0) -> None:
@@ -42,16 +55,19 @@ class CocoImages(Dataset[dict[str, Any]]):
         self.steps: Compose = build_pipeline(TRANSFORMS, [*before, *steps], section)
         self.section, self.train, self.seed = section, train, seed
         self.pack = PackDetInputs(meta_keys=_META)
-        self.coco = CocoDataset(
+        self.coco = _Coco(
             ann_file=str(source.annotation_file),
             data_prefix={"img": str(source.folder)},
             metainfo={"classes": tuple(source.classes)},
-            filter_cfg={"filter_empty_gt": True} if train else None,
             test_mode=not train,
         )
-        if not len(self.coco):
-            raise ConfigError(f"no image of {source.describe()} has an object; give annotations with boxes")
-        self.category_ids = list(self.coco.cat_ids)  # of the labels 0, 1, ..., in the order of the annotation file
+        single = np.concatenate([[0], np.cumsum(~source.objects.crowds)])
+        populated = np.flatnonzero(np.diff(single[source.objects.first]))
+        if not len(populated):
+            raise DataError(f"every object of {source.describe()} is a crowd; annotate objects one by one")
+        if train:  # mmdet's own filter keeps images whose objects are all left out
+            self.coco.get_subset_(populated.tolist())
+        self.category_ids = list(self.coco.cat_ids)  # of the labels 0, 1, ...
         self.metainfo = {"classes": list(source.classes)}  # where MMEngine looks for it
 
     def __len__(self) -> int:
@@ -84,7 +100,7 @@ class CocoImages(Dataset[dict[str, Any]]):
             raise ConfigError(f"{said}; change {self.section}, or replace the file") from error
         if done is None and not self.train:
             raise ConfigError(f"the transforms drop '{path}'; change {self.section}")
-        if done is None or (self.train and not len(done["gt_bboxes"])):
+        if done is None or (self.train and np.all(done["gt_ignore_flags"])):  # also if there is none
             return None
         return {"scale_factor": (1.0, 1.0), **done}  # what mmdet asks for also where nothing was resized
 

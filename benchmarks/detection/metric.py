@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from benchmarks.transfer.gathering import GatheringMetric
 from mlomae.atomic import replacing
+from mlomae.data.coco_masks import LEAST_CORNERS
 from mlomae.errors import BackendError, DataError
 
 KINDS = {"box": "bbox", "mask": "segm"}  # our word -> COCO's
@@ -38,6 +39,17 @@ def coco_api(backend: str) -> tuple[Any, Any]:
     return FastCOCO, COCOeval_faster
 
 
+def _fill_in(truth: Any) -> None:
+    """Change what our reader accepts and COCO's tools stop at: an object without ``iscrowd``, or whose first polygon
+    has under three corners (an object without another polygon has no pixel, and is missed)."""
+    for entry in truth.dataset["annotations"]:
+        entry.setdefault("iscrowd", 0)
+        mask, image = entry["segmentation"], truth.imgs[entry["image_id"]]
+        if isinstance(mask, list) and (not mask or len(mask[0]) < LEAST_CORNERS):
+            empty = {"size": [image["height"], image["width"]], "counts": [image["height"] * image["width"]]}
+            entry["segmentation"] = [corners for corners in mask if len(corners) >= LEAST_CORNERS] or empty
+
+
 def evaluate_detections(
     annotation_file: str | Path, detections: Sequence[Detection], kind: str, backend: str = "pycocotools"
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -49,6 +61,7 @@ def evaluate_detections(
     api, evaluator = coco_api(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # they print tables
         truth = api(str(annotation_file))
+        _fill_in(truth)
         names = {c["id"]: c["name"] for c in truth.loadCats(truth.getCatIds())}
         # without boxes the area of a detected mask is that of the mask
         lines = [{k: v for k, v in d.items() if kind == "box" or k != "bbox"} for d in detections]

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from run_samples import changed
 
 from benchmarks.detection.config import DetectionConfig, config_from_dict, load_config
@@ -13,6 +20,8 @@ from mlomae.data import Textures, write_coco
 ROOT = Path(__file__).parents[3]
 COUNTS = {"train": 16, "val": 6}
 CLASSES = 8
+STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100")
+"""The first nine of COCO's twelve numbers; the others are recalls by size."""
 
 
 def write_data(root: Path) -> Path:
@@ -33,3 +42,33 @@ def values(root: Path, **changes: Any) -> dict[str, Any]:
 
 def config(root: Path, **changes: Any) -> DetectionConfig:
     return config_from_dict(values(root, **changes))
+
+
+def write_config(path: Path, root: Path, **changes: Any) -> Path:
+    path.write_text("".join(f"{key} = {value!r}\n" for key, value in values(root, **changes).items()))
+    return path
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    return root / "annotations" / f"instances_{split}.json"
+
+
+def edit(root: Path, split: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Rewrite an annotation file after ``change`` has changed its content in place."""
+    content = json.loads(annotation_file(root, split).read_text())
+    change(content)
+    annotation_file(root, split).write_text(json.dumps(content))
+
+
+def coco_numbers(annotations: Path, found: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    """Nine of pycocotools' numbers, as torchvision's references compute them: results of one kind, no further key."""
+    form = {"box": "bbox", "mask": "segmentation"}[kind]
+    lines = [{k: copy.deepcopy(d[k]) for k in ("image_id", "category_id", form, "score")} for d in found]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        evaluator = COCOeval(truth, truth.loadRes(lines), iouType={"box": "bbox", "mask": "segm"}[kind])
+        evaluator.params.imgIds = sorted(truth.imgs)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return dict(zip(STATS, evaluator.stats.tolist(), strict=False))
