@@ -44,7 +44,7 @@ def _fill_in(truth: Any) -> None:
     has under three corners (an object without another polygon has no pixel, and is missed)."""
     for entry in truth.dataset["annotations"]:
         entry.setdefault("iscrowd", 0)
-        mask, image = entry["segmentation"], truth.imgs[entry["image_id"]]
+        mask, image = entry.get("segmentation"), truth.imgs[entry["image_id"]]
         if isinstance(mask, list) and (not mask or len(mask[0]) < LEAST_CORNERS):
             empty = {"size": [image["height"], image["width"]], "counts": [image["height"] * image["width"]]}
             entry["segmentation"] = [corners for corners in mask if len(corners) >= LEAST_CORNERS] or empty

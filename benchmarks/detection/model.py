@@ -24,6 +24,10 @@ class ViTMaskRCNN(MaskRCNN):
     """mmdet's Mask R-CNN whose backbone and neck may train in bf16; heads and boxes stay in float32.
 
     mmdet casts boxes to the features' type, and in bf16 a coordinate above 512 is a multiple of 4 pixels.
+
+    Several ranks step by the mean of their gradients, which is not the gradient of one process with the whole batch:
+    each rank draws boxes of its own, and mmdet divides the losses by the numbers of boxes of the rank's images. The
+    weights are the same on all ranks to the bit, and they detect what one process with these weights does.
     """
 
     def __init__(self, *args: Any, amp: str = "none", **options: Any) -> None:
