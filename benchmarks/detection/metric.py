@@ -51,18 +51,23 @@ def _fill_in(truth: Any) -> None:
 
 
 def evaluate_detections(
-    annotation_file: str | Path, detections: Sequence[Detection], kind: str, backend: str = "pycocotools"
+    annotation_file: str | Path,
+    detections: Sequence[Detection],
+    kind: str,
+    backend: str = "pycocotools",
+    categories: Sequence[int] | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """COCO's numbers in percent, and the AP of each class.
 
-    ``kind``: "box" or "mask". Keys AP (over IoU 0.5 to 0.95), AP50, AP75, AP_small, AP_medium, AP_large (areas up to
-    32², up to 96² and above), AR100. Left out: sizes and classes without objects, whose precision COCO gives as -1.
+    ``kind``: "box" or "mask". ``categories``: ids of those to look at, all if None. Keys AP (over IoU 0.5 to 0.95),
+    AP50, AP75, AP_small, AP_medium, AP_large (areas up to 32², up to 96² and above), AR100. Left out: sizes and classes
+    without objects, whose precision COCO gives as -1.
     """
     api, evaluator = coco_api(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # they print tables
         truth = api(str(annotation_file))
         _fill_in(truth)
-        names = {c["id"]: c["name"] for c in truth.loadCats(truth.getCatIds())}
+        names = {c["id"]: c["name"] for c in truth.loadCats(sorted(categories or truth.getCatIds()))}
         # without boxes the area of a detected mask is that of the mask
         lines = [{k: v for k, v in d.items() if kind == "box" or k != "bbox"} for d in detections]
         if kind == "box":
@@ -70,6 +75,7 @@ def evaluate_detections(
         if not lines:
             return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "AR100": 0.0}, dict.fromkeys(names.values(), 0.0)
         found = evaluator(truth, truth.loadRes(lines), KINDS[kind])
+        found.params.catIds = list(names)
         found.evaluate()
         found.accumulate()
         found.summarize()
@@ -119,7 +125,9 @@ class DetectionMetric(GatheringMetric):
         self.detections = [line for _, lines in results for line in lines]
         self.summary = {"n": len(results), "detections": len(self.detections)}
         for kind in KINDS:
-            numbers, classes = evaluate_detections(self.annotation_file, self.detections, kind, self.backend)
+            numbers, classes = evaluate_detections(
+                self.annotation_file, self.detections, kind, self.backend, self.categories
+            )
             self.summary |= {f"{kind}_{name}": value for name, value in numbers.items()}
             self.per_class[kind] = classes
         return self.summary

@@ -28,18 +28,19 @@ class Coco(Detections):
         root: the folder with annotations/, train2017/ and val2017/, or the one that holds it as ``coco``.
         split: ``train`` or ``val``.
         subset: accept a part of the published images, listed in files of the published names.
+        classes: names of the classes to look at; all 80 if left out.
 
     Raises ConfigError for an unknown split, DataError for a missing file or folder, besides what Detections raises.
     """
 
     remedy = "unpack COCO's archives again (`mlomae data prepare coco ROOT` says which); other sets are a coco_folder"
 
-    def __init__(self, root: str, split: str = "train", subset: bool = False) -> None:
+    def __init__(self, root: str, split: str = "train", subset: bool = False, classes: list[str] | None = None) -> None:
         check_split("coco", split)
         base = data_folder(root, "coco", ["coco", "coco2017"], ["annotations"])
         path = existing_file(base / "annotations" / f"{PREFIX}{split}2017{SUFFIX}", "coco", self.remedy)
         images = part_folder("coco", base, f"{split}2017", self.remedy)
-        super().__init__("coco", split, base, path, images, COCO_CATEGORIES, subset)
+        super().__init__("coco", split, base, path, images, COCO_CATEGORIES, subset, classes)
 
 
 @register_detections("coco_folder")
@@ -52,12 +53,18 @@ class CocoFolder(Detections):
         annotations: the annotation file, if it is not ROOT/annotations/instances_<split>.json; relative to ``root``.
         images: the folder of the images, if it is not ROOT/<split>; relative to ``root``. Sets with the same one are
             taken to be disjoint if the images they list are.
+        classes: names of the classes to look at; all if left out.
 
     Raises DataError for a missing file or folder, besides what Detections raises.
     """
 
     def __init__(
-        self, root: str, split: str = "train", annotations: str | None = None, images: str | None = None
+        self,
+        root: str,
+        split: str = "train",
+        annotations: str | None = None,
+        images: str | None = None,
+        classes: list[str] | None = None,
     ) -> None:
         base = existing_folder(root, "coco_folder")
         have = ", ".join(annotated_splits(base)) or "none"
@@ -70,7 +77,8 @@ class CocoFolder(Detections):
             remedy = "set `images` to the folder of the images"
             folder = part_folder("coco_folder", base, str(Path(images).expanduser()), remedy)
         self._shown = f" ({path.name})" if annotations else ""
-        super().__init__("coco_folder", split, base, path, folder, shares_folder=images is not None)
+        shares = images is not None
+        super().__init__("coco_folder", split, base, path, folder, classes=classes, shares_folder=shares)
 
     def describe(self) -> str:
         return super().describe() + self._shown

@@ -8,7 +8,7 @@ Shape suffixes: n objects of an image, H height, W width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlomae.data.coco_choice import choose_classes
 from mlomae.data.coco_file import read_coco
 from mlomae.data.coco_masks import encode, mask_tools
 from mlomae.data.files import ImageFiles, in_threads
@@ -57,6 +58,7 @@ class Detections(ImageFiles):
         images: resolved folder that the file names of the annotation file are relative to.
         categories: names by id that the annotation file must have.
         subset: accept fewer images than were published under ``name``.
+        classes: of these alone, if given (`choose_classes`).
         shares_folder: whether ``images`` may hold other images than those listed, so that it is no other set's place.
 
     Attributes, besides those of Images:
@@ -66,7 +68,8 @@ class Detections(ImageFiles):
         objects: ids, boxes, categories, areas and masks of all.
         dropped: how many objects were left out, by reason, as COCO's tools do it (see coco_file).
 
-    Raises DataError, one line, if the annotation file is not what ``read_coco`` accepts; the categories or the number
+    Raises what ``choose_classes`` does, and DataError, one line, if the annotation file is not what ``read_coco``
+    accepts; the categories or the number
     of images are not the published ones; a listed image is missing; or, for SCANNED images, height and width are not
     those of the image file.
     """
@@ -83,6 +86,7 @@ class Detections(ImageFiles):
         images: Path,
         categories: Mapping[int, str] | None = None,
         subset: bool = False,
+        classes: Sequence[str] | None = None,
         shares_folder: bool = False,
     ) -> None:
         found = read_coco(annotation_file, name)
@@ -90,6 +94,9 @@ class Detections(ImageFiles):
             _check_categories(f"{name}: {annotation_file}", found.categories, categories, self.remedy)
         if name in PUBLISHED:
             check_counts(name, base, {split: len(found.files)}, len(found.categories), subset)
+        if classes is not None:
+            found = choose_classes(found, classes, f"{name}: {annotation_file}")
+        self._alone = "" if classes is None else f" ({', '.join(found.categories.values())} alone)"
         missing = missing_files(images, found.files)
         if missing:
             lack = f"{len(missing):,} of {len(found.files):,} images of {annotation_file.name} are not in {images}"
@@ -135,7 +142,7 @@ class Detections(ImageFiles):
         return torch.from_numpy(np.array(drawn, dtype=bool).reshape(-1, height, width))
 
     def describe(self) -> str:
-        return super().describe() + subset_remark(self.name, self.split, len(self))
+        return super().describe() + subset_remark(self.name, self.split, len(self)) + self._alone
 
     def check_annotations(self, decode_all: bool = False) -> MaskCheck:
         """Draw the masks of all objects, or of SCANNED, evenly spaced, and compare them with boxes and areas.

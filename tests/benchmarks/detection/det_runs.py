@@ -6,7 +6,7 @@ import contextlib
 import copy
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,18 @@ def edit(root: Path, split: str, change: Callable[[dict[str, Any]], object]) -> 
     annotation_file(root, split).write_text(json.dumps(content))
 
 
-def coco_numbers(annotations: Path, found: list[dict[str, Any]], kind: str) -> dict[str, float]:
-    """Nine of pycocotools' numbers, as torchvision's references compute them: results of one kind, no further key."""
+def coco_numbers(
+    annotations: Path, found: list[dict[str, Any]], kind: str, categories: Sequence[int] = ()
+) -> dict[str, float]:
+    """Nine of pycocotools' numbers, as torchvision's references compute them: results of one kind, no further key.
+    ``categories``: ids of those to look at, if not all."""
     form = {"box": "bbox", "mask": "segmentation"}[kind]
     lines = [{k: copy.deepcopy(d[k]) for k in ("image_id", "category_id", form, "score")} for d in found]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
         evaluator = COCOeval(truth, truth.loadRes(lines), iouType={"box": "bbox", "mask": "segm"}[kind])
         evaluator.params.imgIds = sorted(truth.imgs)
+        evaluator.params.catIds = list(categories) or evaluator.params.catIds
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()

@@ -19,8 +19,9 @@ from run_samples import one_line
 
 from benchmarks.detection import data
 from benchmarks.detection.__main__ import main
-from benchmarks.detection.data import CocoImages
-from benchmarks.detection.metric import DetectionMetric
+from benchmarks.detection.data import CocoImages, train_loader
+from benchmarks.detection.metric import DetectionMetric, evaluate_detections
+from benchmarks.detection.run import run_transfer
 from mlomae.data import Detections, build_detections
 
 Content = dict[str, Any]
@@ -241,3 +242,38 @@ def test_an_image_that_breaks_off_is_named_when_it_is_read(
     said = refusal(copied, tmp_path, capsys)
     assert "the transforms fail on" in said
     assert "replace the file" in said
+
+
+def test_a_choice_of_classes_scores_as_coco_with_their_ids(coco: Path, tmp_path: Path) -> None:
+    """The others are neither trained on nor counted as missed; images without the chosen ones are evaluated, too."""
+    names = [c["name"] for c in json.loads(det_runs.annotation_file(coco, "val").read_text())["categories"]]
+    sources = {
+        part: {"type": "coco_folder", "root": str(coco), "split": split, "classes": names[1:6]}
+        for part, split in (("train", "train"), ("test", "val"))
+    }
+    changes = {f"data__{part}": options for part, options in sources.items()}
+    record = run_transfer(det_runs.config(coco, **changes), tmp_path)
+    found = json.loads((tmp_path / "detections.json").read_text())
+    source = build_detections(sources["test"])
+    assert {d["category_id"] for d in found} <= set(source.categories)
+    assert record["metrics"]["n"] == det_runs.COUNTS["val"]
+    assert set(record["metrics"]["class_AP"]["box"]) <= set(names[1:6])
+    truth = json.loads(det_runs.annotation_file(coco, "val").read_text())["annotations"]
+    shifted = [{**a, "bbox": [a["bbox"][0] + k % 4, *a["bbox"][1:]], "score": 0.5} for k, a in enumerate(truth)]
+    for lines, kind in ((found, "box"), (found, "mask"), (shifted, "box")):
+        path = det_runs.annotation_file(coco, "val")
+        numbers = det_runs.coco_numbers(path, lines, kind, source.categories)
+        ours, _ = evaluate_detections(path, lines, kind, categories=source.categories)
+        assert ours["AP"] == pytest.approx(100 * numbers["AP"], abs=1e-9)
+        if lines is found:
+            assert record["metrics"][f"{kind}_AP"] == ours["AP"]
+        else:
+            assert 10 < ours["AP"] < 90
+            assert ours["AP"] != pytest.approx(evaluate_detections(path, lines, kind)[0]["AP"], abs=0.1)
+    labels = {
+        int(label)
+        for batch in train_loader(det_runs.config(coco, **changes), build_detections(sources["train"]))
+        for sample in batch["data_samples"]
+        for label in sample.gt_instances.labels
+    }
+    assert labels <= set(range(5))
