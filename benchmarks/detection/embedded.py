@@ -44,7 +44,7 @@ BENCH = Bench(
         "mask AP": ("Mask R-CNN", "mask_AP"),
         "mask AP50": ("Mask R-CNN", "mask_AP50"),
     },
-    seconds=150,  # AMD EPYC, backbone of width 128 and depth 4
+    seconds=120,  # AMD EPYC, backbone of width 128 and depth 4
     explain=_explain,
     outputs=["OUT/overlays/*.png     truth and detections", "OUT/detections.json    in COCO's results format"],
     prepare=write_data,
