@@ -1,16 +1,27 @@
-"""Mask R-CNN of the small ViT on a part of COCO at 128 pixels: real images and masks through the whole chain.
+"""Mask R-CNN of the small ViT on the people of a part of COCO, at 128 pixels: real images and masks, whole chain.
 
 Command:  make bench-det CONFIG=configs/detection/mask_rcnn_coco_small.py CKPT=path/to/backbone DATA=path/to/coco
 Hardware: 1 core of an AMD EPYC. Time and metrics: not measured yet (backbones of
 configs/pretrain/*_vit-w128-d4_cifar10.py; their position embeddings are interpolated).
+
+166 images have 342 people; of no other class is there enough to learn (AP of all 80 after 400 iterations: 0.0004).
+The recipe was chosen by MAE's AP on 100 further images of train2017, which are in no part of this benchmark.
 """
 
 _base_ = "../_base_/mask_rcnn_small.py"
 name = "mask_rcnn_coco_small"
-backbone = dict(img_size=128, window_size=8, global_blocks=[1, 3])
+backbone = dict(img_size=128, window_size=8, global_blocks=[3])
+model = dict(  # maps at 4, 8 and 16 pixels: finer ones would cost most of the time for objects too small to be found
+    neck=dict(scales=[1, 0.5]),
+    rpn_head=dict(anchor_generator=dict(scales=[3, 6], strides=[4, 8, 16])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(featmap_strides=[4, 8], finest_scale=16),
+        mask_roi_extractor=dict(featmap_strides=[4, 8], finest_scale=16),
+    ),
+)
 data = dict(
-    train=dict(type="coco", root="data/coco", split="train", subset=True),
-    test=dict(type="coco", root="data/coco", split="val", subset=True),
+    train=dict(type="coco", root="data/coco", split="train", subset=True, classes=["person"]),
+    test=dict(type="coco", root="data/coco", split="val", subset=True, classes=["person"]),
     augment=[
         dict(type="RandomResize", scale=(128, 128), ratio_range=(0.8, 1.6), keep_ratio=True),
         dict(type="RandomCrop", crop_type="absolute", crop_size=(128, 128), recompute_bbox=True),
@@ -22,4 +33,5 @@ data = dict(
     batch_size=8,
     num_workers=0,
 )
-train = dict(iterations=400, decay="cosine", amp="none", log_interval=50, checkpoint_interval=100)
+optim = dict(lr=2e-3)
+train = dict(iterations=600, decay="cosine", amp="none", log_interval=50, checkpoint_interval=100)
