@@ -92,10 +92,14 @@ class ViT(nn.Module):
         """Patch tokens with their positions, without the class token: (B, L, D)."""
         return self.patch_embed(images_BCHW) + self.pos_embed[:, 1:]
 
+    def with_class_token(self, tokens_BKD: Tensor) -> Tensor:
+        """What the first block sees, (B, 1 + K, D)."""
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(tokens_BKD.shape[0], -1, -1)
+        return torch.cat([cls, tokens_BKD], dim=1)
+
     def encode(self, tokens_BKD: Tensor) -> Tensor:
         """Class token and the given patch tokens through all blocks and the final norm: (B, 1 + K, D)."""
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(tokens_BKD.shape[0], -1, -1)
-        return self.norm(self.blocks(torch.cat([cls, tokens_BKD], dim=1)))
+        return self.norm(self.blocks(self.with_class_token(tokens_BKD)))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Features of the whole image, nothing masked: (B, 1 + L, D), equal to timm's ``forward_features``."""

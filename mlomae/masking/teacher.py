@@ -1,0 +1,178 @@
+"""A second encoder that sees whole images and tells a strategy what it attends to and which patches look alike.
+
+By default it is a copy of the encoder being trained that follows it as an exponential moving average, so that no
+pretrained network is needed; or it is a frozen ViT of timm, whose weights go into the checkpoint like the copy's.
+
+Shape legend: B batch, S image side, H heads, N tokens (class token first, registers, patches), L patches of the grid
+of the model being trained, D width of the teacher, C channels of a map.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from mlomae.errors import CheckpointError, ConfigError, reason_of
+from mlomae.masking.base import UnweightedMasking
+from mlomae.models.vit import ViT
+
+if TYPE_CHECKING:
+    from mlomae.models import MAE
+
+ENCODER = "encoder"
+_TIMM, _PRETRAINED = "timm:", ":pretrained"
+
+
+def class_attention(block: Block, x_BND: Tensor) -> Tensor:
+    """What the class token attends to in a block with the input ``x_BND``: (B, H, N), rows that sum to 1."""
+    attention: Any = block.attn
+    qkv = attention.qkv(block.norm1(x_BND)).unflatten(2, (3, attention.num_heads, -1))
+    q_BNHd, k_BNHd, _ = qkv.unbind(2)
+    q_BNHd, k_BNHd = attention.q_norm(q_BNHd[:, :1]), attention.k_norm(k_BNHd)
+    dtype = torch.promote_types(x_BND.dtype, torch.float32)
+    with torch.autocast(x_BND.device.type, enabled=False):  # bf16 would make ties of close patches
+        logits = torch.einsum("bqhd,bnhd->bhqn", q_BNHd.to(dtype) * attention.scale, k_BNHd.to(dtype))
+    return logits.squeeze(2).softmax(dim=-1)
+
+
+def create_timm(spec: str, size: int) -> Any:
+    """The model that ``timm:NAME`` or ``timm:NAME:pretrained`` names, for images of ``size`` pixels, without a head.
+
+    Raises ConfigError for what is not a plain ViT with a class token or does not fit the size, CheckpointError for
+    weights that cannot be had.
+    """
+    name = spec.removeprefix(_TIMM).removesuffix(_PRETRAINED)
+    options: dict[str, Any] = {"num_classes": 0, "img_size": size}
+    try:
+        model: Any = timm.create_model(name, **options)
+    except Exception as error:  # unknown names and refused options share no base class
+        why = f"({reason_of(error)}); see timm.list_models('vit_*')"
+        raise ConfigError(f"teacher '{spec}' cannot be built as a ViT {why}") from error
+    last = model.blocks[-1] if type(model) is VisionTransformer else None
+    if type(last) is not Block or type(last.attn) is not Attention or model.cls_token is None:
+        raise ConfigError(f"teacher '{spec}' is no plain ViT with a class token; choose one, such as vit_small_patch16")
+    if any(size % patch for patch in model.patch_embed.patch_size):
+        raise ConfigError(
+            f"teacher '{spec}' has patches of {model.patch_embed.patch_size[0]} pixels, which do not divide images "
+            f"of {size}; set mask.teacher_size to a multiple"
+        )
+    if not spec.endswith(_PRETRAINED):
+        return model
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # nor do downloads and damaged files
+        raise CheckpointError(
+            f"teacher '{spec}' cannot be had ({reason_of(error)}); check files and network"
+        ) from error
+
+
+class Teacher(nn.Module):
+    """Attention and features of whole images, on the patch grid of the model being trained.
+
+    - ``spec``: "encoder", a copy of the encoder being trained; ``timm:NAME`` (timm's random initialisation) or
+      ``timm:NAME:pretrained``, a plain ViT with a class token, frozen.
+    - ``decay``: of the copy's moving average, per outer iteration; 0 copies the encoder. No effect on timm's models.
+    - ``size``: side in pixels that images are resized to for a timm model; by default that of the training images,
+      to which timm interpolates the positions.
+
+    Images are normalised with ImageNet's mean and deviation, as the augmentations' default is; a timm model gets them
+    by its own. Where its patch grid differs, maps and features are interpolated bilinearly.
+
+    Raises ConfigError for values out of range and for models that cannot be used, CheckpointError for weights that
+    cannot be had.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, spec: str = ENCODER, decay: float = 0.996, size: int | None = None) -> None:
+        super().__init__()
+        if spec != ENCODER and not spec.startswith(_TIMM):
+            raise ConfigError(f"unknown teacher '{spec}'; choose '{ENCODER}', timm:NAME or timm:NAME:pretrained")
+        if not 0.0 <= decay < 1.0:
+            raise ConfigError(f"teacher decay {decay} is outside [0, 1); 0.996 is the default")
+        if size is not None and (size < 1 or spec == ENCODER):
+            raise ConfigError(f"teacher_size={size} must be a positive number of pixels, and is for timm's models only")
+        self.spec, self.decay, self.size = spec, decay, size
+
+    def attach(self, mae: MAE) -> None:
+        """Build the model; a random one draws from the global generator, like all that is built before training."""
+        self.grid, self.side = mae.encoder.grid, self.size or mae.encoder.img_size
+        frozen = self.spec != ENCODER
+        self.model: Any = create_timm(self.spec, self.side) if frozen else copy.deepcopy(mae.encoder)
+        self.model.requires_grad_(False).eval()
+        given = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        own: Any = self.model.pretrained_cfg if frozen else given
+        mean, std, own_mean, own_std = (
+            torch.tensor(values[key]).view(3, 1, 1) for values in (given, own) for key in ("mean", "std")
+        )
+        self.register_buffer("scale", std / own_std, persistent=False)
+        self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stays in evaluation mode, whatever the model around it does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def follow(self, mae: MAE) -> None:
+        """One step of the moving average; nothing for a frozen model."""
+        if self.spec == ENCODER:
+            for own, current in zip(self.model.parameters(), mae.encoder.parameters(), strict=True):
+                own.lerp_(current, 1.0 - self.decay)
+
+    @torch.no_grad()
+    def attention(self, images_B3SS: Tensor) -> Tensor:
+        """Attention of the last block's class token to the patches, (B, H, L), at least float32.
+
+        A head's row sums to 1 less what it gives to the class token and registers (interpolated maps only about).
+        """
+        x_BND = self.model.blocks[:-1](self._embed(images_B3SS))
+        return self._on_grid(class_attention(self.model.blocks[-1], x_BND)[:, :, self._prefix :])
+
+    @torch.no_grad()
+    def features(self, images_B3SS: Tensor) -> Tensor:
+        """Patch tokens after the last block and the model's final norm, (B, L, D), at least float32."""
+        x_BND = self.model.norm(self.model.blocks(self._embed(images_B3SS)))[:, self._prefix :]
+        return self._on_grid(x_BND.to(torch.promote_types(x_BND.dtype, torch.float32)).mT).mT
+
+    @property
+    def _prefix(self) -> int:
+        """Tokens before the patches."""
+        return 1 if isinstance(self.model, ViT) else self.model.num_prefix_tokens
+
+    def _embed(self, images_B3SS: Tensor) -> Tensor:
+        """What the first block sees, (B, N, D)."""
+        if isinstance(self.model, ViT):
+            return self.model.with_class_token(self.model.embed(images_B3SS))
+        if images_B3SS.shape[-1] != self.side:
+            images_B3SS = F.interpolate(images_B3SS, (self.side, self.side), mode="bicubic", antialias=True)
+        tokens_BLD = self.model.patch_embed(images_B3SS * self.scale + self.shift)
+        return self.model.norm_pre(self.model._pos_embed(tokens_BLD))
+
+    def _on_grid(self, maps_BCL: Tensor) -> Tensor:
+        """Maps of the teacher's patches as maps of the patches to be masked."""
+        own = self.model.grid if isinstance(self.model, ViT) else self.model.patch_embed.grid_size
+        if own == self.grid:
+            return maps_BCL
+        return F.interpolate(maps_BCL.unflatten(2, own), self.grid, mode="bilinear", antialias=True).flatten(2)
+
+
+class TaughtMasking(UnweightedMasking):
+    """Base class of strategies that ask a `Teacher`; its state, which all ranks share, is in every checkpoint."""
+
+    def __init__(self, teacher: str, decay: float, teacher_size: int | None) -> None:
+        super().__init__()
+        self.teacher = Teacher(teacher, decay, teacher_size)
+
+    def attach(self, mae: MAE) -> None:
+        self.teacher.attach(mae)
+
+    def follow(self, mae: MAE, progress: float) -> None:
+        self.teacher.follow(mae)
