@@ -20,6 +20,11 @@ VARIANTS = ("hint", "high", "low")
 _TIES, _HINTS, _WHICH = range(3)  # salts
 
 
+def share_of(length: int, share: float) -> int:
+    """⌊share · L⌋, nudged as in `keep_count`."""
+    return int(share * length + 1e-6)
+
+
 def ranks(values_BL: Tensor, ties_BL: Tensor) -> Tensor:
     """How many patches of its image each one follows in ascending order, (B, L) int64; ``ties_BL`` settles equals."""
     order = torch.argsort(ties_BL, dim=1, stable=True)
@@ -81,8 +86,8 @@ class AttMasking(TaughtMasking):
         kept, noise_BL = keep_count(length, ratio), state.uniform(length, _TIES)
         found = ranks(-attention_BL if self.variant == "low" else attention_BL, noise_BL)
         if self.variant == "hint":
-            hints = min(int(self.show_max * ratio * length), kept)  # more could not be visible
-            found = uncover(found, int(self.show_max * length), hints, state.uniform(length, _HINTS))
+            hints = min(share_of(length, self.show_max * ratio), kept)  # more could not be visible
+            found = uncover(found, share_of(length, self.show_max), hints, state.uniform(length, _HINTS))
         if self.prob == 1.0:
             return found
         return torch.where(state.uniform(1, _WHICH) < self.prob, found, ranks(noise_BL, noise_BL))

@@ -19,10 +19,11 @@ from mlomae.masking.base import mask_from_scores, register
 from mlomae.models import MAE, ViT
 
 D = 8
-ATTACHED = {"attmask"}  # with a copy of an encoder, whose images are square
+ATTACHED = {"amt", "attmask"}  # with a copy of an encoder, whose images are square
 DETERMINED = {"attmask"}  # the image decides: other keys hardly change its mask
 every_strategy = pytest.mark.parametrize("name", masking.list_strategies())
 VARIANTS = [
+    ("amt", {"start": 0.0}),
     ("attmask", {"variant": "high"}),
     ("attmask", {"variant": "low", "prob": 0.5}),
     ("block", {"variant": "square"}),

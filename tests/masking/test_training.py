@@ -18,8 +18,9 @@ from mlomae.engine.optim import build_optimizers
 from mlomae.engine.pretrainer import Pretrainer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
-BASELINES = ("attmask", "block", "colormae", "grid", "pixel_statistics", "random_ratio", "simmim")
-SHARES = {"attmask": 0.6}  # of a step that choosing the masks may take; else a twentieth
+BASELINES = ("amt", "attmask", "block", "colormae", "grid", "pixel_statistics", "random_ratio", "simmim")
+SHARES = {"amt": 0.6, "attmask": 0.6}  # of a step that choosing the masks may take; else a twentieth
+LATE = ("amt",)  # random masks until "start"
 every_baseline = pytest.mark.parametrize("name", BASELINES)
 
 
@@ -68,7 +69,8 @@ def processor_time(work: Callable[[], Any], repeats: int) -> float:
 @pytest.mark.slow
 @every_baseline
 def test_choosing_the_masks_costs_no_more_than_its_share_of_a_step(name: str) -> None:
-    trained, batch = model(name), images(64).batch(0, 64)
+    start = {"mask.start": 0.0} if name in LATE else {}
+    trained, batch = model(name, **start), images(64).batch(0, 64)
     optimizers = build_optimizers(trained.level_parameters(), trained.config)
     whole = processor_time(lambda: trained.train_step({"lower": [batch]}, optimizers), 10)
     tokens = trained.mae.encoder.embed(batch["image"]).detach()
