@@ -16,7 +16,11 @@ from mlomae.pretrain import run_pretraining
 
 from . import tiny
 
-OPTIONS: dict[str, dict[str, Any]] = {"amt": {"start": 0.0, "every": 0.3, "throw": 0.125}, "attmask": {"decay": 0.9}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "amt": {"start": 0.0, "every": 0.3, "throw": 0.125},
+    "attmask": {"decay": 0.9},
+    "semmae": {"parts": 3, "decay": 0.9},
+}
 every_kind = pytest.mark.parametrize("kind", sorted(OPTIONS))
 
 
