@@ -11,6 +11,7 @@ from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
     pixel_statistics,
     random,
     random_ratio,
+    self_guided,
     semmae,
     simmim,
 )

@@ -19,7 +19,7 @@ from mlomae.masking.base import mask_from_scores, register
 from mlomae.models import MAE, ViT
 
 D = 8
-ATTACHED = {"amt", "attmask", "semmae"}  # with a copy of an encoder, whose images are square
+ATTACHED = {"amt", "attmask", "self_guided", "semmae"}  # with a copy of an encoder, whose images are square
 DETERMINED = {"attmask"}  # the image decides: other keys hardly change its mask
 every_strategy = pytest.mark.parametrize("name", masking.list_strategies())
 VARIANTS = [
@@ -30,6 +30,7 @@ VARIANTS = [
     ("colormae", {"colour": "red"}),
     ("grid", {"corner": "shared"}),
     ("pixel_statistics", {"sampling": "topk", "statistic": "edges", "prefer": "low"}),
+    ("self_guided", {"start": 0.0}),
     ("semmae", {"parts": 2}),
     ("simmim", {"cell": 1}),
 ]

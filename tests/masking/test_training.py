@@ -18,9 +18,25 @@ from mlomae.engine.optim import build_optimizers
 from mlomae.engine.pretrainer import Pretrainer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
-BASELINES = ("amt", "attmask", "block", "colormae", "grid", "pixel_statistics", "random_ratio", "semmae", "simmim")
-SHARES = {"amt": 0.6, "attmask": 0.6, "semmae": 0.6}  # of a step that choosing the masks may take; else a twentieth
-LATE = ("amt",)  # random masks until "start"
+BASELINES = (
+    "amt",
+    "attmask",
+    "block",
+    "colormae",
+    "grid",
+    "pixel_statistics",
+    "random_ratio",
+    "self_guided",
+    "semmae",
+    "simmim",
+)
+SHARES = {
+    "amt": 0.6,
+    "attmask": 0.6,
+    "self_guided": 0.7,
+    "semmae": 0.6,
+}  # of a step that choosing the masks may take; else a twentieth
+LATE = ("amt", "self_guided")  # random masks until "start"
 every_baseline = pytest.mark.parametrize("name", BASELINES)
 
 
