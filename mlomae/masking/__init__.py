@@ -6,6 +6,7 @@ from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
     block,
     colormae,
     grid,
+    hpm,
     learned,
     oracle,
     pixel_statistics,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from functools import cache
 
@@ -74,18 +74,18 @@ def sample_keys(batch: int, epoch: int = 0, seed: int = 0) -> Tensor:
 
 
 def inputs(batch: int, grid: tuple[int, int], epoch: int = 0, seed: int = 0) -> tuple[Tensor, Tensor, MaskState]:
-    """Tokens, images of 4-pixel patches and a state with random object masks."""
+    """Tokens, images of 4-pixel patches and a state with random object masks, half-way through a run."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randn(batch, grid[0] * grid[1], D, dtype=torch.float64, generator=generator)
     pixels = (4 * grid[0], 4 * grid[1])
     images = torch.randn(batch, 3, *pixels, dtype=torch.float64, generator=generator)
     objects = torch.rand(batch, *grid, generator=generator) < 0.4
     objects = objects.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    return tokens, images, MaskState(sample_keys(batch, epoch, seed), object=objects)
+    return tokens, images, MaskState(sample_keys(batch, epoch, seed), object=objects, progress=0.5)
 
 
 def take(state: MaskState, index: Tensor) -> MaskState:
-    return MaskState(state.key[index], object=state.object[index])
+    return replace(state, key=state.key[index], object=state.object[index])
 
 
 def floor_kept(length: int, ratio: float) -> int:

@@ -63,7 +63,7 @@ def images(count: int) -> Stream:
 @every_baseline
 def test_the_loss_falls_within_fifty_steps(name: str) -> None:
     small = {"model.embed_dim": 32, "model.depth": 1, "model.decoder_embed_dim": 32, "optim.theta.warmup": 0.0}
-    trained, stream = model(name, **small), images(64)
+    trained, stream = model(name, **small, **{"train.outer_iterations": 50}), images(64)
     optimizers = build_optimizers(trained.level_parameters(), trained.config)
     losses = []
     for step in range(50):
@@ -88,6 +88,7 @@ def test_choosing_the_masks_costs_no_more_than_its_share_of_a_step(name: str) ->
     start = {"mask.start": 0.0} if name in LATE else {}
     trained, batch = model(name, **start), images(64).batch(0, 64)
     optimizers = build_optimizers(trained.level_parameters(), trained.config)
-    whole = processor_time(lambda: trained.train_step({"lower": [batch]}, optimizers), 10)
+    half = trained.config.train.outer_iterations // 2
+    whole = processor_time(lambda: trained.train_step({"lower": [batch], "iteration": half}, optimizers), 10)
     tokens = trained.mae.encoder.embed(batch["image"]).detach()
     assert processor_time(lambda: trained.choose_mask(tokens, batch), 30) < SHARES.get(name, 0.05) * whole

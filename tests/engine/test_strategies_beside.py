@@ -1,0 +1,63 @@
+"""Training with the strategies that learn beside θ: a resume keeps their state, and chunks are means over images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlomae.engine.checkpoint import checkpoint_path, load_checkpoint
+from mlomae.engine.optim import build_optimizers
+from mlomae.pretrain import run_pretraining
+
+from . import tiny
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "hpm": {"hard": 1.0, "decay": 0.5, "decay_end": 0.9},
+}
+every_strategy = pytest.mark.parametrize("name", STRATEGIES)
+
+
+def changes(name: str) -> dict[str, Any]:
+    return {"name": name, "method": name, "mask": {"type": name, "ratio": 0.75, **STRATEGIES[name]}}
+
+
+@every_strategy
+def test_a_resumed_run_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    config = tiny.config(**changes(name), train__outer_iterations=8, data__eval=None)
+    run_pretraining(config, tmp_path / "straight")
+    source, target = (checkpoint_path(tmp_path / run, 4) for run in ("straight", "resumed"))
+    target.parent.mkdir(parents=True)
+    shutil.copy(source, target)
+    run_pretraining(config, tmp_path / "resumed", resume=True)
+    states = [load_checkpoint(checkpoint_path(tmp_path / run, 8)) for run in ("straight", "resumed")]
+    assert tiny.state_differences(*states) == []
+    middle, end = load_checkpoint(source)["modules"]["mask"], states[0]["modules"]["mask"]
+    still = {key for key, value in end.items() if torch.equal(value, middle[key])}
+    assert all(key.endswith("pos_embed") for key in still), "all that it holds moves, but for fixed positions"
+
+
+@every_strategy
+def test_chunks_of_a_batch_give_the_gradient_of_the_whole(name: str) -> None:
+    """In float64 and from the middle of the run on, where schedules have begun."""
+    found = []
+    for parts in (1, 2):
+        model, data = tiny.trainer(tiny.config(**changes(name), train__accumulate=parts))
+        model.double()
+        optimizers = build_optimizers(model.level_parameters(), model.config)
+        seen = []
+        for t in range(5, 7):
+            lower = [
+                {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+                for batch in data.batches[t]["lower"]
+            ]
+            seen.append(model.train_step({"lower": lower, "iteration": t}, optimizers))
+        found.append((seen, model.state_dict()))
+    (whole, weights), (chunks, others) = found
+    for a, b in zip(whole, chunks, strict=True):
+        assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(v) for k, v in b.items()}, rel=1e-6)
+    for key, value in weights.items():
+        torch.testing.assert_close(others[key], value, rtol=0, atol=1e-6)
