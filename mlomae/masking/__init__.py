@@ -1,6 +1,7 @@
 """Masking strategies, one file each; `create` builds one by name."""
 
 from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
+    adamae,
     amt,
     attmask,
     block,

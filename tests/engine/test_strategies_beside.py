@@ -16,6 +16,7 @@ from mlomae.pretrain import run_pretraining
 from . import tiny
 
 STRATEGIES: dict[str, dict[str, Any]] = {
+    "adamae": {"hidden": 16},
     "hpm": {"hard": 1.0, "decay": 0.5, "decay_end": 0.9},
 }
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
