@@ -2,6 +2,7 @@
 
 from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
     adamae,
+    adios,
     amt,
     attmask,
     block,
