@@ -5,6 +5,7 @@ from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
     adios,
     amt,
     attmask,
+    automae,
     block,
     colormae,
     grid,

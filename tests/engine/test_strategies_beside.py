@@ -18,6 +18,7 @@ from . import tiny
 STRATEGIES: dict[str, dict[str, Any]] = {
     "adamae": {"hidden": 16},
     "adios": {"masks": 3, "width": 4},
+    "automae": {"decay": 0.5},
     "hpm": {"hard": 1.0, "decay": 0.5, "decay_end": 0.9},
 }
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
