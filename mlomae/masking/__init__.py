@@ -7,6 +7,7 @@ from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
     attmask,
     automae,
     block,
+    cl_mae,
     colormae,
     grid,
     hpm,

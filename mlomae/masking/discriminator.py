@@ -42,7 +42,8 @@ class SpectralConv(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Scores (B, C) of maps (B, L) that sum to 1; they are multiplied by L, so that the size of the grid is no clue."""
+    """Scores (B, C), at least float32, of maps (B, L) that sum to 1; they are multiplied by L, so that the size of the
+    grid does not matter."""
 
     def __init__(self, grid: tuple[int, int], width: int = 16) -> None:
         super().__init__()
@@ -56,7 +57,8 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, map_BL: Tensor) -> Tensor:
-        return self.layers(map_BL.shape[1] * map_BL.unflatten(1, (1, *self.grid))).flatten(1).float()
+        scores = self.layers(map_BL.shape[1] * map_BL.unflatten(1, (1, *self.grid))).flatten(1)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def own_loss(self, real_BL: Tensor, fake_BL: Tensor) -> Tensor:
         """The discriminator's loss; it does not reach who made the maps."""

@@ -97,6 +97,10 @@ class MAE(nn.Module):
         """Predicted patches (B, L, P) from the embedded tokens and a mask."""
         return self.decoder(self.encode_kept(tokens_BLD, mask), mask.ids_restore)
 
+    def forward(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
+        """`reconstruct`, under the name that `functional_call` calls."""
+        return self.reconstruct(tokens_BLD, mask)
+
     def target(self, images_BCHW: Tensor) -> Tensor:
         """What the decoder regresses: (B, L, P) pixels, normalised per patch if ``norm_pix_loss``."""
         patches = patchify(images_BCHW, self.encoder.patch_size)

@@ -19,6 +19,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "adamae": {"hidden": 16},
     "adios": {"masks": 3, "width": 4},
     "automae": {"decay": 0.5},
+    "cl_mae": {"hidden": 16, "depth": 1, "diversity": 0.0},  # which compares the images of a chunk
     "hpm": {"hard": 1.0, "decay": 0.5, "decay_end": 0.9},
 }
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
@@ -41,6 +42,18 @@ def test_a_resumed_run_ends_with_the_same_bits(name: str, tmp_path: Path) -> Non
     middle, end = load_checkpoint(source)["modules"]["mask"], states[0]["modules"]["mask"]
     still = {key for key, value in end.items() if torch.equal(value, middle[key])}
     assert all(key.endswith("pos_embed") for key in still), "all that it holds moves, but for fixed positions"
+
+
+@every_strategy
+def test_it_trains_in_bf16(name: str) -> None:
+    found = []
+    for amp in ("none", "bf16"):
+        model, data = tiny.trainer(tiny.config(**changes(name), train__amp=amp))
+        optimizers = build_optimizers(model.level_parameters(), model.config)
+        losses = [model.train_step({**data.batches[t], "iteration": t}, optimizers) for t in range(5, 7)]
+        found.append([{key: float(value) for key, value in each.items()} for each in losses])
+    for plain, mixed in zip(*found, strict=True):
+        assert mixed == pytest.approx(plain, rel=0.05, abs=0.01)
 
 
 @every_strategy

@@ -19,8 +19,9 @@ from mlomae.masking.base import mask_from_scores, register
 from mlomae.models import MAE, ViT
 
 D = 8
-ATTACHED = {"amt", "attmask", "self_guided", "semmae"}  # with a copy of an encoder, whose images are square
-DETERMINED = {"attmask"}  # the image decides: other keys hardly change its mask
+ATTACHED = {"amt", "attg", "attmask", "automae", "hpm", "self_guided", "semmae"}
+"""They have parts of a model, whose images are square."""
+DETERMINED = {"attmask", "cl_mae"}  # the image decides: other keys hardly change its mask
 every_strategy = pytest.mark.parametrize("name", masking.list_strategies())
 VARIANTS = [
     ("amt", {"start": 0.0}),
@@ -48,7 +49,9 @@ def build(name: str, grid: tuple[int, int], **options: object) -> MaskingStrateg
     torch.manual_seed(0)
     strategy = masking.create(name, embed_dim=D, grid=grid, **options)
     if name in ATTACHED:
-        strategy.attach(autoencoder(grid[0]))
+        mae = autoencoder(grid[0])
+        torch.manual_seed(1)  # what the strategy builds does not depend on whether the model was there
+        strategy.attach(mae)
     return strategy.double()
 
 
@@ -56,7 +59,7 @@ def build(name: str, grid: tuple[int, int], **options: object) -> MaskingStrateg
 def autoencoder(side: int) -> MAE:
     """For images of ``side`` by ``side`` patches of 4 pixels."""
     torch.manual_seed(0)
-    encoder = ViT(4 * side, patch_size=4, embed_dim=D, depth=1, num_heads=2)
+    encoder = ViT(4 * side, patch_size=4, embed_dim=D, depth=2, num_heads=2)
     return MAE(encoder, decoder_embed_dim=D, decoder_depth=1, decoder_num_heads=2)
 
 
@@ -161,7 +164,7 @@ def test_masks_differ_between_images(name: str) -> None:
     tokens, images, state = inputs(64, (8, 8))
     same = [x[:1].expand_as(x) for x in (tokens, images)]  # one image, other keys
     same = [tokens, images] if name in DETERMINED else same
-    mask = build(name, (8, 8))(*same, 0.75, 0, MaskState(state.key, state.object[:1].expand(64, -1, -1))).mask
+    mask = build(name, (8, 8))(*same, 0.75, 0, replace(state, object=state.object[:1].expand(64, -1, -1))).mask
     assert mask.unique(dim=0).shape[0] == 64
 
 
@@ -230,7 +233,7 @@ def test_fixed_recomputes_the_weight(name: str) -> None:
     strategy, (tokens, images, state) = build(name, (8, 8)), inputs(4, (8, 8))
     own = strategy(tokens, images, 0.75, 0, state)
     foreign = mask_from_scores(torch.rand(4, 64), 0.5, torch.full((4, 64), 123.0))
-    given_set = strategy(tokens, images, 0.75, 0, MaskState(state.key, state.object, fixed=foreign))
+    given_set = strategy(tokens, images, 0.75, 0, replace(state, fixed=foreign))
     assert torch.equal(given_set.mask, foreign.mask)
     assert torch.equal(given_set.weight, own.weight)
 
