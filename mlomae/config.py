@@ -35,12 +35,14 @@ class DataConfig:
 
     ``batch_size`` and ``feedback_batch_size`` are global, summed over data-parallel ranks; one larger than its part of
     the data repeats images. ``probe_limit`` caps the training images that k-NN and the linear probe are fitted on
-    (None: all).
+    (None: all). ``shuffle_labels``, a seed, permutes the labels that the feedback sees among the images of each part of
+    its split, so that images, split and class counts stay (a control); None leaves them.
     """
 
     train: dict = field(default_factory=dict)
     eval: dict | None = None
     feedback: dict | None = None
+    shuffle_labels: int | None = None
     augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
     feedback_augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
     val_fraction: float = 0.2
@@ -125,11 +127,12 @@ class PretrainConfig(Configuration):
     auxiliary: dict | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As `Configuration`; no auxiliary loss is no key, so that the hash of a configuration is that of the records
-        of before there were any."""
+        """As `Configuration`; no auxiliary loss and no shuffled labels are no keys, so that the hash of a configuration
+        is that of the records of before there were any."""
         values = super().to_dict()
-        if values["auxiliary"] is None:
-            del values["auxiliary"]
+        for section, key in ((values, "auxiliary"), (values["data"], "shuffle_labels")):
+            if section[key] is None:
+                del section[key]
         return values
 
 

@@ -23,6 +23,7 @@ from mlomae.data import (
     build_augment,
     build_source,
     check_disjoint,
+    shuffle_labels,
     split_train,
 )
 from mlomae.engine import checkpoint
@@ -40,7 +41,8 @@ PROBE_IMAGES = 64  # fixed training images on which the health of the mask is re
 
 @dataclass
 class PretrainData:
-    """The sources of a run, its split, and the batches of every outer iteration."""
+    """The sources of a run, its split, and the batches of every outer iteration. ``feedback`` has the labels that the
+    feedback sees, ``train`` the true ones."""
 
     train: Source
     feedback: Source
@@ -54,7 +56,7 @@ def build_data(config: PretrainConfig) -> PretrainData:
     """Open the sources, refuse leaks, split the training set, set up the streams of the three levels.
 
     The lower level sees the unlabelled 80 %, the head the same images with labels, the upper level the other 20 %.
-    Raises DataError if evaluation images would reach any level.
+    Raises DataError if evaluation images would reach any level, ConfigError for shuffled labels that nothing reads.
     """
     data, size = config.data, config.model.img_size
     train = build_source(data.train)
@@ -65,11 +67,17 @@ def build_data(config: PretrainConfig) -> PretrainData:
             check_disjoint(source, evaluation)
     split = split_train(feedback, data.val_fraction, data.split_seed)
     lower_indices = split.train_indices if feedback is train else np.arange(len(train))
+    learned = is_trainable(config.mask["type"])
+    if data.shuffle_labels is not None:
+        if not learned:
+            raise ConfigError(
+                f"data.shuffle_labels has no effect: mask.type='{config.mask['type']}' gets no feedback; remove it"
+            )
+        feedback = shuffle_labels(feedback, split, data.shuffle_labels)
 
     augment = build_augment({"size": size, **data.augment})
     feedback_augment = build_augment({"size": size, **data.feedback_augment})
     lower = Stream(train, lower_indices, augment, config.seed, "lower")
-    learned = is_trainable(config.mask["type"])
     batches = OuterBatches(
         lower=lower,
         head=Stream(feedback, split.train_indices, feedback_augment, config.seed, "head") if learned else None,

@@ -30,7 +30,7 @@ from mlomae.data.published import PUBLISHED, Published, PublishedSource
 from mlomae.data.scene_folder import SceneFolder
 from mlomae.data.scenes import LabelCounts, Scenes, build_scenes, list_scenes, register_scenes
 from mlomae.data.sources import Source, build_source, list_sources, register_source
-from mlomae.data.splits import Split, check_disjoint, split_train
+from mlomae.data.splits import Split, check_disjoint, shuffle_labels, split_train
 from mlomae.data.stanford_cars import StanfordCars
 from mlomae.data.streams import OuterBatches, Stream
 from mlomae.data.textures import Annotation, Textures
@@ -88,6 +88,7 @@ __all__ = [
     "register_detections",
     "register_scenes",
     "register_source",
+    "shuffle_labels",
     "split_train",
     "write_coco",
     "write_scenes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Iterable
@@ -55,6 +56,21 @@ def split_train(source: Source, val_fraction: float = 0.2, seed: int = 0) -> Spl
     for part in (train_indices, val_indices):
         total.update(b"%d:" % len(part) + part.astype("<i8").tobytes())
     return Split(train_indices, val_indices, total.hexdigest())
+
+
+def shuffle_labels(source: Source, split: Split, seed: int) -> Source:
+    """``source`` with its labels permuted within each part of ``split``, a function of ``seed``: a control.
+
+    Within the parts, so that each keeps its class counts, and with them chance; the pixels are shared, not copied. Its
+    fingerprint is that of the labels it shows; ``split`` is the one of the true labels.
+    """
+    labels = np.asarray(source.labels).copy()
+    for part, indices in (("train", split.train_indices), ("val", split.val_indices)):
+        order = counter.permutation(counter.root_key("shuffled labels", seed, part), len(indices)).numpy()
+        labels[indices] = labels[indices[order]]
+    shuffled = copy.copy(source)
+    shuffled.labels = labels
+    return shuffled
 
 
 def check_disjoint(training: Images, evaluation: Images) -> None:

@@ -77,11 +77,17 @@ class LearnedMasking(MaskingStrategy):
     - ``arch``: "token" (default), "mlp" (the paper's), "transformer"; ``hidden``: its width.
     - ``sampling``: "topk" (the paper's, no exploration) or "gumbel_topk" (Gumbel noise on logit σ: a sample without
       replacement with odds exp(logit)) or "random" (uniform masks: σ is a weight of the loss and nothing else).
+    - ``weighting``: what the weight of a patch is, "value" (σ, the paper's) or "gradient" (1 in value, with the
+      derivatives of σ: stage I is plain MAE under the masks that σ chooses, while the hypergradient is that of σ. A
+      control: masks without weights).
     - ``normalize``: what divides stage I, "mask" (Σm, the paper's) or "weight" (Σmσ per image, so that lowering every
       σ does not lower the loss).
     - ``detach_mask_input``: T sees tokens as constants. The paper's code lets the gradient pass, and the patch
       embedding can then lower its loss by lowering σ.
     - ``standardize``: logits are standardised per image and multiplied by ``scale``.
+
+    Raises ConfigError for options that leave T without an effect on stage I (random masks, weights of 1) or let θ
+    follow the derivative of a weight that is 1 in value (tokens that are not detached).
     """
 
     trainable = True
@@ -93,6 +99,7 @@ class LearnedMasking(MaskingStrategy):
         arch: str = "token",
         hidden: int = 128,
         sampling: str = "gumbel_topk",
+        weighting: str = "value",
         normalize: str = "mask",
         detach_mask_input: bool = True,
         standardize: bool = True,
@@ -102,12 +109,23 @@ class LearnedMasking(MaskingStrategy):
         for option, value, valid in (
             ("arch", arch, ("token", "mlp", "transformer")),
             ("sampling", sampling, ("topk", "gumbel_topk", "random")),
+            ("weighting", weighting, ("value", "gradient")),
             ("normalize", normalize, ("mask", "weight")),
         ):
             if value not in valid:
                 raise ConfigError(f"learned mask: {option}='{value}' is unknown; choose one of {', '.join(valid)}")
         if hidden < 1 or not scale > 0:
             raise ConfigError(f"learned mask: hidden {hidden} and scale {scale} must be positive")
+        if weighting == "gradient" and sampling == "random":
+            raise ConfigError(
+                "learned mask: with sampling='random' and weighting='gradient' the network changes nothing; "
+                "set sampling='gumbel_topk' or weighting='value'"
+            )
+        if weighting == "gradient" and not detach_mask_input:
+            raise ConfigError(
+                "learned mask: weighting='gradient' needs detach_mask_input=True, or theta moves by a weight that "
+                "stage I does not have"
+            )
         length = grid[0] * grid[1]
         self.net: nn.Module
         if arch == "token":
@@ -116,7 +134,7 @@ class LearnedMasking(MaskingStrategy):
             self.net = FlatScorer(embed_dim, length, hidden)
         else:
             self.net = TransformerScorer(embed_dim, hidden)
-        self.sampling, self.normalize = sampling, normalize
+        self.sampling, self.weighting, self.normalize = sampling, weighting, normalize
         self.detach_mask_input, self.standardize, self.scale = detach_mask_input, standardize, scale
 
     def logits(self, tokens_BLD: Tensor) -> Tensor:
@@ -128,13 +146,18 @@ class LearnedMasking(MaskingStrategy):
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         logits = self.logits(tokens_BLD)
         if state.fixed is not None:
-            return state.fixed.with_weight(torch.sigmoid(logits))
+            return state.fixed.with_weight(self.weight(logits))
         ranking = logits.detach()
         if self.sampling == "gumbel_topk":
             ranking = ranking + gumbel(state.uniform(logits.shape[1]))
         elif self.sampling == "random":
             ranking = state.uniform(logits.shape[1])
-        return mask_from_scores(ranking, ratio, torch.sigmoid(logits))
+        return mask_from_scores(ranking, ratio, self.weight(logits))
+
+    def weight(self, logits_BL: Tensor) -> Tensor:
+        """The factor of a patch's error, (B, L): σ, or 1 + σ - its constant, which forward mode takes for one too."""
+        sigma_BL = torch.sigmoid(logits_BL)
+        return sigma_BL if self.weighting == "value" else 1.0 + (sigma_BL - sigma_BL.detach())
 
     def scores(self, tokens_BLD: Tensor, state: MaskState) -> Tensor:
         return torch.sigmoid(self.logits(tokens_BLD))

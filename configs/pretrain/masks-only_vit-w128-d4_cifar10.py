@@ -1,0 +1,12 @@
+"""A control of MLO-MAE: its scores choose the masks and weigh nothing in stage I.
+
+Command:  make pretrain CONFIG=configs/pretrain/masks-only_vit-w128-d4_cifar10.py DATA=path/to/cifar10
+Hardware: 1 CPU core. Time: 22 processor minutes, by a trial of 20 steps. Expected: not measured yet.
+
+The weight of an error is 1 in value and has the derivative of σ: stage I is MAE's, the hypergradient that of MLO-MAE.
+"""
+
+_base_ = "mlomae_vit-w128-d4_cifar10.py"
+name = "masks-only_vit-w128-d4_cifar10"
+method = "MLO-MAE (masks only)"
+mask = dict(weighting="gradient")
