@@ -19,6 +19,7 @@ from benchmarks.classification.metrics import ClassificationMetric, PerImage, ra
 from benchmarks.classification.model import Classifier
 from benchmarks.classification.predictions import save_predictions
 from benchmarks.classification.trainer import TransferModel, build_wrapper
+from benchmarks.transfer.architecture import section_of
 from benchmarks.transfer.backbone import create_backbone
 from benchmarks.transfer.batches import ImageLoader, Ordered, batch_loader
 from benchmarks.transfer.origin import Origin
@@ -112,7 +113,8 @@ def run_training(config: TransferConfig, inputs: Inputs, model: TransferModel, r
     metric = ClassificationMetric(len(inputs.train.classes))
     test = _eval_loader(config, inputs.test, inputs.plain)
     schedulers = layer_schedule(config.optim, len(loader))
-    runner = run.train(model, loader, build_wrapper(model, config), schedulers, test, metric)
+    section = section_of(model.backbone) if config.protocol == "finetune" else None
+    runner = run.train(model, loader, build_wrapper(model, config), schedulers, test, metric, section)
     assert metric.per_image is not None
     clock = {kind: before[kind] + seconds for kind, seconds in runner.train_loop.clock.items()}
     return Outcome(metric.per_image, runner.last_logged(), clock, runner.max_iters)
@@ -132,6 +134,7 @@ def run_transfer(
     """
     run = begin_transfer(config, work_dir, resume, records_dir, origin)
     inputs = open_inputs(config)
+    run.check_test(inputs.test)
     model, report = build_model(config, len(inputs.train.classes))
     print_loaded(report)
     outcome = run_knn(config, inputs, model) if config.protocol == "knn" else run_training(config, inputs, model, run)

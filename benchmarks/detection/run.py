@@ -46,6 +46,7 @@ def run_transfer(
     """
     run = begin_transfer(config, work_dir, resume, records_dir, origin)
     train, test = open_pair(config.data, build_detections)
+    run.check_test(test)
     detector, report = build_detector(config, len(train.classes))
     print_loaded(report)
     loader, tests = train_loader(config, train), eval_loader(config, test)

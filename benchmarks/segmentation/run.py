@@ -64,6 +64,7 @@ def run_transfer(
     """
     run = begin_transfer(config, work_dir, resume, records_dir, origin)
     train, test = open_scenes(config)
+    run.check_test(test)
     segmentor, report = build_segmentor(config, len(train.classes))
     print_loaded(report)
     metric = SceneMetric(len(test.classes), keep=evenly_spaced(len(test), config.overlays))

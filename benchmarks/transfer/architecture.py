@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from timm.models.vision_transformer import VisionTransformer
 
+from benchmarks.transfer.finetuned import finetuned_weights, read_finetuned
 from mlomae.errors import CheckpointError, ConfigError
 from mlomae.models import SIZES
 from mlomae.weights import State, read_weights
@@ -85,14 +87,19 @@ def _measure(state: State, path: Path) -> dict[str, Any]:
 
 
 def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> EncoderFile:
-    """Read a training checkpoint or export of ours, official MAE weights, or a timm state dict.
+    """Read a training checkpoint, export or fine-tuning of ours, official MAE weights, or a timm state dict.
 
     ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where it says something, and
     settles the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
     no plain ViT, or another one than ``model``; ConfigError for a bad ``model``.
     """
     path, wanted = Path(path), check_model_section(model)
-    given, declared = read_weights(path)
+    finetuned = read_finetuned(path) if path.suffix != ".safetensors" else None
+    notes: list[str] = []
+    if finetuned is not None:
+        given, declared, notes = finetuned_weights(finetuned)
+    else:
+        given, declared = read_weights(path)
     state = {key.removeprefix("encoder."): value for key, value in given.items()}
     measured = _measure(state, path)
     claims = check_model_section({key: declared.get(key) for key in MODEL_KEYS})
@@ -101,7 +108,6 @@ def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> Encod
             raise CheckpointError(
                 f"'{path}' declares {key}={claims[key]} but its tensors have {measured[key]}; export it again"
             )
-    notes = []
     heads = claims.get("num_heads")
     if heads is None:
         heads = wanted.get("num_heads", _HEADS.get(measured["embed_dim"]))
@@ -123,6 +129,13 @@ def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> Encod
                 f"set model.{key} to match or give another file"
             )
     return EncoderFile(state, architecture, notes)
+
+
+def section_of(vit: VisionTransformer) -> dict[str, Any]:
+    """What a checkpoint must declare of a ViT so that `read_encoder` can build it: the keys of MODEL_KEYS but size."""
+    first: Any = vit.blocks[0]
+    values = (vit.patch_embed.patch_size[0], vit.embed_dim, len(vit.blocks), first.attn.num_heads)
+    return dict(zip(MODEL_KEYS[1:], map(int, values), strict=True))
 
 
 def declares_model(path: Path) -> bool:

@@ -212,12 +212,13 @@ def create_backbone(
 ) -> tuple[VisionTransformer, LoadReport]:
     """A ViT with a fresh classifier (0 ``num_classes``: none) and what was loaded; print the report.
 
-    ``spec``: a training checkpoint or an export of ours, official MAE weights, a timm folder; ``timm:NAME`` (timm's
-    initialisation) or ``timm:NAME:pretrained``; ``random`` with ``model=dict(size=..., patch_size=..., embed_dim=...,
-    depth=..., num_heads=...)`` or ``random:PATH``, both initialised as pretraining is. For files ``model`` is checked
-    against the weights. ``img_size`` in pixels, (height, width) if not square. ``drop_path``: rate of the last block,
-    rising linearly. ``dynamic_img_size``: timm's, positions for the grid that an image has. ``head_std``: of the
-    truncated normal weights of the head, MAE's fine-tuning value.
+    ``spec``: a training checkpoint, an export or a fine-tuning of ours (`finetuned`), official MAE weights, a timm
+    folder; ``timm:NAME`` (timm's initialisation) or ``timm:NAME:pretrained``; ``random`` with
+    ``model=dict(size=..., patch_size=..., embed_dim=..., depth=..., num_heads=...)`` or ``random:PATH``, both
+    initialised as pretraining is. For files ``model`` is checked against the weights. ``img_size`` in pixels, (height,
+    width) if not square. ``drop_path``: rate of the last block, rising linearly. ``dynamic_img_size``: timm's,
+    positions for the grid that an image has. ``head_std``: of the truncated normal weights of the head, MAE's
+    fine-tuning value.
 
     Raises ConfigError for options or models that cannot be used, CheckpointError for weights that cannot be read or do
     not fit.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from benchmarks.records import config_hash, strip_paths
 from benchmarks.transfer import RANDOM
 from benchmarks.transfer.architecture import read_encoder
+from benchmarks.transfer.finetuned import finetuned_origin, labelled_sources, read_finetuned
 from mlomae.engine import checkpoint
 from mlomae.errors import CheckpointError, MlomaeError
 from mlomae.export import sha256
@@ -20,13 +21,23 @@ from mlomae.export import sha256
 class Origin:
     """``method`` is the row's name in a table. ``identity`` belongs to the configuration: it is the same for all seeds
     of one pretraining, and for a checkpoint and its exports. ``details`` does not: name, digest of the file.
-    ``seed`` is the pretraining's, None if unknown.
+    ``seed`` is the pretraining's, None if unknown. ``labelled``: sources that the backbone was fine-tuned on.
     """
 
     method: str
     identity: dict[str, Any]
     details: dict[str, Any]
     seed: int | None = None
+    labelled: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _of_finetuned(path: Path) -> Origin | None:
+    state = read_finetuned(path)
+    if state is None:
+        return None
+    method, identity, details = finetuned_origin(state)
+    seed = int(state["config"]["seed"])
+    return Origin(method, identity, {**details, "sha256": sha256(path)}, seed, labelled_sources(state))
 
 
 def _of_checkpoint(path: Path) -> Origin | None:
@@ -74,7 +85,9 @@ def _architecture(spec: str) -> dict[str, Any] | str:
 
 
 def describe_weights(spec: str) -> Origin:
-    """The origin of a backbone ``spec`` (`backbone.create_backbone`); anything that is not ours goes by its name."""
+    """The origin of a backbone ``spec`` (`backbone.create_backbone`); anything that is not ours goes by its name.
+
+    Raises CheckpointError for a transfer's checkpoint that holds no fine-tuned backbone."""
     path = Path(spec)
     if spec == "random":
         return Origin(RANDOM, {"method": RANDOM}, {})
@@ -82,7 +95,7 @@ def describe_weights(spec: str) -> Origin:
         return Origin(RANDOM, {"method": RANDOM, "architecture": _architecture(spec.removeprefix("random:"))}, {})
     if spec.startswith("timm:"):
         return Origin(spec, {"method": spec}, {})
-    found = (_of_checkpoint(path) if path.is_file() else None) or _of_export(path)
+    found = (_of_checkpoint(path) or _of_finetuned(path) if path.is_file() else None) or _of_export(path)
     if found is not None:
         return found
     file = path / "model.safetensors" if path.is_dir() else path

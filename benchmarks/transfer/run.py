@@ -12,8 +12,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.optim import OptimWrapperDict
 from torch import nn
 
+import mlomae.data
 from benchmarks import records
 from benchmarks.transfer.batches import ImageLoader
+from benchmarks.transfer.finetuned import check_unseen
 from benchmarks.transfer.origin import Origin, describe_weights
 from benchmarks.transfer.records import Images, Settings, check_folder, describe_images, described
 from benchmarks.transfer.runner import TransferRunner, build_runner, train_and_test
@@ -39,17 +41,27 @@ class TransferRun:
         schedulers: list[dict[str, Any]],
         test_loader: ImageLoader,
         metric: BaseMetric,
+        section: dict[str, Any] | None = None,
     ) -> TransferRunner:
-        """Train to the end, from a checkpoint or not, and evaluate; arguments and errors as `build_runner`'s."""
+        """Train to the end, from a checkpoint or not, and evaluate; arguments and errors as `build_runner`'s.
+
+        ``section``: the backbone's architecture, where checkpoints are to be backbones themselves."""
         parts = (model, loader, optim_wrapper, schedulers, test_loader, metric)
-        runner = build_runner(self.config, *parts, self.work_dir, self.meta(), self.resume)
+        meta = {**self.meta(), **({} if section is None else {"model": section})}
+        runner = build_runner(self.config, *parts, self.work_dir, meta, self.resume)
         train_and_test(runner)
         return runner
 
     def meta(self) -> dict[str, Any]:
         """What the checkpoints of a run keep beside its configuration; ``origin`` is compared on resume."""
-        weights = {**self.origin.identity, "sha256": self.origin.details.get("sha256")}
-        return {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0], "origin": weights}
+        origin = self.origin
+        weights = {**origin.identity, "sha256": origin.details.get("sha256")}
+        run = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
+        return {**run, "origin": weights, "pretrained": origin.details, "labelled": origin.labelled}
+
+    def check_test(self, test: mlomae.data.Images) -> None:
+        """Raise DataError for test images whose labels the backbone was fine-tuned on."""
+        check_unseen(self.origin.labelled, self.config.data.train, test)
 
     def record(
         self,
