@@ -1,4 +1,4 @@
-"""The command line, ``mlomae pretrain | demo | export | evaluate | diagnose | horizon | data | doctor``.
+"""The command line, ``mlomae pretrain | demo | export | evaluate | diagnose | horizon | masks | data | doctor``.
 
 A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set.
 """
@@ -111,6 +111,24 @@ def _horizon(args: argparse.Namespace) -> int:
     return 0
 
 
+def _masks(args: argparse.Namespace) -> int:
+    from mlomae.diagnostics.masks import draw_masks
+
+    labels = draw_masks(
+        [Path(path) for path in args.config],
+        [Path(path) for path in args.checkpoints],
+        Path(args.out),
+        images=Path(args.images) if args.images else None,
+        data_root=args.data,
+        count=args.count,
+        draws=args.draws,
+        seed=args.seed,
+        progress=args.progress,
+    )
+    print(f"written: {args.out} ({', '.join(labels)})")
+    return 0
+
+
 def _data_check(args: argparse.Namespace) -> int:
     from mlomae.data.check import check_data
 
@@ -186,6 +204,20 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
     p.add_argument("--out", help="folder of horizon.png and horizon.json (default: horizon, in the run's folder)")
     p.set_defaults(run=_horizon)
+
+    p = commands.add_parser("masks", help="draw the masks of several strategies on the same images")
+    p.add_argument("config", nargs="*", help="files of configs/pretrain/: a row each, the model as training begins")
+    p.add_argument(
+        "--checkpoints", nargs="*", default=[], metavar="CKPT", help="trained models, for their config's row"
+    )
+    p.add_argument("--images", metavar="FOLDER", help="pictures of any size (default: the first row's training images)")
+    p.add_argument("--data", metavar="ROOT", help="data root, if not the one of the first row's config")
+    p.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
+    p.add_argument("--count", type=int, default=8, metavar="N", help="images, fewer if there are fewer (default: 8)")
+    p.add_argument("--draws", type=int, default=1, metavar="N", help="masks of each strategy (default: 1)")
+    p.add_argument("--seed", type=int, default=0, help="which images and which draws (default: 0)")
+    p.add_argument("--progress", type=float, metavar="P", help="share of the run in [0, 1), for scheduled strategies")
+    p.set_defaults(run=_masks)
 
     p = commands.add_parser("data", help="check a data set on disk, or fetch one")
     data = p.add_subparsers(dest="action", required=True)

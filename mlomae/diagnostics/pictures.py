@@ -8,6 +8,7 @@ Shape legend: B images of the sheet, S side in pixels, L patches.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -27,6 +28,8 @@ TILE = 1.3  # inches a tile, 130 pixels
 LEFT, RIGHT, TOP, GAP = 1.0, 1.1, 0.45, 0.06  # inches: row labels, colour bars, title, between tiles
 OUTLINE = "#ffd500"
 KEPT = 0.5  # grey of the kept patches in the rows of mask and influence
+REMOVED, LEAST, MOST = 0.6, 0.85, 0.3  # grey of removed patches: of equal weights; of the lowest and highest weight
+LABEL = 17  # letters of a row's label that fit beside a tile
 
 
 def influence_sheet(
@@ -78,6 +81,33 @@ def influence_sheet(
     return figure
 
 
+def mask_sheet(
+    image_B3SS: Tensor,
+    rows: list[tuple[str, Tensor, Tensor, tuple[int, int]]],
+    *,
+    title: str = "",
+) -> Figure:
+    """A figure of B columns: the images, then what each strategy leaves of them, removed patches grey.
+
+    Args:
+        image_B3SS: normalised images.
+        rows: label, mask (B, L) with 1 where a patch is removed, the weights (B, L) of the patches' errors, and the
+            grid of patches. Where weights differ, the darker patch weighs more; white to dark spans the row.
+    """
+    images, _ = _photographs(image_B3SS)
+    labels = ["image", *(label for label, *_ in rows)]
+    figure, axes = _canvas(len(images), [textwrap.fill(label, LABEL) for label in labels], title, right=GAP)
+    for column, image in enumerate(images):
+        axes[0, column].imshow(image, interpolation="nearest")
+    for row, (_, mask_BL, weight_BL, grid) in enumerate(rows, start=1):
+        grey = _greys(_tiles(mask_BL, grid) > 0, _tiles(weight_BL, grid))
+        patch = images.shape[1] // grid[0]
+        for column, image in enumerate(images):
+            shade = np.repeat(np.repeat(grey[column], patch, axis=0), patch, axis=1)[..., None]
+            axes[row, column].imshow(np.where(np.isnan(shade), image, shade), interpolation="nearest", vmin=0, vmax=1)
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG of 100 pixels an inch under a temporary name and rename it; the same figure gives the same bytes."""
     with replacing(path) as temporary:
@@ -96,6 +126,17 @@ def _tiles(values_BL: Tensor, grid: tuple[int, int]) -> NDArray[np.float64]:
     return values_BL.detach().double().cpu().reshape(-1, *grid).numpy()
 
 
+def _greys(removed: NDArray[np.bool_], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The grey of removed patches, NaN where a patch is kept."""
+    found = weight[removed]
+    span = np.ptp(found)
+    if span > 1e-6 * np.abs(found).max():
+        grey = LEAST + (MOST - LEAST) * (weight - found.min()) / span
+    else:
+        grey = np.full_like(weight, REMOVED)
+    return np.where(removed, grey, np.nan)
+
+
 def _two_tone(removed: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Removed patches dark, kept ones grey."""
     tone = np.where(removed, 0.1, KEPT)[..., None]
@@ -110,8 +151,8 @@ def _heat(influence: NDArray[np.float64], removed: NDArray[np.bool_], scale: Nor
     return colours
 
 
-def _canvas(columns: int, rows: list[str], title: str) -> tuple[Figure, NDArray[np.object_]]:
-    width = LEFT + columns * (TILE + GAP) + RIGHT
+def _canvas(columns: int, rows: list[str], title: str, right: float = RIGHT) -> tuple[Figure, NDArray[np.object_]]:
+    width = LEFT + columns * (TILE + GAP) + right
     height = TOP + len(rows) * (TILE + GAP)
     figure = Figure(figsize=(width, height))
     figure.text(LEFT / width, 1 - 0.5 * TOP / height, title, va="center", fontsize=10)

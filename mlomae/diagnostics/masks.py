@@ -1,0 +1,176 @@
+"""``mlomae masks``: the patterns of several strategies side by side, on the same images.
+
+A row is a configuration, whose model is as training begins, or a checkpoint. Images are training images or a folder of
+pictures; evaluation images are not opened. Which images and which draws are functions of the seed.
+
+Shape legend: B images, L patches, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlomae import counter
+from mlomae.config import PretrainConfig, config_from_dict, load_config
+from mlomae.data import FileSource, Source, Stream, build_augment, build_source
+from mlomae.data.folder import EXTENSIONS
+from mlomae.diagnostics.pictures import mask_sheet, save_figure
+from mlomae.engine.checkpoint import load_checkpoint
+from mlomae.engine.loop import to_device
+from mlomae.engine.pretrainer import Pretrainer
+from mlomae.errors import CheckpointError, ConfigError, DataError, reason_of
+from mlomae.weights import load_pretrained
+
+
+@dataclass
+class Row:
+    """``state``: of a checkpoint, None for a model as training begins."""
+
+    config: PretrainConfig
+    state: dict[str, Any] | None = None
+
+    @property
+    def label(self) -> str:
+        done = "" if self.state is None else f", {self.state['iteration']} iterations"
+        return self.config.method + done
+
+    @property
+    def progress(self) -> float:
+        """Where its schedule is, in [0, 1); the last iteration's of a finished run."""
+        if self.state is None:
+            return 0.0
+        length = self.config.train.outer_iterations
+        return float(min(self.state["iteration"], length - 1) / length)
+
+
+def draw_masks(
+    configs: Sequence[Path],
+    checkpoints: Sequence[Path],
+    out: Path,
+    *,
+    images: Path | None = None,
+    data_root: str | None = None,
+    count: int = 8,
+    draws: int = 1,
+    seed: int = 0,
+    progress: float | None = None,
+) -> list[str]:
+    """Write a picture whose first row is the images and whose others are strategies; returns the labels of those.
+
+    Args:
+        checkpoints: one whose run has the name of a configuration takes its row, others follow.
+        images: a folder of pictures of any size; else ``data.train`` of the first row, ``data_root`` its root.
+        count: images, or all where there are fewer. draws: masks, rows, of each strategy.
+        progress: for strategies with a schedule; by default where the checkpoint is, 0 for a fresh model.
+
+    Raises ConfigError for wrong options and for configurations of different image sizes, DataError for images that
+    cannot be read, CheckpointError for a file that is no checkpoint.
+    """
+    _check(out, images, data_root, count, draws, progress)
+    rows = _rows(configs, checkpoints)
+    source = _folder(images) if images is not None else _training_images(rows[0].config, data_root)
+    size = rows[0].config.model.img_size
+    stream = Stream(source, None, build_augment({"type": "Plain", "size": size}), seed, "masks")
+    batch: dict[str, Any] = stream.batch(0, min(count, len(stream)))
+    drawn = []
+    for row in rows:
+        model = _model(row)
+        model.progress = row.progress if progress is None else progress
+        for draw in range(draws):
+            label = row.label if not draw else f"draw {draw + 1}"
+            mask, weight = _mask(model, {**batch, "key": counter.fold(batch["key"], draw)})
+            drawn.append((label, mask, weight, model.mae.encoder.grid))
+    save_figure(
+        mask_sheet(batch["image"], drawn, title=f"{source.name} {source.split}, seed {seed}{_legend(drawn)}"), out
+    )
+    return [row.label for row in rows]
+
+
+def _legend(drawn: list[tuple[str, Tensor, Tensor, tuple[int, int]]]) -> str:
+    weighted = any(not torch.equal(weight, torch.ones_like(weight)) for _, _, weight, _ in drawn)
+    return "; greys within a row: the darker, the higher the weight of the error" if weighted else ""
+
+
+def _check(
+    out: Path, images: Path | None, data_root: str | None, count: int, draws: int, progress: float | None
+) -> None:
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out '{out}' must end in .png")
+    if images is not None and data_root is not None:
+        raise ConfigError("--images and --data both name images; give one of them")
+    if count < 1 or draws < 1:
+        raise ConfigError(f"--count {count} and --draws {draws} must be at least 1")
+    if progress is not None and not 0.0 <= progress < 1.0:
+        raise ConfigError(f"--progress {progress} must be a share of the run inside [0, 1)")
+
+
+def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
+    rows = [Row(load_config(path)) for path in configs]
+    for path in checkpoints:
+        state = load_checkpoint(path)
+        trained = Row(config_from_dict(state["config"]), state)
+        same = [i for i, row in enumerate(rows) if row.state is None and row.config.name == trained.config.name]
+        if same:
+            rows[same[0]] = trained
+        else:
+            rows.append(trained)
+    if not rows:
+        raise ConfigError("nothing to draw; name configurations of configs/pretrain/ or --checkpoints")
+    for row in rows:
+        if row.config.model.img_size != rows[0].config.model.img_size:
+            raise ConfigError(
+                f"'{row.config.name}' takes images of {row.config.model.img_size} pixels and '{rows[0].config.name}' "
+                f"of {rows[0].config.model.img_size}; draw them apart, or set model.img_size"
+            )
+    return rows
+
+
+def _folder(folder: Path) -> Source:
+    """The pictures of a folder, without those of folders in it."""
+    if not folder.is_dir():
+        raise DataError(f"--images '{folder}' is not a folder; give one with pictures")
+    files = sorted(file for file in os.listdir(folder) if file.lower().endswith(EXTENSIONS))
+    if not files:
+        raise DataError(f"--images '{folder}' holds no picture ({', '.join(EXTENSIONS)}); give a folder that does")
+    place = folder.resolve()
+    labels = np.zeros(len(files), dtype=np.int64)
+    return FileSource("pictures", "all", place, place, ["picture"], files, labels, [str(place)])
+
+
+def _training_images(config: PretrainConfig, data_root: str | None) -> Source:
+    root = {} if data_root is None else {"root": data_root}
+    return build_source({**config.data.train, **root})
+
+
+def _model(row: Row) -> Pretrainer:
+    """The model of a row; its feedback, which no mask depends on, stays fresh and has two classes."""
+    torch.manual_seed(row.config.seed)
+    model = Pretrainer(row.config, 2)
+    if row.state is not None:
+        try:
+            for name in ("mae", "mask"):
+                getattr(model, name).load_state_dict(row.state["modules"][name])
+        except (RuntimeError, KeyError) as error:
+            name = row.config.name
+            raise CheckpointError(
+                f"the checkpoint of '{name}' does not fit its model ({reason_of(error)[:80]})"
+            ) from error
+    elif row.config.init_from:
+        load_pretrained(model.mae, row.config.init_from)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+@torch.no_grad()
+def _mask(model: Pretrainer, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mask and weights, (B, L)."""
+    batch = to_device(batch, next(model.parameters()).device)
+    mask = model.choose_mask(model.mae.encoder.embed(batch["image"]), batch)
+    return mask.mask, mask.weight
