@@ -4,6 +4,7 @@ from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
     adamae,
     adios,
     amt,
+    attg,
     attmask,
     automae,
     block,

@@ -1,0 +1,51 @@
+"""The normalised cut of an image's patches by their features, as a side and as a map.
+
+With W the similarities of the patches and d their row sums, the second eigenvector u of I - d^-½ W d^-½ splits them by
+its sign (Shi and Malik, "Normalized Cuts and Image Segmentation", PAMI 2000).
+
+Shape legend: B batch, L patches, D width of the features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def unit(features_BLD: Tensor) -> Tensor:
+    """Features less their mean over the image, of length 1.
+
+    The mean holds what all patches share, without which the similarities of a young encoder are all near 1.
+    """
+    centred = features_BLD - features_BLD.mean(dim=1, keepdim=True)
+    return F.normalize(centred.nan_to_num(), dim=2)  # of a diverged run: the loss says so, not the eigenvectors
+
+
+def second_eigenvector(unit_BLD: Tensor) -> tuple[Tensor, Tensor]:
+    """u and d^-½, each (B, L), of the similarities (1 + cosine) / 2; the sign of u is arbitrary."""
+    similarity_BLL = (1 + unit_BLD @ unit_BLD.mT) / 2
+    scale_BL = similarity_BLL.sum(dim=2).rsqrt()
+    identity = torch.eye(unit_BLD.shape[1], dtype=unit_BLD.dtype, device=unit_BLD.device)
+    laplacian_BLL = identity - scale_BL.unsqueeze(2) * similarity_BLL * scale_BL.unsqueeze(1)
+    return torch.linalg.eigh(laplacian_BLL).eigenvectors[..., 1], scale_BL
+
+
+def normalised_cut(unit_BLD: Tensor) -> Tensor:
+    """Which patches are on the other side of the cut than the first one, (B, L) bool."""
+    side_BL = second_eigenvector(unit_BLD)[0] > 0
+    return side_BL != side_BL[:, :1]
+
+
+def object_map(unit_BLD: Tensor) -> Tensor:
+    """How much a patch belongs to the object, (B, L) from 0 to 1 in every image; 0 where all patches are alike.
+
+    The relaxed indicator d^-½ u of the cut, of which the side with the largest value is the object, as in TokenCut
+    (Wang et al., CVPR 2022).
+    """
+    vector_BL, scale_BL = second_eigenvector(unit_BLD)
+    vector_BL = vector_BL * scale_BL
+    low_B1, high_B1 = vector_BL.amin(dim=1, keepdim=True), vector_BL.amax(dim=1, keepdim=True)
+    vector_BL = torch.where(high_B1 >= -low_B1, vector_BL - low_B1, high_B1 - vector_BL)
+    alike_B1 = unit_BLD.square().sum(dim=(1, 2)).unsqueeze(1) == 0  # then u is any vector
+    return torch.where(alike_B1, 0.0, vector_BL / (high_B1 - low_B1))
