@@ -17,11 +17,13 @@ from benchmarks import records
 from mlomae.config import PretrainConfig, config_from_dict
 from mlomae.data import (
     OuterBatches,
+    SceneSource,
     Source,
     Split,
     Stream,
     build_augment,
     build_source,
+    build_training_source,
     check_disjoint,
     shuffle_labels,
     split_train,
@@ -32,7 +34,7 @@ from mlomae.engine.runner import build_runner
 from mlomae.engine.warmup import is_probe, moves_phi
 from mlomae.errors import ConfigError, DataError
 from mlomae.evaluation import evaluate
-from mlomae.feedback import is_joint
+from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
 from mlomae.weights import load_pretrained
 
@@ -42,7 +44,7 @@ PROBE_IMAGES = 64  # fixed training images on which the health of the mask is re
 @dataclass
 class PretrainData:
     """The sources of a run, its split, and the batches of every outer iteration. ``feedback`` has the labels that the
-    feedback sees, ``train`` the true ones."""
+    feedback sees, ``train`` the true ones; ``num_classes`` are the feedback's, of images or of pixels."""
 
     train: Source
     feedback: Source
@@ -50,6 +52,7 @@ class PretrainData:
     split: Split
     batches: OuterBatches
     probe: dict[str, torch.Tensor]
+    num_classes: int
 
 
 def build_data(config: PretrainConfig) -> PretrainData:
@@ -59,9 +62,11 @@ def build_data(config: PretrainConfig) -> PretrainData:
     Raises DataError if evaluation images would reach any level, ConfigError for shuffled labels that nothing reads.
     """
     data, size = config.data, config.model.img_size
-    train = build_source(data.train)
+    train = build_training_source(data.train)
     evaluation = build_source(data.eval) if data.eval else None
-    feedback = build_source(data.feedback) if data.feedback else train
+    feedback = build_training_source(data.feedback) if data.feedback else train
+    pixels = is_trainable(config.mask["type"]) and is_dense(config.feedback["type"])
+    check_kinds(config, train, feedback, pixels)
     if evaluation is not None:
         for source in {id(train): train, id(feedback): feedback}.values():
             check_disjoint(source, evaluation)
@@ -80,8 +85,8 @@ def build_data(config: PretrainConfig) -> PretrainData:
     lower = Stream(train, lower_indices, augment, config.seed, "lower")
     batches = OuterBatches(
         lower=lower,
-        head=Stream(feedback, split.train_indices, feedback_augment, config.seed, "head") if learned else None,
-        upper=Stream(feedback, split.val_indices, feedback_augment, config.seed, "upper") if learned else None,
+        head=Stream(feedback, split.train_indices, feedback_augment, config.seed, "head", pixels) if learned else None,
+        upper=Stream(feedback, split.val_indices, feedback_augment, config.seed, "upper", pixels) if learned else None,
         batch_size=data.batch_size,
         feedback_batch_size=data.feedback_batch_size,
         steps_per_outer=config.levels.lower_steps,
@@ -90,7 +95,26 @@ def build_data(config: PretrainConfig) -> PretrainData:
     )
     plain = build_augment({"type": "Plain", "size": size})
     probe = Stream(train, lower_indices, plain, config.seed, "probe").batch(0, min(PROBE_IMAGES, len(lower_indices)))
-    return PretrainData(train, feedback, evaluation, split, batches, probe)
+    classes = len(feedback.pixel_classes) if pixels else len(feedback.classes)
+    return PretrainData(train, feedback, evaluation, split, batches, probe, classes)
+
+
+def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels: bool) -> None:
+    """Raise ConfigError where labels of pixels and labels of whole images are taken for each other."""
+    kind = config.feedback["type"]
+    if isinstance(train, SceneSource) and config.data.eval is not None:
+        raise ConfigError(
+            "data.eval is for k-NN and linear probe, which need classes of images; set it to None for scenes"
+        )
+    if isinstance(feedback, SceneSource) and is_trainable(config.mask["type"]) and not pixels:
+        raise ConfigError(
+            f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
+            "set feedback.type='segmentation'"
+        )
+    if pixels and config.data.shuffle_labels is not None:
+        raise ConfigError(f"data.shuffle_labels permutes labels of images, which feedback.type='{kind}' does not read")
+    if pixels and (config.auxiliary or {}).get("type") == "classification":
+        raise ConfigError(f"auxiliary.type='classification' has other classes than feedback.type='{kind}'; remove one")
 
 
 def plain_batches(source: Source, size: int, limit: int | None = None, batch_size: int = 256) -> Iterator[dict]:
@@ -129,7 +153,7 @@ def run_pretraining(
         )
     torch.manual_seed(config.seed)
     data = build_data(config)
-    model = Pretrainer(config, len(data.feedback.classes))
+    model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(load_pretrained(model.mae, config.init_from))
     commit, dirty = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends

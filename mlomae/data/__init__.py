@@ -28,6 +28,7 @@ from mlomae.data.label_maps import IGNORE
 from mlomae.data.memory import MemorySource
 from mlomae.data.published import PUBLISHED, Published, PublishedSource
 from mlomae.data.scene_folder import SceneFolder
+from mlomae.data.scene_source import SceneSource, build_training_source
 from mlomae.data.scenes import LabelCounts, Scenes, build_scenes, list_scenes, register_scenes
 from mlomae.data.sources import Source, build_source, list_sources, register_source
 from mlomae.data.splits import Split, check_disjoint, shuffle_labels, split_train
@@ -68,6 +69,7 @@ __all__ = [
     "PublishedSource",
     "RandomResizedCropFlip",
     "SceneFolder",
+    "SceneSource",
     "Scenes",
     "Source",
     "Split",
@@ -79,6 +81,7 @@ __all__ = [
     "build_detections",
     "build_scenes",
     "build_source",
+    "build_training_source",
     "check_disjoint",
     "cifar10",
     "cifar100",

@@ -20,6 +20,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from mlomae import counter
+from mlomae.data.label_maps import IGNORE
 from mlomae.errors import ConfigError
 from mlomae.registry import Registry
 
@@ -80,7 +81,15 @@ class Augmentation:
         image_BCHW[crops.flip] = image_BCHW[crops.flip].flip(-1)
         mean, std = (255 * torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
         normalised_BCHW = image_BCHW.float().sub_(mean).div_(std)
-        return normalised_BCHW, None if objects is None else self._cut_objects(objects, crops, height_B, width_B)
+        return normalised_BCHW, None if objects is None else self._cut_maps(objects, crops, height_B, width_B, False)
+
+    def cut_labels(self, labels: Sequence[Tensor] | Tensor, keys: Tensor) -> Tensor:
+        """(B, S, S) uint8: the label maps (H, W) of images that go through the augmentation under the same keys.
+
+        Cut by the same boxes and flipped alike, to the nearest pixel; IGNORE outside the image.
+        """
+        height_B, width_B = torch.tensor([labels_HW.shape for labels_HW in labels]).unbind(dim=1)
+        return self._cut_maps(labels, self.crops(keys, height_B, width_B), height_B, width_B, IGNORE)
 
     def _cut(self, image_CHW: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
         side = [self.size, self.size]
@@ -88,10 +97,10 @@ class Augmentation:
         cut_CSS: Tensor = TF.resized_crop(image_CHW, top, left, height, width, side, bicubic, antialias=True)
         return cut_CSS
 
-    def _cut_objects(
-        self, objects: Sequence[Tensor] | Tensor, crops: Crops, height_B: Tensor, width_B: Tensor
+    def _cut_maps(
+        self, maps: Sequence[Tensor] | Tensor, crops: Crops, height_B: Tensor, width_B: Tensor, outside: int | bool
     ) -> Tensor:
-        """One gather from all masks laid end to end: a nearest-pixel cut for any mixture of image sizes."""
+        """One gather from all maps laid end to end: a nearest-pixel cut for any mixture of image sizes."""
         centre_S = torch.arange(self.size) + 0.5
         row_BS = crops.top[:, None] + (centre_S * crops.height[:, None] / self.size).floor().long()
         column_BS = crops.left[:, None] + (centre_S * crops.width[:, None] / self.size).floor().long()
@@ -103,9 +112,9 @@ class Augmentation:
         column_BS = column_BS.clamp(min=torch.zeros_like(right_B1), max=right_B1 - 1)
         area_B = height_B * width_B
         start_B11 = (area_B.cumsum(0) - area_B)[:, None, None]
-        pixels = torch.cat([mask_HW.reshape(-1) for mask_HW in objects])
+        pixels = torch.cat([map_HW.reshape(-1) for map_HW in maps])
         cut_BSS = pixels[start_B11 + row_BS[:, :, None] * width_B[:, None, None] + column_BS[:, None, :]]
-        return cut_BSS & row_inside_BS[:, :, None] & column_inside_BS[:, None, :]
+        return torch.where(row_inside_BS[:, :, None] & column_inside_BS[:, None, :], cut_BSS, outside)
 
 
 _AUGMENTATIONS = Registry[Augmentation]("augmentation")

@@ -5,6 +5,7 @@ Shape suffixes: N images of the set, C channels, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ class Source(Images):
     Attributes, besides those of Images:
         labels: (N,) int64, indices into ``classes``.
         has_objects: whether ``object_mask`` gives masks.
+        pixel_classes: what ``pixel_labels`` are indices into; empty where pixels have no labels.
     """
 
     classes: list[str]
     labels: NDArray[np.int64]
     has_objects: bool = False
+    pixel_classes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,6 +36,10 @@ class Source(Images):
     def object_mask(self, i: int) -> Tensor | None:
         """(H, W) bool, True on objects, or None where nothing is known about objects."""
         return None
+
+    def pixel_labels(self, i: int) -> Tensor:
+        """(H, W) uint8, the class of every pixel or IGNORE where it is not labelled."""
+        raise NotImplementedError
 
     def _fingerprint_label(self, i: int) -> bytes:
         return b"%d " % self.labels[i]

@@ -28,9 +28,9 @@ class Stream:
     """Samples of ``source`` at ``indices`` (all if None), reshuffled every epoch, augmented, without end.
 
     Position p is in epoch ``p // n`` of the n indices; the epoch's order comes from (seed, name, epoch), the sample's
-    key from (seed, name, epoch, index).
+    key from (seed, name, epoch, index). ``pixels`` asks for the labels of pixels beside those of images.
 
-    Raises DataError if ``indices`` is empty or reaches outside the source.
+    Raises DataError if ``indices`` is empty or reaches outside the source, or if it has no labels of pixels.
     """
 
     def __init__(
@@ -40,7 +40,9 @@ class Stream:
         augment: Augmentation,
         seed: int,
         name: str,
+        pixels: bool = False,
     ) -> None:
+        self.pixels = pixels
         self.source, self.augment, self.seed, self.name = source, augment, seed, name
         self.indices = torch.arange(len(source)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
         if not len(self.indices):
@@ -48,6 +50,11 @@ class Stream:
         if self.indices.min() < 0 or self.indices.max() >= len(source):
             wrong = f"an index outside 0..{len(source) - 1}"
             raise DataError(f"stream {name!r} of {source.describe()} names {wrong}; make the split again")
+        if pixels and not source.pixel_classes:
+            raise DataError(
+                f"stream {name!r} needs a class for every pixel, which {source.describe()} does not have; "
+                "set data.feedback to a source of scenes"
+            )
         self._labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
         self._orders: dict[int, Tensor] = {}
 
@@ -85,7 +92,7 @@ class Stream:
         Returns:
             ``image`` (B, 3, S, S) float32 normalised; ``label``, ``index`` (into the source), ``epoch`` and ``key``
             (for further draws, with a salt other than AUGMENT_SALT), each (B,) int64; ``object`` (B, S, S) bool if the
-            source has objects.
+            source has objects; ``pixel_label`` (B, S, S) uint8, IGNORE where not labelled, if ``pixels`` asks for it.
         """
         epoch_B, index_B = self.locate(start, size)
         key_B = counter.fold(counter.fold(counter.root_key(self.seed, self.name), epoch_B), index_B)
@@ -93,7 +100,11 @@ class Stream:
         masks = [self.source.object_mask(i) for i in chosen] if self.source.has_objects else None
         image, objects = self.augment([self.source.image(i) for i in chosen], key_B, masks)  # type: ignore[arg-type]
         batch = {"image": image, "label": self._labels[index_B], "key": key_B, "index": index_B, "epoch": epoch_B}
-        return batch if objects is None else {**batch, "object": objects}
+        if objects is not None:
+            batch["object"] = objects
+        if self.pixels:
+            batch["pixel_label"] = self.augment.cut_labels([self.source.pixel_labels(i) for i in chosen], key_B)
+        return batch
 
 
 class OuterBatches(Dataset[dict[str, Any]]):

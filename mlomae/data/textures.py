@@ -93,11 +93,15 @@ class Textures(MemorySource):
         place = f"embedded:textures:seed={seed}:{split}"
         super().__init__("textures", split, "embedded", names, images, labels[:, 0], [place])
         self.seed = seed
+        self.pixel_classes = ["background", *names]
         self.instances_NHW = instances
         self._object_labels = torch.from_numpy(labels)
 
     def object_mask(self, i: int) -> Tensor:
         return self.instances_NHW[i] > 0
+
+    def pixel_labels(self, i: int) -> Tensor:
+        return self.annotation(i).semantic
 
     def annotation(self, i: int) -> Annotation:
         """Instance masks, their classes and the semantic map of image ``i``."""

@@ -12,7 +12,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mlomae import counter
@@ -26,8 +25,9 @@ from mlomae.engine import health
 from mlomae.engine.checkpoint import load_checkpoint
 from mlomae.engine.loop import to_device
 from mlomae.engine.pretrainer import Pretrainer
+from mlomae.engine.warmup import chance_on
 from mlomae.errors import ConfigError, TrainingError
-from mlomae.feedback import is_joint
+from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import MaskState, is_trainable
 from mlomae.masking.oracle import object_patches
 from mlomae.pretrain import PretrainData, build_data
@@ -70,7 +70,7 @@ def diagnose(
     smallest = min(len(stream) for stream in streams.values())
     if not 1 <= batch_size <= smallest:
         raise ConfigError(f"--batch-size {batch_size} must be 1 to {smallest}, the images of the smallest level")
-    model = _model(state, config, len(data.feedback.classes))
+    model = _model(state, config, data.num_classes)
     device = next(model.parameters()).device
 
     measured = Measured()
@@ -90,7 +90,7 @@ def diagnose(
         "feedback": config.feedback["type"],
         "batch_size": batch_size,
         "batches": batches,
-        **summarise(measured, _chance(data)),
+        **summarise(measured, 100.0 * chance_on(streams["upper"], data.num_classes).share),
     }
     run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     out = out or run / "diagnose"
@@ -127,17 +127,12 @@ def _streams(config: PretrainConfig, data: PretrainData) -> dict[str, Stream]:
     """The three levels' images and augmentations as in training, in an order of their own."""
     lower, seed = data.batches.lower, config.seed
     augment = build_augment({"size": config.model.img_size, **config.data.feedback_augment})
+    pixels = is_dense(config.feedback["type"])
     return {
         "lower": Stream(lower.source, lower.indices, lower.augment, seed, "diagnose/lower"),
-        "head": Stream(data.feedback, data.split.train_indices, augment, seed, "diagnose/head"),
-        "upper": Stream(data.feedback, data.split.val_indices, augment, seed, "diagnose/upper"),
+        "head": Stream(data.feedback, data.split.train_indices, augment, seed, "diagnose/head", pixels),
+        "upper": Stream(data.feedback, data.split.val_indices, augment, seed, "diagnose/upper", pixels),
     }
-
-
-def _chance(data: PretrainData) -> float:
-    """The percentage of the upper images that a constant prediction gets right."""
-    labels = np.asarray(data.feedback.labels)[data.split.val_indices]
-    return 100.0 * float(np.bincount(labels).max() / len(labels))
 
 
 def _model(state: dict[str, Any], config: PretrainConfig, classes: int) -> Pretrainer:
@@ -156,7 +151,7 @@ def _measure(model: Pretrainer, batch: dict[str, Any], random_mask: bool, measur
     if not torch.isfinite(removed).all():
         raise TrainingError("the influence is not finite: the run has diverged, or the feedback; use another of either")
     scores = health.feedback_scores(model, head, upper)
-    measured.accuracy.append(float(health.feedback_accuracy(scores, upper["label"])))
+    measured.accuracy.append(float(health.feedback_accuracy(model.feedback, scores, upper)))
     measured.loss_upper.append(float(found.loss_upper))
     measured.influence.append(removed.double().cpu())
     with torch.no_grad():

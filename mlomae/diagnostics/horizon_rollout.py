@@ -105,7 +105,7 @@ def measure_feedback(model: Pretrainer, head_batch: Batch, upper_batch: Batch) -
     z_head, z_upper = (_features(model, batch) for batch in (head_batch, upper_batch))
     loss = feedback.joint_loss(z_head, z_upper, head_batch, upper_batch)
     scores_UC = feedback.predict(z_upper, z_head, head_batch)
-    return Measured(float(loss), float(feedback_accuracy(scores_UC, upper_batch["label"])))
+    return Measured(float(loss), float(feedback_accuracy(feedback, scores_UC, upper_batch)))
 
 
 def _features(model: Pretrainer, batch: Batch) -> Tensor:

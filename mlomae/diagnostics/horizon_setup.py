@@ -69,7 +69,7 @@ def set_up(checkpoint: Path, feedback: str | None, data_root: str | None, lr: fl
     saved = state["optimizers"]["theta"]
     lr = _rate(saved, config, checkpoint) if lr is None else lr
     data = build_data(config)
-    model = Pretrainer(config, len(data.feedback.classes))
+    model = Pretrainer(config, data.num_classes)
     model.mae.load_state_dict(state["modules"]["mae"])
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return Setup(config, data, model, saved, lr, state["iteration"])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mlomae import counter
 from mlomae.config import PretrainConfig, config_from_dict, load_config
-from mlomae.data import FileSource, Source, Stream, build_augment, build_source
+from mlomae.data import FileSource, Source, Stream, build_augment, build_training_source
 from mlomae.data.folder import EXTENSIONS
 from mlomae.diagnostics.pictures import mask_sheet, save_figure
 from mlomae.engine.checkpoint import load_checkpoint
@@ -147,7 +147,7 @@ def _folder(folder: Path) -> Source:
 
 def _training_images(config: PretrainConfig, data_root: str | None) -> Source:
     root = {} if data_root is None else {"root": data_root}
-    return build_source({**config.data.train, **root})
+    return build_training_source({**config.data.train, **root})
 
 
 def _model(row: Row) -> Pretrainer:

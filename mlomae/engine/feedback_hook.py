@@ -15,23 +15,23 @@ from mlomae.engine import loop
 from mlomae.engine.warmup import ERRORS_TO_START, ERRORS_TO_WARN, chance_of, is_probe
 from mlomae.errors import ConfigError
 from mlomae.feedback import is_joint
-from mlomae.feedback.base import labels
 
 
 @torch.no_grad()
-def judge(model: Any, data: dict[str, Any]) -> tuple[int, int]:
-    """Right predictions on the upper batch and its size, over all ranks; waits for the device."""
+def judge(model: Any, data: dict[str, Any]) -> tuple[float, int]:
+    """Right predictions on the upper batch (of dense feedback the sum of the images' shares) and its size, over all
+    ranks; waits for the device."""
     device = next(model.parameters()).device
     upper = loop.to_device(data["upper"], device)
     head = loop.to_device(data["head"], device) if model.feedback.joint else None
     with model.autocast():
         reference = None if head is None else model.feedback_tokens(head)
         scores = model.feedback.predict(model.feedback_tokens(upper), reference, head)
-    truth = labels(model.config.feedback["type"], upper)
-    counts = torch.stack([(scores.argmax(dim=1) == truth).sum(), torch.full_like(truth, len(truth))[0]])
-    all_reduce(counts)
-    right, judged = counts.tolist()
-    return right, judged
+        correct_U = model.feedback.correct(scores, upper)
+    right, judged = correct_U.sum(), torch.tensor(len(correct_U), device=device)
+    for count in (right, judged):
+        all_reduce(count)
+    return right.item(), int(judged.item())
 
 
 class FeedbackHook(Hook):
@@ -95,6 +95,6 @@ class FeedbackHook(Hook):
         ways.append("raise data.feedback_batch_size")
         if getattr(runner.model.feedback, "pooling", "") == "cls":
             ways.append("set feedback.pooling='avg'")
-        if kind != "nca":
+        if kind != "nca" and not runner.model.feedback.dense:
             ways.append("set feedback.type='nca'")
         return ", ".join([*ways, "lengthen levels.warmup"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mlomae.diagnostics import model_influence, separate
+from mlomae.feedback import Feedback
 from mlomae.masking.oracle import object_patches
 
 if TYPE_CHECKING:
@@ -45,15 +46,15 @@ def mask_overlap(mask_BL: Tensor, previous_BL: Tensor, ratio: float) -> Tensor:
 
 
 @torch.no_grad()
-def feedback_accuracy(logits_BC: Tensor, label_B: Tensor) -> Tensor:
-    """Percentage of right predictions of the feedback head, 0-dim; chance is 100 / C."""
-    return 100.0 * (logits_BC.argmax(dim=1) == label_B).float().mean()
+def feedback_accuracy(feedback: Feedback, scores: Tensor, upper_batch: Batch) -> Tensor:
+    """Percentage of right predictions, of images or their pixels, 0-dim; chance is 100 / C if classes are alike."""
+    return 100.0 * feedback.correct(scores, upper_batch).float().mean()
 
 
 @torch.no_grad()
 def feedback_scores(model: Pretrainer, head_batch: Batch, upper_batch: Batch) -> Tensor:
-    """Class scores (U, C) of the upper batch, which has not trained the head; a feedback without parameters classifies
-    it by the head batch."""
+    """Class scores of the upper batch (`Feedback.predict`), which has not trained the head; a feedback without
+    parameters classifies it by the head batch."""
     reference = model.feedback_tokens(head_batch) if model.feedback.joint else None
     return model.feedback.predict(model.feedback_tokens(upper_batch), reference, head_batch)
 

@@ -57,8 +57,8 @@ class MaskHealthHook(Hook):
             device = next(model.parameters()).device
             upper, head = (to_device(data_batch[level], device) for level in ("upper", "head"))
             scores = health.feedback_scores(model, head, upper)
-            values["feedback_accuracy"] = health.feedback_accuracy(scores, upper["label"])
-            values["feedback_chance"] = 100.0 / scores.shape[1]
+            values["feedback_accuracy"] = health.feedback_accuracy(model.feedback, scores, upper)
+            values["feedback_chance"] = 100.0 / scores.shape[-1]
             if model.mask.trainable and "object" in self.probe:
                 values |= health.object_influence(model, to_device(data_batch["lower"][-1], device), head, upper)
         for name, value in values.items():

@@ -52,6 +52,11 @@ class Pretrainer(nn.Module):
         self.feedback = feedback.create(
             config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
         )
+        if self.feedback.dense and self.attends:
+            raise ConfigError(
+                f"levels.mask_pooling weighs the tokens of an image against each other, and "
+                f"feedback.type='{config.feedback['type']}' looks at each by itself; set levels.mask_pooling=False"
+            )
         self.auxiliary: auxiliary.AuxiliaryLoss | None = None
         if config.auxiliary is not None:
             options = {k: v for k, v in config.auxiliary.items() if k != "type"}

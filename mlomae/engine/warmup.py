@@ -6,10 +6,10 @@ trained. With ``levels.warmup_margin`` masks are random until, after t ≥ ``lev
     p − c ≥ margin   and   p − c ≥ 4 s(n),   s(n) = √(c(1 − c)/n),
 
 p the accuracy over the last WINDOW probes, c chance: what a constant prediction reaches, the share of the most frequent
-class of the upper split (1/C only if classes are equally frequent). n is the number of images judged, at most those of
-the upper split, because judging an image twice is no new evidence. Four errors, not two, because the question is asked
-again and again: in a simulation a feedback at chance passes within 500 probes with probability 0.98 at two, 0.31 at
-three and 0.01 at four errors (8 classes, 128 images a probe, margin 0.5).
+class of the upper split, or of its pixels (1/C only if classes are equally frequent). n is the number of images judged,
+at most those of the upper split, because judging an image twice is no new evidence. Four errors, not two, because the
+question is asked again and again: in a simulation a feedback at chance passes within 500 probes with probability 0.98
+at two, 0.31 at three and 0.01 at four errors (8 classes, 128 images a probe, margin 0.5).
 
 Independently of the margin, an epoch (a pass of the head's data, WINDOW probes at least) over which the accuracy is not
 above chance by two errors is a warning that names the remedy.
@@ -22,10 +22,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mlomae.config import PretrainConfig
-from mlomae.data import OuterBatches
+from mlomae.data import IGNORE, OuterBatches, Stream
+from mlomae.data.files import in_threads
 from mlomae.errors import DataError
 from mlomae.feedback import is_joint
 
@@ -67,14 +71,32 @@ def chance_of(batches: OuterBatches, num_classes: int) -> Chance:
                 f"the feedback needs labels of two classes at least, {source} has {num_classes}; "
                 "set data.feedback to a labelled training source"
             )
-        wrong = int(((stream.labels < 0) | (stream.labels >= num_classes)).sum())
+        wrong = 0 if stream.pixels else int(((stream.labels < 0) | (stream.labels >= num_classes)).sum())
         if wrong:
             raise DataError(
                 f"{wrong} images of {source} that the feedback would use have no label inside "
                 f"0..{num_classes - 1}; set data.feedback to a labelled training source"
             )
-    count = torch.bincount(batches.upper.labels, minlength=num_classes).max()
-    return Chance(int(count) / len(batches.upper), len(batches.upper))
+    return chance_on(batches.upper, num_classes)
+
+
+def chance_on(upper: Stream, num_classes: int) -> Chance:
+    """Chance on the images of one stream. Where pixels have the labels, the best class's mean share of an image's
+    labelled pixels, before any augmentation; images without one do not count."""
+    if not upper.pixels:
+        count = torch.bincount(upper.labels, minlength=num_classes).max()
+        return Chance(int(count) / len(upper), len(upper))
+    found = list(in_threads(lambda i: _class_shares(upper.source.pixel_labels(i)), upper.indices.tolist()))
+    shares = [share_C for share_C in found if share_C is not None]
+    if not shares:
+        raise DataError(f"no pixel of the {len(upper)} upper images of {upper.source.describe()} is labelled")
+    return Chance(float(np.mean(shares, axis=0).max()), len(shares))
+
+
+def _class_shares(labels_HW: Tensor) -> NDArray[np.float64] | None:
+    """What share of an image's labelled pixels each class has; None if there are none."""
+    counts = np.bincount(labels_HW.numpy().ravel(), minlength=IGNORE + 1)[:IGNORE]
+    return counts / counts.sum() if counts.any() else None
 
 
 class FeedbackWatch:
@@ -85,8 +107,9 @@ class FeedbackWatch:
 
     def __init__(self, begin: int) -> None:
         self.begin = begin
-        self.window: deque[tuple[int, int]] = deque(maxlen=WINDOW)  # right, judged
-        self.right = self.judged = self.probes = self.since = 0  # of the present epoch, which began at ``since``
+        self.window: deque[tuple[float, int]] = deque(maxlen=WINDOW)  # right, judged
+        self.right: float = 0
+        self.judged = self.probes = self.since = 0  # of the present epoch, which began at ``since``
 
     def state_dict(self) -> dict[str, Any]:
         window = [list(pair) for pair in self.window]
@@ -97,7 +120,7 @@ class FeedbackWatch:
         self.window = deque(((right, judged) for right, judged in state["window"]), maxlen=WINDOW)
         self.right, self.judged, self.probes, self.since = state["epoch"]
 
-    def add(self, right: int, judged: int) -> None:
+    def add(self, right: float, judged: int) -> None:
         """One probe, summed over ranks."""
         self.window.append((right, judged))
         self.right, self.judged, self.probes = self.right + right, self.judged + judged, self.probes + 1
@@ -117,7 +140,8 @@ class FeedbackWatch:
         if done - self.since < length or self.probes < WINDOW:
             return None
         found = self.right / max(1, self.judged), self.judged
-        self.right = self.judged = self.probes = 0
+        self.right = 0
+        self.judged = self.probes = 0
         self.since = done
         return found
 

@@ -19,11 +19,17 @@ Batch = dict[str, Tensor]
 class Feedback(nn.Module):
     """A loss on encoder tokens (B, 1 + L, D), class token first; its parameters, if it has any, are ω."""
 
+    name = ""  # in messages
     joint = False  # whether stage II is solved inside one loss on both batches (`JointFeedback`)
+    dense = False  # whether the classes are those of pixels, not of images
 
     def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
-        """Class scores (U, C), from which the feedback accuracy is read; a joint feedback needs the head batch."""
+        """Class scores, (U, C) or one row a patch, for `correct`; a joint feedback needs the head batch."""
         raise NotImplementedError
+
+    def correct(self, scores: Tensor, batch: Batch) -> Tensor:
+        """(U,) bool, whether the prediction of an image is right; or the share of it that is."""
+        return scores.argmax(dim=1) == labels(self.name, batch)
 
     def forward(self, tokens_BLD: Tensor, batch: Batch) -> Tensor:
         """L_II or L_III of a feedback that is not joint: a scalar, mean over the batch."""
@@ -92,6 +98,11 @@ def list_feedbacks() -> list[str]:
 def is_joint(name: str) -> bool:
     """Whether the feedback has no ω: then the head batch is used only where the upper level or a probe runs."""
     return bool(getattr(_FEEDBACKS.get(name), "joint", False))
+
+
+def is_dense(name: str) -> bool:
+    """Whether the feedback predicts classes of pixels, so that its batches must carry them."""
+    return bool(getattr(_FEEDBACKS.get(name), "dense", False))
 
 
 def create(name: str, *, embed_dim: int, num_classes: int, **kwargs: object) -> Feedback:

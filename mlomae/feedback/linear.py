@@ -22,6 +22,8 @@ class LinearFeedback(Feedback):
     ``dropout`` draws its mask from the sample keys, so that L_II is one fixed function of ω within an outer iteration.
     """
 
+    name = "linear"
+
     def __init__(self, embed_dim: int, num_classes: int, pooling: str = "cls", dropout: float = 0.0) -> None:
         super().__init__()
         check_pooling("linear", pooling)

@@ -112,7 +112,8 @@ def test_the_files_go_into_the_run_by_default(tmp_path: Path) -> None:
 def test_evaluation_images_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_pretraining(tiny.config(name="with_eval", train__outer_iterations=2), tmp_path)
     opened: list[Any] = []
-    monkeypatch.setattr(pretrain, "build_source", lambda cfg: opened.append(cfg) or build_source(cfg))
+    for name in ("build_source", "build_training_source"):
+        monkeypatch.setattr(pretrain, name, lambda cfg: opened.append(cfg) or build_source(cfg))
     diagnose(list_checkpoints(tmp_path)[-1], batches=1, batch_size=8)
     assert [cfg["split"] for cfg in opened] == ["train"]
 

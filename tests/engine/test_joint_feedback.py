@@ -58,7 +58,7 @@ def test_a_resumed_run_has_the_same_bits_and_logs_the_feedback_accuracy(name: st
     head, upper = (data.batches[LAST - 1][level] for level in ("head", "upper"))
     with torch.no_grad():
         tokens = [model(batch, mode="features") for batch in (upper, head)]
-        accuracy = health.feedback_accuracy(model.feedback.predict(*tokens, head), upper["label"])
+        accuracy = health.feedback_accuracy(model.feedback, model.feedback.predict(*tokens, head), upper)
     assert float(accuracy) == pytest.approx(logged["feedback_accuracy"])
 
     (cut / "checkpoints").mkdir(parents=True)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mlomae import counter
+from mlomae import counter, feedback
 from mlomae.engine.health import feedback_accuracy, mask_overlap, score_health
 from mlomae.masking.base import mask_from_scores
 
@@ -71,4 +71,5 @@ def test_overlap_is_lowest_for_complements() -> None:
 
 def test_feedback_accuracy_is_a_percentage() -> None:
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 2.0]])
-    assert float(feedback_accuracy(logits, torch.tensor([0, 1, 1, 1]))) == 75.0
+    head = feedback.create("linear", embed_dim=4, num_classes=2)
+    assert float(feedback_accuracy(head, logits, {"label": torch.tensor([0, 1, 1, 1])})) == 75.0

@@ -1,0 +1,19 @@
+"""MLO-MAE whose feedback is semantic segmentation, on the embedded textures; each object draws its own class.
+
+Command:  make pretrain CONFIG=configs/pretrain/mlomae-segmentation_vit-w128-d4_textures.py
+Hardware: 1 CPU core, no data to download. Time: @ processor minutes, by a trial of a few steps.
+Expected: not measured yet.
+A linear head on every patch token predicts the classes of the patch's pixels (background and 8 textures).
+"""
+
+_base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/textures.py", "../_base_/mlomae.py"]
+name = "mlomae-segmentation_vit-w128-d4_textures"
+method = "MLO-MAE (segmentation)"
+feedback = dict(_delete_=True, type="segmentation")
+data = dict(
+    train=dict(mixed=True),
+    eval=dict(mixed=True),
+    feedback_augment=dict(type="PadCropFlip", padding=0),
+)
+optim = dict(theta=dict(lr=2e-3), omega=dict(lr=3e-3), phi=dict(lr=5e-4))
+train = dict(outer_iterations=500, log_interval=50, picture_interval=250, checkpoint_interval=250)
