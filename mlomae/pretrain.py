@@ -156,6 +156,7 @@ def run_pretraining(
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(load_pretrained(model.mae, config.init_from))
+        model.mask.attach(model.mae)  # again: its copies are of the loaded weights
     commit, dirty = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": commit}
     runner = build_runner(config, model, data.batches, data.probe, work_dir, meta, resume)

@@ -1,7 +1,7 @@
 """Strategies with parameters of their own that move together with θ, and what stage I shows to losses beside it.
 
 Unlike the learned mask's φ, which follows downstream feedback, these parameters ψ follow losses of the pretraining
-itself: ψ and θ take one gradient step on L_I + `own_loss`. An adversary reverses its gradient (`reverse_gradient`).
+itself: ψ and θ take one gradient step on L_I + `own_loss`.
 
 Shape legend: B batch, L patches, K kept patches, D token width, S image side in pixels.
 """
@@ -9,9 +9,8 @@ Shape legend: B batch, L patches, K kept patches, D token width, S image side in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState
@@ -45,23 +44,3 @@ class AdaptiveMasking(MaskingStrategy):
         """A scalar, mean over the images, so that ranks and chunks average to the whole batch. What of ``seen`` is not
         detached moves θ, too."""
         raise NotImplementedError
-
-
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return -ctx.factor * gradients[0], None
-
-
-def reverse_gradient(x: Tensor, factor: float = 1.0) -> Tensor:
-    """``x`` itself; its gradient is multiplied by -``factor``: who made x goes up where the others go down.
-
-    Source: Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015.
-    """
-    reversed_: Tensor = _Reverse.apply(x, factor)
-    return reversed_

@@ -270,3 +270,17 @@ def test_continued_pretraining_starts_from_the_weights_of_mae(tmp_path: Path) ->
     run_pretraining(tiny.config(init_from=str(start), **still), tmp_path / "continued")
     first, second = load_checkpoint(start), load_checkpoint(checkpoint_path(tmp_path / "continued", 1))
     assert tiny.differences(first["modules"]["mae"], second["modules"]["mae"]) == []
+
+
+def test_copies_that_a_strategy_keeps_start_from_the_loaded_weights(tmp_path: Path) -> None:
+    mae = tiny.config(**tiny.RANDOM, train__outer_iterations=2, data__eval=None)
+    run_pretraining(mae, tmp_path / "mae")
+    start = checkpoint_path(tmp_path / "mae", 2)
+    still = {"optim__theta": {"lr": 0.0, "weight_decay": 0.0}, "train__outer_iterations": 1, "data__eval": None}
+    taught = {"method": "attmask", "mask": {"type": "attmask", "ratio": 0.75, "decay": 0.9}}
+    run_pretraining(tiny.config(**taught, init_from=str(start), **still), tmp_path / "taught")
+    weights = load_checkpoint(start)["modules"]["mae"]
+    copies = load_checkpoint(checkpoint_path(tmp_path / "taught", 1))["modules"]["mask"]
+    assert copies
+    for name, copy in copies.items():
+        assert torch.equal(copy, weights[name.replace("teacher.model.", "encoder.")]), name

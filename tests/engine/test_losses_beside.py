@@ -18,7 +18,6 @@ from mlomae.engine.optim import build_optimizers
 from mlomae.errors import ConfigError, DataError
 from mlomae.masking import AdaptiveMasking, Mask, MaskState, Reconstruction
 from mlomae.masking import base as registry
-from mlomae.masking.adaptive import reverse_gradient
 from mlomae.masking.base import mask_from_scores
 from mlomae.models import MAE
 from mlomae.pretrain import run_pretraining
@@ -116,14 +115,6 @@ def test_a_resumed_run_ends_with_the_same_bits(kind: str, pulling: dict[str, Any
     states = [load_checkpoint(checkpoint_path(tmp_path / name, 10)) for name in ("straight", "resumed")]
     assert tiny.state_differences(*states) == []
     assert any(t.numel() for t in states[0]["modules"]["mask" if kind == "pulling" else "auxiliary"].values())
-
-
-def test_the_reversed_gradient() -> None:
-    x = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    (plain,) = torch.autograd.grad(x.sin().sum(), x)
-    (turned,) = torch.autograd.grad(reverse_gradient(x, 0.5).sin().sum(), x)
-    torch.testing.assert_close(turned, -0.5 * plain, rtol=0, atol=0)
-    assert torch.equal(reverse_gradient(x), x)
 
 
 def test_a_gate_keeps_the_reconstruction_and_passes_its_gradient() -> None:

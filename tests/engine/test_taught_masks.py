@@ -18,6 +18,7 @@ from . import tiny
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "amt": {"start": 0.0, "every": 0.3, "throw": 0.125},
+    "attg": {"decay": 0.9},
     "attmask": {"decay": 0.9},
     "self_guided": {"start": 0.0, "decay": 0.9},
     "semmae": {"parts": 3, "decay": 0.9},
