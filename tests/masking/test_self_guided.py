@@ -12,6 +12,7 @@ from torch import Tensor
 from mlomae import counter, masking
 from mlomae.errors import ConfigError
 from mlomae.masking import Mask, MaskState
+from mlomae.masking import self_guided as module
 from mlomae.masking.base import mask_from_scores
 from mlomae.masking.self_guided import TEMPERATURE, SelfGuidedMasking, normalised_cut, object_side, unit
 
@@ -95,6 +96,14 @@ def test_the_object_goes_first_and_a_budget_that_exceeds_it_takes_what_is_like_i
     expected = inside.clone()
     expected[torch.arange(L)[~inside][rest]] = True
     assert torch.equal(mask, expected)
+
+
+def test_the_clusters_come_before_the_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch of the object that is unlike its mean goes before one of the background that is like it."""
+    inside, features = block(2, 2, 4, 4), planted(block(2, 2, 4, 4))
+    features[0, 27], features[0, 0] = features[0, 0].clone(), features[0, 27].clone()  # 27 is inside
+    monkeypatch.setattr(module, "normalised_cut", lambda unit_BLD: inside[None])
+    assert choose(features, 16 / L, hint=0.0).mask[0].bool().equal(inside)
 
 
 def test_of_an_object_that_exceeds_the_budget_the_least_typical_patches_stay() -> None:
