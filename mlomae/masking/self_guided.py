@@ -1,11 +1,8 @@
 """Self-guided MAE: patches of the cluster that looks like the object are removed first, by the model's own features.
 
 Source: Shin et al., "Self-Guided Masked Autoencoder", NeurIPS 2024. The patches of an image are split in two by a
-normalised cut of the graph of their features' cosine similarities; patches are removed in the order of their similarity
-to the mean of the object's cluster, but for a few hints that stay visible at random.
-
-The cut: with W the edges' weights and d their row sums, the second eigenvector of I - d^-½ W d^-½ splits the patches by
-its sign (Shi and Malik, "Normalized Cuts and Image Segmentation", 2000).
+normalised cut of the graph of their features' cosine similarities (`mlomae.masking.spectral`); patches are removed in
+the order of their similarity to the mean of the object's cluster, but for a few hints that stay visible at random.
 
 Shape legend: B batch, S image side, L patches, D width of the features.
 """
@@ -19,29 +16,10 @@ from torch.nn import functional as F
 from mlomae.errors import ConfigError
 from mlomae.masking.attmask import ranks, share_of, uncover
 from mlomae.masking.base import MaskState, keep_count, register
+from mlomae.masking.spectral import normalised_cut, unit
 from mlomae.masking.teacher import ENCODER, TaughtMasking
 
-TEMPERATURE = 0.2  # opposite patches: e^-10, which float32 still tells from 0
 _TIES, _HINTS = range(2)  # salts
-
-
-def unit(features_BLD: Tensor) -> Tensor:
-    """Features less their mean over the image, of length 1.
-
-    The mean holds what all patches share, without which the similarities of a young encoder are all near 1.
-    """
-    centred = features_BLD - features_BLD.mean(dim=1, keepdim=True)
-    return F.normalize(centred.nan_to_num(), dim=2)  # of a diverged run: the loss says so, not the eigenvectors
-
-
-def normalised_cut(unit_BLD: Tensor) -> Tensor:
-    """Which patches are on the other side of the cut than the first one, (B, L) bool. W = e^((cosine - 1) / 0.2)."""
-    weight_BLL = ((unit_BLD @ unit_BLD.mT - 1) / TEMPERATURE).exp()
-    scale_BL = weight_BLL.sum(dim=2).rsqrt()
-    identity = torch.eye(unit_BLD.shape[1], dtype=unit_BLD.dtype, device=unit_BLD.device)
-    laplacian_BLL = identity - scale_BL.unsqueeze(2) * weight_BLL * scale_BL.unsqueeze(1)
-    side_BL = torch.linalg.eigh(laplacian_BLL).eigenvectors[..., 1] > 0
-    return side_BL != side_BL[:, :1]
 
 
 def object_side(side_BL: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -70,8 +48,7 @@ class SelfGuidedMasking(TaughtMasking):
     (but for hints) and the background's patches most like it, too; of a larger one those least like its mean stay.
 
     Ours, because the paper's details were not to be found: features less their mean, of the last layer of a moving
-    average of the encoder; weights of the graph that fall exponentially with the cosine (weights linear in it cut off
-    groups of unequal size wrongly); which cluster is the object (`object_side`).
+    average of the encoder; the weights of the graph; which cluster is the object (`object_side`).
 
     Raises ConfigError for values out of range, and what `Teacher` raises.
     """

@@ -1,7 +1,8 @@
 """The normalised cut of an image's patches by their features, as a side and as a map.
 
-With W the similarities of the patches and d their row sums, the second eigenvector u of I - d^-½ W d^-½ splits them by
-its sign (Shi and Malik, "Normalized Cuts and Image Segmentation", PAMI 2000).
+With W = e^((cosine - 1) / 0.2) and d its row sums, the second eigenvector u of I - d^-½ W d^-½ splits the patches by
+its sign (Shi and Malik, "Normalized Cuts and Image Segmentation", PAMI 2000). The weights are ours: those linear in the
+cosine cut off groups of unequal size wrongly.
 
 Shape legend: B batch, L patches, D width of the features.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+TEMPERATURE = 0.2  # opposite patches: e^-10, which float32 still tells from 0
 
 
 def unit(features_BLD: Tensor) -> Tensor:
@@ -23,11 +26,11 @@ def unit(features_BLD: Tensor) -> Tensor:
 
 
 def second_eigenvector(unit_BLD: Tensor) -> tuple[Tensor, Tensor]:
-    """u and d^-½, each (B, L), of the similarities (1 + cosine) / 2; the sign of u is arbitrary."""
-    similarity_BLL = (1 + unit_BLD @ unit_BLD.mT) / 2
-    scale_BL = similarity_BLL.sum(dim=2).rsqrt()
+    """u and d^-½, each (B, L); the sign of u is arbitrary."""
+    weight_BLL = ((unit_BLD @ unit_BLD.mT - 1) / TEMPERATURE).exp()
+    scale_BL = weight_BLL.sum(dim=2).rsqrt()
     identity = torch.eye(unit_BLD.shape[1], dtype=unit_BLD.dtype, device=unit_BLD.device)
-    laplacian_BLL = identity - scale_BL.unsqueeze(2) * similarity_BLL * scale_BL.unsqueeze(1)
+    laplacian_BLL = identity - scale_BL.unsqueeze(2) * weight_BLL * scale_BL.unsqueeze(1)
     return torch.linalg.eigh(laplacian_BLL).eigenvectors[..., 1], scale_BL
 
 

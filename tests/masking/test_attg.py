@@ -48,7 +48,7 @@ def test_the_eigenvector_against_the_generalised_problem() -> None:
     """(D - W) y = λ D y with y = d^-½ u, and no other but the constant one has a smaller λ."""
     x = unit(planted()[0])
     u, scale = second_eigenvector(x)
-    w = (1 + x @ x.mT) / 2
+    w = ((x @ x.mT - 1) / 0.2).exp()
     d = torch.diag_embed(w.sum(2))
     y = (u * scale).unsqueeze(2)
     rayleigh = (y.mT @ (d - w) @ y) / (y.mT @ d @ y)

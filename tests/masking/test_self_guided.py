@@ -14,7 +14,8 @@ from mlomae.errors import ConfigError
 from mlomae.masking import Mask, MaskState
 from mlomae.masking import self_guided as module
 from mlomae.masking.base import mask_from_scores
-from mlomae.masking.self_guided import TEMPERATURE, SelfGuidedMasking, normalised_cut, object_side, unit
+from mlomae.masking.self_guided import SelfGuidedMasking, object_side
+from mlomae.masking.spectral import TEMPERATURE, normalised_cut, unit
 
 GRID, L = (8, 8), 64
 
