@@ -125,7 +125,8 @@ def test_a_learned_mask_with_a_head_is_studied_by_soft_neighbours(
 def test_evaluation_images_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_pretraining(tiny.config(name="horizon_eval", train__outer_iterations=2, **tiny.RANDOM), tmp_path)
     opened: list[Any] = []
-    monkeypatch.setattr(pretrain, "build_source", lambda cfg: opened.append(cfg) or build_source(cfg))
+    for name in ("build_source", "build_training_source"):
+        monkeypatch.setattr(pretrain, name, lambda cfg: opened.append(cfg) or build_source(cfg))
     _, folder = horizon(list_checkpoints(tmp_path)[-1], steps=1, policies=1, batches=1, lr=1e-3)
     assert [cfg["split"] for cfg in opened] == ["train"]
     assert folder == tmp_path / "horizon", "by default in the run's folder"
