@@ -96,7 +96,7 @@ def draw_masks(
 
 def _legend(drawn: list[tuple[str, Tensor, Tensor, tuple[int, int]]]) -> str:
     weighted = any(not torch.equal(weight, torch.ones_like(weight)) for _, _, weight, _ in drawn)
-    return "; greys within a row: the darker, the higher the weight of the error" if weighted else ""
+    return "; darker: weighs more" if weighted else ""
 
 
 def _check(
@@ -142,7 +142,7 @@ def _folder(folder: Path) -> Source:
         raise DataError(f"--images '{folder}' holds no picture ({', '.join(EXTENSIONS)}); give a folder that does")
     place = folder.resolve()
     labels = np.zeros(len(files), dtype=np.int64)
-    return FileSource("pictures", "all", place, place, ["picture"], files, labels, [str(place)])
+    return FileSource("pictures", place.name, place, place, ["picture"], files, labels, [str(place)])
 
 
 def _training_images(config: PretrainConfig, data_root: str | None) -> Source:

@@ -112,7 +112,7 @@ def test_a_fresh_model_draws_as_training_begins(drawn: dict[str, Any], tmp_path:
         assert torch.equal(mask, expected.mask)
         torch.testing.assert_close(weight, expected.weight.detach())
     assert not torch.equal(drawn["rows"][0][1], drawn["rows"][1][1])
-    assert "the darker" in drawn["title"]
+    assert "darker: weighs more" in drawn["title"]
 
 
 def pixels(images: Tensor) -> Tensor:
