@@ -10,30 +10,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 from mlomae.errors import ConfigError, MlomaeError, refuse
-
-
-def overrides(pairs: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs; values are Python literals where they parse as such, else text."""
-    import ast
-
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--cfg-options takes KEY=VALUE; got '{pair}'")
-        try:
-            values[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[key] = text
-    return values
 
 
 def _pretrain(args: argparse.Namespace) -> int:
     from mlomae.config import load_config
     from mlomae.pretrain import run_pretraining
+    from mlomae.strict_config import overrides
 
     config = load_config(args.config, overrides(args.cfg_options))
     if args.data:

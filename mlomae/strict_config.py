@@ -5,6 +5,7 @@ An unknown key, a missing key or a value of the wrong type is a `ConfigError`; n
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import types
@@ -100,3 +101,17 @@ def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: st
     except Exception as error:  # a config file is code, which can raise anything
         raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
     return {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+
+
+def overrides(pairs: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; values are Python literals where they parse as such, else text."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--cfg-options takes KEY=VALUE; got '{pair}'")
+        try:
+            values[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[key] = text
+    return values

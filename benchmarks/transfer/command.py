@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.records import slug
 from benchmarks.transfer.origin import describe_weights
-from mlomae.cli import overrides
 from mlomae.errors import MlomaeError, refuse
+from mlomae.strict_config import overrides
 
 
 def build_parser(task: str, title: str) -> argparse.ArgumentParser:

@@ -21,8 +21,8 @@ from benchmarks.process import ROOT, last_line, start
 from benchmarks.records import Record, config_hash, read_record
 from benchmarks.transfer.found import Backbone, find_backbones, floor_of, name_backbones
 from benchmarks.transfer.records import described
-from mlomae.cli import overrides
 from mlomae.errors import ConfigError, MlomaeError, refuse
+from mlomae.strict_config import overrides
 
 
 @dataclass(frozen=True)
