@@ -2,7 +2,7 @@
 
 Command:  make bench-det (every backbone that `make demo` or `make pretrain` left, and random weights)
 Hardware: 1 core of an AMD EPYC. Time: 1 min 45 s of a processor a backbone.
-Box AP: from 8, where boxes are found and classes are not, to 34 (backbones of one `make demo`, one seed).
+Box AP of the backbones of one `make demo`, one seed: 1.7 (random), 7.7 (MAE: boxes, but no classes), 34.1 (MLO-MAE).
 
 Two objects an image: half the regions of the other small recipes suffice, at two thirds of the time.
 """
