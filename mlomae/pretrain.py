@@ -36,7 +36,6 @@ from mlomae.errors import ConfigError, DataError
 from mlomae.evaluation import evaluate
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
-from mlomae.weights import load_pretrained
 
 PROBE_IMAGES = 64  # fixed training images on which the health of the mask is read
 
@@ -65,14 +64,14 @@ def build_data(config: PretrainConfig) -> PretrainData:
     train = build_training_source(data.train)
     evaluation = build_source(data.eval) if data.eval else None
     feedback = build_training_source(data.feedback) if data.feedback else train
-    pixels = is_trainable(config.mask["type"]) and is_dense(config.feedback["type"])
+    learned = is_trainable(config.mask["type"])
+    pixels = learned and is_dense(config.feedback["type"])
     check_kinds(config, train, feedback, pixels)
     if evaluation is not None:
         for source in {id(train): train, id(feedback): feedback}.values():
             check_disjoint(source, evaluation)
     split = split_train(feedback, data.val_fraction, data.split_seed)
     lower_indices = split.train_indices if feedback is train else np.arange(len(train))
-    learned = is_trainable(config.mask["type"])
     if data.shuffle_labels is not None:
         if not learned:
             raise ConfigError(
@@ -155,8 +154,7 @@ def run_pretraining(
     data = build_data(config)
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
-        print(load_pretrained(model.mae, config.init_from))
-        model.mask.attach(model.mae)  # again: its copies are of the loaded weights
+        print(model.start_from(config.init_from))
     commit, dirty = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": commit}
     runner = build_runner(config, model, data.batches, data.probe, work_dir, meta, resume)

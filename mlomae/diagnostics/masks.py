@@ -27,7 +27,6 @@ from mlomae.engine.checkpoint import load_checkpoint
 from mlomae.engine.loop import to_device
 from mlomae.engine.pretrainer import Pretrainer
 from mlomae.errors import CheckpointError, ConfigError, DataError, reason_of
-from mlomae.weights import load_pretrained
 
 
 @dataclass
@@ -164,7 +163,7 @@ def _model(row: Row) -> Pretrainer:
                 f"the checkpoint of '{name}' does not fit its model ({reason_of(error)[:80]})"
             ) from error
     elif row.config.init_from:
-        load_pretrained(model.mae, row.config.init_from)
+        model.start_from(row.config.init_from)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

@@ -24,6 +24,7 @@ from mlomae.masking import AdaptiveMasking, Mask, MaskingStrategy, MaskState, Re
 from mlomae.models import MAE, create_encoder
 from mlomae.multilevel import ThreeLevelProblem, list_options
 from mlomae.multilevel.step import OuterStep
+from mlomae.weights import load_pretrained
 
 Batch = dict[str, Any]
 
@@ -79,6 +80,15 @@ class Pretrainer(nn.Module):
         self.progress = 0.0  # share of the run that is done
         self._beside: list[Tensor] = []  # the losses beside L_I, of the steps since the last outer iteration
         self._step: OuterStep | None = None
+
+    def start_from(self, path: str) -> str:
+        """Pretrained weights for the autoencoder, and for the copies of it that the strategy keeps; what was loaded.
+
+        Raises what `load_pretrained` raises. Before the optimizers are made: the strategy may make parameters anew.
+        """
+        report = load_pretrained(self.mae, path)
+        self.mask.attach(self.mae)
+        return str(report)
 
     def _check_compile(self) -> None:
         """Raise ConfigError for a strategy whose work changes from batch to batch in ways that compile anew."""

@@ -153,6 +153,15 @@ def test_continued_pretraining_draws_with_the_weights_it_starts_from(
     assert not torch.equal(*found)
 
 
+def test_a_teacher_is_a_copy_of_the_weights_that_a_row_starts_from(mae_checkpoint: Path) -> None:
+    mask = {"type": "attmask", "ratio": 0.75}
+    model = masks._model(masks.Row(tiny.config(method="attmask", mask=mask, init_from=str(mae_checkpoint))))
+    copies = dict(model.mask.teacher.model.named_parameters())
+    assert all(torch.equal(p, copies[name]) for name, p in model.mae.encoder.named_parameters())
+    loaded = load_checkpoint(mae_checkpoint)["modules"]["mae"]
+    assert torch.equal(copies["norm.weight"], loaded["encoder.norm.weight"])
+
+
 class Scheduled(RandomMasking):
     """Notes the progress."""
 
