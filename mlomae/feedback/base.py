@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError, DataError
 from mlomae.registry import Registry
 
@@ -76,7 +77,7 @@ def check_positive(name: str, **values: object) -> None:
 def pool(tokens_BLD: Tensor, pooling: str) -> Tensor:
     """(B, D): the class token ("cls") or the mean of the patch tokens ("avg"), at least in float32."""
     x_BD = tokens_BLD[:, 0] if pooling == "cls" else tokens_BLD[:, 1:].mean(dim=1)
-    return x_BD.float() if x_BD.dtype in (torch.float16, torch.bfloat16) else x_BD
+    return wide(x_BD)
 
 
 def labels(name: str, batch: Batch | None) -> Tensor:

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, mask_from_scores, register
+from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
 from mlomae.masking.learned import TransformerScorer
 from mlomae.masking.oracle import gumbel
 
@@ -53,16 +53,12 @@ class AdaMAEMasking(AdaptiveMasking):
 
     def log_odds(self, tokens_BLD: Tensor) -> Tensor:
         """log p, (B, L), at least float32."""
-        logits = self.net(tokens_BLD.detach())
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)
+        return wide(self.net(tokens_BLD.detach())).log_softmax(dim=1)
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         log_p_BL = self.log_odds(tokens_BLD)
-        if state.fixed is not None:
-            mask = state.fixed.with_weight(torch.ones_like(state.fixed.mask))
-        else:
-            mask = mask_from_scores(-log_p_BL.detach() - gumbel(state.uniform(log_p_BL.shape[1])), ratio)
-        return replace(mask, choice=log_p_BL)
+        scores_BL = -log_p_BL.detach() - gumbel(state.uniform(log_p_BL.shape[1]))
+        return replace(unweighted_mask(scores_BL, ratio, state), choice=log_p_BL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
         assert seen.mask.choice is not None

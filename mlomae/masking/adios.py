@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, mask_from_scores, register
+from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
 from mlomae.masking.oracle import gumbel
 
 
@@ -86,8 +87,7 @@ class ADIOSMasking(AdaptiveMasking):
 
     def log_masks(self, images: Tensor) -> Tensor:
         """log m, (B, N, L), at least float32."""
-        logits = self.net(images)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)
+        return wide(self.net(images)).log_softmax(dim=1)
 
     def drawn(self, log_m_BNL: Tensor, state: MaskState) -> Tensor:
         """log q of the mask that is an image's turn, (B, L)."""
@@ -96,12 +96,9 @@ class ADIOSMasking(AdaptiveMasking):
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         log_m_BNL = self.log_masks(images)
-        if state.fixed is not None:
-            mask = state.fixed.with_weight(torch.ones_like(state.fixed.mask))
-        else:
-            log_q_BL = self.drawn(log_m_BNL.detach(), state)
-            mask = mask_from_scores(log_q_BL + gumbel(state.uniform(log_q_BL.shape[1])), ratio)
-        return replace(mask, choice=log_m_BNL)
+        log_q_BL = self.drawn(log_m_BNL.detach(), state)
+        scores_BL = log_q_BL + gumbel(state.uniform(log_q_BL.shape[1]))
+        return replace(unweighted_mask(scores_BL, ratio, state), choice=log_m_BNL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
         log_m_BNL, removed_BL = seen.mask.choice, seen.mask.mask

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, keep_count, mask_from_scores, register
+from mlomae.masking.base import Mask, MaskState, keep_count, register, unweighted_mask
 from mlomae.masking.discriminator import Discriminator, rectangles
 from mlomae.masking.oracle import gumbel
 from mlomae.masking.teacher import ENCODER, Teacher
@@ -90,18 +91,14 @@ class AutoMAEMasking(AdaptiveMasking):
         """s, (B, L), at least float32."""
         length = attention_BHL.shape[2]
         logits_BL = self.generator(length * attention_BHL.unflatten(2, self.grid)).flatten(1)
-        logits_BL = logits_BL.to(torch.promote_types(logits_BL.dtype, torch.float32))
-        return (logits_BL + gumbel(state.uniform(length, salt=1))).softmax(dim=1)
+        return (wide(logits_BL) + gumbel(state.uniform(length, salt=1))).softmax(dim=1)
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         soft_BL = self.soft_map(self.teacher.attention(images), state)
         kept = keep_count(soft_BL.shape[1], ratio)
         chosen_BK = torch.argsort(soft_BL.detach(), dim=1, descending=True, stable=True)[:, :kept]
         hard_BL = torch.zeros_like(soft_BL).scatter(1, chosen_BK, 1.0)
-        if state.fixed is not None:
-            mask = state.fixed.with_weight(torch.ones_like(state.fixed.mask))
-        else:
-            mask = mask_from_scores(state.uniform(soft_BL.shape[1]) + self.strength * hard_BL, ratio)
+        mask = unweighted_mask(state.uniform(soft_BL.shape[1]) + self.strength * hard_BL, ratio, state)
         # value 1, derivative that of the noise by s; in this order the value is 1 to the bit
         return replace(mask, gate=1.0 + self.strength * (soft_BL - soft_BL.detach()), choice=soft_BL)
 

@@ -90,6 +90,13 @@ def mask_from_scores(scores_BL: Tensor, ratio: float, weight_BL: Tensor | None =
     return Mask(ids_shuffle[:, :kept], ids_restore, mask, torch.ones_like(mask) if weight_BL is None else weight_BL)
 
 
+def unweighted_mask(scores_BL: Tensor, ratio: float, state: MaskState) -> Mask:
+    """`mask_from_scores`, or the set that ``state`` keeps fixed; all errors weigh alike."""
+    if state.fixed is not None:
+        return state.fixed.with_weight(torch.ones_like(state.fixed.mask))
+    return mask_from_scores(scores_BL, ratio)
+
+
 class MaskingStrategy(nn.Module):
     """Base class. A strategy is a module so that a learned one can have parameters (φ); most have none.
 
@@ -134,9 +141,7 @@ class UnweightedMasking(MaskingStrategy):
     """A strategy that says which patches go and weighs all their errors alike; `ranking` is all it defines."""
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
-        if state.fixed is not None:
-            return state.fixed.with_weight(torch.ones_like(state.fixed.mask))
-        return mask_from_scores(self.ranking(images, ratio, state), ratio)
+        return unweighted_mask(self.ranking(images, ratio, state), ratio, state)
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
         """(B, L) from images (B, 3, S, S): the patches with the highest numbers are removed, of equal ones the later.

@@ -25,9 +25,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, mask_from_scores, register
+from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
 from mlomae.masking.learned import TransformerScorer
 
 SIGMA = 0.12
@@ -92,16 +93,11 @@ class CLMAEMasking(AdaptiveMasking):
 
     def keeping(self, tokens_BLD: Tensor) -> Tensor:
         """s, (B, L), at least float32."""
-        logits = self.net(tokens_BLD.detach())
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+        return wide(self.net(tokens_BLD.detach())).sigmoid()
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         s_BL = self.keeping(tokens_BLD)
-        if state.fixed is not None:
-            mask = state.fixed.with_weight(torch.ones_like(state.fixed.mask))
-        else:
-            mask = mask_from_scores(-s_BL, ratio)
-        return replace(mask, choice=s_BL)
+        return replace(unweighted_mask(-s_BL, ratio, state), choice=s_BL)
 
     def scores(self, tokens_BLD: Tensor, state: MaskState) -> Tensor:
         """1 - s: high for patches to remove."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from mlomae.dtypes import wide
 from mlomae.masking.block import inside
 
 AREA = (40 / 196, 160 / 196)  # of a rectangle, as shares of all patches
@@ -57,8 +58,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, map_BL: Tensor) -> Tensor:
-        scores = self.layers(map_BL.shape[1] * map_BL.unflatten(1, (1, *self.grid))).flatten(1)
-        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+        return wide(self.layers(map_BL.shape[1] * map_BL.unflatten(1, (1, *self.grid))).flatten(1))
 
     def own_loss(self, real_BL: Tensor, fake_BL: Tensor) -> Tensor:
         """The discriminator's loss; it does not reach who made the maps."""

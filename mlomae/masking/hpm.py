@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, keep_count, mask_from_scores, register
+from mlomae.masking.base import Mask, MaskState, keep_count, register, unweighted_mask
+from mlomae.masking.teacher import move_average
 from mlomae.models.vit import init_weights
 
 if TYPE_CHECKING:
@@ -31,9 +33,8 @@ def ranking_loss(predicted_BR: Tensor, true_BR: Tensor) -> Tensor:
     pairs = predicted_BR.shape[1] * (predicted_BR.shape[1] - 1)
     if not pairs:
         return predicted_BR.sum() * 0.0
-    dtype = torch.promote_types(predicted_BR.dtype, torch.float32)
-    predicted_BR, true_BR = predicted_BR.to(dtype), true_BR.detach()
-    sign_BRR = (true_BR[:, :, None] - true_BR[:, None]).sign().to(dtype)
+    predicted_BR, true_BR = wide(predicted_BR), true_BR.detach()
+    sign_BRR = (true_BR[:, :, None] - true_BR[:, None]).sign().to(predicted_BR.dtype)
     ahead_BRR = predicted_BR[:, :, None] - predicted_BR[:, None]
     return (sign_BRR.abs() * F.softplus(-sign_BRR * ahead_BRR)).sum() / (pairs * len(predicted_BR))
 
@@ -99,8 +100,7 @@ class HPMMasking(AdaptiveMasking):
     def follow(self, mae: MAE, progress: float) -> None:
         decay = self.decay + (self.decay_end - self.decay) * min(1.0, progress / self.rise)
         for name, module in (("encoder", mae.encoder), ("predictor", self.predictor)):
-            for mine, theirs in zip(self.copies[name].parameters(), module.parameters(), strict=True):
-                mine.lerp_(theirs, 1.0 - decay)
+            move_average(self.copies[name], module, decay)
 
     def predict(self, images: Tensor) -> Tensor:
         """The copies' prediction of every patch's error from whole images (B, 3, S, S): (B, L), higher is harder."""
@@ -110,15 +110,13 @@ class HPMMasking(AdaptiveMasking):
             return self.copies["predictor"](latents, order_BL).squeeze(-1).float()
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
-        if state.fixed is not None:
-            return state.fixed.with_weight(torch.ones_like(state.fixed.mask))
         length = tokens_BLD.shape[1]
         hardest = int(self.hard * state.progress * (length - keep_count(length, ratio)))
         scores_BL = state.uniform(length)
         if hardest:
             top_BT = torch.argsort(self.predict(images), dim=1, descending=True, stable=True)[:, :hardest]
             scores_BL = scores_BL.scatter(1, top_BT, 2.0)
-        return mask_from_scores(scores_BL, ratio)
+        return unweighted_mask(scores_BL, ratio, state)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
         predicted_BL = self.predictor(seen.latents_BKD, seen.mask.ids_restore).squeeze(-1)

@@ -9,6 +9,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, mask_from_scores, register
 from mlomae.masking.oracle import gumbel
@@ -140,7 +141,7 @@ class LearnedMasking(MaskingStrategy):
     def logits(self, tokens_BLD: Tensor) -> Tensor:
         """Log-odds of σ, (B, L), at least float32."""
         logits = self.net(tokens_BLD.detach() if self.detach_mask_input else tokens_BLD)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = wide(logits)
         return self.scale * standardise(logits) if self.standardize else logits
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:

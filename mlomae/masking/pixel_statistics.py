@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 from mlomae.masking.oracle import gumbel
@@ -83,7 +84,7 @@ class PixelStatisticsMasking(UnweightedMasking):
         self.sign, self.strength = 1.0 if prefer == "high" else -1.0, strength
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
-        s_BL = self.statistic(images.to(torch.promote_types(images.dtype, torch.float32)), self.grid)
+        s_BL = self.statistic(wide(images), self.grid)
         if self.sampling == "topk":
             return self.sign * s_BL
         relative = s_BL / s_BL.mean(dim=1, keepdim=True).clamp(min=1e-12)

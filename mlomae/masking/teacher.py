@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from mlomae.dtypes import wide
 from mlomae.errors import CheckpointError, ConfigError, reason_of
 from mlomae.masking.base import UnweightedMasking
 from mlomae.models.vit import ViT
@@ -30,15 +31,21 @@ ENCODER = "encoder"
 _TIMM, _PRETRAINED = "timm:", ":pretrained"
 
 
+@torch.no_grad()
+def move_average(copy: nn.Module, current: nn.Module, decay: float) -> None:
+    """One step of an exponential moving average of the parameters."""
+    for own, theirs in zip(copy.parameters(), current.parameters(), strict=True):
+        own.lerp_(theirs, 1.0 - decay)
+
+
 def class_attention(block: Block, x_BND: Tensor) -> Tensor:
     """What the class token attends to in a block with the input ``x_BND``: (B, H, N), rows that sum to 1."""
     attention: Any = block.attn
     qkv = attention.qkv(block.norm1(x_BND)).unflatten(2, (3, attention.num_heads, -1))
     q_BNHd, k_BNHd, _ = qkv.unbind(2)
     q_BNHd, k_BNHd = attention.q_norm(q_BNHd[:, :1]), attention.k_norm(k_BNHd)
-    dtype = torch.promote_types(x_BND.dtype, torch.float32)
     with torch.autocast(x_BND.device.type, enabled=False):  # bf16 would make ties of close patches
-        logits = torch.einsum("bqhd,bnhd->bhqn", q_BNHd.to(dtype) * attention.scale, k_BNHd.to(dtype))
+        logits = torch.einsum("bqhd,bnhd->bhqn", wide(q_BNHd) * attention.scale, wide(k_BNHd))
     return logits.squeeze(2).softmax(dim=-1)
 
 
@@ -124,8 +131,7 @@ class Teacher(nn.Module):
     def follow(self, mae: MAE) -> None:
         """One step of the moving average; nothing for a frozen model."""
         if self.spec == ENCODER:
-            for own, current in zip(self.model.parameters(), mae.encoder.parameters(), strict=True):
-                own.lerp_(current, 1.0 - self.decay)
+            move_average(self.model, mae.encoder, self.decay)
 
     @torch.no_grad()
     def attention(self, images_B3SS: Tensor) -> Tensor:
@@ -140,7 +146,7 @@ class Teacher(nn.Module):
     def features(self, images_B3SS: Tensor) -> Tensor:
         """Patch tokens after the last block and the model's final norm, (B, L, D), at least float32."""
         x_BND = self.model.norm(self.model.blocks(self._embed(images_B3SS)))[:, self._prefix :]
-        return self._on_grid(x_BND.to(torch.promote_types(x_BND.dtype, torch.float32)).mT).mT
+        return self._on_grid(wide(x_BND).mT).mT
 
     @property
     def _prefix(self) -> int:

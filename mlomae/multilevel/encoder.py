@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 
 from .batches import Batch, batch_size, split_batch
 from .modes import full_precision
-from .params import Params, leaves, wide
+from .params import Params, leaves
 from .problem import ThreeLevelProblem
 
 

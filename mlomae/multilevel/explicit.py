@@ -12,13 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 
 from .batches import Batch, split_batch
 from .encoder import separate
 from .implicit import Hypergradient
 from .modes import full_precision, no_autocast_cache
-from .params import Params, Reduce, constants, gradient, keep, leaves, wide
+from .params import Params, Reduce, constants, gradient, keep, leaves
 from .problem import ThreeLevelProblem
 from .response import Paths, check_paths, identity, upper_batches, upper_scalar
 

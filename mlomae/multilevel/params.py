@@ -12,6 +12,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from mlomae.dtypes import wide
+
 Params: TypeAlias = dict[str, Tensor]
 Reduce: TypeAlias = Callable[[Params], Params]
 
@@ -19,11 +21,6 @@ Reduce: TypeAlias = Callable[[Params], Params]
 def keep(x: Params) -> Params:
     """The reduction over one process: nothing to average."""
     return x
-
-
-def wide(t: Tensor) -> Tensor:
-    """``t`` in float32 where it is float16 or bfloat16, else ``t`` itself: sums over parameters need the digits."""
-    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
 def dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:

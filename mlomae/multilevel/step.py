@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 
 from .batches import Batch, split_batch
 from .encoder import Encoded, encode
 from .modes import full_precision, no_autocast_cache
-from .params import Params, Reduce, axpy, constants, gradient, keep, leaves, norm, scale, wide
+from .params import Params, Reduce, axpy, constants, gradient, keep, leaves, norm, scale
 from .problem import ThreeLevelProblem
 from .solvers import check_options, list_options, solve
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import torch
 
+from mlomae.dtypes import wide
 from mlomae.errors import ConfigError
 
 from .batches import Batch
 from .implicit import Hypergradient
 from .modes import full_precision, twice_differentiable
-from .params import Params, Reduce, axpy, constants, gradient, leaves, wide
+from .params import Params, Reduce, axpy, constants, gradient, leaves
 from .problem import ThreeLevelProblem
 from .response import Paths, check_paths, joint_value
 
