@@ -196,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--images", metavar="FOLDER", help="pictures of any size (default: the first row's training images)")
     p.add_argument("--data", metavar="ROOT", help="data root, if not the one of the first row's config")
-    p.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
+    p.add_argument("--out", required=True, metavar="FILE.png", help="the picture; its numbers go beside it")
     p.add_argument("--count", type=int, default=8, metavar="N", help="images, fewer if there are fewer (default: 8)")
     p.add_argument("--draws", type=int, default=1, metavar="N", help="masks of each strategy (default: 1)")
     p.add_argument("--seed", type=int, default=0, help="which images and which draws (default: 0)")

@@ -1,4 +1,4 @@
-"""``mlomae masks``: the patterns of several strategies side by side, on the same images.
+"""``mlomae masks``: the patterns of several strategies side by side, on the same images, as a picture and as numbers.
 
 A row is a configuration, whose model is as training begins, or a checkpoint. Images are training images or a folder of
 pictures; evaluation images are not opened. Which images and which draws are functions of the seed.
@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.records import config_hash, strip_paths
 from mlomae import counter
 from mlomae.config import PretrainConfig, config_from_dict, load_config
 from mlomae.data import FileSource, Source, Stream, build_augment, build_training_source
 from mlomae.data.folder import EXTENSIONS
+from mlomae.diagnostics.mask_numbers import DrawnRow, mask_numbers, save_numbers
 from mlomae.diagnostics.pictures import mask_sheet, save_figure
 from mlomae.engine.checkpoint import load_checkpoint
 from mlomae.engine.loop import to_device
@@ -37,17 +39,22 @@ class Row:
     state: dict[str, Any] | None = None
 
     @property
+    def iteration(self) -> int:
+        return 0 if self.state is None else int(self.state["iteration"])
+
+    @property
     def label(self) -> str:
-        done = "" if self.state is None else f", {self.state['iteration']} iterations"
-        return self.config.method + done
+        return self.config.method + (f", {self.iteration} iterations" if self.iteration else "")
+
+    @property
+    def config_hash(self) -> str:
+        return config_hash(strip_paths(self.config.to_dict()))
 
     @property
     def progress(self) -> float:
         """Where its schedule is, in [0, 1); the last iteration's of a finished run."""
-        if self.state is None:
-            return 0.0
         length = self.config.train.outer_iterations
-        return float(min(self.state["iteration"], length - 1) / length)
+        return min(self.iteration, length - 1) / length
 
 
 def draw_masks(
@@ -63,6 +70,8 @@ def draw_masks(
     progress: float | None = None,
 ) -> list[str]:
     """Write a picture whose first row is the images and whose others are strategies; returns the labels of those.
+
+    Its numbers go into a file of the same name that ends in .json (`mask_numbers`).
 
     Args:
         checkpoints: one whose run has the name of a configuration takes its row, others follow.
@@ -86,16 +95,14 @@ def draw_masks(
         for draw in range(draws):
             label = row.label if not draw else f"draw {draw + 1}"
             mask, weight = _mask(model, {**batch, "key": counter.fold(batch["key"], draw)})
-            drawn.append((label, mask, weight, model.mae.encoder.grid))
-    save_figure(
-        mask_sheet(batch["image"], drawn, title=f"{source.name} {source.split}, seed {seed}{_legend(drawn)}"), out
-    )
+            of = (row.config_hash, row.config.seed, row.iteration)
+            drawn.append(DrawnRow(label, *of, mask, weight, model.mae.encoder.grid))
+    words = f"{source.name} {source.split}"
+    legend = "; darker: weighs more" if any(row.weighted for row in drawn) else ""
+    shown = [(row.label, row.mask_BL, row.weight_BL, row.grid) for row in drawn]
+    save_figure(mask_sheet(batch["image"], shown, title=f"{words}, seed {seed}{legend}"), out)
+    save_numbers(mask_numbers(batch["image"], drawn, words, seed), out.with_suffix(".json"))
     return [row.label for row in rows]
-
-
-def _legend(drawn: list[tuple[str, Tensor, Tensor, tuple[int, int]]]) -> str:
-    weighted = any(not torch.equal(weight, torch.ones_like(weight)) for _, _, weight, _ in drawn)
-    return "; darker: weighs more" if weighted else ""
 
 
 def _check(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +15,10 @@ from engine import tiny
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.records import config_hash
 from mlomae import counter
 from mlomae.cli import main
-from mlomae.config import config_from_dict
+from mlomae.config import config_from_dict, load_config
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.diagnostics import masks
 from mlomae.diagnostics.masks import draw_masks
@@ -89,12 +93,31 @@ def test_a_picture_of_two_strategies_is_a_function_of_the_seed(config: Path, tmp
         out = tmp_path / name / "masks.png"
         options = ["--count", "3", "--draws", "2", "--seed", str(seed)]
         assert main(["masks", str(config), str(learned), "--out", str(out), *options]) == 0
-        assert [path.name for path in out.parent.iterdir()] == ["masks.png"]
+        assert sorted(path.name for path in out.parent.iterdir()) == ["masks.json", "masks.png"]
         files.append(out.read_bytes())
     assert files[0] == files[1] != files[2]
     with Image.open(tmp_path / "a" / "masks.png") as picture:
         assert picture.width >= 3 * 130
         assert picture.height >= 5 * 130, "the images, and two draws of each strategy"
+
+
+def test_the_numbers_beside_the_picture_are_what_it_shows(config: Path, drawn: dict[str, Any], tmp_path: Path) -> None:
+    learned = tiny.write_config(tmp_path / "learned.py", name="learned", seed=3)
+    draw_masks([config, learned], [], tmp_path / "x.png", count=3, seed=5)
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert (found["source"], found["seed"], len(found["images"])) == ("textures train", 5, 3)
+    for text, image in zip(found["images"], pixels(drawn["images"]), strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), image.permute(1, 2, 0).numpy())
+    for row, (label, mask, weight, grid) in zip(found["rows"], drawn["rows"], strict=True):
+        assert (row["label"], tuple(row["grid"]), row["iteration"]) == (label, grid, 0)
+        assert torch.equal(torch.tensor([[float(c) for c in text] for text in row["mask"]]), mask)
+        if row["weight"] is not None:
+            torch.testing.assert_close(torch.tensor(row["weight"]), weight, rtol=1e-3, atol=0)
+    plain, weighted = found["rows"]
+    assert plain["weight"] is None
+    assert weighted["weight"] is not None
+    assert (weighted["seed"], weighted["config_hash"]) == (3, config_hash(load_config(learned).to_dict()))
 
 
 def test_a_fresh_model_draws_as_training_begins(drawn: dict[str, Any], tmp_path: Path) -> None:
