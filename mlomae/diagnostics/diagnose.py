@@ -140,6 +140,7 @@ def _model(state: dict[str, Any], config: PretrainConfig, classes: int) -> Pretr
     model = Pretrainer(config, classes)
     for name in ("mae", "mask", *(() if model.feedback.joint else ("feedback",))):
         getattr(model, name).load_state_dict(state["modules"][name])
+    model.set_progress(state["iteration"])
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

@@ -50,12 +50,6 @@ class Row:
     def config_hash(self) -> str:
         return config_hash(strip_paths(self.config.to_dict()))
 
-    @property
-    def progress(self) -> float:
-        """Where its schedule is, in [0, 1); the last iteration's of a finished run."""
-        length = self.config.train.outer_iterations
-        return min(self.iteration, length - 1) / length
-
 
 def draw_masks(
     configs: Sequence[Path],
@@ -91,7 +85,9 @@ def draw_masks(
     drawn = []
     for row in rows:
         model = _model(row)
-        model.progress = row.progress if progress is None else progress
+        model.set_progress(row.iteration)
+        if progress is not None:
+            model.progress = progress
         for draw in range(draws):
             label = row.label if not draw else f"draw {draw + 1}"
             mask, weight = _mask(model, {**batch, "key": counter.fold(batch["key"], draw)})

@@ -234,7 +234,7 @@ class Pretrainer(nn.Module):
         if data.get("head") is not None:
             data["head"]["dropout_key"] = data["head"]["key"]
         t, upper = data.get("iteration", 0), False
-        self.progress = t / self.config.train.outer_iterations
+        self.set_progress(t)
         first = t * len(data["lower"])
         lower = [{**batch, "ratio": self._batch_ratio(number)} for number, batch in enumerate(data["lower"], first)]
         if self.watch is not None:
@@ -249,6 +249,11 @@ class Pretrainer(nn.Module):
             losses["loss_lower"] = losses["loss_lower"] - losses["loss_beside"]
             self._beside = []
         return losses
+
+    def set_progress(self, iteration: int) -> None:
+        """Put schedules of the masks where they are in an outer iteration; after the last one they stay as in it."""
+        length = self.config.train.outer_iterations
+        self.progress = min(iteration, length - 1) / length
 
     def _batch_ratio(self, number: int) -> float:
         """The share of patches to remove from the ``number``-th global lower batch."""

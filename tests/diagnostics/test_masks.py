@@ -21,6 +21,7 @@ from mlomae.cli import main
 from mlomae.config import config_from_dict, load_config
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.diagnostics import masks
+from mlomae.diagnostics.diagnose import diagnose
 from mlomae.diagnostics.masks import draw_masks
 from mlomae.diagnostics.pictures import LEAST, MOST, REMOVED, mask_sheet
 from mlomae.engine.checkpoint import checkpoint_path, load_checkpoint
@@ -215,6 +216,9 @@ def test_the_progress_is_the_checkpoints_or_the_one_that_is_given(
         trained = [checkpoint_path(tmp_path / "run", n) for n in checkpoints]
         draw_masks([path], trained, tmp_path / "x.png", progress=given)
         assert Scheduled.seen == [expected]
+    Scheduled.seen.clear()
+    diagnose(checkpoint_path(tmp_path / "run", 2), 2, 8, "nca", "own", None, tmp_path / "diagnosed")
+    assert set(Scheduled.seen) == {0.5}
 
 
 # --- images -------------------------------------------------------------------------------------------------------
