@@ -43,10 +43,6 @@ class Row:
         return 0 if self.state is None else int(self.state["iteration"])
 
     @property
-    def label(self) -> str:
-        return self.config.method + (f", {self.iteration} iterations" if self.iteration else "")
-
-    @property
     def config_hash(self) -> str:
         return config_hash(strip_paths(self.config.to_dict()))
 
@@ -83,22 +79,32 @@ def draw_masks(
     stream = Stream(source, None, build_augment({"type": "Plain", "size": size}), seed, "masks")
     batch: dict[str, Any] = stream.batch(0, min(count, len(stream)))
     drawn = []
-    for row in rows:
+    labels, when = _labels(rows)
+    for row, name in zip(rows, labels, strict=True):
         model = _model(row)
         model.set_progress(row.iteration)
         if progress is not None:
             model.progress = progress
         for draw in range(draws):
-            label = row.label if not draw else f"draw {draw + 1}"
+            label = name if not draw else f"draw {draw + 1}"
             mask, weight = _mask(model, {**batch, "key": counter.fold(batch["key"], draw)})
             of = (row.config_hash, row.config.seed, row.iteration)
             drawn.append(DrawnRow(label, *of, mask, weight, model.mae.encoder.grid))
     words = f"{source.name} {source.split}"
     legend = "; darker: weighs more" if any(row.weighted for row in drawn) else ""
     shown = [(row.label, row.mask_BL, row.weight_BL, row.grid) for row in drawn]
-    save_figure(mask_sheet(batch["image"], shown, title=f"{words}, seed {seed}{legend}"), out)
+    save_figure(mask_sheet(batch["image"], shown, title=f"{words}, seed {seed}{when}{legend}"), out)
     save_numbers(mask_numbers(batch["image"], drawn, words, seed), out.with_suffix(".json"))
-    return [row.label for row in rows]
+    return labels
+
+
+def _labels(rows: list[Row]) -> tuple[list[str], str]:
+    """What rows are called. Of how many iterations they are is said once, in the title, where all are of as many."""
+    iterations = [row.iteration for row in rows]
+    if len(rows) > 1 and iterations[0] and len(set(iterations)) == 1:
+        return [row.config.method for row in rows], f", after {iterations[0]} outer iterations"
+    names = [row.config.method + (f", {n} iterations" if n else "") for row, n in zip(rows, iterations, strict=True)]
+    return names, ""
 
 
 def _check(

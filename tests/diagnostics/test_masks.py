@@ -164,6 +164,9 @@ def test_a_checkpoint_draws_with_its_weights_in_the_row_of_its_config(
     assert not torch.equal(trained, drawn["rows"][0][1]), "the fresh model's"
     assert draw_masks([config], [checkpoint], tmp_path / "x.png") == ["MAE", "MLO-MAE, 4 iterations"]
     assert draw_masks([], [checkpoint], tmp_path / "x.png") == ["MLO-MAE, 4 iterations"]
+    assert "iterations" not in drawn["title"]
+    assert draw_masks([], [checkpoint] * 2, tmp_path / "x.png") == ["MLO-MAE", "MLO-MAE"]
+    assert drawn["title"].startswith("textures train, seed 0, after 4 outer iterations")
 
 
 def test_continued_pretraining_draws_with_the_weights_it_starts_from(
