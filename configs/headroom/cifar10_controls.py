@@ -1,7 +1,8 @@
 """What of a learned mask's effect is the mask's? Every control beside its reference, on CIFAR-10.
 
 Command:  make headroom GRID=configs/headroom/cifar10_controls.py DATA=path/to/cifar10
-Hardware: 2 CPU cores, two runs at a time with one thread each. Time: about 2.5 hours. Expected: not measured yet.
+Hardware: 2 CPU cores, two runs at a time with one thread each. Time: about 2.5 hours.
+Expected: results/README.md (one seed).
 
 All rows see the same images in the same order; records are shared with configs/headroom/cifar10.py. Equal processor
 time is the row that ``same_time`` adds: MAE, as long as the reference takes. MAE fine-tuned on the labels is no

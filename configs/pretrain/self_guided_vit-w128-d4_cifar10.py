@@ -1,7 +1,8 @@
 """Self-guided MAE on CIFAR-10: from a tenth of the run on, the object's cluster of the encoder's features goes first.
 
 Command:  make pretrain CONFIG=configs/pretrain/self_guided_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core. Time: 1.7 times that of the MAE config, 12 processor minutes. Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 13 processor minutes, 2.0 times that of the MAE config.
+Expected: k-NN 48.0, linear probe 52.5 (one seed).
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py"]

