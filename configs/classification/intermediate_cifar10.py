@@ -2,7 +2,7 @@
 
 Command:  make bench-cls CONFIG=configs/classification/intermediate_cifar10.py CKPT=path/to/backbone DATA=path/to/data
 Then:     make bench-cls CONFIG=... CKPT=work_dirs/intermediate_cifar10_mae_seed0/checkpoints/iter_390.pth DATA=...
-Hardware: 1 CPU core. Time: 12 processor minutes, by a trial of 20 steps. Expected: not measured yet.
+Hardware: 1 CPU core of an AMD EPYC. Time: 11 processor minutes. Expected: top-1 59.4 (one seed).
 
 The question: does feedback from labels gain more than the labels themselves? Two epochs see 99,840 images, half as many
 as the pretraining of configs/pretrain/*_vit-w128-d4_cifar10.py, with the labels of the training images that MLO-MAE's
