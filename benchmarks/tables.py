@@ -38,7 +38,9 @@ def _frame(records: list[Record]) -> pd.DataFrame:
     """One row a run; ``setting`` is what must agree before two methods may be compared."""
     rows = []
     for r in records:
-        compared = [r["dataset"], r["train_source"], r["eval_source"], r["config"].get("model")]
+        data = r["config"].get("data", {})
+        images = [{k: v for k, v in (data.get(part) or {}).items() if k != "root"} for part in ("train", "eval")]
+        compared = [r["dataset"], r["train_source"], r["eval_source"], r["config"].get("model"), images]
         row = {key: r[key] for key in ("dataset", "method", "config_hash", "seed", "name", "wall_clock_s", "cpu_s")}
         row["images"] = r["images_seen"]["lower"]
         row["labelled"] = r["images_seen"]["head"] + r["images_seen"]["upper"]
