@@ -7,12 +7,12 @@ PEERS := $(VENV)/.peers
 CONFIG ?=
 CKPT ?=
 DATA ?=
-GRID ?=
+SUITE ?=
 WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det tables headroom doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det tables suite doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -78,8 +78,8 @@ else
 	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
 endif
 
-headroom: $(STAMP)  ## random, oracle and learned masks on the same images [GRID=configs/headroom/...] [DATA=root]
-	$(BIN)/python -m benchmarks.headroom $(or $(GRID),configs/headroom/textures.py) $(if $(DATA),--data $(DATA)) $(OPTIONS)
+suite: $(STAMP)  ## make what is missing of SUITE=configs/suites/... [DATA="TYPE=root ..."], then the tables
+	$(BIN)/mlomae suite run $(or $(SUITE),configs/suites/textures.py) $(if $(DATA),--data $(DATA)) $(OPTIONS)
 
 tables: $(STAMP)  ## regenerate results/*.csv and *.md from results/runs
 	$(BIN)/python -m benchmarks.tables

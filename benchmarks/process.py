@@ -9,13 +9,23 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def start(command: list[str], log: Path) -> int:
-    """The exit status of a process with one thread, its output appended to ``log``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def start(command: list[str], log: Path, threads: int | None = 1, keep: tuple[int, ...] = ()) -> int:
+    """The exit status of a process with ``threads`` threads (None: as many as it likes), output appended to ``log``.
+
+    ``keep``: open files that the process holds on to, a lock for one, so that they outlive this process if need be.
+    """
+    environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with log.open("a") as file:
-        return subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, pass_fds=keep, check=False
+        )
+    return done.returncode
+
+
+def last_lines(log: Path, count: int = 1) -> list[str]:
+    """What a process said last, nothing if it said nothing."""
+    return log.read_text(errors="replace").strip().splitlines()[-count:] if log.is_file() else []
 
 
 def last_line(log: Path) -> str:
-    """What a process said last, "" if nothing."""
-    return " ".join(log.read_text(errors="replace").strip().splitlines()[-1:])
+    return " ".join(last_lines(log))

@@ -1,4 +1,4 @@
-"""The command line, ``mlomae pretrain | demo | export | evaluate | diagnose | horizon | masks | data | doctor``.
+"""The command line, ``mlomae pretrain | demo | suite | export | evaluate | diagnose | horizon | masks | data``...
 
 A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set.
 """
@@ -11,6 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from benchmarks.suite.options import add_parser as add_suite_parser
 from mlomae.errors import ConfigError, MlomaeError, refuse
 
 
@@ -218,6 +219,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
     p.set_defaults(run=_data_prepare)
 
+    add_suite_parser(commands)
+
     p = commands.add_parser("doctor", help="versions, devices, back-ends, data sets; says what is wrong")
     p.add_argument("--data", help="folder to look for data sets in (default: MLOMAE_DATA or data)")
     p.set_defaults(run=_doctor)
@@ -238,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = args.command in ("data", "demo")
+        again = args.command in ("data", "demo", "suite")
         rest = "run it again" if again else "the last checkpoint is intact, go on with --resume"
         print(f"error: interrupted; {rest}", file=sys.stderr)
         return 130

@@ -98,6 +98,12 @@ def build_data(config: PretrainConfig) -> PretrainData:
     return PretrainData(train, feedback, evaluation, split, batches, probe, classes)
 
 
+def find_split(config: PretrainConfig) -> Split:
+    """The split that a run of ``config`` would make, without anything else of it. Raises the errors of the sources."""
+    data = config.data
+    return split_train(build_training_source(data.feedback or data.train), data.val_fraction, data.split_seed)
+
+
 def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels: bool) -> None:
     """Raise ConfigError where labels of pixels and labels of whole images are taken for each other."""
     kind = config.feedback["type"]

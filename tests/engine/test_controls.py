@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.headroom import load_grid, resolve
-from benchmarks.records import config_hash, strip_paths
+from benchmarks.suite.file import load_suite
+from benchmarks.suite.jobs import Planner
 from mlomae.config import PretrainConfig, load_config
 from mlomae.data import build_source, shuffle_labels, split_train
 from mlomae.engine.checkpoint import checkpoint_path, load_checkpoint
@@ -55,17 +55,15 @@ def test_a_control_differs_from_its_reference_in_what_it_controls_for_alone(name
     assert own["name"] == f"{name}_vit-w128-d4_cifar10"
 
 
-def test_the_grid_of_controls_names_each_once_and_shares_its_records_with_the_other_grid() -> None:
-    grid, first = (load_grid(CONFIGS / "headroom" / f"{name}.py") for name in ("cifar10_controls", "cifar10"))
-    paths = {Path(row.config).name.removesuffix("_vit-w128-d4_cifar10.py") for row in grid.rows}
+def test_the_suite_of_controls_names_each_once_and_shares_its_records_with_the_other_suite() -> None:
+    suite, first = (load_suite(CONFIGS / "suites" / f"{name}.py") for name in ("cifar10_controls", "cifar10"))
+    paths = {Path(entry.config).name.removesuffix("_vit-w128-d4_cifar10.py") for entry in suite.methods}
     assert paths == (CONTROLS.keys() - {"mlomae-continued"}) | {POOLED, LEARNED, MAE}
-    assert all(row.method == shipped(Path(row.config).name.split("_")[0]).method for row in grid.rows)
-    assert grid.same_time == first.same_time
-    runs = [{row.method: resolve(each, row, 0, None) for row in each.rows} for each in (grid, first)]
-    for method in ("MAE", "frozen at random", "MLO-MAE (nca, mask pooling)"):
-        one, two = (found[method].config for found in runs)
-        assert one.name == two.name
-        assert config_hash(strip_paths(one.to_dict())) == config_hash(strip_paths(two.to_dict()))
+    assert all(entry.method == shipped(Path(entry.config).name.split("_")[0]).method for entry in suite.methods)
+    assert suite.same_time == first.same_time
+    one, two = ({job.label: job.hash for job in Planner(each, seeds=[0]).jobs()} for each in (suite, first))
+    assert two.items() <= one.items()
+    assert len(two) == 3
 
 
 # --- masks without weights ----------------------------------------------------------------------------------------

@@ -1,18 +1,19 @@
 """What of a learned mask's effect is the mask's? Every control beside its reference, on CIFAR-10.
 
-Command:  make headroom GRID=configs/headroom/cifar10_controls.py DATA=path/to/cifar10
+Command:  make suite SUITE=configs/suites/cifar10_controls.py DATA=cifar10=path/to/cifar10
 Hardware: 2 CPU cores, two runs at a time with one thread each. Time: about 2.5 hours.
 Expected: results/README.md (one seed).
 
-All rows see the same images in the same order; records are shared with configs/headroom/cifar10.py. Equal processor
+All rows see the same images in the same order; records are shared with configs/suites/cifar10.py. Equal processor
 time is the row that ``same_time`` adds: MAE, as long as the reference takes. MAE fine-tuned on the labels is no
 pretraining: configs/classification/intermediate_cifar10.py. Continued pretraining needs a finished MAE of the same
 seed: configs/pretrain/mlomae-continued_vit-w128-d4_cifar10.py.
 """
 
 name = "cifar10"
+seeds = [0]
 _at = "configs/pretrain/{}_vit-w128-d4_cifar10.py".format
-rows = [
+methods = [
     dict(method="MAE", config=_at("mae")),
     dict(method="MLO-MAE (nca, mask pooling)", config=_at("mlomae-pooled")),
     dict(method="frozen at random", config=_at("frozen")),

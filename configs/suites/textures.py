@@ -1,31 +1,33 @@
 """How much of the oracle's headroom does a learned mask capture on the embedded textures?
 
-Command:  make headroom
+Command:  make suite
 Hardware: 2 cores of an AMD EPYC, two runs at a time with one thread each, no data to download. Time: about 45 minutes.
 Expected: results/headroom.md.
 
 All rows see the same 64,000 images in the same order (500 outer iterations of 2 x 64). The rows through θ (linear as
 published but for the departures of configs/_base_/mlomae.py; ridge and nca) and those with mask pooling get the same
 labelled images; "frozen" has the masking network at its random initial values, the control of every learned row.
-The records hold five seeds (OPTIONS="--seeds 0 1 2 3 4") of MAE, MAE of the same processor time, oracle of weight 5,
-mask pooling and frozen, and two of the rest.
+Five seeds of the rows that the question is about, two of the rest.
 """
 
 name = "textures"
+seeds = [0, 1]
+_five = [0, 1, 2, 3, 4]
 _mae = "configs/pretrain/mae_vit-w128-d4_textures.py"
 _oracle = "configs/pretrain/oracle_vit-w128-d4_textures.py"
 _linear = "configs/pretrain/mlomae_vit-w128-d4_textures.py"
 _pooled = "configs/pretrain/mlomae-pooled_vit-w128-d4_textures.py"
 _through_theta = {"levels.solver": "one_step", "levels.mask_pooling": False}
-rows = [
-    dict(method="MAE", config=_mae),
-    dict(method="MLO-MAE (nca, mask pooling)", config=_pooled),
-    dict(method="oracle, weight 5", config=_oracle, options={"mask.weight": 5.0}),
+methods = [
+    dict(method="MAE", config=_mae, seeds=_five),
+    dict(method="MLO-MAE (nca, mask pooling)", config=_pooled, seeds=_five),
+    dict(method="oracle, weight 5", config=_oracle, options={"mask.weight": 5.0}, seeds=_five),
     dict(method="MLO-MAE (linear)", config=_linear),
     dict(
         method="frozen at random",
         config=_pooled,
         options={"optim.phi.lr": 0.0, "optim.phi.weight_decay": 0.0},
+        seeds=_five,
     ),
     dict(method="MLO-MAE (nca)", config=_pooled, options=_through_theta),
     dict(method="MLO-MAE (ridge)", config=_pooled, options={**_through_theta, "feedback.type": "ridge"}),

@@ -1,0 +1,145 @@
+"""The file of a suite: methods x tasks x data sets x seeds.
+
+An MMEngine Python file. ``methods`` are pretraining configurations and what they change, ``tasks`` recipes that every
+backbone is transferred with; ``{dataset}`` in a recipe's path stands for each of its ``datasets``. Nothing in it says
+where data lie or where it runs, so that the same file serves a laptop and a cluster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.headroom_table import BASELINE, SAME_TIME
+from benchmarks.process import ROOT
+from benchmarks.records import slug
+from benchmarks.transfer import RANDOM
+from mlomae.errors import ConfigError
+from mlomae.strict_config import build_dataclass, read_config
+
+TASKS = ("classification", "segmentation", "detection")
+EXAMPLES = "configs/suites/"
+
+
+@dataclass
+class MethodEntry:
+    """A row: a pretraining configuration and what it changes in it.
+
+    ``method``: the row's name, by default the configuration's. ``seeds``: default the suite's. ``transfer``: whether
+    its backbones go through the tasks.
+    """
+
+    config: str
+    method: str = ""
+    options: dict = field(default_factory=dict)
+    seeds: list | None = None
+    transfer: bool = True
+
+
+@dataclass
+class TaskEntry:
+    """A recipe for each of ``datasets`` (one recipe, if there are none). ``methods``, ``seeds``: default all.
+
+    ``options`` are changed in the recipe. ``name`` replaces the recipe's in tables and files of records: give one where
+    a recipe is used by two suites whose methods share their names.
+    """
+
+    recipe: str
+    datasets: list = field(default_factory=list)
+    name: str = ""
+    options: dict = field(default_factory=dict)
+    methods: list | None = None
+    seeds: list | None = None
+
+    @property
+    def recipes(self) -> list[str]:
+        return [self.recipe.replace("{dataset}", name) for name in self.datasets] or [self.recipe]
+
+    @property
+    def task(self) -> str:
+        """The folder that its recipe is in, under configs/."""
+        return Path(self.recipe).parent.name
+
+
+@dataclass
+class Suite:
+    """``same_time``: a method among the rows; MAE of its processor time becomes one more row. ``floor``: whether random
+    weights go through the tasks. ``options``: of all pretrainings. ``threads``: of each run, None for the machine's.
+    ``cluster``: what submitit is told of the machines, as ``executor.update_parameters`` takes it.
+    """
+
+    name: str
+    methods: list
+    seeds: list = field(default_factory=lambda: [0])
+    tasks: list = field(default_factory=list)
+    options: dict = field(default_factory=dict)
+    same_time: str | None = None
+    floor: bool = False
+    threads: int | None = 1
+    cluster: dict = field(default_factory=dict)
+
+    def method_name(self, entry: MethodEntry) -> str:
+        return entry.method or str(read_config(ROOT / entry.config, None, "configs/pretrain/")["method"])
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and check a suite; ConfigError names what is wrong with it."""
+    if not path.is_file():
+        raise ConfigError(f"suite '{path}' does not exist; see {EXAMPLES} for the ones that ship")
+    suite = build_dataclass(Suite, read_config(path, None, EXAMPLES))
+    suite.methods = [build_dataclass(MethodEntry, values, f"methods[{i}]") for i, values in enumerate(suite.methods)]
+    suite.tasks = [build_dataclass(TaskEntry, values, f"tasks[{i}]") for i, values in enumerate(suite.tasks)]
+    for entry in suite.methods:
+        entry.method = suite.method_name(entry)
+    _check(suite, str(path))
+    return suite
+
+
+def _check(suite: Suite, path: str) -> None:
+    names = [entry.method for entry in suite.methods]
+    if not names:
+        raise ConfigError(f"suite '{path}' has no methods; give at least one pretraining configuration")
+    _check_once(path, "method", names)
+    if suite.same_time is not None:
+        for needed in (suite.same_time, BASELINE):
+            if needed not in names:
+                raise ConfigError(f"suite '{path}': same_time='{suite.same_time}' needs a method '{needed}'; add it")
+    if taken := {SAME_TIME, RANDOM} & set(names):
+        raise ConfigError(f"suite '{path}': the name '{taken.pop()}' belongs to a row that suites make; choose another")
+    _check_seeds(path, "seeds", suite.seeds)
+    everywhere = {*names, *([SAME_TIME] if suite.same_time else []), *([RANDOM] if suite.floor else [])}
+    for entry in suite.methods:
+        _check_seeds(path, f"seeds of '{entry.method}'", entry.seeds)
+    for task in suite.tasks:
+        _check_task(path, task, everywhere)
+    _check_once(path, "recipe", [name for task in suite.tasks for name in ([task.name] * bool(task.name))])
+    _check_once(path, "recipe", [recipe for task in suite.tasks if not task.name for recipe in task.recipes])
+
+
+def _check_task(path: str, task: TaskEntry, methods: set[str]) -> None:
+    if task.task not in TASKS:
+        raise ConfigError(f"suite '{path}': recipe '{task.recipe}' must lie in configs/{{{','.join(TASKS)}}}/")
+    if ("{dataset}" in task.recipe) != bool(task.datasets):
+        raise ConfigError(f"suite '{path}': recipe '{task.recipe}' and its datasets must both name {{dataset}}, or not")
+    if task.name and len(task.recipes) > 1:
+        raise ConfigError(f"suite '{path}': name='{task.name}' would name {len(task.recipes)} recipes; list them apart")
+    _check_seeds(path, f"seeds of '{task.recipe}'", task.seeds)
+    for method in task.methods or []:
+        if method not in methods:
+            raise ConfigError(f"suite '{path}': recipe '{task.recipe}' is for '{method}', which is no method of it")
+
+
+def _check_once(path: str, what: str, names: list[str]) -> None:
+    twice = [name for name, count in Counter(slug(name) for name in names).items() if count > 1]
+    if twice:
+        raise ConfigError(f"suite '{path}' names {what} '{twice[0]}' twice (signs do not count); rename one")
+
+
+def _check_seeds(path: str, what: str, seeds: list[Any] | None) -> None:
+    if seeds is None:
+        return
+    right = bool(seeds) and all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
+    if not right or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"suite '{path}': {what} must be different integers from 0; got {seeds!r}")

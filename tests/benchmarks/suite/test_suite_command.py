@@ -1,0 +1,137 @@
+"""``mlomae suite`` in real processes: a small suite from its file to its tables, killed once on the way; submitit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from run_samples import one_line
+from suite_files import PRETRAINING, write_suite
+
+from benchmarks.process import ROOT
+from benchmarks.suite.file import load_suite
+from benchmarks.suite.jobs import Planner
+from benchmarks.suite.launch import cluster, local
+from benchmarks.suite.lock import held, is_held
+from benchmarks.suite.proof import Proofs
+from benchmarks.suite.runner import SuiteRunner
+from mlomae.cli import main
+from mlomae.errors import ConfigError
+
+
+def killed_at_the_first_checkpoint(command: list[str], log: Path, keep: tuple[int, ...]) -> int:
+    with log.open("a") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, pass_fds=keep)
+        while process.poll() is None and not list(log.parent.glob("checkpoints/iter_*.pth")):
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        return process.wait()
+
+
+@pytest.mark.timeout(300)
+def test_a_suite_that_is_killed_goes_on_and_ends_in_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = str(tmp_path / "classification" / "knn_a.py")
+    methods = [{"method": "MAE", "config": str(tmp_path / "tiny.py")}]
+    suite = write_suite(tmp_path, methods=methods, seeds=[0], tasks=[{"recipe": recipe}])
+    text = PRETRAINING.replace("outer_iterations=2", "outer_iterations=150")
+    (tmp_path / "tiny.py").write_text(text)
+    records, work = tmp_path / "results" / "runs", tmp_path / "work"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    planner, proofs = Planner(load_suite(suite)), Proofs(records, any_code=True)
+    first = SuiteRunner(planner, proofs, work, killed_at_the_first_checkpoint, 1, lambda line: None)
+    assert not first.run()
+    assert (first.failed, first.blocked) == (["suite_mae_seed0"], ["knn_a_mae_seed0"])
+    reached = sorted((work / "suite_mae_seed0" / "checkpoints").glob("iter_*.pth"))
+    assert reached
+    assert not (work / "suite_mae_seed0" / "record.json").exists()
+
+    arguments = [str(suite), "--records", str(records), "--work-dir", str(work), "--any-code"]
+    assert main(["suite", "run", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "2 made, 0 were on record, 0 failed" in out
+    logged = json.loads((work / "suite_mae_seed0" / "record.json").read_text())
+    assert logged["outer_iterations"] == 150
+    assert (records / "suite_mae_seed0.json").is_file()
+    assert "| MAE |" in (tmp_path / "results" / "classification.md").read_text()
+    assert "resum" in (work / "suite_mae_seed0" / "log.txt").read_text().lower()
+
+    before = {path: path.stat().st_mtime_ns for path in records.iterdir()}
+    assert main(["suite", "run", *arguments]) == 0
+    assert "0 made, 2 were on record" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in records.iterdir()} == before
+    assert main(["suite", "status", *arguments]) == 0
+    assert "2 done" in capsys.readouterr().out
+
+
+def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
+    """The run's process holds it on: a suite that is started anew must not start the run a second time beside it."""
+    with held(tmp_path) as lock:
+        assert lock is not None
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
+    assert is_held(tmp_path)
+    child.communicate(b"\n")
+    assert not is_held(tmp_path)
+    with held(tmp_path) as lock, held(tmp_path) as second:
+        assert lock is not None
+        assert second is None
+
+
+def test_a_process_of_this_machine(tmp_path: Path) -> None:
+    words = "import os, sys; print(os.environ['OMP_NUM_THREADS']); sys.exit(3)"
+    assert local(1)([sys.executable, "-c", words], tmp_path / "log.txt", ()) == 3
+    assert (tmp_path / "log.txt").read_text() == "1\n"
+
+
+@pytest.mark.timeout(300)
+def test_jobs_of_submitit(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    launch = cluster("local", tmp_path / "submitit", {"timeout_min": 5}, 1)
+    for status in (0, 3):
+        words = f"import os, sys; print(os.environ['OMP_NUM_THREADS']); sys.exit({status})"
+        assert launch([sys.executable, "-c", words], tmp_path / f"{status}.txt", ()) == status
+        assert (tmp_path / f"{status}.txt").read_text() == "1\n"
+    log = tmp_path / "killed.txt"  # kills the job around it: no status, and the log says so
+    assert launch([sys.executable, "-c", "import os; os.kill(os.getppid(), 9)"], log, ()) == 1
+    assert "ended without a status" in log.read_text()
+
+
+def test_a_preempted_job_is_submitted_again_as_it_was() -> None:
+    pytest.importorskip("submitit")
+    from benchmarks.suite.launch import Resumable
+
+    again = Resumable(2).checkpoint(["a"], "log")
+    assert (again.function.threads, again.args) == (2, (["a"], "log"))
+
+
+def test_clusters_that_cannot_be_used(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    with pytest.raises(ConfigError, match="--cluster slurm cannot be used") as caught:
+        cluster("slurm", tmp_path, {}, 1)  # no srun here
+    one_line(caught.value)
+    with pytest.raises(ConfigError, match="mend 'cluster' of the suite"):
+        cluster("local", tmp_path, {"colour": "red"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--jobs", "0"], "--jobs must be at least 1"),
+        (["--data", "cifar10"], "--data takes TYPE=ROOT"),
+        (["--data", "cifar10=/nowhere"], "'/nowhere' does not exist"),
+        (["--seeds", "9"], "no run with seeds"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str) -> None:
+    path = write_suite(tmp_path, tasks=[])
+    assert (
+        main(["suite", "run", str(path), "--records", str(tmp_path / "r"), "--work-dir", str(tmp_path), *options]) == 2
+    )
+    assert words in one_line(capsys.readouterr().err)

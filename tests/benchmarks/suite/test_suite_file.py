@@ -1,0 +1,76 @@
+"""What a suite's file may not say, in one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_samples import one_line
+from suite_files import write_suite
+
+from benchmarks.process import ROOT
+from benchmarks.suite.file import load_suite
+from benchmarks.suite.jobs import Planner
+from mlomae.errors import ConfigError
+
+SHIPPED = sorted((ROOT / "configs" / "suites").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_suite_resolves(path: Path) -> None:
+    suite = load_suite(path)
+    jobs = Planner(suite).jobs()
+    assert len({job.label for job in jobs}) == len(jobs)
+    assert {job.seed for job in jobs} >= set(suite.seeds)
+
+
+def test_a_row_is_called_as_its_configuration_says(tmp_path: Path) -> None:
+    suite = load_suite(write_suite(tmp_path, methods=[{"config": str(tmp_path / "tiny.py")}]))
+    assert [entry.method for entry in suite.methods] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": []}, "has no methods"),
+        ({"methods": [{"method": "MAE"}]}, r"methods\[0\].config' is missing"),
+        ({"methods": [{"config": "none.py"}]}, "none.py' does not exist"),
+        ({"methods": [{"config": "tiny.py", "metod": "x"}]}, "did you mean 'method'"),
+        ({"seeds": [0, 0]}, "seeds must be different integers"),
+        ({"seeds": [True]}, "seeds must be different integers"),
+        ({"seeds": []}, "seeds must be different integers"),
+        ({"same_time": "nothing"}, "needs a method 'nothing'"),
+        ({"tasks": [{"recipe": "configs/pretrain/x.py"}]}, "must lie in configs/"),
+        ({"tasks": [{"recipe": "configs/classification/x.py", "datasets": ["a"]}]}, "must both name"),
+        ({"tasks": [{"recipe": "configs/classification/{dataset}.py"}]}, "must both name"),
+        ({"tasks": [{"recipe": "configs/classification/x.py", "methods": ["none"]}]}, "which is no method of it"),
+        ({"tasks": [{"recipe": "configs/classification/x.py"}] * 2}, "twice"),
+        (
+            {"tasks": [{"recipe": "configs/classification/{dataset}.py", "datasets": ["a", "b"], "name": "x"}]},
+            "would name 2 recipes",
+        ),
+        ({"colour": "red"}, "unknown config key 'colour'"),
+    ],
+)
+def test_wrong_suites(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_suite(write_suite(tmp_path, **changes))
+    one_line(caught.value)
+
+
+def test_names_that_differ_by_signs_alone_are_one_folder(tmp_path: Path) -> None:
+    config = str(tmp_path / "tiny.py")
+    with pytest.raises(ConfigError, match="twice"):
+        load_suite(write_suite(tmp_path, methods=[{"method": m, "config": config} for m in ("MAE (a)", "MAE, a")]))
+
+
+@pytest.mark.parametrize("name", ["MAE, same processor time", "random initialisation"])
+def test_rows_that_suites_make_cannot_be_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="belongs to a row"):
+        load_suite(write_suite(tmp_path, methods=[{"method": name, "config": str(tmp_path / "tiny.py")}]))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist; see configs/suites/"):
+        load_suite(tmp_path / "none.py")
