@@ -1,0 +1,33 @@
+"""Does a learned mask earn its cost on real images? Small ViTs pretrained on CIFAR-10, transferred to four data sets.
+
+Command:  make suite SUITE=configs/suites/evidence_cifar10.py
+          DATA="cifar10=... cub200=... stanford_cars=... camvid=... coco=..."
+Hardware: 2 cores of an AMD EPYC, two runs at a time with one thread each. Time: about 6 hours.
+Expected: not measured yet.
+
+Every pretraining is probed on CIFAR-10 (k-NN, linear). Three seeds of the rows that the question is about; one of the
+baselines and controls beside them, which says how far they are off, not which of them is better. The data are parts of
+the published sets: numbers compare with each other, not with published ones.
+"""
+
+name = "cifar10"
+seeds = [0, 1, 2]
+_at = "configs/pretrain/{}_vit-w128-d4_cifar10.py".format
+_learned = "MLO-MAE (nca, mask pooling)"
+methods = [
+    dict(config=_at("mae")),
+    dict(config=_at("mlomae-pooled")),
+    dict(config=_at("blo-mae")),
+    *(dict(config=_at(name), seeds=[0]) for name in ("amt", "hpm", "semmae", "shuffled-labels", "frozen")),
+]
+same_time = _learned
+floor = True
+tasks = [
+    dict(recipe="configs/classification/linear_{dataset}_small.py", datasets=["cub200", "stanford_cars"]),
+    dict(
+        recipe="configs/classification/finetune_cub200_small.py",
+        methods=["MAE", "MAE, same processor time", _learned, "BLO-MAE", "random initialisation"],
+    ),
+    dict(recipe="configs/segmentation/upernet_camvid_small.py"),
+    dict(recipe="configs/detection/mask_rcnn_coco_small.py"),
+]
