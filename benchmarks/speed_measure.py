@@ -154,11 +154,15 @@ class FlopCounter(TorchDispatchMode):
         return out
 
 
-def count_gflop(step: Step) -> float:
-    """GFLOP of one call: every matrix product and convolution, those of attention written out included."""
+def count_flops(step: Step) -> int:
+    """Operations of one call: every matrix product and convolution, those of attention written out included."""
     with FlopCounter() as counter, sdpa_kernel(SDPBackend.MATH):
         step()
-    return counter.total / 1e9
+    return counter.total
+
+
+def count_gflop(step: Step) -> float:
+    return count_flops(step) / 1e9
 
 
 def matmul_shapes(setting: Setting) -> dict[str, tuple[int, int, int]]:

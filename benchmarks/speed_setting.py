@@ -50,13 +50,8 @@ class Setting:
         """{"lower": K batches, "head", "upper"} of random images, labels and counter keys on the device."""
         generator = torch.Generator().manual_seed(seed)
 
-        def batch(start: int) -> dict[str, Tensor]:
-            side = self.model["img_size"]
-            made = {
-                "image": torch.randn(self.batch, 3, side, side, generator=generator),
-                "label": torch.randint(self.classes, (self.batch,), generator=generator),
-                "key": torch.arange(self.batch) + start * self.batch,
-            }
+        def batch(number: int) -> dict[str, Tensor]:
+            made = random_batch(self.batch, self.model["img_size"], self.classes, number, generator)
             return {k: t.to(self.device) for k, t in made.items()}
 
         return {"lower": [batch(k) for k in range(LOWER_STEPS)], "head": batch(90), "upper": batch(91)}
@@ -64,6 +59,15 @@ class Setting:
     def plain(self) -> dict[str, Any]:
         """For a record: plain values only."""
         return dataclasses.asdict(self)
+
+
+def random_batch(size: int, side: int, classes: int, number: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """``image`` (size, 3, side, side), ``label`` and ``key`` (size,), the keys those of batch ``number``."""
+    return {
+        "image": torch.randn(size, 3, side, side, generator=generator),
+        "label": torch.randint(classes, (size,), generator=generator),
+        "key": torch.arange(size) + number * size,
+    }
 
 
 def _model(img_size: int, patch: int, encoder: tuple[int, int, int], decoder: tuple[int, int, int]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from mlomae.models import MAE
 
 ENCODER = "encoder"
-_TIMM, _PRETRAINED = "timm:", ":pretrained"
+PRETRAINED = ":pretrained"  # at the end of a name: with the weights, which are downloaded
+_TIMM = "timm:"
 
 
 @torch.no_grad()
@@ -55,7 +56,7 @@ def create_timm(spec: str, size: int) -> Any:
     Raises ConfigError for what is not a plain ViT with a class token or does not fit the size, CheckpointError for
     weights that cannot be had.
     """
-    name = spec.removeprefix(_TIMM).removesuffix(_PRETRAINED)
+    name = spec.removeprefix(_TIMM).removesuffix(PRETRAINED)
     options: dict[str, Any] = {"num_classes": 0, "img_size": size}
     try:
         model: Any = timm.create_model(name, **options)
@@ -70,7 +71,7 @@ def create_timm(spec: str, size: int) -> Any:
             f"teacher '{spec}' has patches of {model.patch_embed.patch_size[0]} pixels, which do not divide images "
             f"of {size}; set mask.teacher_size to a multiple"
         )
-    if not spec.endswith(_PRETRAINED):
+    if not spec.endswith(PRETRAINED):
         return model
     try:
         return timm.create_model(name, pretrained=True, **options)
