@@ -12,7 +12,7 @@ WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det tables suite doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det flops tables suite doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -80,6 +80,9 @@ endif
 
 suite: $(STAMP)  ## make what is missing of SUITE=configs/suites/... [DATA="TYPE=root ..."], then the tables
 	$(BIN)/mlomae suite run $(or $(SUITE),configs/suites/textures.py) $(if $(DATA),--data $(DATA)) $(OPTIONS)
+
+flops: $(STAMP)  ## count the operations of the pretrainings in results/runs, into results/flops.json [OPTIONS=--again]
+	$(BIN)/python -m benchmarks.flops $(OPTIONS)
 
 tables: $(STAMP)  ## regenerate results/*.csv and *.md from results/runs
 	$(BIN)/python -m benchmarks.tables
