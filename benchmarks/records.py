@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import re
 import subprocess
@@ -141,8 +142,26 @@ def _paths_in(value: Any, where: str = "") -> list[str]:
     return [where] if isinstance(value, str) and _ABSOLUTE.search(value) else []
 
 
+def _check_curves(curves: Any, source: str) -> None:
+    """Raise DataError unless these are lists of equal lengths, increasing ``iteration`` and finite numbers or None."""
+    lists = list(curves.values()) if isinstance(curves, dict) else []
+    steps = curves.get("iteration") if lists else None
+    if not isinstance(steps, list) or not all(isinstance(c, list) and len(c) == len(steps) for c in lists):
+        raise DataError(f"record '{source}': field 'curves' must hold lists as long as its 'iteration'; run it again")
+    if not all(type(t) is int for t in steps) or any(b <= a for a, b in zip([0, *steps], steps, strict=False)):
+        raise DataError(f"record '{source}': field 'curves.iteration' must hold increasing integers; run it again")
+    for name, values in curves.items():
+        for value in values:
+            number = isinstance(value, Number) and not isinstance(value, bool)
+            if value is not None and not (number and math.isfinite(value)):
+                raise DataError(f"record '{source}': field 'curves.{name}' holds {value!r}, not a number; run it again")
+
+
 def validate_record(record: Record, source: str) -> None:
-    """Raise DataError, naming ``source``, for a missing or mistyped field, another schema, a path, or a false hash."""
+    """Raise DataError, naming ``source``, for a missing or mistyped field, another schema, a path, or a false hash.
+
+    ``curves`` may be missing: a pretraining's losses by outer iterations (`mlomae.engine.curves`).
+    """
     for key, expected in FIELDS.items():
         if key not in record:
             raise DataError(f"record '{source}' lacks the field '{key}'; run it again, records are not edited")
@@ -154,6 +173,8 @@ def validate_record(record: Record, source: str) -> None:
             raise DataError(f"record '{source}' lacks the field '{key}.{missing[0]}'; run it again")
     if record["schema"] != SCHEMA:
         raise DataError(f"record '{source}' has schema {record['schema']}, this code reads {SCHEMA}; use its version")
+    if "curves" in record:
+        _check_curves(record["curves"], source)
     if hits := _paths_in(record):
         raise DataError(f"record '{source}': field '{hits[0]}' holds an absolute path; describe it in words instead")
     if config_hash(record["config"]) != record["config_hash"]:

@@ -181,6 +181,8 @@ def run_pretraining(
         return {}
     state = {"git_commit": commit, "git_dirty": dirty}
     record = _record(config, data, runner.train_loop.clock, metrics) | state
+    if curves := runner.curves.means():  # none of a run that an older version of this code has finished
+        record["curves"] = curves
     path = work_dir / "record.json"
     path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
     records.write_record(record, path)

@@ -3,7 +3,7 @@
 A checkpoint is a dict of tensors and plain Python values:
 ``format``, ``iteration`` (outer iterations done), ``config``, ``meta``, ``clock`` (seconds so far), ``modules``
 {mae, mask, feedback, average if v is averaged}, ``optimizers`` and ``schedulers`` per level, ``watch`` (when φ began,
-and the evidence so far), ``rng``, ``logged`` (last values of the log).
+and the evidence so far), ``curves`` (sums of the losses so far), ``rng``, ``logged`` (last values of the log).
 """
 
 from __future__ import annotations

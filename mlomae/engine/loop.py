@@ -54,6 +54,7 @@ class OuterLoop(BaseLoop):
         self.num_workers, self.log_interval, self.checkpoint_interval = num_workers, log_interval, checkpoint_interval
         self.clock = {"wall": 0.0, "cpu": 0.0}
         self._started = (0.0, 0.0)
+        self.losses: dict[str, Tensor] = {}  # of the last outer iteration, on the device
         self._sums: dict[str, Tensor] = {}
         self._terms: dict[str, int] = {}
         self._counted = 0
@@ -116,8 +117,8 @@ class OuterLoop(BaseLoop):
         for data in self._batches():
             t = self.iter
             runner.call_hook("before_train_iter", batch_idx=t, data_batch=data)
-            losses = runner.model.train_step({**to_device(data, device), "iteration": t}, runner.optim_wrapper)
-            for name, value in losses.items():
+            self.losses = runner.model.train_step({**to_device(data, device), "iteration": t}, runner.optim_wrapper)
+            for name, value in self.losses.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
                 self._terms[name] = self._terms.get(name, 0) + 1  # a level may start within an interval
             self._counted += 1

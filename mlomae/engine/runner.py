@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from mlomae.config import PretrainConfig, config_from_dict
 from mlomae.data import OuterBatches
 from mlomae.engine import checkpoint, hooks, loop  # noqa: F401  (importing registers them with MMEngine)
+from mlomae.engine.curves import CurveHook, LossCurves
 from mlomae.engine.exact_runner import ExactRunner, join_process_group
 from mlomae.engine.feedback_hook import FeedbackHook
 from mlomae.engine.optim import build_optimizers, schedule
@@ -19,7 +20,9 @@ from mlomae.engine.warmup import needed_levels
 
 
 class PretrainRunner(ExactRunner):
-    """Keeps the feedback's watch beside the modules."""
+    """Keeps the feedback's watch and the curves of the losses beside the modules."""
+
+    curves: LossCurves
 
     format = checkpoint.FORMAT
     recorded = (
@@ -48,11 +51,14 @@ class PretrainRunner(ExactRunner):
     )
 
     def further_state(self) -> dict[str, Any]:
-        return {"watch": self.model.watch.state_dict() if self.model.watch else {}}
+        watch = self.model.watch.state_dict() if self.model.watch else {}
+        return {"watch": watch, "curves": self.curves.state_dict()}
 
     def load_further_state(self, state: dict[str, Any]) -> None:
         if state.get("watch"):  # checkpoints of before there was one have a fixed warm-up: its start is known
             self.model.watch.load_state_dict(state["watch"])
+        if "curves" in state:  # without them the points of before the resume stay empty
+            self.curves.load_state_dict(state["curves"])
 
     def saved_settings(self, values: dict[str, Any]) -> dict[str, Any]:
         return config_from_dict(values).to_dict()
@@ -75,7 +81,8 @@ def build_runner(
     if learned:
         batches.needed = needed_levels(config)
     begin = {"phi": None if levels.warmup_margin else levels.warmup}
-    return PretrainRunner.create(
+    curves = LossCurves(train.outer_iterations)
+    runner = PretrainRunner.create(
         config,
         work_dir,
         meta,
@@ -91,6 +98,7 @@ def build_runner(
         },
         custom_hooks=[
             *([FeedbackHook(config, batches, model.num_classes)] if learned else []),
+            CurveHook(curves),
             hooks.MaskHealthHook(train.log_interval, probe),
             hooks.PictureHook(train.picture_interval, probe),
             hooks.AtomicCheckpointHook(train.checkpoint_interval, train.keep_checkpoints),
@@ -100,3 +108,5 @@ def build_runner(
             "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
         },
     )
+    runner.curves = curves
+    return runner

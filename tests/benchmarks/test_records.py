@@ -30,6 +30,16 @@ def test_round_trip_is_atomic_and_stable(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["a.json"]
 
 
+def test_curves_are_optional_and_have_gaps(tmp_path: Path) -> None:
+    curves = {"iteration": [2, 4, 5], "loss_lower": [1.5, 1.25, 1], "loss_upper": [None, None, 2.0]}
+    write_record(make_record(curves=curves), tmp_path / "a.json")
+    assert read_records(tmp_path)[0]["curves"] == curves
+    odd = (tmp_path / "a.json").read_text().replace("1.25", "NaN")
+    (tmp_path / "a.json").write_text(odd)
+    with pytest.raises(DataError, match=r"'curves\.loss_lower' holds nan"):
+        read_records(tmp_path)
+
+
 def test_another_record_is_never_overwritten(tmp_path: Path) -> None:
     write_record(make_record(), tmp_path / "a.json")
     before = (tmp_path / "a.json").read_bytes()
@@ -62,6 +72,17 @@ def test_every_field_is_required(tmp_path: Path, field: str) -> None:
         ({"config_hash": "0" * 16}, "config_hash does not belong"),
         ({"metrics": {"knn_top1_cls": float("nan")}}, "finite"),
         ({"metrics": {"knn_top1_cls": {1, 2}}}, "finite"),
+        ({"curves": [1, 2]}, "'curves' must hold lists"),
+        ({"curves": {}}, "'curves' must hold lists"),
+        ({"curves": {"loss_lower": [1.0]}}, "as long as its 'iteration'"),
+        ({"curves": {"iteration": [1, 2], "loss_lower": [1.0]}}, "as long as its 'iteration'"),
+        ({"curves": {"iteration": [1], "loss_lower": 1.0}}, "as long as its 'iteration'"),
+        ({"curves": {"iteration": [2, 2], "loss_lower": [1.0, None]}}, "'curves.iteration' must hold increasing"),
+        ({"curves": {"iteration": [0, 2], "loss_lower": [1.0, None]}}, "'curves.iteration' must hold increasing"),
+        ({"curves": {"iteration": [1.0], "loss_lower": [1.0]}}, "'curves.iteration' must hold increasing"),
+        ({"curves": {"iteration": [1], "loss_lower": ["1"]}}, "'curves.loss_lower' holds '1'"),
+        ({"curves": {"iteration": [1], "loss_lower": [True]}}, "'curves.loss_lower' holds True"),
+        ({"curves": {"iteration": [1], "loss_lower": [float("inf")]}}, "finite"),
     ],
 )
 def test_refused_records_leave_no_file(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

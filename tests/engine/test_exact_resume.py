@@ -76,6 +76,7 @@ def test_the_last_leg_cleans_up_and_writes_the_same_metrics(
     assert sorted(p.name for p in (chain[0] / "checkpoints").iterdir()) == ["iter_10.pth", "iter_8.pth"]
     resumed, straight = (json.loads((work / "record.json").read_text()) for work in (chain[0], learned_run))
     assert resumed["metrics"] == straight["metrics"]
+    assert resumed["curves"] == straight["curves"]
     assert resumed["images_seen"] == straight["images_seen"]
 
 
