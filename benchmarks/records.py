@@ -11,7 +11,8 @@ import math
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
@@ -63,15 +64,15 @@ def strip_paths(config: Any, key: str = "") -> Any:
 
     Raises DataError for a value that JSON cannot hold.
     """
-    if isinstance(config, Mapping):
+    if config is None or isinstance(config, bool | int | float):
+        return config
+    if isinstance(config, dict | Mapping):  # in this order: asking for the abstract class is slow
         return {str(k): strip_paths(v, str(k)) for k, v in config.items()}
     if isinstance(config, list | tuple):
         return [strip_paths(v, key) for v in config]
     if isinstance(config, str | PurePath):
         text = str(config)
         return _last_part(text) if _FOLDER_KEY.match(key) or _ABSOLUTE.match(text) else text
-    if config is None or isinstance(config, bool | int | float):
-        return config
     raise DataError(f"config value '{key}' is a {type(config).__name__}; records hold only plain values")
 
 
@@ -87,9 +88,24 @@ def config_hash(config: Mapping[str, Any]) -> str:
     Equal for runs that differ only by top-level ``name`` and ``seed``, by folders or by ``num_workers``, so that the
     seeds of one configuration share a hash.
     """
-    plain = _identity({k: v for k, v in strip_paths(config).items() if k not in _RUN_KEYS})
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    kept = {k: v for k, v in config.items() if k not in _RUN_KEYS}
+    try:
+        text = json.dumps(kept, sort_keys=True)
+    except TypeError:  # a path, say
+        text = json.dumps(strip_paths(kept), sort_keys=True)
+    return _hash_of(text)
+
+
+@lru_cache(maxsize=65_536)  # the seeds of a configuration ask again
+def _hash_of(text: str) -> str:
+    plain = _identity(strip_paths(json.loads(text)))
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def run_phrase(method: str, name: str, seed: int) -> str:
+    """A run in the words of a file of predictions."""
+    return f"{method}, {name}, seed {seed}"
 
 
 def slug(text: str) -> str:
@@ -157,10 +173,11 @@ def _check_curves(curves: Any, source: str) -> None:
                 raise DataError(f"record '{source}': field 'curves.{name}' holds {value!r}, not a number; run it again")
 
 
-def validate_record(record: Record, source: str) -> None:
+def validate_record(record: Record, source: str, slashes: bool = True) -> None:
     """Raise DataError, naming ``source``, for a missing or mistyped field, another schema, a path, or a false hash.
 
-    ``curves`` may be missing: a pretraining's losses by outer iterations (`mlomae.engine.curves`).
+    ``slashes``: whether there is one in its text, so that paths are worth looking for. ``curves`` may be missing: a
+    pretraining's losses by outer iterations (`mlomae.engine.curves`).
     """
     for key, expected in FIELDS.items():
         if key not in record:
@@ -175,7 +192,7 @@ def validate_record(record: Record, source: str) -> None:
         raise DataError(f"record '{source}' has schema {record['schema']}, this code reads {SCHEMA}; use its version")
     if "curves" in record:
         _check_curves(record["curves"], source)
-    if hits := _paths_in(record):
+    if slashes and (hits := _paths_in(record)):
         raise DataError(f"record '{source}': field '{hits[0]}' holds an absolute path; describe it in words instead")
     if config_hash(record["config"]) != record["config_hash"]:
         raise DataError(f"record '{source}': config_hash does not belong to its config; run it again")
@@ -207,19 +224,43 @@ def write_record(record: Record, path: str | Path) -> None:
 def read_record(path: Path, name: str) -> Record:
     """The validated record at ``path``; DataError that calls it ``name``."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        record = json.loads(text)
     except ValueError as error:
         raise DataError(f"record '{name}' is not valid JSON ({error}); remove it and run it again") from error
     if not isinstance(record, dict):
         raise DataError(f"record '{name}' is not a JSON object; remove it and run it again")
-    validate_record(record, name)
+    validate_record(record, name, slashes="/" in text or "\\" in text)
     return record
 
 
-def read_records(folder: str | Path) -> list[Record]:
-    """All ``*.json`` under ``folder``, sorted by relative path and validated; DataError names the file at fault."""
+def read_named_records(folder: str | Path) -> dict[str, Record]:
+    """All ``*.json`` under ``folder``, validated, by relative path and sorted by it; DataError names a bad file."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"records folder '{folder}' does not exist; run a benchmark first or name another folder")
-    paths = sorted(folder.rglob("*.json"), key=lambda p: p.relative_to(folder).as_posix())
-    return [read_record(path, path.relative_to(folder).as_posix()) for path in paths]
+    names = sorted(path.as_posix().removeprefix(f"{folder.as_posix()}/") for path in folder.rglob("*.json"))
+    return {name: read_record(folder / name, name) for name in names}
+
+
+def read_records(folder: str | Path) -> list[Record]:
+    """`read_named_records` without the names."""
+    return list(read_named_records(folder).values())
+
+
+def predictions_folder(records_folder: Path) -> Path:
+    """The folder of predictions, beside that of the records."""
+    return records_folder.parent / "predictions"
+
+
+def predictions_of(name: str, records_folder: Path) -> Path:
+    """Where the predictions of the record in the file ``name`` of ``records_folder`` lie, if it has any."""
+    return predictions_folder(records_folder) / Path(name).with_suffix(".npz")
+
+
+def grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:
+    """The records of each key, in their order; keys are sorted."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return dict(sorted(groups.items()))

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.classification.metrics import per_class
+from benchmarks.classification.per_image import per_class
 from benchmarks.classification.predictions import Predictions, read_predictions
 from mlomae.errors import DataError, MlomaeError, refuse
 

@@ -17,7 +17,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmarks.classification.metrics import PerImage, summarise
+from benchmarks.classification.per_image import PerImage, summarise
 from mlomae.atomic import replacing
 from mlomae.diagnostics.pictures import save_figure
 from mlomae.errors import DataError

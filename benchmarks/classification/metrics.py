@@ -1,7 +1,4 @@
-"""Accuracies of ranked classes per image, and the MMEngine metric that collects them over processes.
-
-Ties: of classes with the same score the one with the lower index ranks first, on every device. (scikit-learn's
-``top_k_accuracy_score`` puts the higher one first.)
+"""Scores ranked per image, ties as `per_image` says, and the MMEngine metric that collects them over processes.
 
 Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 """
@@ -9,51 +6,17 @@ Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.registry import METRICS
-from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.classification.per_image import TOP, PerImage, summarise
 from benchmarks.transfer.gathering import GatheringMetric
 from mlomae.errors import DataError, TrainingError
-
-TOP = 5
-
-
-@dataclass(frozen=True, eq=False)
-class PerImage:
-    """What a model says about each image.
-
-    Attributes:
-        index: (N,) int64, which image of the test set.
-        label: (N,) int64, its class.
-        top_classes: (N, K) int64, best first. top_log_probs: (N, K) float32, their log-probabilities.
-    """
-
-    index: NDArray[np.int64]
-    label: NDArray[np.int64]
-    top_classes: NDArray[np.int64]
-    top_log_probs: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        """(N,) int64, the best class."""
-        return self.top_classes[:, 0]
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """(N,) bool, whether the best class is the label."""
-        return self.predicted == self.label
-
-    def take(self, rows: NDArray[np.int64]) -> PerImage:
-        return PerImage(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def rank_scores(scores_NC: Tensor, label_N: Tensor, index_N: Tensor) -> PerImage:
@@ -94,29 +57,6 @@ def merge(parts: Sequence[PerImage]) -> PerImage:
     if not np.array_equal(every.label, every.label[first][which]):
         raise DataError("two images of the test set share an index but not the label; number each image once")
     return every.take(first)
-
-
-def per_class(images: PerImage, num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Images and right answers of each class, both (C,) int64."""
-    total_C = np.bincount(images.label, minlength=num_classes)
-    return total_C, np.bincount(images.label[images.right], minlength=num_classes)
-
-
-def summarise(images: PerImage, num_classes: int) -> dict[str, float]:
-    """top1, top5 and mean_per_class in percent, and the counts n and classes_without_images.
-
-    top5 is top-C with fewer than five classes. mean_per_class is the mean of the classes' own top-1, over those that
-    have test images (scikit-learn's balanced accuracy).
-    """
-    total_C, right_C = per_class(images, num_classes)
-    seen_C = total_C > 0
-    return {
-        "top1": 100.0 * float(images.right.mean()),
-        "top5": 100.0 * float((images.top_classes == images.label[:, None]).any(axis=1).mean()),
-        "mean_per_class": 100.0 * float((right_C[seen_C] / total_C[seen_C]).mean()),
-        "n": len(images),
-        "classes_without_images": int((~seen_C).sum()),
-    }
 
 
 @METRICS.register_module()

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.classification.metrics import TOP, PerImage
-from benchmarks.transfer.arrays import save_arrays
-from mlomae.errors import DataError, reason_of
+from benchmarks.classification.per_image import TOP, PerImage
+from benchmarks.transfer.arrays import load_arrays, save_arrays
+from mlomae.errors import DataError
 
 FORMAT = "mlomae classification predictions 1"
 _ARRAYS = {"index": ("i", 1), "label": ("i", 1), "top_classes": ("i", 2), "top_log_probs": ("f", 2)}
@@ -58,15 +58,7 @@ def read_predictions(path: str | Path) -> Predictions:
     Raises DataError, one line that names the file, if it is missing, damaged, of another kind or contradicts itself.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"predictions file '{path}' does not exist; run the benchmark first or name another file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # a damaged zip can raise anything
-        raise DataError(
-            f"cannot read predictions file '{path}' ({reason_of(error)}); run the benchmark again"
-        ) from error
+    arrays = load_arrays(path)
     _check(arrays, path)
     images = PerImage(*(arrays[name] for name in _ARRAYS))
     texts = {name: str(arrays[name]) for name in _TEXTS[1:]}

@@ -15,8 +15,9 @@ from benchmarks.classification.confusion import save_confusion
 from benchmarks.classification.frozen import CachedFeatures, extract
 from benchmarks.classification.inputs import Inputs, build_mix, open_inputs
 from benchmarks.classification.loaders import LabelledImages, eval_loader
-from benchmarks.classification.metrics import ClassificationMetric, PerImage, rank_scores, summarise
+from benchmarks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.classification.model import Classifier
+from benchmarks.classification.per_image import PerImage, summarise
 from benchmarks.classification.predictions import save_predictions
 from benchmarks.classification.trainer import TransferModel, build_wrapper
 from benchmarks.transfer.architecture import section_of
@@ -148,14 +149,9 @@ def run_transfer(
         clock=outcome.clock,
         metrics=summarise(outcome.images, len(inputs.train.classes)) | outcome.metrics,
     )
-    save_predictions(
-        work_dir / "predictions.npz",
-        outcome.images,
-        class_names=inputs.test.classes,
-        test_set=inputs.test.fingerprint(),
-        run=f"{record['method']}, {config.name}, seed {config.seed}",
-        config_hash=record["config_hash"],
-    )
-    save_confusion(work_dir, outcome.images, inputs.test.classes, f"{record['method']}: {config.name}")
-    run.write(record)
+    predictions, classes = work_dir / "predictions.npz", inputs.test.classes
+    test_set = inputs.test.fingerprint()
+    save_predictions(predictions, outcome.images, class_names=classes, test_set=test_set, **run.identity())
+    save_confusion(work_dir, outcome.images, classes, f"{record['method']}: {config.name}")
+    run.write(record, predictions)
     return record

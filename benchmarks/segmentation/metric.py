@@ -1,12 +1,11 @@
-"""Intersections and unions of every test image, and the metrics of all: mIoU, mAcc, aAcc as mmseg has them.
+"""The metric that collects the `Areas` of every test image, and what they sum up to: mIoU, mAcc, aAcc as in mmseg.
 
-Shape legend: N images, C classes, H W pixels.
+Shape legend: H W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,10 @@ import torch
 from mmseg.evaluation import IoUMetric
 from numpy.typing import NDArray
 
+from benchmarks.transfer.areas import Areas
 from benchmarks.transfer.gathering import GatheringMetric
 from mlomae.data.scenes import IGNORE
 from mlomae.errors import DataError
-
-
-@dataclass(frozen=True)
-class Areas:
-    """Pixels of each image and class, (N, C) int64, ``index`` (N,): right ones, and all of prediction and truth."""
-
-    index: NDArray[np.int64]
-    intersect: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    true: NDArray[np.int64]
-
-    @property
-    def union(self) -> NDArray[np.int64]:
-        return self.predicted + self.true - self.intersect
 
 
 def summarise(areas: Areas) -> dict[str, float]:
@@ -51,13 +37,6 @@ def summarise(areas: Areas) -> dict[str, float]:
         "n": len(areas.index),
         "classes_without_pixels": int((true == 0).sum()),
     }
-
-
-def class_ious(areas: Areas) -> NDArray[np.float64]:
-    """IoU of each class in percent, (C,); NaN for one that is neither predicted nor there."""
-    intersect, union = areas.intersect.sum(axis=0), areas.union.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 100.0 * intersect / union
 
 
 class SceneMetric(GatheringMetric):

@@ -10,10 +10,10 @@ from mmengine.dist import is_main_process
 
 from benchmarks.segmentation.config import SegmentationConfig
 from benchmarks.segmentation.data import eval_loader, train_loader
-from benchmarks.segmentation.metric import Areas, SceneMetric, class_ious
+from benchmarks.segmentation.metric import SceneMetric
 from benchmarks.segmentation.model import build_segmentor
 from benchmarks.segmentation.overlays import save_overlay
-from benchmarks.transfer.arrays import save_arrays
+from benchmarks.transfer.areas import class_ious, save_areas
 from benchmarks.transfer.dense import train_dense
 from benchmarks.transfer.origin import Origin
 from benchmarks.transfer.pictures import evenly_spaced
@@ -21,8 +21,6 @@ from benchmarks.transfer.run import begin_transfer, print_loaded
 from benchmarks.transfer.sources import open_pair
 from mlomae.data import Scenes, build_scenes
 from mlomae.errors import DataError
-
-AREAS_FORMAT = "mlomae segmentation areas 1"
 
 
 def open_scenes(config: SegmentationConfig) -> tuple[Scenes, Scenes]:
@@ -33,13 +31,6 @@ def open_scenes(config: SegmentationConfig) -> tuple[Scenes, Scenes]:
             f"{train.describe()} has the class '{train.classes[0]}' alone; annotate the background as a class too"
         )
     return train, test
-
-
-def save_areas(path: Path, areas: Areas, classes: tuple[str, ...], test_set: str, config_hash: str) -> None:
-    """Pixels of every test image and class, (N, C): what two methods are compared by, image by image."""
-    arrays = {"index": areas.index, "intersect": areas.intersect, "predicted": areas.predicted, "true": areas.true}
-    texts = {"format": AREAS_FORMAT, "test_set": test_set, "config_hash": config_hash}
-    save_arrays(path, {**arrays, **texts, "class_names": list(classes)})
 
 
 def save_pictures(folder: Path, metric: SceneMetric, test: Scenes) -> None:
@@ -79,7 +70,8 @@ def run_transfer(
     metrics["class_iou"] = {name: round(iou, 4) for name, iou in named if math.isfinite(iou)}
     clock = runner.train_loop.clock
     record = run.record("segmentation", train, test, iterations=runner.max_iters, clock=clock, metrics=metrics)
-    save_areas(work_dir / "areas.npz", metric.areas, test.classes, test.fingerprint(), record["config_hash"])
+    areas = work_dir / "areas.npz"
+    save_areas(areas, metric.areas, class_names=tuple(test.classes), test_set=test.fingerprint(), **run.identity())
     save_pictures(work_dir / "overlays", metric, test)
-    run.write(record)
+    run.write(record, areas)
     return record

@@ -29,7 +29,7 @@ def build_parser(task: str, title: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="default: the seed of the backbone's pretraining, else the config's")
     parser.add_argument("--work-dir", help="where checkpoints and results go (default: work_dirs/NAME_METHOD_seedN)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
-    parser.add_argument("--records", help="also write the record into this folder, e.g. results/runs")
+    parser.add_argument("--records", help="also write the record into this folder, predictions beside it: results/runs")
     parser.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.transfer.finetuned import check_unseen
 from benchmarks.transfer.origin import Origin, describe_weights
 from benchmarks.transfer.records import Images, Settings, check_folder, describe_images, described
 from benchmarks.transfer.runner import TransferRunner, build_runner, train_and_test
+from mlomae.atomic import replacing
 from mlomae.engine.exact_runner import join_process_group
 
 
@@ -104,14 +106,28 @@ class TransferRun:
             "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Into the run's folder, replacing the same run's, and into ``records_dir``, where nothing is ever replaced."""
+    def identity(self) -> dict[str, str]:
+        """``run`` and ``config_hash``, by which a file of predictions names the record it belongs to."""
+        digest = records.config_hash(described(self.config, self.origin))
+        name, seed = self.config.name, self.config.seed
+        return {"run": records.run_phrase(self.origin.method, name, seed), "config_hash": digest}
+
+    def write(self, record: dict[str, Any], predictions: Path | None = None) -> None:
+        """Into the run's folder, replacing the same run's, and into ``records_dir``, where nothing is ever replaced.
+
+        ``predictions``: the file of the run's folder that is copied into the folder ``predictions`` beside
+        ``records_dir``, before the record is there: whoever finds a record finds all that belongs to it.
+        """
         path = self.work_dir / "record.json"
         path.unlink(missing_ok=True)
         records.write_record(record, path)
-        if self.records_dir is not None:
-            name = f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
-            records.write_record(record, self.records_dir / name)
+        if self.records_dir is None:
+            return
+        place = self.records_dir / f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
+        if predictions is not None and not place.exists():  # or they would replace those of the record that is there
+            with replacing(records.predictions_of(place.name, self.records_dir)) as temporary:
+                shutil.copyfile(predictions, temporary)
+        records.write_record(record, place)
 
 
 def begin_transfer(

@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.classification.confusion import confusion_figure, confusion_matrix, most_confused, save_confusion
-from benchmarks.classification.metrics import ClassificationMetric, PerImage, merge, rank_scores, summarise
+from benchmarks.classification.metrics import ClassificationMetric, merge, rank_scores
+from benchmarks.classification.per_image import PerImage, summarise
 from mlomae.errors import DataError, TrainingError
 
 

@@ -14,9 +14,8 @@ from scipy import stats
 
 from benchmarks import difference_table
 from benchmarks.classification import compare as module
-from benchmarks.classification import predictions as files
 from benchmarks.classification.compare import compare, main, paired_interval
-from benchmarks.classification.metrics import PerImage
+from benchmarks.classification.per_image import PerImage
 from benchmarks.classification.predictions import Predictions, read_predictions, save_predictions
 from mlomae.errors import DataError
 
@@ -66,7 +65,7 @@ def test_an_interrupted_write_leaves_the_old_file(saved: Path, monkeypatch: pyte
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.np, "savez_compressed", half)
+    monkeypatch.setattr(np, "savez_compressed", half)
     with pytest.raises(KeyboardInterrupt):
         save_predictions(saved, images(LABEL, B_SAYS), **IDENTITY)
     assert saved.read_bytes() == before

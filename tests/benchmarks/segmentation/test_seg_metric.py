@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from run_samples import differences, one_line
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from benchmarks.segmentation.metric import SceneMetric, class_ious, summarise
+from benchmarks.segmentation.metric import SceneMetric, summarise
 from benchmarks.transfer import gathering
+from benchmarks.transfer.areas import class_ious
 from mlomae.errors import DataError
 
 IGNORE = 255
