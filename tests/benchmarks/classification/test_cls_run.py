@@ -20,10 +20,12 @@ from benchmarks.classification.config import PROTOCOLS, TransferConfig
 from benchmarks.classification.frozen import CachedFeatures, extract
 from benchmarks.classification.inputs import open_inputs
 from benchmarks.classification.loaders import LabelledImages, eval_loader
-from benchmarks.classification.metrics import ClassificationMetric, rank_scores, summarise
+from benchmarks.classification.metrics import ClassificationMetric, rank_scores
+from benchmarks.classification.per_image import summarise
 from benchmarks.classification.predictions import read_predictions
 from benchmarks.classification.run import build_model, run_transfer
 from benchmarks.classification.trainer import TransferModel, build_wrapper
+from benchmarks.evidence import read_evidence
 from benchmarks.transfer.batches import batch_loader
 from benchmarks.transfer.optimizers import AveragingWrapper
 from benchmarks.transfer.origin import describe_weights
@@ -66,7 +68,10 @@ def test_what_a_run_leaves_agrees_with_itself(protocol: str, runs: dict[str, Pat
     work, (checkpoint, before) = runs[protocol], pretrained["one"]
     record = json.loads((work / "record.json").read_text())
     records.validate_record(record, "record.json")
-    assert records.read_records(work / "records") == [record]
+    evidence = read_evidence(work / "records")
+    assert list(evidence.records.values()) == [record]
+    assert [t.sums.whole() for t in evidence.tested.values()] == [pytest.approx(record["metrics"]["top1"])]
+    assert [t.test_set for t in evidence.tested.values()] == [read_predictions(work / "predictions.npz").test_set]
     assert record["task"] == "classification"
     assert (record["method"], record["seed"]) == ("MLO-MAE", SEED), "taken from the pretraining"
     identity = {"method": "MLO-MAE", "config_hash": before["config_hash"], "iteration": 2}

@@ -17,6 +17,7 @@ from run_samples import one_line
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmarks import records
+from benchmarks.evidence import read_evidence
 from benchmarks.segmentation.__main__ import main
 from benchmarks.segmentation.data import eval_loader, train_loader
 from benchmarks.segmentation.model import build_segmentor
@@ -63,7 +64,10 @@ def test_what_a_run_leaves_agrees_with_itself(learned: tuple[Path, Path], scenes
     work, backbone = learned
     record = json.loads((work / "record.json").read_text())
     records.validate_record(record, "record.json")
-    assert records.read_records(work.parent / "records") == [record]
+    evidence = read_evidence(work.parent / "records")
+    assert list(evidence.records.values()) == [record]
+    assert [t.sums.whole() for t in evidence.tested.values()] == [pytest.approx(record["metrics"]["mIoU"])]
+    assert [t.run for t in evidence.tested.values()] == ["MLO-MAE, tiny, seed 3"]
     assert record["task"] == "segmentation"
     assert (record["method"], record["seed"]) == ("MLO-MAE", 3), "taken from the pretraining"
     assert record["config"]["backbone"]["weights"]["method"] == "MLO-MAE"
