@@ -6,32 +6,25 @@ masking network frozen at its random initial values (same images), and MAE of th
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from benchmarks.headroom_table import BASELINE, METRICS, SAME_TIME, by_config, setting_of
 from benchmarks.markdown import markdown_page
-from benchmarks.records import Record
+from benchmarks.records import Record, grouped
+from benchmarks.statistics import paired_interval
+from benchmarks.table import BEHIND, OWN, RIVAL, csv_of, formatted, make_frame
 
 FROZEN = "frozen at random"
 REFERENCES = (BASELINE, FROZEN, SAME_TIME)
 COST_TOLERANCE = 0.15  # relative; runs further apart in processor time are not "same processor time" to each other
 _NUMBERS = [f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_low", "_high")]
-COLUMNS = ["dataset", "method", "config_hash", "reference", "seeds", "images_seen", *_NUMBERS]
-
-
-def paired_interval(differences: list[float]) -> tuple[float, float, float]:
-    """(mean, low, high): Student's 95 % interval of the mean of paired differences; NaN ends for a single pair."""
-    mean, n = statistics.fmean(differences), len(differences)
-    if n < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-    return mean, mean - half, mean + half
+KEYS = ["dataset", "method", "config_hash", "reference"]
+COLUMNS = [*KEYS, "seeds", "images_seen", *_NUMBERS]
+Groups = dict[tuple[str, str], list[Record]]
 
 
 def seed_pairs(runs: list[Record], others: list[Record]) -> list[tuple[Record, Record]]:
@@ -44,15 +37,15 @@ def _mean_cpu(runs: list[Record]) -> float:
     return statistics.fmean(r["cpu_s"] for r in runs)
 
 
-def _references(runs: list[Record], alike: list[Record]) -> Iterator[tuple[str, list[Record]]]:
-    """(name, runs) of what ``runs`` is compared with, among all runs of its setting."""
+def _references(runs: list[Record], groups: Groups) -> Iterator[tuple[str, list[Record]]]:
+    """(name, runs) of what ``runs`` is compared with, among the methods of its setting."""
     method, images = runs[0]["method"], runs[0]["images_seen"]["lower"]
     for reference in REFERENCES:
         if method in (BASELINE, SAME_TIME, reference):
             continue
         if reference == FROZEN and runs[0]["config"].get("mask", {}).get("type") != "learned":
             continue
-        for found in by_config([r for r in alike if r["method"] == reference]).values():
+        for found in (others for (name, _), others in groups.items() if name == reference):
             if reference == SAME_TIME:
                 comparable = abs(_mean_cpu(found) / _mean_cpu(runs) - 1.0) <= COST_TOLERANCE
             else:
@@ -65,10 +58,10 @@ def difference_rows(records: list[Record]) -> list[dict[str, Any]]:
     """One dict of `COLUMNS` a (method, reference) with at least one seed in common."""
     wanted = [r for r in records if all(m in r["metrics"] for m in METRICS)]
     rows = []
-    for setting in sorted({setting_of(r) for r in wanted}):
-        alike = [r for r in wanted if setting_of(r) == setting]
-        for (method, config_hash), runs in by_config(alike).items():
-            for reference, others in _references(runs, alike):
+    for alike in grouped(wanted, setting_of).values():
+        groups = by_config(alike)
+        for (method, config_hash), runs in groups.items():
+            for reference, others in _references(runs, groups):
                 pairs = seed_pairs(runs, others)
                 if not pairs:
                     continue
@@ -77,21 +70,25 @@ def difference_rows(records: list[Record]) -> list[dict[str, Any]]:
                 for metric in METRICS:
                     interval = paired_interval([a["metrics"][metric] - b["metrics"][metric] for a, b in pairs])
                     row |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), interval, strict=True))
+                row[BEHIND] = {"": [(OWN, [a for a, _ in pairs]), (RIVAL, [b for _, b in pairs])]}
                 rows.append(row)
     return rows
 
 
-def difference_table(records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of the differences, in percentage points."""
-    table = pd.DataFrame(difference_rows(records), columns=COLUMNS)
-    keys = ["dataset", "images_seen", "method", "config_hash", "reference"]
-    table = table.sort_values(keys, kind="stable", ignore_index=True)
-    text = table.copy()
+def difference_frame(records: list[Record]) -> pd.DataFrame:
+    """The differences as text, in percentage points."""
+    order = ["dataset", "images_seen", "method", "config_hash", "reference"]
+    text = make_frame(difference_rows(records), COLUMNS, order)
     for column in _NUMBERS:
-        text[column] = ["" if pd.isna(v) else f"{v:+.2f}" for v in table[column]]
+        text[column] = formatted(text[column], "+.2f")
+    return text
+
+
+def difference_page(frame: pd.DataFrame) -> str:
+    """The Markdown of `difference_frame`."""
     titles = ["dataset", "method", "config", "against", "seeds", "images seen", *METRICS.values()]
     rows = []
-    for row in text.to_dict("records"):
+    for row in frame.to_dict("records"):
         cells = [str(row[c]) for c in COLUMNS[:6]]
         for metric in METRICS:
             low, high = row[f"{metric}_low"], row[f"{metric}_high"]
@@ -103,5 +100,10 @@ def difference_table(records: list[Record]) -> tuple[str, str]:
         f"that holds 0 shows no difference. `{FROZEN}`: the masking network keeps its random initial values; what a "
         f"method gains over it, it gains by learning. `{SAME_TIME}` has seen more images."
     )
-    page = markdown_page("Differences between methods", titles, rows, footnote)
-    return text.to_csv(index=False, lineterminator="\n"), page
+    return markdown_page("Differences between methods", titles, rows, footnote)
+
+
+def difference_table(records: list[Record]) -> tuple[str, str]:
+    """(CSV, Markdown) of the differences."""
+    frame = difference_frame(records)
+    return csv_of(frame), difference_page(frame)

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from benchmarks.markdown import markdown_page
-from benchmarks.records import Record
+from benchmarks.records import Record, grouped
+from benchmarks.table import BEHIND, ORACLE, OWN, RIVAL, csv_of, formatted, make_frame
 
 METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}
 BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
 MIN_HEADROOM = 3.0  # percentage points; below it a share is noise over noise and is not given
 NUMBERS = [f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_sd", "_vs_mae", "_share")]
-COLUMNS = ["dataset", "schedule", "method", "config_hash", "seeds", "images_seen", "cpu_s", *NUMBERS]
+KEYS = ["dataset", "schedule", "method", "config_hash"]
+COLUMNS = [*KEYS, "seeds", "images_seen", "cpu_s", *NUMBERS]
 
 
 def is_oracle(record: Record) -> bool:
@@ -51,9 +54,7 @@ def setting_of(record: Record) -> str:
 
 def comparisons(records: list[Record]) -> Iterator[tuple[list[Record], list[Record]]]:
     """(runs of equal images seen with oracle and baseline among them, all runs of the setting), in a stable order."""
-    settings = sorted({setting_of(r) for r in records})
-    for setting in settings:
-        alike = [r for r in records if setting_of(r) == setting]
+    for alike in grouped(records, setting_of).values():
         for images in sorted({r["images_seen"]["lower"] for r in alike if is_oracle(r)}):
             group = [r for r in alike if r["images_seen"]["lower"] == images]
             if any(r["method"] == BASELINE for r in group):
@@ -73,14 +74,34 @@ def by_config(runs: list[Record]) -> dict[tuple[str, str], list[Record]]:
     return groups
 
 
+def _measured(record: Record) -> bool:
+    return all(metric in record["metrics"] for metric in METRICS)
+
+
 def _same_seeds(runs: list[Record], seeds: set[int]) -> list[Record]:
     return [r for r in runs if r["seed"] in seeds]
 
 
-def best_oracle(runs: list[Record], metric: str, seeds: set[int]) -> list[Record]:
+def best_oracle(oracles: Sequence[list[Record]], metric: str, seeds: set[int]) -> list[Record]:
     """The runs with ``seeds`` of the oracle of the highest mean of ``metric`` over them; empty if none has all."""
-    oracles = [_same_seeds(found, seeds) for found in by_config([r for r in runs if is_oracle(r)]).values()]
-    return max((o for o in oracles if len(o) == len(seeds)), key=lambda found: _mean(found, metric), default=[])
+    paired = [_same_seeds(found, seeds) for found in oracles]
+    return max((o for o in paired if len(o) == len(seeds)), key=lambda found: _mean(found, metric), default=[])
+
+
+def captured(
+    runs: list[Record], baseline: list[Record], oracles: Sequence[list[Record]], metric: str
+) -> tuple[float, float, list[Record]]:
+    """(gain over MAE, share of the headroom, the best oracle's runs) over the seeds in common.
+
+    ``oracles``: the runs of each. NaN where there is no seed in common, no oracle with all of them, or no headroom.
+    """
+    seeds = {r["seed"] for r in runs} & {r["seed"] for r in baseline}
+    if not seeds:
+        return math.nan, math.nan, []
+    floor, best = _mean(_same_seeds(baseline, seeds), metric), best_oracle(oracles, metric, seeds)
+    gain = _mean(_same_seeds(runs, seeds), metric) - floor
+    room = _mean(best, metric) - floor if best else 0.0
+    return gain, gain / room if room >= MIN_HEADROOM else math.nan, best
 
 
 def headroom_rows(records: list[Record]) -> list[dict[str, Any]]:
@@ -90,44 +111,47 @@ def headroom_rows(records: list[Record]) -> list[dict[str, Any]]:
     """
     rows = []
     for group, alike in comparisons(records):
-        wanted = [r for r in group if all(m in r["metrics"] for m in METRICS)]
-        longer = [r for r in alike if r["method"] == SAME_TIME and r not in wanted]
+        wanted, images = [r for r in group if _measured(r)], group[0]["images_seen"]["lower"]
+        others = (r for r in alike if r["images_seen"]["lower"] != images)
+        longer = [r for r in others if r["method"] == SAME_TIME and _measured(r)]
         baseline = [r for r in wanted if r["method"] == BASELINE]
-        if not baseline or not any(is_oracle(r) for r in wanted):
+        oracles = list(by_config([r for r in wanted if is_oracle(r)]).values())
+        if not baseline or not oracles:
             continue
         for (method, config_hash), runs in by_config(wanted + longer).items():
             first = runs[0]
             row: dict[str, Any] = {"dataset": first["dataset"], "method": method, "config_hash": config_hash}
             row |= {"schedule": group[0]["outer_iterations"], "seeds": len(runs)}
             row |= {"images_seen": first["images_seen"]["lower"], "cpu_s": sum(r["cpu_s"] for r in runs) / len(runs)}
-            seeds = {r["seed"] for r in runs} & {r["seed"] for r in baseline}
-            paired = _same_seeds(runs, seeds) if runs[0] not in baseline else []
+            behind = {"": [(OWN, runs)]}
             for metric in METRICS:
-                row |= {metric: _mean(runs, metric), f"{metric}_vs_mae": math.nan, f"{metric}_share": math.nan}
-                row[f"{metric}_sd"] = pd.Series([r["metrics"][metric] for r in runs]).std(ddof=1)
-                if not paired:
-                    continue
-                floor, best = _mean(_same_seeds(baseline, seeds), metric), best_oracle(wanted, metric, seeds)
-                row[f"{metric}_vs_mae"] = gain = _mean(paired, metric) - floor
-                if best and (room := _mean(best, metric) - floor) >= MIN_HEADROOM:
-                    row[f"{metric}_share"] = gain / room
-            rows.append(row)
+                values = [r["metrics"][metric] for r in runs]
+                row[metric] = _mean(runs, metric)
+                row[f"{metric}_sd"] = statistics.stdev(values) if values[1:] else math.nan
+                rivals = baseline if method != BASELINE else []
+                row[f"{metric}_vs_mae"], row[f"{metric}_share"], best = captured(runs, rivals, oracles, metric)
+                behind[f"{metric}_vs_mae"] = [(OWN, runs), (RIVAL, rivals)]
+                behind[f"{metric}_share"] = [(OWN, runs), (RIVAL, rivals), (ORACLE, best)]
+            rows.append(row | {BEHIND: behind})
     return rows
 
 
-def headroom_table(records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of the comparisons that have an oracle; accuracies in percent, shares as fractions."""
-    table = pd.DataFrame(headroom_rows(records), columns=COLUMNS)
-    table = table.sort_values(["dataset", "schedule", "knn_top1_avg", "config_hash"], kind="stable", ignore_index=True)
-    text = table.copy()
+def headroom_frame(records: list[Record]) -> pd.DataFrame:
+    """The comparisons that have an oracle, as text; accuracies in percent, shares as fractions."""
+    order = ["dataset", "schedule", "knn_top1_avg", "config_hash"]
+    text = make_frame(headroom_rows(records), COLUMNS, order)
     for column in NUMBERS:
-        text[column] = ["" if pd.isna(v) else f"{v:.2f}" for v in table[column]]
-    text["cpu_s"] = [f"{v:.0f}" for v in table["cpu_s"]]
-    csv = text.to_csv(index=False, lineterminator="\n")
+        text[column] = formatted(text[column], ".2f")
+    text["cpu_s"] = formatted(text["cpu_s"], ".0f")
+    return text
+
+
+def headroom_page(frame: pd.DataFrame) -> str:
+    """The Markdown of `headroom_frame`."""
     titles = ["dataset", "outer iterations", "method", "config", "seeds", "images seen", "CPU (s)"]
     titles += [t for name in METRICS.values() for t in (f"{name} (%)", "vs MAE", "share of headroom")]
     rows = []
-    for row in text.to_dict("records"):
+    for row in frame.to_dict("records"):
         cells = [str(row[c]) for c in COLUMNS[:7]]
         for metric in METRICS:
             spread = "(n=1)" if row["seeds"] == 1 else f"± {row[f'{metric}_sd']}"
@@ -141,4 +165,10 @@ def headroom_table(records: list[Record]) -> tuple[str, str]:
         f"given where the headroom is below {MIN_HEADROOM:.0f} points. `{SAME_TIME}` has seen more images: the rival "
         "at equal cost."
     )
-    return csv, markdown_page("Headroom", titles, rows, footnote)
+    return markdown_page("Headroom", titles, rows, footnote)
+
+
+def headroom_table(records: list[Record]) -> tuple[str, str]:
+    """(CSV, Markdown) of the comparisons that have an oracle."""
+    frame = headroom_frame(records)
+    return csv_of(frame), headroom_page(frame)

@@ -5,12 +5,14 @@ Rows of one run share ``finished_at``; a ratio belongs to the run it was measure
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
+from typing import Any
+
+import pandas as pd
 
 from benchmarks.markdown import markdown_page
 from benchmarks.records import Record
+from benchmarks.table import BEHIND, OWN, csv_of
 from mlomae.errors import DataError
 
 # metric -> digits; the key is the column of the CSV
@@ -33,7 +35,8 @@ _DIGITS = {
     "matmul_square": 1,
     "compile_s": 1,
 }
-COLUMNS = ["setting", "finished_at", "row", "hardware", "threads", "commit", "rounds", *_DIGITS]
+KEYS = ["setting", "finished_at", "row"]
+COLUMNS = [*KEYS, "hardware", "threads", "commit", "rounds", *_DIGITS]
 _ORDER = ("mae", "one_step", "authors", "mae_compiled", "one_step_compiled", "mae_lightly", "mae_reference")
 _TITLES = (
     "setting",
@@ -52,7 +55,7 @@ _TITLES = (
 )
 
 
-def _row(record: Record) -> dict[str, str]:
+def _row(record: Record) -> dict[str, Any]:
     hardware, metrics = record["hardware"], record["metrics"]
     row = {
         "setting": record["config"]["setting"]["name"],
@@ -63,33 +66,35 @@ def _row(record: Record) -> dict[str, str]:
         "commit": (record["git_commit"] or "")[:7] + ("+" if record["git_dirty"] else ""),
         "rounds": str(record["outer_iterations"]),
     }
-    return row | {k: f"{metrics[k]:.{digits}f}" if k in metrics else "" for k, digits in _DIGITS.items()}
+    row |= {k: f"{metrics[k]:.{digits}f}" if k in metrics else "" for k, digits in _DIGITS.items()}
+    return row | {BEHIND: {"": [(OWN, [record])]}}
 
 
-def _key(row: dict[str, str]) -> tuple[str, str, int, str]:
+def _key(row: dict[str, Any]) -> tuple[str, str, int, str]:
     known = row["row"] in _ORDER
     return row["setting"], row["finished_at"], _ORDER.index(row["row"]) if known else len(_ORDER), row["row"]
 
 
-def _interval(row: dict[str, str], key: str) -> str:
+def _interval(row: dict[Any, Any], key: str) -> str:
     return f"{row[key]} [{row[f'{key}_low']}, {row[f'{key}_high']}]" if row[key] else ""
 
 
-def speed_table(records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of the speed runs. Raises DataError for a row that a run has twice."""
+def speed_frame(records: list[Record]) -> pd.DataFrame:
+    """The speed runs as text. Raises DataError for a row that a run has twice."""
     rows = sorted((_row(r) for r in records), key=_key)
     for one, other in itertools.pairwise(rows):
         if _key(one) == _key(other):
             raise DataError(
                 f"two records hold the row '{one['row']}' of the speed run of {one['finished_at']}; remove one"
             )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    return pd.DataFrame(rows, columns=[*COLUMNS, BEHIND])
+
+
+def speed_page(frame: pd.DataFrame) -> str:
+    """The Markdown of `speed_frame`."""
     shown = []
-    for row in rows:
-        cells = [row[k] for k in ("setting", "finished_at", "row")]
+    for row in frame.to_dict("records"):
+        cells = [row[k] for k in KEYS]
         cells += [f"{row['hardware']}, {row['threads']}", row["seconds"], row["cpu_seconds"]]
         cells += [_interval(row, k) for k in ("seconds_to_authors", "cpu_seconds_to_authors", "seconds_to_mae")]
         cells += [row[k] for k in ("peak_mib", "gflop_per_s", "share_of_matmul", "compile_s")]
@@ -101,4 +106,10 @@ def speed_table(records: list[Record]) -> tuple[str, str]:
         "same rounds. Data are random tensors, loading is not timed. A commit with + had changes not committed."
     )
     source = "the records of `make bench-speed`"
-    return text.getvalue(), markdown_page("Speed of an outer iteration", _TITLES, shown, footnote, source)
+    return markdown_page("Speed of an outer iteration", _TITLES, shown, footnote, source)
+
+
+def speed_table(records: list[Record]) -> tuple[str, str]:
+    """(CSV, Markdown) of the speed runs."""
+    frame = speed_frame(records)
+    return csv_of(frame), speed_page(frame)

@@ -15,16 +15,18 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.difference_table import paired_interval, seed_pairs
-from benchmarks.headroom_table import BASELINE
+from benchmarks.difference_table import seed_pairs
+from benchmarks.headroom_table import BASELINE, by_config
 from benchmarks.markdown import markdown_page
-from benchmarks.records import Record, config_hash, hardware_phrase
+from benchmarks.records import Record, config_hash, grouped, hardware_phrase
+from benchmarks.statistics import paired_interval
+from benchmarks.table import BEHIND, OWN, RIVAL, csv_of, formatted, make_frame
 from benchmarks.transfer import RANDOM
 from mlomae.errors import DataError
 
 REFERENCES = {"mae": BASELINE, "random": RANDOM}  # column suffix -> method
 _COSTS = ["pretraining_images_seen", "pretraining_cpu_s", "transfer_cpu_s"]
-_KEYS = ["dataset", "recipe", "protocol", "method", "config_hash"]
+KEYS = ["dataset", "recipe", "protocol", "method", "config_hash"]
 _SUFFIXES = ("", "_low", "_high", "_seeds")
 
 
@@ -55,7 +57,7 @@ class TaskTable:
 
     @property
     def columns(self) -> list[str]:
-        return [*_KEYS, "seeds", *_COSTS, "hardware", *self.spreads, *self.differences]
+        return [*KEYS, "seeds", *_COSTS, "hardware", *self.spreads, *self.differences]
 
 
 CLASSIFICATION = TaskTable(
@@ -78,11 +80,6 @@ def setting_of(record: Record) -> str:
     return json.dumps([*parts, config_hash({**config, "backbone": backbone})], sort_keys=True)
 
 
-def _row_key(record: Record) -> tuple[str, str]:
-    """(method, configuration with the kind of backbone): the seeds of a row, within a setting, share it."""
-    return record["method"], record["config_hash"]
-
-
 def _check_unique(records: list[Record]) -> None:
     keys = [(r["dataset"], r["name"], r["config"].get("protocol"), r["method"], r["seed"]) for r in records]
     twice = sorted((key for key, count in Counter(keys).items() if count > 1), key=str)
@@ -94,7 +91,7 @@ def _check_unique(records: list[Record]) -> None:
         )
 
 
-def _known(runs: list[Record], *path: str) -> float:
+def known_of_pretraining(runs: list[Record], *path: str) -> float:
     """Mean over ``runs`` of a number of the pretraining; NaN unless every run has it. No pretraining has cost 0."""
     values = []
     for r in runs:
@@ -105,11 +102,16 @@ def _known(runs: list[Record], *path: str) -> float:
     return statistics.fmean(values) if all(isinstance(v, int | float) for v in values) else math.nan
 
 
-def _difference(metric: str, runs: list[Record], rivals: list[list[Record]]) -> tuple[float, float, float, int]:
-    """(mean, low, high, seeds in common) to the rival with the most seeds in common; NaN without one."""
+def _pairs(runs: list[Record], rivals: list[list[Record]]) -> list[tuple[Record, Record]]:
+    """Runs of the same seed, with the rival that has most seeds in common; none without one."""
     pairs: list[tuple[Record, Record]] = []
     for rival in rivals:
         pairs = max(pairs, seed_pairs(runs, rival), key=len)
+    return pairs
+
+
+def _difference(metric: str, pairs: list[tuple[Record, Record]]) -> tuple[float, float, float, int]:
+    """(mean, low, high, seeds in common); NaN without any."""
     if not pairs:
         return math.nan, math.nan, math.nan, 0
     return *paired_interval([a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]), len(pairs)
@@ -121,29 +123,32 @@ def transfer_rows(task: TaskTable, records: list[Record]) -> list[dict[str, Any]
     Raises DataError if a (data set, recipe, protocol, method, seed) is there twice, or a record lacks a metric.
     """
     _check_unique(records)
-    settings: dict[str, dict[tuple[str, str], list[Record]]] = {}
-    for r in sorted(records, key=lambda r: (setting_of(r), _row_key(r), r["seed"])):
+    for r in records:
         if missing := [metric for metric in task.metrics if metric not in r["metrics"]]:
             raise DataError(f"record '{r['name']}' of {r['method']} lacks the metric '{missing[0]}'; run it again")
-        settings.setdefault(setting_of(r), {}).setdefault(_row_key(r), []).append(r)
     rows = []
-    for groups in settings.values():
+    for alike in grouped(records, setting_of).values():
+        groups = by_config(alike)
         for (method, digest), runs in groups.items():
             row: dict[str, Any] = {"dataset": runs[0]["dataset"], "recipe": runs[0]["name"], "method": method}
             row |= {"protocol": runs[0]["config"].get("protocol", "finetune")}
             row |= {"config_hash": digest, "seeds": len(runs)}
-            row["pretraining_images_seen"] = _known(runs, "images_seen")
-            row["pretraining_cpu_s"] = _known(runs, "clock", "cpu")
+            row["pretraining_images_seen"] = known_of_pretraining(runs, "images_seen")
+            row["pretraining_cpu_s"] = known_of_pretraining(runs, "clock", "cpu")
             row["transfer_cpu_s"] = statistics.fmean(r["cpu_s"] for r in runs)
             row["hardware"] = " / ".join(sorted({hardware_phrase(r) for r in runs}))
             for metric in task.metrics:
                 values = [r["metrics"][metric] for r in runs]
                 row[metric] = statistics.fmean(values)
                 row[f"{metric}_sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
+            behind = {"": [(OWN, runs)]}
             for name, reference in REFERENCES.items():
                 rivals = [others for key, others in groups.items() if key[0] == reference != method]
-                row |= dict(zip(task.difference(name), _difference(task.headline, runs, rivals), strict=True))
-            rows.append(row)
+                pairs = _pairs(runs, rivals)
+                row |= dict(zip(task.difference(name), _difference(task.headline, pairs), strict=True))
+                own, other = [a for a, _ in pairs], [b for _, b in pairs]
+                behind[task.difference(name)[0]] = [(OWN, own), (RIVAL, other)]
+            rows.append(row | {BEHIND: behind})
     return rows
 
 
@@ -155,16 +160,20 @@ def _digits(column: str) -> str:
     return "+.2f" if "_vs_" in column else ".2f"
 
 
-def _formatted(task: TaskTable, table: pd.DataFrame) -> pd.DataFrame:
-    text = table.copy()
+def transfer_frame(task: TaskTable, records: list[Record]) -> pd.DataFrame:
+    """A task's transfers as text; metrics in percent, differences in percentage points, times in seconds.
+
+    The same for any order of ``records``. Errors as `transfer_rows`.
+    """
+    text = make_frame(transfer_rows(task, records), task.columns, KEYS)
     for column in [*_COSTS, *task.spreads, *(c for c in task.differences if not c.endswith("_seeds"))]:
-        text[column] = ["" if pd.isna(v) else format(v, _digits(column)) for v in table[column]]
+        text[column] = formatted(text[column], _digits(column))
     return text
 
 
 def _cells(task: TaskTable, row: dict[Any, Any]) -> list[str]:
     """A formatted row in Markdown: means with their spread, differences with their interval."""
-    cells = [str(row[c]) for c in (*_KEYS, "seeds", *_COSTS, "hardware")]
+    cells = [str(row[c]) for c in (*KEYS, "seeds", *_COSTS, "hardware")]
     for metric in task.metrics:
         cells.append(f"{row[metric]} (n=1)" if row["seeds"] == 1 else f"{row[metric]} ± {row[f'{metric}_sd']}")
     for name in REFERENCES:
@@ -180,13 +189,8 @@ def _titles(task: TaskTable) -> list[str]:
     return ["dataset", "recipe", "protocol", "method", "config", "seeds", *costs, "hardware", *metrics, *differences]
 
 
-def transfer_table(task: TaskTable, records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of a task's transfers; metrics in percent, differences in percentage points, times in seconds.
-
-    The same bytes for any order of ``records``. Errors as `transfer_rows`.
-    """
-    table = pd.DataFrame(transfer_rows(task, records), columns=task.columns)
-    text = _formatted(task, table.sort_values(_KEYS, kind="stable", ignore_index=True))
+def transfer_page(task: TaskTable, frame: pd.DataFrame) -> str:
+    """The Markdown of `transfer_frame`."""
     footnote = (
         f"Mean ± sample standard deviation over seeds, of {task.over}. Differences: percentage points of "
         f"{task.metrics[task.headline]} between "
@@ -195,5 +199,11 @@ def transfer_table(task: TaskTable, records: list[Record]) -> tuple[str, str]:
         "reconstruction level alone; the processor seconds of a pretraining are of all its levels. Empty: not known, "
         "or no such run to compare with."
     )
-    rows = [_cells(task, row) for row in text.to_dict("records")]
-    return text.to_csv(index=False, lineterminator="\n"), markdown_page(task.title, _titles(task), rows, footnote)
+    rows = [_cells(task, row) for row in frame.to_dict("records")]
+    return markdown_page(task.title, _titles(task), rows, footnote)
+
+
+def transfer_table(task: TaskTable, records: list[Record]) -> tuple[str, str]:
+    """(CSV, Markdown) of a task's transfers. Errors as `transfer_rows`."""
+    frame = transfer_frame(task, records)
+    return csv_of(frame), transfer_page(task, frame)
