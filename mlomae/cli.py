@@ -1,4 +1,4 @@
-"""The command line, ``mlomae pretrain | demo | suite | export | evaluate | diagnose | horizon | masks | data``...
+"""The command line: ``mlomae pretrain | demo | suite | export | evaluate | diagnose | horizon | masks | table``...
 
 A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set.
 """
@@ -114,6 +114,17 @@ def _masks(args: argparse.Namespace) -> int:
     return 0
 
 
+def _table(args: argparse.Namespace) -> int:
+    from benchmarks.trace import CellError, page, trace
+
+    try:
+        print(trace(Path(args.records), args.name, args.trace) if args.trace else page(Path(args.records), args.name))
+    except CellError as error:
+        print("\n".join(error.near))
+        raise
+    return 0
+
+
 def _data_check(args: argparse.Namespace) -> int:
     from mlomae.data.check import check_data
 
@@ -203,6 +214,21 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="which images and which draws (default: 0)")
     p.add_argument("--progress", type=float, metavar="P", help="share of the run in [0, 1), for scheduled strategies")
     p.set_defaults(run=_masks)
+
+    p = commands.add_parser(
+        "table",
+        help="print a result table, or the records behind one of its cells",
+        epilog='example: mlomae table classification --trace "cub200|linear|MLO-MAE (nca, mask pooling)|top1_vs_mae"',
+    )
+    p.add_argument("name", help="pretrain, headroom, differences, classification, comparison, ...")
+    p.add_argument(
+        "--trace",
+        metavar='"WORD|...|COLUMN"',
+        help="a column of the CSV, and before it words that name the row: its data set, method, config, ... in any "
+        "order; what matches nothing lists the cells, closest first",
+    )
+    p.add_argument("--records", default="results/runs", help="folder of run records (default: results/runs)")
+    p.set_defaults(run=_table)
 
     p = commands.add_parser("data", help="check a data set on disk, or fetch one")
     data = p.add_subparsers(dest="action", required=True)
