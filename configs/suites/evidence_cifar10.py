@@ -22,12 +22,10 @@ methods = [
 ]
 same_time = _learned
 floor = True
+_compared = ["MAE", "MAE, same processor time", _learned, "BLO-MAE", "random initialisation"]
 tasks = [
     dict(recipe="configs/classification/linear_{dataset}_small.py", datasets=["cub200", "stanford_cars"]),
-    dict(
-        recipe="configs/classification/finetune_cub200_small.py",
-        methods=["MAE", "MAE, same processor time", _learned, "BLO-MAE", "random initialisation"],
-    ),
+    dict(recipe="configs/classification/finetune_cub200_small.py", methods=_compared),
     dict(recipe="configs/segmentation/upernet_camvid_small.py"),
-    dict(recipe="configs/detection/mask_rcnn_coco_small.py"),
+    dict(recipe="configs/detection/mask_rcnn_coco_small.py", methods=_compared),
 ]
