@@ -12,7 +12,7 @@ WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det flops tables suite doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det flops tables figures suite doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -86,6 +86,9 @@ flops: $(STAMP)  ## count the operations of the pretrainings in results/runs, in
 
 tables: $(STAMP)  ## regenerate results/*.csv and *.md from results/runs
 	$(BIN)/python -m benchmarks.tables
+
+figures: $(STAMP)  ## draw results/figures/*.png and *.svg from results/runs and results/masks [OPTIONS="--only NAME"]
+	$(BIN)/python -m benchmarks.figures $(OPTIONS)
 
 doctor: $(STAMP)  ## versions, devices, back-ends, data sets; says what is wrong
 	$(BIN)/mlomae doctor

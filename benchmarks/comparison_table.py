@@ -68,7 +68,8 @@ def _by(rows: Iterable[Row], columns: list[str]) -> dict[tuple[str, ...], list[R
     return groups
 
 
-def _title(row: Row, ambiguous: bool) -> str:
+def column_title(row: Row, ambiguous: bool = False) -> str:
+    """What a column measures; with the hash of the transfer's setting where that is ``ambiguous`` without."""
     lines = [f"{_TITLES[row['metric']]} (%), {row['dataset']}"]
     lines += [f"{row['recipe']}, {row['protocol']}"] if row["recipe"] else []
     return "<br>".join([*lines, f"setting {row['transfer_setting']}"] if ambiguous else lines)
@@ -77,11 +78,11 @@ def _title(row: Row, ambiguous: bool) -> str:
 def _wide(rows: list[Row]) -> list[str]:
     """One table: a line a method, what its pretraining cost, a column a task, data set and metric, published beside."""
     columns = dict(sorted(_by(rows, MEASURED).items(), key=lambda item: (item[0][0] != "pretrain", item[0])))
-    titles = [_title(found[0], False) for found in columns.values()]
+    titles = [column_title(found[0]) for found in columns.values()]
     shown: list[tuple[str, dict[tuple[str, ...], str]]] = []
     for title, found in zip(titles, columns.values(), strict=True):
         by_method = {key: row for key, (row, *_) in _by(found, ["method", "pretraining_config"]).items()}
-        name = _title(found[0], True) if titles.count(title) > 1 else title
+        name = column_title(found[0], True) if titles.count(title) > 1 else title
         shown.append((name, {key: _cell(row) for key, row in by_method.items()}))
         for kind in EVIDENCE:
             numbers = {key: row[f"published_{kind}"] for key, row in by_method.items()}
@@ -96,15 +97,28 @@ def _wide(rows: list[Row]) -> list[str]:
     return markdown_table(["method", "config", *_COSTS.values(), *(name for name, _ in shown)], lines)
 
 
-def _heading(dataset: str, setting: str, rows: list[Row]) -> list[str]:
-    if not dataset:
-        return ["## Other weights", "", "What they were pretrained on is not on record."]
+def sections(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of one pretraining setting together: by data set, that of most rows first; those of unknown weights last."""
+    groups = _by(rows, SECTION).items()
+    return [found for _, found in sorted(groups, key=lambda item: (not item[0][0], item[0][0], -len(item[1]), item[0]))]
+
+
+def section_title(row: Row) -> str:
+    """What a section's backbones were pretrained on."""
+    dataset, setting = row["pretraining_dataset"], row["pretraining_setting"]
+    return f"Pretrained on {dataset}" + (f", setting {setting}" if setting else "") if dataset else "Other weights"
+
+
+def _heading(rows: list[Row]) -> list[str]:
+    head = [f"## {section_title(rows[0])}", ""]
+    if not rows[0]["pretraining_dataset"]:
+        return [*head, "What they were pretrained on is not on record."]
     probes = next((row for row in rows if row["task"] == "pretrain"), None)
     if probes is None:
-        return [f"## Pretrained on {dataset}", "", f"Setting {setting}." if setting else "Pretraining not on record."]
+        return [*head, "The pretraining is not on record."]
     record = probes[BEHIND][""][0][1][0]
     model = ", ".join(f"{k} {v}" for k, v in sorted(record["config"].get("model", {}).items()) if v is not None)
-    return [f"## Pretrained on {dataset}", "", f"{record['train_source']}. Setting {setting}: {model}."]
+    return [*head, f"{record['train_source']}; {model}."]
 
 
 def _published_table(numbers: list[PublishedNumber]) -> list[str]:
@@ -122,9 +136,8 @@ def comparison_page(frame: pd.DataFrame, published: list[PublishedNumber], used:
     compared = sum(bool(row["p"]) for row in rows)
     lines = markdown_head("Comparison")
     lines += [_legend(compared), ""]
-    groups = _by(rows, SECTION)
-    for (dataset, setting), found in sorted(groups.items(), key=lambda item: (not item[0][0], item[0])):
-        lines += [*_heading(dataset, setting, found), "", *_wide(found), ""]
+    for found in sections(rows):
+        lines += [*_heading(found), "", *_wide(found), ""]
     if not used:
         lines += [
             "No published number lines up with a run above: to stand beside one, method, backbone (ViT-B, L or H at "

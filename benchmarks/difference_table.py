@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.headroom_table import BASELINE, METRICS, SAME_TIME, by_config, setting_of
-from benchmarks.markdown import markdown_page
+from benchmarks.markdown import difference_cell, markdown_page
 from benchmarks.records import Record, grouped
 from benchmarks.statistics import paired_interval
 from benchmarks.table import BEHIND, OWN, RIVAL, csv_of, formatted, make_frame
@@ -91,8 +91,7 @@ def difference_page(frame: pd.DataFrame) -> str:
     for row in frame.to_dict("records"):
         cells = [str(row[c]) for c in COLUMNS[:6]]
         for metric in METRICS:
-            low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-            cells.append(f"{row[metric]} [{low}, {high}]" if low else f"{row[metric]} (one seed)")
+            cells.append(difference_cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], row["seeds"]))
         rows.append(cells)
     footnote = (
         "Percentage points of accuracy (frozen encoder, mean of the patch tokens), runs of the same seed paired; "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.flops_file import read_flops
 from benchmarks.image_sums import TestedRun, read_tested
 from benchmarks.published import PublishedNumber, read_published
 from benchmarks.records import Record, predictions_folder, predictions_of, read_named_records
@@ -48,7 +47,8 @@ def read_evidence(folder: Path) -> Evidence:
     for r in records.values():
         if r["demo"]:
             raise DataError(f"record '{r['name']}' is a demo run; move it out of '{folder}', demos are not results")
-    flops, published = read_flops(folder.parent / "flops.json"), read_published(folder.parent / "published.csv")
+    flops = {digest: float(entry["total"]) for digest, entry in read_flops(folder.parent / "flops.json").items()}
+    published = read_published(folder.parent / "published.csv")
     return Evidence(folder, records, flops, published, _read_tested(folder, records))
 
 
@@ -64,27 +64,4 @@ def _read_tested(folder: Path, records: dict[str, Record]) -> dict[str, TestedRu
     if left:
         odd = Path(min(left)).relative_to(beside).as_posix()
         raise DataError(f"predictions '{odd}' have no record of that name in '{folder}'; put it there or remove them")
-    return found
-
-
-def read_flops(path: Path) -> dict[str, float]:
-    """{config hash: FLOPs of the whole pretraining} from ``{hash: {"total": FLOPs, ...}}``; {} without the file.
-
-    Raises DataError for other content.
-    """
-    if not path.is_file():
-        return {}
-    remedy = "write it anew"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"'{path.name}' is not valid JSON ({error}); {remedy}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"'{path.name}' is not a JSON object; {remedy}")
-    found = {}
-    for digest, entry in content.items():
-        total = entry.get("total") if isinstance(entry, dict) else None
-        if isinstance(total, bool) or not isinstance(total, int | float) or not (math.isfinite(total) and total > 0):
-            raise DataError(f"'{path.name}': the total of '{digest}' is no positive number; {remedy}")
-        found[digest] = float(total)
     return found

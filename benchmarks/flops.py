@@ -19,12 +19,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.flops_count import begin_of, classes_of, config_of, count_costs, counted_batch, total_flops
+from benchmarks.flops_file import Entry, read_flops
 from benchmarks.records import Record, read_records
 from mlomae.atomic import replacing
 from mlomae.errors import DataError, MlomaeError, reason_of, refuse
-
-Entry = dict[str, int]
-KEYS = ("lower_step", "upper", "total", "batch")
 
 
 def rounded(value: float) -> int:
@@ -58,20 +56,6 @@ def starts_vary(record: Record) -> bool:
     """Whether each run of the configuration finds out by itself when φ starts."""
     levels = record["config"].get("levels")
     return isinstance(levels, dict) and bool(levels.get("warmup_margin"))
-
-
-def read_flops(path: Path) -> dict[str, Entry]:
-    """Hash of a configuration -> entry; empty without a file. Raises DataError for another content."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        valid = all(sorted(e) == sorted(KEYS) and all(type(v) is int for v in e.values()) for e in found.values())
-    except (ValueError, AttributeError, TypeError):
-        valid = False
-    if not valid:
-        raise DataError(f"'{path}' does not hold what `make flops` writes; remove it and run that again")
-    return dict(found)
 
 
 def update_flops(records: list[Record], path: Path, again: bool = False) -> list[MlomaeError]:

@@ -36,12 +36,15 @@ def is_oracle(record: Record) -> bool:
 
 
 def setting_of(record: Record) -> str:
-    """What compared runs agree on, the schedule of θ included; a run that is longer on purpose names its peer."""
+    """What compared runs agree on, the schedule of θ included; a run that is longer on purpose names its peer.
+
+    Labels that are shuffled are the feedback's alone (`mlomae.data`): images are the same ones, probes see true labels.
+    """
     config = record["config"]
     data = {
         k: v
         for k, v in config.get("data", {}).items()
-        if k not in ("feedback", "feedback_batch_size", "feedback_augment")
+        if k not in ("feedback", "feedback_batch_size", "feedback_augment", "shuffle_labels")
     }
     parts = [record["dataset"], record["train_source"], record["eval_source"], config.get("model"), data]
     parts += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -22,3 +23,10 @@ def markdown_page(
 ) -> str:
     """A Markdown page with one table."""
     return "\n".join([*markdown_head(title, source), *markdown_table(columns, rows), "", footnote]) + "\n"
+
+
+def difference_cell(mean: str, low: str, high: str, seeds: Any) -> str:
+    """A difference with its interval; without one, why: one pair of runs, or pairs that agree to the last digit."""
+    if low:
+        return f"{mean} [{low}, {high}] (n={seeds})"
+    return f"{mean} ({'one seed' if int(seeds) == 1 else f'n={seeds}, all the same: no interval'})" if mean else ""

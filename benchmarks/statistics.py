@@ -69,12 +69,9 @@ def _student(mean: float, error: float, freedom: float, how: str, seeds: int) ->
 
 
 def paired_interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high): Student's 95 % interval of the mean of paired differences; NaN ends for a single pair."""
-    mean, n = statistics.fmean(differences), len(differences)
-    if n < 2:
-        return mean, math.nan, math.nan
-    half = float(special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * statistics.stdev(differences) / math.sqrt(n)
-    return mean, mean - half, mean + half
+    """(mean, low, high) of `seed_interval`."""
+    found = seed_interval(differences)
+    return found.mean, found.low, found.high
 
 
 def seed_interval(differences: Sequence[float]) -> Estimate:

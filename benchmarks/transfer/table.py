@@ -17,7 +17,7 @@ import pandas as pd
 
 from benchmarks.difference_table import seed_pairs
 from benchmarks.headroom_table import BASELINE, by_config
-from benchmarks.markdown import markdown_page
+from benchmarks.markdown import difference_cell, markdown_page
 from benchmarks.records import Record, config_hash, grouped, hardware_phrase
 from benchmarks.statistics import paired_interval
 from benchmarks.table import BEHIND, OWN, RIVAL, csv_of, formatted, make_frame
@@ -177,8 +177,7 @@ def _cells(task: TaskTable, row: dict[Any, Any]) -> list[str]:
     for metric in task.metrics:
         cells.append(f"{row[metric]} (n=1)" if row["seeds"] == 1 else f"{row[metric]} ± {row[f'{metric}_sd']}")
     for name in REFERENCES:
-        mean, low, high, seeds = (row[column] for column in task.difference(name))
-        cells.append(f"{mean} [{low}, {high}] (n={seeds})" if low else f"{mean} (one seed)" if mean else "")
+        cells.append(difference_cell(*(row[column] for column in task.difference(name))))
     return cells
 
 

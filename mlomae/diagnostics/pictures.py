@@ -87,7 +87,17 @@ def mask_sheet(
     *,
     title: str = "",
 ) -> Figure:
-    """A figure of B columns: the images, then what each strategy leaves of them, removed patches grey.
+    """A figure of B columns: the images, then what each strategy leaves of them; arguments as `mask_tiles`."""
+    tiles = mask_tiles(image_B3SS, rows)
+    labels = ["image", *(label for label, *_ in rows)]
+    figure, axes = _canvas(len(image_B3SS), [textwrap.fill(label, LABEL) for label in labels], title, right=GAP)
+    for place in np.ndindex(axes.shape):
+        axes[place].imshow(tiles[place], interpolation="nearest")
+    return figure
+
+
+def mask_tiles(image_B3SS: Tensor, rows: list[tuple[str, Tensor, Tensor, tuple[int, int]]]) -> NDArray[np.float64]:
+    """RGB in [0, 1], (1 + rows, B, S, S, 3): the images, then what each strategy leaves of them, removed patches grey.
 
     Args:
         image_B3SS: normalised images.
@@ -95,17 +105,13 @@ def mask_sheet(
             grid of patches. Where weights differ, the darker patch weighs more; white to dark spans the row.
     """
     images, _ = _photographs(image_B3SS)
-    labels = ["image", *(label for label, *_ in rows)]
-    figure, axes = _canvas(len(images), [textwrap.fill(label, LABEL) for label in labels], title, right=GAP)
-    for column, image in enumerate(images):
-        axes[0, column].imshow(image, interpolation="nearest")
-    for row, (_, mask_BL, weight_BL, grid) in enumerate(rows, start=1):
-        grey = _greys(_tiles(mask_BL, grid) > 0, _tiles(weight_BL, grid))
-        patch = images.shape[1] // grid[0]
-        for column, image in enumerate(images):
-            shade = np.repeat(np.repeat(grey[column], patch, axis=0), patch, axis=1)[..., None]
-            axes[row, column].imshow(np.where(np.isnan(shade), image, shade), interpolation="nearest", vmin=0, vmax=1)
-    return figure
+    side = images.shape[1]
+    tiles = [images.astype(np.float64)]
+    for _, mask_BL, weight_BL, (height, width) in rows:
+        grey = _greys(_tiles(mask_BL, (height, width)) > 0, _tiles(weight_BL, (height, width)))
+        shade = np.repeat(np.repeat(grey, side // height, axis=1), side // width, axis=2)[..., None]
+        tiles.append(np.where(np.isnan(shade), images, shade))
+    return np.stack(tiles)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -94,7 +94,7 @@ def test_backbones_of_other_data_have_a_table_of_their_own_with_the_floor_in_bot
     assert one(rows, method="block")["difference"] == ""
     assert one(rows, method="timm:vit")["difference"] == ""
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    heads = [line for line in page.splitlines() if line.startswith("## ")]
+    heads = [line.split(", setting")[0] for line in page.splitlines() if line.startswith("## ")]
     assert heads == ["## Pretrained on cifar10", "## Pretrained on textures", "## Other weights", "## Published"]
     sections = page.split("\n## ")
     assert "| timm:vit |" not in sections[1] + sections[2]
@@ -136,7 +136,9 @@ def test_predictions_make_the_interval_one_of_images_and_seeds(tmp_path: Path) -
 
 
 def test_flops_are_of_whole_pretrainings(tmp_path: Path) -> None:
-    (tmp_path / "flops.json").write_text(json.dumps({HASH[MLO, 1000]: {"total": 1.5e15}}))
+    (tmp_path / "flops.json").write_text(
+        json.dumps({HASH[MLO, 1000]: {"lower_step": 1, "upper": 0, "total": 1500000000000000, "batch": 8}})
+    )
     early = transfer(MLO, 1, 50.0, iteration=250)
     rows = rows_of(tmp_path, [*PRETRAININGS, transfer(MLO, 0, 60.0), early, transfer(RANDOM, 0, 1.0)])
     assert one(rows, metric="knn_top1_avg", method=MLO)["pretraining_flops"] == "1.5e+15"

@@ -65,7 +65,7 @@ def test_a_comparison_edited_by_hand_fails_the_check(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("published.csv", "a,b\n", "must have the columns"), ("flops.json", "[]", "not a JSON object")],
+    [("published.csv", "a,b\n", "must have the columns"), ("flops.json", "[]", "does not hold what")],
 )
 def test_damage_beside_the_records_writes_nothing(tmp_path: Path, name: str, content: str, message: str) -> None:
     runs = write(tmp_path / "runs", PRETRAININGS[:2])

@@ -13,7 +13,7 @@ import pytest
 from prediction_samples import some_areas, transfer_record, write_classified, write_segmented
 from record_samples import make_record
 
-from benchmarks.evidence import read_evidence, read_flops
+from benchmarks.evidence import read_evidence
 from benchmarks.image_sums import check_same_test, read_tested
 from benchmarks.records import read_record, write_record
 from benchmarks.transfer.areas import class_ious, read_areas, save_areas
@@ -156,18 +156,14 @@ def test_damaged_areas_are_one_line(runs: Path, changes: dict[str, Any], message
 
 
 def test_flops_by_configuration(tmp_path: Path) -> None:
-    path = tmp_path / "flops.json"
-    assert read_flops(path) == {}
-    path.write_text(json.dumps({"a" * 16: {"total": 1.5e15, "lower": 1e15}, "b" * 16: {"total": 3}}))
-    assert read_flops(path) == {"a" * 16: 1.5e15, "b" * 16: 3.0}
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"a": {"lower": 1}}', '{"a": {"total": NaN}}'])
-def test_damaged_flops_are_one_line(tmp_path: Path, content: str) -> None:
-    (tmp_path / "flops.json").write_text(content)
-    with pytest.raises(DataError, match=r"'flops.json'.*write it anew") as error:
-        read_flops(tmp_path / "flops.json")
-    assert "\n" not in str(error.value)
+    write_record(transfer_record("MAE", 0, {"top1": 1.0}), tmp_path / "runs" / "a.json")
+    assert read_evidence(tmp_path / "runs").flops == {}
+    entry = {"lower_step": 1, "upper": 0, "total": 15, "batch": 8}
+    (tmp_path / "flops.json").write_text(json.dumps({"a" * 16: entry}))
+    assert read_evidence(tmp_path / "runs").flops == {"a" * 16: 15.0}
+    (tmp_path / "flops.json").write_text(json.dumps({"a" * 16: {**entry, "total": 1.5}}))
+    with pytest.raises(DataError, match=r"flops.json'.*`make flops`"):
+        read_evidence(tmp_path / "runs")
 
 
 def test_a_demo_is_no_evidence(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_samples import make_record
 
-from benchmarks import flops, flops_count
+from benchmarks import flops, flops_count, flops_file
 from benchmarks.flops_count import Costs, classes_of, config_of, count_costs, occurrences, total_flops
 from benchmarks.records import write_record
 from benchmarks.speed_setting import SETTINGS
@@ -301,7 +301,7 @@ def test_only_what_is_new_is_counted_and_what_is_gone_is_removed(
 
     def count(runs: list[dict[str, Any]]) -> dict[str, int]:
         counted.append(runs[0]["config_hash"])
-        return dict.fromkeys(flops.KEYS, len(runs))
+        return dict.fromkeys(flops_file.KEYS, len(runs))
 
     monkeypatch.setattr(flops, "count_entry", count)
     hashes = [sample["config_hash"] for sample in samples]
@@ -311,11 +311,11 @@ def test_only_what_is_new_is_counted_and_what_is_gone_is_removed(
     write_record(samples[2], tmp_path / "runs" / "2.json")
     assert run(tmp_path) == 0
     assert counted == hashes
-    assert set(flops.read_flops(tmp_path / "flops.json")) == set(hashes[1:])
+    assert set(flops_file.read_flops(tmp_path / "flops.json")) == set(hashes[1:])
     write_record({**samples[2], "seed": 1}, tmp_path / "runs" / "3.json")  # begins when it will: a new mean
     assert run(tmp_path) == 0
     assert counted == [*hashes, hashes[2]]
-    assert flops.read_flops(tmp_path / "flops.json")[hashes[2]]["total"] == 2
+    assert flops_file.read_flops(tmp_path / "flops.json")[hashes[2]]["total"] == 2
     assert run(tmp_path, "--again") == 0
     assert counted[4:] == hashes[1:]
 
@@ -351,7 +351,7 @@ def test_what_cannot_be_counted_is_named_and_the_others_are_counted(
     assert message.startswith("error: record 'odd_run' cannot be counted: ")
     assert words in message
     assert message.count("\n") == 1
-    assert set(flops.read_flops(tmp_path / "flops.json")) == {good["config_hash"]}
+    assert set(flops_file.read_flops(tmp_path / "flops.json")) == {good["config_hash"]}
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", '{"a": {"total": 1}}', '{"a": 3}', '{"a": {"total": "x"}}'])

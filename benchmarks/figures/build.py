@@ -1,0 +1,78 @@
+"""All figures, from reading records to files; `sources.json` says which records each was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.figures import bilevel, cost, levels, loss_curves, mask_ratio, masks
+from benchmarks.figures.runs import Drawn, Inputs, NothingToDrawError, read_inputs
+from benchmarks.figures.style import look, rendered
+from mlomae.atomic import replacing
+from mlomae.errors import ConfigError, DataError
+
+SOURCES = "sources.json"
+FIGURES: dict[str, Callable[[Inputs], list[Drawn]]] = {
+    "levels": levels.draw,
+    "bilevel": bilevel.draw,
+    "mask_ratio": mask_ratio.draw,
+    "loss_curves": loss_curves.draw,
+    "masks": masks.draw,
+    "cost": cost.draw,
+}
+
+
+def build_figures(
+    records: Path, masks_folder: Path, out: Path, only: str | None = None
+) -> tuple[list[Path], list[str]]:
+    """Write the figures, or the one named ``only``; returns the files written and a line for every figure skipped.
+
+    Nothing is written before all are drawn. Files of figures that can no longer be drawn are removed; those that this
+    did not write, as `sources.json` tells, are left alone.
+
+    Raises ConfigError for an unknown name; DataError for a demo record, a record or file of masks that is damaged, a
+    seed recorded twice, or a damaged `sources.json`.
+    """
+    if only is not None and only not in FIGURES:
+        raise ConfigError(f"no figure is called '{only}'; there are {', '.join(FIGURES)}")
+    inputs = read_inputs(records, masks_folder)
+    before = _read_sources(out / SOURCES)
+    files: dict[str, bytes] = {}
+    sources: dict[str, list[str]] = {}
+    skipped = []
+    wanted = [only] if only else list(FIGURES)
+    for name in wanted:
+        try:
+            with look():
+                for drawn in FIGURES[name](inputs):
+                    files |= {f"{drawn.name}.{kind}": content for kind, content in rendered(drawn.figure).items()}
+                    sources[drawn.name] = drawn.sources
+        except NothingToDrawError as reason:
+            skipped.append(f"{name}: skipped, {reason}")
+    kept = {k: v for k, v in before.items() if _figure_of(k) not in wanted}
+    stale = [f"{name}.{kind}" for name in before if name not in sources | kept for kind in ("png", "svg")]
+    files[SOURCES] = (json.dumps(sources | kept, indent=1, sort_keys=True) + "\n").encode()
+    for name, content in files.items():
+        with replacing(out / name) as temporary:
+            temporary.write_bytes(content)
+    for name in stale:
+        (out / name).unlink(missing_ok=True)
+    return [out / name for name in files], skipped
+
+
+def _figure_of(drawn: str) -> str:
+    """The name in `FIGURES` of a figure's file: the longest that it begins with."""
+    return max((name for name in FIGURES if drawn == name or drawn.startswith(f"{name}_")), key=len, default="")
+
+
+def _read_sources(path: Path) -> dict[str, list[str]]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"'{path}' is not valid JSON ({error}); remove it and run again") from error
+    if not isinstance(found, dict) or not all(isinstance(v, list) and Path(k).name == k for k, v in found.items()):
+        raise DataError(f"'{path}' does not map figures to lists of records; remove it and run again")
+    return found
