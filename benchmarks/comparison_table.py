@@ -49,13 +49,17 @@ def comparison_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return text
 
 
+def marked(row: Row) -> bool:
+    """Whether the difference to MAE is one after Holm's correction."""
+    return bool(row["p_holm"]) and float(row["p_holm"]) < LEVEL
+
+
 def _cell(row: Row) -> str:
     """Mean, spread and count; beneath, what it is less MAE's, and the share of the headroom that it captures."""
     lines = [f"{row['mean']} ± {row['sd']} ({row['seeds']})" if row["sd"] else f"{row['mean']} (1)"]
     if row["difference"]:
         interval = f" [{row['low']}, {row['high']}]{_MARKS[row['interval']]}" if row["low"] else ""
-        marked = "†" if row["p_holm"] and float(row["p_holm"]) < LEVEL else ""
-        lines.append(f"{row['difference']}{marked}{interval}")
+        lines.append(f"{row['difference']}{'†' if marked(row) else ''}{interval}")
     if row["share_of_headroom"]:
         lines.append(f"share {row['share_of_headroom']}")
     return "<br>".join(lines)
@@ -68,31 +72,48 @@ def _by(rows: Iterable[Row], columns: list[str]) -> dict[tuple[str, ...], list[R
     return groups
 
 
+def metric_title(row: Row) -> str:
+    """The metric's name as the tables of its task have it."""
+    return _TITLES[row["metric"]]
+
+
 def column_title(row: Row, ambiguous: bool = False) -> str:
     """What a column measures; with the hash of the transfer's setting where that is ``ambiguous`` without."""
-    lines = [f"{_TITLES[row['metric']]} (%), {row['dataset']}"]
+    lines = [f"{metric_title(row)} (%), {row['dataset']}"]
     lines += [f"{row['recipe']}, {row['protocol']}"] if row["recipe"] else []
     return "<br>".join([*lines, f"setting {row['transfer_setting']}"] if ambiguous else lines)
 
 
+def column_order(rows: list[Row]) -> list[list[Row]]:
+    """Rows of one task, data set and metric together, a pretraining's own probes first."""
+    return [f for _, f in sorted(_by(rows, MEASURED).items(), key=lambda item: (item[0][0] != "pretrain", item[0]))]
+
+
+def method_order(rows: list[Row]) -> list[list[Row]]:
+    """Rows of one configuration of one method together: MAE, that of the same time, random weights, then by name."""
+    found = _by(rows, ["method", "pretraining_config"]).items()
+    return [
+        f for _, f in sorted(found, key=lambda i: (_FIRST.index(i[0][0]) if i[0][0] in _FIRST else len(_FIRST), i[0]))
+    ]
+
+
 def _wide(rows: list[Row]) -> list[str]:
     """One table: a line a method, what its pretraining cost, a column a task, data set and metric, published beside."""
-    columns = dict(sorted(_by(rows, MEASURED).items(), key=lambda item: (item[0][0] != "pretrain", item[0])))
-    titles = [column_title(found[0]) for found in columns.values()]
+    columns = column_order(rows)
+    titles = [column_title(found[0]) for found in columns]
     shown: list[tuple[str, dict[tuple[str, ...], str]]] = []
-    for title, found in zip(titles, columns.values(), strict=True):
+    for title, found in zip(titles, columns, strict=True):
         by_method = {key: row for key, (row, *_) in _by(found, ["method", "pretraining_config"]).items()}
         name = column_title(found[0], True) if titles.count(title) > 1 else title
         shown.append((name, {key: _cell(row) for key, row in by_method.items()}))
         for kind in EVIDENCE:
             numbers = {key: row[f"published_{kind}"] for key, row in by_method.items()}
             shown += [(f"{name}<br>published ({kind})", numbers)] if any(numbers.values()) else []
-    methods = _by(rows, ["method", "pretraining_config"])
-    order = sorted(methods, key=lambda key: (_FIRST.index(key[0]) if key[0] in _FIRST else len(_FIRST), key))
     lines = []
-    for key in order:
-        known = [[row[f"pretraining_{cost}"] for row in methods[key]] for cost in _COSTS]
-        costs = [next(filter(None, found), "") for found in known]
+    for found in method_order(rows):
+        key = (found[0]["method"], found[0]["pretraining_config"])
+        known = [[row[f"pretraining_{cost}"] for row in found] for cost in _COSTS]
+        costs = [next(filter(None, values), "") for values in known]
         lines.append([*key, *costs, *(cells.get(key, "") for _, cells in shown)])
     return markdown_table(["method", "config", *_COSTS.values(), *(name for name, _ in shown)], lines)
 

@@ -1,7 +1,8 @@
 """Result tables from run records: `python -m benchmarks.tables [--records results/runs] [--out results]`.
 
-The same records give the same bytes: rows are sorted, numbers formatted here, lines end in LF. What lies beside the
-folder of records belongs to them: predictions, FLOPs and published numbers, of which nothing is written.
+The README above ``--out`` has the comparison between two marks. The same records give the same bytes: rows are sorted,
+numbers formatted here, lines end in LF. What lies beside the folder of records belongs to them: predictions, FLOPs and
+published numbers, of which nothing is written.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from benchmarks import difference_table, headroom_table, pretrain_table, speed_t
 from benchmarks.comparison import KEYS as COMPARISON_KEYS
 from benchmarks.comparison_table import build_comparison
 from benchmarks.evidence import Evidence, read_evidence
+from benchmarks.readme_table import BEGIN, filled, readme_table
 from benchmarks.table import Table, csv_of, table_of
 from benchmarks.transfer.table import CLASSIFICATION, DETECTION, KEYS, SEGMENTATION, transfer_frame, transfer_page
 from mlomae.atomic import replacing
@@ -50,32 +52,36 @@ def read_results(records_folder: Path) -> Evidence:
     return evidence
 
 
-def render_tables(records_folder: Path) -> dict[str, str]:
-    """File name -> content of ``<table>.csv`` and ``<table>.md`` for every table.
+def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
+    """File -> content: ``<table>.csv`` and ``<table>.md`` of every table in ``out``, and the README above it if that
+    has the marks of the comparison.
 
     Raises DataError for a demo record, an unknown task, a seed recorded twice, a record that cannot be read, or
     predictions that are not those of their record.
     """
     evidence = read_results(records_folder)
-    contents: dict[str, str] = {}
+    contents: dict[Path, str] = {}
+    frames = {}
     for name, table in TABLES.items():
-        frame, markdown = table.build(evidence)
-        contents |= {f"{name}.csv": csv_of(frame), f"{name}.md": markdown}
+        frames[name], markdown = table.build(evidence)
+        contents |= {out / f"{name}.csv": csv_of(frames[name]), out / f"{name}.md": markdown}
+    readme = out.absolute().parent / "README.md"
+    if readme.is_file() and BEGIN in (text := readme.read_text(encoding="utf-8")):
+        contents[readme] = filled(text, readme_table(frames["comparison"]), str(readme))
     return contents
 
 
 def build_tables(records_folder: Path, out: Path) -> list[Path]:
     """Write the tables, all after all could be rendered; returns the files written. Errors as `render_tables`."""
-    contents = render_tables(records_folder)
-    for name, text in contents.items():
-        _write(out / name, text)
-    return [out / name for name in contents]
+    contents = render_tables(records_folder, out)
+    for path, text in contents.items():
+        _write(path, text)
+    return list(contents)
 
 
 def check_tables(records_folder: Path, out: Path) -> None:
     """Raise DataError if a table on disk is not what its records give: edited by hand, or not regenerated."""
-    for name, text in render_tables(records_folder).items():
-        path = out / name
+    for path, text in render_tables(records_folder, out).items():
         if not path.is_file() or path.read_bytes() != text.encode():
             raise DataError(f"table '{path}' is not what the records give; run `make tables` and do not edit tables")
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.records import Record
+from benchmarks.flops import update_flops
+from benchmarks.records import Record, read_records
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.grid import describe, stale_jobs
 from benchmarks.suite.jobs import Job, Planner
@@ -69,6 +70,8 @@ def run_suite(args: argparse.Namespace) -> int:
     print(f"{len(runner.made)} made, {len(runner.found)} were on record, {len(runner.failed)} failed", end="")
     print(f", {len(runner.blocked)} not run" if runner.blocked else "")
     if not args.no_tables and proofs.folder.is_dir():
+        for error in update_flops(read_records(proofs.folder), proofs.folder.parent / "flops.json"):
+            print(error)  # its cell stays empty
         build_tables(proofs.folder, proofs.folder.parent)
         print(f"tables: {proofs.folder.parent}")
     return 0 if complete else 1

@@ -61,6 +61,7 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_tables(
     assert logged["outer_iterations"] == 150
     assert (records / "suite_mae_seed0.json").is_file()
     assert "| MAE |" in (tmp_path / "results" / "classification.md").read_text()
+    assert logged["config_hash"] in json.loads((tmp_path / "results" / "flops.json").read_text())
     assert "resum" in (work / "suite_mae_seed0" / "log.txt").read_text().lower()
 
     before = {path: path.stat().st_mtime_ns for path in records.iterdir()}
