@@ -24,6 +24,6 @@ def test_two_ranks_decide_together_and_as_one_process(tmp_path: Path) -> None:
     assert first["watch"] == second["watch"] == alone["watch"]
     assert first["own"] != second["own"], "each rank has judged its own images"
     for a, b, whole in zip(first["own"], second["own"], alone["own"], strict=True):
-        assert [a[0] + b[0], a[1] + b[1]] == whole
+        assert a + b == whole
     assert first["rates"] == second["rates"] == pytest.approx(alone["rates"], rel=1e-12)
     assert tiny.differences(first["parameters"], second["parameters"]) == []

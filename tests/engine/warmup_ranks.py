@@ -22,7 +22,7 @@ SCALE = 10  # every image counts ten times, so that twelve tiny probes can tell
 
 
 def train(work: Path) -> dict[str, Any]:
-    """{"watch", "own" (this rank's right predictions of each probe), "rates" of φ, "parameters"}."""
+    """{"watch", "own" (of each probe this rank's right predictions, then its images), "rates" of φ, "parameters"}."""
     cfg = tiny.config(
         name="ranks",
         data__eval=None,
@@ -36,10 +36,10 @@ def train(work: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"own": [], "rates": []}
     reduce, step = feedback_hook.all_reduce, model.train_step
 
-    def counted(counts: torch.Tensor) -> None:
-        found["own"].append(counts.tolist())
-        reduce(counts)
-        counts *= SCALE
+    def counted(count: torch.Tensor) -> None:
+        found["own"].append(count.item())
+        reduce(count)
+        count *= SCALE
 
     def stepped(batch: dict, optimizers: Any) -> dict[str, torch.Tensor]:
         found["rates"].append(optimizers["phi"].param_groups[0]["lr"])
