@@ -115,7 +115,7 @@ def _masks(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
-    from benchmarks.trace import CellError, page, trace
+    from benchmarks.tables.trace import CellError, page, trace
 
     try:
         print(trace(Path(args.records), args.name, args.trace) if args.trace else page(Path(args.records), args.name))

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from benchmarks.difference_table import paired_interval, seed_pairs
 from benchmarks.figures.runs import Drawn, Inputs, NothingToDrawError, at_one_ratio, count_phrase, groups, settings
 from benchmarks.figures.style import FAINT, MINUS, Style, page, styles
-from benchmarks.headroom_table import BASELINE, METRICS
 from benchmarks.records import Record
+from benchmarks.tables.difference_table import paired_interval, seed_pairs
+from benchmarks.tables.headroom_table import BASELINE, METRICS
 
 TWO, THREE = "BLO-MAE", "MLO-MAE"
 HEIGHT = 1.5  # inches a panel

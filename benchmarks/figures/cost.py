@@ -28,8 +28,8 @@ from benchmarks.figures.runs import (
     settings,
 )
 from benchmarks.figures.style import FAINT, Style, entry, page, styles
-from benchmarks.headroom_table import METRICS, is_oracle
 from benchmarks.records import Record, hardware_phrase
+from benchmarks.tables.headroom_table import METRICS, is_oracle
 
 HEIGHT, TALL, MANY = 2.0, 2.7, 12  # inches a panel, and where a panel has many points
 COSTS: dict[str, Callable[[Record], float]] = {

@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 
 from benchmarks.figures.runs import Drawn, Inputs, NothingToDrawError, at_one_ratio, count_phrase, groups, settings
 from benchmarks.figures.style import COLOURS, FAINT, GREY, Style, entry, page, styles
-from benchmarks.headroom_table import BASELINE
 from benchmarks.records import Record
+from benchmarks.tables.headroom_table import BASELINE
 
 HEIGHT = 2.1  # inches a panel
 LEVELS = {"loss_lower": "I: reconstruction", "loss_head": "II: feedback head", "loss_upper": "III: masking"}

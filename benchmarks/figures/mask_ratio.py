@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from benchmarks.figures.runs import Drawn, Inputs, NothingToDrawError, count_phrase, settings, sweeps
 from benchmarks.figures.style import Style, entry, page, styles
-from benchmarks.headroom_table import METRICS
 from benchmarks.records import Record
+from benchmarks.tables.headroom_table import METRICS
 
 HEIGHT = 2.3  # inches a panel
 SHIFT = 0.004  # of the ratio, so that bars of methods do not hide each other

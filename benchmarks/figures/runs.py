@@ -14,8 +14,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.headroom_table import METRICS, by_config, setting_of
 from benchmarks.records import Record, config_hash, read_record
+from benchmarks.tables.headroom_table import METRICS, by_config, setting_of
 from mlomae.errors import DataError
 
 RATIO = 0.75  # the paper's mask ratio: other figures than the one of ratios show this one where several were run

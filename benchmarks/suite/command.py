@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.flops import update_flops
+from benchmarks.flops.update import update_flops
 from benchmarks.records import Record, read_records
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.grid import describe, stale_jobs
@@ -16,7 +16,7 @@ from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.launch import Launcher, cluster, local
 from benchmarks.suite.proof import Proofs
 from benchmarks.suite.runner import SuiteRunner
-from benchmarks.tables import build_tables
+from benchmarks.tables.build import build_tables
 from mlomae.errors import ConfigError
 
 SUPERSEDED = "superseded"  # folder beside the records: nothing that was measured is thrown away

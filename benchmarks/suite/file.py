@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.headroom_table import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
 from benchmarks.records import slug
+from benchmarks.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.transfer import RANDOM
 from mlomae.errors import ConfigError
 from mlomae.strict_config import build_dataclass, read_config

@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.headroom_table import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
 from benchmarks.records import config_hash, slug, strip_paths
 from benchmarks.suite.file import MethodEntry, Suite, TaskEntry
+from benchmarks.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.transfer import RANDOM
 from benchmarks.transfer.architecture import Architecture
 from benchmarks.transfer.origin import Origin

@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.difference_table import seed_pairs
-from benchmarks.headroom_table import BASELINE, by_config
-from benchmarks.markdown import difference_cell, markdown_page
 from benchmarks.records import Record, config_hash, grouped, hardware_phrase
-from benchmarks.statistics import paired_interval
-from benchmarks.table import BEHIND, OWN, RIVAL, csv_of, formatted, make_frame
+from benchmarks.tables.difference_table import seed_pairs
+from benchmarks.tables.headroom_table import BASELINE, by_config
+from benchmarks.tables.markdown import difference_cell, markdown_page
+from benchmarks.tables.statistics import paired_interval
+from benchmarks.tables.table import BEHIND, OWN, RIVAL, csv_of, formatted, make_frame
 from benchmarks.transfer import RANDOM
 from mlomae.errors import DataError
 

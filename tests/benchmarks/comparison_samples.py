@@ -11,7 +11,7 @@ from prediction_samples import transfer_record
 from record_samples import CONFIG, make_record
 
 from benchmarks.records import write_record
-from benchmarks.tables import build_tables
+from benchmarks.tables.build import build_tables
 from benchmarks.transfer import RANDOM
 
 MLO, LONG = "MLO-MAE (nca)", "MAE, same processor time"

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_samples import make_record
 
-from benchmarks import flops, flops_count, flops_file
-from benchmarks.flops_count import Costs, classes_of, config_of, count_costs, occurrences, total_flops
+from benchmarks.flops import count as flops_count
+from benchmarks.flops import file as flops_file
+from benchmarks.flops import update as flops
+from benchmarks.flops.count import Costs, classes_of, config_of, count_costs, occurrences, total_flops
 from benchmarks.records import write_record
-from benchmarks.speed_setting import SETTINGS
+from benchmarks.speed.setting import SETTINGS
 from mlomae.config import PretrainConfig, config_from_dict
 from mlomae.engine.pretrainer import Pretrainer
 from mlomae.engine.warmup import FeedbackWatch, is_probe, moves_phi

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import difference_table
 from benchmarks.classification import compare as module
 from benchmarks.classification.compare import compare, main, paired_interval
 from benchmarks.classification.per_image import PerImage
 from benchmarks.classification.predictions import Predictions, read_predictions, save_predictions
+from benchmarks.tables import difference_table
 from mlomae.errors import DataError
 
 NAMES = ("cat", "dog", "horse")

@@ -25,7 +25,7 @@ from benchmarks.classification.per_image import summarise
 from benchmarks.classification.predictions import read_predictions
 from benchmarks.classification.run import build_model, run_transfer
 from benchmarks.classification.trainer import TransferModel, build_wrapper
-from benchmarks.evidence import read_evidence
+from benchmarks.tables.evidence import read_evidence
 from benchmarks.transfer.batches import batch_loader
 from benchmarks.transfer.optimizers import AveragingWrapper
 from benchmarks.transfer.origin import describe_weights

@@ -17,11 +17,11 @@ from run_samples import one_line
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmarks import records
-from benchmarks.evidence import read_evidence
 from benchmarks.segmentation.__main__ import main
 from benchmarks.segmentation.data import eval_loader, train_loader
 from benchmarks.segmentation.model import build_segmentor
 from benchmarks.segmentation.run import run_transfer
+from benchmarks.tables.evidence import read_evidence
 from benchmarks.transfer.dense import DenseTransfer
 from benchmarks.transfer.optimizers import AveragingWrapper
 from benchmarks.transfer.pictures import palette

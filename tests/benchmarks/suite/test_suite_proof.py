@@ -64,7 +64,7 @@ def test_code_that_a_run_does_not_execute_may_change(tmp_path: Path, checkout: P
     at = git(checkout, "rev-parse", "HEAD")
     for job in (pretrain, transfer):
         write_record(record_of(job, git_commit=at), tmp_path / "runs" / f"{job.label}.json")
-    for name in ("README.md", "benchmarks/tables.py", "mlomae/cli.py", "mlomae/diagnostics/x.py"):
+    for name in ("README.md", "benchmarks/tables/build.py", "mlomae/cli.py", "mlomae/diagnostics/x.py"):
         (checkout / name).parent.mkdir(exist_ok=True)
         (checkout / name).write_text("second\n")
     assert stale(tmp_path, pretrain) is stale(tmp_path, transfer) is None

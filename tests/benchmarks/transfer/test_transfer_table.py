@@ -16,7 +16,7 @@ from record_samples import make_record
 from scipy import stats
 
 from benchmarks.records import write_record
-from benchmarks.tables import build_tables, check_tables
+from benchmarks.tables.build import build_tables, check_tables
 from benchmarks.transfer import RANDOM
 from benchmarks.transfer.table import CLASSIFICATION, SEGMENTATION, transfer_table
 from mlomae.errors import DataError

@@ -1,0 +1,1 @@
+"""How many operations a pretraining takes, counted from its configuration."""

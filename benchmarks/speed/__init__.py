@@ -1,0 +1,1 @@
+"""How fast a step is, beside peers in the same run."""

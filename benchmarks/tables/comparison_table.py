@@ -1,0 +1,198 @@
+"""The comparison of all methods on all tasks: a tidy CSV, and a page with one wide table a pretraining setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.tables.comparison import COLUMNS, KEYS, MEASURED, SECTION, comparison_rows
+from benchmarks.tables.evidence import Evidence
+from benchmarks.tables.headroom_table import BASELINE, METRICS, MIN_HEADROOM, SAME_TIME
+from benchmarks.tables.markdown import markdown_head, markdown_table
+from benchmarks.tables.published import EVIDENCE, PublishedNumber
+from benchmarks.tables.table import BEHIND, formatted, make_frame
+from benchmarks.transfer import RANDOM
+from benchmarks.transfer.table import CLASSIFICATION, DETECTION, SEGMENTATION
+
+LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
+_FORMATS = {
+    "mean": ".2f",
+    "sd": ".2f",
+    "difference": "+.2f",
+    "low": "+.2f",
+    "high": "+.2f",
+    "p": ".3g",
+    "p_holm": ".3g",
+    "pairs": ".0f",
+    "share_of_headroom": ".2f",
+    "pretraining_images_seen": ".0f",
+    "pretraining_wall_clock_s": ".1f",
+    "pretraining_cpu_s": ".1f",
+    "pretraining_flops": ".3g",
+}
+_COSTS = {"images_seen": "images seen", "cpu_s": "CPU (s)", "wall_clock_s": "wall-clock (s)", "flops": "FLOPs"}
+_TITLES = METRICS | CLASSIFICATION.metrics | SEGMENTATION.metrics | DETECTION.metrics
+_MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}
+_FIRST = (BASELINE, SAME_TIME, RANDOM)
+Row = dict[Any, Any]
+
+
+def comparison_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """`comparison_rows` as text: metrics in percent, differences in percentage points, costs of the pretraining."""
+    text = make_frame(rows, COLUMNS, KEYS)
+    for column, spec in _FORMATS.items():
+        text[column] = formatted(text[column], spec)
+    for kind in EVIDENCE:
+        text[f"published_{kind}"] = ["; ".join(n.phrase for n in numbers) for numbers in text[f"published_{kind}"]]
+    return text
+
+
+def marked(row: Row) -> bool:
+    """Whether the difference to MAE is one after Holm's correction."""
+    return bool(row["p_holm"]) and float(row["p_holm"]) < LEVEL
+
+
+def _cell(row: Row) -> str:
+    """Mean, spread and count; beneath, what it is less MAE's, and the share of the headroom that it captures."""
+    lines = [f"{row['mean']} ± {row['sd']} ({row['seeds']})" if row["sd"] else f"{row['mean']} (1)"]
+    if row["difference"]:
+        interval = f" [{row['low']}, {row['high']}]{_MARKS[row['interval']]}" if row["low"] else ""
+        lines.append(f"{row['difference']}{'†' if marked(row) else ''}{interval}")
+    if row["share_of_headroom"]:
+        lines.append(f"share {row['share_of_headroom']}")
+    return "<br>".join(lines)
+
+
+def _by(rows: Iterable[Row], columns: list[str]) -> dict[tuple[str, ...], list[Row]]:
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[c] for c in columns), []).append(row)
+    return groups
+
+
+def metric_title(row: Row) -> str:
+    """The metric's name as the tables of its task have it."""
+    return _TITLES[row["metric"]]
+
+
+def column_title(row: Row, ambiguous: bool = False) -> str:
+    """What a column measures; with the hash of the transfer's setting where that is ``ambiguous`` without."""
+    lines = [f"{metric_title(row)} (%), {row['dataset']}"]
+    lines += [f"{row['recipe']}, {row['protocol']}"] if row["recipe"] else []
+    return "<br>".join([*lines, f"setting {row['transfer_setting']}"] if ambiguous else lines)
+
+
+def column_order(rows: list[Row]) -> list[list[Row]]:
+    """Rows of one task, data set and metric together, a pretraining's own probes first."""
+    return [f for _, f in sorted(_by(rows, MEASURED).items(), key=lambda item: (item[0][0] != "pretrain", item[0]))]
+
+
+def method_order(rows: list[Row]) -> list[list[Row]]:
+    """Rows of one configuration of one method together: MAE, that of the same time, random weights, then by name."""
+    found = _by(rows, ["method", "pretraining_config"]).items()
+    return [
+        f for _, f in sorted(found, key=lambda i: (_FIRST.index(i[0][0]) if i[0][0] in _FIRST else len(_FIRST), i[0]))
+    ]
+
+
+def _wide(rows: list[Row]) -> list[str]:
+    """One table: a line a method, what its pretraining cost, a column a task, data set and metric, published beside."""
+    columns = column_order(rows)
+    titles = [column_title(found[0]) for found in columns]
+    shown: list[tuple[str, dict[tuple[str, ...], str]]] = []
+    for title, found in zip(titles, columns, strict=True):
+        by_method = {key: row for key, (row, *_) in _by(found, ["method", "pretraining_config"]).items()}
+        name = column_title(found[0], True) if titles.count(title) > 1 else title
+        shown.append((name, {key: _cell(row) for key, row in by_method.items()}))
+        for kind in EVIDENCE:
+            numbers = {key: row[f"published_{kind}"] for key, row in by_method.items()}
+            shown += [(f"{name}<br>published ({kind})", numbers)] if any(numbers.values()) else []
+    lines = []
+    for found in method_order(rows):
+        key = (found[0]["method"], found[0]["pretraining_config"])
+        known = [[row[f"pretraining_{cost}"] for row in found] for cost in _COSTS]
+        costs = [next(filter(None, values), "") for values in known]
+        lines.append([*key, *costs, *(cells.get(key, "") for _, cells in shown)])
+    return markdown_table(["method", "config", *_COSTS.values(), *(name for name, _ in shown)], lines)
+
+
+def sections(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of one pretraining setting together: by data set, that of most rows first; those of unknown weights last."""
+    groups = _by(rows, SECTION).items()
+    return [found for _, found in sorted(groups, key=lambda item: (not item[0][0], item[0][0], -len(item[1]), item[0]))]
+
+
+def section_title(row: Row) -> str:
+    """What a section's backbones were pretrained on."""
+    dataset, setting = row["pretraining_dataset"], row["pretraining_setting"]
+    return f"Pretrained on {dataset}" + (f", setting {setting}" if setting else "") if dataset else "Other weights"
+
+
+def _heading(rows: list[Row]) -> list[str]:
+    head = [f"## {section_title(rows[0])}", ""]
+    if not rows[0]["pretraining_dataset"]:
+        return [*head, "What they were pretrained on is not on record."]
+    probes = next((row for row in rows if row["task"] == "pretrain"), None)
+    if probes is None:
+        return [*head, "The pretraining is not on record."]
+    record = probes[BEHIND][""][0][1][0]
+    model = ", ".join(f"{k} {v}" for k, v in sorted(record["config"].get("model", {}).items()) if v is not None)
+    return [*head, f"{record['train_source']}; {model}."]
+
+
+def _published_table(numbers: list[PublishedNumber]) -> list[str]:
+    columns = ["method", "backbone", "pretraining epochs", "task", "dataset", "metric", "value", "evidence"]
+    rows = []
+    for n in numbers:
+        epochs = str(n.pretrain_epochs or "")
+        rows.append([n.method, n.backbone, epochs, n.task, n.dataset, n.metric, n.value, n.evidence, n.source, n.note])
+    return markdown_table([*columns, "source", "note"], rows)
+
+
+def comparison_page(frame: pd.DataFrame, published: list[PublishedNumber], used: set[int]) -> str:
+    """The Markdown of `comparison_frame`; ``used``: the lines of ``published`` that stand beside a measured number."""
+    rows = frame.to_dict("records")
+    compared = sum(bool(row["p"]) for row in rows)
+    lines = markdown_head("Comparison")
+    lines += [_legend(compared), ""]
+    for found in sections(rows):
+        lines += [*_heading(found), "", *_wide(found), ""]
+    if not used:
+        lines += [
+            "No published number lines up with a run above: to stand beside one, method, backbone (ViT-B, L or H at "
+            "224 pixels, pretrained on all of ImageNet), data set (all of it) and protocol must be the same.",
+            "",
+        ]
+    left = [n for n in published if n.line not in used]
+    lines += [
+        "## Published",
+        "",
+        "What others report and nothing here measures, as `published.csv` has it. Primary: said by the authors of the "
+        "method or of a reproduction; secondary: by the table of another paper.",
+        "",
+    ]
+    return "\n".join([*lines, *_published_table(left)]) + "\n"
+
+
+def _legend(compared: int) -> str:
+    return (
+        "Mean ± sample standard deviation over seeds (their number). Beneath: percentage points more than MAE that has "
+        f"seen as many images, runs of the same seed paired, with a 95 % interval. `{SAME_TIME}` has seen more images, "
+        f"`{RANDOM}` none; both are compared with the same MAE. Intervals: <sup>is</sup> test images and seeds drawn "
+        "anew, which says of other images and seeds; <sup>i</sup> images alone, where one seed is in common: it says "
+        "nothing of other seeds; <sup>s</sup> Student's over seeds, where there are no predictions; none for one seed "
+        f"without predictions, or seeds that agree to the last digit. † p < {LEVEL} after Holm's correction for the "
+        f"{compared} comparisons of `comparison.csv`. Share: of what the best oracle gains over MAE, where that is "
+        f"{MIN_HEADROOM:.0f} points or more. Costs are of the pretraining, images those of the reconstruction level, "
+        "config its hash; empty: not known. `mlomae table comparison --trace` names the runs behind a cell."
+    )
+
+
+def build_comparison(evidence: Evidence) -> tuple[pd.DataFrame, str]:
+    """(frame, Markdown) of the comparison. Errors as `comparison_rows`."""
+    rows = comparison_rows(evidence)
+    used = {n.line for row in rows for kind in EVIDENCE for n in row[f"published_{kind}"]}
+    frame = comparison_frame(rows)
+    return frame, comparison_page(frame, evidence.published, used)
