@@ -8,11 +8,11 @@ from pathlib import Path
 
 from benchmarks.figures import bilevel, cost, levels, loss_curves, mask_ratio, masks
 from benchmarks.figures.runs import Drawn, Inputs, NothingToDrawError, read_inputs
+from benchmarks.figures.sources import SOURCES, read_sources
 from benchmarks.figures.style import look, rendered
 from mlomae.atomic import replacing
-from mlomae.errors import ConfigError, DataError
+from mlomae.errors import ConfigError
 
-SOURCES = "sources.json"
 FIGURES: dict[str, Callable[[Inputs], list[Drawn]]] = {
     "levels": levels.draw,
     "bilevel": bilevel.draw,
@@ -37,7 +37,7 @@ def build_figures(
     if only is not None and only not in FIGURES:
         raise ConfigError(f"no figure is called '{only}'; there are {', '.join(FIGURES)}")
     inputs = read_inputs(records, masks_folder)
-    before = _read_sources(out / SOURCES)
+    before = read_sources(out / SOURCES)
     files: dict[str, bytes] = {}
     sources: dict[str, list[str]] = {}
     skipped = []
@@ -64,15 +64,3 @@ def build_figures(
 def _figure_of(drawn: str) -> str:
     """The name in `FIGURES` of a figure's file: the longest that it begins with."""
     return max((name for name in FIGURES if drawn == name or drawn.startswith(f"{name}_")), key=len, default="")
-
-
-def _read_sources(path: Path) -> dict[str, list[str]]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"'{path}' is not valid JSON ({error}); remove it and run again") from error
-    if not isinstance(found, dict) or not all(isinstance(v, list) and Path(k).name == k for k, v in found.items()):
-        raise DataError(f"'{path}' does not map figures to lists of records; remove it and run again")
-    return found

@@ -32,10 +32,11 @@ _FORMATS = {
     "pretraining_cpu_s": ".1f",
     "pretraining_flops": ".3g",
 }
-_COSTS = {"images_seen": "images seen", "cpu_s": "CPU (s)", "wall_clock_s": "wall-clock (s)", "flops": "FLOPs"}
+COSTS = {"images_seen": "images seen", "cpu_s": "CPU (s)", "wall_clock_s": "wall-clock (s)", "flops": "FLOPs"}
 _TITLES = METRICS | CLASSIFICATION.metrics | SEGMENTATION.metrics | DETECTION.metrics
-_MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}
+MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}  # drawn anew
 _FIRST = (BASELINE, SAME_TIME, RANDOM)
+_METHOD = ["method", "pretraining_config"]
 Row = dict[Any, Any]
 
 
@@ -58,7 +59,7 @@ def _cell(row: Row) -> str:
     """Mean, spread and count; beneath, what it is less MAE's, and the share of the headroom that it captures."""
     lines = [f"{row['mean']} ± {row['sd']} ({row['seeds']})" if row["sd"] else f"{row['mean']} (1)"]
     if row["difference"]:
-        interval = f" [{row['low']}, {row['high']}]{_MARKS[row['interval']]}" if row["low"] else ""
+        interval = f" [{row['low']}, {row['high']}]{MARKS[row['interval']]}" if row["low"] else ""
         lines.append(f"{row['difference']}{'†' if marked(row) else ''}{interval}")
     if row["share_of_headroom"]:
         lines.append(f"share {row['share_of_headroom']}")
@@ -84,38 +85,38 @@ def column_title(row: Row, ambiguous: bool = False) -> str:
     return "<br>".join([*lines, f"setting {row['transfer_setting']}"] if ambiguous else lines)
 
 
-def column_order(rows: list[Row]) -> list[list[Row]]:
-    """Rows of one task, data set and metric together, a pretraining's own probes first."""
-    return [f for _, f in sorted(_by(rows, MEASURED).items(), key=lambda item: (item[0][0] != "pretrain", item[0]))]
+def columns_of(rows: list[Row]) -> list[tuple[str, dict[tuple[str, ...], Row]]]:
+    """The columns of a section in order, a task, data set and metric each: (title, rows by `methods_of`'s keys)."""
+    columns = sorted(_by(rows, MEASURED).items(), key=lambda item: (item[0][0] != "pretrain", item[0]))
+    titles = [column_title(found[0]) for _, found in columns]
+    named = []
+    for title, (_, found) in zip(titles, columns, strict=True):
+        name = column_title(found[0], True) if titles.count(title) > 1 else title
+        named.append((name, {key: row for key, (row, *_) in _by(found, _METHOD).items()}))
+    return named
 
 
-def method_order(rows: list[Row]) -> list[list[Row]]:
-    """Rows of one configuration of one method together: MAE, that of the same time, random weights, then by name."""
-    found = _by(rows, ["method", "pretraining_config"]).items()
-    return [
-        f for _, f in sorted(found, key=lambda i: (_FIRST.index(i[0][0]) if i[0][0] in _FIRST else len(_FIRST), i[0]))
-    ]
+def methods_of(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
+    """(method, config of its pretraining) -> rows, in the order of a section's lines: what is compared with first."""
+    methods = _by(rows, _METHOD)
+    order = sorted(methods, key=lambda key: (_FIRST.index(key[0]) if key[0] in _FIRST else len(_FIRST), key))
+    return {key: methods[key] for key in order}
 
 
 def _wide(rows: list[Row]) -> list[str]:
     """One table: a line a method, what its pretraining cost, a column a task, data set and metric, published beside."""
-    columns = column_order(rows)
-    titles = [column_title(found[0]) for found in columns]
     shown: list[tuple[str, dict[tuple[str, ...], str]]] = []
-    for title, found in zip(titles, columns, strict=True):
-        by_method = {key: row for key, (row, *_) in _by(found, ["method", "pretraining_config"]).items()}
-        name = column_title(found[0], True) if titles.count(title) > 1 else title
+    for name, by_method in columns_of(rows):
         shown.append((name, {key: _cell(row) for key, row in by_method.items()}))
         for kind in EVIDENCE:
             numbers = {key: row[f"published_{kind}"] for key, row in by_method.items()}
             shown += [(f"{name}<br>published ({kind})", numbers)] if any(numbers.values()) else []
     lines = []
-    for found in method_order(rows):
-        key = (found[0]["method"], found[0]["pretraining_config"])
-        known = [[row[f"pretraining_{cost}"] for row in found] for cost in _COSTS]
+    for key, found in methods_of(rows).items():
+        known = [[row[f"pretraining_{cost}"] for row in found] for cost in COSTS]
         costs = [next(filter(None, values), "") for values in known]
         lines.append([*key, *costs, *(cells.get(key, "") for _, cells in shown)])
-    return markdown_table(["method", "config", *_COSTS.values(), *(name for name, _ in shown)], lines)
+    return markdown_table(["method", "config", *COSTS.values(), *(name for name, _ in shown)], lines)
 
 
 def sections(rows: Iterable[Row]) -> list[list[Row]]:
@@ -130,16 +131,16 @@ def section_title(row: Row) -> str:
     return f"Pretrained on {dataset}" + (f", setting {setting}" if setting else "") if dataset else "Other weights"
 
 
-def _heading(rows: list[Row]) -> list[str]:
-    head = [f"## {section_title(rows[0])}", ""]
+def section_note(rows: list[Row]) -> str:
+    """The images and the model of a section's pretrainings."""
     if not rows[0]["pretraining_dataset"]:
-        return [*head, "What they were pretrained on is not on record."]
+        return "What they were pretrained on is not on record."
     probes = next((row for row in rows if row["task"] == "pretrain"), None)
     if probes is None:
-        return [*head, "The pretraining is not on record."]
+        return "The pretraining is not on record."
     record = probes[BEHIND][""][0][1][0]
     model = ", ".join(f"{k} {v}" for k, v in sorted(record["config"].get("model", {}).items()) if v is not None)
-    return [*head, f"{record['train_source']}; {model}."]
+    return f"{record['train_source']}; {model}."
 
 
 def _published_table(numbers: list[PublishedNumber]) -> list[str]:
@@ -154,11 +155,10 @@ def _published_table(numbers: list[PublishedNumber]) -> list[str]:
 def comparison_page(frame: pd.DataFrame, published: list[PublishedNumber], used: set[int]) -> str:
     """The Markdown of `comparison_frame`; ``used``: the lines of ``published`` that stand beside a measured number."""
     rows = frame.to_dict("records")
-    compared = sum(bool(row["p"]) for row in rows)
     lines = markdown_head("Comparison")
-    lines += [_legend(compared), ""]
+    lines += [legend(rows), ""]
     for found in sections(rows):
-        lines += [*_heading(found), "", *_wide(found), ""]
+        lines += [f"## {section_title(found[0])}", "", section_note(found), "", *_wide(found), ""]
     if not used:
         lines += [
             "No published number lines up with a run above: to stand beside one, method, backbone (ViT-B, L or H at "
@@ -176,7 +176,9 @@ def comparison_page(frame: pd.DataFrame, published: list[PublishedNumber], used:
     return "\n".join([*lines, *_published_table(left)]) + "\n"
 
 
-def _legend(compared: int) -> str:
+def legend(rows: list[Row]) -> str:
+    """What one needs to read the comparison of ``rows``, in Markdown."""
+    compared = sum(bool(row["p"]) for row in rows)
     return (
         "Mean ± sample standard deviation over seeds (their number). Beneath: percentage points more than MAE that has "
         f"seen as many images, runs of the same seed paired, with a 95 % interval. `{SAME_TIME}` has seen more images, "

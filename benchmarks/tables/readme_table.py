@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmarks.tables.comparison_table import Row, column_order, marked, method_order, metric_title, sections
+from benchmarks.tables.comparison_table import Row, columns_of, marked, methods_of, metric_title, sections
 from benchmarks.tables.headroom_table import BASELINE
 from benchmarks.tables.markdown import markdown_table
 from mlomae.errors import DataError
@@ -29,14 +29,14 @@ def readme_table(frame: pd.DataFrame) -> str:
 
 
 def _table(rows: list[Row]) -> list[str]:
-    columns = column_order(rows)
+    columns = [by_method for _, by_method in columns_of(rows)]
     lines = []
-    for of_method in method_order(rows):
-        found = [next((row for row in of_method if any(row is other for other in column)), None) for column in columns]
+    for key, of_method in methods_of(rows).items():
+        found = [by_method.get(key) for by_method in columns]
         if any(row is not None and row["task"] != "pretrain" for row in found):
-            lines.append([of_method[0]["method"], _cost(of_method, rows), *(_cell(row) for row in found)])
+            lines.append([key[0], _cost(of_method, rows), *(_cell(row) for row in found)])
     kept = [i for i in range(len(columns)) if sum(bool(line[2 + i]) for line in lines) > 1]
-    titles = ["method", "cost", *(_title(columns[i][0]) for i in kept)]
+    titles = ["method", "cost", *(_title(next(iter(columns[i].values()))) for i in kept)]
     return markdown_table(titles, [[*line[:2], *(line[2 + i] for i in kept)] for line in lines])
 
 
@@ -53,10 +53,10 @@ def _cell(row: Row | None) -> str:
 
 def _cost(of_method: list[Row], rows: list[Row]) -> str:
     """Processor time of the method's pretraining over that of MAE, whose first configuration stands for it."""
-    first = method_order(rows)[0]
+    (method, _), first = next(iter(methods_of(rows).items()))
     own, mae = (next((row["pretraining_cpu_s"] for row in found if row["pretraining_cpu_s"]), "")
                 for found in (of_method, first))  # fmt: skip
-    known = own and mae and first[0]["method"] == BASELINE
+    known = own and mae and method == BASELINE
     return f"{float(own) / float(mae):.1f}" if known else ""
 
 

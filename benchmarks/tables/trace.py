@@ -90,7 +90,8 @@ def value_of(record: Record, row: dict[Any, Any], column: str, lineage: Lineage)
     return metrics.get(row.get("metric"), "")
 
 
-def _line(record: Record, value: Any, evidence: Evidence) -> dict[str, Any]:
+def line_of(record: Record, value: Any, evidence: Evidence) -> dict[str, Any]:
+    """What is said of a record that gives ``value`` to a cell, by column."""
     file, commit = evidence.file_of(record), record["git_commit"]
     predictions = predictions_of(file, Path("runs")).as_posix() if evidence.tested_of(record) else "none"
     return {
@@ -120,7 +121,7 @@ def trace(records_folder: Path, name: str, cell: str) -> str:
     parts = behind(row, column)
     lines += [role for role, records in parts if not records]
     made_of = [(role, r) for role, records in parts for r in records]
-    shown = [{"role": role} | _line(r, value_of(r, row, column, lineage), evidence) for role, r in made_of]
+    shown = [{"role": role} | line_of(r, value_of(r, row, column, lineage), evidence) for role, r in made_of]
     if column == "p_holm":
         lines.append("Corrected for all p values of the table; the one of this row is of:")
     if shown:
