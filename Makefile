@@ -12,7 +12,7 @@ WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det flops tables figures suite doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det flops tables figures report suite doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -89,6 +89,9 @@ tables: $(STAMP)  ## regenerate results/*.csv and *.md from results/runs
 
 figures: $(STAMP)  ## draw results/figures/*.png and *.svg from results/runs and results/masks [OPTIONS="--only NAME"]
 	$(BIN)/python -m benchmarks.figures $(OPTIONS)
+
+report: $(STAMP)  ## write results/report.html, one page: tables, figures that are there, masks, records behind numbers
+	$(BIN)/python -m benchmarks.report $(OPTIONS)
 
 doctor: $(STAMP)  ## versions, devices, back-ends, data sets; says what is wrong
 	$(BIN)/mlomae doctor

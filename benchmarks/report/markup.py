@@ -1,0 +1,114 @@
+"""The parts of the page as HTML: tables whose columns sort and whose numbers can be asked, sections, text in Markdown.
+
+Arguments are plain text and escaped here, except where they are said to be HTML.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+LONG = 32  # letters from which on the text of a cell may be broken
+FILTERED = 6  # rows from which on a table has a box that filters them
+_CODE = re.compile(r"`([^`]*)`")
+_RAISED = re.compile(r"&lt;sup&gt;(\w+)&lt;/sup&gt;")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A heading with HTML below it; ``name`` is its id."""
+
+    name: str
+    title: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """``note``: Markdown. ``body``: HTML."""
+
+    name: str
+    title: str
+    note: str = ""
+    body: str = ""
+    parts: list[Part] = field(default_factory=list)
+
+    def html(self) -> str:
+        lines = [f'<section id="{self.name}"><h2>{escape(self.title)}</h2>']
+        lines += [f'<p class="note">{inline(self.note)}</p>'] if self.note else []
+        lines += [_links([(part.name, part.title) for part in self.parts])] if self.parts[1:] else []
+        lines += [self.body] if self.body else []
+        for part in self.parts:
+            lines.append(f'<h3 id="{escape(part.name)}">{escape(part.title)}</h3>\n{part.body}')
+        return "\n".join([*lines, "</section>"])
+
+
+def contents(sections: Sequence[Section]) -> str:
+    """Links to the sections."""
+    return f'<nav aria-label="Contents">{_links([(s.name, s.title) for s in sections])}</nav>'
+
+
+def _links(places: list[tuple[str, str]]) -> str:
+    items = "".join(f'<li><a href="#{escape(name)}">{escape(title)}</a></li>' for name, title in places)
+    return f'<ul class="links">{items}</ul>'
+
+
+def inline(markdown: str) -> str:
+    """Markdown of a paragraph: code and raised letters, nothing else."""
+    return _RAISED.sub(r"<sup>\1</sup>", _CODE.sub(r"<code>\1</code>", escape(markdown, quote=False)))
+
+
+def lines(title: str) -> str:
+    """A title of the Markdown tables, which part their lines with ``<br>``."""
+    return "<br>".join(escape(line) for line in title.split("<br>"))
+
+
+def number_of(text: str) -> float | None:
+    """The finite number that a cell is, else None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def grouped_digits(text: str) -> str:
+    """A count with its thousands apart."""
+    return f"{int(text):,}" if text.isdecimal() and len(text) > 4 else text
+
+
+def button(text: str, entry: int | None, title: str) -> str:
+    """Text that shows an entry of the provenance, as ``title``; plain without one."""
+    if entry is None or not text:
+        return escape(text)
+    return f'<button type="button" data-p="{entry}" data-title="{escape(title)}">{escape(text)}</button>'
+
+
+def cell(html: str, value: str = "", kind: str = "") -> str:
+    """A cell that sorts by ``value`` where that is a number, else by what it shows."""
+    classes = f' class="{kind}"' if kind else ""
+    return (
+        f'<td{classes} data-v="{escape(value)}">{html}</td>'
+        if number_of(value) is not None
+        else f"<td{classes}>{html}</td>"
+    )
+
+
+def wrapping(text: str) -> str:
+    """The kind of a cell of words."""
+    return "text" if len(text) > LONG else ""
+
+
+def html_table(name: str, caption: str, titles: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> str:
+    """A table with the id ``name``. ``titles``: HTML. ``rows``: (text of the first column, cells of the others)."""
+    heads = "".join(f'<th scope="col"><button type="button">{title}</button></th>' for title in titles)
+    body = "\n".join(f'<tr><th scope="row">{escape(first)}</th>{"".join(cells)}</tr>' for first, cells in rows)
+    box = f'<div class="wide" role="region" aria-label="{escape(caption)}" tabindex="0">'
+    table = f'{box}<table id="{name}"><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    if len(rows) < FILTERED:
+        return table
+    asked = f'<input type="search" data-filters="{name}" placeholder="words, in any order">'
+    return f'<p class="filter"><label>Show rows with {asked}</label> <output>{len(rows)} rows</output></p>\n{table}'
