@@ -29,8 +29,8 @@ _FAINT = Style(FAINT, "", "-")
 
 def draw(inputs: Inputs) -> list[Drawn]:
     """The figure `loss_curves`: a row of panels a setting, a panel a level."""
-    having = [r for r in inputs.records.values() if r["task"] == "pretrain" and r.get("curves") is not None]
-    records = at_one_ratio(having)
+    pretrained = [r for r in inputs.records.values() if r["task"] == "pretrain"]
+    records = [r for r in at_one_ratio(pretrained) if r.get("curves") is not None]
     if not records:
         raise NothingToDrawError("no pretraining record has the field 'curves'; runs from now on write it")
     panels = {title: groups(runs) for title, runs in settings(records).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 
@@ -14,6 +15,7 @@ from benchmarks.tables.headroom_table import METRICS
 
 HEIGHT = 2.3  # inches a panel
 SHIFT = 0.004  # of the ratio, so that bars of methods do not hide each other
+_RATIO = re.compile(r"[\s,(]*\b((mask|masking)\s+)?ratio\b[\s=]*[\d.]*$|[\s,(=]+$")  # at the end of a name
 Sweep = dict[float, list[Record]]
 
 
@@ -55,11 +57,10 @@ def draw(inputs: Inputs) -> list[Drawn]:
 
 
 def method_of(sweep: Sweep) -> str:
-    """The name of a sweep: the words with which the names of its methods begin, less those about the ratio."""
+    """The name of a sweep: what the names of its methods begin with, less words about the ratio."""
     names = sorted({r["method"] for runs in sweep.values() for r in runs})
-    words = [found[0] for found in zip(*(name.split() for name in names), strict=False) if len(set(found)) == 1]
-    common = names[0] if len(names) == 1 else " ".join(words)
-    return re.sub(r"[\s,(]*(\b(mask|masking))?[\s,(]*\b(ratio)?[\s=,(]*$", "", common) or names[0]
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(names[0], names[-1], strict=False))
+    return _RATIO.sub("", "".join(letter for letter, _ in alike)) or names[0]
 
 
 def _line(ax: Axes, sweep: Sweep, metric: str, style: Style, shift: float) -> None:

@@ -55,14 +55,14 @@ def _file_of(folder: Path, name: str) -> Path:
 
 
 def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -> list[str]:
-    """The records behind a source of a figure: itself, or of a file of masks those of its configurations and seed."""
+    """The records behind a source of a figure: itself, or of a file of masks those of its rows' runs."""
     if source in evidence.records:
         return [source]
     if Path(source).parent.name != _MASKS or not (results / source).is_file():
         raise DataError(f"the figure '{figure}' was made from '{source}', which is not there; run `make figures`")
     try:
         sheet = json.loads((results / source).read_text(encoding="utf-8"))
-        runs = {(row["config_hash"], sheet["seed"]) for row in sheet["rows"]}
+        runs = {(row["config_hash"], row["seed"]) for row in sheet["rows"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"file of masks '{source}' is damaged ({reason_of(error)[:120]}); draw it again") from error
     return [file for file, r in evidence.records.items() if (r["config_hash"], r["seed"]) in runs]

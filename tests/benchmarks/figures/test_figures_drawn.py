@@ -160,6 +160,7 @@ def test_names_of_sweeps() -> None:
         (["MAE", "MAE"], "MAE"),
         (["MAE", "MAE, ratio 0.5"], "MAE"),
         (["MAE (mask ratio 0.5)", "MAE (mask ratio 0.9)"], "MAE"),
+        (["MLO-MAE (nca, mask pooling)", "MLO-MAE (nca, mask pooling), ratio 0.4"], "MLO-MAE (nca, mask pooling)"),
         (["MLO-MAE (nca), ratio 0.5", "MLO-MAE (nca), ratio 0.9"], "MLO-MAE (nca)"),
     ):
         sweep = {0.1 * i: [run(name, 0)] for i, name in enumerate(names)}
@@ -193,6 +194,12 @@ def test_loss_curves_show_means_and_extremes_where_a_level_ran() -> None:
     assert upper.texts[0].get_text() == "not run"
     band = lower.collections[0].get_paths()[0].vertices
     assert {tuple(v) for v in band.tolist()} >= {(10, 3), (10, 5), (20, 2), (20, 4), (30, 1)}
+
+
+def test_loss_curves_leave_out_other_ratios_than_the_one_shown_elsewhere() -> None:
+    varied = [run("MAE", 0), run("MAE", 0, ratio=0.4, curves=curves(0, False)), run("HPM", 0, curves=curves(1, False))]
+    ((_, sources),) = drawn(loss_curves, inputs(varied))
+    assert sources == ["002.json"]
 
 
 def test_of_many_methods_those_without_feedback_are_faint_and_counted() -> None:

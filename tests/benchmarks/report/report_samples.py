@@ -25,8 +25,9 @@ def png() -> bytes:
 
 
 def masks_of(run: dict[str, Any]) -> dict[str, Any]:
-    """What the page reads of a file of masks: the configurations and the seed."""
-    return {"seed": run["seed"], "rows": [{"label": run["method"], "config_hash": run["config_hash"]}]}
+    """What the page reads of a file of masks: which run a row is of, here not of the seed that drew the images."""
+    row = {"label": run["method"], "config_hash": run["config_hash"], "seed": run["seed"]}
+    return {"seed": run["seed"] + 1, "rows": [row]}
 
 
 def write_figures(results: Path, sources: dict[str, Any]) -> None:
