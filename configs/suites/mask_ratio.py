@@ -2,7 +2,7 @@
 
 Command:  make suite SUITE=configs/suites/mask_ratio.py
 Hardware: 2 cores of an AMD EPYC, two runs at a time with one thread each, no data to download. Time: about 25 minutes.
-Expected: not measured yet.
+Expected: results/figures/mask_ratio.png.
 
 The ratio of the other suites, 0.75, is in configs/suites/textures.py: the same configurations under their own names.
 """

@@ -28,7 +28,7 @@ CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on PATH (Debian: apt install chromium)")
 SCRIPT = (Path(__file__).parent / "in_browser.js").read_text(encoding="utf-8")
 RUNS = Path(__file__).parents[3] / "results" / "runs"
-PATIENCE = 180  # seconds: a start takes two, on a machine that does much else ten times that
+PATIENCE = 280  # seconds: a start takes two, on a machine that does much else a hundred times that
 WIDTHS = {"desktop": 1280, "phone": 390}
 CATCH = "window.errors = []; window.onerror = (m) => { window.errors.push(String(m)); };"
 
