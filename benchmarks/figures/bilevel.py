@@ -118,7 +118,7 @@ def _panel(ax: Axes, rows: list[Row], zero: bool) -> None:
     held = [value for row in rows for value in row.values] + [0.0] * zero
     for row in rows:
         if len(row.values) >= ENOUGH:
-            held += paired_interval(row.values)[1:]
+            held += [end for end in paired_interval(row.values)[1:] if not math.isnan(end)]
     pad = 0.12 * (max(held) - min(held)) or 1.0
     low, high = min(held) - pad, max(held) + pad
     ax.set(xlim=(low, high), ylim=(len(rows) - 0.4, -0.6))

@@ -86,7 +86,7 @@ def test_damaged_sources(text: str, message: str, tmp_path: Path, capsys: pytest
 def test_damaged_masks(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = write(tmp_path / "runs", PRETRAININGS[:1])
     write_masks(tmp_path, "sheet", ODD_RUN)
-    assert json.loads((tmp_path / "masks" / "sheet.json").read_text())["seed"] == 0
+    assert json.loads((tmp_path / "masks" / "sheet.json").read_text())["rows"]
     (tmp_path / "masks" / "sheet.json").write_text(text)
     _refused(runs, "file of masks 'masks/sheet.json' is damaged", capsys)
 
