@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-from mlomae.atomic import replacing
+from mlomae.atomic import write_text
 from mlomae.doctor import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
 from mlomae.errors import DataError
 
@@ -217,8 +217,7 @@ def write_record(record: Record, path: str | Path) -> None:
         if path.read_text(encoding="utf-8") == text:
             return
         raise DataError(f"record '{path.name}' exists and differs; records are never edited, choose another name")
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_text(path, text)
 
 
 def read_record(path: Path, name: str) -> Record:

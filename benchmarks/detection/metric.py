@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.transfer.gathering import GatheringMetric
-from mlomae.atomic import replacing
+from mlomae.atomic import write_text
 from mlomae.data.coco_masks import LEAST_CORNERS
 from mlomae.errors import BackendError, DataError
 
@@ -135,5 +135,4 @@ class DetectionMetric(GatheringMetric):
 
 def save_detections(path: Path, detections: Sequence[Detection]) -> None:
     """COCO's results format, all of it or nothing: what two methods are compared by, and other tools read."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(list(detections)), encoding="utf-8")
+    write_text(path, json.dumps(list(detections)))

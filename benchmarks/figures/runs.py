@@ -14,7 +14,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.records import Record, config_hash, read_record
+from benchmarks.records import Record, config_hash, grouped
+from benchmarks.tables.evidence import read_measured
 from benchmarks.tables.headroom_table import METRICS, by_config, setting_of
 from mlomae.errors import DataError
 
@@ -56,22 +57,12 @@ class Inputs:
 
 def read_inputs(records: Path, masks: Path) -> Inputs:
     """Everything under ``records``; DataError for a record that is damaged or of a demo, or a missing folder."""
-    if not records.is_dir():
-        raise DataError(f"records folder '{records}' does not exist; run a benchmark first or name another folder")
-    names = sorted(path.relative_to(records).as_posix() for path in records.rglob("*.json"))
-    found = {name: read_record(records / name, name) for name in names}
-    for name, record in found.items():
-        if record["demo"]:
-            raise DataError(f"record '{name}' is a demo run; move it out of '{records}', demos are not results")
-    return Inputs(found, masks)
+    return Inputs(read_measured(records), masks)
 
 
 def settings(records: list[Record]) -> dict[str, list[Record]]:
     """{title: runs that may be compared}, in a stable order; of equal titles, those of fewer runs are numbered."""
-    by_setting: dict[str, list[Record]] = {}
-    for r in sorted(records, key=setting_of):
-        by_setting.setdefault(setting_of(r), []).append(r)
-    found = sorted(by_setting.values(), key=lambda runs: (_title(runs[0]), -len(runs)))
+    found = sorted(grouped(records, setting_of).values(), key=lambda runs: (_title(runs[0]), -len(runs)))
     titles = [_title(runs[0]) for runs in found]
     numbered = [
         f"{title}, setting {rank}" if (rank := titles[: i + 1].count(title)) > 1 else title

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.flops.count import begin_of, classes_of, config_of, count_costs, counted_batch, total_flops
 from benchmarks.flops.file import Entry, read_flops
 from benchmarks.records import Record, read_records
-from mlomae.atomic import replacing
+from mlomae.atomic import write_text
 from mlomae.errors import DataError, MlomaeError, reason_of, refuse
 
 
@@ -75,9 +75,7 @@ def update_flops(records: list[Record], path: Path, again: bool = False) -> list
             errors.append(error)
             continue
         print(f"{key}  {entries[key]['total']:.3e} FLOP  {group[0]['method']}, {group[0]['dataset']}")
-    with replacing(path) as temporary:
-        text = json.dumps(entries, indent=1, sort_keys=True) + "\n"
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_text(path, json.dumps(entries, indent=1, sort_keys=True) + "\n")
     return errors
 
 

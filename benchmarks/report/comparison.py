@@ -10,15 +10,16 @@ from benchmarks.report.markup import Part, Section, button, cell, grouped_digits
 from benchmarks.report.provenance import Provenance
 from benchmarks.tables.comparison_table import (
     COSTS,
-    LEVEL,
     MARKS,
     Row,
     columns_of,
     legend,
+    marked,
     methods_of,
     section_note,
     section_title,
     sections,
+    spread,
 )
 from benchmarks.tables.published import EVIDENCE
 
@@ -68,14 +69,11 @@ def _cost(rows: list[Row], cost: str, provenance: Provenance) -> str:
 def _measured(row: Row, provenance: Provenance) -> str:
     """Mean, spread and count; beneath, the difference to MAE with its interval, and the share of the headroom."""
     name = f"{row['method']}: {row['metric']} on {row['dataset']}"
-    spread = f"{row['mean']} ± {row['sd']} ({row['seeds']})" if row["sd"] else f"{row['mean']} (1)"
-    shown = [button(spread, provenance.of_cell(row, "mean"), name)]
+    shown = [button(spread(row), provenance.of_cell(row, "mean"), name)]
     if row["difference"]:
-        marked = "†" if row["p_holm"] and float(row["p_holm"]) < LEVEL else ""
         interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
-        asked = button(
-            f"{row['difference']}{marked}{interval}", provenance.of_cell(row, "difference"), f"{name}, vs MAE"
-        )
+        text = f"{row['difference']}{'†' if marked(row) else ''}{interval}"
+        asked = button(text, provenance.of_cell(row, "difference"), f"{name}, vs MAE")
         shown.append(f'<span class="beneath">{asked}{MARKS[row["interval"]] if interval else ""}</span>')
     if row["share_of_headroom"]:
         entry = provenance.of_cell(row, "share_of_headroom")

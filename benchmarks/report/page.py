@@ -16,7 +16,7 @@ from benchmarks.report.provenance import Provenance
 from benchmarks.report.tables import TITLES, published_section, task_section
 from benchmarks.tables.build import TABLES, read_results
 from benchmarks.tables.evidence import Evidence
-from mlomae.atomic import replacing
+from mlomae.atomic import write_text
 
 TITLE = "Learned against random masks: results"
 
@@ -27,8 +27,7 @@ def build_report(records: Path, out: Path) -> Path:
     Raises what `read_results`, the tables and `picture_sections` raise, before anything is written.
     """
     page = render_report(read_results(records), records.parent)
-    with replacing(out) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    write_text(out, page)
     return out
 
 

@@ -44,8 +44,8 @@ def known_jobs(planner: Planner, proofs: Proofs) -> tuple[list[Job], bool]:
     jobs = planner.jobs()
     if planner.suite.same_time is None:
         return jobs, True
-    found = {job.label: proof.record for job in jobs if (proof := proofs.of(job)).record is not None}
-    length = same_time_length(planner, jobs, {k: r for k, r in found.items() if r is not None}, proofs)
+    found = {job.label: record for job in jobs if (record := proofs.of(job).record) is not None}
+    length = same_time_length(planner, jobs, found, proofs)
     return (jobs, False) if length is None else (jobs + planner.same_time(length, jobs), True)
 
 

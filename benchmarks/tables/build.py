@@ -18,7 +18,7 @@ from benchmarks.tables.evidence import Evidence, read_evidence
 from benchmarks.tables.readme_table import BEGIN, filled, readme_table
 from benchmarks.tables.table import Table, csv_of, table_of
 from benchmarks.transfer.table import CLASSIFICATION, DETECTION, KEYS, SEGMENTATION, transfer_frame, transfer_page
-from mlomae.atomic import replacing
+from mlomae.atomic import write_text
 from mlomae.errors import DataError, MlomaeError, refuse
 
 TASKS: dict[str, Table] = {
@@ -35,11 +35,6 @@ TABLES: dict[str, Table] = {
     ),
     "comparison": Table(COMPARISON_KEYS, build_comparison),
 }
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_results(records_folder: Path) -> Evidence:
@@ -74,7 +69,7 @@ def build_tables(records_folder: Path, out: Path) -> list[Path]:
     """Write the tables, all after all could be rendered; returns the files written. Errors as `render_tables`."""
     contents = render_tables(records_folder, out)
     for path, text in contents.items():
-        _write(path, text)
+        write_text(path, text)
     return list(contents)
 
 

@@ -55,9 +55,14 @@ def marked(row: Row) -> bool:
     return bool(row["p_holm"]) and float(row["p_holm"]) < LEVEL
 
 
+def spread(row: Row) -> str:
+    """Mean, standard deviation over seeds, and their number."""
+    return f"{row['mean']} ± {row['sd']} ({row['seeds']})" if row["sd"] else f"{row['mean']} ({row['seeds']})"
+
+
 def _cell(row: Row) -> str:
     """Mean, spread and count; beneath, what it is less MAE's, and the share of the headroom that it captures."""
-    lines = [f"{row['mean']} ± {row['sd']} ({row['seeds']})" if row["sd"] else f"{row['mean']} (1)"]
+    lines = [spread(row)]
     if row["difference"]:
         interval = f" [{row['low']}, {row['high']}]{MARKS[row['interval']]}" if row["low"] else ""
         lines.append(f"{row['difference']}{'†' if marked(row) else ''}{interval}")

@@ -16,7 +16,7 @@ from benchmarks.records import Record, grouped
 from benchmarks.tables.headroom_table import BASELINE, METRICS, SAME_TIME, by_config, setting_of
 from benchmarks.tables.markdown import difference_cell, markdown_page
 from benchmarks.tables.statistics import paired_interval
-from benchmarks.tables.table import BEHIND, OWN, RIVAL, csv_of, formatted, make_frame
+from benchmarks.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
 
 FROZEN = "frozen at random"
 REFERENCES = (BASELINE, FROZEN, SAME_TIME)
@@ -100,9 +100,3 @@ def difference_page(frame: pd.DataFrame) -> str:
         f"method gains over it, it gains by learning. `{SAME_TIME}` has seen more images."
     )
     return markdown_page("Differences between methods", titles, rows, footnote)
-
-
-def difference_table(records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of the differences."""
-    frame = difference_frame(records)
-    return csv_of(frame), difference_page(frame)

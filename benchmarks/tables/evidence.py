@@ -43,13 +43,19 @@ def read_evidence(folder: Path) -> Evidence:
     Raises DataError, one line that names the file, for a record that cannot be read or is of a demo, predictions that
     are not those of their record or have none, and a damaged list of FLOPs or published numbers.
     """
-    records = read_named_records(folder)
-    for r in records.values():
-        if r["demo"]:
-            raise DataError(f"record '{r['name']}' is a demo run; move it out of '{folder}', demos are not results")
+    records = read_measured(folder)
     flops = {digest: float(entry["total"]) for digest, entry in read_flops(folder.parent / "flops.json").items()}
     published = read_published(folder.parent / "published.csv")
     return Evidence(folder, records, flops, published, _read_tested(folder, records))
+
+
+def read_measured(folder: Path) -> dict[str, Record]:
+    """`read_named_records`, of which none may be of a demo: DataError."""
+    records = read_named_records(folder)
+    for name, record in records.items():
+        if record["demo"]:
+            raise DataError(f"record '{name}' is a demo run; move it out of '{folder}', demos are not results")
+    return records
 
 
 def _read_tested(folder: Path, records: dict[str, Record]) -> dict[str, TestedRun]:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from benchmarks.records import Record, grouped
 from benchmarks.tables.markdown import markdown_page
-from benchmarks.tables.table import BEHIND, ORACLE, OWN, RIVAL, csv_of, formatted, make_frame
+from benchmarks.tables.table import BEHIND, ORACLE, OWN, RIVAL, formatted, make_frame
 
 METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}
 BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
@@ -169,9 +169,3 @@ def headroom_page(frame: pd.DataFrame) -> str:
         "at equal cost."
     )
     return markdown_page("Headroom", titles, rows, footnote)
-
-
-def headroom_table(records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of the comparisons that have an oracle."""
-    frame = headroom_frame(records)
-    return csv_of(frame), headroom_page(frame)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.records import Record, hardware_phrase
 from benchmarks.tables.markdown import markdown_page
-from benchmarks.tables.table import BEHIND, OWN, RIVAL, csv_of, formatted
+from benchmarks.tables.table import BEHIND, OWN, RIVAL, formatted
 from mlomae.errors import DataError
 
 ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_avg")
@@ -84,7 +84,7 @@ def _difference(table: pd.DataFrame, row: pd.Series, key: str) -> float:
 
 
 def pretrain_frame(records: list[Record]) -> pd.DataFrame:
-    """Accuracies, differences and chance in percent, times in seconds, as text."""
+    """Accuracies, differences and chance in percent, times in seconds, as text. DataError for a seed recorded twice."""
     if not records:
         return pd.DataFrame(columns=[*COLUMNS, BEHIND])
     table = _summary(_runs(records))[[*COLUMNS, BEHIND]]
@@ -129,9 +129,3 @@ def pretrain_page(frame: pd.DataFrame) -> str:
         "to the best if several fit, empty if none does."
     )
     return markdown_page("Pretraining", titles, rows, footnote)
-
-
-def pretrain_table(records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of the pretraining runs. Raises DataError for a seed that is recorded twice."""
-    frame = pretrain_frame(records)
-    return csv_of(frame), pretrain_page(frame)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmarks.tables.comparison_table import Row, columns_of, marked, methods_of, metric_title, sections
+from benchmarks.tables.comparison_table import Row, columns_of, marked, methods_of, metric_title, sections, spread
 from benchmarks.tables.headroom_table import BASELINE
 from benchmarks.tables.markdown import markdown_table
 from mlomae.errors import DataError
@@ -47,8 +47,7 @@ def _title(row: Row) -> str:
 def _cell(row: Row | None) -> str:
     if row is None:
         return ""
-    spread = f" ± {row['sd']}" if row["sd"] else ""
-    return f"{row['mean']}{spread} ({row['seeds']}){' †' if marked(row) else ''}"
+    return f"{spread(row)}{' †' if marked(row) else ''}"
 
 
 def _cost(of_method: list[Row], rows: list[Row]) -> str:

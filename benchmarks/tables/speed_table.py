@@ -12,7 +12,7 @@ import pandas as pd
 
 from benchmarks.records import Record
 from benchmarks.tables.markdown import markdown_page
-from benchmarks.tables.table import BEHIND, OWN, csv_of
+from benchmarks.tables.table import BEHIND, OWN
 from mlomae.errors import DataError
 
 # metric -> digits; the key is the column of the CSV
@@ -107,9 +107,3 @@ def speed_page(frame: pd.DataFrame) -> str:
     )
     source = "the records of `make bench-speed`"
     return markdown_page("Speed of an outer iteration", _TITLES, shown, footnote, source)
-
-
-def speed_table(records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of the speed runs."""
-    frame = speed_frame(records)
-    return csv_of(frame), speed_page(frame)

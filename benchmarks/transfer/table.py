@@ -20,7 +20,7 @@ from benchmarks.tables.difference_table import seed_pairs
 from benchmarks.tables.headroom_table import BASELINE, by_config
 from benchmarks.tables.markdown import difference_cell, markdown_page
 from benchmarks.tables.statistics import paired_interval
-from benchmarks.tables.table import BEHIND, OWN, RIVAL, csv_of, formatted, make_frame
+from benchmarks.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
 from benchmarks.transfer import RANDOM
 from mlomae.errors import DataError
 
@@ -200,9 +200,3 @@ def transfer_page(task: TaskTable, frame: pd.DataFrame) -> str:
     )
     rows = [_cells(task, row) for row in frame.to_dict("records")]
     return markdown_page(task.title, _titles(task), rows, footnote)
-
-
-def transfer_table(task: TaskTable, records: list[Record]) -> tuple[str, str]:
-    """(CSV, Markdown) of a task's transfers. Errors as `transfer_rows`."""
-    frame = transfer_frame(task, records)
-    return csv_of(frame), transfer_page(task, frame)

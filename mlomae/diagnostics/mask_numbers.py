@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mlomae.atomic import replacing
+from mlomae.atomic import write_text
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -52,8 +52,7 @@ def mask_numbers(image_B3SS: Tensor, rows: list[DrawnRow], source: str, seed: in
 
 def save_numbers(numbers: dict[str, Any], path: Path) -> None:
     """Write the file, all of it or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8", newline="\n")
+    write_text(path, json.dumps(numbers, indent=1) + "\n")
 
 
 def _row(row: DrawnRow) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlomae.atomic import replacing
+from mlomae.atomic import write_text
 from mlomae.diagnostics.separation import Separation, spread
 from mlomae.engine.health import score_health
 
@@ -117,8 +117,7 @@ def sheet_title(result: dict[str, Any]) -> str:
 
 def write_json(result: dict[str, Any], path: Path) -> None:
     """Write under a temporary name and rename; the same result gives the same bytes."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def _line(name: str, value: str, remark: str = "") -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import datetime
-import io
 import itertools
 import json
 import random
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from record_samples import make_record
+from table_samples import table_files, table_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.records import read_records, write_record
@@ -24,9 +23,7 @@ from benchmarks.speed import run as speed
 from benchmarks.speed.peers import PEERS
 from benchmarks.speed.rows import ROWS, build, images_seen
 from benchmarks.speed.setting import SETTINGS, get_setting
-from benchmarks.tables.build import TABLES, build_tables
-from benchmarks.tables.evidence import Evidence
-from benchmarks.tables.speed_table import speed_table
+from benchmarks.tables.build import build_tables
 from mlomae.errors import ConfigError, DataError
 
 TINY = SETTINGS["tiny"]
@@ -199,10 +196,10 @@ def sample(method: str, at: str = "2026-11-21T03:00:00+00:00", **metrics: float)
 def test_the_table_is_the_same_from_any_order() -> None:
     at = ["2026-11-21T03:00:00+00:00", "2026-11-21T04:00:00+00:00"]
     samples = [sample(method, t) for method, t in itertools.product(("one_step", "mae", "other"), at)]
-    first = speed_table(samples)
+    first = table_files("speed", samples)
     for seed in range(3):
-        assert speed_table(random.Random(seed).sample(samples, len(samples))) == first
-    rows = list(csv.DictReader(io.StringIO(first[0])))
+        assert table_files("speed", random.Random(seed).sample(samples, len(samples))) == first
+    rows = table_rows("speed", samples)
     assert [r["row"] for r in rows] == ["mae", "one_step", "other"] * 2
     assert rows[0]["seconds"] == "1.2500"
     assert rows[0]["peak_mib"] == "100"
@@ -215,11 +212,10 @@ def test_the_table_is_the_same_from_any_order() -> None:
 
 def test_a_row_twice_in_a_run_is_refused_and_none_is_an_empty_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'mae'"):
-        speed_table([sample("mae"), sample("mae")])
-    table, markdown = speed_table([])
+        table_files("speed", [sample("mae"), sample("mae")])
+    table, markdown = table_files("speed", [])
     assert table.startswith("setting,finished_at,row,")
     assert "# Speed" in markdown
-    assert TABLES["speed"].build(Evidence(tmp_path, {}))[1] == markdown
 
 
 def test_records_of_a_run_are_valid(tmp_path: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from typing import Any
 
 import pytest
 from record_samples import CONFIG, make_record
 from scipy import stats
+from table_samples import table_files, table_rows
 
-from benchmarks.tables.difference_table import COLUMNS, difference_rows, difference_table, paired_interval
+from benchmarks.tables.difference_table import COLUMNS, difference_rows, paired_interval
 
 MLO, FROZEN, MAE, LONG = "MLO-MAE (nca)", "frozen at random", "MAE", "MAE, same processor time"
 
@@ -39,8 +38,7 @@ RUNS = [
 
 
 def table(runs: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, str]]:
-    rows = csv.DictReader(io.StringIO(difference_table(runs)[0]))
-    return {(row["method"], row["reference"]): row for row in rows}
+    return {(row["method"], row["reference"]): row for row in table_rows("differences", runs)}
 
 
 def test_differences_by_hand() -> None:
@@ -52,7 +50,7 @@ def test_differences_by_hand() -> None:
     assert found[MLO, FROZEN]["seeds"] == "2"
     assert found[MLO, LONG]["knn_top1_avg"] == "+18.00"
     assert found[MLO, LONG]["knn_top1_avg_low"] == ""
-    assert "+18.00 (one seed)" in difference_table(RUNS)[1]
+    assert "+18.00 (one seed)" in table_files("differences", RUNS)[1]
 
 
 def test_the_interval_is_students() -> None:
@@ -70,7 +68,7 @@ def test_only_equal_images_and_equal_settings_are_compared() -> None:
     other = run(MLO, 0, 70.0) | {"eval_source": "other data"}
     assert difference_rows([run(MAE, 0, 50.0), other]) == []
     assert difference_rows([run(MAE, 0, 50.0), run(MLO, 1, 70.0)]) == []  # no seed in common
-    assert difference_table([])[0].splitlines() == [",".join(COLUMNS)]
+    assert table_files("differences", [])[0].splitlines() == [",".join(COLUMNS)]
 
 
 def test_a_reference_of_another_cost_is_not_the_same_time() -> None:
@@ -83,4 +81,4 @@ def test_an_oracle_has_no_frozen_control() -> None:
 
 
 def test_the_order_of_records_changes_nothing() -> None:
-    assert difference_table(RUNS) == difference_table(RUNS[::-1])
+    assert table_files("differences", RUNS) == table_files("differences", RUNS[::-1])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 from record_samples import CONFIG, make_record
-
-from benchmarks.tables.headroom_table import headroom_table
+from table_samples import table_files, table_rows
 
 
 def run(method: str, seed: int, knn: float, images: int = 1000, cpu: float = 20.0, mask: str = "random", **extra: Any):
@@ -35,12 +32,12 @@ RUNS = [
 
 
 def rows(records: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    return {row["method"]: row for row in csv.DictReader(io.StringIO(headroom_table(records)[0]))}
+    return {row["method"]: row for row in table_rows("headroom", records)}
 
 
 def test_shares_by_hand() -> None:
     table = rows(RUNS)
-    assert len(table) == len(list(csv.reader(io.StringIO(headroom_table(RUNS)[0])))) - 1 == 5
+    assert len(table) == len(table_rows("headroom", RUNS)) == 5
     assert table["oracle, weight 5"]["knn_top1_avg_share"] == "1.00"
     assert table["oracle, weight 2"]["knn_top1_avg_share"] == "0.47"  # (61 - 42) / (82 - 42)
     assert table["MLO-MAE"]["knn_top1_avg_share"] == "0.25"
@@ -68,8 +65,8 @@ def test_no_share_without_headroom() -> None:
 def test_another_setting_is_no_comparison() -> None:
     other = run("oracle", 0, 90.0, mask="oracle") | {"train_source": "other data"}
     assert rows([run("MAE", 0, 40.0), other]) == {}
-    assert "| dataset |" in headroom_table([])[1]
+    assert "| dataset |" in table_files("headroom", [])[1]
 
 
 def test_the_order_of_records_changes_nothing() -> None:
-    assert headroom_table(RUNS) == headroom_table(RUNS[::-1])
+    assert table_files("headroom", RUNS) == table_files("headroom", RUNS[::-1])

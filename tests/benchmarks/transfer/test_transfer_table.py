@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import subprocess
 import sys
@@ -14,11 +12,12 @@ from typing import Any
 import pytest
 from record_samples import make_record
 from scipy import stats
+from table_samples import table_files, table_rows
 
 from benchmarks.records import write_record
 from benchmarks.tables.build import build_tables, check_tables
 from benchmarks.transfer import RANDOM
-from benchmarks.transfer.table import CLASSIFICATION, SEGMENTATION, transfer_table
+from benchmarks.transfer.table import CLASSIFICATION
 from mlomae.errors import DataError
 
 RECIPE: dict[str, Any] = {
@@ -30,7 +29,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-classification_table = partial(transfer_table, CLASSIFICATION)
+classification_table = partial(table_files, "classification")
 
 
 def run(method: str, seed: int, top1: float, lr: float = 1.0, **changes: Any) -> dict[str, Any]:
@@ -63,7 +62,7 @@ RUNS = [
 
 
 def rows(runs: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    found = list(csv.DictReader(io.StringIO(classification_table(runs)[0])))
+    found = table_rows("classification", runs)
     table = {row["method"]: row for row in found}
     assert len(table) == len(found)
     return table
@@ -127,7 +126,7 @@ def test_no_difference_across_data_recipes_protocols_or_seeds(other: dict[str, A
 
 def test_seeds_of_other_pretrainings_are_rows_of_their_own() -> None:
     runs = [*RUNS[:2], run(MLO, 0, 70.0), run(MLO, 1, 90.0, pretraining="e" * 16)]
-    found = [r for r in csv.DictReader(io.StringIO(classification_table(runs)[0])) if r["method"] == MLO]
+    found = [r for r in table_rows("classification", runs) if r["method"] == MLO]
     assert sorted((r["top1"], r["top1_vs_mae"]) for r in found) == [("70.00", "+20.00"), ("90.00", "+50.00")]
 
 
@@ -181,7 +180,7 @@ def test_another_task_has_its_own_metrics_and_compares_the_first_of_them() -> No
         return {**record, "task": "segmentation", "name": "upernet"}
 
     runs = [scenes("MAE", 0, 30.0), scenes(MLO, 0, 34.0)]
-    rows = {r["method"]: r for r in csv.DictReader(io.StringIO(transfer_table(SEGMENTATION, runs)[0]))}
+    rows = {r["method"]: r for r in table_rows("segmentation", runs)}
     assert (rows[MLO]["mIoU"], rows[MLO]["mAcc"], rows[MLO]["aAcc"]) == ("34.00", "39.00", "54.00")
     assert (rows[MLO]["mIoU_vs_mae"], rows["MAE"]["mIoU_vs_mae"]) == ("+4.00", "")
     assert "top1_vs_mae" not in rows[MLO]
