@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.flops.update import update_flops
-from benchmarks.records import Record, read_records
+from benchmarks.records import Record, predictions_of, read_records
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.grid import describe, stale_jobs
 from benchmarks.suite.jobs import Job, Planner
@@ -78,17 +78,26 @@ def run_suite(args: argparse.Namespace) -> int:
 
 
 def set_aside(jobs: list[Job], proofs: Proofs) -> None:
-    """Move the records of ``jobs`` out of the way, without replacing what lies there."""
+    """Move the records of ``jobs``, and their predictions, out of the way; ConfigError, before anything is moved, if
+    something lies there already."""
+    folder = proofs.folder.parent / SUPERSEDED
+    moves: list[tuple[Path, Path]] = []
     for job in jobs:
         record = proofs.of(job).record
         assert record is not None
         path = proofs.path_of(record)
-        folder = proofs.folder.parent / SUPERSEDED
-        folder.mkdir(exist_ok=True)
-        target = folder / f"{path.stem}_{_version(record)}.json"
-        if target.exists():
-            raise ConfigError(f"'{target}' is there already; move it away, it would be replaced")
-        path.rename(target)
+        name = path.relative_to(proofs.folder)
+        kept = folder / name.with_stem(f"{name.stem}_{_version(record)}")
+        # predictions first: killed between the two, the next try moves the record, and no run replaces predictions
+        predictions = predictions_of(name.as_posix(), proofs.folder)
+        if predictions.is_file():
+            moves.append((predictions, kept.with_suffix(predictions.suffix)))
+        moves.append((path, kept))
+    if taken := [target for _, target in moves if target.exists()]:
+        raise ConfigError(f"'{taken[0]}' is there already; move it away, it would be replaced")
+    for source, target in moves:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
 
 
 def _version(record: Record) -> str:

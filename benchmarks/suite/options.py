@@ -22,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         p.add_argument("--any-code", action="store_true", help="records of other versions of the code count as done")
     run.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
     run.add_argument("--cluster", choices=CLUSTERS, help="through submitit, with the suite's parameters")
-    run.add_argument("--redo", action="store_true", help="make stale runs again; their records go to 'superseded'")
+    run.add_argument("--redo", action="store_true", help="make stale runs again; what they left goes to 'superseded'")
     run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables beside the records")
     run.set_defaults(run=_run)
     status.set_defaults(run=_status)

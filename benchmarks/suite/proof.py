@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.process import ROOT
-from benchmarks.records import Record, read_record, read_records, versions
+from benchmarks.records import Record, read_named_records, read_record, versions
 from benchmarks.suite.jobs import PRETRAIN, Job
 from mlomae.config import PretrainConfig
 from mlomae.errors import ConfigError, MlomaeError
@@ -52,12 +52,13 @@ class Proofs:
     folder: Path
     any_code: bool = False
     _records: dict[tuple[str, int], Record] = field(default_factory=dict)
+    _files: dict[tuple[str, int], Path] = field(default_factory=dict)
     _code: dict[tuple[str | None, str], str | None] = field(default_factory=dict)
     _splits: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for record in read_records(self.folder) if self.folder.is_dir() else []:
-            self._records[record["config_hash"], record["seed"]] = record
+        for name, record in (read_named_records(self.folder) if self.folder.is_dir() else {}).items():
+            self._keep(record, self.folder / name)
 
     def of(self, job: Job) -> Proof:
         """Raises ConfigError if the place of its record is taken by another configuration."""
@@ -78,15 +79,19 @@ class Proofs:
         if not path.is_file():
             return None
         record = read_record(path, path.name)
-        self._records[record["config_hash"], record["seed"]] = record
+        self._keep(record, path)
         return record if (record["config_hash"], record["seed"]) == (job.hash, job.seed) else None
 
     def all(self) -> list[Record]:
         return list(self._records.values())
 
     def path_of(self, record: Record) -> Path:
-        """The file of a record of this folder."""
-        return next(path for path in sorted(self.folder.rglob("*.json")) if read_record(path, path.name) == record)
+        """The file of a record that `of` has given."""
+        return self._files[record["config_hash"], record["seed"]]
+
+    def _keep(self, record: Record, path: Path) -> None:
+        key = record["config_hash"], record["seed"]
+        self._records[key], self._files[key] = record, path
 
     def _other_code(self, job: Job, record: Record) -> str | None:
         key = (record["git_commit"], job.task)

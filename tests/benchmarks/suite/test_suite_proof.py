@@ -10,8 +10,9 @@ import pytest
 from run_samples import one_line
 from suite_files import record_of, write_suite
 
-from benchmarks.records import write_record
+from benchmarks.records import predictions_of, write_record
 from benchmarks.suite import proof
+from benchmarks.suite.command import set_aside
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.proof import Proofs
@@ -145,8 +146,30 @@ def test_stale_records_stop_a_run_before_it_begins_and_are_never_lost(
     assert main([*arguments, "--redo"]) == 2
     assert path.read_bytes() == content, "a suite that cannot be read moves nothing"
     jobs_of(tmp_path)
-    (tmp_path / "superseded").mkdir()
-    (tmp_path / "superseded" / f"{pretrain.label}_{'b' * 12}.json").write_text("kept")
+    predictions = predictions_of(path.name, path.parent)
+    predictions.parent.mkdir()
+    predictions.write_bytes(b"tested")
+    kept = tmp_path / "superseded" / f"{pretrain.label}_{'b' * 12}.json"
+    kept.parent.mkdir()
+    kept.write_text("kept")
     assert main([*arguments, "--redo"]) == 2
     assert "it would be replaced" in one_line(capsys.readouterr().err.splitlines()[-1])
     assert path.read_bytes() == content
+    assert predictions.is_file()
+    assert kept.read_text() == "kept"
+
+
+def test_predictions_are_set_aside_with_their_record(tmp_path: Path) -> None:
+    _, transfer = jobs_of(tmp_path)
+    path = tmp_path / "runs" / "of_a_machine" / f"{transfer.label}.json"
+    write_record(record_of(transfer, git_commit="b" * 40), path)
+    predictions = predictions_of(f"of_a_machine/{path.name}", tmp_path / "runs")
+    predictions.parent.mkdir(parents=True)
+    predictions.write_bytes(b"tested")
+    content = path.read_bytes()
+    set_aside([transfer], Proofs(tmp_path / "runs"))
+    kept = tmp_path / "superseded" / "of_a_machine" / f"{transfer.label}_{'b' * 12}.json"
+    assert kept.read_bytes() == content
+    assert kept.with_suffix(".npz").read_bytes() == b"tested"
+    assert not path.exists()
+    assert not predictions.exists(), "the tables refuse predictions without a record"
