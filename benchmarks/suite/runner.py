@@ -120,6 +120,9 @@ class SuiteRunner:
             if lock is None:
                 self.say(f"{job.label}: is being run by another process; left to it")
                 return False
+            if not again and self.proofs.add(job) is not None:
+                self.say(f"{job.label}: another process has made it since this one began")
+                return True
             self.say(f"{job.label}: started, log in {log}")
             (folder / STATUS).unlink(missing_ok=True)
             status = self.launch(job.command(self.work, None if again else self.proofs.folder), log, (lock,))

@@ -150,3 +150,19 @@ def test_a_run_in_progress_elsewhere_is_left_to_it(tmp_path: Path, launch: Recor
         assert not runner.run()
     assert any("another process" in line for line in said)
     assert launch.started == ["suite_mlo-mae_seed0"]
+
+
+def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_path: Path, launch: Records) -> None:
+    runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch)
+    _, job = runner.planner.jobs()
+    record = tmp_path / "runs" / f"{job.label}.json"
+
+    def first(command: list[str], log: Path, keep: tuple[int, ...]) -> int:
+        write_record(record_of(job, seconds=123.0), record)  # as a second suite would, while this one's first run lasts
+        return launch(command, log, keep)
+
+    runner.launch, runner.at_once = first, 1
+    assert runner.run()
+    assert launch.started == ["suite_mlo-mae_seed0"]
+    assert f"{job.label}: another process has made it since this one began" in said
+    assert f"{job.label}: done, 123 processor s; 0 more wait" in said
