@@ -13,6 +13,7 @@ from benchmarks.tables.comparison_table import (
     MARKS,
     Row,
     columns_of,
+    cost_row,
     legend,
     marked,
     methods_of,
@@ -58,9 +59,7 @@ def _table(name: str, rows: list[Row], provenance: Provenance) -> str:
 
 
 def _cost(rows: list[Row], cost: str, provenance: Provenance) -> str:
-    """Of the pretraining, which may be known of some of the rows alone."""
-    column = f"pretraining_{cost}"
-    row = next((row for row in rows if row[column]), rows[0])
+    column, row = f"pretraining_{cost}", cost_row(rows, cost)
     text = row[column]
     title = f"{row['method']}: {COSTS[cost]} of the pretraining"
     return cell(button(grouped_digits(text), provenance.of_cell(row, column), title), text)

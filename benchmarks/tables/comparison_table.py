@@ -108,6 +108,11 @@ def methods_of(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
     return {key: methods[key] for key in order}
 
 
+def cost_row(rows: list[Row], cost: str) -> Row:
+    """Of a method's rows the one of most seeds that knows a cost of ``COSTS``: a task may have some seeds alone."""
+    return max(rows, key=lambda row: (bool(row[f"pretraining_{cost}"]), int(row["seeds"])))
+
+
 def _wide(rows: list[Row]) -> list[str]:
     """One table: a line a method, what its pretraining cost, a column a task, data set and metric, published beside."""
     shown: list[tuple[str, dict[tuple[str, ...], str]]] = []
@@ -118,8 +123,7 @@ def _wide(rows: list[Row]) -> list[str]:
             shown += [(f"{name}<br>published ({kind})", numbers)] if any(numbers.values()) else []
     lines = []
     for key, found in methods_of(rows).items():
-        known = [[row[f"pretraining_{cost}"] for row in found] for cost in COSTS]
-        costs = [next(filter(None, values), "") for values in known]
+        costs = [cost_row(found, cost)[f"pretraining_{cost}"] for cost in COSTS]
         lines.append([*key, *costs, *(cells.get(key, "") for _, cells in shown)])
     return markdown_table(["method", "config", *COSTS.values(), *(name for name, _ in shown)], lines)
 

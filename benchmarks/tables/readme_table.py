@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmarks.tables.comparison_table import Row, columns_of, marked, methods_of, metric_title, sections, spread
+from benchmarks.tables.comparison_table import (
+    Row,
+    columns_of,
+    cost_row,
+    marked,
+    methods_of,
+    metric_title,
+    sections,
+    spread,
+)
 from benchmarks.tables.headroom_table import BASELINE
 from benchmarks.tables.markdown import markdown_table
 from mlomae.errors import DataError
@@ -53,8 +62,7 @@ def _cell(row: Row | None) -> str:
 def _cost(of_method: list[Row], rows: list[Row]) -> str:
     """Processor time of the method's pretraining over that of MAE, whose first configuration stands for it."""
     (method, _), first = next(iter(methods_of(rows).items()))
-    own, mae = (next((row["pretraining_cpu_s"] for row in found if row["pretraining_cpu_s"]), "")
-                for found in (of_method, first))  # fmt: skip
+    own, mae = (cost_row(found, "cpu_s")["pretraining_cpu_s"] for found in (of_method, first))
     known = own and mae and method == BASELINE
     return f"{float(own) / float(mae):.1f}" if known else ""
 

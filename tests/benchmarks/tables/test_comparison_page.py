@@ -6,11 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
-from comparison_samples import MLO, PRETRAININGS, TRANSFERS, build, one, pretraining, rows_of, write
+from comparison_samples import MLO, PRETRAININGS, TRANSFERS, build, one, pretraining, rows_of, transfer, write
 from prediction_samples import transfer_record
 
 from benchmarks.tables import build as tables
 from benchmarks.tables.build import build_tables, check_tables, main
+from benchmarks.tables.comparison_table import cost_row
 from mlomae.errors import DataError
 
 
@@ -38,6 +39,17 @@ def test_published_numbers_are_beside_what_agrees_and_else_in_a_table_of_their_o
     assert own.count("| MAE |") == 1
     assert "68.0" in own
     assert published.read_bytes() == before
+
+
+def test_costs_are_of_the_row_of_most_seeds_that_knows_them(tmp_path: Path) -> None:
+    few, most, unknown = ({"seeds": n, "pretraining_cpu_s": s} for n, s in ((1, "100.0"), (3, "21.0"), (5, "")))
+    assert cost_row([few, unknown, most], "cpu_s") is most
+    assert cost_row([unknown], "cpu_s") is unknown
+    once = transfer("MAE", 0, 50.0)  # whose backbone's clock says 100 s
+    build(write(tmp_path / "runs", [*PRETRAININGS, once]))
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("| MAE | ") and "(3)" in line)
+    assert line.split(" | ")[2:4] == ["1000", "21.0"]
 
 
 def test_bytes_do_not_depend_on_the_order_of_files(tmp_path: Path) -> None:
