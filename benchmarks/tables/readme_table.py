@@ -24,7 +24,7 @@ from mlomae.errors import DataError
 BEGIN, END = "<!-- comparison: written by `make tables` -->", "<!-- end of the comparison -->"
 _LEGEND = (
     "Percent, mean ± sample standard deviation over seeds (their number). † differs from MAE of as many images, "
-    "p < 0.05 after Holm's correction. Cost: processor time of the pretraining, relative to MAE's."
+    "p < 0.05 after Holm's correction, two seeds or more. Cost: processor time of the pretraining, relative to MAE's."
 )
 
 

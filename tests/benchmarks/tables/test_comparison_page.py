@@ -11,7 +11,7 @@ from prediction_samples import transfer_record
 
 from benchmarks.tables import build as tables
 from benchmarks.tables.build import build_tables, check_tables, main
-from benchmarks.tables.comparison_table import cost_row
+from benchmarks.tables.comparison_table import cost_row, marked
 from mlomae.errors import DataError
 
 
@@ -50,6 +50,17 @@ def test_costs_are_of_the_row_of_most_seeds_that_knows_them(tmp_path: Path) -> N
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     (line,) = (line for line in page.splitlines() if line.startswith("| MAE | ") and "(3)" in line)
     assert line.split(" | ")[2:4] == ["1000", "21.0"]
+
+
+@pytest.mark.parametrize(("p", "interval", "shown"), [
+    ("1e-9", "images and seeds", True),
+    ("1e-9", "seeds", True),
+    ("1e-9", "images", False),  # one seed
+    ("0.05", "seeds", False),
+    ("", "none", False),
+])  # fmt: skip
+def test_a_difference_is_marked_from_two_seeds_on(p: str, interval: str, shown: bool) -> None:
+    assert marked({"p_holm": p, "interval": interval}) is shown
 
 
 def test_bytes_do_not_depend_on_the_order_of_files(tmp_path: Path) -> None:
