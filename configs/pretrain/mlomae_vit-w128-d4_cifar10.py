@@ -2,7 +2,7 @@
 
 Command:  make pretrain CONFIG=configs/pretrain/mlomae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 core of an AMD EPYC. Time: 23 processor minutes.
-Expected: k-NN 46.5, linear probe 49.8 (seed 0, frozen encoder, patch tokens averaged; JPEG copy of CIFAR-10).
+Expected: k-NN 46.3 ± 0.3, linear probe 50.5 ± 0.7 (3 seeds, frozen encoder, averaged tokens; JPEG copy).
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py", "../_base_/mlomae.py"]
