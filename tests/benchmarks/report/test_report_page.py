@@ -181,7 +181,7 @@ def test_refused_with_one_line_and_nothing_written(tmp_path: Path, capsys: pytes
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("error: record 'mae_tiny' is a demo run")
+    assert printed.err.startswith("error: record '000.json' is a demo run")
     assert printed.err.count("\n") == 1
     assert not out.parent.exists()
     (tmp_path / "runs" / "000.json").unlink()
