@@ -31,7 +31,7 @@ check: $(STAMP)  ## ruff, mypy (strict on mlomae/multilevel), generated tables u
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m benchmarks.tables --check
+	$(BIN)/python -m benchmarks.analysis.tables --check
 
 format: $(STAMP)  ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
@@ -56,7 +56,7 @@ $(PEERS): $(STAMP)
 	  && touch $(PEERS) || echo "the extra 'peers' could not be installed: going on without it"
 
 bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
-	$(BIN)/python -m benchmarks.speed $(OPTIONS)
+	$(BIN)/python -m benchmarks.cost.speed $(OPTIONS)
 
 bench-cls: $(STAMP)  ## transfer to classification; CONFIG=configs/classification/... CKPT=... [DATA=root] [WORK_DIR=...] for one
 bench-seg: $(STAMP)  ## transfer to segmentation; CONFIG=configs/segmentation/... CKPT=... [DATA=root] [WORK_DIR=...] for one
@@ -70,11 +70,11 @@ bench-det: TASK := detection
 # (cls), UperNet (seg), Mask R-CNN (det)
 bench-cls bench-seg bench-det:
 ifdef CONFIG
-	$(BIN)/python -m benchmarks.$(TASK) $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
+	$(BIN)/python -m benchmarks.tasks.$(TASK) $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
 	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
 else
 	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/$(TASK)/...; the default has its own data" >&2; exit 2)
-	$(BIN)/python -m benchmarks.$(TASK).embedded $(if $(CKPT),--weights $(CKPT)) \
+	$(BIN)/python -m benchmarks.tasks.$(TASK).embedded $(if $(CKPT),--weights $(CKPT)) \
 	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
 endif
 
@@ -82,16 +82,16 @@ suite: $(STAMP)  ## make what is missing of SUITE=configs/suites/... [DATA="TYPE
 	$(BIN)/mlomae suite run $(or $(SUITE),configs/suites/textures.py) $(if $(DATA),--data $(DATA)) $(OPTIONS)
 
 flops: $(STAMP)  ## count the operations of the pretrainings in results/runs, into results/flops.json [OPTIONS=--again]
-	$(BIN)/python -m benchmarks.flops $(OPTIONS)
+	$(BIN)/python -m benchmarks.cost.flops $(OPTIONS)
 
 tables: $(STAMP)  ## regenerate results/*.csv and *.md from results/runs
-	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.analysis.tables
 
 figures: $(STAMP)  ## draw results/figures/*.png and *.svg from results/runs and results/masks [OPTIONS="--only NAME"]
-	$(BIN)/python -m benchmarks.figures $(OPTIONS)
+	$(BIN)/python -m benchmarks.analysis.figures $(OPTIONS)
 
 report: $(STAMP)  ## write results/report.html, one page: tables, figures that are there, masks, records behind numbers
-	$(BIN)/python -m benchmarks.report $(OPTIONS)
+	$(BIN)/python -m benchmarks.analysis.report $(OPTIONS)
 
 doctor: $(STAMP)  ## versions, devices, back-ends, data sets; says what is wrong
 	$(BIN)/mlomae doctor

@@ -11,17 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.classification.embedded import BENCH as CLASSIFICATION
-from benchmarks.detection.embedded import BENCH as DETECTION
 from benchmarks.process import ROOT
-from benchmarks.records import Record
-from benchmarks.segmentation.embedded import BENCH as SEGMENTATION
+from benchmarks.tasks.classification.embedded import BENCH as CLASSIFICATION
+from benchmarks.tasks.detection.embedded import BENCH as DETECTION
+from benchmarks.tasks.segmentation.embedded import BENCH as SEGMENTATION
 from benchmarks.transfer.embedded import Bench, transfer_all
 from benchmarks.transfer.found import Backbone, floor_of, name_backbones
-from mlomae.config import load_config
-from mlomae.engine.checkpoint import list_checkpoints
-from mlomae.errors import ConfigError
-from mlomae.pretrain import run_pretraining
+from mlomae.common.checkpoint import list_checkpoints
+from mlomae.common.errors import ConfigError
+from mlomae.config.schema import load_config
+from mlomae.pretraining.run import run_pretraining
+from mlomae.records import Record
 
 ITERATIONS = 300  # outer iterations of MLO-MAE: with the transfers the demo stays below twenty minutes on two cores
 BENCHES = (CLASSIFICATION, SEGMENTATION, DETECTION)

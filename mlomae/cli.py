@@ -12,13 +12,13 @@ import warnings
 from pathlib import Path
 
 from benchmarks.suite.options import add_parser as add_suite_parser
-from mlomae.errors import ConfigError, MlomaeError, refuse
+from mlomae.common.errors import ConfigError, MlomaeError, refuse
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    from mlomae.config import load_config
-    from mlomae.pretrain import run_pretraining
-    from mlomae.strict_config import overrides
+    from mlomae.config.schema import load_config
+    from mlomae.config.strict import overrides
+    from mlomae.pretraining.run import run_pretraining
 
     config = load_config(args.config, overrides(args.cfg_options))
     if args.data:
@@ -43,14 +43,14 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from mlomae.export import export
+    from mlomae.backbones.export import export
 
     print(export(Path(args.checkpoint), Path(args.out), args.format))
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from mlomae.pretrain import evaluate_checkpoint
+    from mlomae.pretraining.run import evaluate_checkpoint
 
     overrides = {"data.train.root": args.data, "data.eval.root": args.data} if args.data else {}
     for name, value in evaluate_checkpoint(Path(args.checkpoint), overrides).items():
@@ -74,8 +74,8 @@ def _diagnose(args: argparse.Namespace) -> int:
 def _horizon(args: argparse.Namespace) -> int:
     import time
 
-    from mlomae.diagnostics.horizon import horizon
-    from mlomae.diagnostics.horizon_report import table
+    from mlomae.diagnostics.horizon.report import table
+    from mlomae.diagnostics.horizon.run import horizon
 
     started = time.perf_counter()
     result, folder = horizon(
@@ -115,7 +115,7 @@ def _masks(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
-    from benchmarks.tables.trace import CellError, page, trace
+    from benchmarks.analysis.tables.trace import CellError, page, trace
 
     try:
         print(trace(Path(args.records), args.name, args.trace) if args.trace else page(Path(args.records), args.name))
@@ -126,7 +126,7 @@ def _table(args: argparse.Namespace) -> int:
 
 
 def _data_check(args: argparse.Namespace) -> int:
-    from mlomae.data.check import check_data
+    from mlomae.data.tools.check import check_data
 
     text, status = check_data(args.name, args.root, args.subset, args.decode)
     print(text)
@@ -134,7 +134,7 @@ def _data_check(args: argparse.Namespace) -> int:
 
 
 def _data_prepare(args: argparse.Namespace) -> int:
-    from mlomae.data.prepare import prepare_data
+    from mlomae.data.tools.prepare import prepare_data
 
     text, status = prepare_data(args.name, args.root)
     print(text)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mlomae.errors import BackendError
+from mlomae.common.errors import BackendError
 
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "numpy")
 # import name -> (upstream distribution, maintained distribution); both write the same folder

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
-from engine import tiny
 from PIL import Image
 
 from mlomae.cli import main
-from mlomae.engine import checkpoint
-from mlomae.engine.pretrainer import Pretrainer
+from mlomae.common import checkpoint
+from mlomae.pretraining.pretrainer import Pretrainer
 
 Refused = Callable[..., str]
 RUNS = itertools.count()
@@ -174,7 +174,7 @@ def test_empty_class_folder(pretrain: Refused, folders: dict[str, Any], tmp_path
 def test_truncated_image_found_while_training(
     workers: int, pretrain: Refused, folders: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlomae.pretrain.PROBE_IMAGES", 1)  # else the probe images would find it before training
+    monkeypatch.setattr("mlomae.pretraining.run.PROBE_IMAGES", 1)  # else the probe images would find it before training
     # one of 12 training images in a batch of 2: the first checkpoint is written before it is reached
     changes = {**tiny.RANDOM, "data__batch_size": 1, "train__checkpoint_interval": 1, "train__keep_checkpoints": 1}
     for path in sorted((tmp_path / "data" / "train").glob("*/*.png"))[3:4]:
@@ -291,7 +291,7 @@ def test_a_disk_that_fills_up_under_a_picture(
     def full(*args: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("mlomae.engine.pictures.save_image", full)
+    monkeypatch.setattr("mlomae.pretraining.pictures.save_image", full)
     line = pretrain(**tiny.RANDOM)
     assert "No space left on device" in line
     assert "free disk space" in line

@@ -12,9 +12,9 @@ import pytest
 import torch
 import torchvision
 
+from mlomae.common.registry import Registry
 from mlomae.data import MemorySource, Source
 from mlomae.masking import MaskingStrategy, MaskState, UnweightedMasking
-from mlomae.registry import Registry
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.flops.update import update_flops
-from benchmarks.records import Record, predictions_of, read_records
+from benchmarks.analysis.tables.build import build_tables
+from benchmarks.cost.flops.update import update_flops
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.grid import describe, stale_jobs
 from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.launch import Launcher, cluster, local
 from benchmarks.suite.proof import Proofs
 from benchmarks.suite.runner import SuiteRunner
-from benchmarks.tables.build import build_tables
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
+from mlomae.records import Record, predictions_of, read_records
 
 SUPERSEDED = "superseded"  # folder beside the records: nothing that was measured is thrown away
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
-from benchmarks.records import slug
-from benchmarks.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.transfer import RANDOM
-from mlomae.errors import ConfigError
-from mlomae.strict_config import build_dataclass, read_config
+from mlomae.common.errors import ConfigError
+from mlomae.config.strict import build_dataclass, read_config
+from mlomae.records import slug
 
 TASKS = ("classification", "segmentation", "detection")
 EXAMPLES = "configs/suites/"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.analysis.tables.headroom_table import SAME_TIME
 from benchmarks.process import last_lines
 from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.lock import is_held
 from benchmarks.suite.proof import Proofs
 from benchmarks.suite.runner import LINES, STATUS, same_time_length
-from benchmarks.tables.headroom_table import SAME_TIME
-from mlomae.engine.checkpoint import list_checkpoints
+from mlomae.common.checkpoint import list_checkpoints
 
 DONE, STALE, RUNNING, FAILED, INTERRUPTED, MISSING = "done", "stale", "running", "failed", "interrupted", "missing"
 STATES = (DONE, STALE, RUNNING, FAILED, INTERRUPTED, MISSING)

@@ -9,18 +9,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
-from benchmarks.records import config_hash, slug, strip_paths
 from benchmarks.suite.file import MethodEntry, Suite, TaskEntry
-from benchmarks.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.transfer import RANDOM
-from benchmarks.transfer.architecture import Architecture
-from benchmarks.transfer.origin import Origin
-from benchmarks.transfer.records import described
-from mlomae.config import ModelConfig, load_config
-from mlomae.engine.checkpoint import checkpoint_path
-from mlomae.errors import ConfigError
+from mlomae.backbones.origin import Origin
+from mlomae.backbones.records import described
+from mlomae.common.checkpoint import checkpoint_path
+from mlomae.common.errors import ConfigError
+from mlomae.config.schema import ModelConfig, load_config
 from mlomae.models import SIZES
+from mlomae.models.architecture import Architecture
+from mlomae.records import config_hash, slug, strip_paths
 
 PRETRAIN = "pretrain"
 
@@ -49,7 +49,7 @@ class Job:
 
     def command(self, work: Path, records: Path | None) -> list[str]:
         """What runs it, and goes on with it if it was interrupted. Without ``records`` the record stays there."""
-        start = ["mlomae.cli", "pretrain"] if self.task == PRETRAIN else [f"benchmarks.{self.task}"]
+        start = ["mlomae.cli", "pretrain"] if self.task == PRETRAIN else [f"benchmarks.tasks.{self.task}"]
         command = [sys.executable, "-m", *start, str(self.path), "--work-dir", str(self.folder(work)), "--resume"]
         if records is not None:
             command += ["--records", str(records)]
@@ -168,7 +168,7 @@ class Planner:
 
 def loader(task: str) -> Callable[..., Any]:
     """What reads the configurations of ``task``."""
-    return import_module(f"benchmarks.{task}.config").load_config
+    return import_module(f"benchmarks.tasks.{task}.config").load_config
 
 
 def origin_of(job: Job) -> Origin:

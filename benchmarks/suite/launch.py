@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.process import start
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 # (command, log, open files that the process must keep) -> exit status
 Launcher = Callable[[list[str], Path, tuple[int, ...]], int]

@@ -17,14 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.process import ROOT
-from benchmarks.records import Record, read_named_records, read_record, versions
 from benchmarks.suite.jobs import PRETRAIN, Job
-from mlomae.config import PretrainConfig
-from mlomae.errors import ConfigError, MlomaeError
-from mlomae.pretrain import find_split
+from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.config.schema import PretrainConfig
+from mlomae.pretraining.run import find_split
+from mlomae.records import Record, read_named_records, read_record, versions
 
 # of the package, what no number depends on
-_TOOLS = ("mlomae/diagnostics", "mlomae/cli.py", "mlomae/doctor.py", "mlomae/export.py", "mlomae/data/check.py")
+_TOOLS = (
+    "mlomae/diagnostics",
+    "mlomae/cli.py",
+    "mlomae/doctor.py",
+    "mlomae/backbones/export.py",
+    "mlomae/data/tools",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Proof:
 def sources_of(job: Job) -> list[str]:
     """The paths, from the root of the checkout, that hold what ``job`` executes; as git takes them."""
     own = ["mlomae", *(f":!{path}" for path in _TOOLS)]
-    return own if job.task == PRETRAIN else [*own, "benchmarks/transfer", f"benchmarks/{job.task}"]
+    return own if job.task == PRETRAIN else [*own, "benchmarks/transfer", f"benchmarks/tasks/{job.task}"]
 
 
 @dataclass

@@ -12,13 +12,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.process import last_lines
-from benchmarks.records import Record
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
 from benchmarks.suite.launch import Launcher
 from benchmarks.suite.lock import held
 from benchmarks.suite.proof import Proofs
-from benchmarks.tables.headroom_table import BASELINE, SAME_TIME
+from mlomae.records import Record
 
 STATUS = "exit_status"  # file in a run's folder: how its process ended last
 LINES = 8  # of a failed run's log

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.transfer.arrays import load_arrays, save_arrays
-from mlomae.errors import DataError
+from mlomae.common.errors import DataError
 
 FORMAT = "mlomae segmentation areas 1"
 _COUNTS = ("intersect", "predicted", "true")
@@ -38,7 +38,7 @@ class Areas:
 
 @dataclass(frozen=True)
 class SavedAreas:
-    """``areas`` sorted by index, and what they belong to, as in `benchmarks.classification.predictions`.
+    """``areas`` sorted by index, and what they belong to, as in `benchmarks.tasks.classification.predictions`.
 
     ``run`` is None in files of before it was written.
     """

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.atomic import replacing
-from mlomae.errors import DataError, reason_of
+from mlomae.common.atomic import replacing
+from mlomae.common.errors import DataError, reason_of
 
 
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:

@@ -12,17 +12,17 @@ from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import DefaultScope, Registry
 from torch import Tensor, nn
 
-from benchmarks.transfer.batches import ImageLoader
-from benchmarks.transfer.feature_vit import FeatureViT
-from benchmarks.transfer.optimizers import AveragingWrapper, average_statistics, build_optimizer
-from benchmarks.transfer.param_groups import layer_decay_groups, layer_schedule
-from benchmarks.transfer.run import TransferRun
-from benchmarks.transfer.runner import TransferRunner
-from benchmarks.transfer.seeding import seed_step, seeded
-from mlomae.counter import root_key
+from mlomae.backbones.batches import ImageLoader
+from mlomae.backbones.feature_vit import FeatureViT
+from mlomae.backbones.layer_decay import layer_decay_groups, layer_schedule
+from mlomae.backbones.optimizers import AveragingWrapper, average_statistics, build_optimizer
+from mlomae.backbones.run import TransferRun
+from mlomae.backbones.runner import TransferRunner
+from mlomae.backbones.seeding import seed_step, seeded
+from mlomae.common.errors import ConfigError, reason_of
+from mlomae.common.random_keys import root_key
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
-from mlomae.engine.optim import LevelOptimizers
-from mlomae.errors import ConfigError, reason_of
+from mlomae.pretraining.optim import LevelOptimizers
 
 PIXELS: dict[str, Any] = {  # of a data_preprocessor: uint8 in BGR to what the backbone was pretrained on
     "bgr_to_rgb": True,

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_dist_info
 
-from benchmarks.transfer.batches import EpochBatches, ImageLoader, Ordered, share_of
+from mlomae.backbones.batches import EpochBatches, ImageLoader, Ordered, share_of
 
 
 def training_batches(config: Any, images: Ordered) -> ImageLoader:

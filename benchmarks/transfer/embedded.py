@@ -18,11 +18,11 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.process import ROOT, last_line, start
-from benchmarks.records import Record, config_hash, read_record
 from benchmarks.transfer.found import Backbone, find_backbones, floor_of, name_backbones
-from benchmarks.transfer.records import described
-from mlomae.errors import ConfigError, MlomaeError, refuse
-from mlomae.strict_config import overrides
+from mlomae.backbones.records import described
+from mlomae.common.errors import ConfigError, MlomaeError, refuse
+from mlomae.config.strict import overrides
+from mlomae.records import Record, config_hash, read_record
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def execute(task: Task) -> Record | None:
         return found
     task.folder.mkdir(parents=True, exist_ok=True)
     log = task.folder / "log.txt"
-    command = [sys.executable, "-m", f"benchmarks.{task.bench.task}", str(task.recipe)]
+    command = [sys.executable, "-m", f"benchmarks.tasks.{task.bench.task}", str(task.recipe)]
     command += ["--work-dir", str(task.folder.absolute()), "--resume", "--cfg-options"]
     command += [f"{key}={value!r}" for key, value in task.options.items()]
     status = start(command, log)

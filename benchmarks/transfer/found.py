@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records import config_hash, slug
 from benchmarks.transfer import RANDOM
-from benchmarks.transfer.backbone import SPEC
-from benchmarks.transfer.origin import Origin, describe_weights
-from benchmarks.transfer.runner import FORMAT as TRANSFER_FORMAT
-from mlomae.engine.checkpoint import list_checkpoints, load_checkpoint
-from mlomae.errors import CheckpointError, ConfigError
+from mlomae.backbones.create import SPEC
+from mlomae.backbones.origin import Origin, describe_weights
+from mlomae.backbones.runner import FORMAT as TRANSFER_FORMAT
+from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
+from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.records import config_hash, slug
 
 MISSING = "run `make demo` or `make pretrain` first"
 

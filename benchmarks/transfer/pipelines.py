@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope, Registry
 
-from mlomae.errors import ConfigError, reason_of
+from mlomae.common.errors import ConfigError, reason_of
 
 
 def _tuples(value: Any) -> Any:

@@ -15,14 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.records import Record, config_hash, grouped, hardware_phrase
-from benchmarks.tables.difference_table import seed_pairs
-from benchmarks.tables.headroom_table import BASELINE, by_config
-from benchmarks.tables.markdown import difference_cell, markdown_page
-from benchmarks.tables.statistics import paired_interval
-from benchmarks.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
+from benchmarks.analysis.statistics import paired_interval
+from benchmarks.analysis.tables.difference_table import seed_pairs
+from benchmarks.analysis.tables.headroom_table import BASELINE, by_config
+from benchmarks.analysis.tables.markdown import difference_cell, markdown_page
+from benchmarks.analysis.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
 from benchmarks.transfer import RANDOM
-from mlomae.errors import DataError
+from mlomae.common.errors import DataError
+from mlomae.records import Record, config_hash, grouped, hardware_phrase
 
 REFERENCES = {"mae": BASELINE, "random": RANDOM}  # column suffix -> method
 _COSTS = ["pretraining_images_seen", "pretraining_cpu_s", "transfer_cpu_s"]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records import config_hash
 from mlomae.data import Textures
+from mlomae.records import config_hash
 
 
 def write_textures(

@@ -1,7 +1,7 @@
 """Mask R-CNN with ViT-B on COCO as in the MAE paper (Li et al. 2021): FPN on four blocks, no layer decay, 25 epochs.
 
-Command:  torchrun --nproc-per-node=64 -m benchmarks.detection configs/detection/mask_rcnn_fpn_vit-base_25e_coco.py
-          --weights path/to/backbone --data path/to/coco
+Command:  torchrun --nproc-per-node=64 -m benchmarks.tasks.detection
+          configs/detection/mask_rcnn_fpn_vit-base_25e_coco.py --weights path/to/backbone --data path/to/coco
           (50 and 100 epochs: --cfg-options train.iterations=92187, or 184375)
 Hardware: 64 A100, one image each, about 4 hours. Not run here.
 Expected: box AP 48.1, mask AP 43.2 for MAE (facebookresearch/mae, issue 43); 50.1 / 44.6 for 50 epochs, 50.3 / 44.9 for

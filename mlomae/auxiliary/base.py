@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
+from mlomae.common.registry import Registry
 from mlomae.masking.adaptive import Reconstruction
-from mlomae.registry import Registry
 
 
 class AuxiliaryLoss(nn.Module):

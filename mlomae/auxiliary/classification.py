@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.auxiliary.base import AuxiliaryLoss, register
-from mlomae.errors import DataError
+from mlomae.common.errors import DataError
 from mlomae.masking.adaptive import Reconstruction
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlomae.data.ade20k import ADE20K
 from mlomae.data.augment import (
     AUGMENT_SALT,
     IMAGENET_MEAN,
@@ -13,31 +12,32 @@ from mlomae.data.augment import (
     RandomResizedCropFlip,
     build_augment,
 )
-from mlomae.data.camvid import CamVid
-from mlomae.data.cifar import cifar10, cifar100
-from mlomae.data.coco import Coco, CocoFolder
-from mlomae.data.cub import Cub200
 from mlomae.data.detections import Detections, MaskCheck, build_detections, list_detections, register_detections
 from mlomae.data.files import FileSource
-from mlomae.data.flowers import Flowers102
-from mlomae.data.folder import ImageFolder
-from mlomae.data.imagenet import ImageNet
+from mlomae.data.formats.folder import ImageFolder
+from mlomae.data.formats.scene_folder import SceneFolder
 from mlomae.data.images import Images
-from mlomae.data.inat import INat2019
 from mlomae.data.label_maps import IGNORE
 from mlomae.data.memory import MemorySource
 from mlomae.data.published import PUBLISHED, Published, PublishedSource
-from mlomae.data.scene_folder import SceneFolder
 from mlomae.data.scene_source import SceneSource, build_training_source
 from mlomae.data.scenes import LabelCounts, Scenes, build_scenes, list_scenes, register_scenes
+from mlomae.data.sets.ade20k import ADE20K
+from mlomae.data.sets.camvid import CamVid
+from mlomae.data.sets.cifar import cifar10, cifar100
+from mlomae.data.sets.coco import Coco, CocoFolder
+from mlomae.data.sets.cub import Cub200
+from mlomae.data.sets.flowers import Flowers102
+from mlomae.data.sets.imagenet import ImageNet
+from mlomae.data.sets.inat import INat2019
+from mlomae.data.sets.stanford_cars import StanfordCars
+from mlomae.data.sets.tiny_imagenet import TinyImageNet
 from mlomae.data.sources import Source, build_source, list_sources, register_source
 from mlomae.data.splits import Split, check_disjoint, shuffle_labels, split_train
-from mlomae.data.stanford_cars import StanfordCars
 from mlomae.data.streams import OuterBatches, Stream
-from mlomae.data.textures import Annotation, Textures
-from mlomae.data.tiny_imagenet import TinyImageNet
-from mlomae.data.write_coco import write_coco
-from mlomae.data.write_textures import write_scenes
+from mlomae.data.textures.source import Annotation, Textures
+from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write_scenes import write_scenes
 
 __all__ = [
     "ADE20K",

@@ -19,10 +19,10 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from mlomae import counter
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError
+from mlomae.common.registry import Registry
 from mlomae.data.label_maps import IGNORE
-from mlomae.errors import ConfigError
-from mlomae.registry import Registry
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlomae.data.coco_choice import choose_classes
-from mlomae.data.coco_file import read_coco
-from mlomae.data.coco_masks import encode, mask_tools
+from mlomae.common.errors import DataError
+from mlomae.common.registry import Registry
 from mlomae.data.files import ImageFiles, in_threads
+from mlomae.data.formats.coco_choice import choose_classes
+from mlomae.data.formats.coco_file import read_coco
+from mlomae.data.formats.coco_masks import encode, mask_tools
 from mlomae.data.paths import first_names, missing_files
 from mlomae.data.published import PUBLISHED, check_counts, subset_remark
-from mlomae.errors import DataError
-from mlomae.registry import Registry
 
 SCANNED = 5000
 """Images whose headers are read when a set is opened, and objects whose masks are decoded to check it, evenly

@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
+from mlomae.common.errors import DataError, reason_of
 from mlomae.data.images import Images
 from mlomae.data.sources import Source
 from mlomae.doctor import usable_cores
-from mlomae.errors import DataError, reason_of
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mlomae.errors import DataError, reason_of
+from mlomae.common.errors import DataError, reason_of
 
 IGNORE = 255
 """Label of pixels that are not labelled: they count neither in the loss nor in the score."""

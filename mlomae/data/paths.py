@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mlomae.errors import DataError
+from mlomae.common.errors import DataError
 
 
 def existing_folder(path: str | os.PathLike[str], what: str) -> Path:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.files import FileSource
 from mlomae.data.paths import first_names, missing_files
-from mlomae.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlomae.common.registry import Registry
 from mlomae.data.images import Images
-from mlomae.registry import Registry
 
 
 class Source(Images):

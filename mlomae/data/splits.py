@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlomae import counter
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.images import Images
 from mlomae.data.sources import Source
-from mlomae.errors import ConfigError, DataError
 
 TOLERATED_SHARE = 0.01
 """Share of the evaluation images that may occur in training: CIFAR and others were published with a few duplicates."""

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mlomae import counter
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.augment import Augmentation
 from mlomae.data.sources import Source
-from mlomae.errors import ConfigError, DataError
 
 Batch = dict[str, Tensor]
 

@@ -3,8 +3,8 @@
 `diagnose` (the command) is imported from its own module: it needs the engine, whose hooks need this package.
 """
 
-from mlomae.diagnostics.influence import Influence, influence_along_response, model_influence
-from mlomae.diagnostics.separation import Separation, Spread, auroc, separate, spread
+from mlomae.pretraining.influence import Influence, influence_along_response, model_influence
+from mlomae.pretraining.separation import Separation, Spread, auroc, separate, spread
 
 __all__ = [
     "Influence",

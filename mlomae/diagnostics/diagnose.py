@@ -14,23 +14,23 @@ from typing import Any
 
 import torch
 
-from mlomae import counter
-from mlomae.config import PretrainConfig, config_from_dict
+from mlomae.common import random_keys as counter
+from mlomae.common.checkpoint import load_checkpoint
+from mlomae.common.errors import ConfigError, TrainingError
+from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.data import Stream, build_augment
-from mlomae.diagnostics.influence import Influence, model_influence
 from mlomae.diagnostics.pictures import influence_sheet, save_figure
 from mlomae.diagnostics.report import Measured, sheet_title, summarise, write_json
-from mlomae.diagnostics.separation import separate
-from mlomae.engine import health
-from mlomae.engine.checkpoint import load_checkpoint
-from mlomae.engine.loop import to_device
-from mlomae.engine.pretrainer import Pretrainer
-from mlomae.engine.warmup import chance_on
-from mlomae.errors import ConfigError, TrainingError
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import MaskState, is_trainable
-from mlomae.masking.oracle import object_patches
-from mlomae.pretrain import PretrainData, build_data
+from mlomae.masking.strategies.oracle import object_patches
+from mlomae.pretraining import health
+from mlomae.pretraining.influence import Influence, model_influence
+from mlomae.pretraining.loop import to_device
+from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.run import PretrainData, build_data
+from mlomae.pretraining.separation import separate
+from mlomae.pretraining.warmup import chance_on
 
 FORMAT = "mlomae-diagnose/1"
 SHEET_IMAGES = 8

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mlomae.atomic import write_text
+from mlomae.common.atomic import write_text
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
 

@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.records import config_hash, strip_paths
-from mlomae import counter
-from mlomae.config import PretrainConfig, config_from_dict, load_config
+from mlomae.common import random_keys as counter
+from mlomae.common.checkpoint import load_checkpoint
+from mlomae.common.errors import CheckpointError, ConfigError, DataError, reason_of
+from mlomae.config.schema import PretrainConfig, config_from_dict, load_config
 from mlomae.data import FileSource, Source, Stream, build_augment, build_training_source
-from mlomae.data.folder import EXTENSIONS
+from mlomae.data.formats.folder import EXTENSIONS
 from mlomae.diagnostics.mask_numbers import DrawnRow, mask_numbers, save_numbers
 from mlomae.diagnostics.pictures import mask_sheet, save_figure
-from mlomae.engine.checkpoint import load_checkpoint
-from mlomae.engine.loop import to_device
-from mlomae.engine.pretrainer import Pretrainer
-from mlomae.errors import CheckpointError, ConfigError, DataError, reason_of
+from mlomae.pretraining.loop import to_device
+from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.records import config_hash, strip_paths
 
 
 @dataclass

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlomae.atomic import replacing
+from mlomae.common.atomic import replacing
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
 TILE = 1.3  # inches a tile, 130 pixels

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlomae.atomic import write_text
-from mlomae.diagnostics.separation import Separation, spread
-from mlomae.engine.health import score_health
+from mlomae.common.atomic import write_text
+from mlomae.pretraining.health import score_health
+from mlomae.pretraining.separation import Separation, spread
 
 
 @dataclass

@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mlomae.dtypes import wide
-from mlomae.errors import ConfigError, DataError
-from mlomae.registry import Registry
+from mlomae.common.dtypes import wide
+from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.registry import Registry
 
 Batch = dict[str, Tensor]
 

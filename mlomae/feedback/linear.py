@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlomae import counter
-from mlomae.errors import ConfigError
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError
 from mlomae.feedback.base import Batch, Feedback, check_pooling, labels, pool, register
 
 

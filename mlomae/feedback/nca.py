@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlomae.errors import DataError
+from mlomae.common.errors import DataError
 from mlomae.feedback.base import Batch, JointFeedback, check_positive, pool, register
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlomae.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.feedback.base import Batch, JointFeedback, check_positive, labels, pool, register
 
 _EPS = 1e-6  # added to the variance: a constant feature becomes zero

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlomae.common.errors import DataError
 from mlomae.data.label_maps import IGNORE
-from mlomae.errors import DataError
 from mlomae.feedback.base import Batch, Feedback, register
 
 

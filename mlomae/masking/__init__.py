@@ -1,6 +1,18 @@
 """Masking strategies, one file each; `create` builds one by name."""
 
-from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
+from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
+from mlomae.masking.base import (
+    Mask,
+    MaskingStrategy,
+    MaskState,
+    UnweightedMasking,
+    create,
+    is_trainable,
+    keep_count,
+    list_strategies,
+    register,
+)
+from mlomae.masking.strategies import (  # noqa: F401  (importing a strategy registers it)
     adamae,
     adios,
     amt,
@@ -20,18 +32,6 @@ from mlomae.masking import (  # noqa: F401  (importing a strategy registers it)
     self_guided,
     semmae,
     simmim,
-)
-from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import (
-    Mask,
-    MaskingStrategy,
-    MaskState,
-    UnweightedMasking,
-    create,
-    is_trainable,
-    keep_count,
-    list_strategies,
-    register,
 )
 
 __all__ = [

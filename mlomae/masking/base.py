@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mlomae import counter
-from mlomae.errors import ConfigError
-from mlomae.registry import Registry
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError
+from mlomae.common.registry import Registry
 
 if TYPE_CHECKING:
     from mlomae.models import MAE

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mlomae.dtypes import wide
-from mlomae.masking.block import inside
+from mlomae.common.dtypes import wide
+from mlomae.masking.strategies.block import inside
 
 AREA = (40 / 196, 160 / 196)  # of a rectangle, as shares of all patches
 

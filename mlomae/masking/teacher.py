@@ -18,9 +18,9 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlomae.common.dtypes import wide
+from mlomae.common.errors import CheckpointError, ConfigError, reason_of
 from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from mlomae.dtypes import wide
-from mlomae.errors import CheckpointError, ConfigError, reason_of
 from mlomae.masking.base import UnweightedMasking
 from mlomae.models.vit import ViT
 

@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 from mlomae.masking.base import Mask
 from mlomae.models.vit import ViT, init_weights, sincos_positions
 

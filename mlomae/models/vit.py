@@ -15,7 +15,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 # name -> (embed_dim, depth, num_heads), as in timm
 SIZES: dict[str, tuple[int, int, int]] = {

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, cat
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 Batch: TypeAlias = Any
 

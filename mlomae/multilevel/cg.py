@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch
 from .implicit import Hypergradient, implicit

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mlomae.dtypes import wide
-from mlomae.errors import ConfigError
+from mlomae.common.dtypes import wide
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch, batch_size, split_batch
 from .modes import full_precision

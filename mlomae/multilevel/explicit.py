@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlomae.dtypes import wide
-from mlomae.errors import ConfigError
+from mlomae.common.dtypes import wide
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch, split_batch
 from .encoder import separate

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch, split_batch
 from .encoder import pull_back

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch
 from .implicit import Hypergradient, implicit

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from mlomae.dtypes import wide
+from mlomae.common.dtypes import wide
 
 Params: TypeAlias = dict[str, Tensor]
 Reduce: TypeAlias = Callable[[Params], Params]

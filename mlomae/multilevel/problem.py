@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch, concat_batches, split_batch
 from .params import Params, constants

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from torch import Tensor
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch
 from .encoder import Encoded, pull_back

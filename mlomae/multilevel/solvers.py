@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch
 from .cg import cg

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mlomae.dtypes import wide
-from mlomae.errors import ConfigError
+from mlomae.common.dtypes import wide
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch, split_batch
 from .encoder import Encoded, encode

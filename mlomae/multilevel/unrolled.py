@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from mlomae.dtypes import wide
-from mlomae.errors import ConfigError
+from mlomae.common.dtypes import wide
+from mlomae.common.errors import ConfigError
 
 from .batches import Batch
 from .implicit import Hypergradient

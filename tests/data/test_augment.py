@@ -7,9 +7,9 @@ import torch
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
-from mlomae import counter
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError
 from mlomae.data import PadCropFlip, Plain, RandomResizedCropFlip
-from mlomae.errors import ConfigError
 
 RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 ALL = [RandomResizedCropFlip(24, **RAW), PadCropFlip(24, **RAW), Plain(24, **RAW)]

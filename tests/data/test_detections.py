@@ -16,14 +16,9 @@ import torch
 from coco_layouts import BOXES, Content, coco, edit, file_of, read, rectangle, segmentation, write
 from PIL import Image
 
-from mlomae.data import (
-    Detections,
-    Textures,
-    build_detections,
-    check_disjoint,
-    write_coco,
-)
-from mlomae.errors import DataError
+from mlomae.common.errors import DataError
+from mlomae.data import Detections, Textures, build_detections, check_disjoint
+from mlomae.data.textures.write_coco import write_coco
 
 
 def build(root: Path, split: str = "train", **more: Any) -> Detections:

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from scene_layouts import png_header
 
+from mlomae.common.errors import DataError
 from mlomae.data.label_maps import IGNORE, header_fault, read_labels
-from mlomae.errors import DataError
 
 
 def save(path: Path, values_HW: np.ndarray, mode: str) -> str:

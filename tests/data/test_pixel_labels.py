@@ -15,7 +15,8 @@ from PIL import Image
 from scene_layouts import scenes, write_annotation
 from torch import Tensor
 
-from mlomae import counter
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import DataError
 from mlomae.data import (
     IGNORE,
     Augmentation,
@@ -27,7 +28,6 @@ from mlomae.data import (
     split_train,
 )
 from mlomae.data.streams import Stream
-from mlomae.errors import DataError
 
 AUGMENTATIONS: list[dict[str, Any]] = [
     {"type": "RandomResizedCropFlip", "scale": (0.2, 1.0)},

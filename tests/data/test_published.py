@@ -14,8 +14,8 @@ import torch
 from layouts import LAYOUTS
 from PIL import Image
 
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import PUBLISHED, PublishedSource, Source, build_source, check_disjoint, split_train
-from mlomae.errors import ConfigError, DataError
 
 Build = Callable[..., Source]
 

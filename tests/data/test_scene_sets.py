@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from scene_layouts import CAMVID, camvid, scenes, values, write_annotation
 
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import PUBLISHED, Published, Scenes, build_scenes
-from mlomae.data.ade20k_classes import ADE20K_CLASSES
-from mlomae.data.camvid import CAMVID_CLASSES
-from mlomae.errors import ConfigError, DataError
+from mlomae.data.sets.ade20k_classes import ADE20K_CLASSES
+from mlomae.data.sets.camvid import CAMVID_CLASSES
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from scene_layouts import png_header, scenes, values, write_annotation, write_pair
 
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import IGNORE, Scenes, Textures, build_scenes, check_disjoint, list_scenes
-from mlomae.errors import ConfigError, DataError
 
 
 def build(root: Path, split: str = "training", **more: Any) -> Scenes:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import build_source, list_sources
-from mlomae.errors import ConfigError, DataError
 
 
 def one_line(error: pytest.ExceptionInfo[Exception]) -> str:

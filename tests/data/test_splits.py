@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import MemorySource, Textures, build_source, check_disjoint, split_train
-from mlomae.errors import ConfigError, DataError
 
 
 def memory(images: torch.Tensor, labels: np.ndarray, place: str) -> MemorySource:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mlomae import counter
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import OuterBatches, Plain, RandomResizedCropFlip, Stream, Textures
-from mlomae.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
-from engine import tiny
 
-from mlomae.engine.checkpoint import list_checkpoints
-from mlomae.pretrain import run_pretraining
+from mlomae.common.checkpoint import list_checkpoints
+from mlomae.pretraining.run import run_pretraining
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
-from engine import tiny
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mlomae import pretrain
 from mlomae.cli import main
+from mlomae.common.checkpoint import list_checkpoints
 from mlomae.data import build_source
 from mlomae.diagnostics import diagnose as command
 from mlomae.diagnostics import model_influence
 from mlomae.diagnostics.diagnose import diagnose
-from mlomae.engine import health
-from mlomae.engine.checkpoint import list_checkpoints
-from mlomae.engine.loop import to_device
-from mlomae.masking.oracle import object_patches
-from mlomae.pretrain import run_pretraining
+from mlomae.masking.strategies.oracle import object_patches
+from mlomae.pretraining import health
+from mlomae.pretraining import run as pretrain
+from mlomae.pretraining.loop import to_device
+from mlomae.pretraining.run import run_pretraining
 
 LEVELS = ("lower", "head", "upper")
 SMALL = ("--batches", "3", "--batch-size", "16")

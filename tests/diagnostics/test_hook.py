@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
-from engine import tiny
 from sklearn.metrics import roc_auc_score
 
+from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
 from mlomae.diagnostics import model_influence, separate
-from mlomae.engine import health
-from mlomae.engine.checkpoint import list_checkpoints, load_checkpoint
-from mlomae.engine.hooks import MaskHealthHook
-from mlomae.masking.oracle import object_patches
-from mlomae.pretrain import run_pretraining
+from mlomae.masking.strategies.oracle import object_patches
+from mlomae.pretraining import health
+from mlomae.pretraining.hooks import MaskHealthHook
+from mlomae.pretraining.run import run_pretraining
 
 OBJECT_SCALARS = {"sigma_object_auroc", "influence_object_auroc", "influence_object_gap"}
 

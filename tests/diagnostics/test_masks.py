@@ -10,26 +10,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import tiny
 import torch
-from engine import tiny
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.records import config_hash
-from mlomae import counter
 from mlomae.cli import main
-from mlomae.config import config_from_dict, load_config
+from mlomae.common import random_keys as counter
+from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
+from mlomae.config.schema import config_from_dict, load_config
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.diagnostics import masks
 from mlomae.diagnostics.diagnose import diagnose
 from mlomae.diagnostics.masks import draw_masks
 from mlomae.diagnostics.pictures import LEAST, MOST, REMOVED, mask_sheet
-from mlomae.engine.checkpoint import checkpoint_path, load_checkpoint
-from mlomae.engine.pretrainer import Pretrainer
 from mlomae.masking import Mask, MaskState
 from mlomae.masking import base as registry
-from mlomae.masking.random import RandomMasking
-from mlomae.pretrain import run_pretraining
+from mlomae.masking.strategies.random import RandomMasking
+from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.run import run_pretraining
+from mlomae.records import config_hash
 
 Row = tuple[str, Tensor, Tensor, tuple[int, int]]
 

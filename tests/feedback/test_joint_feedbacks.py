@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from mlomae import feedback
-from mlomae.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.feedback import JointFeedback
 
 H, U, L, D, C = 12, 7, 3, 5, 4

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
-from mlomae import counter, feedback
-from mlomae.errors import ConfigError
+from mlomae import feedback
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError
 from mlomae.feedback.linear import LinearFeedback
 
 B, L, D, C = 5, 6, 8, 4

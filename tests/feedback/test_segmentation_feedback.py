@@ -10,9 +10,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlomae import feedback
+from mlomae.common.errors import DataError
 from mlomae.data import IGNORE, build_augment, build_source
 from mlomae.data.streams import Stream
-from mlomae.errors import DataError
 from mlomae.feedback.segmentation import SegmentationFeedback
 
 B, GRID, P, D, C = 3, 4, 3, 6, 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlomae import counter
+from mlomae.common import random_keys as counter
 from mlomae.masking.discriminator import AREA, Discriminator, SpectralConv, rectangles
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlomae import counter, masking
-from mlomae.errors import ConfigError
+from mlomae import masking
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskingStrategy, MaskState, keep_count
 from mlomae.masking.base import mask_from_scores, register
 from mlomae.models import MAE, ViT

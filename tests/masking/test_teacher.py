@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor
 
-from mlomae.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.masking import teacher as module
 from mlomae.masking.teacher import Teacher
 from mlomae.models import MAE, ViT

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from mlomae import masking
-from mlomae.config import load_config
+from mlomae.config.schema import load_config
 from mlomae.data import build_augment, build_source
 from mlomae.data.streams import Stream
-from mlomae.engine.optim import build_optimizers
-from mlomae.engine.pretrainer import Pretrainer
+from mlomae.pretraining.optim import build_optimizers
+from mlomae.pretraining.pretrainer import Pretrainer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
 WITHOUT = {"learned", "oracle", "random"}  # the method, its bound and its floor have tests of their own

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 from mlomae.masking.base import Mask, mask_from_scores
 from mlomae.models import MAE, create_encoder, patchify, unpatchify
 from mlomae.models.mae import normalise_patches

@@ -10,7 +10,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 from mlomae.models import SIZES, ViT, create_encoder
 from mlomae.models.vit import sincos_positions
 

@@ -8,17 +8,16 @@ from types import ModuleType
 
 import pytest
 import torch
+from checks import RATES, mutant, outer_step
+from joint_tiny import JointTiny, build
+from quadratic import quadratic, relative_error
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from mlomae import multilevel
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 from mlomae.multilevel import Params, hypergradient, mixed_product
-
-from .checks import RATES, mutant, outer_step
-from .joint_tiny import JointTiny, build
-from .quadratic import quadratic, relative_error
 
 RATE = 0.3
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from quadratic import quadratic
 from torch.optim import SGD
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 from mlomae.multilevel import OuterStep, ThreeLevelProblem, hypergradient, list_options, list_solvers, response_vector
 from mlomae.multilevel.batches import batch_size, concat_batches, split_batch
-
-from .quadratic import quadratic
 
 
 def call(**options: object) -> None:

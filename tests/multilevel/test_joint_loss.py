@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from checks import THROUGH_THETA, Operations, mutant, outer_step, two_ranks
+from joint_tiny import CASES, CLASSES, WIDTH, JointTiny, brute_force_joint, build, check_joint
+from quadratic import quadratic, relative_error
+from test_two_processes import average
 
 import mlomae.feedback
 from mlomae import multilevel
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 from mlomae.multilevel import ThreeLevelProblem, hypergradient, mixed_product, response_vector
 from mlomae.multilevel.cg import conjugate_gradients
-
-from .checks import THROUGH_THETA, Operations, mutant, outer_step, two_ranks
-from .joint_tiny import CASES, CLASSES, WIDTH, JointTiny, brute_force_joint, build, check_joint
-from .quadratic import quadratic, relative_error
-from .test_two_processes import average
 
 OPTIONS: dict[str, dict] = {"neumann": {"steps": 3, "lr": 0.05}, "cg": {"steps": 3, "damping": 1.0}}
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from .checks import check_one_step, check_step, mutant
+from checks import check_one_step, check_step, mutant
 
 SCALAR = 'loss_upper - inner if paths == "both" else -inner'
 HEAD = 'losses["loss_head"] = self._omega_steps(heads)'

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from checks import THROUGH_THETA
+from quadratic import quadratic, relative_error
 
 from mlomae.multilevel import hypergradient, mixed_product, response_vector
-
-from .checks import THROUGH_THETA
-from .quadratic import quadratic, relative_error
 
 PATHS = ["both", "direct", "head"]
 EXACT = {

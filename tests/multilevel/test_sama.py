@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from quadratic import relative_error
+from tiny_mae import Tiny
 from torch.optim import SGD, AdamW
 
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 from mlomae.multilevel import AdamPreconditioner, hypergradient, mixed_product, response_vector
-
-from .quadratic import relative_error
-from .tiny_mae import Tiny
 
 RATE, BETAS, EPS = 1e-4, (0.0, 0.999), 1e-8
 

@@ -7,14 +7,13 @@ from functools import partial
 
 import pytest
 import torch
+from checks import RATES, THROUGH_THETA, Operations, check_step, outer_step
+from quadratic import relative_error
+from tiny_mae import Tiny
 
 from mlomae import multilevel
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 from mlomae.multilevel import hypergradient
-
-from .checks import RATES, THROUGH_THETA, Operations, check_step, outer_step
-from .quadratic import relative_error
-from .tiny_mae import Tiny
 
 BF16 = partial(torch.autocast, "cpu", torch.bfloat16)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from checks import load, mutant, outer_step, two_ranks
+from quadratic import relative_error
+from tiny_mae import Tiny
 
 import mlomae.multilevel
-
-from .checks import load, mutant, outer_step, two_ranks
-from .quadratic import relative_error
-from .tiny_mae import Tiny
 
 SOLVERS = {"one_step": {}, "finite_difference": {}, "neumann": {"steps": 3}, "cg": {"steps": 3, "damping": 1.0}}
 LATE = {

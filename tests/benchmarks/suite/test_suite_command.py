@@ -22,7 +22,7 @@ from benchmarks.suite.lock import held, is_held
 from benchmarks.suite.proof import Proofs
 from benchmarks.suite.runner import SuiteRunner
 from mlomae.cli import main
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 
 def killed_at_the_first_checkpoint(command: list[str], log: Path, keep: tuple[int, ...]) -> int:

@@ -12,7 +12,7 @@ from suite_files import write_suite
 from benchmarks.process import ROOT
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.jobs import Planner
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
 
 SHIPPED = sorted((ROOT / "configs" / "suites").glob("*.py"))
 

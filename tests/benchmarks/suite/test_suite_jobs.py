@@ -8,10 +8,10 @@ import pytest
 from suite_files import write_suite
 
 from benchmarks.process import ROOT
-from benchmarks.records import read_records
 from benchmarks.suite.file import MethodEntry, Suite, TaskEntry, load_suite
 from benchmarks.suite.jobs import PRETRAIN, Planner
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
+from mlomae.records import read_records
 
 MAE = MethodEntry("configs/pretrain/mae_vit-w128-d4_cifar10.py", "MAE")
 LEARNED = MethodEntry("configs/pretrain/mlomae-pooled_vit-w128-d4_cifar10.py", "MLO-MAE (nca, mask pooling)")

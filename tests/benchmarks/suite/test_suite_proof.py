@@ -10,21 +10,21 @@ import pytest
 from run_samples import one_line
 from suite_files import record_of, write_suite
 
-from benchmarks.records import predictions_of, write_record
 from benchmarks.suite import proof
 from benchmarks.suite.command import set_aside
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.proof import Proofs
 from mlomae.cli import main
-from mlomae.pretrain import build_data
+from mlomae.pretraining.run import build_data
+from mlomae.records import predictions_of, write_record
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with the folders that runs execute; it stands for the project's."""
     root = tmp_path / "checkout"
-    for name in ("mlomae/cli.py", "mlomae/models/mae.py", "benchmarks/transfer/run.py", "benchmarks/tables.py"):
+    for name in ("mlomae/cli.py", "mlomae/models/mae.py", "mlomae/backbones/run.py", "benchmarks/tables.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("first\n")
     git(root, "init", "-q")
@@ -65,15 +65,15 @@ def test_code_that_a_run_does_not_execute_may_change(tmp_path: Path, checkout: P
     at = git(checkout, "rev-parse", "HEAD")
     for job in (pretrain, transfer):
         write_record(record_of(job, git_commit=at), tmp_path / "runs" / f"{job.label}.json")
-    for name in ("README.md", "benchmarks/tables/build.py", "mlomae/cli.py", "mlomae/diagnostics/x.py"):
+    for name in ("README.md", "benchmarks/analysis/tables/build.py", "mlomae/cli.py", "mlomae/diagnostics/x.py"):
         (checkout / name).parent.mkdir(exist_ok=True)
         (checkout / name).write_text("second\n")
     assert stale(tmp_path, pretrain) is stale(tmp_path, transfer) is None
     commit(checkout)
     assert stale(tmp_path, pretrain) is stale(tmp_path, transfer) is None
-    (checkout / "benchmarks/transfer/run.py").write_text("second\n")
+    (checkout / "mlomae/backbones/run.py").write_text("second\n")
     assert stale(tmp_path, pretrain) is None
-    assert "'benchmarks/transfer/run.py' changed" in str(stale(tmp_path, transfer))
+    assert "'mlomae/backbones/run.py' changed" in str(stale(tmp_path, transfer))
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from suite_files import Records, record_of, runner_of, write_suite
 
-from benchmarks.records import write_record
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.grid import describe, state_of
 from benchmarks.suite.jobs import PRETRAIN, Planner
 from benchmarks.suite.proof import Proofs
-from mlomae.errors import ConfigError
+from mlomae.common.errors import ConfigError
+from mlomae.records import write_record
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+"""All figures, from reading records to files; `sources.json` says which records each was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.analysis.figures import bilevel, cost, levels, loss_curves, mask_ratio, masks
+from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError, read_inputs
+from benchmarks.analysis.figures.sources import SOURCES, read_sources
+from benchmarks.analysis.figures.style import look, rendered
+from mlomae.common.atomic import replacing
+from mlomae.common.errors import ConfigError
+
+FIGURES: dict[str, Callable[[Inputs], list[Drawn]]] = {
+    "levels": levels.draw,
+    "bilevel": bilevel.draw,
+    "mask_ratio": mask_ratio.draw,
+    "loss_curves": loss_curves.draw,
+    "masks": masks.draw,
+    "cost": cost.draw,
+}
+
+
+def build_figures(
+    records: Path, masks_folder: Path, out: Path, only: str | None = None
+) -> tuple[list[Path], list[str]]:
+    """Write the figures, or the one named ``only``; returns the files written and a line for every figure skipped.
+
+    Nothing is written before all are drawn. Files of figures that can no longer be drawn are removed; those that this
+    did not write, as `sources.json` tells, are left alone.
+
+    Raises ConfigError for an unknown name; DataError for a demo record, a record or file of masks that is damaged, a
+    seed recorded twice, or a damaged `sources.json`.
+    """
+    if only is not None and only not in FIGURES:
+        raise ConfigError(f"no figure is called '{only}'; there are {', '.join(FIGURES)}")
+    inputs = read_inputs(records, masks_folder)
+    before = read_sources(out / SOURCES)
+    files: dict[str, bytes] = {}
+    sources: dict[str, list[str]] = {}
+    skipped = []
+    wanted = [only] if only else list(FIGURES)
+    for name in wanted:
+        try:
+            with look():
+                for drawn in FIGURES[name](inputs):
+                    files |= {f"{drawn.name}.{kind}": content for kind, content in rendered(drawn.figure).items()}
+                    sources[drawn.name] = drawn.sources
+        except NothingToDrawError as reason:
+            skipped.append(f"{name}: skipped, {reason}")
+    kept = {k: v for k, v in before.items() if _figure_of(k) not in wanted}
+    stale = [f"{name}.{kind}" for name in before if name not in sources | kept for kind in ("png", "svg")]
+    files[SOURCES] = (json.dumps(sources | kept, indent=1, sort_keys=True) + "\n").encode()
+    for name, content in files.items():
+        with replacing(out / name) as temporary:
+            temporary.write_bytes(content)
+    for name in stale:
+        (out / name).unlink(missing_ok=True)
+    return [out / name for name in files], skipped
+
+
+def _figure_of(drawn: str) -> str:
+    """The name in `FIGURES` of a figure's file: the longest that it begins with."""
+    return max((name for name in FIGURES if drawn == name or drawn.startswith(f"{name}_")), key=len, default="")

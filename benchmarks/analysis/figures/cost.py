@@ -1,0 +1,160 @@
+"""Accuracy against what it cost: processor seconds, wall-clock, images seen. A row of panels a setting of several runs.
+
+A marker is a configuration of a method, the mean of its seeds; a number beside it leads to its name. The grey steps are
+the front: what no other method reaches at the same cost or less. Oracles, which know the objects, are no part of it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+
+from benchmarks.analysis.figures.labels import STRIP, label_points, side_by_side
+from benchmarks.analysis.figures.runs import (
+    RATIO,
+    Drawn,
+    Inputs,
+    NothingToDrawError,
+    at_one_ratio,
+    count_phrase,
+    groups,
+    settings,
+)
+from benchmarks.analysis.figures.style import FAINT, Style, entry, page, styles
+from benchmarks.analysis.tables.headroom_table import METRICS, is_oracle
+from mlomae.records import Record, hardware_phrase
+
+HEIGHT, TALL, MANY = 2.0, 2.7, 12  # inches a panel, and where a panel has many points
+COSTS: dict[str, Callable[[Record], float]] = {
+    "processor time (s)": lambda r: float(r["cpu_s"]),
+    "wall-clock (s)": lambda r: float(r["wall_clock_s"]),
+    "images seen by all levels (thousands)": lambda r: sum(r["images_seen"].values()) / 1000,
+}
+FILES = {"knn_top1_avg": "cost", "linear_top1_avg": "cost_linear"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean and sample standard deviation, 0 for one seed, of the costs and of an accuracy."""
+
+    method: str
+    oracle: bool
+    costs: list[tuple[float, float]]
+    accuracy: tuple[float, float]
+
+
+def draw(inputs: Inputs) -> list[Drawn]:
+    """One figure an accuracy: `cost` for k-NN, `cost_linear` for the linear probe."""
+    found = inputs.pretraining
+    if not found:
+        raise NothingToDrawError("no pretraining run is on record; `make suite` or `make pretrain` make some")
+    records = at_one_ratio(found)
+    note = f" Mask ratio {RATIO:g} where it was varied." if len(records) < len(found) else ""
+    compared = [runs for runs in settings(records).values() if len(groups(runs)) > 1]
+    records = [r for runs in compared for r in runs] or records
+    return [Drawn(FILES[m], _figure(records, m, METRICS[m], note), inputs.files(records)) for m in METRICS]
+
+
+def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, accuracy) pairs those that nothing beats at equal or lower cost, by cost."""
+    best: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not best or accuracy > best[-1][1]:
+            best.append((cost, accuracy))
+    return best
+
+
+def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
+    panels = settings(records)
+    methods = sorted({r["method"] for r in records})
+    looks = styles(methods)
+    numbers = {method: i for i, method in enumerate(looks, start=1)}
+    oracles = {r["method"] for r in records if is_oracle(r)}
+    seeds = count_phrase(runs for found in panels.values() for runs in groups(found).values())
+    caption = (
+        f"Mean over seeds of a configuration, bars ± sample standard deviation (none for one seed); {seeds}. Frozen "
+        "encoder, mean of the patch tokens. Grey steps: the front, what nothing reaches at the same cost or less"
+    )
+    caption += "; hollow: oracles, which know the objects and are no part of it." if oracles else "."
+    machines = " / ".join(sorted({hardware_phrase(r) for r in records}))
+    caption += f" Markers of equal cost are set side by side.{note} Measured on {machines}."
+    figure, axes = page(
+        len(panels),
+        len(COSTS),
+        TALL if max(len(groups(runs)) for runs in panels.values()) > MANY else HEIGHT,
+        title=f"Accuracy ({name}) against the cost of pretraining",
+        caption=caption,
+        legend=[(entry(looks[m], line=False, hollow=m in oracles), f"{numbers[m]}  {m}") for m in looks],
+        share_y="row",
+    )
+    drawn: list[tuple[Axes, list[Point], int]] = []
+    for row, (title, runs) in zip(axes, panels.items(), strict=True):
+        points = _points(runs, metric)
+        row[0].set_title(title, loc="left")
+        row[0].set_ylabel(f"{name} accuracy (%)")
+        for i, (ax, label) in enumerate(zip(row, COSTS, strict=True)):
+            _limits(ax, points, i)
+            ax.set_xlabel(label)
+            drawn.append((ax, points, i))
+    figure.draw_without_rendering()  # what lies beside what depends on where the panels come to lie
+    figure.set_layout_engine("none")
+    for ax, points, i in drawn:
+        places = [(p.costs[i][0], p.accuracy[0]) for p in points]
+        moved = side_by_side(ax, places)
+        for p, right in zip(points, moved, strict=True):
+            _point(ax, p, i, looks[p.method], right)
+        _front(ax, [place for place, p in zip(places, points, strict=True) if not p.oracle])
+        texts = [str(numbers[p.method]) for p in points]
+        label_points(ax, [(*place, right) for place, right in zip(places, moved, strict=True)], texts)
+    return figure
+
+
+def _points(runs: list[Record], metric: str) -> list[Point]:
+    points = []
+    for (method, _), found in groups(runs).items():
+        costs = [_spread([cost(r) for r in found]) for cost in COSTS.values()]
+        points.append(Point(method, is_oracle(found[0]), costs, _spread([r["metrics"][metric] for r in found])))
+    return points
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _limits(ax: Axes, points: list[Point], i: int) -> None:
+    """All bars, and room for labels at the rim: more where labels stand in columns beside points of equal cost."""
+    equal = Counter(p.costs[i][0] for p in points).most_common(1)[0][1]
+    shares = {"x": 0.3 if equal >= STRIP else 0.17, "y": 0.12}
+    for axis, values in (("x", [p.costs[i] for p in points]), ("y", [p.accuracy for p in points])):
+        low, high = min(mean - sd for mean, sd in values), max(mean + sd for mean, sd in values)
+        room = shares[axis] * (high - low) or 0.05 * abs(high) or 1.0
+        ax.set(**{f"{axis}lim": (low - room, high + room)})
+
+
+def _point(ax: Axes, p: Point, i: int, style: Style, right: float) -> None:
+    """Marker and bars, drawn ``right`` points beside their place."""
+    (x, x_sd), (y, y_sd) = p.costs[i], p.accuracy
+    inches = ax.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
+    moved = ax.transData + ScaledTranslation(right / 72, 0, inches)
+    for xs, ys in (((x - x_sd, x + x_sd), (y, y)), ((x, x), (y - y_sd, y + y_sd))):
+        if (xs[0], ys[0]) != (xs[1], ys[1]):
+            bar = Line2D(xs, ys, color=style.colour, linewidth=0.8, alpha=0.6, transform=moved, zorder=2)
+            ax.add_artist(bar)
+    marker = entry(style, line=False, hollow=p.oracle)
+    marker.set(xdata=[x], ydata=[y], transform=moved, zorder=3, gid=p.method)
+    ax.add_artist(marker)
+
+
+def _front(ax: Axes, places: list[tuple[float, float]]) -> None:
+    steps = front(places)
+    if steps:
+        xs, ys = [x for x, _ in steps] + [ax.get_xlim()[1]], [y for _, y in steps] + [steps[-1][1]]
+        line = Line2D(xs, ys, drawstyle="steps-post", color=FAINT, linewidth=1.2, zorder=1, gid="front")
+        ax.add_artist(line)

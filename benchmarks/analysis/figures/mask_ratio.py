@@ -1,0 +1,73 @@
+"""Accuracy against mask ratio (the paper's figure 3): runs whose configurations differ in the ratio alone."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+
+from matplotlib.axes import Axes
+
+from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError, count_phrase, settings, sweeps
+from benchmarks.analysis.figures.style import Style, entry, page, styles
+from benchmarks.analysis.tables.headroom_table import METRICS
+from mlomae.records import Record
+
+HEIGHT = 2.3  # inches a panel
+SHIFT = 0.004  # of the ratio, so that bars of methods do not hide each other
+_RATIO = re.compile(r"[\s,(]*\b((mask|masking)\s+)?ratio\b[\s=]*[\d.]*$|[\s,(=]+$")  # at the end of a name
+Sweep = dict[float, list[Record]]
+
+
+def draw(inputs: Inputs) -> list[Drawn]:
+    """The figure `mask_ratio`: a row of panels a setting, k-NN and linear probe, a line a method."""
+    records = inputs.pretraining
+    panels = {title: found for title, runs in settings(records).items() if (found := sweeps(runs))}
+    if not panels:
+        raise NothingToDrawError(
+            "no two runs differ in the ratio of the mask alone; `make suite SUITE=configs/suites/mask_ratio.py` makes"
+            " them"
+        )
+    names = {title: [method_of(sweep) for sweep in found] for title, found in panels.items()}
+    looks = styles(name for found in names.values() for name in found)
+    used = [runs for found in panels.values() for sweep in found for runs in sweep.values()]
+    caption = (
+        "Lines: mean over seeds; bars: ± sample standard deviation, none for one seed; small: seeds; "
+        f"{count_phrase(used)} a point. Points of a ratio are set side by side, {2 * SHIFT:g} apart. Frozen encoder, "
+        "mean of the patch tokens."
+    )
+    figure, axes = page(
+        len(panels),
+        len(METRICS),
+        HEIGHT,
+        title="Accuracy against mask ratio",
+        caption=caption,
+        legend=[(entry(style), name) for name, style in looks.items()],
+    )
+    for row, (title, found) in zip(axes, panels.items(), strict=True):
+        for ax, (metric, label) in zip(row, METRICS.items(), strict=True):
+            for i, (sweep, name) in enumerate(zip(found, names[title], strict=True)):
+                _line(ax, sweep, metric, looks[name], SHIFT * (2 * i + 1 - len(found)))
+            ax.set_xticks(sorted({ratio for sweep in found for ratio in sweep}))
+            ax.tick_params(axis="x", rotation=0)
+            ax.set_xlabel("mask ratio (share of patches removed)")
+            ax.set_ylabel(f"{label} accuracy (%)")
+        row[0].set_title(title, loc="left")
+    return [Drawn("mask_ratio", figure, inputs.files(r for runs in used for r in runs))]
+
+
+def method_of(sweep: Sweep) -> str:
+    """The name of a sweep: what the names of its methods begin with, less words about the ratio."""
+    names = sorted({r["method"] for runs in sweep.values() for r in runs})
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(names[0], names[-1], strict=False))
+    return _RATIO.sub("", "".join(letter for letter, _ in alike)) or names[0]
+
+
+def _line(ax: Axes, sweep: Sweep, metric: str, style: Style, shift: float) -> None:
+    values = {ratio + shift: [r["metrics"][metric] for r in runs] for ratio, runs in sweep.items()}
+    means = [statistics.fmean(found) for found in values.values()]
+    spreads = [statistics.stdev(found) if len(found) > 1 else 0.0 for found in values.values()]
+    ax.errorbar(list(values), means, yerr=spreads, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2)
+    ax.plot(list(values), means, style.line, marker=style.marker, color=style.colour, gid="mean")
+    for x, found in values.items():
+        ax.plot([x] * len(found), found, ".", color=style.colour, markersize=2.5, alpha=0.6, gid="seeds")

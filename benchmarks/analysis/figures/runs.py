@@ -1,0 +1,136 @@
+"""What figures are made from: records by file name, in groups that may be compared.
+
+Runs of one setting agree on data, model and schedule (`headroom_table.setting_of`); a group is the seeds of one
+configuration of one method.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from benchmarks.analysis.evidence import read_measured
+from benchmarks.analysis.tables.headroom_table import METRICS, by_config, setting_of
+from mlomae.common.errors import DataError
+from mlomae.records import Record, config_hash, grouped
+
+RATIO = 0.75  # the paper's mask ratio: other figures than the one of ratios show this one where several were run
+NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
+Groups = dict[tuple[str, str], list[Record]]  # (method, config hash) -> runs by seed
+
+
+class NothingToDrawError(Exception):
+    """There are no records for a figure; the message says which runs are missing."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, the name of its files, and the files it was made from."""
+
+    name: str
+    figure: Figure
+    sources: list[str]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """``records`` by file name, none of them a demo; ``masks``: the folder of what `mlomae masks` wrote."""
+
+    records: dict[str, Record]
+    masks: Path
+
+    @property
+    def pretraining(self) -> list[Record]:
+        """Pretraining runs whose probes were run."""
+        return [r for r in self.records.values() if r["task"] == "pretrain" and all(m in r["metrics"] for m in METRICS)]
+
+    def files(self, used: Iterable[Record]) -> list[str]:
+        """Names of the files of these records, sorted."""
+        wanted = {id(r) for r in used}
+        return sorted(name for name, r in self.records.items() if id(r) in wanted)
+
+
+def read_inputs(records: Path, masks: Path) -> Inputs:
+    """Everything under ``records``; DataError for a record that is damaged or of a demo, or a missing folder."""
+    return Inputs(read_measured(records), masks)
+
+
+def settings(records: list[Record]) -> dict[str, list[Record]]:
+    """{title: runs that may be compared}, in a stable order; of equal titles, those of fewer runs are numbered."""
+    found = sorted(grouped(records, setting_of).values(), key=lambda runs: (_title(runs[0]), -len(runs)))
+    titles = [_title(runs[0]) for runs in found]
+    numbered = [
+        f"{title}, setting {rank}" if (rank := titles[: i + 1].count(title)) > 1 else title
+        for i, title in enumerate(titles)
+    ]
+    return dict(zip(numbered, found, strict=True))
+
+
+def _title(record: Record) -> str:
+    name = str(NAMES.get(record["dataset"], record["dataset"]))
+    count = re.search(r"(\d[\d,]*) images", record["train_source"])
+    return f"{name}, {int(count[1].replace(',', '')):,} training images" if count else name
+
+
+def groups(records: list[Record]) -> Groups:
+    """Runs by method and configuration. DataError for a seed that is there twice."""
+    found = by_config(records)
+    for (method, _), runs in found.items():
+        for one, other in itertools.pairwise(runs):
+            if one["seed"] == other["seed"]:
+                raise DataError(
+                    f"two records hold seed {one['seed']} of {method} on {one['dataset']}; remove '{other['name']}'"
+                )
+    return found
+
+
+def ratio_of(record: Record) -> float | None:
+    """The mask ratio of a run, None where its configuration has none."""
+    mask = record["config"].get("mask")
+    ratio = mask.get("ratio") if isinstance(mask, dict) else None
+    return float(ratio) if isinstance(ratio, int | float) else None
+
+
+def sweeps(records: list[Record]) -> list[dict[float, list[Record]]]:
+    """Ratio -> runs by seed, for configurations that differ in the ratio of the mask alone, and in their names.
+
+    Only those with two ratios or more, in a stable order. DataError for a seed that a ratio has twice.
+    """
+    alike: dict[tuple[str, str], dict[float, list[Record]]] = {}
+    for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
+        ratio = ratio_of(r)
+        if ratio is not None:
+            rest = {k: v for k, v in r["config"]["mask"].items() if k != "ratio"}
+            same = config_hash({**r["config"], "mask": rest, "method": ""})
+            alike.setdefault((setting_of(r), same), {}).setdefault(ratio, []).append(r)
+    found = [dict(sorted(by_ratio.items())) for by_ratio in alike.values() if len(by_ratio) > 1]
+    for ratio, runs in (item for by_ratio in found for item in by_ratio.items()):
+        for one, other in itertools.combinations(runs, 2):
+            if one["seed"] == other["seed"]:
+                raise DataError(
+                    f"two records hold seed {one['seed']} of {one['method']} at mask ratio {ratio:g} on "
+                    f"{one['dataset']}; remove '{other['name']}'"
+                )
+    return found
+
+
+def at_one_ratio(records: list[Record]) -> list[Record]:
+    """``records`` less those of other ratios than the one nearest to `RATIO`, where ratios were varied."""
+    left_out: set[int] = set()
+    for by_ratio in sweeps(records):
+        kept = min(by_ratio, key=lambda ratio: abs(ratio - RATIO))
+        left_out |= {id(r) for ratio, runs in by_ratio.items() if ratio != kept for r in runs}
+    return [r for r in records if id(r) not in left_out]
+
+
+def count_phrase(found: Iterable[list[Record]]) -> str:
+    """How many seeds groups have, in words: "n = 5 seeds", "n = 1 to 5 seeds"."""
+    counts = sorted({len(runs) for runs in found})
+    if counts == [1]:
+        return "n = 1 seed"
+    return f"n = {counts[0]} seeds" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds"

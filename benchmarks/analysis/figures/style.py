@@ -1,0 +1,189 @@
+"""The look of the figures: page, palette, caption and legend, and files whose bytes depend on what is drawn alone.
+
+Sizes are those of print: a page is as wide as the text of a two-column paper and no letter is smaller than 8 points.
+Colour never speaks alone: methods that share a colour differ in marker and line.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
+from numpy.typing import NDArray
+
+from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
+
+WIDTH = 7.2  # inches, the width of every figure
+DPI = 150  # of PNG files, and of pictures inside SVG files
+SMALLEST = 8.0  # points
+LINE, ROW = 0.16, 0.158  # inches: a line of the caption, a row of the legend
+PAD = 0.08  # inches, between those and the rim
+TITLE = 0.32  # inches, of the title with the air around it
+HANDLE, SPACE = 32.0, 2.6  # points that an entry of the legend needs beside its words; between two words
+
+# Okabe and Ito, "Color Universal Design", 2002; without the yellow, which white paper swallows
+BLACK, VERMILLION, BLUE, GREEN = "#000000", "#D55E00", "#0072B2", "#009E73"
+COLOURS = (BLACK, VERMILLION, BLUE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "D", "s", "^", "v", "P", "X", "<", ">", "p", "*")  # as many as share no divisor with the colours
+Line = Literal["-", "--", ":", "-.", "none"]
+LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
+MINUS = "\N{MINUS SIGN}"
+FAINT, GREY = "#bdbdbd", "#555555"  # lines that are there for orientation; words and what leads to them
+FIRST = (BASELINE, "MLO-MAE", "BLO-MAE", "MLO-MAE (nca, mask pooling)", SAME_TIME)  # the first styles are theirs
+
+SETTINGS: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": SMALLEST,
+    "axes.titlesize": 9,
+    "axes.labelsize": SMALLEST,
+    "xtick.labelsize": SMALLEST,
+    "ytick.labelsize": SMALLEST,
+    "legend.fontsize": SMALLEST,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.formatter.useoffset": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+    "svg.fonttype": "path",  # a reader's machine may lack the font
+    "svg.hashsalt": "mlomae",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method looks in every figure."""
+
+    colour: str
+    marker: str
+    line: Line
+
+
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """A look for each method: the `FIRST` ones, where they are, before the rest in the order of the alphabet.
+
+    Colour and marker together are of one method alone up to 77 methods, colour and line up to 28.
+    """
+    known = set(methods)
+    order = [m for m in FIRST if m in known] + sorted(known.difference(FIRST))
+    looks = {}
+    for i, method in enumerate(order):
+        line = LINES[i // len(COLOURS) % len(LINES)]
+        looks[method] = Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], line)
+    return looks
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Matplotlib's defaults with `SETTINGS`, whatever the user's own; as before at the end."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        yield
+
+
+def sheet(
+    height: float, *, title: str, caption: str, legend: Sequence[tuple[Artist, str]] = ()
+) -> tuple[Figure, tuple[float, float]]:
+    """A figure with its title above, legend and caption below, and (bottom, top), inches: the ``height`` between."""
+    lines = wrapped(caption, 72 * (WIDTH - 2 * PAD))
+    across = _columns([label for _, label in legend])
+    below = PAD + LINE * len(lines) + ROW * -(-len(legend) // across) + PAD
+    total = TITLE + height + below
+    figure = Figure(figsize=(WIDTH, total))
+    figure.text(PAD / WIDTH, 1 - PAD / total, title, va="top", ha="left", fontsize=10, fontweight="bold")
+    figure.text(PAD / WIDTH, PAD / total, "\n".join(lines), va="bottom", ha="left", color=GREY)
+    if legend:
+        place = (PAD / WIDTH, (PAD + LINE * len(lines) + 0.5 * PAD) / total)
+        figure.legend(
+            *zip(*legend, strict=True),
+            loc="lower left",
+            bbox_to_anchor=place,
+            ncols=across,
+            frameon=False,
+            borderaxespad=0,
+            borderpad=0,
+            labelspacing=0.4,
+            handlelength=2.2,
+            handletextpad=0.5,
+            columnspacing=1.0,
+        )
+    return figure, (below, below + height)
+
+
+def page(
+    rows: int,
+    columns: int,
+    height: float,
+    *,
+    title: str,
+    caption: str,
+    legend: Sequence[tuple[Artist, str]] = (),
+    share_y: bool | Literal["row"] = False,
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A sheet of panels, (rows, columns). ``height``: inches a row."""
+    figure, (bottom, top) = sheet(rows * height, title=title, caption=caption, legend=legend)
+    total = figure.get_figheight()
+    place = (0, bottom / total, 1, (top - bottom) / total)
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=place, hspace=0.03))
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y)
+
+
+def _columns(labels: list[str]) -> int:
+    """How many columns a legend may have: as many as fit beside each other, filled from above."""
+    for count in range(len(labels), 1, -1):
+        columns = np.array_split(np.array([text_width(label) for label in labels]), count)
+        if sum(max(column) + HANDLE for column in columns) <= 72 * (WIDTH - 2 * PAD):
+            return count
+    return 1
+
+
+def text_width(text: str) -> float:
+    """Points that a line of ``text`` takes in the smallest letters."""
+    words = text.split()
+    return sum(map(_word_width, words)) + SPACE * (len(words) - 1)
+
+
+@functools.cache
+def _word_width(word: str) -> float:
+    return float(TextPath((0, 0), word, size=SMALLEST).get_extents().width) + 1.4  # the air beside letters counts
+
+
+def wrapped(text: str, width: float) -> list[str]:
+    """``text`` in lines of at most ``width`` points; a longer word gets a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def entry(style: Style, *, line: bool = True, hollow: bool = False) -> Line2D:
+    """What stands for a method in a legend."""
+    face = "white" if hollow else style.colour
+    linestyle: Line = style.line if line else "none"
+    return Line2D([], [], color=style.colour, marker=style.marker, linestyle=linestyle, markerfacecolor=face)
+
+
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """{"png": bytes, "svg": bytes}, without date and version: the same figure gives the same bytes."""
+    files = {}
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        files[kind] = buffer.getvalue()
+    return files

@@ -1,0 +1,82 @@
+"""The page: comparison, figures, masks and the tables of the tasks in one file that needs no other and no server.
+
+The same results give the same bytes: nothing on the page depends on when or where it was made.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.report.comparison import comparison_section
+from benchmarks.analysis.report.markup import Section, contents
+from benchmarks.analysis.report.pictures import picture_sections
+from benchmarks.analysis.report.provenance import Provenance
+from benchmarks.analysis.report.tables import TITLES, published_section, task_section
+from benchmarks.analysis.tables.build import TABLES, read_results
+from mlomae.common.atomic import write_text
+
+TITLE = "Learned against random masks: results"
+
+
+def build_report(records: Path, out: Path) -> Path:
+    """Write the page of the results beside ``records``, with those figures and masks that are there; returns ``out``.
+
+    Raises what `read_results`, the tables and `picture_sections` raise, before anything is written.
+    """
+    page = render_report(read_results(records), records.parent)
+    write_text(out, page)
+    return out
+
+
+def render_report(evidence: Evidence, results: Path) -> str:
+    """The page. ``results``: the folder of `figures/` and `masks/`. Errors as `build_report`."""
+    provenance = Provenance(evidence)
+    sections = _sections(evidence, results, provenance)
+    count = len(evidence.records)
+    said = f"made from {count} run record{'s' if count != 1 else ''}" if count else "without any run record"
+    none = "<p>There is no record yet: run <code>make suite</code>, then <code>make report</code>.</p>\n"
+    style, script = ((files(__package__) / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    body = "\n".join(section.html() for section in sections)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(TITLE)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1>{escape(TITLE)}</h1>
+<p>Written by <code>make report</code>, {said}. What holds, and with what certainty, is told in
+<code>results/README.md</code>. A number with a dotted line under it shows the records behind it when it is clicked; the
+head of a column sorts by it.</p>
+{none if not count else ""}</header>
+{contents(sections)}
+<main>
+{body}
+</main>
+<dialog id="behind" aria-labelledby="behind-title">
+<form method="dialog"><button>Close</button></form><h2 id="behind-title"></h2><div></div></dialog>
+<dialog id="full-size" aria-label="Picture in full size">
+<form method="dialog"><button>Close</button></form><div></div></dialog>
+<script type="application/json" id="provenance">{provenance.as_json()}</script>
+<script>
+{script}</script>
+</body>
+</html>
+"""
+
+
+def _sections(evidence: Evidence, results: Path, provenance: Provenance) -> list[Section]:
+    frame, _ = TABLES["comparison"].build(evidence)
+    sections = [comparison_section(frame, provenance)] if len(frame) else []
+    sections += picture_sections(results, evidence, provenance)
+    for name in TITLES:
+        frame, markdown = TABLES[name].build(evidence)
+        sections += [task_section(name, TABLES[name], frame, markdown, provenance)] if len(frame) else []
+    return sections + ([published_section(evidence.published)] if evidence.published else [])

@@ -1,0 +1,79 @@
+"""Figures and masks inside the page, each with the records it was made of.
+
+A sheet of masks that a figure shows already is not shown again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from html import escape
+from pathlib import Path
+
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.figures.sources import SOURCES, read_sources
+from benchmarks.analysis.report.markup import Part, Section, button
+from benchmarks.analysis.report.provenance import Provenance
+from benchmarks.analysis.report.words import figure_order, figure_words
+from mlomae.common.errors import DataError, reason_of
+
+_KINDS = {"svg": "image/svg+xml", "png": "image/png"}  # the first that is there is shown
+_MASKS = "masks"
+_ZOOM = "Click or tap a picture for its full size."
+
+
+def picture_sections(results: Path, evidence: Evidence, provenance: Provenance) -> list[Section]:
+    """The figures of ``results`` and its sheets of masks, those that are there.
+
+    Raises DataError for a damaged list of sources or file of masks, a figure without its file, or one made of records
+    that are gone.
+    """
+    sources = read_sources(results / "figures" / SOURCES)
+    figures: list[Part] = []
+    masks: list[Part] = []
+    for name in sorted(sources, key=figure_order):
+        files = [file for source in sources[name] for file in _record_files(results, source, evidence, name)]
+        path = _file_of(results / "figures", name)
+        part = _part(path, name, files, provenance)
+        (masks if name.split("_")[0] == _MASKS else figures).append(part)
+    drawn = {source for found in sources.values() for source in found}
+    for sheet in sorted((results / _MASKS).glob("*.png")):
+        source = f"{_MASKS}/{sheet.stem}.json"
+        if source not in drawn:
+            known = (results / source).is_file()
+            files = _record_files(results, source, evidence, sheet.stem) if known else []
+            masks.append(_part(sheet, f"{_MASKS}_{sheet.stem}", files, provenance))
+    named = [("figures", "Figures", figures), (_MASKS, "Masks", masks)]
+    return [Section(name, title, _ZOOM, parts=parts) for name, title, parts in named if parts]
+
+
+def _file_of(folder: Path, name: str) -> Path:
+    for kind in _KINDS:
+        if (folder / f"{name}.{kind}").is_file():
+            return folder / f"{name}.{kind}"
+    raise DataError(f"the figure '{name}' of '{folder / SOURCES}' has no file; run `make figures`")
+
+
+def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -> list[str]:
+    """The records behind a source of a figure: itself, or of a file of masks those of its rows' runs."""
+    if source in evidence.records:
+        return [source]
+    if Path(source).parent.name != _MASKS or not (results / source).is_file():
+        raise DataError(f"the figure '{figure}' was made from '{source}', which is not there; run `make figures`")
+    try:
+        sheet = json.loads((results / source).read_text(encoding="utf-8"))
+        runs = {(row["config_hash"], row["seed"]) for row in sheet["rows"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"file of masks '{source}' is damaged ({reason_of(error)[:120]}); draw it again") from error
+    return [file for file, r in evidence.records.items() if (r["config_hash"], r["seed"]) in runs]
+
+
+def _part(path: Path, name: str, files: list[str], provenance: Provenance) -> Part:
+    words = figure_words(name)
+    uri = f"data:{_KINDS[path.suffix[1:]]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+    image = f'<button type="button" class="zoom"><img alt="{escape(words)}" src="{uri}"></button>'
+    entry = provenance.of_files("made from", files)
+    count = f"{len(files)} record{'s' if files[1:] else ''}"
+    caption = f"Made from {button(count, entry, words)}." if files else "No record is behind it."
+    body = f'<figure>{image}<figcaption class="note">{caption}</figcaption></figure>'
+    return Part(f"figure-{name}", words, body)

@@ -1,0 +1,68 @@
+"""The records behind the page's numbers, numbered once: what the page shows when a number is asked where it is from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.lineage import Lineage
+from benchmarks.analysis.tables.table import OWN
+from benchmarks.analysis.tables.trace import behind, line_of, value_of
+from mlomae.records import Record
+
+_OWN_WORDS = "runs of this row"  # what a reader is told instead of `OWN`
+
+
+class Provenance:
+    """Entries are lists of [role, [[number of a record, what it gives to the cell], ...]]; equal ones are one."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._lineage = Lineage(evidence.records.values(), evidence.flops)
+        self._numbers = {file: i for i, file in enumerate(evidence.records)}
+        self._entries: dict[str, int] = {}
+
+    def of_cell(self, row: dict[Any, Any], column: str) -> int | None:
+        """The number of the entry of a table's cell; None if nothing is behind it."""
+        parts = [
+            [
+                _OWN_WORDS if role == OWN else role,
+                [[self._number(r), _text(value_of(r, row, column, self._lineage))] for r in records],
+            ]
+            for role, records in behind(row, column)
+        ]
+        return self._add(parts) if parts else None
+
+    def of_files(self, role: str, files: Iterable[str]) -> int | None:
+        """The number of an entry that is whole records; None without any."""
+        numbers = [[self._numbers[file], ""] for file in files]
+        return self._add([[role, numbers]]) if numbers else None
+
+    def _add(self, parts: list[Any]) -> int:
+        return self._entries.setdefault(json.dumps(parts, ensure_ascii=False), len(self._entries))
+
+    def _number(self, record: Record) -> int:
+        return self._numbers[self._evidence.file_of(record)]
+
+    def as_json(self) -> str:
+        """{"fields": names, "records": [texts of each], "cells": entries}, for a script element: no text can end it."""
+        facts = [_facts(record, self._evidence) for record in self._evidence.records.values()]
+        fields = json.dumps(list(facts[0]) if facts else [])
+        records = json.dumps([[_text(v) for v in fact.values()] for fact in facts], ensure_ascii=False)
+        text = f'{{"fields":{fields},\n"records":{records},\n"cells":[{",".join(self._entries)}]}}'
+        return text.replace("<", "\\u003c")
+
+
+def _facts(record: Record, evidence: Evidence) -> dict[str, Any]:
+    facts = line_of(record, None, evidence)
+    del facts["value"]  # is of a cell
+    return facts | {"processor (s)": record["cpu_s"], "finished": record["finished_at"]}
+
+
+def _text(value: Any) -> str:
+    """A number as a person writes it, with all digits that a table could show."""
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

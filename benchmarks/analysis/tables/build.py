@@ -1,0 +1,100 @@
+"""Result tables from run records: `python -m benchmarks.analysis.tables [--records results/runs] [--out results]`.
+
+The README above ``--out`` has the comparison between two marks. The same records give the same bytes: rows are sorted,
+numbers formatted here, lines end in LF. What lies beside the folder of records belongs to them: predictions, FLOPs and
+published numbers, of which nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from benchmarks.analysis.evidence import Evidence, read_evidence
+from benchmarks.analysis.tables import difference_table, headroom_table, pretrain_table, speed_table
+from benchmarks.analysis.tables.comparison import KEYS as COMPARISON_KEYS
+from benchmarks.analysis.tables.comparison_table import build_comparison
+from benchmarks.analysis.tables.readme_table import BEGIN, filled, readme_table
+from benchmarks.analysis.tables.table import Table, csv_of, table_of
+from benchmarks.transfer.table import CLASSIFICATION, DETECTION, KEYS, SEGMENTATION, transfer_frame, transfer_page
+from mlomae.common.atomic import write_text
+from mlomae.common.errors import DataError, MlomaeError, refuse
+
+TASKS: dict[str, Table] = {
+    "pretrain": table_of("pretrain", pretrain_table.KEYS, pretrain_table.pretrain_frame, pretrain_table.pretrain_page),
+    "speed": table_of("speed", speed_table.KEYS, speed_table.speed_frame, speed_table.speed_page),
+}
+for _task, _shown in (("classification", CLASSIFICATION), ("segmentation", SEGMENTATION), ("detection", DETECTION)):
+    TASKS[_task] = table_of(_task, KEYS, partial(transfer_frame, _shown), partial(transfer_page, _shown))
+TABLES: dict[str, Table] = {
+    **TASKS,
+    "headroom": table_of("pretrain", headroom_table.KEYS, headroom_table.headroom_frame, headroom_table.headroom_page),
+    "differences": table_of(
+        "pretrain", difference_table.KEYS, difference_table.difference_frame, difference_table.difference_page
+    ),
+    "comparison": Table(COMPARISON_KEYS, build_comparison),
+}
+
+
+def read_results(records_folder: Path) -> Evidence:
+    """`read_evidence`, of tasks that have tables; DataError for another."""
+    evidence = read_evidence(records_folder)
+    for r in evidence.records.values():
+        if r["task"] not in TASKS:
+            raise DataError(f"record '{r['name']}' is of task '{r['task']}'; tables exist for {', '.join(TASKS)}")
+    return evidence
+
+
+def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
+    """File -> content: ``<table>.csv`` and ``<table>.md`` of every table in ``out``, and the README above it if that
+    has the marks of the comparison.
+
+    Raises DataError for a demo record, an unknown task, a seed recorded twice, a record that cannot be read, or
+    predictions that are not those of their record.
+    """
+    evidence = read_results(records_folder)
+    contents: dict[Path, str] = {}
+    frames = {}
+    for name, table in TABLES.items():
+        frames[name], markdown = table.build(evidence)
+        contents |= {out / f"{name}.csv": csv_of(frames[name]), out / f"{name}.md": markdown}
+    readme = out.absolute().parent / "README.md"
+    if readme.is_file() and BEGIN in (text := readme.read_text(encoding="utf-8")):
+        contents[readme] = filled(text, readme_table(frames["comparison"]), str(readme))
+    return contents
+
+
+def build_tables(records_folder: Path, out: Path) -> list[Path]:
+    """Write the tables, all after all could be rendered; returns the files written. Errors as `render_tables`."""
+    contents = render_tables(records_folder, out)
+    for path, text in contents.items():
+        write_text(path, text)
+    return list(contents)
+
+
+def check_tables(records_folder: Path, out: Path) -> None:
+    """Raise DataError if a table on disk is not what its records give: edited by hand, or not regenerated."""
+    for path, text in render_tables(records_folder, out).items():
+        if not path.is_file() or path.read_bytes() != text.encode():
+            raise DataError(f"table '{path}' is not what the records give; run `make tables` and do not edit tables")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns 0, or 2 after one line on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.analysis.tables", description="Regenerate the result tables."
+    )
+    parser.add_argument("--records", type=Path, default=Path("results/runs"), help="folder of run records")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the tables")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a table is not up to date")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.check:
+            check_tables(arguments.records, arguments.out)
+            return 0
+        for path in build_tables(arguments.records, arguments.out):
+            print(path)
+    except MlomaeError as error:
+        return refuse(error)
+    return 0

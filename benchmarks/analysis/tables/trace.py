@@ -1,0 +1,145 @@
+"""From a cell of a result table to the records it was made of: `mlomae table NAME --trace "WORD|...|COLUMN"`.
+
+COLUMN is one of the table's CSV, the words before it name the row: cells of its key columns, in any order, as many as
+tell the row from others.
+"""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.lineage import Lineage
+from benchmarks.analysis.tables.build import TABLES, read_results
+from benchmarks.analysis.tables.comparison import COSTS
+from benchmarks.analysis.tables.table import BEHIND, Behind, Table
+from mlomae.common.errors import ConfigError
+from mlomae.records import Record, hardware_phrase, predictions_of
+
+SHOWN = 20  # cells listed where none or several match
+_OWN = {"seeds": "seed", "transfer_cpu_s": "cpu_s", "rounds": "outer_iterations"}  # column -> field of a record
+
+
+class CellError(ConfigError):
+    """A cell that does not exist, or is not told from others; ``near``: cells as they can be typed, closest first."""
+
+    def __init__(self, message: str, near: list[str]) -> None:
+        super().__init__(message)
+        self.near = near
+
+
+def _alike(a: str, b: str) -> float:
+    return SequenceMatcher(None, a.lower(), b.lower()).ratio()
+
+
+def _row_name(row: dict[Any, Any], table: Table) -> str:
+    return "|".join(str(row[key]) for key in table.keys if str(row[key]))
+
+
+def _near(rows: list[dict[Any, Any]], columns: list[str], words: list[str], column: str, table: Table) -> list[str]:
+    """Cells whose names resemble what was typed, closest first."""
+    to_rows = {
+        _row_name(row, table): sum(max(_alike(word, str(row[key])) for key in table.keys) for word in words)
+        for row in rows
+    }
+    to_columns = {name: _alike(column, name) for name in columns}
+    closest = sorted(to_columns, key=lambda name: -to_columns[name])[:SHOWN]
+    cells = [(name, c, score + to_columns[c]) for name, score in to_rows.items() for c in closest]
+    return [f"{name}|{c}" for name, c, _ in sorted(cells, key=lambda cell: -cell[2])[:SHOWN]]
+
+
+def find_cell(frame: pd.DataFrame, table: Table, cell: str) -> tuple[dict[Any, Any], str]:
+    """(row, column) that ``cell`` names. Raises CellError if it names none, or several."""
+    *words, column = [word.strip() for word in cell.split("|")]
+    columns, rows = [c for c in frame.columns if c != BEHIND], frame.to_dict("records")
+    matching = [row for row in rows if {w.lower() for w in words} <= {str(row[key]).lower() for key in table.keys}]
+    if column in columns and len(matching) == 1:
+        return matching[0], column
+    near = _near(matching or rows, columns, words, column, table)
+    if column not in columns:
+        raise CellError(f"the table has no column '{column}'; name one as 'WORD|...|COLUMN', like those listed", near)
+    many = f"{len(matching)} rows" if matching else "no row"
+    raise CellError(f"'{cell}' names {many}; give the words of one, like those listed", near)
+
+
+def behind(row: dict[Any, Any], column: str) -> list[tuple[str, list[Record]]]:
+    """(role, records) that a cell is made of."""
+    made_of: Behind = row[BEHIND]
+    fitting = [key for key in made_of if key and (column == key or column.startswith(f"{key}_"))]
+    return made_of[max(fitting, key=len, default="")]
+
+
+def value_of(record: Record, row: dict[Any, Any], column: str, lineage: Lineage) -> Any:
+    """What a record gives to a cell: its metric, cost or field; "" where a cell is not made of numbers of records."""
+    if column.startswith("pretraining_") and (cost := column.removeprefix("pretraining_")) in COSTS:
+        return lineage.cost(record, cost)
+    metrics = record["metrics"]
+    named = [key for key in metrics if column == key or column.startswith(f"{key}_")]
+    if named:
+        return metrics[max(named, key=len)]
+    field = _OWN.get(column, column)
+    if field in record:
+        found = record[field]
+        return found["lower"] if field == "images_seen" else hardware_phrase(record) if field == "hardware" else found
+    if column == "labelled_seen":
+        return record["images_seen"]["head"] + record["images_seen"]["upper"]
+    return metrics.get(row.get("metric"), "")
+
+
+def line_of(record: Record, value: Any, evidence: Evidence) -> dict[str, Any]:
+    """What is said of a record that gives ``value`` to a cell, by column."""
+    file, commit = evidence.file_of(record), record["git_commit"]
+    predictions = predictions_of(file, Path("runs")).as_posix() if evidence.tested_of(record) else "none"
+    return {
+        "record": file,
+        "method": record["method"],
+        "seed": record["seed"],
+        "value": value,
+        "commit": f"{commit[:12]}{' (dirty)' if record['git_dirty'] else ''}" if commit else "unknown",
+        "hardware": hardware_phrase(record),
+        "images seen": record["images_seen"]["lower"],
+        "wall-clock (s)": record["wall_clock_s"],
+        "config": record["config_hash"],
+        "predictions": predictions,
+    }
+
+
+def trace(records_folder: Path, name: str, cell: str) -> str:
+    """The value of a cell and every record behind it, as text.
+
+    Raises ConfigError for an unknown table, CellError for a cell that is none, and what `read_results` raises.
+    """
+    table, evidence = _table(name), read_results(records_folder)
+    frame, _ = table.build(evidence)
+    row, column = find_cell(frame, table, cell)
+    lineage = Lineage(evidence.records.values(), evidence.flops)
+    lines = [f"{name}.csv: {_row_name(row, table)}|{column} = {row[column] if str(row[column]) else '(empty)'}"]
+    parts = behind(row, column)
+    lines += [role for role, records in parts if not records]
+    made_of = [(role, r) for role, records in parts for r in records]
+    shown = [{"role": role} | line_of(r, value_of(r, row, column, lineage), evidence) for role, r in made_of]
+    if column == "p_holm":
+        lines.append("Corrected for all p values of the table; the one of this row is of:")
+    if shown:
+        lines += _aligned([list(shown[0]), *([str(v) for v in line.values()] for line in shown)])
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def page(records_folder: Path, name: str) -> str:
+    """The Markdown of a table. Errors as `trace`."""
+    return _table(name).build(read_results(records_folder))[1].rstrip("\n")
+
+
+def _table(name: str) -> Table:
+    if name not in TABLES:
+        raise ConfigError(f"there is no table '{name}'; choose one of {', '.join(TABLES)}")
+    return TABLES[name]

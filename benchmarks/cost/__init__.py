@@ -1,0 +1,1 @@
+"""What a step costs: seconds and memory (speed), operations (flops)."""

@@ -1,0 +1,93 @@
+"""What the speed benchmark runs: the size of model and batch, and random data of that size.
+
+The data are random tensors made once: loading and augmenting images is not timed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlomae.common.errors import ConfigError
+from mlomae.config.schema import PretrainConfig, config_from_dict
+
+LOWER_STEPS = 2  # K, as in the paper
+RATIO = 0.75
+
+
+@dataclass(frozen=True)
+class Setting:
+    """``batch`` is the size of the lower, the head and the upper batch alike; ``amp`` "none" (float32) or "bf16"."""
+
+    name: str
+    device: str
+    model: dict[str, Any]
+    batch: int
+    classes: int
+    amp: str = "none"
+
+    def config(self, method: str, compiled: bool = False) -> PretrainConfig:
+        """The pretraining configuration of ``method`` "mae" (random masks) or "mlomae" (learned, linear head)."""
+        learned = method == "mlomae"
+        mask = {"type": "learned", "arch": "token", "sampling": "gumbel_topk"} if learned else {"type": "random"}
+        values = {
+            "name": f"speed-{method}",
+            "method": method,
+            "model": self.model,
+            "data": {"batch_size": self.batch, "feedback_batch_size": self.batch},
+            "mask": {**mask, "ratio": RATIO},
+            "feedback": {"type": "linear", "pooling": "cls", "dropout": 0.0},
+            "levels": {"lower_steps": LOWER_STEPS, "head_steps": 1, "solver": "one_step"},
+            "train": {"amp": self.amp, "compile": compiled},
+        }
+        return config_from_dict(values)
+
+    def batches(self, seed: int = 0) -> dict[str, Any]:
+        """{"lower": K batches, "head", "upper"} of random images, labels and counter keys on the device."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def batch(number: int) -> dict[str, Tensor]:
+            made = random_batch(self.batch, self.model["img_size"], self.classes, number, generator)
+            return {k: t.to(self.device) for k, t in made.items()}
+
+        return {"lower": [batch(k) for k in range(LOWER_STEPS)], "head": batch(90), "upper": batch(91)}
+
+    def plain(self) -> dict[str, Any]:
+        """For a record: plain values only."""
+        return dataclasses.asdict(self)
+
+
+def random_batch(size: int, side: int, classes: int, number: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """``image`` (size, 3, side, side), ``label`` and ``key`` (size,), the keys those of batch ``number``."""
+    return {
+        "image": torch.randn(size, 3, side, side, generator=generator),
+        "label": torch.randint(classes, (size,), generator=generator),
+        "key": torch.arange(size) + number * size,
+    }
+
+
+def _model(img_size: int, patch: int, encoder: tuple[int, int, int], decoder: tuple[int, int, int]) -> dict[str, Any]:
+    """Width, depth and heads of encoder and decoder as the section ``model`` of a configuration."""
+    names = ("embed_dim", "depth", "num_heads")
+    values = {"size": "base", "img_size": img_size, "patch_size": patch, **dict(zip(names, encoder, strict=True))}
+    return values | {f"decoder_{name}": value for name, value in zip(names, decoder, strict=True)}
+
+
+SETTINGS = {
+    "cpu": Setting("cpu", "cpu", _model(32, 4, (192, 6, 3), (96, 2, 3)), batch=64, classes=10),
+    "gpu": Setting("gpu", "cuda", _model(224, 16, (768, 12, 12), (512, 8, 16)), batch=64, classes=1000, amp="bf16"),
+    "tiny": Setting("tiny", "cpu", _model(16, 4, (32, 2, 2), (16, 1, 2)), batch=4, classes=3),  # for the tests
+}
+
+
+def get_setting(name: str) -> Setting:
+    """Raises ConfigError for an unknown name, or one whose device is missing."""
+    if name not in SETTINGS:
+        raise ConfigError(f"unknown setting '{name}'; choose one of {', '.join(SETTINGS)}")
+    if SETTINGS[name].device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"setting '{name}' needs a CUDA device and there is none; choose --setting cpu")
+    return SETTINGS[name]

@@ -1,5 +1,0 @@
-"""Transfer to semantic segmentation: a pretrained ViT under mmseg's heads (UperNet)."""
-
-from benchmarks import ops
-
-ops.install()  # mmseg.models imports mmdet, which without operators would be of no use to the rest of the process

@@ -1,8 +1,0 @@
-"""`python -m benchmarks.tables`: see `benchmarks.tables.build`."""
-
-import sys
-
-from benchmarks.tables.build import main
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The tasks that backbones are transferred to, one folder each."""

@@ -1,0 +1,61 @@
+"""Frozen features of a set, once: what k-NN votes on, and what a linear probe without augmentation trains on.
+
+Shape legend: N images, D backbone width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from benchmarks.tasks.classification.loaders import ImageLoader, Item
+from benchmarks.tasks.classification.model import Classifier
+from mlomae.backbones.gathering import gather
+from mlomae.common import random_keys as counter
+from mlomae.data import Source
+from mlomae.pretraining.evaluation import check_finite
+
+
+@torch.no_grad()
+def extract(model: Classifier, loader: ImageLoader, pooling: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (N, D) float32, labels (N,) and indices (N,) of all images of an `eval_loader`, on the CPU, sorted by
+    index; every rank does its share and gets them all. Raises TrainingError if a feature is not finite."""
+    device = next(model.parameters()).device
+    model.eval()
+    parts = []
+    for batch in loader:
+        features_BD = model.features(batch["image"].to(device, non_blocking=True), pooling)
+        parts.append((features_BD.cpu(), batch["label"], batch["index"]))
+    features_ND, label_N, index_N = (torch.cat(column) for column in zip(*gather(parts), strict=True))
+    check_finite(features_ND)
+    order = index_N.argsort(stable=True)
+    return features_ND[order], label_N[order], index_N[order]
+
+
+class CachedFeatures(Dataset[dict[str, Any]]):
+    """Features in place of images, in the order that `LabelledImages` of the same seed and ``name`` has."""
+
+    def __init__(
+        self, features_ND: Tensor, label_N: Tensor, index_N: Tensor, source: Source, seed: int, name: str = "train"
+    ) -> None:
+        self.features, self.label, self.index, self.seed = features_ND, label_N, index_N, seed
+        self.name = name
+        self.metainfo = {"classes": list(source.classes)}
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation (N,) int64 in which ``epoch`` visits the images."""
+        return counter.epoch_order(self.seed, self.name, epoch, len(self))
+
+    def __getitem__(self, item: int | Item) -> dict[str, Any]:
+        position = item if isinstance(item, int) else item[1]
+        return {
+            "image": self.features[position],
+            "label": int(self.label[position]),
+            "index": int(self.index[position]),
+        }

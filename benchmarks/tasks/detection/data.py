@@ -1,0 +1,115 @@
+"""Images with boxes and masks through mmdet's transforms; a function of (seed, epoch, image), whatever they draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import TRANSFORMS
+from mmengine.dataset import Compose
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from benchmarks.tasks.detection.config import DetectionConfig
+from benchmarks.transfer.dense_data import evaluation_batches, training_batches
+from benchmarks.transfer.pipelines import build_pipeline
+from mlomae.backbones.batches import ImageLoader, Item
+from mlomae.backbones.seeding import seeded
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError, DataError, reason_of
+from mlomae.data import Detections
+
+_META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
+_ATTEMPTS = 20
+_ON_ITSELF = 5  # attempts on one image before another takes its place
+_LOAD = {"type": "LoadImageFromFile"}
+_TRUTH = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}
+
+
+class _ById(CocoDataset.COCOAPI):
+    """The categories by their ids, as `Detections` has them; mmdet's labels follow the file, and files may differ."""
+
+    def get_cat_ids(self, *given: Any, **options: Any) -> list[int]:
+        return sorted(super().get_cat_ids(*given, **options))
+
+
+class _Coco(CocoDataset):
+    COCOAPI = _ById
+
+
+class CocoImages(Dataset[dict[str, Any]]):
+    """Item (epoch, i, copy) is image i after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR, "data_samples":
+    DetDataSample}. In training the steps see boxes and masks, and images without objects, or with crowds alone, are
+    left out.
+
+    A training image whose objects the transforms cut away is drawn again, from keys of its own, then another image
+    takes its place, as in mmdet: one with tiny objects alone must not end a run of days. ConfigError if that fails
+    repeatedly, too; DataError if every object is a crowd.
+    """
+
+    def __init__(self, source: Detections, steps: list[dict[str, Any]], *, train: bool, seed: int = 0) -> None:
+        section = "data.augment" if train else "data.evaluate"
+        before = [_LOAD, _TRUTH] if train else [_LOAD]
+        self.steps: Compose = build_pipeline(TRANSFORMS, [*before, *steps], section)
+        self.section, self.train, self.seed = section, train, seed
+        self.pack = PackDetInputs(meta_keys=_META)
+        self.coco = _Coco(
+            ann_file=str(source.annotation_file),
+            data_prefix={"img": str(source.folder)},
+            metainfo={"classes": tuple(source.classes)},
+            test_mode=not train,
+        )
+        single = np.concatenate([[0], np.cumsum(~source.objects.crowds)])
+        populated = np.flatnonzero(np.diff(single[source.objects.first]))
+        if not len(populated):
+            raise DataError(f"every object of {source.describe()} is a crowd; annotate objects one by one")
+        if train:  # mmdet's own filter keeps images whose objects are all left out
+            self.coco.get_subset_(populated.tolist())
+        self.category_ids = list(self.coco.cat_ids)  # of the labels 0, 1, ...
+        self.metainfo = {"classes": list(source.classes)}  # where MMEngine looks for it
+
+    def __len__(self) -> int:
+        return len(self.coco)
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation (n,) int64 in which ``epoch`` visits the images."""
+        return counter.epoch_order(self.seed, "coco", epoch, len(self))
+
+    def __getitem__(self, item: int | Item) -> dict[str, Any]:
+        epoch, i, again = (0, item, 0) if isinstance(item, int) else item
+        for attempt in range(_ATTEMPTS):
+            key = counter.root_key(self.seed, "coco", epoch, i, again, attempt)
+            info = self.coco.get_data_info(i if attempt < _ON_ITSELF else key % len(self))
+            with seeded(key):
+                done = self._run(info)
+            if done is not None:
+                return dict(self.pack(done))
+        raise ConfigError(
+            f"the transforms leave no object of '{self.coco.get_data_info(i)['img_path']}', nor of "
+            f"{_ATTEMPTS - _ON_ITSELF} others; change {self.section}"
+        )
+
+    def _run(self, info: dict[str, Any]) -> Any:
+        path = info["img_path"]
+        try:
+            done = self.steps(info)
+        except Exception as error:  # a file that cannot be read, a transform that does not fit the image
+            said = f"the transforms fail on '{path}' ({reason_of(error)})"
+            raise ConfigError(f"{said}; change {self.section}, or replace the file") from error
+        if done is None and not self.train:
+            raise ConfigError(f"the transforms drop '{path}'; change {self.section}")
+        if done is None or (self.train and np.all(done["gt_ignore_flags"])):  # also if there is none
+            return None
+        return {"scale_factor": (1.0, 1.0), **done}  # what mmdet asks for also where nothing was resized
+
+
+def train_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
+    """`training_batches` of augmented images; errors as `CocoImages`."""
+    return training_batches(config, CocoImages(source, config.data.augment, train=True, seed=config.seed))
+
+
+def eval_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
+    """`evaluation_batches` of images at the size that ``data.evaluate`` gives them; errors as `CocoImages`."""
+    return evaluation_batches(config, CocoImages(source, config.data.evaluate, train=False))

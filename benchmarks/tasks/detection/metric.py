@@ -1,0 +1,138 @@
+"""COCO's average precision of boxes and masks, by size and by class, from what was detected in every test image."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mlomae.backbones.gathering import GatheringMetric
+from mlomae.common.atomic import write_text
+from mlomae.common.errors import BackendError, DataError
+from mlomae.data.formats.coco_masks import LEAST_CORNERS
+
+KINDS = {"box": "bbox", "mask": "segm"}  # our word -> COCO's
+_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AP_small": 3, "AP_medium": 4, "AP_large": 5, "AR100": 8}
+Detection = dict[str, Any]
+"""One line of COCO's results format, with ``bbox`` and ``segmentation``."""
+
+
+def coco_api(backend: str) -> tuple[Any, Any]:
+    """(COCO, COCOeval) of pycocotools or of faster_coco_eval; BackendError if that is not installed."""
+    if backend == "pycocotools":
+        return COCO, COCOeval
+    try:
+        from faster_coco_eval import COCO as FastCOCO
+        from faster_coco_eval import COCOeval_faster
+    except ImportError as error:
+        raise BackendError(
+            "faster_coco_eval is not installed; `pip install faster-coco-eval`, or set evaluator='pycocotools'"
+        ) from error
+    return FastCOCO, COCOeval_faster
+
+
+def _fill_in(truth: Any) -> None:
+    """Change what our reader accepts and COCO's tools stop at: an object without ``iscrowd``, or whose first polygon
+    has under three corners (an object without another polygon has no pixel, and is missed)."""
+    for entry in truth.dataset["annotations"]:
+        entry.setdefault("iscrowd", 0)
+        mask, image = entry.get("segmentation"), truth.imgs[entry["image_id"]]
+        if isinstance(mask, list) and (not mask or len(mask[0]) < LEAST_CORNERS):
+            empty = {"size": [image["height"], image["width"]], "counts": [image["height"] * image["width"]]}
+            entry["segmentation"] = [corners for corners in mask if len(corners) >= LEAST_CORNERS] or empty
+
+
+def evaluate_detections(
+    annotation_file: str | Path,
+    detections: Sequence[Detection],
+    kind: str,
+    backend: str = "pycocotools",
+    categories: Sequence[int] | None = None,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """COCO's numbers in percent, and the AP of each class.
+
+    ``kind``: "box" or "mask". ``categories``: ids of those to look at, all if None. Keys AP (over IoU 0.5 to 0.95),
+    AP50, AP75, AP_small, AP_medium, AP_large (areas up to 32², up to 96² and above), AR100. Left out: sizes and classes
+    without objects, whose precision COCO gives as -1.
+    """
+    api, evaluator = coco_api(backend)
+    with contextlib.redirect_stdout(io.StringIO()):  # they print tables
+        truth = api(str(annotation_file))
+        _fill_in(truth)
+        names = {c["id"]: c["name"] for c in truth.loadCats(sorted(categories or truth.getCatIds()))}
+        # without boxes the area of a detected mask is that of the mask
+        lines = [{k: v for k, v in d.items() if kind == "box" or k != "bbox"} for d in detections]
+        if kind == "box":
+            lines = [{k: v for k, v in d.items() if k != "segmentation"} for d in lines]
+        if not lines:
+            return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "AR100": 0.0}, dict.fromkeys(names.values(), 0.0)
+        found = evaluator(truth, truth.loadRes(lines), KINDS[kind])
+        found.params.catIds = list(names)
+        found.evaluate()
+        found.accumulate()
+        found.summarize()
+    precision = np.asarray(found.eval["precision"])[:, :, :, 0, -1]  # (IoU, recall, class): all sizes, 100 detections
+    per_class = {}
+    for k, category in enumerate(found.params.catIds):
+        values = precision[:, :, k]
+        if (values > -1).any():
+            per_class[names[category]] = 100.0 * float(values[values > -1].mean())
+    return {name: 100.0 * float(found.stats[i]) for name, i in _STATS.items() if found.stats[i] > -1}, per_class
+
+
+class DetectionMetric(GatheringMetric):
+    """Box and mask AP over all processes; afterwards every rank has ``detections`` and ``classes``.
+
+    Args:
+        annotation_file: the truth, COCO json.
+        categories: COCO's id of each class. backend: as `coco_api`.
+    """
+
+    def __init__(self, annotation_file: str, categories: Sequence[int], backend: str = "pycocotools") -> None:
+        super().__init__()
+        coco_api(backend)  # fail before the training
+        self.annotation_file, self.categories, self.backend = annotation_file, list(categories), backend
+        self.detections: list[Detection] = []
+        self.summary: dict[str, float] = {}
+        self.per_class: dict[str, dict[str, float]] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        for sample in data_samples:
+            found = sample.pred_instances
+            corners, scores, labels = (found[key].detach().cpu().numpy() for key in ("bboxes", "scores", "labels"))
+            masks = found.masks.detach().cpu().numpy().astype(np.uint8)
+            lines = []
+            for (x0, y0, x1, y1), score, label, mask in zip(corners.tolist(), scores, labels, masks, strict=True):
+                runs = coco_mask.encode(np.asfortranarray(mask))
+                line: Detection = {"image_id": int(sample.img_id), "category_id": self.categories[int(label)]}
+                line |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
+                lines.append({**line, "segmentation": {**runs, "counts": runs["counts"].decode()}})
+            self.results.append((int(sample.img_id), lines))
+
+    def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
+        results = sorted(results, key=lambda row: row[0])
+        images = {image for image, _ in results}
+        if len(images) < len(results) or size not in (None, len(results)):
+            raise DataError(f"evaluation saw {len(results)} of {size} images; give every image once, under its own id")
+        self.detections = [line for _, lines in results for line in lines]
+        self.summary = {"n": len(results), "detections": len(self.detections)}
+        for kind in KINDS:
+            numbers, classes = evaluate_detections(
+                self.annotation_file, self.detections, kind, self.backend, self.categories
+            )
+            self.summary |= {f"{kind}_{name}": value for name, value in numbers.items()}
+            self.per_class[kind] = classes
+        return self.summary
+
+
+def save_detections(path: Path, detections: Sequence[Detection]) -> None:
+    """COCO's results format, all of it or nothing: what two methods are compared by, and other tools read."""
+    write_text(path, json.dumps(list(detections)))

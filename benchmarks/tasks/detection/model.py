@@ -1,0 +1,82 @@
+"""mmdet's Mask R-CNN around our backbone, in bf16 where boxes allow it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mmdet.models  # noqa: F401  registers the heads
+import torch
+from mmdet.models.detectors import MaskRCNN
+from mmdet.registry import MODELS as DETECTORS
+from torch import Tensor, nn
+
+from benchmarks.tasks.detection import pyramid  # noqa: F401  registers the neck
+from benchmarks.tasks.detection.config import DetectionConfig
+from benchmarks.transfer.dense import PIXELS, build_dense
+from mlomae.backbones.feature_vit import MODELS, build_feature_vit
+from mlomae.common.errors import ConfigError
+from mlomae.pretraining.precision import require_bf16
+
+
+@MODELS.register_module()
+class ViTMaskRCNN(MaskRCNN):
+    """mmdet's Mask R-CNN whose backbone and neck may train in bf16; heads and boxes stay in float32.
+
+    mmdet casts boxes to the features' type, and in bf16 a coordinate above 512 is a multiple of 4 pixels.
+
+    Several ranks step by the mean of their gradients, which is not the gradient of one process with the whole batch:
+    each rank draws boxes of its own, and mmdet divides the losses by the numbers of boxes of the rank's images. The
+    weights are the same on all ranks to the bit, and they detect what one process with these weights does.
+    """
+
+    def __init__(self, *args: Any, amp: str = "none", **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.amp = amp
+
+    def autocast(self) -> torch.autocast:
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.amp == "bf16" and self.training)
+
+    def check_autocast(self, layer: nn.Linear) -> None:
+        """Raise TrainingError if mixed precision was asked for but ``layer``, of the backbone, does not have it."""
+        if self.amp != "none":
+            require_bf16(layer, self.autocast())
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        with self.autocast():
+            maps = super().extract_feat(batch_inputs)
+        return tuple(map_BChw.float() for map_BChw in maps)
+
+
+def _complete(section: dict[str, Any], num_classes: int, width: int) -> dict[str, Any]:
+    """The model section with the neck's input and the number of classes, which follow from backbone and data."""
+    model = copy.deepcopy(section)
+    neck = model.get("neck")
+    first = neck[0] if isinstance(neck, list) and neck else neck
+    if isinstance(first, dict):
+        first.setdefault("embed_dim" if "Feature2Pyramid" in str(first.get("type")) else "in_channels", width)
+    if not isinstance(model.get("roi_head"), dict):
+        raise ConfigError("config key 'model.roi_head' is missing; give Mask R-CNN's, see configs/_base_/mask_rcnn.py")
+    for name in ("bbox_head", "mask_head"):
+        head = model["roi_head"].get(name)
+        if not isinstance(head, dict):
+            raise ConfigError(f"config key 'model.roi_head.{name}' is missing; give Mask R-CNN's")
+        if head.setdefault("num_classes", num_classes) != num_classes:
+            given = head["num_classes"]
+            raise ConfigError(f"config key 'model' has a {name} for {given} classes, the data has {num_classes}")
+    return model
+
+
+def build_detector(config: DetectionConfig, num_classes: int) -> tuple[nn.Module, str]:
+    """mmdet's detector with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
+
+    Raises ConfigError for a section that mmdet refuses (`build_dense`), and what `FeatureViT` raises.
+    """
+    backbone = build_feature_vit(config.backbone, config.seed)
+    section = {"type": "mlomae.ViTMaskRCNN", **_complete(config.model, num_classes, backbone.embed_dim)}
+    padding = {"pad_mask": True, "pad_size_divisor": config.data.pad_to}
+    section["data_preprocessor"] = {"type": "mmdet.DetDataPreprocessor", **padding, **PIXELS}
+    section["amp"] = config.train.amp
+    detector = build_dense(DETECTORS, section, backbone, "detector", config.seed)
+    return detector, str(backbone.report)

@@ -1,0 +1,94 @@
+"""Images and label maps as mmseg's transforms take them; a function of (seed, epoch, image), whatever they draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mmseg.datasets.transforms  # noqa: F401  registers the transforms
+import numpy as np
+from mmengine.dataset import Compose
+from mmseg.datasets.transforms import PackSegInputs
+from mmseg.registry import TRANSFORMS
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from benchmarks.tasks.segmentation.config import SegmentationConfig
+from benchmarks.transfer.dense_data import evaluation_batches, training_batches
+from benchmarks.transfer.pipelines import build_pipeline
+from mlomae.backbones.batches import ImageLoader, Item
+from mlomae.backbones.seeding import seeded
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError, reason_of
+from mlomae.data import Scenes
+
+_META = ("index", "img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction")
+
+
+class ScenePairs(Dataset[dict[str, Any]]):
+    """Item (epoch, i, copy) is image i of ``scenes`` after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR,
+    "data_samples": SegDataSample with ``gt_sem_seg`` (1, H, W) int64}.
+
+    In training the steps see image and labels, and ``largest`` (height, width) is what they may leave of an image: the
+    model pads smaller ones. In evaluation, without it, labels join after the steps, at the size of the file.
+
+    Raises ConfigError, naming the image, if the steps fail on it, drop it or leave too much of it.
+    """
+
+    def __init__(
+        self, scenes: Scenes, steps: Compose, largest: tuple[int, int] | None = None, *, seed: int = 0
+    ) -> None:
+        self.scenes, self.steps, self.largest, self.seed = scenes, steps, largest, seed
+        self.pack = PackSegInputs(meta_keys=_META)
+        self.metainfo = {"classes": list(scenes.classes)}  # where MMEngine looks for it
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation (n,) int64 in which ``epoch`` visits the images."""
+        return counter.epoch_order(self.seed, "scenes", epoch, len(self))
+
+    def __getitem__(self, item: int | Item) -> dict[str, Any]:
+        epoch, i, again = (0, item, 0) if isinstance(item, int) else item
+        image_HWC = self.scenes.image(i).permute(1, 2, 0).numpy()[:, :, ::-1]  # mmcv's colour operations expect BGR
+        size = image_HWC.shape[:2]
+        results: dict[str, Any] = {"img": np.ascontiguousarray(image_HWC), "img_shape": size, "ori_shape": size}
+        results |= {"index": i, "img_path": str(self.scenes.image_path(i)), "seg_fields": []}
+        labels = {"gt_seg_map": self.scenes.labels(i).numpy(), "seg_fields": ["gt_seg_map"]}
+        if self.largest is not None:
+            results |= labels
+        with seeded(counter.root_key(self.seed, "scenes", epoch, i, again)):
+            results = self._run(results)
+        if self.largest is None:
+            results |= labels
+        return dict(self.pack(results))
+
+    def _run(self, results: dict[str, Any]) -> dict[str, Any]:
+        path = results["img_path"]
+        section = "data.evaluate" if self.largest is None else "data.augment"
+        try:
+            done = self.steps(results)
+        except Exception as error:  # a transform that does not fit the image
+            raise ConfigError(f"the transforms fail on '{path}' ({reason_of(error)}); change {section}") from error
+        if done is None or "img" not in done:
+            raise ConfigError(f"the transforms leave no image of '{path}'; change {section}, which is not to pack it")
+        height, width = done["img"].shape[:2]
+        if self.largest is not None and (height > self.largest[0] or width > self.largest[1]):
+            limit = "{}x{}".format(*self.largest)
+            raise ConfigError(
+                f"the transforms leave {height}x{width} pixels of '{path}', more than backbone.img_size ({limit}); "
+                f"crop in {section}, or raise it"
+            )
+        return dict(done)
+
+
+def train_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
+    """`training_batches` of augmented images; errors as `ScenePairs`."""
+    steps = build_pipeline(TRANSFORMS, config.data.augment, "data.augment")
+    return training_batches(config, ScenePairs(scenes, steps, config.backbone.height_width, seed=config.seed))
+
+
+def eval_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
+    """`evaluation_batches` of images at the size that ``data.evaluate`` gives them; errors as `ScenePairs`."""
+    steps = build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate")
+    return evaluation_batches(config, ScenePairs(scenes, steps))

@@ -1,0 +1,80 @@
+"""The metric that collects the `Areas` of every test image, and what they sum up to: mIoU, mAcc, aAcc as in mmseg.
+
+Shape legend: H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmseg.evaluation import IoUMetric
+from numpy.typing import NDArray
+
+from benchmarks.transfer.areas import Areas
+from mlomae.backbones.gathering import GatheringMetric
+from mlomae.common.errors import DataError
+from mlomae.data.scenes import IGNORE
+
+
+def summarise(areas: Areas) -> dict[str, float]:
+    """mIoU, mAcc, aAcc in percent over the pixels of all images.
+
+    A class that is neither predicted nor there has no IoU, one that is not there no accuracy: the means leave them out,
+    and ``classes_without_pixels`` says how many are not there.
+    """
+    intersect, union, predicted, true = (
+        torch.from_numpy(part.sum(axis=0)).double()
+        for part in (areas.intersect, areas.union, areas.predicted, areas.true)
+    )
+    found = IoUMetric.total_area_to_metrics(intersect, union, predicted, true, ["mIoU"])
+    return {
+        "mIoU": 100.0 * float(np.nanmean(found["IoU"])),
+        "mAcc": 100.0 * float(np.nanmean(found["Acc"])),
+        "aAcc": 100.0 * float(found["aAcc"]),
+        "n": len(areas.index),
+        "classes_without_pixels": int((true == 0).sum()),
+    }
+
+
+class SceneMetric(GatheringMetric):
+    """`summarise` over all processes; afterwards every rank has ``areas``, and the main one the ``kept`` predictions.
+
+    Args:
+        num_classes: C.
+        keep: indices of test images whose prediction is kept, (H, W) uint8, for pictures.
+    """
+
+    def __init__(self, num_classes: int, keep: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.num_classes, self.keep = num_classes, frozenset(keep)
+        self.areas: Areas | None = None
+        self.summary: dict[str, float] = {}
+        self.kept: dict[int, NDArray[np.uint8]] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        for sample in data_samples:
+            predicted_HW = sample.pred_sem_seg.data.squeeze(0)
+            true_HW = sample.gt_sem_seg.data.squeeze(0).to(predicted_HW)
+            if predicted_HW.shape != true_HW.shape:
+                raise DataError(
+                    f"prediction {tuple(predicted_HW.shape)} and labels {tuple(true_HW.shape)} of '{sample.img_path}' "
+                    "differ in size; check the test data set"
+                )
+            found = IoUMetric.intersect_and_union(predicted_HW, true_HW, self.num_classes, IGNORE)
+            intersect, _, predicted, true = (area.numpy().astype(np.int64) for area in found)
+            index = int(sample.index)
+            kept = predicted_HW.byte().cpu().numpy() if index in self.keep else None
+            self.results.append((index, intersect, predicted, true, kept))
+
+    def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
+        results = sorted(results, key=lambda row: row[0])
+        index = np.array([row[0] for row in results], dtype=np.int64)
+        if not len(index) or len(np.unique(index)) < len(index) or size not in (None, len(index)):
+            raise DataError(f"evaluation saw {len(index)} of {size} images; give every image once, under its own index")
+        self.areas = Areas(index, *(np.stack([row[k] for row in results]) for k in (1, 2, 3)))
+        self.kept = {row[0]: row[4] for row in results if row[4] is not None}
+        self.summary = summarise(self.areas)
+        return self.summary

@@ -1,0 +1,101 @@
+"""mmseg's EncoderDecoder around our backbone, checked before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mmseg.models  # noqa: F401  registers the heads
+import torch
+from mmengine.dist import get_world_size
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from benchmarks.tasks.segmentation.config import SegmentationConfig
+from benchmarks.transfer.dense import PIXELS, build_dense
+from mlomae.backbones.config import check_choices
+from mlomae.backbones.feature_vit import build_feature_vit
+from mlomae.backbones.seeding import seeded
+from mlomae.common.errors import ConfigError, reason_of
+
+
+def _heads(section: dict[str, Any], num_classes: int, width: int) -> dict[str, Any]:
+    """The model section with the widths and the number of classes that follow from the backbone and the data."""
+    model = copy.deepcopy(section)
+    neck = model.get("neck")
+    if isinstance(neck, dict) and neck.get("type") == "Feature2Pyramid":
+        neck.setdefault("embed_dim", width)
+    decode, auxiliary = model.get("decode_head"), model.get("auxiliary_head")
+    if decode is None:
+        raise ConfigError("config key 'model.decode_head' is missing; give one of mmseg's heads")
+    others = auxiliary if isinstance(auxiliary, list) else [auxiliary] if auxiliary else []
+    for head in (decode, *others):
+        if not isinstance(head, dict):
+            raise ConfigError(f"config key 'model' has {head!r} for a head; give a dict with its type")
+        index = head.get("in_index", -1)
+        head.setdefault("in_channels", [width] * len(index) if isinstance(index, list) else width)
+        head.setdefault("num_classes", num_classes)
+        if head["num_classes"] != num_classes:
+            raise ConfigError(
+                f"config key 'model' has a head for {head['num_classes']} classes, data has {num_classes}"
+            )
+    return model
+
+
+def _check_inference(test_cfg: Any) -> None:
+    """mmseg would look at it when the training is over."""
+    if not isinstance(test_cfg, dict):
+        raise ConfigError(f"config key 'model.test_cfg' must be a dict; got {test_cfg!r}")
+    check_choices({"model.test_cfg.mode": (test_cfg.get("mode"), ("whole", "slide"))})
+    crop, stride = (_sides(test_cfg.get(key)) for key in ("crop_size", "stride"))
+    if test_cfg["mode"] == "slide" and not all(0 < s <= c for s, c in zip(stride, crop, strict=True)):
+        raise ConfigError(
+            "config key 'model.test_cfg' with mode 'slide' needs crop_size and stride, each [height, width] in pixels, "
+            f"the stride not above the crop; got {test_cfg}"
+        )
+
+
+def _sides(value: Any) -> list[int]:
+    return value if isinstance(value, list) and len(value) == 2 and all(type(side) is int for side in value) else [0, 0]
+
+
+def _check_statistics(segmentor: nn.Module, images: int) -> None:
+    """torch refuses a BatchNorm over a single value, as UperNet has them where it pools an image to one pixel."""
+    alone = any(isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in segmentor.modules())
+    if alone and images < 2:
+        raise ConfigError("BatchNorm needs 2 images a process; raise data.batch_size, or use GN in norm_cfg")
+
+
+def _check_fit(segmentor: Any, patch_size: tuple[int, int]) -> None:
+    """Take the loss of a small image: training would only find out then that neck or heads do not fit the maps."""
+    size = [4 * side for side in patch_size]
+    sample = SegDataSample(metainfo={"img_shape": size})
+    sample.gt_sem_seg = PixelData(data=torch.zeros(1, *size, dtype=torch.int64))
+    segmentor.eval()
+    try:
+        with seeded(0), torch.no_grad():
+            segmentor.loss(torch.zeros(1, 3, *size), [sample])
+    except Exception as error:
+        raise ConfigError(f"config section 'model' does not fit the backbone's maps ({reason_of(error)})") from error
+    segmentor.train()
+
+
+def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Module, str]:
+    """mmseg's segmentor with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
+
+    Raises ConfigError for a section that mmseg refuses (`build_dense`), or would stumble over in training or after it,
+    and what `FeatureViT` raises.
+    """
+    backbone = build_feature_vit(config.backbone, config.seed)
+    section = {"type": "EncoderDecoder", "test_cfg": {"mode": "whole"}}
+    section |= _heads(config.model, num_classes, backbone.embed_dim)
+    _check_inference(section["test_cfg"])
+    size = config.backbone.height_width  # a training crop's, also of a smaller image
+    section["data_preprocessor"] = {"type": "SegDataPreProcessor", "size": size, **PIXELS}
+    segmentor = build_dense(MODELS, section, backbone, "segmentor", config.seed)
+    _check_fit(segmentor, backbone.patch_size)
+    _check_statistics(segmentor, config.data.batch_size // get_world_size())
+    return segmentor, str(backbone.report)

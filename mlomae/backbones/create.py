@@ -1,0 +1,242 @@
+"""timm's `VisionTransformer` with a fresh head, from any weights: ours, official MAE, timm's, or none.
+
+`SPEC` below is the one way a backbone is named. Two conventions of MAE's fine-tuning (facebookresearch/mae,
+main_finetune.py and models_vit.py) hold for every source, so that rows of a table differ in their weights alone:
+
+- With ``global_pool="avg"`` the pretrained final ``norm`` is dropped (the report names it) and a fresh ``fc_norm``
+  after the pooling is trained. ``keep_norm=True`` keeps ``norm`` before the pooling, as pretraining's evaluation has
+  it; the linear and k-NN protocols want this. With ``global_pool="token"`` the norm is always kept.
+- Position embeddings are interpolated to the new patch grid (bicubic, antialiased, `resample_abs_pos_embed`), not
+  recomputed, and are trained like any parameter, though pretraining keeps them fixed.
+
+The head's bits, and all bits of a random backbone, depend on ``seed`` and the shapes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
+from mlomae.common.random_keys import root_key
+from mlomae.models import create_encoder
+from mlomae.models.architecture import (
+    Architecture,
+    check_model_section,
+    declares_model,
+    read_encoder,
+)
+from mlomae.models.vit import check_geometry, sincos_positions
+from mlomae.models.weights import LoadReport, State, load_strict
+
+SPEC = "a path of weights or of a timm folder, timm:NAME, timm:NAME:pretrained, random, or random:PATH"
+_STORED = ("local-dir:", "hf-hub:", "hf_hub:")  # timm's names whose architecture is read from a config.json
+POOLS = ("avg", "token")
+_HEADS = ("head.*", "attn_pool.*")  # another task's classifier; ours is fresh
+_FRESH = ("head.*", "fc_norm.*")
+_DROPPED = ("decoder.*", "decoder_*", "mask_token", "fc_norm.*")
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def has_fresh_norm(backbone: VisionTransformer) -> bool:
+    """Whether the norm comes after the pooling (``fc_norm``), so that tokens are not normed."""
+    return isinstance(backbone.norm, nn.Identity) and not isinstance(backbone.fc_norm, nn.Identity)
+
+
+def _load(backbone: VisionTransformer, state: State, grid: tuple[int, int] | None) -> LoadReport:
+    """Strictly load ``state``, whose positions have ``grid`` (rows, columns), into ``backbone``."""
+    heads = [key for key in state if _matches(key, _HEADS)]
+    state = {key: value for key, value in state.items() if key not in heads}
+    notes = []
+    target = backbone.patch_embed.grid_size
+    if "pos_embed" in state and grid != target and grid is not None:
+        prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], list(target), list(grid), prefix)
+        notes.append(f"pos_embed: grid {grid[0]}x{grid[1]} interpolated to {target[0]}x{target[1]}")
+    dropped: tuple[str, ...] = _DROPPED
+    if has_fresh_norm(backbone):
+        dropped += ("norm.*",)
+        if "norm.weight" in state:
+            notes.append("norm: dropped; a fresh fc_norm is trained after average pooling (keep_norm=True keeps it)")
+    report = load_strict(backbone, state, allow_missing=_FRESH, allow_unexpected=dropped)
+    report.unexpected += heads
+    report.notes += notes
+    return report
+
+
+def _build(architecture: Architecture, **options: Any) -> VisionTransformer:
+    """Without initial values but the norms': `_load` sets all others, `create_backbone` the head's."""
+    for length in options["img_size"]:
+        check_geometry(length, architecture.patch_size)  # timm would cut off a remainder of the image without a word
+    keys = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
+    return VisionTransformer(**{key: getattr(architecture, key) for key in keys}, weight_init="skip", **options)
+
+
+def _load_fresh(backbone: VisionTransformer, architecture: Architecture) -> LoadReport:
+    """What pretraining starts from: Xavier-uniform layers and the sin-cos table of the grid."""
+    p = architecture.patch_size
+    encoder = create_encoder(
+        img_size=p,
+        patch_size=p,
+        embed_dim=architecture.embed_dim,
+        depth=architecture.depth,
+        num_heads=architecture.num_heads,
+    )
+    positions = sincos_positions(architecture.embed_dim, backbone.patch_embed.grid_size)
+    state = {**encoder.state_dict(), "pos_embed": positions}
+    if has_fresh_norm(backbone):
+        state = {key: value for key, value in state.items() if not key.startswith("norm.")}
+    report = load_strict(backbone, state, allow_missing=_FRESH)
+    return LoadReport(missing=[*report.missing, *report.matched])  # nothing came from a file
+
+
+def _create_timm(name: str, **options: Any) -> VisionTransformer:
+    try:
+        backbone = timm.create_model(name, **options)
+    except Exception as error:  # unknown names, refused options, downloads and damaged files share no base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if options.get("pretrained") or name.startswith(_STORED):
+            raise CheckpointError(
+                f"timm's '{name}' cannot be had ({reason}); check its name, files, network"
+            ) from error
+        raise ConfigError(
+            f"timm model '{name}' cannot be built as a ViT ({reason}); see timm.list_models('vit_*')"
+        ) from error
+    if type(backbone) is not VisionTransformer:
+        raise ConfigError(
+            f"timm model '{name}' is a {type(backbone).__name__}; choose a plain ViT (timm's VisionTransformer)"
+        )
+    return backbone
+
+
+def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
+    backbone = _create_timm(name, **options)
+    for length, patch in zip(options["img_size"], backbone.patch_embed.feat_ratio(as_scalar=False), strict=True):
+        check_geometry(length, patch)
+    if not pretrained:
+        return backbone, LoadReport(missing=list(backbone.state_dict()), notes=[f"timm's initialisation of {name}"])
+    source = _create_timm(name, pretrained=True)  # timm's own checks and key conversions, at the weights' own size
+    return backbone, _load(backbone, source.state_dict(), source.patch_embed.grid_size)
+
+
+def _from_file(path: Path, fresh: bool, model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransformer, Any]:
+    file = read_encoder(path, model)
+    backbone = _build(file.architecture, **options)
+    if fresh:
+        report = _load_fresh(backbone, file.architecture)
+        report.notes.append(f"random weights of the architecture of '{path}'")
+    else:
+        report = _load(backbone, file.state, file.architecture.grid)
+    report.notes += file.notes
+    return backbone, report
+
+
+def _random(model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
+    given = check_model_section(model)
+    if missing := [key for key in ("embed_dim", "depth", "num_heads") if key not in given]:
+        raise ConfigError(f"backbone 'random' needs model.{missing[0]}; give model=dict(size=..., patch_size=...)")
+    if min(given.values()) < 1:
+        raise ConfigError(f"backbone 'random' has a size that is not positive ({given}); change it")
+    if given["embed_dim"] % given["num_heads"]:  # timm would assert
+        raise ConfigError(
+            f"width {given['embed_dim']} is not divisible by {given['num_heads']} heads; change one of them"
+        )
+    architecture = Architecture(**{"patch_size": 16, **given})
+    backbone = _build(architecture, **options)
+    report = _load_fresh(backbone, architecture)
+    report.notes.append("random weights")
+    return backbone, report
+
+
+def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
+    if spec == "random":
+        return _random(model, **options)
+    fresh = spec.startswith("random:")
+    name = spec.removeprefix("random:")
+    path = Path(name)
+    if name.startswith("timm:") or path.is_dir():
+        pretrained = not fresh
+        if name.startswith("timm:"):
+            pretrained = not fresh and name.endswith(":pretrained")
+            name = name.removeprefix("timm:").removesuffix(":pretrained")
+        elif declares_model(path / "model.safetensors"):  # our export: the file says all that the folder does
+            return _from_file(path / "model.safetensors", fresh, model, **options)
+        elif not (path / "config.json").is_file():
+            raise CheckpointError(f"folder '{path}' holds no config.json; give a timm folder or a file of weights")
+        else:
+            name = f"local-dir:{name}"
+        if model:
+            raise ConfigError(f"backbone '{spec}' names its architecture; leave model out")
+        return _from_timm(name, pretrained, **options)
+    if not path.is_file():
+        raise CheckpointError(f"backbone '{spec}' does not exist; give {SPEC}")
+    return _from_file(path, fresh, model, **options)
+
+
+def _check(num_classes: int, drop_path: float, global_pool: str, img_size: int | tuple[int, int]) -> tuple[int, int]:
+    if global_pool not in POOLS:
+        raise ConfigError(f"unknown global_pool '{global_pool}'; choose one of {', '.join(POOLS)}")
+    if num_classes < 0:
+        raise ConfigError(f"num_classes={num_classes} must be positive, or 0 for no head")
+    if not 0.0 <= drop_path < 1.0:
+        raise ConfigError(f"drop_path={drop_path} is outside [0, 1)")
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ConfigError(f"image size {img_size} must be a positive number, or a pair (height, width) of them")
+    return size
+
+
+def create_backbone(
+    spec: str,
+    *,
+    num_classes: int,
+    img_size: int | tuple[int, int],
+    drop_path: float = 0.0,
+    global_pool: str = "avg",
+    model: dict[str, Any] | None = None,
+    keep_norm: bool = False,
+    dynamic_img_size: bool = False,
+    head_std: float = 2e-5,
+    seed: int = 0,
+) -> tuple[VisionTransformer, LoadReport]:
+    """A ViT with a fresh classifier (0 ``num_classes``: none) and what was loaded; print the report.
+
+    ``spec``: a training checkpoint, an export or a fine-tuning of ours (`finetuned`), official MAE weights, a timm
+    folder; ``timm:NAME`` (timm's initialisation) or ``timm:NAME:pretrained``; ``random`` with
+    ``model=dict(size=..., patch_size=..., embed_dim=..., depth=..., num_heads=...)`` or ``random:PATH``, both
+    initialised as pretraining is. For files ``model`` is checked against the weights. ``img_size`` in pixels, (height,
+    width) if not square. ``drop_path``: rate of the last block, rising linearly. ``dynamic_img_size``: timm's,
+    positions for the grid that an image has. ``head_std``: of the truncated normal weights of the head, MAE's
+    fine-tuning value.
+
+    Raises ConfigError for options or models that cannot be used, CheckpointError for weights that cannot be read or do
+    not fit.
+    """
+    size = _check(num_classes, drop_path, global_pool, img_size)
+    options: dict[str, Any] = {"num_classes": num_classes, "img_size": size, "drop_path_rate": drop_path}
+    options |= {"global_pool": global_pool, **({"fc_norm": False} if keep_norm else {})}
+    options |= {"dynamic_img_size": True} if dynamic_img_size else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(root_key(seed, "backbone"))
+        try:
+            backbone, report = _dispatch(spec, model, **options)
+        except MlomaeError as error:
+            if spec in str(error):
+                raise
+            raise type(error)(f"backbone '{spec}': {error}") from error
+    if isinstance(backbone.head, nn.Linear):
+        generator = torch.Generator().manual_seed(root_key(seed, "head"))
+        nn.init.trunc_normal_(backbone.head.weight, std=head_std, generator=generator)
+        nn.init.zeros_(backbone.head.bias)
+    return backbone, report

@@ -1,0 +1,148 @@
+"""A pretrained plain ViT as the backbone of dense heads: maps of chosen blocks, for images of any size.
+
+One module for mmseg and mmdet: ``dict(type="mlomae.FeatureViT", weights=..., out_indices=(3, 5, 7, 11))`` in a config
+of either, once this file is imported (``custom_imports``).
+
+Shape legend: B images, C channels, H W pixels, p patch size, h w patch grid, L = h·w patches, D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import Registry
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mlomae.backbones.config import FeatureBackboneConfig
+from mlomae.backbones.create import create_backbone
+from mlomae.backbones.sources import values_of
+from mlomae.backbones.windows import WindowedBlocks
+from mlomae.common.errors import ConfigError
+
+MODELS = Registry("model", parent=ROOT_MODELS, scope="mlomae")
+
+
+@MODELS.register_module()
+class FeatureViT(BaseModule):
+    """Feature maps (B, D, ceil(H/p), ceil(W/p)) of the blocks ``out_indices``, without a norm after the last.
+
+    Args:
+        weights, model, seed: the backbone, as `create_backbone` takes it.
+        img_size: pixels, a side or (height, width): the grid at which position embeddings are stored and trained.
+            An image of another size gets them interpolated (bicubic, antialiased), and one whose sides are no
+            multiples of p is padded with zeros at the right and the bottom.
+        out_indices: blocks, counted from 0, rising. Those after the last one, and the final norm, are dropped.
+        drop_path: rate of the last block, rising linearly.
+        window_size: patches of a window's side, as ViTDet has it (`windows`); 0 is global attention in all blocks. With
+            windows the class token is left out.
+        global_blocks, rel_pos: the blocks without windows, and whether attention gets relative positions.
+        with_cp: recompute the blocks' activations in the backward pass, which saves memory and costs time.
+
+    ``report`` is what was loaded. Raises ConfigError for options that do not fit, CheckpointError for weights that do
+    not.
+    """
+
+    def __init__(
+        self,
+        weights: str,
+        img_size: int | Sequence[int] = 224,
+        out_indices: Sequence[int] = (3, 5, 7, 11),
+        drop_path: float = 0.0,
+        model: dict[str, Any] | None = None,
+        window_size: int = 0,
+        global_blocks: Sequence[int] = (),
+        rel_pos: bool = False,
+        with_cp: bool = False,
+        seed: int = 0,
+        init_cfg: None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.vit, self.report = create_backbone(
+            weights,
+            num_classes=0,
+            img_size=img_size if isinstance(img_size, int) else (img_size[0], img_size[1]),
+            drop_path=drop_path,
+            global_pool="token",
+            model=model,
+            keep_norm=True,
+            dynamic_img_size=True,
+            seed=seed,
+        )
+        depth = len(self.vit.blocks)
+        self.out_indices = tuple(out_indices)
+        inside = all(0 <= i < depth for i in self.out_indices)
+        if not self.out_indices or not inside or sorted(set(self.out_indices)) != list(self.out_indices):
+            raise ConfigError(f"out_indices {self.out_indices} must be rising block numbers from 0 to {depth - 1}")
+        self.vit.blocks = self.vit.blocks[: self.out_indices[-1] + 1]
+        self.vit.norm = nn.Identity()
+        self._report_dropped(depth - len(self.vit.blocks))
+        self.with_cp = with_cp
+        self.windowed: WindowedBlocks | None = None
+        if window_size:
+            self.windowed = WindowedBlocks(self.vit, window_size, global_blocks, rel_pos)
+            self.report.notes.append("cls_token: left out" + ("; relative positions start at 0" if rel_pos else ""))
+        elif global_blocks or rel_pos:
+            raise ConfigError("global_blocks and rel_pos go with a window_size; set it, or leave them out")
+
+    def _report_dropped(self, blocks: int) -> None:
+        report, own = self.report, self.vit.state_dict()
+        report.unexpected += [key for key in report.matched if key not in own]
+        report.matched, report.missing = ([k for k in keys if k in own] for keys in (report.matched, report.missing))
+        report.notes.append("norm: dropped" + (f"; the last {blocks} blocks too" if blocks else ""))
+
+    @property
+    def embed_dim(self) -> int:
+        return int(self.vit.embed_dim)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        height, width = self.vit.patch_embed.patch_size
+        return int(height), int(width)
+
+    def init_weights(self) -> None:
+        """Nothing: MMEngine calls this after building, and the weights are there."""
+
+    def embed(self, images_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Prefix and patch tokens with positions (B, 1 + L, D), and the patch grid (h, w)."""
+        (p, q), (height, width) = self.patch_size, images_BCHW.shape[-2:]
+        padded = F.pad(images_BCHW, (0, -width % q, 0, -height % p))
+        patches_BDhw = self.vit.patch_embed.proj(padded)
+        tokens_BhwD = self.vit.patch_embed.norm(patches_BDhw.permute(0, 2, 3, 1))
+        grid = (patches_BDhw.shape[2], patches_BDhw.shape[3])
+        return self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(tokens_BhwD))), grid
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """One map for each of ``out_indices``."""
+        tokens, grid = self.embed(images_BCHW)
+        if self.windowed is not None:
+            tokens = tokens[:, self.vit.num_prefix_tokens :].unflatten(1, grid)
+        maps = []
+        for i, block in enumerate(self.vit.blocks):
+            run = block if self.windowed is None else partial(self.windowed.run, block, i)
+            again = self.with_cp and self.training
+            tokens = checkpoint(run, tokens, use_reentrant=False) if again else run(tokens)
+            if i in self.out_indices:
+                maps.append(self._map(tokens, grid))
+        return tuple(maps)
+
+    def _map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, D, h, w) of (B, h, w, D), or of (B, 1 + L, D)."""
+        if self.windowed is None:
+            tokens = tokens[:, self.vit.num_prefix_tokens :].unflatten(1, grid)
+        return tokens.permute(0, 3, 1, 2).contiguous()
+
+
+def build_feature_vit(section: FeatureBackboneConfig, seed: int) -> FeatureViT:
+    """The backbone that a configuration names; ConfigError if it names none."""
+    if not section.weights:
+        raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
+    options = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
+    with values_of("backbone.model"):
+        return FeatureViT(**{**options, "img_size": section.height_width}, seed=seed)

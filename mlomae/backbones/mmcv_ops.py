@@ -1,0 +1,93 @@
+"""Lets mmdet's Mask R-CNN train and evaluate where mmcv has no compiled operators: torchvision's kernels stand in.
+
+mmdet tries its imports of `mmcv.ops` and keeps a function that fails in their place, for good. So whatever imports
+mmdet calls `install()` first, in the same module:
+
+    from mlomae.backbones.mmcv_ops import install
+
+    install()
+    from mmdet.models import MaskRCNN
+
+Processes that are forked (the default of loaders on Linux) inherit the stand-in. One that is spawned inherits nothing,
+but unpickles an object by importing the module of its class first, and with it the call above; for objects whose class
+is not of such a module there is `OpsFirst`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, Generic, TypeVar
+
+from mlomae.common.errors import BackendError
+from mlomae.doctor import load_mmcv_ops
+
+T = TypeVar("T")
+
+COMPILED = "compiled"
+STAND_IN = "torchvision stand-in"
+NONE = "none"
+
+_EXTENSION = "mmcv._ext"
+_HARMLESS = {"mmdet.version", "mmdet.registry"}  # modules of mmdet that import without operators and look for none
+
+
+def install() -> str:
+    """Register the stand-in as `mmcv._ext`, unless mmcv comes with the real one; calling it again does nothing.
+
+    mmcv may be imported before, even if the import of `mmcv.ops` has failed; mmdet may not.
+
+    Returns:
+        the back-end that is active now, as `backend`.
+
+    Raises BackendError, one line, if mmcv is not installed, if its compiled operators are there but do not load, if
+    `mmcv.ops` runs on something else, or if mmdet was imported without operators.
+    """
+    active = backend()
+    if active != NONE:
+        return active
+    compiled = load_mmcv_ops()
+    if compiled is None:
+        raise BackendError("mmcv is not installed; pip install -e '.[benchmarks]' in the repository")
+    if compiled:
+        return COMPILED
+    if sys.modules.get(_EXTENSION) or "mmcv.ops" in sys.modules:
+        raise BackendError(
+            "mmcv.ops was imported with other operators than torchvision's; start again, mmcv_ops.install() first"
+        )
+    early = sorted(name for name in sys.modules if name.startswith("mmdet.") and name not in _HARMLESS)
+    if early:
+        raise BackendError(
+            f"{early[0]} was imported without operators and keeps none; call mmcv_ops.install() before mmdet"
+        )
+    sys.modules[_EXTENSION] = importlib.import_module("mlomae.backbones.mmcv_ext")
+    return STAND_IN
+
+
+def backend() -> str:
+    """What runs mmcv's operators in this process: "compiled", "torchvision stand-in" or "none" (nothing yet)."""
+    extension = sys.modules.get(_EXTENSION)
+    if extension is None:
+        return NONE
+    if extension is sys.modules.get("mlomae.backbones.mmcv_ext"):
+        return STAND_IN
+    return COMPILED if load_mmcv_ops() else NONE
+
+
+class OpsFirst(Generic[T]):
+    """Carries ``value`` to a spawned process: unpickling calls `install` before it reads the value.
+
+    For values of foreign classes only, e.g. a layer of `mmcv.ops`; see the module's docstring.
+    """
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickle calls the function before it reads the state that follows it.
+        return _installed_first, (type(self),), {"value": self.value}
+
+
+def _installed_first(kind: type[OpsFirst[T]]) -> OpsFirst[T]:
+    install()
+    return kind.__new__(kind)

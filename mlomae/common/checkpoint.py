@@ -1,0 +1,107 @@
+"""Training checkpoints: written to a temporary name and renamed, read without running anybody's code.
+
+A checkpoint is a dict of tensors and plain Python values:
+``format``, ``iteration`` (outer iterations done), ``config``, ``meta``, ``clock`` (seconds so far), ``modules``
+{mae, mask, feedback, average if v is averaged}, ``optimizers`` and ``schedulers`` per level, ``watch`` (when φ began,
+and the evidence so far), ``curves`` (sums of the losses so far), ``rng``, ``logged`` (last values of the log).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlomae.common.errors import CheckpointError
+
+FORMAT = "mlomae-pretrain/1"
+_NAME = re.compile(r"iter_(\d+)\.pth$")
+
+
+def save_atomically(content: dict[str, Any], path: Path) -> None:
+    """Write ``content`` so that ``path`` is either the old file or the complete new one, never half of one.
+
+    Raises CheckpointError if the disk is full or not writable; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise CheckpointError(
+            f"checkpoint '{path}' cannot be written ({reason}); free disk space, then resume: "
+            "earlier checkpoints are intact"
+        ) from error
+
+
+def load_checkpoint(path: str | Path, fmt: str = FORMAT) -> dict[str, Any]:
+    """Read a checkpoint of format ``fmt`` onto the CPU; tensors and plain values only (``weights_only``).
+
+    Raises CheckpointError if the file is missing, damaged, or not one of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' does not exist; give the path of an iter_N.pth file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make the unpickler raise KeyError, IndexError, ... too
+        raise CheckpointError(
+            f"checkpoint '{path}' is damaged or holds code, and was not loaded; use another one"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != fmt:
+        raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({fmt})")
+    return content
+
+
+def checkpoint_path(work_dir: Path, iteration: int) -> Path:
+    return work_dir / "checkpoints" / f"iter_{iteration}.pth"
+
+
+def list_checkpoints(work_dir: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    found = [(int(m[1]), p) for p in (work_dir / "checkpoints").glob("iter_*.pth") if (m := _NAME.search(p.name))]
+    return [path for _, path in sorted(found)]
+
+
+def prune(work_dir: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints, and temporary files a killed run left behind."""
+    for path in list_checkpoints(work_dir)[:-keep]:
+        path.unlink()
+    for path in (work_dir / "checkpoints").glob(".iter_*.tmp"):
+        path.unlink()
+
+
+def rng_state() -> dict[str, Any]:
+    """State of the global generators; training draws from counters, so this only protects users' own code."""
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,1 @@
+"""Configurations: the schema of a pretraining, and strict reading of MMEngine config files."""

@@ -1,0 +1,1 @@
+"""Layouts and files that several data sets share: folders, COCO's annotations, MATLAB files."""

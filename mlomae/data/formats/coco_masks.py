@@ -1,0 +1,171 @@
+"""Masks as COCO files write them, in three forms; what makes one malformed, and all masks of a set in a few arrays.
+
+- polygons: a list of polygons, each the list x, y, x, y, ... of its corners in pixels.
+- run lengths: {"size": [H, W], "counts": [...]}, lengths of alternating runs of 0 and 1, column by column, of 0 first.
+- compressed run lengths: the same with ``counts`` as text. A run is written as its difference to the run two before
+  (the first three as they are), five bits a character from the low ones on: character 48 + bits, + 32 if another one
+  follows; the highest bit of the last one is the sign.
+
+pycocotools, which turns them into pixels, crashes or writes out of bounds on some malformed ones: check first.
+
+Shape suffixes: H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mlomae.common.errors import BackendError
+
+FORMS = ("polygons", "run lengths", "compressed run lengths")
+
+LARGEST = 1e6
+"""Coordinates further than this many pixels from 0 are none."""
+
+LEAST_CORNERS = 6
+"""Numbers of a polygon with three corners. Shorter ones have no area and are left out; pycocotools takes four for a
+box."""
+
+
+def are_numbers(values: Sequence[Any], most: float = LARGEST) -> bool:
+    """Whether all are integers or floats, not NaN, and at most ``most`` from 0."""
+    if not set(map(type, values)) <= {int, float}:
+        return False
+    if not values:
+        return True
+    return bool(-most <= min(values) and max(values) <= most) and not math.isnan(sum(values))
+
+
+def mask_fault(mask: Any, height: int, width: int) -> str | None:
+    """What is wrong with the mask of an object in an image of this size, as in "its mask ...", or None."""
+    if isinstance(mask, list):
+        return _polygons_fault(mask)
+    if not isinstance(mask, dict) or not mask.keys() >= {"size", "counts"}:
+        return "is neither a list of polygons nor run lengths with size and counts"
+    size, counts, pixels = mask["size"], mask["counts"], height * width
+    if size != [height, width]:
+        return f"is of size {size!r:.60}, its image of [{height}, {width}] (height, width)"
+    if isinstance(counts, str):
+        try:
+            counts = expand(counts)
+        except ValueError:
+            return "has compressed run lengths that are damaged"
+    if not isinstance(counts, list) or not set(map(type, counts)) <= {int}:
+        return "has run lengths that are not whole numbers"
+    if min(counts, default=0) < 0:
+        return "has a negative run length"
+    if sum(counts) != pixels:
+        return f"has run lengths that do not add up to the {pixels:,} pixels of its image"
+    return None
+
+
+def _polygons_fault(polygons: list[Any]) -> str | None:
+    if not polygons:
+        return "is empty"
+    for corners in polygons:
+        if not isinstance(corners, list):
+            return "is not a list of polygons, each a list of x, y, x, y, ..."
+        if len(corners) % 2:
+            return f"has a polygon of {len(corners):,} numbers, a last x without y"
+        if not are_numbers(corners):
+            return "has a polygon with a corner that is no pixel position"
+    return None
+
+
+def expand(counts: str) -> list[int]:
+    """Run lengths that were compressed. Raises ValueError for text that is none."""
+    runs: list[int] = []
+    value = shift = 0
+    for code in counts.encode("ascii"):
+        bits = code - 48
+        if not 0 <= bits < 64 or shift > 30:  # a run fits into 32 bits
+            raise ValueError("not compressed run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("compressed run lengths end within a number")
+    return runs
+
+
+def has_outline(mask: Any) -> bool:
+    """False for polygons none of which has three corners."""
+    return not isinstance(mask, list) or any(len(corners) >= LEAST_CORNERS for corners in mask)
+
+
+class Masks:
+    """The masks of N objects as their file has them, less polygons without area; ``forms`` (N,) indexes FORMS.
+
+    A few arrays, not a million lists, which every worker of a loader would copy as it counts references to them.
+
+    Args:
+        masks: without fault.
+    """
+
+    def __init__(self, masks: Iterable[Any]) -> None:
+        values, ends = array("d"), array("q", [0])  # of polygons corners, else runs, or the characters they are in
+        forms, lasts = bytearray(), array("q", [0])
+        for mask in masks:
+            if isinstance(mask, list):
+                form, parts = 0, [corners for corners in mask if len(corners) >= LEAST_CORNERS]
+            elif isinstance(mask["counts"], list):
+                form, parts = 1, [mask["counts"]]
+            else:
+                form, parts = 2, [list(mask["counts"].encode("ascii"))]
+            for part in parts:
+                values.extend(part)
+                ends.append(len(values))
+            forms.append(form)
+            lasts.append(len(ends) - 1)
+        self._values, self._ends, self._lasts = np.asarray(values), np.asarray(ends), np.asarray(lasts)
+        self.forms = np.frombuffer(bytes(forms), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.forms)
+
+    def get(self, n: int, height: int, width: int) -> Any:
+        """The mask of object n, in an image of this size, as in the file."""
+        ends = self._ends[self._lasts[n] : self._lasts[n + 1] + 1]
+        parts = [self._values[start:end] for start, end in pairwise(ends)]
+        if self.forms[n] == 0:
+            return [part.tolist() for part in parts]
+        whole = parts[0].astype(np.int64)
+        counts = whole.tolist() if self.forms[n] == 1 else bytes(whole.tolist()).decode("ascii")
+        return {"size": [height, width], "counts": counts}
+
+    def content(self, first: int, last: int) -> bytes:
+        """What identifies the masks of objects ``first`` to ``last - 1``."""
+        ends = self._ends[self._lasts[first] : self._lasts[last] + 1]
+        lasts = np.diff(self._lasts[first : last + 1])
+        numbers = self._values[ends[0] : ends[-1]].astype("<f8").tobytes()
+        return self.forms[first:last].tobytes() + lasts.astype("<i8").tobytes() + np.diff(ends).tobytes() + numbers
+
+
+def mask_tools() -> ModuleType:
+    """`pycocotools.mask`. Raises BackendError, one line, if it is not installed."""
+    try:
+        from pycocotools import mask as tools
+    except ImportError as error:
+        raise BackendError("pycocotools is not installed; pip install -e '.[benchmarks]' in the repository") from error
+    return tools
+
+
+def encode(mask: Any, height: int, width: int) -> dict[str, Any]:
+    """The mask, one without fault, in the run lengths that pycocotools computes with; polygons are drawn and joined."""
+    tools = mask_tools()
+    if isinstance(mask, list):
+        encoded: dict[str, Any] = tools.merge(tools.frPyObjects(mask, height, width))
+        return encoded
+    return mask if isinstance(mask["counts"], str) else tools.frPyObjects(mask, height, width)

@@ -1,0 +1,173 @@
+"""Draws the embedded images: textured clutter, flat distractors, and objects of soft random outline on top.
+
+All numbers come from one key an image (`mlomae.common.random_keys`), in float64, so that rounding to uint8 gives the
+same pixels whatever the vector instructions of the processor; images are drawn a block at a time.
+
+Shape suffixes: n images of the block, K objects, C colour channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlomae.common import random_keys as counter
+from mlomae.data.textures.fields import DRAWS, TEXTURES, Array, evaluate
+
+Pixels = NDArray[np.uint8]
+
+_TURN = 2 * np.pi
+_PLACES = 8  # candidate centres for an object; the one farthest from the earlier objects is taken
+_WAVES = 6
+_DISTRACTORS = 3
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How hard the images are. Lengths are in pixels for textures and in shares of the side for objects.
+
+    Attributes:
+        size: side of the image in pixels.
+        objects: least and most objects in an image.
+        radius: least and most object radius, share of the side, for a single object (smaller for several).
+        contrast: least and most amplitude of an object's texture; 1 is the whole range of a colour channel.
+        clutter: amplitude of the background's waves, same unit.
+        noise: standard deviation of the pixel noise, same unit.
+        jitter: relative change of a texture's period, and change of its angle in radians.
+        scale: multiplies every period, of the textures and of the clutter.
+        colour: saturation, 0 is grey. Colours are random and say nothing of the class, but fill short runs' features.
+    """
+
+    size: int = 32
+    objects: tuple[int, int] = (1, 3)
+    radius: tuple[float, float] = (0.3, 0.45)
+    contrast: tuple[float, float] = (0.25, 0.5)
+    clutter: float = 0.06
+    noise: float = 0.02
+    jitter: float = 0.08
+    scale: float = 1.0
+    colour: float = 0.1
+
+
+def _draw(keys: torch.Tensor, n: int, salt: int) -> Array:
+    return counter.uniform(keys, n, salt).double().numpy()
+
+
+def _span(draws: Array, low: float, high: float) -> Array:
+    return low + (high - low) * draws
+
+
+def _cover(x: Array, y: Array, radius: Array, draws: Array) -> Array:
+    """Coverage in [0, 1], (n, H, W), of a random blob, ellipse or polygon around the origin; ``draws`` is (n, 11)."""
+    d = draws.T[:, :, None, None]
+    stretch, turn = np.exp(_span(d[0], -0.3, 0.3)), _TURN * d[1]
+    u = (x * np.cos(turn) + y * np.sin(turn)) * stretch
+    v = (y * np.cos(turn) - x * np.sin(turn)) / stretch
+    theta = np.arctan2(v, u)
+    profile = np.ones_like(theta)  # an ellipse, unless replaced
+    for draw, rows in ((_blob, draws[:, 10] < 1 / 3), (_polygon, draws[:, 10] > 2 / 3)):
+        profile[rows] = draw(theta[rows], d[:, rows])
+    cover: Array = np.clip(radius * profile - np.hypot(u, v) + 0.5, 0, 1)  # an edge about one pixel wide
+    return cover
+
+
+def _blob(theta: Array, d: Array) -> Array:
+    waves = [_span(d[2 + j], 0, 0.3 / (j + 1)) * np.cos((j + 2) * theta + _TURN * d[5 + j]) for j in range(3)]
+    radius: Array = 1 + waves[0] + waves[1] + waves[2]
+    return radius
+
+
+def _polygon(theta: Array, d: Array) -> Array:
+    side = _TURN / np.floor(_span(d[8], 3, 7))  # the angle of one of 3 to 6 sides
+    radius: Array = 1.1 * np.cos(side / 2) / np.cos(np.mod(theta + _TURN * d[9], side) - side / 2)
+    return radius
+
+
+def _background(x: Array, y: Array, keys: torch.Tensor, scene: Scene) -> Array:
+    """Waves of random direction, length and colour over a base colour, under flat distractors: (n, C, H, W)."""
+    image = np.broadcast_to(
+        _span(_draw(keys, 3, 10), 0.2, 0.8)[:, :, None, None], (len(keys), 3, scene.size, scene.size)
+    )
+    image = image.copy()
+    waves = _draw(keys, 7 * _WAVES, 11).reshape(-1, _WAVES, 7)
+    for j in range(_WAVES):
+        d = waves[:, j].T[:, :, None, None]
+        angle, period = np.pi * d[0], 3 * scene.scale * np.exp(_span(d[1], 0, 2))
+        wave = np.sin(_TURN * ((x * np.cos(angle) + y * np.sin(angle)) / period + d[2]))
+        colour = scene.clutter * _span(d[3], 0.4, 1.6) * (2 * d[4:7] - 1)
+        image += np.moveaxis(colour, 0, 1) * wave[:, None]
+    shapes = _draw(keys, 17 * _DISTRACTORS, 12).reshape(-1, _DISTRACTORS, 17)
+    for j in range(_DISTRACTORS):
+        d = shapes[:, j]
+        centre, radius = d[:, :2] * scene.size, _span(d[:, 2, None, None], 0.08, 0.25) * scene.size
+        cover = _cover(x - centre[:, 0, None, None], y - centre[:, 1, None, None], radius, d[:, 3:14])[:, None]
+        # Half transparent, so that the clutter shows through and flatness does not give distractors away.
+        image += 0.6 * cover * (_span(d[:, 14:17, None, None], 0.1, 0.9) - image)
+    return image
+
+
+def _place(draws: Array, radius: Array, size: int) -> Array:
+    """Centres (n, K, 2) in pixels, each as far from the earlier objects as its places allow.
+
+    The image may cut an object off. Were each kept whole, its centre would stay away from the border, and a mask that
+    only knows positions would find objects with AUROC 0.72; this way it reaches 0.55.
+    """
+    n, objects = radius.shape
+    places: Array = draws.reshape(n, objects, _PLACES, 2)
+    edge = (0.2 * radius)[:, :, None, None]
+    places = edge + places * (size - 2 * edge)
+    centre = np.empty((n, objects, 2))
+    for k in range(objects):
+        gaps = np.full((n, _PLACES), np.inf)
+        for j in range(k):
+            gaps = np.minimum(gaps, np.hypot(*(places[:, k] - centre[:, j, None]).transpose(2, 0, 1)))
+        centre[:, k] = places[np.arange(n), k, np.argmax(gaps, axis=1)]
+    return centre
+
+
+def draw_block(keys: torch.Tensor, labels: NDArray[np.int64], scene: Scene) -> tuple[Pixels, Pixels]:
+    """Draw one image a key.
+
+    Args:
+        keys: (n,) int64.
+        labels: (n, K) class of each object, K = ``scene.objects[1]``; the later ones lie in front.
+
+    Returns:
+        images (n, 3, H, W) uint8, and instances (n, H, W) uint8: 0 background, k + 1 where object k is the front-most.
+    """
+    n, most = labels.shape
+    axis = np.arange(scene.size, dtype=np.float64) + 0.5
+    x, y = axis[None, None, :], axis[None, :, None]
+    image = _background(x, y, keys, scene)
+    instances = np.zeros((n, scene.size, scene.size), dtype=np.uint8)
+    least = scene.objects[0]
+    count = least + np.floor(_draw(keys, 1, 13)[:, 0] * (most - least + 1)).astype(np.int64)
+    # With k objects each radius shrinks by k ** -0.4: together they cover a little more than one alone.
+    radius = _span(_draw(keys, most, 14), *scene.radius) * scene.size * count[:, None] ** -0.4
+    centre = _place(_draw(keys, most * _PLACES * 2, 15), radius, scene.size)
+    for k in range(most):
+        for label in np.unique(labels[:, k]):
+            here = np.flatnonzero((count > k) & (labels[:, k] == label))
+            d = _draw(keys[here], DRAWS + 3 + 11 + 7, 20 + k)
+            dx, dy = x - centre[here, k, 0, None, None], y - centre[here, k, 1, None, None]
+            cover = _cover(dx, dy, radius[here, k, None, None], d[:, :11])
+            field = evaluate(TEXTURES[label], dx, dy, d[:, 18:], scene.scale, scene.jitter)
+            middle, direction = _span(d[:, 11:14], 0.25, 0.75), 2 * d[:, 14:17] - 1
+            # Around grey, by the share of colour: channels drawn apart could cancel and leave the texture invisible.
+            # The sign is random, so dark and light swap freely and the mean colour tells nothing.
+            direction = np.where(direction[:, :1] < 0, -1, 1) * (1 - scene.colour) + scene.colour * direction
+            direction *= (_span(d[:, 17], *scene.contrast) / np.abs(direction).max(axis=1))[:, None]
+            colour = middle[:, :, None, None] + direction[:, :, None, None] * field[:, None]
+            image[here] += cover[:, None] * (colour - image[here])
+            front = instances[here]
+            front[cover >= 0.5] = k + 1
+            instances[here] = front
+    grey = image.mean(axis=1, keepdims=True)
+    image = grey + scene.colour * (image - grey)
+    if scene.noise:
+        pixels = _draw(keys, scene.size**2, 16).reshape(n, 1, scene.size, scene.size)
+        image += scene.noise * np.sqrt(12) * (pixels - 0.5)
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), instances

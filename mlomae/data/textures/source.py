@@ -1,0 +1,142 @@
+"""The embedded data set: images whose class is the texture of their objects, with masks of objects and instances.
+
+It stands in for the real data sets of every task: class labels, semantic maps and instance masks are exact, the size is
+free, and a weight on object patches has headroom because half the clutter says nothing about the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError
+from mlomae.data.memory import MemorySource
+from mlomae.data.sources import register_source
+from mlomae.data.textures.fields import TEXTURES
+from mlomae.data.textures.scene import Scene, draw_block
+
+DEFAULT_COUNTS = {"train": 10_000, "val": 2_000, "test": 2_000}
+_BLOCK_PIXELS = 128 * 32 * 32  # pixels drawn at once: few enough to stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What one image shows, visible parts only.
+
+    Attributes:
+        masks: (n, H, W) bool, disjoint, one an instance that is visible.
+        labels: (n,) int64, class of each instance, from 0.
+        semantic: (H, W) uint8, 0 background, class + 1 on objects.
+    """
+
+    masks: Tensor
+    labels: Tensor
+    semantic: Tensor
+
+
+@register_source("textures")
+class Textures(MemorySource):
+    """``count`` images of ``size`` pixels, drawn into memory; image i is a function of (seed, split, i) and the knobs.
+
+    Args:
+        split: ``train``, ``val`` or ``test``; no two share an image.
+        size: side in pixels. count: images, by default 10,000 for train and 2,000 for val and test.
+        classes: 2 to 12. Image i has class ``i % classes``, so any prefix is balanced.
+        objects: least and most objects in an image.
+        mixed: each object draws its own class; the image has the class of its first object, the rearmost one.
+        radius, contrast, clutter, noise, jitter, scale, colour: how hard the images are, see ``Scene``.
+
+    Raises ConfigError for values out of range.
+    """
+
+    has_objects = True
+
+    def __init__(
+        self,
+        split: str = "train",
+        size: int = 32,
+        count: int | None = None,
+        seed: int = 0,
+        classes: int = 8,
+        objects: tuple[int, int] = Scene.objects,
+        mixed: bool = False,
+        radius: tuple[float, float] = Scene.radius,
+        contrast: tuple[float, float] = Scene.contrast,
+        clutter: float = Scene.clutter,
+        noise: float = Scene.noise,
+        jitter: float = Scene.jitter,
+        scale: float = Scene.scale,
+        colour: float = Scene.colour,
+    ) -> None:
+        least, most = objects  # lists, if they come from a config file
+        scene = Scene(size, (least, most), _pair(radius), _pair(contrast), clutter, noise, jitter, scale, colour)
+        count = DEFAULT_COUNTS.get(split, 0) if count is None else count
+        _check(split, count, classes, scene)
+        index = torch.arange(count)
+        keys = counter.fold(counter.root_key("textures", seed, split), index)
+        labels = np.repeat((index.numpy() % classes)[:, None], scene.objects[1], axis=1)
+        if mixed:
+            others = counter.uniform(keys, scene.objects[1], salt=9).numpy()[:, 1:]
+            labels[:, 1:] = np.floor(others * classes)
+        images = torch.empty((count, 3, size, size), dtype=torch.uint8)
+        instances = torch.empty((count, size, size), dtype=torch.uint8)
+        step = max(1, _BLOCK_PIXELS // size**2)
+        for block in (slice(start, start + step) for start in range(0, count, step)):
+            drawn = draw_block(keys[block], labels[block], scene)
+            images[block], instances[block] = (torch.from_numpy(array) for array in drawn)
+        names = [texture.name for texture in TEXTURES[:classes]]
+        place = f"embedded:textures:seed={seed}:{split}"
+        super().__init__("textures", split, "embedded", names, images, labels[:, 0], [place])
+        self.seed = seed
+        self.pixel_classes = ["background", *names]
+        self.instances_NHW = instances
+        self._object_labels = torch.from_numpy(labels)
+
+    def object_mask(self, i: int) -> Tensor:
+        return self.instances_NHW[i] > 0
+
+    def pixel_labels(self, i: int) -> Tensor:
+        return self.annotation(i).semantic
+
+    def annotation(self, i: int) -> Annotation:
+        """Instance masks, their classes and the semantic map of image ``i``."""
+        instances_HW = self.instances_NHW[i]
+        visible = torch.unique(instances_HW)
+        visible = visible[visible > 0].long()
+        masks = instances_HW[None] == visible[:, None, None]
+        lookup = torch.cat([torch.zeros(1, dtype=torch.int64), self._object_labels[i] + 1])
+        return Annotation(masks, self._object_labels[i][visible - 1], lookup[instances_HW.long()].to(torch.uint8))
+
+    def describe(self) -> str:
+        return f"textures {self.split} (embedded, seed {self.seed})"
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    low, high = values
+    return low, high
+
+
+def _check(split: str, count: int, classes: int, scene: Scene) -> None:
+    """Raise ConfigError, naming the key and the values that would do, if one is out of range."""
+    wrong = {
+        f"split {split!r}; valid splits: {', '.join(DEFAULT_COUNTS)}": split not in DEFAULT_COUNTS,
+        f"count {count}; give at least 1": count < 1,
+        f"size {scene.size}; give at least 8 pixels": scene.size < 8,
+        f"classes {classes}; give 2 to {len(TEXTURES)}": not 2 <= classes <= len(TEXTURES),
+        f"objects {scene.objects}; give 1 <= least <= most <= 16": not 1 <= scene.objects[0] <= scene.objects[1] <= 16,
+        f"radius {scene.radius}; give 0 < least <= most <= 0.5": not 0 < scene.radius[0] <= scene.radius[1] <= 0.5,
+        f"contrast {scene.contrast}; give 0 < least <= most <= 1": not 0 < scene.contrast[0] <= scene.contrast[1] <= 1,
+        f"clutter {scene.clutter}; give 0 or more": scene.clutter < 0,
+        f"noise {scene.noise}; give 0 or more": scene.noise < 0,
+        f"jitter {scene.jitter}; give 0 to 0.9": not 0 <= scene.jitter <= 0.9,
+        f"scale {scene.scale}; give more than 0": scene.scale <= 0,
+        f"colour {scene.colour}; give 0 to 1": not 0 <= scene.colour <= 1,
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise ConfigError(f"textures: {message}")

@@ -1,0 +1,1 @@
+"""`mlomae data check` and `mlomae data prepare`."""

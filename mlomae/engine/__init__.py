@@ -1,1 +1,0 @@
-"""Engine: MMEngine loop, hooks, checkpoints, exact resume."""

@@ -1,0 +1,1 @@
+"""The masking strategies, one file each."""

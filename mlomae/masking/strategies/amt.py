@@ -1,0 +1,106 @@
+"""AMT: patches are drawn for removal with odds that follow the encoder's own attention, refreshed now and then.
+
+Source: Liu, Gui and Luo, "Good Helper Is around You: Attention-Driven Masked Image Modeling", AAAI 2023. Each head's
+attention of the class token to the patches (last block, whole image) is scaled to [0, 1] over the image; the mean over
+heads is the patch's weight w. The patches to remove are drawn without replacement with weights w.
+
+Shape legend: B batch, S image side, H heads, L patches, K kept patches, D token width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mlomae.common.errors import ConfigError
+from mlomae.masking.base import Mask, MaskState, keep_count, register
+from mlomae.masking.strategies.attmask import share_of
+from mlomae.masking.strategies.oracle import gumbel
+from mlomae.masking.teacher import ENCODER, TaughtMasking
+
+if TYPE_CHECKING:
+    from mlomae.models import MAE
+
+SMALLEST = 1e-12  # a patch without attention goes last, and keeps its logarithm
+
+
+def attention_weight(attention_BHL: Tensor) -> Tensor:
+    """Mean over heads of the attention, each head's scaled to [0, 1] over the patches; (B, L). Even heads count 0."""
+    low, high = attention_BHL.amin(dim=2, keepdim=True), attention_BHL.amax(dim=2, keepdim=True)
+    return ((attention_BHL - low) / (high - low).clamp(min=SMALLEST)).mean(dim=1)
+
+
+@register("amt")
+class AMTMasking(TaughtMasking):
+    """Random masks at first; then patches are drawn with weights from the attention of a snapshot of the encoder.
+
+    - ``start``: share of the run with random masks; ``every``: share after which the snapshot is taken anew, the first
+      one at ``start``. The paper: 40 of 400 epochs both.
+    - ``throw``: share of the patches, ⌊throw · L⌋, that the drawing names next and the encoder does not see, though
+      they are not to be predicted; 0, as in the paper's main run for the MAE. None are thrown before ``start``.
+    - ``teacher``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; a timm model is not refreshed.
+
+    Budget: exactly ⌊(1 - ratio) L⌋ patches are not removed; those that are thrown are among them, so that
+    ``Mask.ids_keep`` is shorter by their number and the mask is 0 there.
+
+    Changed: the paper stores a map for every uncropped image and cuts it as it cuts the image; here the snapshot looks
+    at the augmented view itself, which costs a pass and needs no store. The decoder sees mask tokens where patches
+    were thrown, and its predictions there do not count; in the paper it does not see these places. The ratio is the
+    same before ``start``. The draw is top-k of log w with Gumbel noise, which is the same distribution.
+
+    Raises ConfigError for values out of range, before training if nothing were visible, and what `Teacher` raises.
+    """
+
+    scheduled = True
+
+    def __init__(
+        self,
+        embed_dim: int,
+        grid: tuple[int, int],
+        start: float = 0.1,
+        every: float = 0.1,
+        throw: float = 0.0,
+        teacher: str = ENCODER,
+        teacher_size: int | None = None,
+    ) -> None:
+        super().__init__(teacher, 0.0, teacher_size)
+        if not (0.0 <= start <= 1.0 and 0.0 < every <= 1.0 and 0.0 <= throw < 1.0):
+            raise ConfigError(
+                f"amt mask: start={start} must be inside [0, 1], every={every} inside (0, 1], throw={throw} in [0, 1)"
+            )
+        self.start, self.every, self.throw = start, every, throw
+        self.refreshed: Tensor
+        self.register_buffer("refreshed", torch.tensor(0))  # snapshots after the one at the start
+
+    def follow(self, mae: MAE, progress: float) -> None:
+        """Until the start the snapshot is the encoder itself, so that the first one is that of the start."""
+        due = math.floor((progress - self.start) / self.every + 1e-6)
+        if progress < self.start or due > int(self.refreshed):
+            self.teacher.follow(mae)
+            self.refreshed.fill_(max(due, 0))
+
+    def check_ratio(self, length: int, ratio: float) -> None:
+        kept, thrown = keep_count(length, ratio), share_of(length, self.throw)
+        if thrown >= kept:
+            raise ConfigError(
+                f"amt mask: of {length} patches ratio {ratio} leaves {kept} and throw={self.throw} takes {thrown} "
+                "of these; lower one of them"
+            )
+
+    def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
+        mask = super().forward(tokens_BLD, images, ratio, epoch, state)
+        if state.fixed is not None or state.progress < self.start:
+            return mask
+        visible = mask.ids_keep.shape[1] - share_of(mask.mask.shape[1], self.throw)
+        return replace(mask, ids_keep=mask.ids_keep[:, :visible])  # in descending order of the draw: the next ones last
+
+    def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
+        length = self.teacher.grid[0] * self.teacher.grid[1]
+        noise_BL = gumbel(state.uniform(length))
+        if state.progress < self.start:
+            return noise_BL
+        return attention_weight(self.teacher.attention(images)).clamp(min=SMALLEST).log() + noise_BL

@@ -1,0 +1,77 @@
+"""AttG-MAE: random masks; the error of a patch weighs more, the more the patch belongs to the object.
+
+Source: Sick, Engel, Hermosilla and Ropinski, "Attention-Guided Masked Autoencoders for Learning Image Representations",
+WACV 2025. With M the map of an unsupervised object discovery (TokenCut), scaled to [0, 1] in an image, a patch weighs
+
+    γ exp(M / τ),   τ on a half cycle of a cosine over the run.
+
+It is what MLO-MAE's σ is to the loss, from features instead of feedback: the control of the mask network's weights.
+
+Shape legend: B batch, S image side, L patches, D width of the features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mlomae.common.errors import ConfigError
+from mlomae.masking.base import Mask, MaskState, mask_from_scores, register
+from mlomae.masking.spectral import object_map, unit
+from mlomae.masking.teacher import ENCODER, TaughtMasking
+
+
+@register("attg")
+class AttGMasking(TaughtMasking):
+    """Masks are those of random masking, key by key; weights as above, γ such that their mean over an image is 1.
+
+    - ``tau_start``, ``tau_end``: τ at the beginning and the end of the run. The weights of two patches of an image
+      differ at most by the factor exp(1 / τ): 1.6 at 2, 7.4 at 0.5.
+    - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; 0 for ``decay`` is the encoder
+      itself.
+
+    Changed: the paper takes the map from a frozen DINO; here it comes from the features of a teacher, by default the
+    moving average of the encoder. The edges of its graph are those of `mlomae.masking.spectral`, where TokenCut has
+    present or next to nothing. Ours, because the paper's values were not to be found: τ falls from gentle weights,
+    while the features know no objects, to strong ones; and γ, which keeps the loss on the scale of random masking's.
+
+    Raises ConfigError for a τ that is not positive, and what `Teacher` raises.
+    """
+
+    scheduled = True
+
+    def __init__(
+        self,
+        embed_dim: int,
+        grid: tuple[int, int],
+        tau_start: float = 2.0,
+        tau_end: float = 0.5,
+        teacher: str = ENCODER,
+        decay: float = 0.996,
+        teacher_size: int | None = None,
+    ) -> None:
+        super().__init__(teacher, decay, teacher_size)
+        if not all(0.05 <= tau < math.inf for tau in (tau_start, tau_end)):
+            raise ConfigError(
+                f"attg mask: tau_start={tau_start} and tau_end={tau_end} must be finite and at least 0.05; below that "
+                "single patches are all that counts"
+            )
+        self.grid, self.tau_start, self.tau_end = grid, tau_start, tau_end
+
+    def tau(self, progress: float) -> float:
+        """Half a cycle of a cosine from ``tau_start`` to ``tau_end``."""
+        return self.tau_end + (self.tau_start - self.tau_end) * (1.0 + math.cos(math.pi * progress)) / 2.0
+
+    def weight(self, features_BLD: Tensor, progress: float) -> Tensor:
+        """Weights (B, L), mean 1 over an image, from the features of its patches."""
+        with torch.autocast(features_BLD.device.type, enabled=False):
+            map_BL = object_map(unit(features_BLD))
+        return features_BLD.shape[1] * torch.softmax(map_BL / self.tau(progress), dim=1)
+
+    def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
+        weight_BL = self.weight(self.teacher.features(images), state.progress)
+        if state.fixed is not None:
+            return state.fixed.with_weight(weight_BL)
+        return mask_from_scores(state.uniform(self.grid[0] * self.grid[1]), ratio, weight_BL)

@@ -1,0 +1,111 @@
+"""AutoMAE: a generator draws masks from a teacher's attention, by Gumbel-softmax and against a discriminator.
+
+Source: Chen et al., "Improving Masked Autoencoders by Learning Where to Mask", PRCV 2023. No official code is public;
+details are those of a copy of unknown origin. For one image, a the teacher's attention from the class token:
+
+    π = softmax(convs(a));   s = softmax(log π + Gumbel noise), a soft map;   h = 1 at the K largest of s, else 0
+    noise = u + strength · h,  u uniform;  the K patches with the least noise stay visible
+    loss = L_I + 0.2 · generator's loss on s  (+ the discriminator's own)
+
+So patches that the generator picks are removed more often, not always. Derivatives take h for s (straight-through) and
+the noise for a factor of the tokens (`Mask.gate`: its value is 1): the reconstruction error reaches the generator.
+
+Shape legend: B batch, H heads, L patches, K kept patches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mlomae.common.dtypes import wide
+from mlomae.common.errors import ConfigError
+from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
+from mlomae.masking.base import Mask, MaskState, keep_count, register, unweighted_mask
+from mlomae.masking.discriminator import Discriminator, rectangles
+from mlomae.masking.strategies.oracle import gumbel
+from mlomae.masking.teacher import ENCODER, Teacher
+
+if TYPE_CHECKING:
+    from mlomae.models import MAE
+
+
+@register("automae")
+class AutoMAEMasking(AdaptiveMasking):
+    """The masks of the module docstring.
+
+    - ``adversarial``: weight of the generator's loss, 0.2; ``strength``: of the chosen patches in the noise, 0.5.
+    - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`. The paper's is an MAE trained for
+      800 epochs and frozen; the default here is a copy that follows the encoder, which needs no other model.
+
+    The discriminator takes for real softmax(0.5 · rectangle + u), the rectangle drawn at random: masks shall be
+    compact, but not alike. Budget: exactly ⌊(1 - ratio) L⌋ patches are visible.
+
+    The gate scales a visible token up where the generator raises s, and the generator descends L_I: it picks patches
+    that the reconstruction wants to see more of, and these are removed more often.
+
+    Changed: attention is multiplied by L and maps, for the discriminator, too, so that the size of the grid does not
+    matter; the last convolution of the discriminator is padded, for small grids; the singular values are exact;
+    generator, discriminator and MAE take their steps together, with one optimizer. Rectangles' sides are ours.
+
+    Raises ConfigError for negative weights and what `Teacher` refuses.
+    """
+
+    generator: nn.Module
+
+    def __init__(
+        self,
+        embed_dim: int,
+        grid: tuple[int, int],
+        adversarial: float = 0.2,
+        strength: float = 0.5,
+        teacher: str = ENCODER,
+        decay: float = 0.996,
+        teacher_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not (0 <= adversarial < math.inf and 0 <= strength < math.inf):
+            raise ConfigError(
+                f"automae mask: adversarial={adversarial} and strength={strength} must be at least 0 and finite"
+            )
+        self.grid, self.adversarial, self.strength = grid, adversarial, strength
+        self.teacher = Teacher(teacher, decay, teacher_size)
+        self.discriminator = Discriminator(grid)
+
+    def attach(self, mae: MAE) -> None:
+        self.teacher.attach(mae)
+        heads = self.teacher.model.blocks[-1].attn.num_heads
+        hidden = max(1, heads // 2)
+        self.generator = nn.Sequential(
+            nn.Conv2d(heads, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 1, 3, padding=1, bias=False)
+        )
+
+    def follow(self, mae: MAE, progress: float) -> None:
+        self.teacher.follow(mae)
+
+    def soft_map(self, attention_BHL: Tensor, state: MaskState) -> Tensor:
+        """s, (B, L), at least float32."""
+        length = attention_BHL.shape[2]
+        logits_BL = self.generator(length * attention_BHL.unflatten(2, self.grid)).flatten(1)
+        return (wide(logits_BL) + gumbel(state.uniform(length, salt=1))).softmax(dim=1)
+
+    def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
+        soft_BL = self.soft_map(self.teacher.attention(images), state)
+        kept = keep_count(soft_BL.shape[1], ratio)
+        chosen_BK = torch.argsort(soft_BL.detach(), dim=1, descending=True, stable=True)[:, :kept]
+        hard_BL = torch.zeros_like(soft_BL).scatter(1, chosen_BK, 1.0)
+        mask = unweighted_mask(state.uniform(soft_BL.shape[1]) + self.strength * hard_BL, ratio, state)
+        # value 1, derivative that of the noise by s; in this order the value is 1 to the bit
+        return replace(mask, gate=1.0 + self.strength * (soft_BL - soft_BL.detach()), choice=soft_BL)
+
+    def own_loss(self, seen: Reconstruction) -> Tensor:
+        fake_BL, state = seen.mask.choice, seen.state
+        assert fake_BL is not None
+        noise_BL = state.uniform(fake_BL.shape[1], salt=2)
+        real_BL = (0.5 * rectangles(state.uniform(4, salt=3), self.grid) + noise_BL).softmax(dim=1).to(fake_BL.dtype)
+        fooling = self.adversarial * self.discriminator.generator_loss(fake_BL)
+        return fooling + self.discriminator.own_loss(real_BL, fake_BL)

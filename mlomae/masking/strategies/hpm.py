@@ -1,0 +1,123 @@
+"""Hard patches mining: a second decoder predicts where the reconstruction will fail, and those patches are removed.
+
+Source: Wang et al., "Hard Patches Mining for Masked Image Modeling", CVPR 2023, sections 3.2 and 3.3. The predictor's
+loss compares the removed patches i, j of an image, l the prediction and L the true error, a constant:
+
+    - mean over pairs i ≠ j of  1[Lᵢ > Lⱼ] log σ(lᵢ - lⱼ) + 1[Lᵢ < Lⱼ] log(1 - σ(lᵢ - lⱼ))
+
+Shape legend: B batch, L patches, R removed patches, K kept patches, D width, S image side.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlomae.common.dtypes import wide
+from mlomae.common.errors import ConfigError
+from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
+from mlomae.masking.base import Mask, MaskState, keep_count, register, unweighted_mask
+from mlomae.masking.teacher import move_average
+from mlomae.models.vit import init_weights
+
+if TYPE_CHECKING:
+    from mlomae.models import MAE
+
+
+def ranking_loss(predicted_BR: Tensor, true_BR: Tensor) -> Tensor:
+    """The loss of the module docstring, mean over images; a pair of equal errors says nothing and counts as 0."""
+    pairs = predicted_BR.shape[1] * (predicted_BR.shape[1] - 1)
+    if not pairs:
+        return predicted_BR.sum() * 0.0
+    predicted_BR, true_BR = wide(predicted_BR), true_BR.detach()
+    sign_BRR = (true_BR[:, :, None] - true_BR[:, None]).sign().to(predicted_BR.dtype)
+    ahead_BRR = predicted_BR[:, :, None] - predicted_BR[:, None]
+    return (sign_BRR.abs() * F.softplus(-sign_BRR * ahead_BRR)).sum() / (pairs * len(predicted_BR))
+
+
+def of_removed(values_BL: Tensor, mask: Mask) -> Tensor:
+    """The values of the removed patches alone, (B, R)."""
+    removed_BR = torch.argsort(mask.ids_restore, dim=1)[:, mask.ids_keep.shape[1] :]
+    return torch.gather(values_BL, 1, removed_BR)
+
+
+@register("hpm")
+class HPMMasking(AdaptiveMasking):
+    """A share of the removed patches is the hardest of the image by prediction, the others are random.
+
+    - ``hard``: the share at the end of the run; it grows linearly from 0, at 0 masks are random. 0.5 is the paper's.
+    - ``weight``: factor of the ranking loss, the paper's 1.
+    - ``decay``, ``decay_end``, ``rise``: the copies' decay after an outer iteration goes linearly from the first to the
+      second within the first ``rise`` of the run. The defaults are the paper's, 100 of 800 epochs; a run of a few
+      hundred iterations needs copies that follow faster.
+
+    The predictor has the shape of MAE's decoder and one number a patch; it learns from the latents of the masked pass,
+    and its loss moves the encoder, too, as in the paper. An exponential moving average of encoder and predictor ranks:
+    it sees the whole image. Budget: of the R = L - ⌊(1 - ratio) L⌋ removed patches ⌊share · R⌋ are the hardest.
+
+    Changed: the share grows with the iterations, not the epochs; the copies follow once an outer iteration.
+
+    Raises ConfigError for shares and decays outside [0, 1] and a negative weight.
+    """
+
+    scheduled = True
+    predictor: nn.Module
+    copies: nn.ModuleDict
+
+    def __init__(
+        self,
+        embed_dim: int,
+        grid: tuple[int, int],
+        hard: float = 0.5,
+        weight: float = 1.0,
+        decay: float = 0.999,
+        decay_end: float = 0.9999,
+        rise: float = 0.125,
+    ) -> None:
+        super().__init__()
+        if not (0 <= hard <= 1 and weight >= 0):
+            raise ConfigError(f"hpm mask: hard={hard} must be a share inside [0, 1] and weight={weight} at least 0")
+        if not (0 <= decay <= decay_end <= 1 and 0 < rise <= 1):
+            raise ConfigError(
+                f"hpm mask: decay={decay} and decay_end={decay_end} must be ordered and inside [0, 1], "
+                f"rise={rise} inside (0, 1]"
+            )
+        self.hard, self.weight, self.decay, self.decay_end, self.rise = hard, weight, decay, decay_end, rise
+
+    def attach(self, mae: MAE) -> None:
+        predictor = copy.deepcopy(mae.decoder)
+        predictor.pred = nn.Linear(predictor.pred.in_features, 1)
+        predictor.apply(init_weights)
+        nn.init.normal_(predictor.mask_token, std=0.02)
+        self.predictor = predictor
+        copies = {"encoder": copy.deepcopy(mae.encoder), "predictor": copy.deepcopy(predictor)}
+        self.copies = nn.ModuleDict(copies).requires_grad_(False)
+
+    def follow(self, mae: MAE, progress: float) -> None:
+        decay = self.decay + (self.decay_end - self.decay) * min(1.0, progress / self.rise)
+        for name, module in (("encoder", mae.encoder), ("predictor", self.predictor)):
+            move_average(self.copies[name], module, decay)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """The copies' prediction of every patch's error from whole images (B, 3, S, S): (B, L), higher is harder."""
+        with torch.no_grad():
+            latents = self.copies["encoder"](images)
+            order_BL = torch.arange(latents.shape[1] - 1, device=latents.device).expand(len(latents), -1)
+            return self.copies["predictor"](latents, order_BL).squeeze(-1).float()
+
+    def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
+        length = tokens_BLD.shape[1]
+        hardest = int(self.hard * state.progress * (length - keep_count(length, ratio)))
+        scores_BL = state.uniform(length)
+        if hardest:
+            top_BT = torch.argsort(self.predict(images), dim=1, descending=True, stable=True)[:, :hardest]
+            scores_BL = scores_BL.scatter(1, top_BT, 2.0)
+        return unweighted_mask(scores_BL, ratio, state)
+
+    def own_loss(self, seen: Reconstruction) -> Tensor:
+        predicted_BL = self.predictor(seen.latents_BKD, seen.mask.ids_restore).squeeze(-1)
+        return self.weight * ranking_loss(of_removed(predicted_BL, seen.mask), of_removed(seen.rec_BL, seen.mask))

@@ -1,0 +1,90 @@
+"""Self-guided MAE: patches of the cluster that looks like the object are removed first, by the model's own features.
+
+Source: Shin et al., "Self-Guided Masked Autoencoder", NeurIPS 2024. The patches of an image are split in two by a
+normalised cut of the graph of their features' cosine similarities (`mlomae.masking.spectral`); patches are removed in
+the order of their similarity to the mean of the object's cluster, but for a few hints that stay visible at random.
+
+Shape legend: B batch, S image side, L patches, D width of the features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mlomae.common.errors import ConfigError
+from mlomae.masking.base import MaskState, keep_count, register
+from mlomae.masking.spectral import normalised_cut, unit
+from mlomae.masking.strategies.attmask import ranks, share_of, uncover
+from mlomae.masking.teacher import ENCODER, TaughtMasking
+
+_TIES, _HINTS = range(2)  # salts
+
+
+def object_side(side_BL: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The side of which a smaller share lies on the border of the image, of equal shares the smaller side; (B, L)."""
+    border = torch.ones(grid, dtype=torch.bool, device=side_BL.device)
+    border[1:-1, 1:-1] = False
+    here, there = side_BL.sum(dim=1), (~side_BL).sum(dim=1)
+    border_here, border_there = ((part & border.flatten()).sum(dim=1) for part in (side_BL, ~side_BL))
+    ours, theirs = border_here * there, border_there * here  # the shares, compared without dividing
+    is_object = (ours < theirs) | ((ours == theirs) & (here <= there))
+    return side_BL == is_object.unsqueeze(1)
+
+
+@register("self_guided")
+class SelfGuidedMasking(TaughtMasking):
+    """Random masks at first; then the object's cluster is removed before the rest, but for a few hints.
+
+    - ``start``: share of the run with random masks. The paper begins when the decoder uses mask tokens more than
+      visible ones, at about epoch 50 of 800; a tenth is ours, for shorter runs.
+    - ``hint``: share of the removed patches, ⌊hint · (L - K)⌋, that stay visible in turn, drawn evenly; the next ones
+      in the order are removed instead. The value is ours.
+    - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; 0 for ``decay`` is the encoder
+      itself.
+
+    Budget: exactly K = ⌊(1 - ratio) L⌋ patches are visible. A cluster smaller than the budget is removed as a whole
+    (but for hints) and the background's patches most like it, too; of a larger one those least like its mean stay.
+
+    Ours, because the paper's details were not to be found: features less their mean, of the last layer of a moving
+    average of the encoder; the weights of the graph; which cluster is the object (`object_side`).
+
+    Raises ConfigError for values out of range, and what `Teacher` raises.
+    """
+
+    scheduled = True
+
+    def __init__(
+        self,
+        embed_dim: int,
+        grid: tuple[int, int],
+        start: float = 0.1,
+        hint: float = 0.1,
+        teacher: str = ENCODER,
+        decay: float = 0.996,
+        teacher_size: int | None = None,
+    ) -> None:
+        super().__init__(teacher, decay, teacher_size)
+        if not (0.0 <= start <= 1.0 and 0.0 <= hint < 1.0):
+            raise ConfigError(f"self_guided mask: start={start} must be inside [0, 1] and hint={hint} inside [0, 1)")
+        self.grid, self.start, self.hint = grid, start, hint
+
+    def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
+        length = self.grid[0] * self.grid[1]
+        if state.progress < self.start:
+            return state.uniform(length, _TIES)
+        features_BLD = self.teacher.features(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.ranking_of(unit(features_BLD), ratio, state)
+
+    def ranking_of(self, unit_BLD: Tensor, ratio: float, state: MaskState) -> Tensor:
+        """(B, L) for `mask_from_scores` from centred features of length 1."""
+        object_BL = object_side(normalised_cut(unit_BLD), self.grid)
+        mean_BD = (unit_BLD * object_BL.unsqueeze(2)).sum(dim=1)  # its length is of no account
+        similarity_BL = torch.einsum("bld,bd->bl", unit_BLD, F.normalize(mean_BD, dim=1))
+        length = unit_BLD.shape[1]
+        order_BL = ranks(similarity_BL + 3 * object_BL, state.uniform(length, _TIES))  # cosines span 2
+        kept = keep_count(length, ratio)
+        hints = min(share_of(length - kept, self.hint), kept)
+        return uncover(order_BL, length - kept, hints, state.uniform(length, _HINTS))

@@ -1,0 +1,93 @@
+"""The curves of a run's losses, short enough for its record: means over equal intervals of outer iterations.
+
+Every loss of every iteration enters the mean of its interval, so that a point is no sample of noise, and the intervals
+depend on the length of the run alone, not on how often it logs. The feedback's accuracy is that of its probes
+(`mlomae.pretraining.warmup`), on upper images that its head has not trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from mlomae.pretraining.warmup import is_probe
+
+POINTS = 100  # at most, in a record
+DIGITS = 5  # significant ones
+Curves = dict[str, list[Any]]
+
+
+class LossCurves:
+    """Sums of named values over intervals of a run of ``iterations`` outer iterations.
+
+    Values are summed on their device, where `add` never waits for them, until `settle` brings the sums to the host.
+    Between the two the object has a state that is not in `state_dict`.
+    """
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+        self.width = -(-iterations // POINTS)
+        self.points = -(-iterations // self.width)
+        self._fresh: dict[str, Tensor] = {}  # sums since `settle`, (points,), of this rank
+        self._sums: dict[str, list[float]] = {}  # before that, means over ranks
+        self._terms: dict[str, list[int]] = {}
+
+    def add(self, t: int, name: str, value: Tensor, terms: int = 1) -> None:
+        """Let ``value``, 0-dim, the sum of ``terms`` values, enter the interval of outer iteration ``t``."""
+        if name not in self._fresh:
+            self._fresh[name] = torch.zeros(self.points, dtype=torch.float64, device=value.device)
+            self._terms.setdefault(name, [0] * self.points)
+        self._fresh[name][t // self.width].add_(value)
+        self._terms[name][t // self.width] += terms
+
+    def settle(self) -> None:
+        """Average over ranks what was added since the last time; every rank must call it, and waits for its device."""
+        if not self._fresh:
+            return
+        stacked = torch.stack(list(self._fresh.values()))
+        all_reduce(stacked, op="mean")
+        for name, fresh in zip(self._fresh, stacked.tolist(), strict=True):
+            before = self._sums.get(name, [0.0] * self.points)
+            self._sums[name] = [a + b for a, b in zip(before, fresh, strict=True)]
+        self._fresh = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self._sums, "terms": self._terms}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._fresh, self._sums, self._terms = {}, state["sums"], state["terms"]
+
+    def means(self) -> Curves:
+        """``iteration``, how many are done at the end of each interval, and beside it a list for every name: the mean
+        over the interval, None where there was nothing to average. {} before anything was added."""
+        if not self._sums:
+            return {}
+        ends = [min((i + 1) * self.width, self.iterations) for i in range(self.points)]
+        means = {
+            name: [float(f"{s / n:.{DIGITS}g}") if n else None for s, n in zip(sums, self._terms[name], strict=True)]
+            for name, sums in self._sums.items()
+        }
+        return {"iteration": ends, **means}
+
+
+class CurveHook(Hook):
+    """Hands every iteration's losses, and every probe of the feedback, to the curves."""
+
+    priority = "HIGH"  # after the feedback's hook, which has it too and is registered first; before the checkpoint's
+
+    def __init__(self, curves: LossCurves) -> None:
+        self.curves = curves
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        losses = runner.train_loop.losses
+        for name, loss in losses.items():
+            self.curves.add(batch_idx, name, loss)
+        if runner.model.watch is not None and is_probe(batch_idx):
+            right, judged = runner.model.watch.window[-1]
+            self.curves.add(batch_idx, "feedback_accuracy", losses["loss_lower"].new_tensor(100.0 * right), judged)
+        if outputs is not None:  # the loop has waited for the device anyway
+            self.curves.settle()

@@ -1,0 +1,113 @@
+"""Influence of the patches of a batch: how much the upper loss gains if the lower level cares more for a patch.
+
+    I_i = ⟨∂rec_i/∂θ, v⟩,   v the response of L_III to θ at the present θ and ω
+
+A lower step with weight w_i on patch i changes L_III by −η I_i w_i to first order: **positive means that more weight on
+the patch lowers the upper loss**. The hypergradient of the masking network is this quantity carried on to φ. One
+encoder pass for v and one forward pass of the autoencoder with tangents give all patches.
+
+Shape legend: B images of the lower batch, L patches.
+Source: the response vector of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128; see `mlomae.multilevel.influence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from mlomae import masking
+from mlomae.masking import MaskState
+from mlomae.multilevel import Params, ThreeLevelProblem, patch_influence
+from mlomae.multilevel.batches import split_batch
+from mlomae.multilevel.response import respond
+
+if TYPE_CHECKING:
+    from mlomae.pretraining.pretrainer import Pretrainer
+
+Batch = dict[str, Any]
+
+
+class Influence(NamedTuple):
+    """``influence`` (B, L) of every patch, in units of L_III a unit of weight and of learning rate; ``mask`` (B, L),
+    1 where the patch was removed; ``loss_upper`` L_III, 0-dim. All outside every graph."""
+
+    influence: Tensor
+    mask: Tensor
+    loss_upper: Tensor
+
+
+def influence_along_response(
+    problem: ThreeLevelProblem,
+    errors: Callable[[Params, Batch], Tensor],
+    theta: Params,
+    omega: Params,
+    lower_batch: Batch,
+    head_batch: Batch,
+    upper_batch: Batch,
+    *,
+    chunks: int = 1,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """(I (B, L), L_III) for any three-level problem; the Hessian of stage II is taken for the identity.
+
+    Args:
+        errors: (θ, batch) → rec (B, L), a pure function of θ with the mask of the batch frozen.
+        chunks: equal parts in which both passes are taken, for memory; the result is the same.
+        options: of `mlomae.multilevel.response_vector`, e.g. ``paths``.
+
+    Raises ConfigError for batches that do not divide into ``chunks`` or an option that the response refuses.
+    """
+    response = respond(problem, theta, omega, head_batch, upper_batch, chunks=chunks, **options)
+    parts = [patch_influence(errors, theta, response.v, part) for part in split_batch(lower_batch, chunks)]
+    return torch.cat(parts), response.loss_upper
+
+
+def model_influence(
+    model: Pretrainer, lower_batch: Batch, head_batch: Batch, upper_batch: Batch, *, random_mask: bool = False
+) -> Influence:
+    """Influence of the patches of ``lower_batch`` under the model's present parameters, its own feedback and head.
+
+    Changes neither parameters, gradients, running averages nor the state of a generator. The caller decides about
+    autocast; under data parallelism the result is this rank's.
+
+    Args:
+        lower_batch, head_batch, upper_batch: batches of `mlomae.data.Stream` on the model's device.
+        random_mask: draw uniform masks in place of the strategy's own, so that objects and background are compared
+            under one distribution of masks.
+    """
+    levels = model.level_parameters()
+    batch = freeze_mask(model, lower_batch, random_mask)
+
+    def errors(theta: Params, part: Batch) -> Tensor:
+        return functional_call(model, theta, (part,), {"mode": "errors"})
+
+    influence, loss_upper = influence_along_response(
+        model.problem(),
+        errors,
+        levels["theta"],
+        levels["omega"],
+        batch,
+        head_batch,
+        upper_batch,
+        chunks=model.config.train.accumulate,
+        paths=model.config.levels.solver_options.get("paths", "both"),
+        phi=levels["phi"],
+    )
+    return Influence(influence, batch["mask"]["mask"], loss_upper)
+
+
+@torch.no_grad()
+def freeze_mask(model: Pretrainer, batch: Batch, random_mask: bool = False) -> Batch:
+    """``batch`` with the mask of its keys frozen in, the strategy's own or a uniform one."""
+    encoder = model.mae.encoder
+    tokens_BLD = encoder.embed(batch["image"])
+    if random_mask:
+        uniform = masking.create("random", embed_dim=encoder.embed_dim, grid=encoder.grid)
+        mask = uniform(tokens_BLD, batch["image"], model.ratio, 0, MaskState(key=batch["key"]))
+    else:
+        mask = model.choose_mask(tokens_BLD, batch)
+    return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}

@@ -1,0 +1,73 @@
+"""Pictures of what the model sees: image, masked image, scores, reconstruction; one column an image.
+
+Shape legend: B images, L patches, P values in a patch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import make_grid, save_image
+
+from mlomae.common.atomic import replacing
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
+from mlomae.masking import MaskState
+from mlomae.models.mae import patchify, unpatchify
+
+if TYPE_CHECKING:
+    from mlomae.pretraining.pretrainer import Pretrainer
+
+MIN_SIDE = 64  # pixels of one tile: small images are enlarged without smoothing
+
+
+def colour(values_BL: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Scores in [0, 1] as viridis tiles, (B, 3, side, side)."""
+    table = torch.tensor(matplotlib.colormaps["viridis"].colors)  # type: ignore[attr-defined]
+    index = (values_BL.float().cpu().nan_to_num().clamp(0, 1) * 255).long()
+    tiles = table[index].float().reshape(-1, *grid, 3).permute(0, 3, 1, 2)
+    return F.interpolate(tiles, size=(side, side), mode="nearest")
+
+
+@torch.no_grad()
+def reconstruction_sheet(model: Pretrainer, batch: dict[str, Tensor]) -> Tensor:
+    """A (3, H, W) picture in [0, 1]; rows: image, masked image, scores (σ, or the mask), reconstruction.
+
+    With normalised targets the predicted patches are given back the mean and deviation of the true ones.
+    """
+    was_training = model.training
+    model.eval()
+    mae, image = model.mae, batch["image"]
+    size, grid = mae.encoder.patch_size, mae.encoder.grid
+    with model.autocast():
+        tokens = mae.encoder.embed(image)
+        mask = model.choose_mask(tokens, batch)
+        pred = mae.reconstruct(tokens, mask).float()
+    sigma = model.mask.scores(tokens, MaskState(key=batch["key"]))
+    model.train(was_training)
+
+    patches = patchify(image, size)
+    if mae.norm_pix_loss:
+        pred = pred * (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt() + patches.mean(dim=-1, keepdim=True)
+    removed = mask.mask.unsqueeze(-1)
+    std, mean = torch.tensor(IMAGENET_STD).view(3, 1, 1), torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    show = lambda p: (unpatchify(p, size, grid).cpu() * std + mean).clamp(0, 1)  # noqa: E731
+    rows = [
+        show(patches),
+        show(patches * (1 - removed)),  # 0 is the mean colour: removed patches are grey
+        colour(mask.mask if sigma is None else sigma, grid, image.shape[-1]),
+        show(patches * (1 - removed) + pred * removed),
+    ]
+    scale = max(1, MIN_SIDE // image.shape[-1])
+    tiles = F.interpolate(torch.cat(rows), scale_factor=scale, mode="nearest")
+    return make_grid(tiles, nrow=image.shape[0], padding=2, pad_value=1.0)
+
+
+def save_picture(picture: Tensor, path: Path) -> None:
+    """Write a PNG under a temporary name and rename it."""
+    with replacing(path) as temporary:
+        save_image(picture, temporary, format="PNG")

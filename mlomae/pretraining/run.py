@@ -1,0 +1,240 @@
+"""The main job: configuration in, checkpoint, pictures, curves and one JSON record out."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+
+from mlomae import records
+from mlomae.common import checkpoint
+from mlomae.common.errors import ConfigError, DataError
+from mlomae.config.schema import PretrainConfig, config_from_dict
+from mlomae.data import (
+    OuterBatches,
+    SceneSource,
+    Source,
+    Split,
+    Stream,
+    build_augment,
+    build_source,
+    build_training_source,
+    check_disjoint,
+    shuffle_labels,
+    split_train,
+)
+from mlomae.feedback import is_dense, is_joint
+from mlomae.masking import is_trainable
+from mlomae.pretraining.evaluation import evaluate
+from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.runner import build_runner
+from mlomae.pretraining.warmup import is_probe, moves_phi
+
+PROBE_IMAGES = 64  # fixed training images on which the health of the mask is read
+
+
+@dataclass
+class PretrainData:
+    """The sources of a run, its split, and the batches of every outer iteration. ``feedback`` has the labels that the
+    feedback sees, ``train`` the true ones; ``num_classes`` are the feedback's, of images or of pixels."""
+
+    train: Source
+    feedback: Source
+    evaluation: Source | None
+    split: Split
+    batches: OuterBatches
+    probe: dict[str, torch.Tensor]
+    num_classes: int
+
+
+def build_data(config: PretrainConfig) -> PretrainData:
+    """Open the sources, refuse leaks, split the training set, set up the streams of the three levels.
+
+    The lower level sees the unlabelled 80 %, the head the same images with labels, the upper level the other 20 %.
+    Raises DataError if evaluation images would reach any level, ConfigError for shuffled labels that nothing reads.
+    """
+    data, size = config.data, config.model.img_size
+    train = build_training_source(data.train)
+    evaluation = build_source(data.eval) if data.eval else None
+    feedback = build_training_source(data.feedback) if data.feedback else train
+    learned = is_trainable(config.mask["type"])
+    pixels = learned and is_dense(config.feedback["type"])
+    check_kinds(config, train, feedback, pixels)
+    if evaluation is not None:
+        for source in {id(train): train, id(feedback): feedback}.values():
+            check_disjoint(source, evaluation)
+    split = split_train(feedback, data.val_fraction, data.split_seed)
+    lower_indices = split.train_indices if feedback is train else np.arange(len(train))
+    if data.shuffle_labels is not None:
+        if not learned:
+            raise ConfigError(
+                f"data.shuffle_labels has no effect: mask.type='{config.mask['type']}' gets no feedback; remove it"
+            )
+        feedback = shuffle_labels(feedback, split, data.shuffle_labels)
+
+    augment = build_augment({"size": size, **data.augment})
+    feedback_augment = build_augment({"size": size, **data.feedback_augment})
+    lower = Stream(train, lower_indices, augment, config.seed, "lower")
+    batches = OuterBatches(
+        lower=lower,
+        head=Stream(feedback, split.train_indices, feedback_augment, config.seed, "head", pixels) if learned else None,
+        upper=Stream(feedback, split.val_indices, feedback_augment, config.seed, "upper", pixels) if learned else None,
+        batch_size=data.batch_size,
+        feedback_batch_size=data.feedback_batch_size,
+        steps_per_outer=config.levels.lower_steps,
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    plain = build_augment({"type": "Plain", "size": size})
+    probe = Stream(train, lower_indices, plain, config.seed, "probe").batch(0, min(PROBE_IMAGES, len(lower_indices)))
+    classes = len(feedback.pixel_classes) if pixels else len(feedback.classes)
+    return PretrainData(train, feedback, evaluation, split, batches, probe, classes)
+
+
+def find_split(config: PretrainConfig) -> Split:
+    """The split that a run of ``config`` would make, without anything else of it. Raises the errors of the sources."""
+    data = config.data
+    return split_train(build_training_source(data.feedback or data.train), data.val_fraction, data.split_seed)
+
+
+def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels: bool) -> None:
+    """Raise ConfigError where labels of pixels and labels of whole images are taken for each other."""
+    kind = config.feedback["type"]
+    if isinstance(train, SceneSource) and config.data.eval is not None:
+        raise ConfigError(
+            "data.eval is for k-NN and linear probe, which need classes of images; set it to None for scenes"
+        )
+    if isinstance(feedback, SceneSource) and is_trainable(config.mask["type"]) and not pixels:
+        raise ConfigError(
+            f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
+            "set feedback.type='segmentation'"
+        )
+    if pixels and config.data.shuffle_labels is not None:
+        raise ConfigError(f"data.shuffle_labels permutes labels of images, which feedback.type='{kind}' does not read")
+    if pixels and (config.auxiliary or {}).get("type") == "classification":
+        raise ConfigError(f"auxiliary.type='classification' has other classes than feedback.type='{kind}'; remove one")
+
+
+def plain_batches(source: Source, size: int, limit: int | None = None, batch_size: int = 256) -> Iterator[dict]:
+    """Every image once (or a fixed random ``limit`` of them), without augmentation."""
+    augment = build_augment({"type": "Plain", "size": size})
+    stream = Stream(source, np.arange(len(source)), augment, 0, "evaluation")
+    count = min(limit or len(source), len(source))
+    for start in range(0, count, batch_size):
+        yield stream.batch(start, min(batch_size, count - start))
+
+
+def images_seen(config: PretrainConfig, phi_started: int) -> dict[str, int]:
+    """Images each level has used over the whole run, repetitions counted; ``phi_started`` as in the log, -1 is never.
+
+    Upper images are used where φ takes a step or the feedback is probed. Head images are used in every iteration, but
+    by a feedback without parameters only together with upper ones. Batches that only the log looks at do not count.
+    """
+    n, size = config.train.outer_iterations, config.data.feedback_batch_size
+    used = {"lower": n * config.levels.lower_steps * config.data.batch_size, "head": 0, "upper": 0}
+    if not is_trainable(config.mask["type"]):
+        return used
+    upper = sum(moves_phi(t, phi_started, config.levels.upper_every) or is_probe(t) for t in range(n))
+    return {**used, "head": size * (upper if is_joint(config.feedback["type"]) else n), "upper": size * upper}
+
+
+def run_pretraining(
+    config: PretrainConfig, work_dir: Path, resume: bool = False, records_dir: Path | None = None
+) -> dict[str, Any]:
+    """Pretrain, evaluate on the held-out set, write ``work_dir/record.json`` (and ``records_dir/NAME.json``).
+
+    Raises ConfigError if the folder already holds a run and ``resume`` is off: nothing is overwritten.
+    """
+    if checkpoint.list_checkpoints(work_dir) and not resume:
+        raise ConfigError(
+            f"'{work_dir}' already holds a run; add --resume to go on with it, or choose another --work-dir"
+        )
+    torch.manual_seed(config.seed)
+    data = build_data(config)
+    model = Pretrainer(config, data.num_classes)
+    if config.init_from and not checkpoint.list_checkpoints(work_dir):
+        print(model.start_from(config.init_from))
+    commit, dirty = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": commit}
+    runner = build_runner(config, model, data.batches, data.probe, work_dir, meta, resume)
+    try:
+        runner.train()
+    except OSError as error:
+        raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
+    metrics = runner.last_logged()
+    if is_main_process() and data.evaluation is not None:
+        device = next(model.parameters()).device
+        metrics |= evaluate(
+            model.mae.encoder,
+            plain_batches(data.train, config.model.img_size, config.data.probe_limit),
+            plain_batches(data.evaluation, config.model.img_size),
+            device,
+        )
+    if not is_main_process():
+        return {}
+    state = {"git_commit": commit, "git_dirty": dirty}
+    record = _record(config, data, runner.train_loop.clock, metrics) | state
+    if curves := runner.curves.means():  # none of a run that an older version of this code has finished
+        record["curves"] = curves
+    path = work_dir / "record.json"
+    path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
+    records.write_record(record, path)
+    if records_dir is not None:
+        records.write_record(record, records_dir / f"{config.name}_seed{config.seed}.json")
+    return record
+
+
+def _record(config: PretrainConfig, data: PretrainData, clock: dict[str, float], metrics: dict) -> dict[str, Any]:
+    plain = config.to_dict()
+    source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
+    return {
+        "schema": 1,
+        "name": config.name,
+        "method": config.method,
+        "task": "pretrain",
+        "dataset": data.train.name,
+        "demo": config.demo,
+        "seed": config.seed,
+        "config": records.strip_paths(plain),
+        "config_hash": records.config_hash(records.strip_paths(plain)),
+        "versions": records.versions(),
+        "hardware": records.hardware(),
+        "images_seen": images_seen(config, int(metrics.get("phi_started", -1))),
+        "outer_iterations": config.train.outer_iterations,
+        "wall_clock_s": round(clock["wall"], 2),
+        "cpu_s": round(clock["cpu"], 2),
+        "split_hash": data.split.hash,
+        "train_source": source(data.train),
+        "eval_source": source(data.evaluation) if data.evaluation else "none",
+        "metrics": metrics,
+        "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def evaluate_checkpoint(path: Path, overrides: dict[str, Any] | None = None) -> dict[str, float]:
+    """k-NN and linear probe of a checkpoint's encoder on the held-out set of its own configuration."""
+    state = checkpoint.load_checkpoint(path)
+    values = state["config"]
+    if not values["data"]["eval"]:
+        raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
+    for key, value in (overrides or {}).items():
+        section, part, name = key.split(".")
+        values[section][part][name] = value
+    config = config_from_dict(values)
+    train, evaluation = build_source(config.data.train), build_source(config.data.eval or {})
+    model = Pretrainer(config, len(train.classes))
+    model.mae.load_state_dict(state["modules"]["mae"])
+    size = config.model.img_size
+    return evaluate(
+        model.mae.encoder,
+        plain_batches(train, size, config.data.probe_limit),
+        plain_batches(evaluation, size),
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )

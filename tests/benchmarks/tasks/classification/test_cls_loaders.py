@@ -1,0 +1,225 @@
+"""Loaders of the classification benchmark: the same batches for any number of workers, ranks and interruptions."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import DistSamplerSeedHook
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.tasks.classification import loaders
+from benchmarks.tasks.classification.augment import eval_transform, train_transform
+from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
+from mlomae.backbones.batches import ImageLoader, batch_loader, iterations_per_epoch
+from mlomae.common.errors import ConfigError, DataError
+from mlomae.data import ImageFolder, Plain, Stream, Textures
+
+Batch = dict[str, Any]
+N, EPOCHS = 22, 3
+SOURCE = Textures(count=30, size=16)
+INDICES = np.random.default_rng(0).permutation(30)[:N]
+TRANSFORM = train_transform(16)
+PER_EPOCH = N // 4
+
+
+def train_loader(
+    source: Any, indices: Any, transform: Any, *, seed: int, name: str = "train", **options: Any
+) -> ImageLoader:
+    return batch_loader(LabelledImages(source, transform, indices=indices, seed=seed, name=name), **options)
+
+
+def train(**changes: Any) -> list[Batch]:
+    options: dict[str, Any] = {"batch_size": 4, "seed": 5, "epochs": EPOCHS}
+    return list(train_loader(SOURCE, INDICES, TRANSFORM, **(options | changes)))
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x) for x, y in zip(a, b, strict=True)
+    )
+
+
+def indices(batches: list[Batch]) -> list[int]:
+    return torch.cat([batch["index"] for batch in batches]).tolist()
+
+
+@pytest.fixture(scope="module")
+def whole() -> list[Batch]:
+    return train()
+
+
+def test_batches_have_the_documented_shapes(whole: list[Batch]) -> None:
+    assert len(whole) == EPOCHS * PER_EPOCH
+    assert whole[0]["image"].shape == (4, 3, 16, 16)
+    assert whole[0]["image"].dtype == torch.float32
+    for batch in whole:
+        assert batch.keys() == {"image", "label", "index"}
+        assert batch["label"].dtype == batch["index"].dtype == torch.int64
+        assert batch["label"].tolist() == SOURCE.labels[batch["index"].numpy()].tolist()
+
+
+@pytest.mark.parametrize("start", [1, PER_EPOCH, PER_EPOCH + 2, EPOCHS * PER_EPOCH])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_start_in_the_middle_gives_the_same_batches(whole: list[Batch], start: int, workers: int) -> None:
+    torch.rand(3)  # the state of the global generators must not matter
+    assert same(train(start_iteration=start, num_workers=workers), whole[start:])
+
+
+def test_workers_do_not_change_the_batches(whole: list[Batch]) -> None:
+    assert same(train(num_workers=2), whole)
+
+
+def test_two_ranks_together_see_the_batches_of_one_process(whole: list[Batch]) -> None:
+    first, second = (train(rank=rank, world_size=2) for rank in range(2))
+    joined = [{k: torch.cat([a[k], b[k]]) for k in a} for a, b in zip(first, second, strict=True)]
+    assert same(joined, whole)
+
+
+@pytest.mark.parametrize("broken", ["unseeded", "key without epoch", "order of a generator"])
+def test_mutations_break_the_equality(whole: list[Batch], broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if broken == "unseeded":
+        monkeypatch.setattr(loaders, "seeded", lambda key: nullcontext())
+    elif broken == "key without epoch":
+        right = LabelledImages.key
+        monkeypatch.setattr(LabelledImages, "key", lambda self, epoch, index, copy: right(self, 0, index, copy))
+    else:
+        generator = torch.Generator().manual_seed(0)
+        monkeypatch.setattr(LabelledImages, "order", lambda self, epoch: torch.randperm(N, generator=generator))
+    if broken == "key without epoch":  # each epoch would show an image in the same way
+        reference = train()
+        assert same(train(start_iteration=7), reference[7:])
+        assert not same(reference, whole)
+    else:
+        reference = train()
+        assert not same(train(start_iteration=7), reference[7:])
+
+
+def test_epochs_show_each_image_once_in_a_new_order_and_augmented_anew(whole: list[Batch]) -> None:
+    epochs = [whole[e * PER_EPOCH : (e + 1) * PER_EPOCH] for e in range(EPOCHS)]
+    orders = [indices(epoch) for epoch in epochs]
+    for order in orders:
+        assert len(set(order)) == len(order) == PER_EPOCH * 4
+        assert set(order) <= set(INDICES.tolist())
+    assert orders[0] != orders[1]
+    views: list[dict[int, Tensor]] = [
+        {int(i): image for batch in epoch for i, image in zip(batch["index"], batch["image"], strict=True)}
+        for epoch in epochs[:2]
+    ]
+    common = views[0].keys() & views[1].keys()
+    assert sum(torch.equal(views[0][i], views[1][i]) for i in common) <= 1
+
+
+def test_seeds_and_names_change_everything(whole: list[Batch]) -> None:
+    for changes in ({"seed": 6}, {"name": "other"}):
+        assert indices(train(**changes)) != indices(whole)
+
+
+def test_the_order_is_that_of_a_pretraining_stream(whole: list[Batch]) -> None:
+    stream = Stream(SOURCE, INDICES, Plain(16), seed=5, name="train")
+    for epoch in range(EPOCHS):
+        expected = stream.locate(epoch * N, N)[1][: PER_EPOCH * 4].tolist()
+        assert indices(whole[epoch * PER_EPOCH : (epoch + 1) * PER_EPOCH]) == expected
+
+
+def test_the_short_last_batch_can_be_kept() -> None:
+    batches = train(drop_last=False)
+    assert [len(batch["label"]) for batch in batches] == [4, 4, 4, 4, 4, 2] * EPOCHS
+    assert sorted(indices(batches[:6])) == sorted(INDICES.tolist())
+    first, second = (train(drop_last=False, rank=rank, world_size=2) for rank in range(2))
+    joined = [{k: torch.cat([a[k], b[k]]) for k in a} for a, b in zip(first, second, strict=True)]
+    assert same(joined, batches)
+
+
+def test_repeats_are_neighbours_augmented_by_themselves() -> None:
+    batches = train(repeats=2)
+    assert len(batches) == EPOCHS * PER_EPOCH
+    for batch in batches:
+        assert torch.equal(batch["index"][::2], batch["index"][1::2])
+    assert all(not torch.equal(batch["image"][::2], batch["image"][1::2]) for batch in batches)
+    shown = indices(batches[:PER_EPOCH])[::2]
+    assert len(set(shown)) == len(shown) == 10
+    assert same(train(repeats=2, start_iteration=6, num_workers=2), batches[6:])
+    first, second = (train(repeats=3, rank=rank, world_size=2) for rank in range(2))
+    joined = [{k: torch.cat([a[k], b[k]]) for k in a} for a, b in zip(first, second, strict=True)]
+    assert same(joined, train(repeats=3))
+
+
+def test_mmengines_default_hook_and_classes() -> None:
+    loader = train_loader(SOURCE, None, TRANSFORM, batch_size=4, seed=0, epochs=2, start_iteration=3)
+    assert len(loader) == 2 * (30 // 4) - 3
+    DistSamplerSeedHook().before_train_epoch(SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader), epoch=0))
+    assert loader.dataset.metainfo == {"classes": SOURCE.classes}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("count", "world_size"), [(30, 1), (30, 4), (7, 3), (2, 3)])
+def test_evaluation_shows_each_image_once_in_order(count: int, world_size: int) -> None:
+    chosen = None if count == 30 else INDICES[:count]
+    found = []
+    for rank in range(world_size):
+        options: dict[str, Any] = {"indices": chosen, "rank": rank, "world_size": world_size, "num_workers": rank % 2}
+        loader = eval_loader(SOURCE, eval_transform(16, 1.0), batch_size=4, **options)
+        assert len(loader.dataset) == count  # type: ignore[arg-type]
+        found.append([batch for batch in loader])
+    assert indices([b for batches in found for b in batches]) == (list(range(30)) if chosen is None else list(chosen))
+    sizes = [sum(len(b["index"]) for b in batches) for batches in found]
+    assert max(sizes) - min(sizes) <= 1
+    batch = next(b for batches in found for b in batches)
+    expected = eval_transform(16, 1.0)(Image.fromarray(SOURCE.image(int(batch["index"][0])).permute(1, 2, 0).numpy()))
+    assert torch.equal(batch["image"][0], expected)
+
+
+def test_no_loader_touches_the_global_generators() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    train(epochs=1, num_workers=1)
+    list(eval_loader(SOURCE, eval_transform(16, 1.0), batch_size=8))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 23}, "batch_size 23 exceeds the 22 training images"),
+        ({"batch_size": 5, "world_size": 2}, "batch_size 5 is not a multiple of 2 processes"),
+        ({"drop_last": False, "world_size": 4}, "the last batch of an epoch, 2 images"),
+        ({"repeats": 0}, "repeats 0"),
+        ({"start_iteration": 16}, r"start_iteration 16 is outside 0\.\.15"),
+        ({"rank": 2, "world_size": 2}, "rank 2 is outside"),
+    ],
+)
+def test_bad_options_are_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        train(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_indices_are_one_line() -> None:
+    for wrong, message in (([], "no image"), ([3, 30], r"outside 0\.\.29"), ([-1], r"outside 0\.\.29")):
+        with pytest.raises(DataError, match=message):
+            train_loader(SOURCE, wrong, TRANSFORM, batch_size=1, seed=0, epochs=1)
+        with pytest.raises(DataError, match=message):
+            eval_loader(SOURCE, TRANSFORM, batch_size=1, indices=wrong)
+    with pytest.raises(ConfigError, match="batch_size 0"):
+        eval_loader(SOURCE, TRANSFORM, batch_size=0)
+    assert iterations_per_epoch(10, 4) == 2
+    assert iterations_per_epoch(10, 4, drop_last=False) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_one_line(tmp_path: Path, workers: int) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "val" / name / "0.png")
+    (tmp_path / "val" / "dog" / "0.png").write_bytes(b"not an image")
+    loader = eval_loader(ImageFolder(str(tmp_path), "val"), eval_transform(8, 1.0), batch_size=1, num_workers=workers)
+    with pytest.raises(DataError, match=r"^cannot decode .*dog/0.png") as error:
+        list(loader)
+    assert "\n" not in str(error.value)

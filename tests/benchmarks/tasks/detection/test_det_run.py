@@ -1,0 +1,188 @@
+"""Whole transfers to detection: what they write, that a killed one ends with the same bits, wrong input in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import det_runs
+import pytest
+import torch
+from killed_transfers import in_iteration, killed
+from PIL import Image
+from run_samples import differences, one_line
+
+from benchmarks.tasks.detection.__main__ import main
+from benchmarks.tasks.detection.data import CocoImages, train_loader
+from benchmarks.tasks.detection.metric import evaluate_detections
+from benchmarks.tasks.detection.model import build_detector
+from benchmarks.tasks.detection.run import run_transfer
+from benchmarks.transfer.dense import DenseTransfer, build_wrapper
+from mlomae.backbones.layer_decay import count_parameters, layer_decay_groups
+from mlomae.backbones.runner import FORMAT
+from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
+from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.data import build_detections
+
+
+@pytest.fixture(scope="module")
+def straight(one_thread: None, coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("straight")
+    run_transfer(det_runs.config(coco), work)
+    return work
+
+
+def test_a_run_leaves_a_record_detections_and_pictures(straight: Path, coco: Path) -> None:
+    record = json.loads((straight / "record.json").read_text())
+    assert (record["task"], record["dataset"], record["images_seen"]["lower"]) == ("detection", "coco_folder", 16)
+    found = json.loads((straight / "detections.json").read_text())
+    assert record["metrics"]["detections"] == len(found)
+    for kind in ("box", "mask"):
+        numbers, _ = evaluate_detections(coco / "annotations" / "instances_val.json", found, kind)
+        assert record["metrics"][f"{kind}_AP"] == pytest.approx(numbers["AP"])
+    pictures = sorted((straight / "overlays").glob("*.png"))
+    assert [p.stem for p in pictures] == ["000000", "000003"]
+    assert Image.open(pictures[0]).size[0] > 600
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_ends_with_the_same_bits(workers: int, straight: Path, coco: Path, tmp_path: Path) -> None:
+    config = det_runs.config(coco, data__num_workers=workers)
+    assert killed(tmp_path, lambda: in_iteration(3), lambda: run_transfer(config, tmp_path)) == ["iter_2.pth"]
+    run_transfer(config, tmp_path, resume=True)
+    states = [load_checkpoint(checkpoint_path(work, 4), FORMAT) for work in (tmp_path, straight)]
+    for state in states:
+        state.pop("clock")
+        state["config"]["data"].pop("num_workers")
+    assert differences(*states) == []
+    assert (tmp_path / "detections.json").read_bytes() == (straight / "detections.json").read_bytes()
+
+
+def test_an_image_is_a_function_of_seed_epoch_and_index(coco: Path) -> None:
+    source = build_detections({"type": "coco_folder", "root": str(coco), "split": "train"})
+    steps = [
+        {"type": "RandomResize", "scale": [32, 32], "ratio_range": [0.5, 2.0], "keep_ratio": True},
+        {"type": "RandomCrop", "crop_type": "absolute", "crop_size": [24, 24], "recompute_bbox": True},
+        {"type": "RandomFlip", "prob": 0.5},
+    ]
+    images, again, other = (CocoImages(source, steps, train=True, seed=seed) for seed in (0, 0, 1))
+    torch.manual_seed(1)
+    first = [images[epoch, 3, 0]["inputs"] for epoch in range(4)]
+    torch.manual_seed(2)
+    second = [again[epoch, 3, 0]["inputs"] for epoch in reversed(range(4))][::-1]
+    assert differences(first, second) == []
+    assert differences(first, [first[0]] * 4), "an epoch changes nothing"
+    assert differences(first, [other[epoch, 3, 0]["inputs"] for epoch in range(4)])
+    assert all(len(images[epoch, i, 0]["data_samples"].gt_instances) for epoch in range(3) for i in range(len(images)))
+
+
+def test_another_image_takes_the_place_of_one_that_loses_its_objects(coco: Path) -> None:
+    source = build_detections({"type": "coco_folder", "root": str(coco), "split": "train"})
+    widest = [max(float(size) for size in source.boxes(i)[:, 2:].min(axis=1)) for i in range(len(source))]
+    least = min(range(len(source)), key=widest.__getitem__)
+    limit = sorted(widest)[1] - 0.01 if widest.count(min(widest)) == 1 else min(widest) + 0.01
+    keep = lambda size: [{"type": "FilterAnnotations", "min_gt_bbox_wh": [size, size]}]  # noqa: E731
+    images, again = (CocoImages(source, keep(limit), train=True) for _ in range(2))
+    drawn = [images[epoch, least, 0]["data_samples"].img_id for epoch in range(6)]
+    assert int(source.image_ids[least]) not in drawn
+    assert len(set(drawn)) > 1
+    assert drawn == [again[epoch, least, 0]["data_samples"].img_id for epoch in range(6)]
+    large = widest.index(max(widest))
+    assert images[0, large, 0]["data_samples"].img_id == source.image_ids[large]
+    with pytest.raises(ConfigError, match=r"leave no object of .*, nor of 15 others; change data.augment"):
+        CocoImages(source, keep(100.0), train=True)[0]
+
+
+def test_boxes_enclose_their_masks_after_the_transforms(coco: Path) -> None:
+    for batch in [
+        next(
+            iter(
+                train_loader(
+                    det_runs.config(coco),
+                    build_detections({"type": "coco_folder", "root": str(coco), "split": "train"}),
+                )
+            )
+        )
+    ]:
+        for sample in batch["data_samples"]:
+            for box, mask in zip(sample.gt_instances.bboxes.tensor, sample.gt_instances.masks.masks, strict=True):
+                ys, xs = mask.nonzero()
+                assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+
+
+def test_every_parameter_has_its_layer(coco: Path) -> None:
+    detector, report = build_detector(det_runs.config(coco), det_runs.CLASSES)
+    assert "norm: dropped" in report
+    groups = layer_decay_groups(detector, 1e-3, layer_decay=0.5)
+    assert count_parameters(groups) == sum(p.numel() for p in detector.parameters() if p.requires_grad)
+    layer = {name: g["layer"] for g in groups for name in g["param_names"]}
+    assert {layer[name] for name in layer if not name.startswith("backbone.")} == {5}
+    assert layer["backbone.vit.patch_embed.proj.weight"] == 0
+    assert {layer[f"backbone.vit.blocks.{i}.mlp.fc1.weight"] - i for i in range(4)} == {1}
+
+
+def test_bf16_is_the_backbones_alone(coco: Path) -> None:
+    config = det_runs.config(coco, train__amp="bf16")
+    detector, _ = build_detector(config, det_runs.CLASSES)
+    model, seen = DenseTransfer(detector, 0, "detector"), {}
+    hooks = [
+        (detector.backbone.vit.blocks[0].mlp.fc1, "block"),
+        (detector.neck.levels[0][0], "neck"),
+        (detector.rpn_head.rpn_reg, "rpn"),
+        (detector.roi_head.bbox_head.fc_cls, "boxes"),
+    ]
+    for module, name in hooks:
+        module.register_forward_hook(lambda m, i, out, name=name: seen.__setitem__(name, out.dtype))
+    source = build_detections({"type": "coco_folder", "root": str(coco), "split": "train"})
+    losses = model.train().train_step(
+        {**next(iter(train_loader(config, source))), "iteration": 0}, build_wrapper(model, config)
+    )
+    assert seen == {"block": torch.bfloat16, "neck": torch.bfloat16, "rpn": torch.float32, "boxes": torch.float32}
+    assert all(torch.isfinite(value).all() for value in losses.values())
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"model__neck": {"type": "NoSuchNeck"}}, "refused by mmdet"),
+    ({"model__neck__scales": [3.0]}, "scales 4, 2, 1 and 0.5"),
+    ({"model__roi_head": None}, "'model.roi_head' is missing"),
+    ({"model__roi_head__bbox_head__num_classes": 3}, "for 3 classes, the data has 8"),
+    ({"data__augment": [{"type": "NoSuchStep"}]}, "'data.augment' is refused by mmdet"),
+    ({"data__evaluate": [{"type": "Resize", "scale": 3, "oops": 1}]}, "'data.evaluate' is refused by mmdet"),
+    ({"data__batch_size": 99}, "batch_size 99 exceeds"),
+    ({"data__test__split": "train"}, ""),
+    ({"backbone__weights": None}, "no backbone was named"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), BAD, ids=lambda value: str(value)[:40])
+def test_wrong_input_is_one_line_before_training(
+    changes: dict[str, Any], said: str, coco: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MlomaeError, match=said) as error:
+        run_transfer(det_runs.config(coco, **changes), tmp_path / "work")
+    one_line(error.value)
+    assert not list((tmp_path / "work").rglob("*.pth"))
+
+
+def test_configurations_that_ship_build(coco: Path) -> None:
+    for path in sorted((det_runs.ROOT / "configs" / "detection").glob("*.py")):
+        text = path.read_text()
+        assert "\nCommand:  " in text, path
+        assert "\nHardware: " in text, path
+        small = "small" in path.stem or "textures" in path.stem
+        shape = {"patch_size": 4 if small else 16, "embed_dim": 16, "depth": 24 if "large" in path.stem else 12}
+        options = {"backbone.weights": "random", "backbone.model": {**shape, "num_heads": 1}, "backbone.img_size": 64}
+        config = det_runs.load_config(path, options)
+        if "fpn" in path.stem:
+            config.model["neck"][1]["in_channels"] = [16] * 4
+        detector, _ = build_detector(config, 80)
+        assert detector.roi_head.mask_head.num_classes == 80
+
+
+def test_the_command_line_says_what_is_wrong(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = str(det_runs.ROOT / "configs" / "detection" / "mask_rcnn_textures.py")
+    assert main([recipe, "--weights", "nowhere.pth", "--data", str(coco), "--work-dir", str(tmp_path / "w")]) == 2
+    assert "nowhere.pth" in one_line(capsys.readouterr().err.splitlines()[-1])
+    with pytest.raises(ConfigError, match="evaluator"):
+        det_runs.config(coco, evaluator="mine")

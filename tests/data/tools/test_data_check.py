@@ -1,0 +1,203 @@
+"""`mlomae data check`: the report on good sets, every kind of problem, and the exit status."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import layouts
+import pytest
+from layouts import LAYOUTS, write_image
+
+from mlomae.cli import main
+from mlomae.data import PUBLISHED, Published
+from mlomae.data.registries import list_data
+from mlomae.data.tools.check import check_data
+
+
+@pytest.fixture(autouse=True)
+def tiny_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, _, _, published in LAYOUTS.values():
+        monkeypatch.setitem(PUBLISHED, name, published)
+
+
+def check(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    status = main(["data", "check", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_complete_set_is_ok(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, write, evaluation, published = LAYOUTS[layout]
+    write(tmp_path)
+    status, out, err = check(name, tmp_path, capsys=capsys)
+    assert status == 0, out
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[-1] == "ok"
+    assert "train    6 images, 2 classes, 3/3/3 images a class" in lines
+    assert sum("height 16, width 20 pixels (all decoded)" in line for line in lines) == len(published.counts)
+    count = published.counts[evaluation]
+    assert f"repeated 0 of {count} {evaluation} images are in train" in lines
+    assert f"usual: train on {published.training}, evaluate on {evaluation}" in lines
+
+
+def test_sizes_of_a_sample_or_of_all(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("mlomae.data.tools.check.SAMPLE", 2)
+    layouts.cub(tmp_path)
+    write_image(tmp_path / "CUB_200_2011" / "images" / "002.Owl" / "Owl_2.jpg", size=(8, 64))
+    assert "height 16, width 20 pixels (2 decoded, evenly spaced)" in check("cub200", tmp_path, capsys=capsys)[1]
+    assert "height 8-16, width 20-64 pixels (all decoded)" in check("cub200", tmp_path, "--decode", capsys=capsys)[1]
+
+
+def test_images_that_cannot_be_decoded(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.cub(tmp_path)
+    broken = tmp_path / "CUB_200_2011" / "images" / "001.Auk" / "Auk_1.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    status, out, _ = check("cub200", tmp_path, capsys=capsys)
+    assert status == 1
+    assert out.count("problem: ") == 1
+    assert f"problem: train: 1 of 6 images cannot be decoded ({broken}" in out
+    monkeypatch.setattr("mlomae.data.tools.check.SAMPLE", 1)
+    assert check("cub200", tmp_path, capsys=capsys)[0] == 0
+    assert check("cub200", tmp_path, "--decode", capsys=capsys)[0] == 1
+
+
+def test_missing_images_are_one_problem_and_other_parts_are_still_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.inat(tmp_path)
+    (tmp_path / "train_val2019" / "Birds" / "4" / "val1.jpg").unlink()
+    status, out, _ = check("inat2019", tmp_path, capsys=capsys)
+    assert status == 1
+    assert "train    6 images" in out
+    assert "problem: inat2019: 1 of 4 listed val images are not in" in out
+    assert "(Birds/4/val1.jpg)" in out
+
+
+def test_what_is_wrong_with_the_whole_set_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.flowers(tmp_path)
+    (tmp_path / "flowers-102" / "setid.mat").unlink()
+    status, out, _ = check("flowers102", tmp_path, capsys=capsys)
+    assert status == 1
+    assert out.count("problem: ") == 1
+    assert "setid.mat is missing" in out
+
+
+@pytest.mark.parametrize(("images", "status"), [(99, 0), (1, 1)])
+def test_repeated_images_are_named_and_one_per_cent_is_tolerated(
+    images: int, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "train" / "cat" / "a.jpg", size=(8, 8))
+    for i in range(images):
+        write_image(tmp_path / "val" / "cat" / f"{i:03d}.jpg", size=(8, 9))
+    shutil.copy(tmp_path / "train" / "cat" / "a.jpg", tmp_path / "val" / "cat" / "b.jpg")
+    found, out, _ = check("imagefolder", tmp_path, capsys=capsys)
+    assert found == status
+    named = f"1 of {images + 1} val images are in train (cat/b.jpg = cat/a.jpg)"
+    assert f"repeated {named}" in out
+    assert (f"problem: {named}" in out) == bool(status)
+
+
+def test_a_part_needs_subset_and_is_said_to_be_one(
+    tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.cub(tmp_path)
+    monkeypatch.setitem(PUBLISHED, "cub200", Published({"train": 5994, "test": 5794}, 200))
+    status, out, _ = check("cub200", tmp_path, capsys=capsys)
+    assert status == 1
+    assert "problem: cub200 at" in out
+    assert "--subset" in out
+    status, out, _ = check("cub200", tmp_path, "--subset", capsys=capsys)
+    assert status == 0
+    assert "note: train: published are 5,994 images of 200 classes; this is a subset" in out
+
+
+# --- sources that are not checked on load ---------------------------------------------------------------------------
+
+
+def test_cifar_is_compared_with_its_published_numbers(
+    tmp_path: Path, write_cifar, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_cifar(tmp_path)
+    status, out, _ = check("cifar10", root, capsys=capsys)
+    assert status == 1
+    assert "problem: train: published are 50,000 images of 10 classes, here are 60 of 10" in out
+    assert check("cifar10", root, "--subset", capsys=capsys)[0] == 0
+    monkeypatch.setitem(PUBLISHED, "cifar10", Published({"train": 60, "test": 12}, 10))
+    assert check("cifar10", root, capsys=capsys)[0] == 0
+    (root / "cifar-10-batches-py" / "data_batch_3").unlink()
+    assert "lacks data_batch_3" in check("cifar10", root, capsys=capsys)[1]
+    assert check("cifar10", root, "--subset", capsys=capsys)[0] == 0
+
+
+def test_tiny_imagenet_and_cifar100(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("n01", "n02"):
+        write_image(tmp_path / "train" / name / "images" / "0.JPEG")
+    write_image(tmp_path / "val" / "images" / "v.JPEG")
+    (tmp_path / "wnids.txt").write_text("n01\nn02\n")
+    (tmp_path / "val" / "val_annotations.txt").write_text("v.JPEG\tn02\t0\t0\t1\t1\n")
+    status, out, _ = check("tiny_imagenet", tmp_path, "--subset", capsys=capsys)
+    assert status == 0
+    assert "val      1 images, 2 classes, 0/0.5/1 images a class" in out
+    assert check("tiny_imagenet", tmp_path, capsys=capsys)[0] == 1
+    status, out, _ = check("cifar100", tmp_path, capsys=capsys)
+    assert status == 1
+    assert "problem: " in out
+
+
+def test_imagefolder_reads_the_folders_it_finds_and_wants_the_same_classes(
+    tmp_path: Path, write_tree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_tree(write_tree(tmp_path, "train"), "eval", seed=1)
+    (root / "notes").mkdir()
+    status, out, _ = check("imagefolder", root, capsys=capsys)
+    assert status == 0
+    assert out.splitlines()[1].startswith("train ")
+    (root / "eval" / "dog").rename(root / "eval" / "doge")
+    status, out, _ = check("imagefolder", root, capsys=capsys)
+    assert status == 1
+    assert "problem: train and eval differ in class dog, doge" in out
+
+
+def test_textures(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("mlomae.data.textures.source.DEFAULT_COUNTS", {"train": 16, "test": 8})
+    monkeypatch.setattr("mlomae.data.tools.check.DEFAULT_COUNTS", {"train": 16, "test": 8})
+    status, out, _ = check("textures", capsys=capsys)
+    assert status == 0
+    assert "textures (embedded)" in out
+    assert "repeated 0 of 8 test images are in train" in out
+
+
+# --- wrong input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cub20", "x"], "unknown data source 'cub20'; choose one of ade20k, camvid, cifar10, "),
+        (["cub200"], "cub200 needs ROOT"),
+        (["cub200", "nowhere"], "does not exist"),
+        (["textures", "x"], "leave ROOT out"),
+        (["textures", "--subset"], "--subset is for published sets"),
+        (["imagefolder", "."], "no class folders"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = check(*arguments, capsys=capsys)
+    assert status == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert said in err
+
+
+def test_every_source_can_be_checked(tmp_path: Path) -> None:
+    for folder in ("train/class", "images/training", "annotations"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "annotations" / "instances_train.json").touch()
+    for name in set(list_data()) - {"textures"}:
+        text, status = check_data(name, str(tmp_path))
+        assert status == 1
+        assert "problem: " in text

@@ -1,0 +1,120 @@
+"""Whole transfers in float64, each under several mutations; run alone, or as ``torchrun cls_two_ranks.py OUT``.
+
+Writes OUT/rankN.pt: {variant: {name: tensor} of the trained weights and buffers}; predictions are in OUT/VARIANT.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cls_runs
+import torch
+
+from benchmarks.tasks.classification import run, trainer
+from benchmarks.tasks.classification.model import BatchPreprocessor
+from benchmarks.tasks.classification.trainer import TransferModel
+from mlomae.backbones import optimizers
+from mlomae.backbones.optimizers import AveragingWrapper
+
+Patch = Callable[[ExitStack], Any]
+SGD = {"optim__type": "sgd", "optim__lr": 0.1, "optim__momentum": 0.9}
+LINEAR = {"protocol": "linear", "data__augment": None}
+
+
+def not_averaged(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.object(optimizers, "mean_over_ranks", lambda tensors: tensors))
+
+
+def clipped_before_averaging(stack: ExitStack) -> None:
+    step = AveragingWrapper.step
+
+    def patched(self: AveragingWrapper, **options: Any) -> None:
+        self._clip_grad()
+        given, self.clip_grad_kwargs = self.clip_grad_kwargs, None
+        step(self, **options)
+        self.clip_grad_kwargs = given
+
+    stack.enter_context(mock.patch.object(AveragingWrapper, "step", patched))
+
+
+def statistics_of_its_own(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.object(trainer, "average_statistics"))
+
+
+VARIANTS: dict[str, tuple[dict[str, Any], Patch | None]] = {
+    "adamw": ({"train__ema": 0.8}, None),
+    "clipped": ({**SGD, "optim__clip_grad": 0.05}, None),
+    "not clipped": (SGD, None),
+    "not averaged": ({"train__ema": 0.8}, not_averaged),
+    "clipped before averaging": ({**SGD, "optim__clip_grad": 0.05}, clipped_before_averaging),
+    "linear": (LINEAR, None),
+    "linear, own statistics": (LINEAR, statistics_of_its_own),
+    "knn": ({"protocol": "knn"}, None),
+}
+
+
+def in_double(stack: ExitStack) -> None:
+    """Weights, images and scores of a run in float64."""
+    train, cast = run.run_training, BatchPreprocessor.forward
+
+    def patched(config: Any, inputs: Any, model: TransferModel, *rest: Any) -> run.Outcome:
+        return train(config, inputs, model.double(), *rest)
+
+    def to_double(self: BatchPreprocessor, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        batch = cast(self, data, training)
+        return {**batch, "batch_inputs": batch["batch_inputs"].double()}
+
+    def logits(self: TransferModel, images: torch.Tensor) -> torch.Tensor:
+        """Without the rounding to float32 at its end."""
+        return self.backbone(images)
+
+    stack.enter_context(mock.patch.object(run, "run_training", patched))
+    stack.enter_context(mock.patch.object(BatchPreprocessor, "forward", to_double))
+    stack.enter_context(mock.patch.object(TransferModel, "logits", logits))
+
+
+def watched(stack: ExitStack, models: list[TransferModel]) -> None:
+    build = run.build_model
+
+    def patched(*given: Any) -> tuple[TransferModel, str]:
+        model, report = build(*given)
+        models.append(model)
+        return model, report
+
+    stack.enter_context(mock.patch.object(run, "build_model", patched))
+
+
+def transfer(name: str, out: Path) -> dict[str, torch.Tensor]:
+    changes, patch = VARIANTS[name]
+    models: list[TransferModel] = []
+    config = cls_runs.config(name=name.replace(" ", "-"), train__epochs=1, **changes)
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(run, "save_confusion"))  # its picture takes longer than the training
+        watched(stack, models)
+        if patch is not None:
+            patch(stack)
+        if config.protocol == "finetune":
+            in_double(stack)
+        run.run_transfer(config, out / name)
+    modules = models[0].saved_modules().items()
+    return {f"{part}.{key}": value for part, module in modules for key, value in module.state_dict().items()}
+
+
+def transfers(out: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: transfer(name, out) for name in VARIANTS}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    results = transfers(Path(sys.argv[1]))
+    torch.save(results, Path(sys.argv[1]) / f"rank{os.environ['RANK']}.pt")
+    assert optimizers.get_world_size() == 2
+    torch.distributed.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads now and then abort an ordinary exit

@@ -1,0 +1,87 @@
+"""The oracle: bias and weight go to the object patches, and it needs object masks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mlomae import masking
+from mlomae.common import random_keys as counter
+from mlomae.common.errors import ConfigError
+from mlomae.masking import Mask, MaskState
+from mlomae.masking.strategies.oracle import gumbel, object_patches
+
+GRID = (4, 4)
+OBJECT = torch.zeros(16, dtype=torch.bool).index_fill(0, torch.tensor([5, 6, 9, 10]), True)
+
+
+def pixels(object_L: Tensor, batch: int) -> Tensor:
+    """(16,) patches -> (batch, 16, 16) object pixels."""
+    return object_L.view(4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1).expand(batch, -1, -1)
+
+
+def draw(batch: int = 2_000, object_BSS: Tensor | None = None, **options: float) -> Mask:
+    strategy = masking.create("oracle", embed_dim=8, grid=GRID, **options)
+    objects = pixels(OBJECT, batch) if object_BSS is None else object_BSS
+    key = counter.fold(counter.root_key(0, "oracle"), torch.arange(batch))
+    return strategy(torch.zeros(batch, 16, 8), torch.zeros(batch, 3, 16, 16), 0.5, 0, MaskState(key, objects))
+
+
+@pytest.mark.parametrize(("bias", "low", "high"), [(-2, 0, 0.3), (-0.5, 0.3, 0.48), (0.5, 0.52, 0.7), (2, 0.7, 1)])
+def test_bias_moves_the_frequency_of_masked_objects(bias: float, low: float, high: float) -> None:
+    frequency = draw(bias=bias).mask[:, OBJECT].mean()
+    assert low < frequency < high
+
+
+def test_no_bias_masks_objects_as_often_as_clutter() -> None:
+    mask = draw(8_000).mask
+    torch.testing.assert_close(mask.mean(0), torch.full((16,), 0.5), atol=0.025, rtol=0)
+
+
+def test_infinite_odds_are_approached() -> None:
+    assert draw(bias=50.0).mask[:, OBJECT].all()
+    assert not draw(bias=-50.0).mask[:, OBJECT].any()
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0, 5.0])
+def test_weight_lies_on_exactly_the_object_patches(weight: float) -> None:
+    assert torch.equal(draw(3, weight=weight).weight, torch.where(OBJECT, weight, 1.0).expand(3, -1))
+
+
+def test_every_image_follows_its_own_objects() -> None:
+    objects = torch.cat([pixels(OBJECT, 1), pixels(~OBJECT, 1), pixels(OBJECT & False, 1)])
+    assert torch.equal(draw(3, objects, weight=2.0).weight > 1, torch.stack([OBJECT, ~OBJECT, OBJECT & False]))
+
+
+@pytest.mark.parametrize(("covered", "is_object"), [(0, False), (4, False), (5, True), (16, True)])
+def test_a_patch_is_object_above_a_quarter_of_its_area(covered: int, is_object: bool) -> None:
+    objects = torch.zeros(1, 16, 16, dtype=torch.bool)
+    objects[0, 4:8, 8:12] = (torch.arange(16) < covered).view(4, 4)  # patch (1, 2)
+    assert object_patches(objects, GRID).nonzero().tolist() == ([[0, 6]] if is_object else [])
+
+
+def test_gumbel_noise_is_finite_at_the_ends_of_the_interval() -> None:
+    assert gumbel(torch.tensor([2**-24, 1 - 2**-24])).isfinite().all()
+
+
+def test_without_object_masks_it_is_a_one_line_error() -> None:
+    strategy = masking.create("oracle", embed_dim=8, grid=GRID)
+    with pytest.raises(ConfigError, match="'oracle' needs object masks") as error:
+        strategy(torch.zeros(2, 16, 8), torch.zeros(2, 3, 16, 16), 0.5, 0, MaskState(torch.arange(2)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"bias": float("inf")}, {"bias": float("nan")}, *({"weight": float(w)} for w in ("0", "-1", "inf", "nan"))],
+    ids=str,
+)
+def test_meaningless_bias_or_weight_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="finite bias and a positive weight"):
+        masking.create("oracle", embed_dim=8, grid=GRID, **options)
+
+
+def test_unknown_normalize_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"normalize='wrong'.*mask, weight"):
+        masking.create("oracle", embed_dim=8, grid=GRID, normalize="wrong")

@@ -1,0 +1,57 @@
+"""Runs on data that a feedback cannot use, or can barely: one line, or the documented fallback."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from mlomae.common.errors import DataError
+from mlomae.data import Textures
+from mlomae.pretraining.run import run_pretraining
+
+SHORT = {"data__eval": None, "train__outer_iterations": 2, "train__picture_interval": 9}
+
+
+@pytest.fixture
+def unlabelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images in one folder, as unlabelled sets come: one class, which says nothing."""
+    original = Textures.__init__
+
+    @functools.wraps(original)
+    def init(self: Textures, **options: object) -> None:
+        original(self, **options)
+        self.classes, self.labels = ["all"], self.labels * 0
+
+    monkeypatch.setattr(Textures, "__init__", init)
+
+
+@pytest.mark.parametrize("kind", ["linear", "nca", "ridge"])
+def test_a_learned_mask_on_unlabelled_images_is_refused(kind: str, unlabelled: None, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"textures train .+ has 1; set data\.feedback to a labelled") as error:
+        run_pretraining(tiny.config(feedback={"type": kind}, **SHORT), tmp_path)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_random_masks_need_no_labels(unlabelled: None, tmp_path: Path) -> None:
+    record = run_pretraining(tiny.config(**SHORT, **tiny.RANDOM), tmp_path)
+    assert record["images_seen"]["head"] == 0
+
+
+@pytest.mark.parametrize("kind", ["linear", "nca", "ridge"])
+@pytest.mark.parametrize("size", [2, 100])
+def test_a_feedback_batch_below_the_classes_or_above_the_data_trains(kind: str, size: int) -> None:
+    """Two samples for four classes; 100 for 77 head and 19 upper images, which the stream repeats."""
+    model, data = tiny.trainer(tiny.config(feedback={"type": kind}, data__feedback_batch_size=size))
+    levels = {k: p for k, p in model.level_parameters().items() if p}
+    optimizers = {k: torch.optim.AdamW(p.values(), 1e-3) for k, p in levels.items()}
+    for t in range(2):
+        batch = data.batches[t]
+        assert len(batch["upper"]["index"].unique()) < size or size == 2
+        losses = model.train_step({**batch, "iteration": t}, optimizers)
+        assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.isfinite().all() for p in model.parameters())

@@ -1,0 +1,127 @@
+"""Accumulation, mixed precision and compilation change cost, not the method; asked-for precision is checked."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from mmengine.optim import OptimWrapperDict
+
+from mlomae.common.errors import ConfigError, TrainingError
+from mlomae.multilevel.step import OuterStep
+from mlomae.pretraining.optim import build_optimizers
+from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.run import run_pretraining
+
+
+def one_iteration(monkeypatch: pytest.MonkeyPatch, double: bool = False, **changes: Any) -> tuple[dict, dict]:
+    """(losses, gradient of each level: the last one given to its optimizer) of the first outer iteration."""
+    cfg = tiny.config(data__eval=None, **changes)
+    model, data = tiny.trainer(cfg)
+    batches = data.batches[0]
+    if double:
+        model.double()
+        for batch in (*batches["lower"], batches["head"], batches["upper"]):
+            batch["image"] = batch["image"].double()
+    gradients: dict[str, dict[str, torch.Tensor]] = {}
+    apply = OuterStep._apply
+
+    def record(self: OuterStep, level: str, params: dict, g: dict) -> None:
+        gradients[level] = {k: t.clone() for k, t in g.items()}
+        apply(self, level, params, g)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OuterStep, "_apply", record)
+        return model.train_step(batches, build_optimizers(model.level_parameters(), cfg)), gradients
+
+
+def relative(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    flat = lambda g: torch.cat([g[k].flatten().double() for k in sorted(g)])  # noqa: E731
+    return float((flat(a) - flat(b)).norm() / flat(b).norm())
+
+
+@pytest.mark.parametrize("normalize", ["mask", "weight"])
+def test_two_accumulated_halves_equal_one_batch(monkeypatch: pytest.MonkeyPatch, normalize: str) -> None:
+    whole, g_whole = one_iteration(monkeypatch, double=True, mask__normalize=normalize)
+    halves, g_halves = one_iteration(monkeypatch, double=True, mask__normalize=normalize, train__accumulate=2)
+    for name in whole:
+        assert float(halves[name]) == pytest.approx(float(whole[name]), rel=1e-10)
+    for level in ("theta", "omega", "phi"):
+        assert relative(g_halves[level], g_whole[level]) < 1e-9
+    assert relative(g_whole["theta"], one_iteration(monkeypatch, double=True, seed=1)[1]["theta"]) > 0.1, "too blunt"
+
+
+def test_a_batch_that_does_not_divide_into_the_accumulated_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="8 samples does not divide into 3"):
+        one_iteration(monkeypatch, train__accumulate=3)
+
+
+def test_bf16_is_active_and_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[torch.dtype] = set()
+    forward = torch.nn.Linear.forward
+
+    def spy(self: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        y = forward(self, x)
+        seen.add(y.dtype)
+        return y
+
+    full, g_full = one_iteration(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Linear, "forward", spy)
+        half, g_half = one_iteration(monkeypatch, train__amp="bf16")
+    assert torch.bfloat16 in seen
+    for name in full:
+        assert half[name].dtype == torch.float32
+        assert float(half[name]) == pytest.approx(float(full[name]), rel=0.02)
+    assert 1e-5 < relative(g_half["theta"], g_full["theta"]) < 0.1
+    assert 1e-5 < relative(g_half["phi"], g_full["phi"]) < 0.3
+
+
+def test_a_bf16_run_finishes_with_full_precision_weights(tmp_path: Path) -> None:
+    cfg = tiny.config(name="bf16", train__amp="bf16", train__outer_iterations=2)
+    record = run_pretraining(cfg, tmp_path)
+    assert record["config"]["train"]["amp"] == "bf16"
+    state = torch.load(tmp_path / "checkpoints" / "iter_2.pth", weights_only=True)
+    assert {t.dtype for module in state["modules"].values() for t in module.values()} == {torch.float32}
+
+
+def test_inactive_autocast_is_an_error_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = tiny.trainer(tiny.config(train__amp="bf16"))
+    model.check_autocast()
+    monkeypatch.setattr(Pretrainer, "autocast", lambda self: nullcontext())
+    with pytest.raises(TrainingError, match=r"'bf16' is not active.*float32.*set train.amp='none'"):
+        model.check_autocast()
+    with pytest.raises(TrainingError, match="is not active"):
+        model.train_step({"lower": []}, OptimWrapperDict())
+
+
+def test_full_precision_does_not_ask_for_autocast() -> None:
+    model, _ = tiny.trainer(tiny.config())
+    with model.autocast():
+        assert not torch.is_autocast_enabled("cpu")
+    model.check_autocast()
+
+
+def test_unknown_amp_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.amp.*'none' or 'bf16'; got 'fp16'"):
+        tiny.config(train__amp="fp16")
+
+
+@pytest.mark.slow
+def test_compiled_lower_loss_gives_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    # one step: Adam's first updates would turn rounding into steps, and the second loss would show it
+    plain, g_plain = one_iteration(monkeypatch, levels__lower_steps=1)
+    compiled, g_compiled = one_iteration(monkeypatch, levels__lower_steps=1, train__compile=True)
+    assert float(compiled["loss_lower"]) == pytest.approx(float(plain["loss_lower"]), rel=1e-5)
+    assert relative(g_compiled["theta"], g_plain["theta"]) < 1e-4
+
+
+@pytest.mark.slow
+def test_compiled_lower_loss_draws_the_same_masks() -> None:
+    model, data = tiny.trainer(tiny.config())
+    batch = data.batches[0]["lower"][0]
+    assert float(torch.compile(model.lower)(batch)) == pytest.approx(float(model.lower(batch)), rel=1e-5)
