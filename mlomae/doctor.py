@@ -6,10 +6,6 @@ import.
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -18,40 +14,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from mlomae.backbones.mmcv_ops import load_mmcv_ops
 from mlomae.common.errors import BackendError
+from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
 
-PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "numpy")
-# import name -> (upstream distribution, maintained distribution); both write the same folder
-MM_DISTRIBUTIONS = {
-    "mmengine": ("mmengine", "onedl-mmengine"),
-    "mmcv": ("mmcv", "onedl-mmcv"),
-    "mmdet": ("mmdet", "onedl-mmdetection"),
-    "mmseg": ("mmsegmentation", "onedl-mmsegmentation"),
-}
 MIN_TORCH = (2, 6)
 PYTHON_RANGE = ((3, 10), (3, 13))  # from, below
-
-
-def installed(distribution: str) -> str | None:
-    """Version of a distribution, None if it is not installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def cpu_model() -> str:
-    """The processor's name as the kernel gives it, e.g. "AMD EPYC"."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Logical cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def python_version() -> tuple[int, int]:
@@ -125,25 +93,6 @@ def run_torchvision_ops() -> None:
     pooled = roi_align(torch.ones(1, 1, 8, 8), torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]]), output_size=2)
     if not torch.equal(pooled, torch.ones(1, 1, 2, 2)):
         raise RuntimeError("torchvision.ops.roi_align gives a wrong answer")
-
-
-def load_mmcv_ops() -> bool | None:
-    """Import mmcv's compiled operators: True once they are there, False if mmcv has none, None without mmcv.
-
-    Looks for them on disk, so that no stand-in is taken for them. Raises BackendError, one line, if they do not load.
-    """
-    mmcv = importlib.util.find_spec("mmcv")
-    if mmcv is None:
-        return None
-    if importlib.machinery.PathFinder.find_spec("mmcv._ext", mmcv.submodule_search_locations) is None:
-        return False
-    try:
-        importlib.import_module("torch")  # the extension links to its libraries
-        importlib.import_module("mmcv._ext")
-    except Exception as error:
-        remedy = "install an mmcv that fits this torch, or one without ops"
-        raise BackendError(f"mmcv's compiled operators do not load ({_one_line(error)}); {remedy}") from error
-    return True
 
 
 def check_ops(problems: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError
-from mlomae.doctor import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
+from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
 
 Record = dict[str, Any]
 SCHEMA = 1

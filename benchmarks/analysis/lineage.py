@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.analysis.tables.headroom_table import setting_of
-from benchmarks.transfer import RANDOM
+from mlomae.backbones.origin import RANDOM
 from mlomae.records import Record
 
 # cost -> where a pretraining's own record has it, and where ``pretrained`` of a transfer's

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
-from benchmarks.transfer import RANDOM
+from mlomae.backbones.origin import RANDOM
 from mlomae.common.errors import ConfigError
 from mlomae.config.strict import build_dataclass, read_config
 from mlomae.records import slug

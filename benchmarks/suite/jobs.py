@@ -12,8 +12,7 @@ from typing import Any
 from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
 from benchmarks.suite.file import MethodEntry, Suite, TaskEntry
-from benchmarks.transfer import RANDOM
-from mlomae.backbones.origin import Origin
+from mlomae.backbones.origin import RANDOM, Origin
 from mlomae.backbones.records import described
 from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError

@@ -1,3 +1,1 @@
-"""What every transfer shares: the backbone and its origin, layer-wise rates, counted batches, exact resume, records."""
-
-RANDOM = "random initialisation"  # the method's name, in records and tables, of a backbone without pretraining
+"""What the transfers to dense tasks share, and transfers of what was pretrained on the embedded textures."""

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.transfer import RANDOM
 from mlomae.backbones.create import SPEC
-from mlomae.backbones.origin import Origin, describe_weights
-from mlomae.backbones.runner import FORMAT as TRANSFER_FORMAT
-from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
+from mlomae.backbones.origin import RANDOM, Origin, describe_weights
+from mlomae.common.checkpoint import TRANSFER_FORMAT, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.records import config_hash, slug
 

@@ -20,7 +20,7 @@ from benchmarks.analysis.tables.difference_table import seed_pairs
 from benchmarks.analysis.tables.headroom_table import BASELINE, by_config
 from benchmarks.analysis.tables.markdown import difference_cell, markdown_page
 from benchmarks.analysis.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
-from benchmarks.transfer import RANDOM
+from mlomae.backbones.origin import RANDOM
 from mlomae.common.errors import DataError
 from mlomae.records import Record, config_hash, grouped, hardware_phrase
 

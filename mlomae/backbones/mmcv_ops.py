@@ -16,11 +16,12 @@ is not of such a module there is `OpsFirst`.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
 import sys
 from typing import Any, Generic, TypeVar
 
-from mlomae.common.errors import BackendError
-from mlomae.doctor import load_mmcv_ops
+from mlomae.common.errors import BackendError, reason_of
 
 T = TypeVar("T")
 
@@ -72,6 +73,25 @@ def backend() -> str:
     if extension is sys.modules.get("mlomae.backbones.mmcv_ext"):
         return STAND_IN
     return COMPILED if load_mmcv_ops() else NONE
+
+
+def load_mmcv_ops() -> bool | None:
+    """Import mmcv's compiled operators: True once they are there, False if mmcv has none, None without mmcv.
+
+    Looks for them on disk, so that no stand-in is taken for them. Raises BackendError, one line, if they do not load.
+    """
+    mmcv = importlib.util.find_spec("mmcv")
+    if mmcv is None:
+        return None
+    if importlib.machinery.PathFinder.find_spec("mmcv._ext", mmcv.submodule_search_locations) is None:
+        return False
+    try:
+        importlib.import_module("torch")  # the extension links to its libraries
+        importlib.import_module("mmcv._ext")
+    except Exception as error:
+        remedy = "install an mmcv that fits this torch, or one without ops"
+        raise BackendError(f"mmcv's compiled operators do not load ({reason_of(error)}); {remedy}") from error
+    return True
 
 
 class OpsFirst(Generic[T]):

@@ -8,13 +8,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from benchmarks.transfer import RANDOM
 from mlomae.backbones.export import sha256
-from mlomae.backbones.finetuned import finetuned_origin, labelled_sources, read_finetuned
+from mlomae.backbones.finetuned import finetuned_origin, labelled_sources
 from mlomae.common import checkpoint
 from mlomae.common.errors import CheckpointError, MlomaeError
 from mlomae.models.architecture import read_encoder
+from mlomae.models.finetuned import read_finetuned
 from mlomae.records import config_hash, strip_paths
+
+RANDOM = "random initialisation"  # the method's name, in records and tables, of a backbone without pretraining
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mlomae.backbones.batches import EpochBatches, ImageLoader
+from mlomae.common.checkpoint import TRANSFER_FORMAT
 from mlomae.common.errors import CheckpointError, DataError
 from mlomae.config.strict import build_dataclass, plain
 from mlomae.pretraining.exact_runner import ExactRunner
 from mlomae.pretraining.hooks import AtomicCheckpointHook
 from mlomae.pretraining.loop import OuterLoop
-
-FORMAT = "mlomae-transfer/1"
 
 
 @LOOPS.register_module()
@@ -40,7 +39,7 @@ class TransferLoop(OuterLoop):
 class TransferRunner(ExactRunner):
     """Resumes a transfer; what it was trained from is part of its configuration."""
 
-    format = FORMAT
+    format = TRANSFER_FORMAT
     recorded = ("loss",)
     free_to_change = frozenset(
         {"data.num_workers", "train.log_interval", "train.checkpoint_interval", "train.keep_checkpoints"}

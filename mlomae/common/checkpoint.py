@@ -21,6 +21,7 @@ import torch
 from mlomae.common.errors import CheckpointError
 
 FORMAT = "mlomae-pretrain/1"
+TRANSFER_FORMAT = "mlomae-transfer/1"
 _NAME = re.compile(r"iter_(\d+)\.pth$")
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from mlomae.common.errors import DataError, reason_of
+from mlomae.common.system import usable_cores
 from mlomae.data.images import Images
 from mlomae.data.sources import Source
-from mlomae.doctor import usable_cores
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from timm.models.vision_transformer import VisionTransformer
 
-from mlomae.backbones.finetuned import finetuned_weights, read_finetuned
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.models import SIZES
+from mlomae.models.finetuned import finetuned_weights, read_finetuned
 from mlomae.models.weights import State, read_weights
 
 MODEL_KEYS = ("size", "patch_size", "embed_dim", "depth", "num_heads")

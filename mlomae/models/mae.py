@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mlomae.common.errors import ConfigError
-from mlomae.masking.base import Mask
+from mlomae.models.mask import Mask
 from mlomae.models.vit import ViT, init_weights, sincos_positions
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mlomae.diagnostics import model_influence, separate
 from mlomae.feedback import Feedback
 from mlomae.masking.strategies.oracle import object_patches
+from mlomae.pretraining.influence import model_influence
+from mlomae.pretraining.separation import separate
 
 if TYPE_CHECKING:
     from mlomae.pretraining.pretrainer import Pretrainer

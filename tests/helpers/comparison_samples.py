@@ -11,7 +11,7 @@ from prediction_samples import transfer_record
 from record_samples import CONFIG, make_record
 
 from benchmarks.analysis.tables.build import build_tables
-from benchmarks.transfer import RANDOM
+from mlomae.backbones.origin import RANDOM
 from mlomae.records import write_record
 
 MLO, LONG = "MLO-MAE (nca)", "MAE, same processor time"

@@ -24,8 +24,8 @@ from benchmarks.analysis.tables.difference_table import seed_pairs
 from benchmarks.analysis.tables.headroom_table import BASELINE, METRICS, SAME_TIME, captured, is_oracle
 from benchmarks.analysis.tables.pretrain_table import EQUAL_IMAGES
 from benchmarks.analysis.tables.table import BEHIND, ORACLE, OWN, RIVAL, Behind
-from benchmarks.transfer import RANDOM
 from benchmarks.transfer.table import setting_of
+from mlomae.backbones.origin import RANDOM
 from mlomae.records import Record
 
 # task -> metrics: one or two each, for a correction for many comparisons takes from all; tables of a task have the rest

@@ -13,8 +13,8 @@ from benchmarks.analysis.tables.comparison import COLUMNS, KEYS, MEASURED, SECTI
 from benchmarks.analysis.tables.headroom_table import BASELINE, METRICS, MIN_HEADROOM, SAME_TIME
 from benchmarks.analysis.tables.markdown import markdown_head, markdown_table
 from benchmarks.analysis.tables.table import BEHIND, formatted, make_frame
-from benchmarks.transfer import RANDOM
 from benchmarks.transfer.table import CLASSIFICATION, DETECTION, SEGMENTATION
+from mlomae.backbones.origin import RANDOM
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
 _FORMATS = {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlomae.common.errors import ConfigError, DataError, MlomaeError
+from mlomae.common.system import usable_cores
 from mlomae.data.detections import Detections
 from mlomae.data.images import Images
 from mlomae.data.paths import existing_folder, first_names
@@ -23,7 +24,6 @@ from mlomae.data.splits import TOLERATED_SHARE, most_compared, repeated_images
 from mlomae.data.textures.source import DEFAULT_COUNTS
 from mlomae.data.tools.check_objects import check_objects, find_object_splits
 from mlomae.data.tools.check_scenes import check_labels, find_scene_splits
-from mlomae.doctor import usable_cores
 
 SAMPLE = 200
 """Images decoded and measured of each part, evenly spaced, where not all are."""

@@ -15,7 +15,7 @@ from prediction_samples import write_classified, write_segmented
 
 from benchmarks.analysis.statistics import seed_interval
 from benchmarks.analysis.tables.headroom_table import METRICS
-from benchmarks.transfer import RANDOM
+from mlomae.backbones.origin import RANDOM
 
 ROOT = Path(__file__).parents[4]
 

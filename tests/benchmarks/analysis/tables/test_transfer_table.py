@@ -15,8 +15,8 @@ from scipy import stats
 from table_samples import table_files, table_rows
 
 from benchmarks.analysis.tables.build import build_tables, check_tables
-from benchmarks.transfer import RANDOM
 from benchmarks.transfer.table import CLASSIFICATION
+from mlomae.backbones.origin import RANDOM
 from mlomae.common.errors import DataError
 from mlomae.records import write_record
 

@@ -21,8 +21,7 @@ from benchmarks.tasks.classification.run import run_transfer
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.origin import describe_weights
-from mlomae.backbones.runner import FORMAT
-from mlomae.common.checkpoint import checkpoint_path, load_checkpoint, save_atomically
+from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, DataError
 from mlomae.models.architecture import read_encoder
 
@@ -58,7 +57,7 @@ def chain(one_thread: None, no_pictures: None, tmp_path_factory: pytest.TempPath
 
 
 def edited(source: Path, target: Path, change: Any) -> Path:
-    state = load_checkpoint(source, FORMAT)
+    state = load_checkpoint(source, TRANSFER_FORMAT)
     change(state)
     save_atomically(state, target)
     return target
@@ -81,7 +80,7 @@ def test_every_protocol_takes_it_and_the_record_says_what_it_is(
 
 @torch.no_grad()
 def test_the_weights_are_those_that_were_fine_tuned(chain: dict[str, Any]) -> None:
-    saved = load_checkpoint(chain["ckpt"], FORMAT)["modules"]["backbone"]
+    saved = load_checkpoint(chain["ckpt"], TRANSFER_FORMAT)["modules"]["backbone"]
     vit, report = create_backbone(str(chain["ckpt"]), num_classes=0, img_size=16, global_pool="avg", keep_norm=True)
     assert vit.blocks[0].attn.num_heads == 2
     assert "norm: the fine-tuned fc_norm" in str(report)
@@ -101,7 +100,7 @@ def test_the_weights_are_those_that_were_fine_tuned(chain: dict[str, Any]) -> No
 def test_fine_tuning_again_starts_with_a_fresh_norm_and_head(chain: dict[str, Any]) -> None:
     vit, report = create_backbone(str(chain["ckpt"]), num_classes=4, img_size=16, global_pool="avg")
     assert torch.equal(vit.fc_norm.weight, torch.ones(16))
-    saved = load_checkpoint(chain["ckpt"], FORMAT)["modules"]["backbone"]
+    saved = load_checkpoint(chain["ckpt"], TRANSFER_FORMAT)["modules"]["backbone"]
     assert not torch.equal(vit.head.weight, saved["head.weight"])
     assert {"head.weight", "norm.weight"} <= set(report.unexpected)
 
@@ -115,7 +114,7 @@ def test_a_class_token_keeps_its_norm_and_an_average_its_weights(chain: dict[str
     changes = {"backbone__global_pool": "token", "train__ema": 0.5}
     transfer(tmp_path, chain["start"], **changes)
     path = checkpoint_path(tmp_path, END)
-    modules = load_checkpoint(path, FORMAT)["modules"]
+    modules = load_checkpoint(path, TRANSFER_FORMAT)["modules"]
     state = read_encoder(path).state
     assert torch.equal(state["norm.weight"], modules["ema"]["module.norm.weight"])
     assert torch.equal(state["blocks.0.mlp.fc1.weight"], modules["ema"]["module.blocks.0.mlp.fc1.weight"])

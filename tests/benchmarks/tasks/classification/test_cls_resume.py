@@ -19,9 +19,8 @@ from benchmarks.tasks.classification.config import config_from_dict
 from benchmarks.tasks.classification.run import run_transfer
 from benchmarks.tasks.classification.trainer import TransferModel
 from mlomae.backbones.batches import EpochBatches
-from mlomae.backbones.runner import FORMAT
 from mlomae.common import checkpoint
-from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
+from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 
 LAST = 2 * cls_runs.PER_EPOCH
@@ -47,7 +46,7 @@ def killed_run(work: Path, arm: Arm, changes: dict[str, Any]) -> list[str]:
 
 def final(work: Path) -> dict[str, Any]:
     """Everything in the last checkpoint but the clock, and the predictions."""
-    state = load_checkpoint(checkpoint_path(work, LAST), FORMAT)
+    state = load_checkpoint(checkpoint_path(work, LAST), TRANSFER_FORMAT)
     return {k: v for k, v in state.items() if k != "clock"} | {"predictions": cls_runs.predictions(work)}
 
 
@@ -82,7 +81,7 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(kind: str, straight: d
 
 def cut(source: Path, work: Path, edit: Callable[[dict[str, Any]], Any] = lambda state: None) -> Path:
     """A folder that holds the checkpoint after 4 iterations alone, edited."""
-    state = load_checkpoint(checkpoint_path(source, 4), FORMAT)
+    state = load_checkpoint(checkpoint_path(source, 4), TRANSFER_FORMAT)
     edit(state)
     path = checkpoint_path(work, 4)
     path.parent.mkdir(parents=True)
@@ -159,7 +158,7 @@ def test_workers_and_intervals_may_change_on_resume(straight: dict[str, Path], t
 
 
 def test_a_run_cut_at_a_checkpoint_knows_its_clock(straight: dict[str, Path], tmp_path: Path) -> None:
-    clocks = [load_checkpoint(path, FORMAT)["clock"] for path in list_checkpoints(straight["finetune"])]
+    clocks = [load_checkpoint(path, TRANSFER_FORMAT)["clock"] for path in list_checkpoints(straight["finetune"])]
     for kind in ("wall", "cpu"):
         assert 0 < clocks[0][kind] < clocks[1][kind] < clocks[2][kind] < 60
     cut(straight["finetune"], tmp_path, lambda state: state["clock"].update(wall=1000.0, cpu=500.0))
@@ -172,7 +171,7 @@ def test_resuming_a_finished_run_trains_no_more(straight: dict[str, Path], tmp_p
     shutil.copytree(straight["finetune"], tmp_path, dirs_exist_ok=True)
     record = run_transfer(cls_runs.config(**FULL), tmp_path, resume=True)
     assert differences(final(tmp_path), final(straight["finetune"])) == []
-    clock = load_checkpoint(checkpoint_path(tmp_path, LAST), FORMAT)["clock"]
+    clock = load_checkpoint(checkpoint_path(tmp_path, LAST), TRANSFER_FORMAT)["clock"]
     assert record["wall_clock_s"] == pytest.approx(clock["wall"], abs=1.0)
     assert record["metrics"]["loss"] > 0
 

@@ -20,8 +20,7 @@ from benchmarks.tasks.detection.model import build_detector
 from benchmarks.tasks.detection.run import run_transfer
 from benchmarks.transfer.dense import DenseTransfer, build_wrapper
 from mlomae.backbones.layer_decay import count_parameters, layer_decay_groups
-from mlomae.backbones.runner import FORMAT
-from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
+from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint
 from mlomae.common.errors import ConfigError, MlomaeError
 from mlomae.data import build_detections
 
@@ -51,7 +50,7 @@ def test_a_killed_run_ends_with_the_same_bits(workers: int, straight: Path, coco
     config = det_runs.config(coco, data__num_workers=workers)
     assert killed(tmp_path, lambda: in_iteration(3), lambda: run_transfer(config, tmp_path)) == ["iter_2.pth"]
     run_transfer(config, tmp_path, resume=True)
-    states = [load_checkpoint(checkpoint_path(work, 4), FORMAT) for work in (tmp_path, straight)]
+    states = [load_checkpoint(checkpoint_path(work, 4), TRANSFER_FORMAT) for work in (tmp_path, straight)]
     for state in states:
         state.pop("clock")
         state["config"]["data"].pop("num_workers")

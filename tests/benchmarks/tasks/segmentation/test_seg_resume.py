@@ -19,9 +19,8 @@ from benchmarks.tasks.segmentation import data
 from benchmarks.tasks.segmentation.run import run_transfer
 from benchmarks.transfer import dense
 from mlomae.backbones.batches import EpochBatches
-from mlomae.backbones.runner import FORMAT
 from mlomae.common import checkpoint
-from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
+from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 
 LAST = 6
@@ -31,7 +30,7 @@ Edit = Callable[[dict[str, Any]], Any]
 
 def final(work: Path) -> dict[str, Any]:
     """Everything in the last checkpoint but the clock, and the areas of every test image."""
-    state = load_checkpoint(checkpoint_path(work, LAST), FORMAT)
+    state = load_checkpoint(checkpoint_path(work, LAST), TRANSFER_FORMAT)
     with np.load(work / "areas.npz", allow_pickle=False) as file:
         areas = {name: file[name] for name in file.files}
     return {k: v for k, v in state.items() if k != "clock"} | {"areas": areas}
@@ -74,7 +73,7 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(
 
 def cut(source: Path, work: Path, edit: Edit = lambda state: None) -> Path:
     """A folder that holds the checkpoint after 4 iterations alone, edited."""
-    state = load_checkpoint(checkpoint_path(source, 4), FORMAT)
+    state = load_checkpoint(checkpoint_path(source, 4), TRANSFER_FORMAT)
     edit(state)
     path = checkpoint_path(work, 4)
     path.parent.mkdir(parents=True)
@@ -161,7 +160,7 @@ def test_resuming_a_finished_run_trains_no_more(straight: Path, scenes: Path, tm
     shutil.copytree(straight, tmp_path, dirs_exist_ok=True)
     record = run_transfer(seg_runs.config(scenes, **FULL), tmp_path, resume=True)
     assert differences(final(tmp_path), final(straight)) == []
-    clock = load_checkpoint(checkpoint_path(tmp_path, LAST), FORMAT)["clock"]
+    clock = load_checkpoint(checkpoint_path(tmp_path, LAST), TRANSFER_FORMAT)["clock"]
     assert record["wall_clock_s"] == pytest.approx(clock["wall"], abs=1.0)
     assert record["metrics"]["loss"] > 0
 
