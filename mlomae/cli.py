@@ -6,12 +6,12 @@ A wrong input is one line and ends with status 2, without a traceback unless MLO
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import warnings
 from pathlib import Path
 
-from benchmarks.suite.options import add_parser as add_suite_parser
 from mlomae.common.errors import ConfigError, MlomaeError, refuse
 
 
@@ -32,14 +32,6 @@ def _pretrain(args: argparse.Namespace) -> int:
             print(f"{name:20s} {value:.4g}")
         print(f"record: {work_dir / 'record.json'}")
     return 0
-
-
-def _demo(args: argparse.Namespace) -> int:
-    from benchmarks.demo import run_demo
-
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be at least 1")
-    return run_demo(Path(args.work_dir), jobs=args.jobs)
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -114,17 +106,6 @@ def _masks(args: argparse.Namespace) -> int:
     return 0
 
 
-def _table(args: argparse.Namespace) -> int:
-    from benchmarks.analysis.tables.trace import CellError, page, trace
-
-    try:
-        print(trace(Path(args.records), args.name, args.trace) if args.trace else page(Path(args.records), args.name))
-    except CellError as error:
-        print("\n".join(error.near))
-        raise
-    return 0
-
-
 def _data_check(args: argparse.Namespace) -> int:
     from mlomae.data.tools.check import check_data
 
@@ -149,6 +130,22 @@ def _doctor(args: argparse.Namespace) -> int:
     return status
 
 
+def _add_checkout_commands(commands: argparse._SubParsersAction) -> None:
+    """`demo`, `suite` and `table` belong to the benchmarks, which come with a checkout and not with a wheel."""
+    try:
+        importlib.import_module("benchmarks.commands").add_parsers(commands)
+    except ModuleNotFoundError as error:
+        if error.name not in ("benchmarks", "benchmarks.commands"):
+            raise
+        for name in ("demo", "suite", "table"):
+            parser = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
+            parser.set_defaults(run=_needs_checkout)
+
+
+def _needs_checkout(args: argparse.Namespace) -> int:
+    raise ConfigError(f"`mlomae {args.command}` needs a checkout of the repository; clone it, then run `make setup`")
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlomae", description="Masked autoencoders with masks learned from feedback.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -161,11 +158,6 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--records", help="also write the record into this folder, e.g. results/runs")
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.set_defaults(run=_pretrain)
-
-    p = commands.add_parser("demo", help="pretraining and transfer to three tasks on embedded data, minutes on a CPU")
-    p.add_argument("--work-dir", default="work_dirs/demo", help="folder of all that is written")
-    p.add_argument("--jobs", type=int, default=2, help="transfers at a time, one thread each (default: 2)")
-    p.set_defaults(run=_demo)
 
     p = commands.add_parser("export", help="write the encoder of a checkpoint for other libraries")
     p.add_argument("checkpoint")
@@ -215,21 +207,6 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--progress", type=float, metavar="P", help="share of the run in [0, 1), for scheduled strategies")
     p.set_defaults(run=_masks)
 
-    p = commands.add_parser(
-        "table",
-        help="print a result table, or the records behind one of its cells",
-        epilog='example: mlomae table classification --trace "cub200|linear|MLO-MAE (nca, mask pooling)|top1_vs_mae"',
-    )
-    p.add_argument("name", help="pretrain, headroom, differences, classification, comparison, ...")
-    p.add_argument(
-        "--trace",
-        metavar='"WORD|...|COLUMN"',
-        help="a column of the CSV, and before it words that name the row: its data set, method, config, ... in any "
-        "order; what matches nothing lists the cells, closest first",
-    )
-    p.add_argument("--records", default="results/runs", help="folder of run records (default: results/runs)")
-    p.set_defaults(run=_table)
-
     p = commands.add_parser("data", help="check a data set on disk, or fetch one")
     data = p.add_subparsers(dest="action", required=True)
     p = data.add_parser("check", help="counts, sizes, damaged and missing images, images in two parts; 1 if any")
@@ -245,7 +222,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
     p.set_defaults(run=_data_prepare)
 
-    add_suite_parser(commands)
+    _add_checkout_commands(commands)
 
     p = commands.add_parser("doctor", help="versions, devices, back-ends, data sets; says what is wrong")
     p.add_argument("--data", help="folder to look for data sets in (default: MLOMAE_DATA or data)")

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.analysis.tables.headroom_table import setting_of
+from benchmarks.analysis.comparable import setting_of
 from mlomae.backbones.origin import RANDOM
 from mlomae.records import Record
 

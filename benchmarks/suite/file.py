@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
+from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
 from mlomae.backbones.origin import RANDOM
 from mlomae.common.errors import ConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.analysis.tables.headroom_table import SAME_TIME
+from benchmarks.analysis.comparable import SAME_TIME
 from benchmarks.process import last_lines
 from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.lock import is_held

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
+from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
 from benchmarks.suite.file import MethodEntry, Suite, TaskEntry
 from mlomae.backbones.origin import RANDOM, Origin

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
+from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.process import last_lines
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
 from benchmarks.suite.launch import Launcher

@@ -63,3 +63,12 @@ def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
         if name not in listed[inner]:
             missing.append(file)
     return missing
+
+
+def split_folder(root: Path, split: str, what: str) -> Path:
+    """``root/split``, resolved. Raises DataError listing the folders that exist if it is not one of them."""
+    folder = root / split
+    if not split or not folder.is_dir():
+        have = ", ".join(sorted(e.name for e in root.iterdir() if e.is_dir())) or "none"
+        raise DataError(f"{what}: no folder {split!r} in {root}; set `split` to one that exists ({have})")
+    return folder.resolve()

@@ -21,9 +21,8 @@ from torch import Tensor
 from mlomae.common.errors import DataError
 from mlomae.common.registry import Registry
 from mlomae.data.files import ImageFiles, in_threads
-from mlomae.data.formats.folder import split_folder
 from mlomae.data.label_maps import IGNORE, MOST_CLASSES, Fault, header_fault, read_labels
-from mlomae.data.paths import first_names
+from mlomae.data.paths import first_names, split_folder
 from mlomae.data.published import PUBLISHED, check_counts, part_folder, subset_remark
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")

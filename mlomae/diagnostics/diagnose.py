@@ -23,7 +23,7 @@ from mlomae.diagnostics.pictures import influence_sheet, save_figure
 from mlomae.diagnostics.report import Measured, sheet_title, summarise, write_json
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import MaskState, is_trainable
-from mlomae.masking.strategies.oracle import object_patches
+from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining.influence import Influence, model_influence
 from mlomae.pretraining.loop import to_device

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlomae.feedback import Feedback
-from mlomae.masking.strategies.oracle import object_patches
+from mlomae.masking.sampling import object_patches
 from mlomae.pretraining.influence import model_influence
 from mlomae.pretraining.separation import separate
 

@@ -19,7 +19,7 @@ from mlomae.data import build_source
 from mlomae.diagnostics import diagnose as command
 from mlomae.diagnostics import model_influence
 from mlomae.diagnostics.diagnose import diagnose
-from mlomae.masking.strategies.oracle import object_patches
+from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining import run as pretrain
 from mlomae.pretraining.loop import to_device

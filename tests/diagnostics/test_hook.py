@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
 from mlomae.diagnostics import model_influence, separate
-from mlomae.masking.strategies.oracle import object_patches
+from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining.hooks import MaskHealthHook
 from mlomae.pretraining.run import run_pretraining

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from benchmarks.analysis.comparable import BASELINE, METRICS
 from benchmarks.analysis.figures.runs import (
     Drawn,
     Inputs,
@@ -21,7 +22,6 @@ from benchmarks.analysis.figures.runs import (
 )
 from benchmarks.analysis.figures.style import FAINT, MINUS, Style, page, styles
 from benchmarks.analysis.tables.difference_table import paired_interval, seed_pairs
-from benchmarks.analysis.tables.headroom_table import BASELINE, METRICS
 from mlomae.records import Record
 
 TWO, THREE = "BLO-MAE", "MLO-MAE"

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from benchmarks.analysis.comparable import METRICS, is_oracle
 from benchmarks.analysis.figures.labels import STRIP, label_points, side_by_side
 from benchmarks.analysis.figures.runs import (
     RATIO,
@@ -28,7 +29,6 @@ from benchmarks.analysis.figures.runs import (
     settings,
 )
 from benchmarks.analysis.figures.style import FAINT, Style, entry, page, styles
-from benchmarks.analysis.tables.headroom_table import METRICS, is_oracle
 from mlomae.records import Record, hardware_phrase
 
 HEIGHT, TALL, MANY = 2.0, 2.7, 12  # inches a panel, and where a panel has many points

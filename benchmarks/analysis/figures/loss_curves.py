@@ -14,6 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from benchmarks.analysis.comparable import BASELINE
 from benchmarks.analysis.figures.runs import (
     Drawn,
     Inputs,
@@ -24,7 +25,6 @@ from benchmarks.analysis.figures.runs import (
     settings,
 )
 from benchmarks.analysis.figures.style import COLOURS, FAINT, GREY, Style, entry, page, styles
-from benchmarks.analysis.tables.headroom_table import BASELINE
 from mlomae.records import Record
 
 HEIGHT = 2.1  # inches a panel

@@ -8,9 +8,9 @@ import statistics
 
 from matplotlib.axes import Axes
 
+from benchmarks.analysis.comparable import METRICS
 from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError, count_phrase, settings, sweeps
 from benchmarks.analysis.figures.style import Style, entry, page, styles
-from benchmarks.analysis.tables.headroom_table import METRICS
 from mlomae.records import Record
 
 HEIGHT = 2.3  # inches a panel

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.analysis.comparable import METRICS, by_config, setting_of
 from benchmarks.analysis.evidence import read_measured
-from benchmarks.analysis.tables.headroom_table import METRICS, by_config, setting_of
 from mlomae.common.errors import DataError
 from mlomae.records import Record, config_hash, grouped
 

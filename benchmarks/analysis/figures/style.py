@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
-from benchmarks.analysis.tables.headroom_table import BASELINE, SAME_TIME
+from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 
 WIDTH = 7.2  # inches, the width of every figure
 DPI = 150  # of PNG files, and of pictures inside SVG files

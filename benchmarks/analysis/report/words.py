@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.analysis.tables.headroom_table import METRICS
-from benchmarks.transfer.table import CLASSIFICATION, DETECTION, SEGMENTATION
+from benchmarks.analysis.comparable import METRICS
+from benchmarks.analysis.tables.transfer_table import CLASSIFICATION, DETECTION, SEGMENTATION
 
 _MEASURED = {
     f"{key}_cls": f"{name}, class token" for key, name in (("knn_top1", "k-NN"), ("linear_top1", "linear probe"))

@@ -17,7 +17,14 @@ from benchmarks.analysis.tables.comparison import KEYS as COMPARISON_KEYS
 from benchmarks.analysis.tables.comparison_table import build_comparison
 from benchmarks.analysis.tables.readme_table import BEGIN, filled, readme_table
 from benchmarks.analysis.tables.table import Table, csv_of, table_of
-from benchmarks.transfer.table import CLASSIFICATION, DETECTION, KEYS, SEGMENTATION, transfer_frame, transfer_page
+from benchmarks.analysis.tables.transfer_table import (
+    CLASSIFICATION,
+    DETECTION,
+    KEYS,
+    SEGMENTATION,
+    transfer_frame,
+    transfer_page,
+)
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError, MlomaeError, refuse
 

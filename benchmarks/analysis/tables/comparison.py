@@ -15,16 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME, is_oracle
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.image_sums import check_same_test
 from benchmarks.analysis.lineage import Lineage
 from benchmarks.analysis.published import EVIDENCE, PublishedNumber, lines_up
 from benchmarks.analysis.statistics import Estimate, bootstrap_interval, holm, seed_interval
 from benchmarks.analysis.tables.difference_table import seed_pairs
-from benchmarks.analysis.tables.headroom_table import BASELINE, METRICS, SAME_TIME, captured, is_oracle
+from benchmarks.analysis.tables.headroom_table import captured
 from benchmarks.analysis.tables.pretrain_table import EQUAL_IMAGES
 from benchmarks.analysis.tables.table import BEHIND, ORACLE, OWN, RIVAL, Behind
-from benchmarks.transfer.table import setting_of
+from benchmarks.analysis.tables.transfer_table import setting_of
 from mlomae.backbones.origin import RANDOM
 from mlomae.records import Record
 

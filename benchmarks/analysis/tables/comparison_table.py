@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import EVIDENCE, PublishedNumber
 from benchmarks.analysis.tables.comparison import COLUMNS, KEYS, MEASURED, SECTION, comparison_rows
-from benchmarks.analysis.tables.headroom_table import BASELINE, METRICS, MIN_HEADROOM, SAME_TIME
+from benchmarks.analysis.tables.headroom_table import MIN_HEADROOM
 from benchmarks.analysis.tables.markdown import markdown_head, markdown_table
 from benchmarks.analysis.tables.table import BEHIND, formatted, make_frame
-from benchmarks.transfer.table import CLASSIFICATION, DETECTION, SEGMENTATION
+from benchmarks.analysis.tables.transfer_table import CLASSIFICATION, DETECTION, SEGMENTATION
 from mlomae.backbones.origin import RANDOM
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked

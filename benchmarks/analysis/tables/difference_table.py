@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME, by_config, setting_of
 from benchmarks.analysis.statistics import paired_interval
-from benchmarks.analysis.tables.headroom_table import BASELINE, METRICS, SAME_TIME, by_config, setting_of
 from benchmarks.analysis.tables.markdown import difference_cell, markdown_page
 from benchmarks.analysis.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
 from mlomae.records import Record, grouped

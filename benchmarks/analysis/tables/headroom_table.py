@@ -10,7 +10,6 @@ told from another.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,41 +17,15 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME, by_config, is_oracle, setting_of
 from benchmarks.analysis.tables.markdown import markdown_page
 from benchmarks.analysis.tables.table import BEHIND, ORACLE, OWN, RIVAL, formatted, make_frame
 from mlomae.records import Record, grouped
 
-METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}
-BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
 MIN_HEADROOM = 3.0  # percentage points; below it a share is noise over noise and is not given
 NUMBERS = [f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_sd", "_vs_mae", "_share")]
 KEYS = ["dataset", "schedule", "method", "config_hash"]
 COLUMNS = [*KEYS, "seeds", "images_seen", "cpu_s", *NUMBERS]
-
-
-def is_oracle(record: Record) -> bool:
-    """Whether the masks or weights were made from ground truth."""
-    return record["config"].get("mask", {}).get("type") == "oracle"
-
-
-def setting_of(record: Record) -> str:
-    """What compared runs agree on, the schedule of θ included; a run that is longer on purpose names its peer.
-
-    Labels that are shuffled are the feedback's alone (`mlomae.data`): images are the same ones, probes see true labels.
-    """
-    config = record["config"]
-    data = {
-        k: v
-        for k, v in config.get("data", {}).items()
-        if k not in ("feedback", "feedback_batch_size", "feedback_augment", "shuffle_labels")
-    }
-    parts = [record["dataset"], record["train_source"], record["eval_source"], config.get("model"), data]
-    parts += [
-        config.get("optim", {}).get("theta"),
-        config.get("levels", {}).get("lower_steps"),
-        config.get("init_from"),
-    ]
-    return json.dumps(parts, sort_keys=True)
 
 
 def comparisons(records: list[Record]) -> Iterator[tuple[list[Record], list[Record]]]:
@@ -67,14 +40,6 @@ def comparisons(records: list[Record]) -> Iterator[tuple[list[Record], list[Reco
 def _mean(runs: list[Record], metric: str) -> float:
     values = [r["metrics"][metric] for r in runs]
     return sum(values) / len(values)
-
-
-def by_config(runs: list[Record]) -> dict[tuple[str, str], list[Record]]:
-    """{(method, config hash): its runs by seed}, in a stable order."""
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for r in sorted(runs, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
-        groups.setdefault((r["method"], r["config_hash"]), []).append(r)
-    return groups
 
 
 def _measured(record: Record) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from benchmarks.analysis.comparable import BASELINE
 from benchmarks.analysis.tables.comparison_table import (
     Row,
     columns_of,
@@ -17,7 +18,6 @@ from benchmarks.analysis.tables.comparison_table import (
     sections,
     spread,
 )
-from benchmarks.analysis.tables.headroom_table import BASELINE
 from benchmarks.analysis.tables.markdown import markdown_table
 from mlomae.common.errors import DataError
 

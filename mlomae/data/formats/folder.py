@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlomae.common.errors import DataError
 from mlomae.data.files import FileSource, decode
-from mlomae.data.paths import existing_folder
+from mlomae.data.paths import existing_folder, split_folder
 from mlomae.data.sources import register_source
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -50,15 +50,6 @@ def scan(folder: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
         files += [os.path.join(name, file) for file in found]
         counts.append(len(found))
     return classes, files, np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-
-
-def split_folder(root: Path, split: str, what: str) -> Path:
-    """``root/split``, resolved. Raises DataError listing the folders that exist if it is not one of them."""
-    folder = root / split
-    if not split or not folder.is_dir():
-        have = ", ".join(sorted(e.name for e in root.iterdir() if e.is_dir())) or "none"
-        raise DataError(f"{what}: no folder {split!r} in {root}; set `split` to one that exists ({have})")
-    return folder.resolve()
 
 
 def decode_all(folder: Path, files: list[str]) -> Tensor:

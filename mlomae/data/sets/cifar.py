@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from mlomae.common.errors import ConfigError, DataError, reason_of
-from mlomae.data.formats.folder import decode_all, scan, split_folder
+from mlomae.data.formats.folder import decode_all, scan
 from mlomae.data.memory import MemorySource
-from mlomae.data.paths import existing_folder
+from mlomae.data.paths import existing_folder, split_folder
 from mlomae.data.sources import Source, register_source
 
 

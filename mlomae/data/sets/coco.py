@@ -12,8 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlomae.data.detections import Detections, register_detections
-from mlomae.data.formats.folder import split_folder
-from mlomae.data.paths import data_folder, existing_file, existing_folder
+from mlomae.data.paths import data_folder, existing_file, existing_folder, split_folder
 from mlomae.data.published import check_split, part_folder
 from mlomae.data.sets.coco_classes import COCO_CATEGORIES
 

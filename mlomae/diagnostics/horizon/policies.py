@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError
-from mlomae.masking.strategies.oracle import object_patches
+from mlomae.masking.sampling import object_patches
 from mlomae.models.mae import patchify
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
 from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
+from mlomae.masking.sampling import gumbel
 from mlomae.masking.strategies.learned import TransformerScorer
-from mlomae.masking.strategies.oracle import gumbel
 
 
 @register("adamae")

@@ -21,7 +21,7 @@ from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
 from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
-from mlomae.masking.strategies.oracle import gumbel
+from mlomae.masking.sampling import gumbel
 
 
 class MaskNet(nn.Module):

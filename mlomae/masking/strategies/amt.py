@@ -18,8 +18,8 @@ from torch import Tensor
 
 from mlomae.common.errors import ConfigError
 from mlomae.masking.base import Mask, MaskState, keep_count, register
+from mlomae.masking.sampling import gumbel
 from mlomae.masking.strategies.attmask import share_of
-from mlomae.masking.strategies.oracle import gumbel
 from mlomae.masking.teacher import ENCODER, TaughtMasking
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
 from mlomae.masking.base import Mask, MaskState, keep_count, register, unweighted_mask
 from mlomae.masking.discriminator import Discriminator, rectangles
-from mlomae.masking.strategies.oracle import gumbel
+from mlomae.masking.sampling import gumbel
 from mlomae.masking.teacher import ENCODER, Teacher
 
 if TYPE_CHECKING:

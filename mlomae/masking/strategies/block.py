@@ -15,15 +15,10 @@ from torch import Tensor
 
 from mlomae.common.errors import ConfigError
 from mlomae.masking.base import MaskState, UnweightedMasking, keep_count, register
+from mlomae.masking.sampling import inside
 
 VARIANTS = ("beit", "square")
 BLOCKS = 12  # of 20,000 images at ratio 0.75, on grids of 4 x 4 to 16 x 16 patches, fewer than one in 1,000 needs more
-
-
-def inside(first_B: Tensor, size_B: Tensor, n: int) -> Tensor:
-    """(B, n) bool: which of n rows (or columns) lie in [first, first + size)."""
-    at = torch.arange(n, device=first_B.device)
-    return (at >= first_B[:, None]) & (at < (first_B + size_B)[:, None])
 
 
 def stretch(at_B: Tensor, size_B: Tensor, place_B: Tensor, n: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, mask_from_scores, register
-from mlomae.masking.strategies.oracle import gumbel
+from mlomae.masking.sampling import gumbel
 
 
 class TokenScorer(nn.Module):

@@ -7,23 +7,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, mask_from_scores, register
-
-
-def object_patches(object_BSS: Tensor, grid: tuple[int, int], threshold: float = 0.25) -> Tensor:
-    """Patches covered by objects over more than ``threshold`` of their area: (B, S, S) bool -> (B, L) float 0 or 1."""
-    cover = F.adaptive_avg_pool2d(object_BSS.float().unsqueeze(1), grid).flatten(1)
-    return (cover > threshold).float()
-
-
-def gumbel(uniform: Tensor) -> Tensor:
-    """Standard Gumbel noise from uniform numbers; adding it to log-odds makes top-k a sample without replacement."""
-    return -torch.log(-torch.log(uniform))
+from mlomae.masking.sampling import gumbel, object_patches
 
 
 @register("oracle")

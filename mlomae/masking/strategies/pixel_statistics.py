@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
 from mlomae.masking.base import MaskState, UnweightedMasking, register
-from mlomae.masking.strategies.oracle import gumbel
+from mlomae.masking.sampling import gumbel
 
 FLOOR = 0.01  # added to a statistic whose mean over the image is 1: a flat patch has small odds, not none
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError
 from mlomae.masking.base import MaskState, keep_count, register
+from mlomae.masking.sampling import gumbel
 from mlomae.masking.strategies.attmask import ranks
-from mlomae.masking.strategies.oracle import gumbel
 from mlomae.masking.teacher import ENCODER, TaughtMasking
 
 ROUNDS = 5  # of k-means

@@ -11,7 +11,7 @@ import torch
 
 from mlomae.common.errors import ConfigError
 from mlomae.diagnostics.horizon.policies import Policies, policy_names, standardise_removed
-from mlomae.masking.strategies.oracle import object_patches
+from mlomae.masking.sampling import object_patches
 from mlomae.pretraining.influence import freeze_mask
 from mlomae.pretraining.pretrainer import Pretrainer
 

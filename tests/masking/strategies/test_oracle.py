@@ -10,7 +10,7 @@ from mlomae import masking
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState
-from mlomae.masking.strategies.oracle import gumbel, object_patches
+from mlomae.masking.sampling import gumbel, object_patches
 
 GRID = (4, 4)
 OBJECT = torch.zeros(16, dtype=torch.bool).index_fill(0, torch.tensor([5, 6, 9, 10]), True)

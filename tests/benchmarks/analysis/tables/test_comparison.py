@@ -13,8 +13,8 @@ import pytest
 from comparison_samples import HASH, LONG, MLO, PRETRAININGS, TRANSFERS, build, one, rows_of, transfer, write
 from prediction_samples import write_classified, write_segmented
 
+from benchmarks.analysis.comparable import METRICS
 from benchmarks.analysis.statistics import seed_interval
-from benchmarks.analysis.tables.headroom_table import METRICS
 from mlomae.backbones.origin import RANDOM
 
 ROOT = Path(__file__).parents[4]

@@ -15,7 +15,7 @@ from scipy import stats
 from table_samples import table_files, table_rows
 
 from benchmarks.analysis.tables.build import build_tables, check_tables
-from benchmarks.transfer.table import CLASSIFICATION
+from benchmarks.analysis.tables.transfer_table import CLASSIFICATION
 from mlomae.backbones.origin import RANDOM
 from mlomae.common.errors import DataError
 from mlomae.records import write_record

@@ -15,9 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.analysis.comparable import BASELINE, by_config
 from benchmarks.analysis.statistics import paired_interval
 from benchmarks.analysis.tables.difference_table import seed_pairs
-from benchmarks.analysis.tables.headroom_table import BASELINE, by_config
 from benchmarks.analysis.tables.markdown import difference_cell, markdown_page
 from benchmarks.analysis.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
 from mlomae.backbones.origin import RANDOM

@@ -1,0 +1,88 @@
+"""The commands that need a checkout: `mlomae demo`, `mlomae suite`, `mlomae table`; apart from what they import, so that
+--help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mlomae.common.errors import ConfigError
+
+CLUSTERS = ("slurm", "local")  # as submitit calls them; local is for trying a suite's jobs out on this machine
+
+
+def add_parsers(commands: argparse._SubParsersAction) -> None:
+    """Add the subcommands to those of `mlomae`."""
+    p = commands.add_parser("demo", help="pretraining and transfer to three tasks on embedded data, minutes on a CPU")
+    p.add_argument("--work-dir", default="work_dirs/demo", help="folder of all that is written")
+    p.add_argument("--jobs", type=int, default=2, help="transfers at a time, one thread each (default: 2)")
+    p.set_defaults(run=_demo)
+
+    p = commands.add_parser(
+        "table",
+        help="print a result table, or the records behind one of its cells",
+        epilog='example: mlomae table classification --trace "cub200|linear|MLO-MAE (nca, mask pooling)|top1_vs_mae"',
+    )
+    p.add_argument("name", help="pretrain, headroom, differences, classification, comparison, ...")
+    p.add_argument(
+        "--trace",
+        metavar='"WORD|...|COLUMN"',
+        help="a column of the CSV, and before it words that name the row: its data set, method, config, ... in any "
+        "order; what matches nothing lists the cells, closest first",
+    )
+    p.add_argument("--records", default="results/runs", help="folder of run records (default: results/runs)")
+    p.set_defaults(run=_table)
+
+    _add_suite(commands)
+
+
+def _add_suite(commands: argparse._SubParsersAction) -> None:
+    """The subcommands ``suite run`` and ``suite status``."""
+    parser = commands.add_parser("suite", help="methods x tasks x data sets x seeds from one file")
+    actions = parser.add_subparsers(dest="action", required=True)
+    run = actions.add_parser("run", help="make what is missing, then the tables; what was killed goes on")
+    status = actions.add_parser("status", help="the grid: what is done, running, failed, stale, missing")
+    for p in (run, status):
+        p.add_argument("file", help="a file of configs/suites/")
+        p.add_argument("--data", nargs="*", default=[], metavar="TYPE=ROOT", help="where data lie: cifar10=PATH ...")
+        p.add_argument("--seeds", type=int, nargs="+", help="of the suite's seeds, these alone")
+        p.add_argument("--records", default="results/runs", help="folder of the records (default: results/runs)")
+        p.add_argument("--work-dir", help="folder of the runs (default: work_dirs/suites/NAME)")
+        p.add_argument("--any-code", action="store_true", help="records of other versions of the code count as done")
+    run.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
+    run.add_argument("--cluster", choices=CLUSTERS, help="through submitit, with the suite's parameters")
+    run.add_argument("--redo", action="store_true", help="make stale runs again; what they left goes to 'superseded'")
+    run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables beside the records")
+    run.set_defaults(run=_run_suite)
+    status.set_defaults(run=_suite_status)
+
+
+def _run_suite(args: argparse.Namespace) -> int:
+    from benchmarks.suite.command import run_suite
+
+    return run_suite(args)
+
+
+def _suite_status(args: argparse.Namespace) -> int:
+    from benchmarks.suite.command import show_status
+
+    return show_status(args)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from benchmarks.demo import run_demo
+
+    if args.jobs < 1:
+        raise ConfigError("--jobs must be at least 1")
+    return run_demo(Path(args.work_dir), jobs=args.jobs)
+
+
+def _table(args: argparse.Namespace) -> int:
+    from benchmarks.analysis.tables.trace import CellError, page, trace
+
+    try:
+        print(trace(Path(args.records), args.name, args.trace) if args.trace else page(Path(args.records), args.name))
+    except CellError as error:
+        print("\n".join(error.near))
+        raise
+    return 0
