@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlomae.backbones.mmcv_ops import load_mmcv_ops
-from mlomae.common.errors import BackendError
+from mlomae.common.errors import BackendError, first_line_of
 from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
 
 MIN_TORCH = (2, 6)
@@ -61,7 +61,7 @@ def check_devices(problems: list[str]) -> list[str]:
     try:
         import torch
     except Exception as error:
-        problems.append(f"torch does not import ({_one_line(error)}); reinstall torch and torchvision as a pair")
+        problems.append(f"torch does not import ({first_line_of(error)}); reinstall torch and torchvision as a pair")
         return lines
     capability = torch.backends.cpu.get_cpu_capability()
     native = "unknown"
@@ -76,10 +76,6 @@ def check_devices(problems: list[str]) -> list[str]:
     if not torch.cuda.device_count():
         lines.append("cuda         none")
     return lines
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def run_torchvision_ops() -> None:
@@ -104,7 +100,7 @@ def check_ops(problems: list[str]) -> list[str]:
         fallback = "none"
         pair = f"torch {installed('torch')} and torchvision {installed('torchvision')}"
         problems.append(
-            f"torchvision's operators do not run ({_one_line(error)}): {pair} do not fit; install them as a pair"
+            f"torchvision's operators do not run ({first_line_of(error)}): {pair} do not fit; install them as a pair"
         )
     try:
         state = {True: "compiled", False: fallback, None: "mmcv not installed"}[load_mmcv_ops()]

@@ -21,7 +21,7 @@ import importlib.util
 import sys
 from typing import Any, Generic, TypeVar
 
-from mlomae.common.errors import BackendError, reason_of
+from mlomae.common.errors import BackendError, first_line_of
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ def load_mmcv_ops() -> bool | None:
         importlib.import_module("mmcv._ext")
     except Exception as error:
         remedy = "install an mmcv that fits this torch, or one without ops"
-        raise BackendError(f"mmcv's compiled operators do not load ({reason_of(error)}); {remedy}") from error
+        raise BackendError(f"mmcv's compiled operators do not load ({first_line_of(error)}); {remedy}") from error
     return True
 
 

@@ -38,6 +38,11 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def first_line_of(error: BaseException) -> str:
+    """The first line of an exception's message, for errors of linkers and loaders that go on for pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def refuse(error: MlomaeError) -> int:
     """Print the error as one line on standard error; the exit status, 2. With MLOMAE_TRACEBACK set, raise it."""
     if os.environ.get("MLOMAE_TRACEBACK"):
