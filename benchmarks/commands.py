@@ -1,5 +1,6 @@
-"""The commands that need a checkout: `mlomae demo`, `mlomae suite`, `mlomae table`; apart from what they import, so that
---help answers at once."""
+"""The commands that need a checkout: `mlomae demo`, `suite` and `table`; apart from what they import, so that --help
+answers at once.
+"""
 
 from __future__ import annotations
 
