@@ -17,11 +17,11 @@ from mlomae.cli import main
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.data import build_source
 from mlomae.diagnostics import diagnose as command
-from mlomae.diagnostics import model_influence
 from mlomae.diagnostics.diagnose import diagnose
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining import run as pretrain
+from mlomae.pretraining.influence import model_influence
 from mlomae.pretraining.loop import to_device
 from mlomae.pretraining.run import run_pretraining
 

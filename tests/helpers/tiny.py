@@ -13,7 +13,7 @@ from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import PretrainData, build_data
 
-TESTS = Path(__file__).parents[1]
+HELPERS = Path(__file__).parent
 CLASSES = 4
 
 _TEXTURES = {"type": "textures", "count": 96, "size": 16, "classes": CLASSES}
@@ -81,7 +81,11 @@ def trainer(cfg: PretrainConfig) -> tuple[Pretrainer, PretrainData]:
 
 def environment() -> dict[str, str]:
     """For child processes: one thread, and the helpers of this folder importable."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parents[1])]),
+    }
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
