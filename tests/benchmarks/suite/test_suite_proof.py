@@ -66,7 +66,7 @@ def test_code_that_a_run_does_not_execute_may_change(tmp_path: Path, checkout: P
     for job in (pretrain, transfer):
         write_record(record_of(job, git_commit=at), tmp_path / "runs" / f"{job.label}.json")
     for name in ("README.md", "benchmarks/analysis/tables/build.py", "mlomae/cli.py", "mlomae/diagnostics/x.py"):
-        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text("second\n")
     assert stale(tmp_path, pretrain) is stale(tmp_path, transfer) is None
     commit(checkout)
@@ -83,7 +83,7 @@ def test_code_that_a_run_executes_may_not(tmp_path: Path, checkout: Path, name: 
     at = git(checkout, "rev-parse", "HEAD")
     write_record(record_of(pretrain, git_commit=at), tmp_path / "runs" / f"{pretrain.label}.json")
     assert stale(tmp_path, pretrain) is None
-    (checkout / name).parent.mkdir(exist_ok=True)
+    (checkout / name).parent.mkdir(parents=True, exist_ok=True)
     (checkout / name).write_text("second\n")
     if committed:
         commit(checkout)

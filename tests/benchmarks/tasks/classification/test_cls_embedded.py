@@ -16,9 +16,10 @@ from benchmarks.tasks.classification.__main__ import main as transfer
 from benchmarks.tasks.classification.config import load_config
 from benchmarks.tasks.classification.embedded import BENCH, main
 from benchmarks.tasks.classification.run import run_transfer
+from benchmarks.transfer import embedded
 from benchmarks.transfer.embedded import make_tasks
 from benchmarks.transfer.found import find_backbones, floor_of, name_backbones
-from mlomae.backbones.origin import RANDOM, describe_weights, embedded
+from mlomae.backbones.origin import RANDOM, describe_weights
 from mlomae.backbones.records import described
 from mlomae.common.checkpoint import load_checkpoint, save_atomically
 from mlomae.data import build_source
