@@ -22,6 +22,7 @@ from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installe
 
 Record = dict[str, Any]
 SCHEMA = 1
+RANDOM = "random initialisation"  # the method's name, in records and tables, of a backbone without pretraining
 Number = (int, float)
 # field -> accepted types; a tuple of names is a dict that must have those keys
 FIELDS: dict[str, Any] = {

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.analysis.comparable import setting_of
-from mlomae.backbones.origin import RANDOM
-from mlomae.records import Record
+from mlomae.records import RANDOM, Record
 
 # cost -> where a pretraining's own record has it, and where ``pretrained`` of a transfer's
 _COSTS = {

@@ -14,10 +14,9 @@ from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
-from mlomae.backbones.origin import RANDOM
 from mlomae.common.errors import ConfigError
 from mlomae.config.strict import build_dataclass, read_config
-from mlomae.records import slug
+from mlomae.records import RANDOM, slug
 
 TASKS = ("classification", "segmentation", "detection")
 EXAMPLES = "configs/suites/"

@@ -12,14 +12,14 @@ from typing import Any
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
 from benchmarks.suite.file import MethodEntry, Suite, TaskEntry
-from mlomae.backbones.origin import RANDOM, Origin
+from mlomae.backbones.origin import Origin
 from mlomae.backbones.records import described
 from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError
 from mlomae.config.schema import ModelConfig, load_config
 from mlomae.models import SIZES
 from mlomae.models.architecture import Architecture
-from mlomae.records import config_hash, slug, strip_paths
+from mlomae.records import RANDOM, config_hash, slug, strip_paths
 
 PRETRAIN = "pretrain"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mlomae.backbones.create import SPEC
-from mlomae.backbones.origin import RANDOM, Origin, describe_weights
+from mlomae.backbones.origin import Origin, describe_weights
 from mlomae.common.checkpoint import TRANSFER_FORMAT, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
-from mlomae.records import config_hash, slug
+from mlomae.records import RANDOM, config_hash, slug
 
 MISSING = "run `make demo` or `make pretrain` first"
 

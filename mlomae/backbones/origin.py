@@ -14,9 +14,7 @@ from mlomae.common import checkpoint
 from mlomae.common.errors import CheckpointError, MlomaeError
 from mlomae.models.architecture import read_encoder
 from mlomae.models.finetuned import read_finetuned
-from mlomae.records import config_hash, strip_paths
-
-RANDOM = "random initialisation"  # the method's name, in records and tables, of a backbone without pretraining
+from mlomae.records import RANDOM, config_hash, strip_paths
 
 
 @dataclass(frozen=True)

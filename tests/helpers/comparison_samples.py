@@ -11,8 +11,7 @@ from prediction_samples import transfer_record
 from record_samples import CONFIG, make_record
 
 from benchmarks.analysis.tables.build import build_tables
-from mlomae.backbones.origin import RANDOM
-from mlomae.records import write_record
+from mlomae.records import RANDOM, write_record
 
 MLO, LONG = "MLO-MAE (nca)", "MAE, same processor time"
 Row = dict[str, str]

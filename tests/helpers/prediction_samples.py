@@ -11,8 +11,7 @@ from record_samples import make_record
 from benchmarks.tasks.classification.per_image import PerImage, summarise
 from benchmarks.tasks.classification.predictions import save_predictions
 from benchmarks.transfer.areas import Areas, class_ious, save_areas
-from mlomae.backbones.origin import RANDOM
-from mlomae.records import predictions_of, run_phrase, write_record
+from mlomae.records import RANDOM, predictions_of, run_phrase, write_record
 
 CLASSES = ("cat", "dog", "horse")
 IMAGES = 60

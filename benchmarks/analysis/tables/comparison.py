@@ -26,8 +26,7 @@ from benchmarks.analysis.tables.headroom_table import captured
 from benchmarks.analysis.tables.pretrain_table import EQUAL_IMAGES
 from benchmarks.analysis.tables.table import BEHIND, ORACLE, OWN, RIVAL, Behind
 from benchmarks.analysis.tables.transfer_table import setting_of
-from mlomae.backbones.origin import RANDOM
-from mlomae.records import Record
+from mlomae.records import RANDOM, Record
 
 # task -> metrics: one or two each, for a correction for many comparisons takes from all; tables of a task have the rest
 COMPARED = {

@@ -15,7 +15,7 @@ from benchmarks.analysis.tables.headroom_table import MIN_HEADROOM
 from benchmarks.analysis.tables.markdown import markdown_head, markdown_table
 from benchmarks.analysis.tables.table import BEHIND, formatted, make_frame
 from benchmarks.analysis.tables.transfer_table import CLASSIFICATION, DETECTION, SEGMENTATION
-from mlomae.backbones.origin import RANDOM
+from mlomae.records import RANDOM
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
 _FORMATS = {

@@ -20,9 +20,8 @@ from benchmarks.analysis.statistics import paired_interval
 from benchmarks.analysis.tables.difference_table import seed_pairs
 from benchmarks.analysis.tables.markdown import difference_cell, markdown_page
 from benchmarks.analysis.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
-from mlomae.backbones.origin import RANDOM
 from mlomae.common.errors import DataError
-from mlomae.records import Record, config_hash, grouped, hardware_phrase
+from mlomae.records import RANDOM, Record, config_hash, grouped, hardware_phrase
 
 REFERENCES = {"mae": BASELINE, "random": RANDOM}  # column suffix -> method
 _COSTS = ["pretraining_images_seen", "pretraining_cpu_s", "transfer_cpu_s"]

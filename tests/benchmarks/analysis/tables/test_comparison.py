@@ -15,7 +15,7 @@ from prediction_samples import write_classified, write_segmented
 
 from benchmarks.analysis.comparable import METRICS
 from benchmarks.analysis.statistics import seed_interval
-from mlomae.backbones.origin import RANDOM
+from mlomae.records import RANDOM
 
 ROOT = Path(__file__).parents[4]
 

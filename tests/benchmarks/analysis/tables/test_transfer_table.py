@@ -16,9 +16,8 @@ from table_samples import table_files, table_rows
 
 from benchmarks.analysis.tables.build import build_tables, check_tables
 from benchmarks.analysis.tables.transfer_table import CLASSIFICATION
-from mlomae.backbones.origin import RANDOM
 from mlomae.common.errors import DataError
-from mlomae.records import write_record
+from mlomae.records import RANDOM, write_record
 
 RECIPE: dict[str, Any] = {
     "name": "knn_cub",

@@ -19,11 +19,11 @@ from benchmarks.tasks.classification.run import run_transfer
 from benchmarks.transfer import embedded
 from benchmarks.transfer.embedded import make_tasks
 from benchmarks.transfer.found import find_backbones, floor_of, name_backbones
-from mlomae.backbones.origin import RANDOM, describe_weights
+from mlomae.backbones.origin import describe_weights
 from mlomae.backbones.records import described
 from mlomae.common.checkpoint import load_checkpoint, save_atomically
 from mlomae.data import build_source
-from mlomae.records import config_hash
+from mlomae.records import RANDOM, config_hash
 
 RECIPES = sorted((embedded.ROOT / "configs" / "classification").glob("*_textures.py"))
 TINY = {
