@@ -27,10 +27,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## make the environment in .venv
 
-check: $(STAMP)  ## ruff, mypy (strict on mlomae/multilevel), generated tables up to date
+check: $(STAMP)  ## ruff, mypy (strict on mlomae/multilevel), who may import whom, generated tables up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m benchmarks.analysis.tables --check
 
 format: $(STAMP)  ## apply ruff's fixes and formatting
