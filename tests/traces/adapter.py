@@ -35,8 +35,8 @@ class Run:
 
 def run_pretraining(values: Values, work_dir: Path, stop_after: int | None = None, resume: bool = False) -> Run | None:
     """A pretraining of ``values`` in ``work_dir``, to its end; None if it is to die after ``stop_after`` iterations."""
-    from mlomae.config import config_from_dict
-    from mlomae.pretrain import run_pretraining
+    from mlomae.config.schema import config_from_dict
+    from mlomae.pretraining.run import run_pretraining
 
     def train() -> Any:
         return run_pretraining(config_from_dict(values), work_dir, resume=resume)
@@ -50,8 +50,8 @@ def run_transfer(
     """As `run_pretraining`, for a transfer to ``task``: "classification", "segmentation" or "detection"."""
     import importlib
 
-    config = importlib.import_module(f"benchmarks.{task}.config").config_from_dict
-    run = importlib.import_module(f"benchmarks.{task}.run").run_transfer
+    config = importlib.import_module(f"benchmarks.tasks.{task}.config").config_from_dict
+    run = importlib.import_module(f"benchmarks.tasks.{task}.run").run_transfer
 
     def train() -> Any:
         return run(config(values), work_dir, resume=resume)
@@ -95,11 +95,11 @@ def split_of(source: Values) -> dict[str, NDArray[np.int64]]:
 
 def evaluate_weights(values: Values, weights: dict[str, torch.Tensor]) -> dict[str, float]:
     """k-NN and linear probe of an encoder with ``weights``, as the pretraining of ``values`` evaluates its own."""
-    from mlomae.config import config_from_dict
+    from mlomae.config.schema import config_from_dict
     from mlomae.data import build_source
-    from mlomae.engine.pretrainer import Pretrainer
-    from mlomae.evaluation import evaluate
-    from mlomae.pretrain import plain_batches
+    from mlomae.pretraining.evaluation import evaluate
+    from mlomae.pretraining.pretrainer import Pretrainer
+    from mlomae.pretraining.run import plain_batches
 
     config = config_from_dict(values)
     size, train = config.model.img_size, build_source(config.data.train)
