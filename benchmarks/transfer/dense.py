@@ -1,4 +1,4 @@
-"""mmseg's and mmdet's models around our backbone: how they are built, and the step that MMEngine's loop drives."""
+"""mmseg's and mmdet's models around our backbone: how they are built and trained."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
-from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope, Registry
-from torch import Tensor, nn
+from torch import nn
 
 from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.feature_vit import FeatureViT
-from mlomae.backbones.layer_decay import layer_decay_groups, layer_schedule
-from mlomae.backbones.optimizers import AveragingWrapper, average_statistics, build_optimizer
+from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.run import TransferRun
-from mlomae.backbones.runner import TransferRunner
-from mlomae.backbones.seeding import seed_step, seeded
+from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError, reason_of
-from mlomae.common.random_keys import root_key
+from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
-from mlomae.pretraining.optim import LevelOptimizers
+from mlomae.pretraining.devices import training_device
+from mlomae.pretraining.trainer import Trainer
 
 PIXELS: dict[str, Any] = {  # of a data_preprocessor: uint8 in BGR to what the backbone was pretrained on
     "bgr_to_rgb": True,
@@ -54,67 +53,18 @@ def build_dense(registry: Registry, section: dict[str, Any], backbone: FeatureVi
     return revert_sync_batchnorm(model)
 
 
-class DenseTransfer(BaseModel):
-    """A segmentor or detector whose step draws from (seed, iteration, rank) alone.
-
-    ``name``: "segmentor" or "detector", under which a checkpoint keeps the weights.
-    """
-
-    def __init__(self, model: nn.Module, seed: int, name: str) -> None:
-        super().__init__()
-        self.seed, self.name = seed, name
-        self.add_module(name, model)  # a resumed run looks for it under its name in the checkpoint
-        self._autocast_checked = False
-
-    @property
-    def model(self) -> Any:
-        return getattr(self, self.name)
-
-    @property
-    def casts_itself(self) -> bool:
-        """Whether the model opens autocast around some of its parts; else the optimizer's wrapper does, around all."""
-        return hasattr(self.model, "check_autocast")
-
-    def init_weights(self) -> None:
-        """Nothing: MMEngine's Runner calls this, and the weights are there."""
-
-    def saved_modules(self) -> dict[str, nn.Module]:
-        return {self.name: self.model}
-
-    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One update on a batch; ``data["iteration"]`` is its number. Returns the model's losses, detached."""
-        wrapper = optim_wrapper["model"]
-        if not self._autocast_checked:
-            blocks = self.model.backbone.vit.blocks
-            caster = self.model if self.casts_itself else wrapper
-            caster.check_autocast(next(m for m in blocks.modules() if isinstance(m, nn.Linear)))
-            self._autocast_checked = True
-        batch = {key: data[key] for key in ("inputs", "data_samples")}
-        seed_step(root_key(self.seed, "drop", data["iteration"], get_rank()))  # samplers of boxes draw too
-        losses = self.model.train_step(batch, wrapper)
-        average_statistics(self.model)
-        return {name: value.detach() for name, value in losses.items()}
-
-    def test_step(self, data: dict[str, Any]) -> list[Any]:
-        """Data samples with ``pred_sem_seg`` or ``pred_instances`` at the size of the file."""
-        return list(self.model.test_step(data))
-
-    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        return self.model(inputs, data_samples, mode)
-
-
-def build_wrapper(model: DenseTransfer, config: Any) -> LevelOptimizers:
-    """{"model": the wrapper}: layer-wise rates in the backbone, the full rate in neck and heads."""
-    o, amp = config.optim, "none" if model.casts_itself else config.train.amp
-    groups = layer_decay_groups(model.model, o.lr, o.weight_decay, o.layer_decay)
-    return LevelOptimizers(model=AveragingWrapper(build_optimizer(groups, o), amp, o.clip_grad))
-
-
 def train_dense(
     run: TransferRun, model: nn.Module, name: str, loader: ImageLoader, test_loader: ImageLoader, metric: BaseMetric
-) -> TransferRunner:
-    """Train and evaluate a segmentor or detector that is still on the CPU; ``name`` as for `DenseTransfer`."""
+) -> Trainer:
+    """Train and evaluate a segmentor or detector: layer-wise rates in the backbone, the full rate in neck and heads.
+
+    ``name``: "segmentor" or "detector", under which a checkpoint keeps the weights."""
     config: Any = run.config
-    whole = DenseTransfer(model, config.seed, name).to("cuda" if torch.cuda.is_available() else "cpu")
-    schedulers = layer_schedule(config.optim, len(loader), config.train.decay)
-    return run.train(whole, loader, build_wrapper(whole, config), schedulers, test_loader, metric)
+    return run.train(dense_step(model, name, config), loader, test_loader, metric)
+
+
+def dense_step(model: nn.Module, name: str, config: Any) -> TransferStep:
+    """The update of a model, which is moved to the device of training; ``name`` as for `train_dense`."""
+    model, o = model.to(training_device()), config.optim
+    groups = layer_decay_groups(model, o.lr, o.weight_decay, o.layer_decay)
+    return TransferStep(model, {name: model}, groups, config, decay=config.train.decay)

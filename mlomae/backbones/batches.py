@@ -1,6 +1,6 @@
 """Batches that are functions of (seed, iteration): for any number of workers, of processes, of interruptions.
 
-An epoch's order is the data set's own (`counter.epoch_order` of seed, name and epoch, as in `mlomae.data.Stream`).
+An epoch's order is the data set's own (`random_keys.epoch_order` of seed, name and epoch, as in `mlomae.data.Stream`).
 """
 
 from __future__ import annotations
@@ -85,14 +85,13 @@ class EpochBatches(Sampler[list[Item]]):
             )
         if repeats < 1:
             raise ConfigError(f"repeats {repeats} must be at least 1, how often an epoch shows an image it shows")
-        self.sampler = range(self.stop)  # MMEngine's DistSamplerSeedHook asks a batch sampler for it
 
     def starting_at(self, iteration: int) -> EpochBatches:
         """The same batches from ``iteration`` of the run on; ConfigError if that is outside it."""
         if not 0 <= iteration <= self.stop:
             raise ConfigError(f"start_iteration {iteration} is outside 0..{self.stop}, the run")
         other = copy.copy(self)
-        other.start, other.sampler = iteration, range(iteration, self.stop)
+        other.start = iteration
         return other
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: every parameter's layer, AdamW groups, and a schedule whose floor is scaled too.
+"""Layer-wise learning rates: every parameter's layer, and the optimizer's groups.
 
 The rule of BEiT and MAE (facebookresearch/mae, util/lr_decay.py): embeddings are layer 0, block i is layer i + 1,
 norms and head are the last layer, depth + 1; a layer's rate is lr · decay^(depth + 1 - layer). timm's
@@ -16,7 +16,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mlomae.common.errors import ConfigError
-from mlomae.pretraining import optim
 
 _STEM = re.compile(r"(cls_token|reg_token|pos_embed)$|patch_embed\.|norm_pre\.")
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -47,7 +46,7 @@ def layer_decay_groups(
 
     A group has ``params``, ``lr`` (= ``lr`` · scale), ``weight_decay`` (0 for vectors, cls_token, pos_embed), and for
     the reader ``name``, ``layer``, ``scale``, ``param_names``. The key is not timm's ``lr_scale``: timm's schedulers
-    would multiply it in again. Give the optimizer ``lr`` as its default, which MMEngine logs as ``base_lr``.
+    would multiply it in again.
     Raises ConfigError for a rate or decay out of range and if nothing is trainable.
     """
     if lr <= 0 or weight_decay < 0 or not 0 < layer_decay <= 1:
@@ -87,19 +86,6 @@ def count_parameters(groups: list[dict[str, Any]]) -> int:
     """Numbers (not tensors) that the groups train."""
     parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
     return sum(p.numel() for p in parameters)
-
-
-def layer_schedule(settings: optim.Schedule, iterations: int, decay: str = "cosine") -> list[dict[str, Any]]:
-    """MMEngine schedulers as `mlomae.pretraining.optim.schedule` makes them, but each group ends at min_lr · its scale.
-
-    MAE's ``lr_sched.py`` multiplies the whole schedule by the scale, its floor too; MMEngine's ``eta_min`` would be the
-    same number for all groups, above the peak of the lowest layers.
-    """
-    stages = optim.schedule(settings, iterations, decay=decay)
-    for stage in stages:
-        if "eta_min" in stage:
-            stage["eta_min_ratio"] = stage.pop("eta_min") / settings.lr
-    return stages
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

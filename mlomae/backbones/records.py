@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from mlomae import records
 from mlomae.backbones.origin import Origin
-from mlomae.backbones.runner import TransferRunner
+from mlomae.backbones.training import TASK
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError
-from mlomae.pretraining.exact_runner import check_same_config
+from mlomae.pretraining.trainer import check_same_config
 
 
 class Settings(Protocol):
@@ -67,7 +67,7 @@ def check_folder(work_dir: Path, resume: bool, portable: dict[str, Any]) -> None
         saved = json.loads(path.read_text(encoding="utf-8"))["config"]
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"'{path}' is damaged; remove it, or choose another work dir") from error
-    check_same_config(saved, portable, path, TransferRunner.free_to_change)
+    check_same_config(saved, portable, path, TASK.free_to_change)
 
 
 def describe_images(source: Images) -> str:

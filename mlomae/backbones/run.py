@@ -10,8 +10,6 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
-from mmengine.optim import OptimWrapperDict
-from torch import nn
 
 import mlomae.data
 from mlomae import records
@@ -19,9 +17,10 @@ from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.finetuned import check_unseen
 from mlomae.backbones.origin import Origin, describe_weights
 from mlomae.backbones.records import Images, Settings, check_folder, describe_images, described
-from mlomae.backbones.runner import TransferRunner, build_runner, train_and_test
+from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.atomic import replacing
-from mlomae.pretraining.exact_runner import join_process_group
+from mlomae.pretraining.devices import join_process_group
+from mlomae.pretraining.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -37,22 +36,17 @@ class TransferRun:
 
     def train(
         self,
-        model: nn.Module,
+        step: TransferStep,
         loader: ImageLoader,
-        optim_wrapper: OptimWrapperDict,
-        schedulers: list[dict[str, Any]],
         test_loader: ImageLoader,
         metric: BaseMetric,
         section: dict[str, Any] | None = None,
-    ) -> TransferRunner:
-        """Train to the end, from a checkpoint or not, and evaluate; arguments and errors as `build_runner`'s.
+    ) -> Trainer:
+        """Train to the end, from a checkpoint or not, and evaluate; arguments and errors as `train_transfer`'s.
 
         ``section``: the backbone's architecture, where checkpoints are to be backbones themselves."""
-        parts = (model, loader, optim_wrapper, schedulers, test_loader, metric)
         meta = {**self.meta(), **({} if section is None else {"model": section})}
-        runner = build_runner(self.config, *parts, self.work_dir, meta, self.resume)
-        train_and_test(runner)
-        return runner
+        return train_transfer(step, loader, test_loader, metric, self.work_dir, meta, self.resume)
 
     def meta(self) -> dict[str, Any]:
         """What the checkpoints of a run keep beside its configuration; ``origin`` is compared on resume."""

@@ -60,7 +60,7 @@ class LevelsConfig:
 
     ``warmup``: outer iterations with random masks before φ takes its first step; its schedule starts there.
     ``warmup_margin``: percentage points by which the feedback's accuracy must exceed chance before φ starts, tested
-    every tenth iteration from ``warmup`` on (`mlomae.pretraining.warmup`); 0 is the fixed warm-up only.
+    every tenth iteration from ``warmup`` on (`mlomae.pretraining.feedback_gate`); 0 is the fixed warm-up only.
     ``upper_every``: φ and its hypergradient take their turn in every n-th iteration after the warm-up only; the mask
     of those between is the learned one. The rate of φ stays a function of the iteration.
     ``mask_pooling``: σ weighs the patch tokens whose mean the feedback sees, so that L_III depends on φ directly too;

@@ -25,12 +25,12 @@ from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import MaskState, is_trainable
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
+from mlomae.pretraining.devices import to_device
+from mlomae.pretraining.feedback_gate import chance_on
 from mlomae.pretraining.influence import Influence, model_influence
-from mlomae.pretraining.loop import to_device
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import PretrainData, build_data
 from mlomae.pretraining.separation import separate
-from mlomae.pretraining.warmup import chance_on
 
 FORMAT = "mlomae-diagnose/1"
 SHEET_IMAGES = 8

@@ -26,7 +26,7 @@ from mlomae.data import FileSource, Source, Stream, build_augment, build_trainin
 from mlomae.data.formats.folder import EXTENSIONS
 from mlomae.diagnostics.mask_numbers import DrawnRow, mask_numbers, save_numbers
 from mlomae.diagnostics.pictures import mask_sheet, save_figure
-from mlomae.pretraining.loop import to_device
+from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.records import config_hash, strip_paths
 

@@ -1,8 +1,8 @@
 """The curves of a run's losses, short enough for its record: means over equal intervals of outer iterations.
 
-Every loss of every iteration enters the mean of its interval, so that a point is no sample of noise, and the intervals
+Every loss of every iteration enters the mean of its interval, so a point is not a noisy sample, and the intervals
 depend on the length of the run alone, not on how often it logs. The feedback's accuracy is that of its probes
-(`mlomae.pretraining.warmup`), on upper images that its head has not trained on.
+(`mlomae.pretraining.feedback_gate`), on upper images that its head has not trained on.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.hooks import Hook
 from torch import Tensor
 
-from mlomae.pretraining.warmup import is_probe
+from mlomae.pretraining.feedback_gate import FeedbackGate, is_probe
 
 POINTS = 100  # at most, in a record
 DIGITS = 5  # significant ones
@@ -22,19 +21,30 @@ Curves = dict[str, list[Any]]
 
 
 class LossCurves:
-    """Sums of named values over intervals of a run of ``iterations`` outer iterations.
+    """Sums of named values over intervals of a run of ``iterations`` outer iterations; a hook of the trainer.
 
     Values are summed on their device, where `add` never waits for them, until `settle` brings the sums to the host.
-    Between the two the object has a state that is not in `state_dict`.
+    Between the two the object has a state that is not in `state_dict`. The probes of ``gate`` become a curve, too; the
+    hook that takes them comes first.
     """
 
-    def __init__(self, iterations: int) -> None:
-        self.iterations = iterations
+    def __init__(self, iterations: int, gate: FeedbackGate | None = None) -> None:
+        self.iterations, self.gate = iterations, gate
         self.width = -(-iterations // POINTS)
         self.points = -(-iterations // self.width)
         self._fresh: dict[str, Tensor] = {}  # sums since `settle`, (points,), of this rank
         self._sums: dict[str, list[float]] = {}  # before that, means over ranks
         self._terms: dict[str, list[int]] = {}
+
+    def __call__(self, t: int, data: Any, losses: dict[str, Tensor], values: dict[str, float] | None) -> None:
+        """Add the losses of iteration ``t``, and the probe of the feedback if there was one."""
+        for name, loss in losses.items():
+            self.add(t, name, loss)
+        if self.gate is not None and is_probe(t):
+            right, judged = self.gate.window[-1]
+            self.add(t, "feedback_accuracy", losses["loss_lower"].new_tensor(100.0 * right), judged)
+        if values is not None:  # the trainer has waited for the device anyway
+            self.settle()
 
     def add(self, t: int, name: str, value: Tensor, terms: int = 1) -> None:
         """Let ``value``, 0-dim, the sum of ``terms`` values, enter the interval of outer iteration ``t``."""
@@ -72,22 +82,3 @@ class LossCurves:
             for name, sums in self._sums.items()
         }
         return {"iteration": ends, **means}
-
-
-class CurveHook(Hook):
-    """Hands every iteration's losses, and every probe of the feedback, to the curves."""
-
-    priority = "HIGH"  # after the feedback's hook, which has it too and is registered first; before the checkpoint's
-
-    def __init__(self, curves: LossCurves) -> None:
-        self.curves = curves
-
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        losses = runner.train_loop.losses
-        for name, loss in losses.items():
-            self.curves.add(batch_idx, name, loss)
-        if runner.model.watch is not None and is_probe(batch_idx):
-            right, judged = runner.model.watch.window[-1]
-            self.curves.add(batch_idx, "feedback_accuracy", losses["loss_lower"].new_tensor(100.0 * right), judged)
-        if outputs is not None:  # the loop has waited for the device anyway
-            self.curves.settle()

@@ -6,18 +6,19 @@ gradient; a σ that varies over positions but not over images is a learned const
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlomae.common import random_keys
 from mlomae.feedback import Feedback
+from mlomae.masking import MaskState
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining.influence import model_influence
+from mlomae.pretraining.losses import feedback_tokens
+from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.separation import separate
-
-if TYPE_CHECKING:
-    from mlomae.pretraining.pretrainer import Pretrainer
 
 Batch = dict[str, Any]
 
@@ -56,8 +57,8 @@ def feedback_accuracy(feedback: Feedback, scores: Tensor, upper_batch: Batch) ->
 def feedback_scores(model: Pretrainer, head_batch: Batch, upper_batch: Batch) -> Tensor:
     """Class scores of the upper batch (`Feedback.predict`), which has not trained the head; a feedback without
     parameters classifies it by the head batch."""
-    reference = model.feedback_tokens(head_batch) if model.feedback.joint else None
-    return model.feedback.predict(model.feedback_tokens(upper_batch), reference, head_batch)
+    reference = feedback_tokens(model, head_batch) if model.feedback.joint else None
+    return model.feedback.predict(feedback_tokens(model, upper_batch), reference, head_batch)
 
 
 def object_scores(sigma_BL: Tensor, object_BSS: Tensor, grid: tuple[int, int]) -> dict[str, float]:
@@ -79,3 +80,48 @@ def object_influence(model: Pretrainer, lower_batch: Batch, head_batch: Batch, u
     if separation is None:
         return {}
     return {"influence_object_auroc": separation.auroc, "influence_object_gap": separation.gap}
+
+
+class MaskHealth:
+    """The trainer's hook that adds to the log, every ``interval`` outer iterations, the health of σ on fixed probe
+    images, the overlap of their masks with those of the last log (new noise), and the feedback's accuracy beside chance.
+
+    Where the objects of the images are known (embedded data) also how σ and the influence of the patches separate them
+    from the background. It reads the present weights and changes nothing: training has the same bits without it.
+    """
+
+    def __init__(self, model: Pretrainer, interval: int, probe: Batch) -> None:
+        self.model, self.interval, self.probe = model, interval, probe
+        self._previous: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self, t: int, data: dict[str, Any], losses: dict[str, Tensor], values: dict[str, float] | None
+    ) -> None:
+        if (t + 1) % self.interval or values is None:
+            return
+        model, found = self.model, self._mask_values(t)
+        if data.get("upper") is not None:
+            head, upper = data["head"], data["upper"]
+            scores = feedback_scores(model, head, upper)
+            found["feedback_accuracy"] = feedback_accuracy(model.feedback, scores, upper)
+            found["feedback_chance"] = 100.0 / scores.shape[-1]
+            if model.mask.trainable and "object" in self.probe:
+                found |= object_influence(model, data["lower"][-1], head, upper)
+        values |= {name: float(value) for name, value in found.items()}
+
+    def _mask_values(self, t: int) -> dict[str, Any]:
+        """Overlap with the masks of the last log, and the health of σ where there is one."""
+        model, probe = self.model, self.probe
+        tokens = model.mae.encoder.embed(probe["image"])
+        mask = model.choose_mask(tokens, {**probe, "key": random_keys.fold(probe["key"], t)}).mask
+        found: dict[str, Any] = {}
+        if self._previous is not None:
+            found["mask_overlap"] = mask_overlap(mask, self._previous, model.ratio)
+        self._previous = mask
+        sigma = model.mask.scores(tokens, MaskState(key=probe["key"]))
+        if sigma is not None:
+            found |= {f"sigma_{k}": v for k, v in score_health(sigma).items()}
+            if "object" in probe:
+                found |= object_scores(sigma, probe["object"], model.mae.encoder.grid)
+        return found

@@ -13,7 +13,7 @@ Source: the response vector of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128;
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +24,8 @@ from mlomae.masking import MaskState
 from mlomae.multilevel import Params, ThreeLevelProblem, patch_influence
 from mlomae.multilevel.batches import split_batch
 from mlomae.multilevel.response import respond
-
-if TYPE_CHECKING:
-    from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.losses import level_problem, patch_errors
+from mlomae.pretraining.pretrainer import Pretrainer
 
 Batch = dict[str, Any]
 
@@ -83,10 +82,10 @@ def model_influence(
     batch = freeze_mask(model, lower_batch, random_mask)
 
     def errors(theta: Params, part: Batch) -> Tensor:
-        return functional_call(model, theta, (part,), {"mode": "errors"})
+        return functional_call(model, theta, (patch_errors, part))
 
     influence, loss_upper = influence_along_response(
-        model.problem(),
+        level_problem(model),
         errors,
         levels["theta"],
         levels["omega"],

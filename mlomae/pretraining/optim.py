@@ -1,12 +1,11 @@
-"""Optimizers and schedules of the three levels: AdamW, no decay on vectors, warm-up then cosine over the whole run."""
+"""AdamW for each of the three levels, and learning rates: warm-up, then a fall over the rest of the run."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any, Protocol
 
-from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
-from mmengine.registry import PARAM_SCHEDULERS
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -21,55 +20,15 @@ def parameter_groups(parameters: dict[str, Tensor], weight_decay: float) -> list
     return [group for group in groups if group["params"]]
 
 
-class LevelOptimizers(OptimWrapperDict):
-    """One optimizer a level; reports a single rate for each (MMEngine adds the base rate, which equals it here)."""
-
-    def get_lr(self) -> dict[str, list[float]]:
-        return {name: rate for name, rate in super().get_lr().items() if not name.endswith("base_lr")}
-
-
-def build_optimizers(levels: dict[str, dict[str, Tensor]], config: PretrainConfig) -> OptimWrapperDict:
-    """One AdamW a level that has parameters, in MMEngine's wrappers, which hooks read the learning rates from."""
-    wrappers = {}
+def build_optimizers(levels: dict[str, dict[str, Tensor]], config: PretrainConfig) -> dict[str, AdamW]:
+    """One AdamW for each level that has parameters."""
+    optimizers = {}
     for level, parameters in levels.items():
         if parameters:
             settings = config.optim[level]
             groups = parameter_groups(parameters, settings.weight_decay)
-            wrappers[level] = OptimWrapper(AdamW(groups, lr=settings.lr, betas=tuple(settings.betas), fused=True))
-    return LevelOptimizers(**wrappers)
-
-
-def warmup_steps(fraction: float, length: int) -> int:
-    """w of a schedule over ``length`` iterations."""
-    return min(round(fraction * length), length - 1)
-
-
-@PARAM_SCHEDULERS.register_module()
-class DeferredLR(_ParamScheduler):
-    """The rule of `schedule` for a level whose first iteration, ``start``, is only known while it trains.
-
-    In closed form, so that the rate is a function of (iteration, start) alone, through a resume too: ``start`` is part
-    of the state. -1 is not known yet; until the start the rate is 0.
-    """
-
-    def __init__(self, optimizer: Any, warmup: float, min_lr: float, end: int, by_epoch: bool = False) -> None:
-        self.warmup, self.min_lr, self.start = warmup, min_lr, -1
-        super().__init__(optimizer, "lr", end=end, by_epoch=by_epoch)
-
-    def rate(self, t: int, lr: float) -> float:
-        """The rate of outer iteration ``t``, counted from 0; ``lr`` is the peak."""
-        if not 0 <= self.start <= t:
-            return 0.0
-        length = self.end - self.start
-        rising = warmup_steps(self.warmup, length)
-        after = t - self.start - rising
-        if after <= 0:
-            return lr * (t - self.start + 1) / (rising + 1)
-        progress = after / (length - rising - 1)
-        return self.min_lr + (lr - self.min_lr) * (1.0 + math.cos(math.pi * progress)) / 2.0
-
-    def _get_value(self) -> list[float]:
-        return [self.rate(self.last_step, lr) for lr in self.base_values]
+            optimizers[level] = AdamW(groups, lr=settings.lr, betas=tuple(settings.betas), fused=True)
+    return optimizers
 
 
 class Schedule(Protocol):
@@ -80,43 +39,61 @@ class Schedule(Protocol):
     warmup: float
 
 
-def schedule(
-    settings: Schedule, outer_iterations: int, begin: int | None = 0, decay: str = "cosine"
-) -> list[dict[str, Any]]:
-    """MMEngine schedulers of one level, one step an outer iteration; the last iteration runs at ``min_lr``.
+def warmup_steps(fraction: float, length: int) -> int:
+    """w of a schedule over ``length`` iterations."""
+    return min(round(fraction * length), length - 1)
 
-    ``decay``, after the warm-up: "cosine" or "linear" from the peak to ``min_lr``, or "steps", a tenth of the peak from
-    8/9 and a hundredth from 26/27 of the run on (ViTDet's), whatever ``min_lr``.
 
-    Iteration t of w warm-up iterations runs at lr·(t + 1)/(w + 1), so iteration w is the first at the full rate.
-    A level that is left alone until ``begin`` has its whole schedule after it; None is a start not known beforehand.
+def rates(
+    settings: Schedule, iterations: int, begin: int = 0, decay: str = "cosine", peak: float | None = None
+) -> list[float]:
+    """The learning rate of each iteration of a run.
+
+    Iteration t of w warm-up iterations runs at lr·(t + 1)/(w + 1), so iteration w is the first at the full rate. Then
+    ``decay``: "cosine" or "linear" from the peak to ``min_lr`` in the last iteration, or "steps", a tenth of the peak
+    from 8/9 and a hundredth from 26/27 of the run on (ViTDet's), whatever ``min_lr``.
+
+    A level that is left alone until ``begin`` has its whole schedule after it. ``peak`` is the rate of a group that has
+    a share of ``lr`` (layer decay); it ends at the same share of ``min_lr``, as in MAE's ``lr_sched.py``.
+
+    The formulas are the chained ones of MMEngine's schedulers (torch's), each rate from the one before: closed forms
+    would differ in the last bit.
     """
-    if begin is None:
-        rule = {"type": "DeferredLR", "warmup": settings.warmup, "min_lr": settings.min_lr}
-        return [{**rule, "by_epoch": False, "end": outer_iterations}]
-    length = outer_iterations - begin
+    rate = settings.lr if peak is None else peak
+    ratio = settings.min_lr / settings.lr if settings.lr else 1.0
+    floor = settings.min_lr if peak is None else peak * ratio
+    length = iterations - begin
     warmup = warmup_steps(settings.warmup, length)
-    stages: list[dict[str, Any]] = []
-    if warmup:
-        stages.append(
-            {
-                "type": "LinearLR",
-                "start_factor": 1.0 / (warmup + 1),
-                "by_epoch": False,
-                "begin": begin,
-                "end": begin + warmup + 1,
-            }
-        )
     falling = max(1, length - warmup - 1)
-    span = {"by_epoch": False, "begin": begin + warmup}
-    if decay == "steps":
-        milestones = [begin + round(length * share) for share in (8 / 9, 26 / 27)]
-        stages.append({"type": "MultiStepLR", "by_epoch": False, "milestones": milestones, "gamma": 0.1})
-    elif decay == "linear":
-        factor = settings.min_lr / settings.lr
-        stages.append({**span, "type": "LinearLR", "start_factor": 1.0, "end_factor": factor})
-        stages[-1]["end"] = begin + warmup + 1 + falling
-    else:
-        stages.append({**span, "type": "CosineAnnealingLR", "eta_min": settings.min_lr, "T_max": falling})
-        stages[-1]["end"] = outer_iterations
-    return stages
+    start = 1.0 / (warmup + 1)
+    steps = Counter(round(length * share) for share in (8 / 9, 26 / 27))
+    table = [rate] * begin
+    for t in range(length):
+        k = t - warmup
+        if k <= 0 and warmup:
+            rate *= 1.0 + (1.0 - start) / (warmup * start + (t - 1) * (1.0 - start)) if t else start
+        elif k > 0 and decay == "cosine":
+            fall = (1 + math.cos(math.pi * k / falling)) / (1 + math.cos(math.pi * (k - 1) / falling))
+            rate = fall * (rate - floor) + floor
+        elif k > 0 and decay == "linear":
+            rate *= 1.0 + (ratio - 1.0) / (falling + (k - 1) * (ratio - 1.0))
+        if decay == "steps":
+            rate *= 0.1 ** steps[t]
+        table.append(rate)
+    return table
+
+
+def deferred_rate(settings: Schedule, t: int, start: int, iterations: int) -> float:
+    """The rate of iteration t for a level whose first iteration, ``start``, is only known while it trains, -1 before.
+
+    The rule of `rates` in closed form; until the start the rate is 0.
+    """
+    if not 0 <= start <= t:
+        return 0.0
+    length = iterations - start
+    rising = warmup_steps(settings.warmup, length)
+    after = t - start - rising
+    if after <= 0:
+        return settings.lr * (t - start + 1) / (rising + 1)
+    progress = after / (length - rising - 1)
+    return settings.min_lr + (settings.lr - settings.min_lr) * (1.0 + math.cos(math.pi * progress)) / 2.0

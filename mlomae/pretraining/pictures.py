@@ -6,10 +6,11 @@ Shape legend: B images, L patches, P values in a patch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib
 import torch
+from mmengine.dist import is_main_process
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
@@ -18,9 +19,8 @@ from mlomae.common.atomic import replacing
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking import MaskState
 from mlomae.models.mae import patchify, unpatchify
-
-if TYPE_CHECKING:
-    from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.trainer import Hook
 
 MIN_SIDE = 64  # pixels of one tile: small images are enlarged without smoothing
 
@@ -71,3 +71,16 @@ def save_picture(picture: Tensor, path: Path) -> None:
     """Write a PNG under a temporary name and rename it."""
     with replacing(path) as temporary:
         save_image(picture, temporary, format="PNG")
+
+
+def picture_hook(model: Pretrainer, probe: dict[str, Tensor], folder: Path, images: int = 8) -> Hook:
+    """The trainer's hook that saves the sheet of the first probe images every ``train.picture_interval`` outer
+    iterations and after the last one."""
+    train, shown = model.config.train, {k: v[:images] for k, v in probe.items()}
+
+    def hook(t: int, data: Any, losses: dict[str, Tensor], values: dict[str, float] | None) -> None:
+        done = t + 1
+        if is_main_process() and (done % train.picture_interval == 0 or done == train.outer_iterations):
+            save_picture(reconstruction_sheet(model, shown), folder / f"iter_{done}.png")
+
+    return hook

@@ -1,4 +1,4 @@
-"""The model MMEngine trains: MAE, masking strategy and feedback head, and the three losses as pure functions.
+"""What is trained: MAE, masking strategy, feedback and auxiliary loss, and how its parameters divide among the levels.
 
 Parameter groups are dicts by full name: θ the trainable parameters under ``mae.``, with those that move together with
 them (``auxiliary.``, and ``mask.`` if the strategy is adaptive); φ under ``mask.`` (if it is trainable); ω under
@@ -7,6 +7,7 @@ them (``auxiliary.``, and ``mask.`` if the strategy is adaptive); φ under ``mas
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,25 +15,53 @@ import torch
 from torch import Tensor, nn
 
 from mlomae import auxiliary, feedback, masking
-from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError
 from mlomae.config.schema import PretrainConfig
-from mlomae.masking import AdaptiveMasking, Mask, MaskingStrategy, MaskState, Reconstruction
+from mlomae.masking import Mask, MaskingStrategy, MaskState, Reconstruction
 from mlomae.models import MAE, create_encoder
 from mlomae.models.weights import load_pretrained
-from mlomae.multilevel import ThreeLevelProblem, list_options
-from mlomae.multilevel.step import OuterStep
-from mlomae.pretraining.levels import level_problem, outer_step
-from mlomae.pretraining.precision import require_bf16
-from mlomae.pretraining.running_average import RunningAverage
-from mlomae.pretraining.warmup import FeedbackWatch, moves_phi
+from mlomae.multilevel import list_options
 
 Batch = dict[str, Any]
 
 
+class RunningAverage(nn.Module):
+    """A running average of the response vector v over outer iterations: one batch's v is mostly noise.
+
+        a_t = β a_{t−1} + (1 − β) v_t,   v̄_t = a_t / (1 − β^t)
+
+    ``average(v)`` takes v_t and returns v̄_t, a dict with the keys of v; β = ``momentum``, ``like`` its tensors. The
+    division makes the first average v itself (as in Adam, Kingma and Ba, ICLR 2015). The state is in buffers, which
+    checkpoints keep, so that a resumed run goes on with the same bits; nothing waits for the device.
+    """
+
+    steps: Tensor
+
+    def __init__(self, like: dict[str, Tensor], momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        for name, t in like.items():
+            self.register_buffer(self._buffer(name), torch.zeros_like(t, requires_grad=False))
+
+    @staticmethod
+    def _buffer(name: str) -> str:
+        return name.replace(".", "/")  # a buffer's name may not contain dots
+
+    @torch.no_grad()
+    def forward(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.steps += 1
+        weight = 1.0 - torch.pow(self.momentum, self.steps.double())
+        averages = {}
+        for name, t in v.items():
+            a = self.get_buffer(self._buffer(name))
+            a.lerp_(t.to(a.dtype), 1.0 - self.momentum)
+            averages[name] = a / weight.to(a.dtype)
+        return averages
+
+
 class Pretrainer(nn.Module):
-    """``forward(batch, mode)`` is the one entry for `functional_call`: "lower" L_I, "errors" rec, "features" z,
-    "attend" z as the feedback sees it, "head" L_II/L_III."""
+    """The networks; their losses are functions of them (`mlomae.pretraining.losses`)."""
 
     def __init__(self, config: PretrainConfig, num_classes: int) -> None:
         super().__init__()
@@ -54,7 +83,7 @@ class Pretrainer(nn.Module):
         self.feedback = feedback.create(
             config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
         )
-        if self.feedback.dense and self.attends:
+        if self.feedback.dense and self.pools_by_score:
             raise ConfigError(
                 f"levels.mask_pooling weighs the tokens of an image against each other, and "
                 f"feedback.type='{config.feedback['type']}' looks at each by itself; set levels.mask_pooling=False"
@@ -75,12 +104,11 @@ class Pretrainer(nn.Module):
                 )
             used = {n: p for n, p in self.level_parameters()["theta"].items() if n.startswith("mae.encoder.")}
             self.average = RunningAverage(used, config.levels.v_momentum)
-        self.watch: FeedbackWatch | None = None
-        if self.mask.trainable:
-            self.watch = FeedbackWatch(-1 if config.levels.warmup_margin else config.levels.warmup)
         self.progress = 0.0  # share of the run that is done
-        self._beside: list[Tensor] = []  # the losses beside L_I, of the steps since the last outer iteration
-        self._step: OuterStep | None = None
+
+    def forward(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
+        """``function(self, *args)``: through it `functional_call` takes any loss at other parameters."""
+        return function(self, *args)
 
     def start_from(self, path: str) -> str:
         """Pretrained weights for the autoencoder, and for the copies of it that the strategy keeps; what was loaded.
@@ -128,7 +156,7 @@ class Pretrainer(nn.Module):
         further = {"average": self.average, "auxiliary": self.auxiliary}
         return {**modules, **{name: module for name, module in further.items() if module is not None}}
 
-    # --- losses -------------------------------------------------------------------------------------------------
+    # --- one pass ----------------------------------------------------------------------------------------------------
 
     def choose_mask(self, tokens_BLD: Tensor, batch: Batch) -> Mask:
         """The strategy's mask, or a random one if the batch is marked ``warmup``; if the batch carries a fixed one, its
@@ -153,64 +181,10 @@ class Pretrainer(nn.Module):
         state, label = self._mask_state(batch), batch.get("label")
         return Reconstruction(self.mae, batch["image"], tokens_BLD, mask, latents_BKD, rec_BL, state, label)
 
-    def lower(self, batch: Batch) -> Tensor:
-        """Stage I: L_I = Σ m·σ·rec / Σ m, or with normalize="weight" the mean over images of Σ mσ rec / Σ mσ; added
-        the strategy's own loss and the auxiliary one, where there are any.
-
-        L_I is a mean over images, because every image has the same number of removed patches: so the loss of a
-        global batch is the mean of its parts' losses, which data parallelism and accumulation rely on.
-        """
-        seen = self.reconstruct(batch)
-        mask, weight_BL = seen.mask.mask, seen.mask.mask * seen.mask.weight
-        if self.mask.normalize == "weight":
-            loss = ((weight_BL * seen.rec_BL).sum(dim=1) / weight_BL.sum(dim=1)).mean()
-        else:
-            loss = (weight_BL * seen.rec_BL).sum() / mask.sum()
-        terms = [self.mask.own_loss(seen)] if isinstance(self.mask, AdaptiveMasking) else []
-        terms += [self.auxiliary(seen)] if self.auxiliary is not None else []
-        if not terms:
-            return loss
-        beside = torch.stack(terms).sum()
-        self._beside.append(beside.detach())
-        return loss + beside
-
-    def attend(self, tokens_BND: Tensor, batch: Batch) -> Tensor:
-        """Encoder tokens (B, 1 + L, D), the patches' times Lσ/Σσ: their plain mean is the mean weighed by σ.
-
-        As in stage I, the masking network sees patch embeddings that it cannot change.
-        """
-        sigma_BL = self.mask.scores(self.mae.encoder.embed(batch["image"]).detach(), MaskState(key=batch["key"]))
-        assert sigma_BL is not None
-        weight_BL = sigma_BL.shape[1] * sigma_BL / sigma_BL.sum(dim=1, keepdim=True)
-        return torch.cat([tokens_BND[:, :1], tokens_BND[:, 1:] * weight_BL.unsqueeze(-1)], dim=1)
-
-    def feedback_tokens(self, batch: Batch) -> Tensor:
-        """Tokens (B, 1 + L, D) of labelled images, as the feedback sees them."""
-        z = self(batch, mode="features")
-        return self.attend(z, batch) if self.attends else z
-
     @property
-    def attends(self) -> bool:
+    def pools_by_score(self) -> bool:
         """Whether the masking network weighs the feedback's features (``levels.mask_pooling``)."""
         return self.config.levels.mask_pooling and self.mask.trainable
-
-    def forward(self, batch: Any, mode: str = "lower", z: Tensor | None = None) -> Tensor:
-        if mode == "lower":
-            return self.lower(batch)
-        if mode == "features":
-            return self.mae.encoder(batch["image"])
-        if mode == "errors":
-            return self.reconstruct(batch).rec_BL
-        if mode == "attend":
-            assert z is not None
-            return self.attend(z, batch)
-        return self.feedback(z, batch)
-
-    def problem(self) -> ThreeLevelProblem:
-        """The three losses as functions of (θ, φ, ω)."""
-        return level_problem(self)
-
-    # --- training -----------------------------------------------------------------------------------------------
 
     def autocast(self) -> AbstractContextManager[None]:
         """bf16 autocast if the configuration asks for it."""
@@ -218,44 +192,7 @@ class Pretrainer(nn.Module):
             return nullcontext()
         return torch.autocast(self.mae.encoder.cls_token.device.type, dtype=torch.bfloat16)
 
-    def check_autocast(self) -> None:
-        """Raise TrainingError if mixed precision was asked for but the blocks do not compute in bf16."""
-        if self.config.train.amp != "none":
-            require_bf16(self.mae.encoder.blocks[0].mlp.fc1, self.autocast())  # type: ignore[union-attr, arg-type]
-
-    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One outer iteration on the batches of `mlomae.data.OuterBatches`; returns its levels' losses, detached, and
-        apart from L_I what was added to it, ``loss_beside``.
-
-        Until the watch lets φ begin, by ``data["iteration"]``, masks are random and φ stays as it is; from then on it
-        takes a step in every ``levels.upper_every``-th iteration.
-        """
-        if self._step is None:
-            self._step = outer_step(self, optim_wrapper)
-        if data.get("head") is not None:
-            data["head"]["dropout_key"] = data["head"]["key"]
-        t, upper = data.get("iteration", 0), False
-        self.set_progress(t)
-        first = t * len(data["lower"])
-        lower = [{**batch, "ratio": self._batch_ratio(number)} for number, batch in enumerate(data["lower"], first)]
-        if self.watch is not None:
-            upper = moves_phi(t, self.watch.begin, self.config.levels.upper_every)
-            if not 0 <= self.watch.begin <= t:
-                lower = [{**batch, "warmup": True} for batch in lower]
-        losses = self._step(lower, data.get("head"), data.get("upper"), upper)
-        with torch.no_grad():
-            self.mask.follow(self.mae, self.progress)
-        if self._beside:
-            losses["loss_beside"] = torch.stack(self._beside).mean()
-            losses["loss_lower"] = losses["loss_lower"] - losses["loss_beside"]
-            self._beside = []
-        return losses
-
     def set_progress(self, iteration: int) -> None:
         """Put schedules of the masks where they are in an outer iteration; after the last one they stay as in it."""
         length = self.config.train.outer_iterations
         self.progress = min(iteration, length - 1) / length
-
-    def _batch_ratio(self, number: int) -> float:
-        """The share of patches to remove from the ``number``-th global lower batch."""
-        return self.mask.batch_ratio(self.ratio, counter.root_key(self.config.seed, "mask ratio", number))

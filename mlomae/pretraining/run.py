@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
+from torch.utils.data import DataLoader
 
 from mlomae import records
 from mlomae.common import checkpoint
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.data import (
     OuterBatches,
@@ -32,12 +33,46 @@ from mlomae.data import (
 )
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
+from mlomae.pretraining.curves import LossCurves
+from mlomae.pretraining.devices import join_process_group, to_device, training_device
 from mlomae.pretraining.evaluation import evaluate
+from mlomae.pretraining.feedback_gate import FeedbackProbe, is_probe, moves_phi, needed_levels
+from mlomae.pretraining.health import MaskHealth
+from mlomae.pretraining.optim import build_optimizers, deferred_rate, rates
+from mlomae.pretraining.pictures import picture_hook
 from mlomae.pretraining.pretrainer import Pretrainer
-from mlomae.pretraining.runner import build_runner
-from mlomae.pretraining.warmup import is_probe, moves_phi
+from mlomae.pretraining.step import PretrainStep
+from mlomae.pretraining.trainer import Hook, Rate, Task, Trainer
 
 PROBE_IMAGES = 64  # fixed training images on which the health of the mask is read
+TASK = Task(
+    format=checkpoint.FORMAT,
+    recorded=(
+        "loss_lower",
+        "loss_beside",
+        "loss_head",
+        "loss_upper",
+        "reconstruction_error",
+        "feedback_accuracy",
+        "feedback_chance",
+        "phi_started",
+        "sigma_saturated",
+        "sigma_object_auroc",
+        "influence_object_auroc",
+        "influence_object_gap",
+    ),
+    free_to_change=frozenset(
+        {
+            "data.num_workers",
+            "data.probe_limit",
+            "train.log_interval",
+            "train.picture_interval",
+            "train.checkpoint_interval",
+            "train.keep_checkpoints",
+        }
+    ),
+    remedy="lower the learning rate or set optim.theta.clip_grad",
+)
 
 
 @dataclass
@@ -145,12 +180,67 @@ def images_seen(config: PretrainConfig, phi_started: int) -> dict[str, int]:
     return {**used, "head": size * (upper if is_joint(config.feedback["type"]) else n), "upper": size * upper}
 
 
+def build_trainer(
+    config: PretrainConfig, model: Pretrainer, data: PretrainData, work_dir: Path, meta: dict[str, Any], resume: bool
+) -> tuple[Trainer, LossCurves]:
+    """The trainer of a pretraining, and the curves it fills; under ``torchrun`` the process group is joined here."""
+    join_process_group()
+    model.to(training_device())
+    iterations, levels, batches = config.train.outer_iterations, config.levels, data.batches
+    optimizers = build_optimizers(model.level_parameters(), config)
+    step = PretrainStep(model, optimizers)
+    gate, curves = step.gate, LossCurves(iterations, step.gate)
+    probe = to_device(data.probe, training_device())
+    hooks: list[Hook] = [curves, MaskHealth(model, config.train.log_interval, probe)]
+    hooks.append(picture_hook(model, probe, work_dir / "pictures"))
+    if gate is not None:
+        batches.needed = needed_levels(config)
+        hooks.insert(0, FeedbackProbe(model, gate, batches))
+
+    def rates_of(level: str) -> list[Rate]:
+        settings = config.optim[level]
+        if level == "phi" and gate is not None and levels.warmup_margin:
+            rate: Rate = lambda t: deferred_rate(settings, t, gate.begin, iterations)  # noqa: E731
+        else:
+            rate = rates(settings, iterations, levels.warmup if level == "phi" else 0).__getitem__
+        return [rate] * len(optimizers[level].param_groups)
+
+    def batches_from(t: int) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(t, iterations),  # any iterable of indices
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # every start would draw from the global one
+            num_workers=config.data.num_workers,
+        )
+
+    trainer = Trainer(
+        TASK,
+        config,
+        work_dir,
+        meta,
+        model=model,
+        modules=model.saved_modules(),
+        optimizers=optimizers,
+        rates={level: rates_of(level) for level in optimizers},
+        step=step,
+        batches=batches_from,
+        iterations=iterations,
+        hooks=hooks,
+        stateful={"curves": curves, **({} if gate is None else {"watch": gate})},
+        resume=resume,
+    )
+    return trainer, curves
+
+
 def run_pretraining(
     config: PretrainConfig, work_dir: Path, resume: bool = False, records_dir: Path | None = None
 ) -> dict[str, Any]:
     """Pretrain, evaluate on the held-out set, write ``work_dir/record.json`` (and ``records_dir/NAME.json``).
 
-    Raises ConfigError if the folder already holds a run and ``resume`` is off: nothing is overwritten.
+    Raises ConfigError if the folder already holds a run and ``resume`` is off: nothing is overwritten. Raises what
+    `Trainer.train` raises.
     """
     if checkpoint.list_checkpoints(work_dir) and not resume:
         raise ConfigError(
@@ -163,26 +253,21 @@ def run_pretraining(
         print(model.start_from(config.init_from))
     commit, dirty = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": commit}
-    runner = build_runner(config, model, data.batches, data.probe, work_dir, meta, resume)
-    try:
-        runner.train()
-    except OSError as error:
-        raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
-    metrics = runner.last_logged()
-    if is_main_process() and data.evaluation is not None:
-        device = next(model.parameters()).device
+    trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
+    trainer.train()
+    if not is_main_process():
+        return {}
+    metrics = dict(trainer.logged)
+    if data.evaluation is not None:
         metrics |= evaluate(
             model.mae.encoder,
             plain_batches(data.train, config.model.img_size, config.data.probe_limit),
             plain_batches(data.evaluation, config.model.img_size),
-            device,
+            trainer.device,
         )
-    if not is_main_process():
-        return {}
-    state = {"git_commit": commit, "git_dirty": dirty}
-    record = _record(config, data, runner.train_loop.clock, metrics) | state
-    if curves := runner.curves.means():  # none of a run that an older version of this code has finished
-        record["curves"] = curves
+    record = _record(config, data, trainer.clock, metrics) | {"git_commit": commit, "git_dirty": dirty}
+    if means := curves.means():  # none of a run that an older version of this code has finished
+        record["curves"] = means
     path = work_dir / "record.json"
     path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
     records.write_record(record, path)

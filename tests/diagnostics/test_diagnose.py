@@ -21,8 +21,8 @@ from mlomae.diagnostics.diagnose import diagnose
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining import run as pretrain
+from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.influence import model_influence
-from mlomae.pretraining.loop import to_device
 from mlomae.pretraining.run import run_pretraining
 
 LEVELS = ("lower", "head", "upper")

@@ -16,11 +16,11 @@ from unittest import mock
 import cls_runs
 import torch
 
-from benchmarks.tasks.classification import run, trainer
+from benchmarks.tasks.classification import run
 from benchmarks.tasks.classification.model import BatchPreprocessor
 from benchmarks.tasks.classification.trainer import TransferModel
-from mlomae.backbones import optimizers
-from mlomae.backbones.optimizers import AveragingWrapper
+from mlomae.backbones import training
+from mlomae.pretraining import devices
 
 Patch = Callable[[ExitStack], Any]
 SGD = {"optim__type": "sgd", "optim__lr": 0.1, "optim__momentum": 0.9}
@@ -28,23 +28,19 @@ LINEAR = {"protocol": "linear", "data__augment": None}
 
 
 def not_averaged(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(optimizers, "mean_over_ranks", lambda tensors: tensors))
+    stack.enter_context(mock.patch.object(training, "mean_over_ranks", lambda tensors: tensors))
 
 
 def clipped_before_averaging(stack: ExitStack) -> None:
-    step = AveragingWrapper.step
+    def patched(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        share = (0.05 / torch.stack([g.norm() for g in gradients.values()]).norm()).clamp(max=1.0)
+        return devices.mean_over_ranks({name: share * g for name, g in gradients.items()})
 
-    def patched(self: AveragingWrapper, **options: Any) -> None:
-        self._clip_grad()
-        given, self.clip_grad_kwargs = self.clip_grad_kwargs, None
-        step(self, **options)
-        self.clip_grad_kwargs = given
-
-    stack.enter_context(mock.patch.object(AveragingWrapper, "step", patched))
+    stack.enter_context(mock.patch.object(training, "mean_over_ranks", patched))
 
 
 def statistics_of_its_own(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(trainer, "average_statistics"))
+    stack.enter_context(mock.patch.object(training, "average_statistics"))
 
 
 VARIANTS: dict[str, tuple[dict[str, Any], Patch | None]] = {
@@ -114,7 +110,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     results = transfers(Path(sys.argv[1]))
     torch.save(results, Path(sys.argv[1]) / f"rank{os.environ['RANK']}.pt")
-    assert optimizers.get_world_size() == 2
+    assert training.get_world_size() == 2
     torch.distributed.barrier()
     sys.stdout.flush()
     os._exit(0)  # gloo's threads now and then abort an ordinary exit

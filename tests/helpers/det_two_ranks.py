@@ -14,7 +14,7 @@ from run_samples import changed
 
 from benchmarks.tasks.detection import run
 from benchmarks.tasks.detection.config import DetectionConfig, config_from_dict
-from mlomae.backbones import optimizers
+from mlomae.backbones import training
 
 Weights = dict[str, torch.Tensor]
 ITERATIONS = 2
@@ -36,7 +36,7 @@ def sampling_all(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def not_averaged(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(optimizers, "mean_over_ranks", lambda tensors: tensors))
+    stack.enter_context(mock.patch.object(training, "mean_over_ranks", lambda tensors: tensors))
 
 
 VARIANTS: dict[str, tuple[Any, Any]] = {

@@ -19,7 +19,7 @@ import torch
 from mlomae.cli import main
 from mlomae.common import checkpoint
 from mlomae.multilevel.step import OuterStep
-from mlomae.pretraining.loop import OuterLoop
+from mlomae.pretraining.trainer import Trainer
 
 
 def die() -> None:
@@ -64,7 +64,7 @@ LEGS: dict[str, Callable[[], None]] = {
     "half of checkpoint 4 written": lambda: half_a_checkpoint(4),
     "checkpoint 6 synced, not renamed": lambda: before(os, "replace", lambda a, b: Path(b).name == "iter_6.pth"),
     "checkpoint 6 renamed, old ones not pruned": lambda: before(checkpoint, "prune", nth(1)),
-    "checkpoint 8 due, losses drained": lambda: before(OuterLoop, "_drain", lambda self, i: i == 8),
+    "checkpoint 8 due, losses drained": lambda: before(Trainer, "_drain", lambda self, i: i == 8),
 }
 
 

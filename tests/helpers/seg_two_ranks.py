@@ -12,9 +12,8 @@ import seg_runs
 import torch
 
 from benchmarks.tasks.segmentation import run
-from benchmarks.transfer import dense
-from mlomae.backbones import optimizers
-from mlomae.backbones.optimizers import AveragingWrapper
+from mlomae.backbones import training
+from mlomae.pretraining import devices
 
 Patch = Callable[[ExitStack], Any]
 Weights = dict[str, torch.Tensor]
@@ -31,23 +30,19 @@ CLIPPED = {**GROUPS, "optim__clip_grad": 0.05, "optim__type": "sgd", "optim__lr"
 
 
 def not_averaged(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(optimizers, "mean_over_ranks", lambda tensors: tensors))
+    stack.enter_context(mock.patch.object(training, "mean_over_ranks", lambda tensors: tensors))
 
 
 def clipped_before_averaging(stack: ExitStack) -> None:
-    step = AveragingWrapper.step
+    def patched(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        share = (0.05 / torch.stack([g.norm() for g in gradients.values()]).norm()).clamp(max=1.0)
+        return devices.mean_over_ranks({name: share * g for name, g in gradients.items()})
 
-    def patched(self: AveragingWrapper, **options: Any) -> None:
-        self._clip_grad()
-        given, self.clip_grad_kwargs = self.clip_grad_kwargs, None
-        step(self, **options)
-        self.clip_grad_kwargs = given
-
-    stack.enter_context(mock.patch.object(AveragingWrapper, "step", patched))
+    stack.enter_context(mock.patch.object(training, "mean_over_ranks", patched))
 
 
 def statistics_of_its_own(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(dense, "average_statistics"))
+    stack.enter_context(mock.patch.object(training, "average_statistics"))
 
 
 VARIANTS: dict[str, tuple[dict[str, Any], Patch | None]] = {

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from mlomae.config.schema import PretrainConfig, config_from_dict
+from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import PretrainData, build_data
+from mlomae.pretraining.step import PretrainStep
 
 HELPERS = Path(__file__).parent
 CLASSES = 4
@@ -74,9 +76,14 @@ def write_config(path: Path, **changes: Any) -> Path:
 
 
 def trainer(cfg: PretrainConfig) -> tuple[Pretrainer, PretrainData]:
-    """A fresh model and the data of ``cfg``, without MMEngine's runner."""
+    """A fresh model and the data of ``cfg``, without a trainer."""
     torch.manual_seed(cfg.seed)
     return Pretrainer(cfg, CLASSES), build_data(cfg)
+
+
+def step_of(model: Pretrainer) -> PretrainStep:
+    """The outer iteration of a model, with optimizers as its configuration says, at constant rates."""
+    return PretrainStep(model, build_optimizers(model.level_parameters(), model.config))
 
 
 def environment() -> dict[str, str]:

@@ -16,12 +16,12 @@ from unittest import mock
 import tiny
 import torch
 
+from mlomae.common import checkpoint
 from mlomae.multilevel.step import OuterStep
-from mlomae.pretraining import levels, loop
-from mlomae.pretraining.runner import build_runner
+from mlomae.pretraining import devices, run, step, trainer
 
 Reduce = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-_mean = levels.mean_over_ranks
+_mean = devices.mean_over_ranks
 
 
 def skipping(prefix: str) -> Reduce:
@@ -53,28 +53,27 @@ def train(changes: dict[str, Any], reduce: Reduce, work: Path) -> dict[str, Any]
     model.double()
     found: dict[str, Any] = {"losses": [], "gradients": [], "start": {}, "parameters": {}}
     found["start"] = {k: v.clone() for k, v in model.state_dict().items()}
-    apply, step = OuterStep._apply, OuterStep.__call__
+    apply, call = OuterStep._apply, OuterStep.__call__
 
     def record_gradients(self: OuterStep, level: str, params: dict, g: dict) -> None:
         found["gradients"].append({k: t.clone() for k, t in g.items()})
         apply(self, level, params, g)
 
     def record_losses(self: OuterStep, *args: Any) -> dict[str, torch.Tensor]:
-        losses = step(self, *args)
+        losses = call(self, *args)
         found["losses"].append(losses)
         return losses
 
     with (
-        mock.patch.object(levels, "mean_over_ranks", reduce),
+        mock.patch.object(step, "mean_over_ranks", reduce),
         mock.patch.object(OuterStep, "_apply", record_gradients),
         mock.patch.object(OuterStep, "__call__", record_losses),
-        mock.patch.object(loop, "to_device", to_double),
-        mock.patch("mlomae.pretraining.hooks.PictureHook.after_train_iter"),
-        mock.patch("mlomae.pretraining.hooks.MaskHealthHook.after_train_iter"),
-        mock.patch("mlomae.pretraining.hooks.AtomicCheckpointHook.after_train_iter"),
+        mock.patch.object(trainer, "to_device", to_double),
+        mock.patch.object(run, "MaskHealth"),
+        mock.patch.object(run, "picture_hook"),
+        mock.patch.object(checkpoint, "save_atomically"),
     ):
-        runner = build_runner(cfg, model, data.batches, data.probe, work, {})
-        runner.train()
+        run.build_trainer(cfg, model, data, work, {}, resume=False)[0].train()
     found["parameters"] = model.state_dict()
     return found
 

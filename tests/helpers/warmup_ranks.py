@@ -13,8 +13,8 @@ import tiny
 import torch
 from two_ranks import to_double
 
-from mlomae.pretraining import feedback_hook, loop, warmup
-from mlomae.pretraining.runner import build_runner
+from mlomae.common import checkpoint
+from mlomae.pretraining import feedback_gate, run, trainer
 
 ITERATIONS = 12
 SCALE = 10  # every image counts ten times, so that twelve tiny probes can tell
@@ -33,29 +33,32 @@ def train(work: Path) -> dict[str, Any]:
     model, data = tiny.trainer(cfg)
     model.double()
     found: dict[str, Any] = {"own": [], "rates": []}
-    reduce, step = feedback_hook.all_reduce, model.train_step
+    reduce = feedback_gate.all_reduce
 
     def counted(count: torch.Tensor) -> None:
         found["own"].append(count.item())
         reduce(count)
         count *= SCALE
 
-    def stepped(batch: dict, optimizers: Any) -> dict[str, torch.Tensor]:
-        found["rates"].append(optimizers["phi"].param_groups[0]["lr"])
-        return step(batch, optimizers)
-
     with (
-        mock.patch.object(warmup, "PROBE_INTERVAL", 1),
-        mock.patch.object(feedback_hook, "all_reduce", counted),
-        mock.patch.object(feedback_hook, "chance_of", return_value=warmup.Chance(0.25, 10**6)),
-        mock.patch.object(model, "train_step", stepped),
-        mock.patch.object(loop, "to_device", to_double),
-        mock.patch("mlomae.pretraining.hooks.PictureHook.after_train_iter"),
-        mock.patch("mlomae.pretraining.hooks.MaskHealthHook.after_train_iter"),
-        mock.patch("mlomae.pretraining.hooks.AtomicCheckpointHook.after_train_iter"),
+        mock.patch.object(feedback_gate, "PROBE_INTERVAL", 1),
+        mock.patch.object(feedback_gate, "all_reduce", counted),
+        mock.patch.object(feedback_gate, "chance_of", return_value=feedback_gate.Chance(0.25, 10**6)),
+        mock.patch.object(trainer, "to_device", to_double),
+        mock.patch.object(run, "MaskHealth"),
+        mock.patch.object(run, "picture_hook"),
+        mock.patch.object(checkpoint, "save_atomically"),
     ):
-        build_runner(cfg, model, data.batches, data.probe, work, {}).train()
-    return {**found, "watch": model.watch.state_dict(), "parameters": model.state_dict()}
+        made, _ = run.build_trainer(cfg, model, data, work, {}, resume=False)
+        step = made.step
+
+        def stepped(batch: dict, t: int) -> dict[str, torch.Tensor]:
+            found["rates"].append(made.optimizers["phi"].param_groups[0]["lr"])
+            return step(batch, t)
+
+        made.step = stepped
+        made.train()
+    return {**found, "watch": made.stateful["watch"].state_dict(), "parameters": model.state_dict()}
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from statistics import mean, median
 from typing import Any
 
 import pytest
+import tiny
 import torch
 
 from mlomae import masking
 from mlomae.config.schema import load_config
 from mlomae.data import build_augment, build_source
 from mlomae.data.streams import Stream
-from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
@@ -62,11 +62,9 @@ def images(count: int) -> Stream:
 def test_the_loss_falls_within_fifty_steps(name: str) -> None:
     small = {"model.embed_dim": 32, "model.depth": 1, "model.decoder_embed_dim": 32, "optim.theta.warmup": 0.0}
     trained, stream = model(name, **small, **{"train.outer_iterations": 50}), images(64)
-    optimizers = build_optimizers(trained.level_parameters(), trained.config)
-    losses = []
-    for step in range(50):
-        data = {"lower": [stream.batch(32 * step, 32)], "iteration": step}
-        losses.append(float(trained.train_step(data, optimizers)["loss_lower"]))
+    step, losses = tiny.step_of(trained), []
+    for t in range(50):
+        losses.append(float(step({"lower": [stream.batch(32 * t, 32)]}, t)["loss_lower"]))
     assert mean(losses[-10:]) < 0.93 * mean(losses[:5])
 
 
@@ -85,8 +83,8 @@ def processor_time(work: Callable[[], Any], repeats: int) -> float:
 def test_choosing_the_masks_costs_no_more_than_its_share_of_a_step(name: str) -> None:
     start = {"mask.start": 0.0} if name in LATE else {}
     trained, batch = model(name, **start), images(64).batch(0, 64)
-    optimizers = build_optimizers(trained.level_parameters(), trained.config)
+    step = tiny.step_of(trained)
     half = trained.config.train.outer_iterations // 2
-    whole = processor_time(lambda: trained.train_step({"lower": [batch], "iteration": half}, optimizers), 10)
+    whole = processor_time(lambda: step({"lower": [batch]}, half), 10)
     tokens = trained.mae.encoder.embed(batch["image"]).detach()
     assert processor_time(lambda: trained.choose_mask(tokens, batch), 30) < SHARES.get(name, 0.05) * whole

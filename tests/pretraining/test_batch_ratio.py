@@ -12,7 +12,6 @@ import torch
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskingStrategy
-from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
 
 RATIOS = (0.25, 0.5, 0.75)
@@ -41,10 +40,10 @@ def removed(
         return mask
 
     monkeypatch.setattr(model, "choose_mask", watched)
-    optimizers = build_optimizers(model.level_parameters(), model.config)
+    step = tiny.step_of(model)
     for t in iterations:
         lower = [{k: v[images] for k, v in batch.items()} for batch in data.batches[t]["lower"]]
-        model.train_step({**data.batches[t], "lower": lower, "iteration": t}, optimizers)
+        step({**data.batches[t], "lower": lower}, t)
     return seen
 
 

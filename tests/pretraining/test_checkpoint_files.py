@@ -16,8 +16,8 @@ import torch
 
 from mlomae.common import checkpoint
 from mlomae.common.errors import CheckpointError, TrainingError
+from mlomae.models import MAE
 from mlomae.multilevel.step import OuterStep
-from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import run_pretraining
 
 OLD = {"format": checkpoint.FORMAT, "iteration": 1, "modules": {"w": torch.arange(3.0)}}
@@ -192,8 +192,8 @@ def test_generator_states_survive_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_nan_in_a_loss_stops_before_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, lower = iter(range(100)), Pretrainer.lower
-    monkeypatch.setattr(Pretrainer, "lower", lambda self, b: lower(self, b) * (torch.nan if next(calls) > 8 else 1.0))
+    calls, error_of = iter(range(100)), MAE.patch_error
+    monkeypatch.setattr(MAE, "patch_error", lambda *given: error_of(*given) * (torch.nan if next(calls) > 8 else 1.0))
     with pytest.raises(TrainingError, match=r"loss_lower is not finite \(nan\).*6; lower the learning rate") as error:
         run_pretraining(tiny.config(name="nan", **tiny.RANDOM, train__checkpoint_interval=3), tmp_path)
     one_line(error)
@@ -216,7 +216,7 @@ def test_nan_in_an_update_is_not_checkpointed(level: str, tmp_path: Path, monkey
     monkeypatch.setattr(OuterStep, "_apply", poisoned)
     # the upper losses would notice a poisoned theta within the same iteration: random masks have none
     changes = tiny.RANDOM if level == "theta" else {}
-    with pytest.raises(TrainingError, match=r"weights are not finite after outer iteration 4") as error:
+    with pytest.raises(TrainingError, match=r"weights are not finite after iteration 4") as error:
         run_pretraining(tiny.config(name=f"poison {level}", **changes), tmp_path)
     one_line(error)
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["iter_2.pth"]

@@ -21,9 +21,10 @@ from mlomae.common.errors import ConfigError, DataError
 from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.data import build_source, shuffle_labels, split_train
 from mlomae.multilevel import hypergradient
-from mlomae.pretraining.exact_runner import _flatten
+from mlomae.pretraining.losses import level_problem, lower, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import build_data, run_pretraining
+from mlomae.pretraining.trainer import flatten
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 POOLED, LEARNED, MAE = "mlomae-pooled", "mlomae", "mae"
@@ -47,7 +48,7 @@ def shipped(name: str) -> PretrainConfig:
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_control_differs_from_its_reference_in_what_it_controls_for_alone(name: str) -> None:
     reference, keys = CONTROLS[name]
-    own, other = (_flatten(shipped(each).to_dict()) for each in (name, reference))
+    own, other = (flatten(shipped(each).to_dict()) for each in (name, reference))
     different = {key for key in own.keys() | other.keys() if own.get(key, "none") != other.get(key, "none")}
     empty = {"levels.solver_options", "auxiliary"}  # an empty section is a key of its own
     assert different - empty == keys | {"name", "method"}
@@ -79,13 +80,13 @@ def wide(**changes: Any) -> tuple[Pretrainer, dict[str, Any]]:
     item = data.batches[0]
     batches = [item["lower"][-1], item["head"], item["upper"]]
     lower, head, upper = ({**b, "image": b["image"].double()} for b in batches)
-    lower = model.problem().fix({}, {}, lower)
+    lower = level_problem(model).fix({}, {}, lower)
     return model, {"lower_batch": lower, "head_batch": head, "upper_batch": upper}
 
 
 def written_out(model: Pretrainer, theta: dict, phi: dict, batch: dict, weighted: bool) -> Tensor:
     """L_I from the formula, of σ or of plain errors."""
-    rec = functional_call(model, {**theta, **phi}, (batch,), {"mode": "errors"})
+    rec = functional_call(model, {**theta, **phi}, (patch_errors, batch))
     tokens = model.mae.encoder.embed(batch["image"]).detach()
     logits = functional_call(model.mask.net, {k.removeprefix("mask.net."): t for k, t in phi.items()}, (tokens,))
     logits = (logits - logits.mean(1, keepdim=True)) / (logits.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
@@ -98,7 +99,7 @@ def brute_force(model: Pretrainer, batches: dict[str, Any], paths: str) -> list[
     """g_φ of the loss weighed by σ, by double backward, straight from the equations."""
     levels = model.level_parameters()
     theta, omega, phi = (levels[name] for name in ("theta", "omega", "phi"))
-    inputs, problem = list(theta.values()), model.problem()
+    inputs, problem = list(theta.values()), level_problem(model)
     head, upper = batches["head_batch"], batches["upper_batch"]
     with sdpa_kernel(SDPBackend.MATH):
         loss_upper = problem.head_loss(omega, problem.features(theta, upper), upper)
@@ -125,10 +126,10 @@ def assert_close(found: dict[str, Tensor], expected: list[Tensor]) -> None:
 def test_masks_without_weights_have_the_hypergradient_of_sigma(paths: str) -> None:
     model, batches = wide(mask__weighting="gradient")
     levels = model.level_parameters()
-    found = hypergradient(model.problem(), **levels, **batches, solver="one_step", paths=paths)
+    found = hypergradient(level_problem(model), **levels, **batches, solver="one_step", paths=paths)
     assert_close(found, brute_force(model, batches, paths))
     plain, _ = wide()
-    same = hypergradient(plain.problem(), **plain.level_parameters(), **batches, solver="one_step", paths=paths)
+    same = hypergradient(level_problem(plain), **plain.level_parameters(), **batches, solver="one_step", paths=paths)
     assert_close(found, list(same.values()))
 
 
@@ -136,13 +137,13 @@ def test_masks_without_weights_leave_stage_one_unweighted() -> None:
     model, batches = wide(mask__weighting="gradient")
     levels, batch = model.level_parameters(), batches["lower_batch"]
     theta = list(levels["theta"].values())
-    loss = model(batch)
+    loss = lower(model, batch)
     expected = written_out(model, levels["theta"], levels["phi"], batch, weighted=False)
     assert float(loss) == pytest.approx(float(expected), rel=1e-12)
     for a, b in zip(torch.autograd.grad(loss, theta), torch.autograd.grad(expected, theta), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-14)
     weighted, _ = wide()
-    assert float(weighted(batch)) < 0.9 * float(loss), "the case cannot tell the two apart"
+    assert float(lower(weighted, batch)) < 0.9 * float(loss), "the case cannot tell the two apart"
 
 
 def test_finite_differences_of_masks_without_weights_are_those_of_sigma() -> None:
@@ -151,7 +152,9 @@ def test_finite_differences_of_masks_without_weights_are_those_of_sigma() -> Non
     found = []
     for changes in ({}, {"mask__weighting": "gradient"}):
         model, batches = wide(**changes)
-        found.append(hypergradient(model.problem(), **model.level_parameters(), **batches, solver="finite_difference"))
+        found.append(
+            hypergradient(level_problem(model), **model.level_parameters(), **batches, solver="finite_difference")
+        )
     assert_close(found[0], list(found[1].values()))
 
 
@@ -175,7 +178,7 @@ def test_masks_without_weights_refuse_what_does_not_go_with_them(options: dict[s
 def test_two_levels_drop_the_second_term_of_the_response() -> None:
     model, batches = wide(levels__solver_options={"paths": "direct"})
     levels, options = model.level_parameters(), model.config.levels.solver_options
-    found = hypergradient(model.problem(), **levels, **batches, solver="one_step", **options)
+    found = hypergradient(level_problem(model), **levels, **batches, solver="one_step", **options)
     assert_close(found, brute_force(model, batches, "direct"))
     three = brute_force(model, batches, "both")
     change = max(float((a - b).abs().max()) for a, b in zip(found.values(), three, strict=True))

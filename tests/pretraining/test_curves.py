@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from mlomae.pretraining import curves as curves_module
 from mlomae.pretraining.curves import POINTS, LossCurves
-from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.feedback_gate import FeedbackGate
 from mlomae.pretraining.run import run_pretraining
-from mlomae.pretraining.runner import PretrainRunner
-from mlomae.pretraining.warmup import FeedbackWatch
+from mlomae.pretraining.step import PretrainStep
 
 Losses = list[dict[str, float]]
 
@@ -134,9 +133,8 @@ def test_the_record_agrees_with_the_log(run: str, request: pytest.FixtureRequest
     curves = record(work)["curves"]
     assert curves.pop("iteration") == list(range(1, 11))
     levels = {"loss_lower", "loss_head", "loss_upper", "feedback_accuracy"}
-    assert curves.keys() == (levels if run == "learned_run" else {"loss_lower"})
-    (path,) = work.glob("*/vis_data/scalars.json")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert curves.keys() == {"reconstruction_error", *(levels if run == "learned_run" else ["loss_lower"])}
+    rows = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
     for name in curves.keys() - {"feedback_accuracy"}:
         pairs = zip(curves[name][::2], curves[name][1::2], strict=True)
         assert [sum(pair) / 2 for pair in pairs] == pytest.approx([row[name] for row in rows], rel=1e-4)
@@ -155,25 +153,25 @@ class Killed(Exception):
 def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], tuple[Losses, list[tuple[float, int]]]]:
     """Arms a run: intervals of 3 iterations, to die before outer iteration t; what it saw is filled in."""
     monkeypatch.setattr(curves_module, "POINTS", 4)
-    step, probe = Pretrainer.train_step, FeedbackWatch.add
+    step, probe = PretrainStep.__call__, FeedbackGate.add
 
     def arm(dies: int | None) -> tuple[Losses, list[tuple[float, int]]]:
         losses: Losses = []
         probes: list[tuple[float, int]] = []
 
-        def train_step(self: Pretrainer, data: dict[str, Any], optimizers: Any) -> dict[str, torch.Tensor]:
-            if data["iteration"] == dies:
+        def counted(self: PretrainStep, data: dict[str, Any], t: int) -> dict[str, torch.Tensor]:
+            if t == dies:
                 raise Killed
-            found = step(self, data, optimizers)
+            found = step(self, data, t)
             losses.append({name: loss.item() for name, loss in found.items()})
             return found
 
-        def add_probe(self: FeedbackWatch, right: float, judged: int) -> None:
+        def add_probe(self: FeedbackGate, right: float, judged: int) -> None:
             probes.append((right, judged))
             probe(self, right, judged)
 
-        monkeypatch.setattr(Pretrainer, "train_step", train_step)
-        monkeypatch.setattr(FeedbackWatch, "add", add_probe)
+        monkeypatch.setattr(PretrainStep, "__call__", counted)
+        monkeypatch.setattr(FeedbackGate, "add", add_probe)
         return losses, probes
 
     return arm
@@ -206,7 +204,7 @@ def test_a_killed_run_has_the_curves_of_one_that_was_not(
     more = {"train__log_interval": 5, "train__checkpoint_interval": 3}
     assert killed_and_resumed(tmp_path / "logs less", watched, 5, **more) == curves
 
-    monkeypatch.setattr(PretrainRunner, "load_further_state", lambda self, state: None)
+    monkeypatch.setattr(LossCurves, "load_state_dict", lambda self, state: None)
     lost = killed_and_resumed(tmp_path / "forgets", watched, 5)
     assert lost["loss_lower"][0] is None
     assert lost["loss_lower"][1] != curves["loss_lower"][1]

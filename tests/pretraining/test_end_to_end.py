@@ -18,6 +18,7 @@ from mlomae.records import validate_record
 
 LEARNED_SCALARS = {
     "loss_lower",
+    "reconstruction_error",
     "loss_head",
     "loss_upper",
     "mask_overlap",
@@ -38,8 +39,7 @@ def final(work: Path) -> dict[str, Any]:
 def scalars(work: Path) -> dict[str, list[dict[str, float]]]:
     """Name to points, from the line-per-log JSON file."""
     found: dict[str, list[dict[str, float]]] = {}
-    (path,) = work.glob("*/vis_data/scalars.json")
-    for line in path.read_text().splitlines():
+    for line in (work / "log.jsonl").read_text().splitlines():
         row = json.loads(line)
         for name, value in row.items():
             found.setdefault(name, []).append({"step": row["step"], "value": value})
@@ -79,7 +79,7 @@ def test_random_masks_log_the_lower_loss_and_no_upper_level(random_run: Path) ->
 
 
 def test_tensorboard_file_holds_the_same_curves(learned_run: Path) -> None:
-    (path,) = learned_run.glob("*/vis_data/events.out.tfevents.*")
+    (path,) = learned_run.glob("tensorboard/events.out.tfevents.*")
     events = EventAccumulator(str(path))
     events.Reload()
     assert set(events.Tags()["scalars"]) >= LEARNED_SCALARS

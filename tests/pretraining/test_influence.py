@@ -16,6 +16,7 @@ from mlomae.multilevel import patch_influence
 from mlomae.multilevel.params import fill
 from mlomae.pretraining import influence, separation
 from mlomae.pretraining.influence import freeze_mask, influence_along_response, model_influence
+from mlomae.pretraining.losses import features, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.separation import separate
 
@@ -42,7 +43,7 @@ def setting(feedback: str, **changes: Any) -> tuple[Pretrainer, dict[str, Any], 
 def brute_v(model: Pretrainer, head: dict[str, Any], upper: dict[str, Any]) -> dict[str, Tensor]:
     """v with plain autograd on the module itself: no functional call, no cut at the features."""
     theta = {n: p for n, p in model.named_parameters() if n.startswith("mae.") and p.requires_grad}
-    z_head, z_upper = model(head, mode="features"), model(upper, mode="features")
+    z_head, z_upper = features(model, head), features(model, upper)
     if model.feedback.joint:
         value = model.feedback.joint_loss(z_head, z_upper, head, upper)
     else:
@@ -61,7 +62,7 @@ def test_influence_equals_one_backward_a_patch(feedback: str, random_mask: bool)
     model, lower, head, upper = setting(feedback)
     found = model_influence(model, lower, head, upper, random_mask=random_mask)
     v = brute_v(model, head, upper)
-    rec = model(freeze_mask(model, lower, random_mask), mode="errors")
+    rec = patch_errors(model, freeze_mask(model, lower, random_mask))
     parameters = dict(model.named_parameters())
     for image, patch in [(0, 0), (3, 7), (7, 15), (5, 2)]:
         g = torch.autograd.grad(rec[image, patch], [parameters[n] for n in v], retain_graph=True, allow_unused=True)
@@ -84,12 +85,10 @@ def test_paths_of_the_run_are_used() -> None:
     assert not torch.allclose(v_free, model_influence(*both).influence, rtol=1e-3)
     model, lower, _, upper = direct
     theta = model.level_parameters()["theta"]
-    g = torch.autograd.grad(
-        model.feedback(model(upper, mode="features"), upper), list(theta.values()), allow_unused=True
-    )
+    g = torch.autograd.grad(model.feedback(features(model, upper), upper), list(theta.values()), allow_unused=True)
     v = {n: t for n, t in zip(theta, g, strict=True) if t is not None}
     batch = freeze_mask(model, lower)
-    expected = patch_influence(lambda t, b: functional_call(model, t, (b,), {"mode": "errors"}), theta, v, batch)
+    expected = patch_influence(lambda t, b: functional_call(model, t, (patch_errors, b)), theta, v, batch)
     torch.testing.assert_close(v_free, expected, rtol=1e-9, atol=1e-12)
 
 

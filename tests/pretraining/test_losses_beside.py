@@ -20,7 +20,6 @@ from mlomae.masking import AdaptiveMasking, Mask, MaskState, Reconstruction
 from mlomae.masking import base as registry
 from mlomae.masking.base import mask_from_scores
 from mlomae.models import MAE
-from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.run import run_pretraining
 
 CLASSIFICATION = {**tiny.RANDOM, "auxiliary": {"type": "classification", "weight": 0.5}}
@@ -59,8 +58,8 @@ def pulling(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def steps(changes: dict[str, Any], count: int) -> tuple[Any, list[dict[str, float]]]:
     model, data = tiny.trainer(tiny.config(**changes))
-    optimizers = build_optimizers(model.level_parameters(), model.config)
-    found = [model.train_step({**data.batches[t], "iteration": t}, optimizers) for t in range(count)]
+    step = tiny.step_of(model)
+    found = [step(data.batches[t], t) for t in range(count)]
     return model, [{name: float(value) for name, value in losses.items()} for losses in found]
 
 

@@ -12,6 +12,7 @@ import torch
 from mlomae.common.errors import DataError
 from mlomae.data import Textures
 from mlomae.pretraining.run import run_pretraining
+from mlomae.pretraining.step import PretrainStep
 
 SHORT = {"data__eval": None, "train__outer_iterations": 2, "train__picture_interval": 9}
 
@@ -48,10 +49,10 @@ def test_a_feedback_batch_below_the_classes_or_above_the_data_trains(kind: str, 
     """Two samples for four classes; 100 for 77 head and 19 upper images, which the stream repeats."""
     model, data = tiny.trainer(tiny.config(feedback={"type": kind}, data__feedback_batch_size=size))
     levels = {k: p for k, p in model.level_parameters().items() if p}
-    optimizers = {k: torch.optim.AdamW(p.values(), 1e-3) for k, p in levels.items()}
+    step = PretrainStep(model, {k: torch.optim.AdamW(p.values(), 1e-3) for k, p in levels.items()})
     for t in range(2):
         batch = data.batches[t]
         assert len(batch["upper"]["index"].unique()) < size or size == 2
-        losses = model.train_step({**batch, "iteration": t}, optimizers)
+        losses = step(batch, t)
         assert all(loss.isfinite() for loss in losses.values())
     assert all(p.isfinite().all() for p in model.parameters())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
-from mmengine.optim import OptimWrapperDict
 
 from mlomae.common.errors import ConfigError, TrainingError
 from mlomae.multilevel.step import OuterStep
-from mlomae.pretraining.optim import build_optimizers
+from mlomae.pretraining.losses import lower
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import run_pretraining
 
@@ -36,7 +36,7 @@ def one_iteration(monkeypatch: pytest.MonkeyPatch, double: bool = False, **chang
 
     with monkeypatch.context() as patch:
         patch.setattr(OuterStep, "_apply", record)
-        return model.train_step(batches, build_optimizers(model.level_parameters(), cfg)), gradients
+        return tiny.step_of(model)(batches, 0), gradients
 
 
 def relative(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -91,19 +91,17 @@ def test_a_bf16_run_finishes_with_full_precision_weights(tmp_path: Path) -> None
 
 def test_inactive_autocast_is_an_error_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = tiny.trainer(tiny.config(train__amp="bf16"))
-    model.check_autocast()
+    tiny.step_of(model)
     monkeypatch.setattr(Pretrainer, "autocast", lambda self: nullcontext())
     with pytest.raises(TrainingError, match=r"'bf16' is not active.*float32.*set train.amp='none'"):
-        model.check_autocast()
-    with pytest.raises(TrainingError, match="is not active"):
-        model.train_step({"lower": []}, OptimWrapperDict())
+        tiny.step_of(model)
 
 
 def test_full_precision_does_not_ask_for_autocast() -> None:
     model, _ = tiny.trainer(tiny.config())
     with model.autocast():
         assert not torch.is_autocast_enabled("cpu")
-    model.check_autocast()
+    tiny.step_of(model)
 
 
 def test_unknown_amp_is_refused() -> None:
@@ -124,4 +122,4 @@ def test_compiled_lower_loss_gives_the_same_gradients(monkeypatch: pytest.Monkey
 def test_compiled_lower_loss_draws_the_same_masks() -> None:
     model, data = tiny.trainer(tiny.config())
     batch = data.batches[0]["lower"][0]
-    assert float(torch.compile(model.lower)(batch)) == pytest.approx(float(model.lower(batch)), rel=1e-5)
+    assert float(torch.compile(partial(lower, model))(batch)) == pytest.approx(float(lower(model, batch)), rel=1e-5)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
+import mmengine.optim  # noqa: F401  registers the schedulers
 import pytest
 import tiny
 import torch
-from mmengine.optim import OptimWrapper
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mlomae.config.schema import OptimConfig
 from mlomae.multilevel.step import OuterStep
-from mlomae.pretraining.optim import build_optimizers, parameter_groups, schedule
+from mlomae.pretraining.optim import build_optimizers, deferred_rate, parameter_groups, rates
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import run_pretraining
 
@@ -36,56 +39,73 @@ def factor(t: int, iterations: int, warmup: int, floor: float, decay: str = "cos
 def test_rates_warm_up_then_fall_to_the_floor(
     iterations: int, warmup: float, steps: int, floor: float, decay: str
 ) -> None:
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    wrapper = OptimWrapper(torch.optim.AdamW([parameter], lr=2e-3))
     settings = OptimConfig(lr=2e-3, warmup=warmup, min_lr=2e-3 * floor)
-    built = [PARAM_SCHEDULERS.build({**s, "optimizer": wrapper}) for s in schedule(settings, iterations, decay=decay)]
-    rates = []
-    for _ in range(iterations):
-        rates.append(wrapper.param_groups[0]["lr"])
-        parameter.grad = torch.ones(1)
-        wrapper.step()
-        for each in built:
-            each.step()
     expected = [2e-3 * factor(t, iterations, steps, floor, decay) for t in range(iterations)]
-    assert rates == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert rates(settings, iterations, decay=decay) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:Detected call")  # only the schedule runs here
+def mmengine_rates(settings: OptimConfig, iterations: int, begin: int, decay: str, peak: float | None) -> list[float]:
+    """The same schedule by MMEngine's schedulers, which version 0.1 trained with."""
+    length = iterations - begin
+    warmup = min(round(settings.warmup * length), length - 1)
+    falling = max(1, length - warmup - 1)
+    start = {"by_epoch": False, "begin": begin + warmup}
+    stages: list[dict[str, Any]] = []
+    if warmup:
+        stages.append({"type": "LinearLR", "start_factor": 1.0 / (warmup + 1), "end": begin + warmup + 1})
+        stages[0] |= {"by_epoch": False, "begin": begin}
+    if decay == "steps":
+        milestones = [begin + round(length * share) for share in (8 / 9, 26 / 27)]
+        stages.append({"type": "MultiStepLR", "by_epoch": False, "milestones": milestones, "gamma": 0.1})
+    elif decay == "linear":
+        factors = {"start_factor": 1.0, "end_factor": settings.min_lr / settings.lr}
+        stages.append({"type": "LinearLR", **start, **factors, "end": begin + warmup + 1 + falling})
+    else:
+        floor = {"eta_min": settings.min_lr} if peak is None else {"eta_min_ratio": settings.min_lr / settings.lr}
+        stages.append({"type": "CosineAnnealingLR", **start, **floor, "T_max": falling, "end": iterations})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.lr if peak is None else peak)
+    built = [PARAM_SCHEDULERS.build({**stage, "optimizer": optimizer}) for stage in stages]
+    found = []
+    for _ in range(iterations):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in built:
+            scheduler.step()
+    return found
+
+
+SHARES = st.one_of(st.sampled_from([0.0, 0.05, 1.0]), st.floats(0.0, 1.0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 300), SHARES, SHARES, SHARES, st.floats(1e-6, 1.0), st.sampled_from(["cosine", "linear", "steps"])
+)
+def test_rates_are_those_of_mmengines_schedulers_to_the_bit(
+    iterations: int, warmup: float, floor: float, share: float, lr: float, decay: str
+) -> None:
+    schedule = OptimConfig(lr=lr, warmup=warmup, min_lr=lr * floor)
+    for begin, peak in ((int(share * (iterations - 1)), None), (0, lr * max(share, 1e-3))):
+        expected = mmengine_rates(schedule, iterations, begin, decay, peak)
+        assert rates(schedule, iterations, begin, decay, peak) == expected
+
+
+def test_the_schedule_of_a_level_that_starts_late_is_a_whole_one() -> None:
+    schedule = OptimConfig(lr=2e-3, warmup=0.2, min_lr=1e-4)
+    assert rates(schedule, 150, 50)[50:] == rates(schedule, 100)
+
+
 @pytest.mark.parametrize("start", [0, 1, 7, 19])
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_a_start_found_while_training_gives_the_same_schedule_after_it(
-    start: int, warmup: float, interrupted: bool
-) -> None:
-    """0 before it; then the rates of `schedule` for the iterations that remain, through a state dict too."""
-    settings = OptimConfig(lr=2e-3, warmup=warmup, min_lr=1e-4)
-
-    def build() -> tuple[OptimWrapper, list]:
-        wrapper = OptimWrapper(torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2e-3))
-        return wrapper, [PARAM_SCHEDULERS.build({**s, "optimizer": wrapper}) for s in schedule(settings, 20, None)]
-
-    wrapper, (scheduler,) = build()
-    if start == 0:  # the earliest that a run can find is 1; the rule holds for 0 too
-        scheduler.start, scheduler.last_step, scheduler._global_step = 0, -1, -1
-        scheduler.step()
-    rates = []
-    for t in range(20):
-        rates.append(wrapper.param_groups[0]["lr"])
-        if t + 1 == start:
-            scheduler.start = start
-        scheduler.step()
-        if interrupted and t in (2, 11):
-            rate, saved = wrapper.param_groups[0]["lr"], scheduler.state_dict()
-            wrapper, (scheduler,) = build()
-            wrapper.param_groups[0]["lr"] = rate  # part of the optimizer's state
-            scheduler.load_state_dict(saved)
-    length = 20 - start
-    steps = min(round(warmup * length), length - 1)
-    expected = [0.0] * start + [2e-3 * factor(t, length, steps, 0.05) for t in range(length)]
-    assert rates == pytest.approx(expected, rel=1e-12, abs=1e-15)
-    if steps < length - 1:
-        assert rates[-1] == 1e-4
+def test_a_start_found_while_training_gives_the_same_schedule_after_it(start: int, warmup: float) -> None:
+    """0 before it; then the rates of `rates` for the iterations that remain."""
+    schedule = OptimConfig(lr=2e-3, warmup=warmup, min_lr=1e-4)
+    unknown = [deferred_rate(schedule, t, -1, 20) for t in range(start)]
+    found = [deferred_rate(schedule, t, start, 20) for t in range(20)]
+    assert unknown == found[:start] == [0.0] * start
+    assert found[start:] == pytest.approx(rates(schedule, 20 - start), rel=1e-12, abs=1e-15)
+    if min(round(warmup * (20 - start)), 19 - start) < 19 - start:
+        assert found[-1] == 1e-4
 
 
 def test_each_level_of_a_run_follows_its_own_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +136,10 @@ def model(request: pytest.FixtureRequest) -> Pretrainer:
 
 
 def test_every_trainable_parameter_is_in_exactly_one_group_of_its_level(model: Pretrainer) -> None:
-    wrappers = build_optimizers(model.level_parameters(), tiny.config())
+    optimizers = build_optimizers(model.level_parameters(), tiny.config())
     owner: dict[int, list[str]] = {}
-    for level, wrapper in wrappers.items():
-        for group in wrapper.optimizer.param_groups:
+    for level, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
             for p in group["params"]:
                 owner.setdefault(id(p), []).append(level)
     prefixes = {"mae": "theta", "feedback": "omega", "mask": "phi"}
@@ -135,10 +155,10 @@ def test_every_trainable_parameter_is_in_exactly_one_group_of_its_level(model: P
 def test_only_matrices_decay(model: Pretrainer) -> None:
     decay = {"theta": 0.05, "omega": 0.01, "phi": 0.02}
     optim = {level: {"weight_decay": value, "lr": value / 10} for level, value in decay.items()}
-    wrappers = build_optimizers(model.level_parameters(), tiny.config(optim=optim))
+    optimizers = build_optimizers(model.level_parameters(), tiny.config(optim=optim))
     names = {id(p): n for n, p in model.named_parameters()}
-    for level, wrapper in wrappers.items():
-        for group in wrapper.optimizer.param_groups:
+    for level, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
             assert group["lr"] == decay[level] / 10
             for p in group["params"]:
                 name = names[id(p)]
@@ -159,4 +179,4 @@ def test_tokens_biases_and_norms_are_named_in_the_group_without_decay() -> None:
 
 def test_random_masks_leave_two_levels_without_an_optimizer() -> None:
     model = Pretrainer(tiny.config(**tiny.RANDOM), tiny.CLASSES)
-    assert list(build_optimizers(model.level_parameters(), tiny.config(**tiny.RANDOM)).keys()) == ["theta"]
+    assert list(build_optimizers(model.level_parameters(), tiny.config(**tiny.RANDOM))) == ["theta"]

@@ -19,10 +19,9 @@ from mlomae.config.schema import load_config
 from mlomae.data import IGNORE, SceneSource
 from mlomae.diagnostics.diagnose import diagnose
 from mlomae.multilevel import hypergradient
-from mlomae.pretraining.feedback_hook import judge
-from mlomae.pretraining.optim import build_optimizers
+from mlomae.pretraining import losses as stages
+from mlomae.pretraining.feedback_gate import chance_of, judge
 from mlomae.pretraining.run import build_data, run_pretraining
-from mlomae.pretraining.warmup import chance_of
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
 SEGMENTATION: dict[str, Any] = {"feedback": {"type": "segmentation"}}
@@ -53,7 +52,7 @@ def test_the_hypergradient_is_double_backward_written_out() -> None:
     model = tiny.Pretrainer(config, data.num_classes).double()
     item = data.batches[0]
     lower, head, upper = ({**b, "image": b["image"].double()} for b in (item["lower"][0], item["head"], item["upper"]))
-    levels, problem = model.level_parameters(), model.problem()
+    levels, problem = model.level_parameters(), stages.level_problem(model)
     with torch.no_grad():
         model.feedback.fc.weight.add_(torch.randn_like(model.feedback.fc.weight))
     lower = problem.fix({}, {}, lower)
@@ -73,7 +72,7 @@ def test_the_hypergradient_is_double_backward_written_out() -> None:
         g_omega = torch.autograd.grad(top, omega)
         inner = torch.autograd.grad(loss(head), omega, create_graph=True)
         through = torch.autograd.grad(inner, theta, g_omega, materialize_grads=True)
-        first = torch.autograd.grad(model(lower), theta, create_graph=True, materialize_grads=True)
+        first = torch.autograd.grad(stages.lower(model, lower), theta, create_graph=True, materialize_grads=True)
         v = [b - a for a, b in zip(direct, through, strict=True)]
         expected = torch.autograd.grad(first, phi, v, materialize_grads=True)
     assert max(float(t.abs().max()) for t in expected) > 1e-8
@@ -103,8 +102,8 @@ def test_the_feedback_learns_and_phi_moves() -> None:
     model, data = tiny.trainer(tiny.config(**SEGMENTATION, **changes, train__outer_iterations=40))
     model = tiny.Pretrainer(model.config, data.num_classes)
     before = {k: p.detach().clone() for k, p in model.level_parameters()["phi"].items()}
-    optimizers = build_optimizers(model.level_parameters(), model.config)
-    losses = [model.train_step({**data.batches[t], "iteration": t}, optimizers)["loss_head"] for t in range(40)]
+    step = tiny.step_of(model)
+    losses = [step(data.batches[t], t)["loss_head"] for t in range(40)]
     assert float(sum(losses[-5:])) < 0.9 * float(sum(losses[:5]))
     assert all(not torch.equal(p, before[k]) for k, p in model.level_parameters()["phi"].items())
 

@@ -11,7 +11,6 @@ import tiny
 import torch
 
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
-from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.run import run_pretraining
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -48,8 +47,8 @@ def test_it_trains_in_bf16(name: str) -> None:
     found = []
     for amp in ("none", "bf16"):
         model, data = tiny.trainer(tiny.config(**changes(name), train__amp=amp))
-        optimizers = build_optimizers(model.level_parameters(), model.config)
-        losses = [model.train_step({**data.batches[t], "iteration": t}, optimizers) for t in range(5, 7)]
+        step = tiny.step_of(model)
+        losses = [step(data.batches[t], t) for t in range(5, 7)]
         found.append([{key: float(value) for key, value in each.items()} for each in losses])
     for plain, mixed in zip(*found, strict=True):
         assert mixed == pytest.approx(plain, rel=0.05, abs=0.01)
@@ -62,14 +61,14 @@ def test_chunks_of_a_batch_give_the_gradient_of_the_whole(name: str) -> None:
     for parts in (1, 2):
         model, data = tiny.trainer(tiny.config(**changes(name), train__accumulate=parts))
         model.double()
-        optimizers = build_optimizers(model.level_parameters(), model.config)
+        step = tiny.step_of(model)
         seen = []
         for t in range(5, 7):
             lower = [
                 {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
                 for batch in data.batches[t]["lower"]
             ]
-            seen.append(model.train_step({"lower": lower, "iteration": t}, optimizers))
+            seen.append(step({"lower": lower}, t))
         found.append((seen, model.state_dict()))
     (whole, weights), (chunks, others) = found
     for a, b in zip(whole, chunks, strict=True):

@@ -12,7 +12,6 @@ import torch
 
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
 from mlomae.masking.teacher import Teacher
-from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.run import run_pretraining
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -35,10 +34,10 @@ def test_the_teacher_is_asked_once_a_batch_and_is_not_trained(kind: str, monkeyp
     embed = Teacher._embed
     monkeypatch.setattr(Teacher, "_embed", lambda self, x: asked.append(tuple(x.shape)) or embed(self, x))
     model, data = tiny.trainer(tiny.config(**changes(kind)))
-    optimizers = build_optimizers(model.level_parameters(), model.config)
+    step = tiny.step_of(model)
     assert not any(name.startswith("mask.") for name in model.level_parameters()["theta"])
     for t in range(6):
-        model.train_step({**data.batches[t], "iteration": t}, optimizers)
+        step(data.batches[t], t)
         assert all(p.grad is None and not p.requires_grad for p in model.mask.parameters())
     assert len(asked) == sum(len(data.batches[t]["lower"]) for t in range(6))
     copied = model.mask.teacher.model.blocks[0].mlp.fc1.weight

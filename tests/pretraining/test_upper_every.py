@@ -9,10 +9,12 @@ import tiny
 import torch
 
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
-from mlomae.pretraining import runner
-from mlomae.pretraining.levels import outer_step
+from mlomae.multilevel import OuterStep
+from mlomae.pretraining import run
+from mlomae.pretraining.feedback_gate import needed_levels
+from mlomae.pretraining.losses import level_problem, lower
 from mlomae.pretraining.run import run_pretraining
-from mlomae.pretraining.warmup import needed_levels
+from mlomae.pretraining.step import PretrainStep
 
 STEPS = 7
 
@@ -27,19 +29,26 @@ def test_phi_moves_in_every_second_iteration_after_the_warm_up(kind: str, warmup
     for each in (model, other):
         levels = {k: p for k, p in each.level_parameters().items() if p}
         optimizers.append({k: torch.optim.AdamW(p.values(), 1e-3) for k, p in levels.items()})
-    step = outer_step(other, optimizers[1])
+    ours = PretrainStep(model, optimizers[0])
+    step = OuterStep(
+        level_problem(other),
+        **other.level_parameters(),
+        optimizers=optimizers[1],
+        lower_loss=lambda theta, phi, batch: lower(other, batch),
+        clip_grad=cfg.optim["theta"].clip_grad,
+    )
     moved = []
     for t in range(STEPS):
         item = data.batches[t]
         before = {k: v.clone() for k, v in model.mask.state_dict().items()}
-        losses = model.train_step({**data.batches[t], "iteration": t}, optimizers[0])
+        losses = ours(data.batches[t], t)
         if tiny.differences(before, dict(model.mask.state_dict())):
             moved.append(t)
         assert ("loss_upper" in losses) == (t in moved)
         assert ("loss_head" in losses) == (kind == "linear"), "the head learns in every iteration"
         item["head"]["dropout_key"] = item["head"]["key"]
-        lower = [{**batch, "warmup": t < warmup} for batch in item["lower"]]
-        step(lower, item["head"], item["upper"], t >= warmup and (t - warmup) % 2 == 0)
+        batches = [{**batch, "warmup": t < warmup} for batch in item["lower"]]
+        step(batches, item["head"], item["upper"], t >= warmup and (t - warmup) % 2 == 0)
         assert tiny.differences(dict(model.state_dict()), dict(other.state_dict())) == []
     assert moved == list(range(warmup, STEPS, 2))
 
@@ -55,7 +64,7 @@ def test_batches_that_are_not_read_are_not_loaded_and_make_no_difference(
     both = ("head", "upper")
     assert [needed(t) for t in range(10)] == [few, both, few, few, both, both, few, few, few, both]
     run_pretraining(cfg, tmp_path / "needed")
-    monkeypatch.setattr(runner, "needed_levels", lambda config: None)
+    monkeypatch.setattr(run, "needed_levels", lambda config: None)
     run_pretraining(cfg, tmp_path / "everything")
     states = [load_checkpoint(checkpoint_path(tmp_path / name, 10)) for name in ("needed", "everything")]
     assert tiny.state_differences(*states) == []

@@ -12,9 +12,10 @@ import torch
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.multilevel import hypergradient, mixed_product, response_vector
-from mlomae.pretraining.optim import schedule
+from mlomae.pretraining.losses import level_problem
+from mlomae.pretraining.pretrainer import RunningAverage
 from mlomae.pretraining.run import run_pretraining
-from mlomae.pretraining.running_average import RunningAverage
+from mlomae.pretraining.step import PretrainStep
 
 LAST = 6
 
@@ -47,12 +48,6 @@ def test_warm_up_trains_all_but_the_mask_and_resumes_with_the_same_bits(feedback
         assert tiny.state_differences(state(folder, LAST), late) == []
 
 
-@pytest.mark.filterwarnings("error:Detected call")
-@pytest.mark.parametrize("margin", [0.0, 60.0])
-def test_a_late_first_step_of_phi_is_no_warning_of_a_wrong_order(margin: float, tmp_path: Path) -> None:
-    run_pretraining(config(name=f"late{margin:g}", levels__warmup=3, levels__warmup_margin=margin), tmp_path)
-
-
 def test_warm_up_is_random_masking_bit_for_bit() -> None:
     """With masks and weights of the random strategy, θ moves as in plain MAE."""
     moved = []
@@ -60,9 +55,8 @@ def test_warm_up_is_random_masking_bit_for_bit() -> None:
         model, data = tiny.trainer(config(**changes))
         model.mae.load_state_dict(tiny.trainer(config())[0].mae.state_dict())
         levels = {k: p for k, p in model.level_parameters().items() if p}
-        losses = model.train_step(
-            {**data.batches[0], "iteration": 2}, {k: torch.optim.SGD(p.values(), 0.1) for k, p in levels.items()}
-        )
+        step = PretrainStep(model, {k: torch.optim.SGD(p.values(), 0.1) for k, p in levels.items()})
+        losses = step(data.batches[0], 2)
         assert "loss_upper" not in losses
         moved.append(dict(model.mae.state_dict()))
     assert tiny.differences(*moved) == []
@@ -76,17 +70,6 @@ def test_the_mean_in_the_log_counts_the_iterations_that_had_the_loss(tmp_path: P
         runs.append(run_pretraining(cfg, tmp_path / str(interval)))
     every, interval = (run["metrics"]["loss_upper"] for run in runs)
     assert every == pytest.approx(interval, rel=1e-6)
-
-
-def test_schedule_of_the_mask_starts_after_the_warm_up() -> None:
-    settings = tiny.config().optim["phi"]
-    settings.warmup = 0.2
-    plain, shifted = schedule(settings, 100), schedule(settings, 150, 50)
-    for a, b in zip(plain, shifted, strict=True):
-        assert (b["begin"], b["end"]) == (a["begin"] + 50, a["end"] + 50)
-        assert {k: v for k, v in a.items() if k not in ("begin", "end")} == {
-            k: v for k, v in b.items() if k not in ("begin", "end")
-        }
 
 
 def test_average_is_the_formula_and_survives_its_state_dict() -> None:
@@ -106,7 +89,7 @@ def test_average_is_the_formula_and_survives_its_state_dict() -> None:
 def test_the_average_takes_the_place_of_v(solver: str) -> None:
     model, data = tiny.trainer(config(feedback={"type": "nca"}))
     model.double()
-    problem, levels, batches = model.problem(), model.level_parameters(), []
+    problem, levels, batches = level_problem(model), model.level_parameters(), []
     for item in (data.batches[0], data.batches[1]):
         for batch in (item["head"], item["upper"], item["lower"][0]):
             batch["image"] = batch["image"].double()

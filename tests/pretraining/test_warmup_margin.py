@@ -15,10 +15,10 @@ import torch
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import OuterBatches, Plain, Stream, Textures
-from mlomae.pretraining import feedback_hook, warmup
-from mlomae.pretraining.feedback_hook import FeedbackHook, judge
+from mlomae.pretraining import feedback_gate
+from mlomae.pretraining.feedback_gate import Chance, FeedbackGate, FeedbackProbe, chance_of, judge
+from mlomae.pretraining.losses import features
 from mlomae.pretraining.run import build_data, images_seen, run_pretraining
-from mlomae.pretraining.warmup import Chance, FeedbackWatch, chance_of
 
 LAST = 20
 EIGHTH = Chance(1 / 8, 10**6)
@@ -35,20 +35,19 @@ def state(work: Path, iteration: int) -> dict[str, Any]:
 
 
 def log_of(work: Path) -> str:
-    (path,) = work.glob("*/*.log")
-    return path.read_text()
+    return (work / "train.log").read_text()
 
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
     """Probes after every iteration, with an accuracy that is a given function of the iteration, of 1000 images."""
-    monkeypatch.setattr(warmup, "PROBE_INTERVAL", 1)
+    monkeypatch.setattr(feedback_gate, "PROBE_INTERVAL", 1)
 
     def plant(share: Callable[[int], float]) -> None:
         upper = build_data(config()).batches.upper
         order = [tuple(upper.batch(t * 8, 8)["key"].tolist()) for t in range(LAST)]
         share_at = lambda data: share(order.index(tuple(data["upper"]["key"].tolist())))  # noqa: E731
-        monkeypatch.setattr(feedback_hook, "judge", lambda model, data: (round(1000 * share_at(data)), 1000))
+        monkeypatch.setattr(feedback_gate, "judge", lambda model, data: (round(1000 * share_at(data)), 1000))
 
     return plant
 
@@ -62,40 +61,40 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
 )
 def test_the_margin_and_four_standard_errors_must_both_be_exceeded(right: int, margin: float, passes: bool) -> None:
     """Of 1000 images at chance 1/8 the standard error is 1.046 %, so that 4 are 4.18 points."""
-    watch = FeedbackWatch(-1)
-    watch.add(right, 1000)
-    assert watch.beats(EIGHTH, margin) == passes
+    gate = FeedbackGate(-1)
+    gate.add(right, 1000)
+    assert gate.beats(EIGHTH, margin) == passes
 
 
 def test_a_small_batch_does_not_pass_by_luck_but_a_row_of_them_does() -> None:
-    watch, passed = FeedbackWatch(-1), []
+    gate, passed = FeedbackGate(-1), []
     for _ in range(10):
-        watch.add(2, 8)  # twice chance
-        passed.append(watch.beats(EIGHTH, 5.0))
+        gate.add(2, 8)  # twice chance
+        passed.append(gate.beats(EIGHTH, 5.0))
     assert not any(passed)
-    watch = FeedbackWatch(-1)
+    gate = FeedbackGate(-1)
     for _ in range(10):
-        watch.add(20, 80)
-    assert watch.beats(EIGHTH, 5.0)
+        gate.add(20, 80)
+    assert gate.beats(EIGHTH, 5.0)
 
 
 def test_the_window_forgets_and_images_judged_twice_are_no_new_evidence() -> None:
-    watch = FeedbackWatch(-1)
+    gate = FeedbackGate(-1)
     for right in [1000] * 10 + [125] * 10:
-        watch.add(right, 1000)
-    assert watch.recent() == (0.125, 10_000)
+        gate.add(right, 1000)
+    assert gate.recent() == (0.125, 10_000)
     assert Chance(0.25, 30).error(10_000) == Chance(0.25, 10**6).error(30)
-    assert not FeedbackWatch(-1).beats(EIGHTH, 5.0)
+    assert not FeedbackGate(-1).beats(EIGHTH, 5.0)
 
 
 def test_at_chance_the_warm_up_seldom_ends_by_luck() -> None:
     """500 probes of 64 images, 100 times; the rate in the docstring is 0.02."""
     generator, ended = np.random.default_rng(0), 0
     for _ in range(100):
-        watch, passed = FeedbackWatch(-1), False
+        gate, passed = FeedbackGate(-1), False
         for right in generator.binomial(64, 1 / 8, size=500).tolist():
-            watch.add(right, 64)
-            passed |= watch.beats(EIGHTH, 0.5)
+            gate.add(right, 64)
+            passed |= gate.beats(EIGHTH, 0.5)
         ended += passed
     assert ended <= 6
 
@@ -125,7 +124,7 @@ def test_a_probe_is_the_accuracy_on_the_upper_batch(kind: str) -> None:
     model, data = tiny.trainer(config(feedback={"type": kind}))
     upper, head = data.batches[3]["upper"], data.batches[3]["head"]
     with torch.no_grad():
-        scores = model.feedback.predict(model(upper, mode="features"), model(head, mode="features"), head)
+        scores = model.feedback.predict(features(model, upper), features(model, head), head)
     right = sum(int(row.argmax()) == int(label) for row, label in zip(scores, upper["label"], strict=True))
     assert judge(model, data.batches[3]) == (right, 8)
 
@@ -270,5 +269,5 @@ def test_bad_values_are_one_line_errors(changes: dict, words: str) -> None:
 def test_a_margin_above_what_is_left_over_chance_is_refused() -> None:
     cfg = config(levels__warmup_margin=90.0)
     with pytest.raises(ConfigError, match=r"levels\.warmup_margin 90: a constant .+ lower the margin") as e:
-        FeedbackHook(cfg, build_data(cfg).batches, tiny.CLASSES)
+        FeedbackProbe(tiny.trainer(cfg)[0], FeedbackGate(-1), build_data(cfg).batches)
     assert "\n" not in str(e.value)

@@ -4,8 +4,8 @@ An outer iteration of kind k costs  B a_k + U c_k  operations, B the lower batch
 
     total = Σ_k n_k (B a_k + U c_k) + U p · probes
 
-The kinds are those of `mlomae.pretraining.warmup`: masks are still random ("warm-up"), φ rests ("between") or moves
-("upper"). What is counted is `Pretrainer.train_step` itself, with all that the strategy does in it (teachers, second
+The kinds are those of `mlomae.pretraining.feedback_gate`: masks are still random ("warm-up"), φ rests ("between") or
+moves ("upper"). What is counted is `PretrainStep` itself, with all that the strategy does in it (teachers, second
 decoders, adversaries, the hypergradient), and a probe of the feedback; not logs, pictures and evaluations. a_k and c_k
 follow from two counts, of which the second has a lower batch twice as large.
 
@@ -31,11 +31,11 @@ from mlomae.common.errors import DataError
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.masking import MaskingStrategy, is_trainable
 from mlomae.masking.teacher import PRETRAINED
-from mlomae.pretraining.feedback_hook import judge
+from mlomae.pretraining.feedback_gate import is_probe, judge, moves_phi
 from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import images_seen
-from mlomae.pretraining.warmup import is_probe, moves_phi
+from mlomae.pretraining.step import PretrainStep
 from mlomae.records import Record
 
 BATCH = 8  # images of each level; the cost is linear in them
@@ -64,19 +64,22 @@ class Costs:
     probe: float = 0.0
 
 
-class CountedPretrainer(Pretrainer):
+class CountedStep(PretrainStep):
     """Takes the ratio that it is told instead of drawing one."""
 
-    def ratios(self) -> list[float]:
-        """Ratios of equal weight that stand for those which the strategy draws."""
-        if type(self.mask).batch_ratio is MaskingStrategy.batch_ratio:
-            return [self.ratio]
-        drawn = sorted(self.mask.batch_ratio(self.ratio, key) for key in range(DRAWS))
-        step = DRAWS // RATIOS
-        return drawn[step // 2 :: step]
+    ratio = 0.75
 
-    def _batch_ratio(self, number: int) -> float:
+    def ratio_of(self, number: int) -> float:
         return self.ratio
+
+
+def ratios_of(model: Pretrainer) -> list[float]:
+    """Ratios of equal weight that stand for those which the strategy draws."""
+    if type(model.mask).batch_ratio is MaskingStrategy.batch_ratio:
+        return [model.ratio]
+    drawn = sorted(model.mask.batch_ratio(model.ratio, key) for key in range(DRAWS))
+    step = DRAWS // RATIOS
+    return drawn[step // 2 :: step]
 
 
 # --- what a record says ---------------------------------------------------------------------------------------------
@@ -143,21 +146,21 @@ def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
     config = replace(config, train=train, levels=replace(config.levels, upper_every=2))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = CountedPretrainer(config, classes).train()
-        optimizers, ratios = build_optimizers(model.level_parameters(), config), model.ratios()
+        model = Pretrainer(config, classes).train()
+        step, ratios = CountedStep(model, build_optimizers(model.level_parameters(), config)), ratios_of(model)
 
         def mean_count(lower: int, feedback: int) -> float:
             counts = []
             for ratio in ratios:
-                model.ratio = ratio
-                counts.append(count_flops(partial(model.train_step, _data(model, lower, feedback), optimizers)))
+                step.ratio = ratio
+                counts.append(count_flops(partial(step, _data(model, lower, feedback), 1)))
             return sum(counts) / len(counts)
 
-        if model.watch is None:
+        if step.gate is None:
             return Costs({"between": Share(mean_count(batch, batch) / batch)})
         kinds = {}
         for kind, begin in BEGIN.items():
-            model.watch.begin = begin
+            step.gate.begin = begin
             once, more = mean_count(batch, batch), mean_count(2 * batch, batch)
             kinds[kind] = Share((more - once) / batch, (2 * once - more) / batch)
         return Costs(kinds, count_flops(partial(judge, model, _data(model, batch, batch))) / batch)
@@ -166,7 +169,7 @@ def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
 def _data(model: Pretrainer, lower: int, feedback: int) -> dict[str, Any]:
     """What `OuterBatches` gives for outer iteration 1 of 2, half of the run being done."""
     steps = model.config.levels.lower_steps
-    data: dict[str, Any] = {"lower": [_batch(model, lower, number) for number in range(steps)], "iteration": 1}
+    data: dict[str, Any] = {"lower": [_batch(model, lower, number) for number in range(steps)]}
     if model.mask.trainable:
         data |= {"head": _batch(model, feedback, steps), "upper": _batch(model, feedback, steps + 1)}
     return data

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mlomae.pretraining.losses import features, head, level_problem, lower
 from mlomae.pretraining.pretrainer import Pretrainer
 
 Params = dict[str, Tensor]
@@ -52,7 +53,7 @@ class AuthorsScheme:
 
     def freeze(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with its mask at the present parameters."""
-        fix = self.model.problem().fix
+        fix = level_problem(self.model).fix
         assert fix is not None
         with torch.no_grad(), self.model.autocast():
             return fix(self.theta, self.phi, batch)
@@ -70,11 +71,11 @@ class AuthorsScheme:
 
     def _lower(self, batch: dict[str, Any]) -> Tensor:
         with self.model.autocast():
-            return self.model(batch)
+            return lower(self.model, batch)
 
     def _head(self, batch: dict[str, Any]) -> Tensor:
         with self.model.autocast():
-            return self.model(batch, "head", self.model(batch, "features"))
+            return head(self.model, features(self.model, batch), batch)
 
     def _descend(self, level: str, params: Params, loss_of: Callable[[], Tensor]) -> None:
         loss = loss_of()

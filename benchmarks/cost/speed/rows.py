@@ -1,6 +1,6 @@
 """The rows of the speed benchmark: what one outer iteration of each is, as a function without arguments.
 
-Ours go the way of a real run, `Pretrainer.train_step` with its optimizers; the other methods get the same sizes, data
+Ours go the way of a real run, `PretrainStep` with its optimizers; the other methods get the same sizes, data
 and AdamW. Every row that makes K plain steps counts them as one outer iteration.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from benchmarks.cost.speed.setting import LOWER_STEPS, Setting
 from mlomae.common.errors import ConfigError
 from mlomae.pretraining.optim import build_optimizers, parameter_groups
 from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.step import PretrainStep
 
 Step = Callable[[], Any]
 MATMUL = "matmul"  # the machine's rate, measured in the same rounds
@@ -68,10 +70,10 @@ def build(name: str, setting: Setting) -> Step:
     model = Pretrainer(config, setting.classes).to(setting.device).train()
     optimizers = build_optimizers(model.level_parameters(), config)
     if name == "authors":
-        scheme = AuthorsScheme(model, dict(optimizers.items()))
+        scheme = AuthorsScheme(model, optimizers)
         return lambda: scheme(batches["lower"], batches["head"], batches["upper"])
     data = batches if ROWS[name].levels else {"lower": batches["lower"]}
-    return lambda: model.train_step(dict(data), optimizers)
+    return partial(PretrainStep(model, optimizers), data, 0)
 
 
 def _plain_steps(model: nn.Module, setting: Setting, lower: list[dict[str, Tensor]]) -> Step:

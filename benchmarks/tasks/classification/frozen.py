@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from benchmarks.tasks.classification.loaders import ImageLoader, Item
 from benchmarks.tasks.classification.model import Classifier
-from mlomae.backbones.gathering import gather
+from mlomae.backbones.training import gather
 from mlomae.common import random_keys as counter
 from mlomae.data import Source
 from mlomae.pretraining.evaluation import check_finite

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from benchmarks.tasks.classification.augment import Transform
 from mlomae.backbones.batches import ImageLoader, Item, share_of
-from mlomae.backbones.seeding import seeded
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.random_keys import seeded
 from mlomae.data import Source
 
 Indices = Sequence[int] | NDArray[np.int64] | Tensor

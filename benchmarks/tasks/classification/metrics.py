@@ -15,7 +15,7 @@ from mmengine.registry import METRICS
 from torch import Tensor
 
 from benchmarks.tasks.classification.per_image import TOP, PerImage, summarise
-from mlomae.backbones.gathering import GatheringMetric
+from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import DataError, TrainingError
 
 

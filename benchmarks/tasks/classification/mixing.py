@@ -10,9 +10,9 @@ from timm.data.mixup import mixup_target
 from torch import Tensor
 
 from benchmarks.tasks.classification.augment import check_shares
-from mlomae.backbones.seeding import seeded
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError
+from mlomae.common.random_keys import seeded
 
 
 def mix_key(seed: int, iteration: int, rank: int = 0) -> int:

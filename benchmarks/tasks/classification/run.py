@@ -19,10 +19,9 @@ from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_s
 from benchmarks.tasks.classification.model import Classifier
 from benchmarks.tasks.classification.per_image import PerImage, summarise
 from benchmarks.tasks.classification.predictions import save_predictions
-from benchmarks.tasks.classification.trainer import TransferModel, build_wrapper
+from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae.backbones.batches import ImageLoader, Ordered, batch_loader
 from mlomae.backbones.create import create_backbone
-from mlomae.backbones.layer_decay import layer_schedule
 from mlomae.backbones.origin import Origin
 from mlomae.backbones.records import now, since
 from mlomae.backbones.run import TransferRun, begin_transfer, print_loaded
@@ -113,12 +112,11 @@ def run_training(config: TransferConfig, inputs: Inputs, model: TransferModel, r
     )
     metric = ClassificationMetric(len(inputs.train.classes))
     test = _eval_loader(config, inputs.test, inputs.plain)
-    schedulers = layer_schedule(config.optim, len(loader))
     section = section_of(model.backbone) if config.protocol == "finetune" else None
-    runner = run.train(model, loader, build_wrapper(model, config), schedulers, test, metric, section)
+    trainer = run.train(build_step(model, config), loader, test, metric, section)
     assert metric.per_image is not None
-    clock = {kind: before[kind] + seconds for kind, seconds in runner.train_loop.clock.items()}
-    return Outcome(metric.per_image, runner.last_logged(), clock, runner.max_iters)
+    clock = {kind: before[kind] + seconds for kind, seconds in trainer.clock.items()}
+    return Outcome(metric.per_image, trainer.logged, clock, trainer.iterations)
 
 
 def run_transfer(

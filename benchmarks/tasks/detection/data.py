@@ -16,9 +16,9 @@ from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.transfer.dense_data import evaluation_batches, training_batches
 from benchmarks.transfer.pipelines import build_pipeline
 from mlomae.backbones.batches import ImageLoader, Item
-from mlomae.backbones.seeding import seeded
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError, DataError, reason_of
+from mlomae.common.random_keys import seeded
 from mlomae.data import Detections
 
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")

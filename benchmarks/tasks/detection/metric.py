@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mlomae.backbones.gathering import GatheringMetric
+from mlomae.backbones.training import GatheringMetric
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import BackendError, DataError
 from mlomae.data.formats.coco_masks import LEAST_CORNERS

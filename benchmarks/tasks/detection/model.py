@@ -16,7 +16,6 @@ from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.transfer.dense import PIXELS, build_dense
 from mlomae.backbones.feature_vit import MODELS, build_feature_vit
 from mlomae.common.errors import ConfigError
-from mlomae.pretraining.precision import require_bf16
 
 
 @MODELS.register_module()
@@ -37,11 +36,6 @@ class ViTMaskRCNN(MaskRCNN):
     def autocast(self) -> torch.autocast:
         device = next(self.parameters()).device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.amp == "bf16" and self.training)
-
-    def check_autocast(self, layer: nn.Linear) -> None:
-        """Raise TrainingError if mixed precision was asked for but ``layer``, of the backbone, does not have it."""
-        if self.amp != "none":
-            require_bf16(layer, self.autocast())
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         with self.autocast():

@@ -52,13 +52,13 @@ def run_transfer(
     loader, tests = train_loader(config, train), eval_loader(config, test)
     images: Any = tests.dataset
     metric = DetectionMetric(str(test.annotation_file), images.category_ids, config.evaluator)
-    runner = train_dense(run, detector, "detector", loader, tests, metric)
+    trainer = train_dense(run, detector, "detector", loader, tests, metric)
     if not is_main_process():
         return {}
     classes = {kind: {k: round(v, 3) for k, v in found.items()} for kind, found in metric.per_class.items()}
-    metrics = {**metric.summary, **runner.last_logged(), "class_AP": classes}
-    clock = runner.train_loop.clock
-    record = run.record("detection", train, test, iterations=runner.max_iters, clock=clock, metrics=metrics)
+    metrics = {**metric.summary, **trainer.logged, "class_AP": classes}
+    iterations, clock = trainer.iterations, trainer.clock
+    record = run.record("detection", train, test, iterations=iterations, clock=clock, metrics=metrics)
     save_detections(work_dir / "detections.json", metric.detections)
     save_pictures(work_dir / "overlays", config, test, metric.detections)
     run.write(record)

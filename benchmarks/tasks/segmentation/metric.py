@@ -14,7 +14,7 @@ from mmseg.evaluation import IoUMetric
 from numpy.typing import NDArray
 
 from benchmarks.transfer.areas import Areas
-from mlomae.backbones.gathering import GatheringMetric
+from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import DataError
 from mlomae.data.scenes import IGNORE
 

@@ -18,8 +18,8 @@ from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.dense import PIXELS, build_dense
 from mlomae.backbones.config import check_choices
 from mlomae.backbones.feature_vit import build_feature_vit
-from mlomae.backbones.seeding import seeded
 from mlomae.common.errors import ConfigError, reason_of
+from mlomae.common.random_keys import seeded
 
 
 def _heads(section: dict[str, Any], num_classes: int, width: int) -> dict[str, Any]:

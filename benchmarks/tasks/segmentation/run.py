@@ -60,16 +60,16 @@ def run_transfer(
     print_loaded(report)
     metric = SceneMetric(len(test.classes), keep=evenly_spaced(len(test), config.overlays))
     loaders = train_loader(config, train), eval_loader(config, test)
-    runner = train_dense(run, segmentor, "segmentor", *loaders, metric)
+    trainer = train_dense(run, segmentor, "segmentor", *loaders, metric)
     if not is_main_process():
         return {}
     assert metric.areas is not None
-    metrics: dict[str, Any] = {**metric.summary, **runner.last_logged()}
+    metrics: dict[str, Any] = {**metric.summary, **trainer.logged}
     ious = class_ious(metric.areas)
     named = zip(test.classes, ious.tolist(), strict=True)
     metrics["class_iou"] = {name: round(iou, 4) for name, iou in named if math.isfinite(iou)}
-    clock = runner.train_loop.clock
-    record = run.record("segmentation", train, test, iterations=runner.max_iters, clock=clock, metrics=metrics)
+    iterations, clock = trainer.iterations, trainer.clock
+    record = run.record("segmentation", train, test, iterations=iterations, clock=clock, metrics=metrics)
     areas = work_dir / "areas.npz"
     save_areas(areas, metric.areas, class_names=tuple(test.classes), test_set=test.fingerprint(), **run.identity())
     save_pictures(work_dir / "overlays", metric, test)

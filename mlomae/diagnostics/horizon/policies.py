@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +23,8 @@ from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError
 from mlomae.masking.sampling import object_patches
 from mlomae.models.mae import patchify
-
-if TYPE_CHECKING:
-    from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.losses import patch_errors
+from mlomae.pretraining.pretrainer import Pretrainer
 
 Batch = dict[str, Any]
 
@@ -73,7 +72,7 @@ class Policies:
         if name == "object":
             return object_patches(batch["object"], encoder.grid).to(batch["image"].dtype)
         if name == "error":
-            return self.model(batch, mode="errors")
+            return patch_errors(self.model, batch)
         if name == "contrast":
             patches_BLP = patchify(batch["image"], encoder.patch_size)
             return patches_BLP.std(dim=-1)

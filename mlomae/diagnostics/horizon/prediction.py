@@ -24,10 +24,11 @@ from mlomae.multilevel import Params, patch_influence
 from mlomae.multilevel.batches import split_batch
 from mlomae.multilevel.response import respond
 from mlomae.pretraining.influence import freeze_mask
+from mlomae.pretraining.losses import level_problem, patch_errors
+from mlomae.pretraining.pretrainer import Pretrainer
 
 if TYPE_CHECKING:
     from mlomae.diagnostics.horizon.policies import Policies
-    from mlomae.pretraining.pretrainer import Pretrainer
 
 Batch = dict[str, Any]
 Precondition = Callable[[Params], Params]
@@ -66,14 +67,14 @@ def predict(
 
 
 def _response(model: Pretrainer, head: Batch, upper: Batch, chunks: int) -> Params:
-    return respond(model.problem(), model.level_parameters()["theta"], {}, head, upper, chunks=chunks).v
+    return respond(level_problem(model), model.level_parameters()["theta"], {}, head, upper, chunks=chunks).v
 
 
 def _project(model: Pretrainer, v: Params, lower: Batch, scores: Sequence[Tensor], chunks: int) -> Tensor:
     """p (J,) along ``v``: one forward pass with tangents for all policies."""
 
     def errors(theta: Params, part: Batch) -> Tensor:
-        return functional_call(model, theta, (part,), {"mode": "errors"})
+        return functional_call(model, theta, (patch_errors, part))
 
     theta = model.level_parameters()["theta"]
     influence_BL = torch.cat([patch_influence(errors, theta, v, part) for part in split_batch(lower, chunks)]).double()

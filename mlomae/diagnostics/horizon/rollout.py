@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +22,8 @@ from mlomae.feedback import JointFeedback
 from mlomae.multilevel import OuterStep
 from mlomae.pretraining.health import feedback_accuracy
 from mlomae.pretraining.influence import freeze_mask
-
-if TYPE_CHECKING:
-    from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.losses import features, level_problem
+from mlomae.pretraining.pretrainer import Pretrainer
 
 Batch = dict[str, Any]
 PIECE = 256  # images encoded at a time
@@ -67,7 +66,7 @@ class RollOut:
         """
         self.model.mae.load_state_dict(self.start)
         step = OuterStep(
-            self.model.problem(),
+            level_problem(self.model),
             self.model.level_parameters()["theta"],
             {},
             {},
@@ -109,4 +108,4 @@ def measure_feedback(model: Pretrainer, head_batch: Batch, upper_batch: Batch) -
 
 
 def _features(model: Pretrainer, batch: Batch) -> Tensor:
-    return torch.cat([model({"image": part}, mode="features") for part in batch["image"].split(PIECE)])
+    return torch.cat([features(model, {"image": part}) for part in batch["image"].split(PIECE)])

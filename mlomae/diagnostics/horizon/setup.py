@@ -19,7 +19,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.data import Stream, build_augment
 from mlomae.feedback import is_joint
-from mlomae.pretraining.loop import to_device
+from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import PretrainData, build_data
@@ -40,11 +40,11 @@ class Setup:
 
     def optimizer(self) -> Optimizer:
         """A fresh AdamW of θ in the checkpoint's state, at the constant rate ``lr``."""
-        wrapper = build_optimizers({"theta": self.model.level_parameters()["theta"]}, self.config)["theta"]
-        wrapper.load_state_dict(copy.deepcopy(self.saved))  # torch would keep these very tensors and step on them
-        for group in wrapper.optimizer.param_groups:
+        optimizer = build_optimizers({"theta": self.model.level_parameters()["theta"]}, self.config)["theta"]
+        optimizer.load_state_dict(copy.deepcopy(self.saved))  # torch would keep these very tensors and step on them
+        for group in optimizer.param_groups:
             group["lr"] = self.lr
-        return wrapper.optimizer
+        return optimizer
 
     def stream(self, level: str, use: str) -> Stream:
         """The images and augmentation of "lower", "head" or "upper" as in training, in an order that ``use`` names."""

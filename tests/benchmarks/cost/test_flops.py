@@ -21,9 +21,9 @@ from benchmarks.cost.speed.setting import SETTINGS
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.masking import create, keep_count, list_strategies
 from mlomae.models import MAE
+from mlomae.pretraining.feedback_gate import FeedbackGate, is_probe, moves_phi
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import images_seen
-from mlomae.pretraining.warmup import FeedbackWatch, is_probe, moves_phi
 from mlomae.records import write_record
 
 CLASSES, STEPS = 3, 2
@@ -220,9 +220,9 @@ def test_iterations_are_those_of_training(n: int, begin: int, every: int, mask: 
         train=replace(cfg.train, outer_iterations=n),
         levels=replace(cfg.levels, upper_every=every),
     )
-    number, watch = occurrences(cfg, begin), FeedbackWatch(begin)
+    number, watch = occurrences(cfg, begin), FeedbackGate(begin)
     kinds = []
-    for t in range(n):  # as Pretrainer.train_step decides
+    for t in range(n):  # as PretrainStep decides
         warmup = not 0 <= watch.begin <= t
         kinds.append("upper" if moves_phi(t, watch.begin, every) else "warm-up" if warmup else "between")
     if mask == "random":

@@ -20,6 +20,7 @@ from benchmarks.cost.speed.rows import build
 from benchmarks.cost.speed.setting import SETTINGS
 from mlomae.config.schema import config_from_dict
 from mlomae.multilevel import OuterStep, hypergradient, mixed_product, response_vector
+from mlomae.pretraining.losses import level_problem, lower
 from mlomae.pretraining.pretrainer import Pretrainer
 
 TINY = SETTINGS["tiny"]
@@ -50,7 +51,7 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 def solve(model: Pretrainer, last: dict, batches: dict[str, Any], solver: str) -> dict[str, Tensor]:
     levels = model.level_parameters()
     chosen = {"lower_batch": last, "head_batch": batches["head"], "upper_batch": batches["upper"]}
-    return hypergradient(model.problem(), levels["theta"], levels["omega"], levels["phi"], **chosen, solver=solver)
+    return hypergradient(level_problem(model), levels["theta"], levels["omega"], levels["phi"], **chosen, solver=solver)
 
 
 def test_authors_scheme_is_the_finite_difference_solver_and_leaves_parameters_alone() -> None:
@@ -63,8 +64,8 @@ def test_authors_scheme_is_the_finite_difference_solver_and_leaves_parameters_al
     assert distance(found, solve(model, last, batches, "finite_difference")) < 1e-7
     assert distance(found, solve(model, last, batches, "one_step")) < 1e-2
     direct = hypergradient(
-        model.problem(), **model.level_parameters(), lower_batch=last, head_batch=None, upper_batch=batches["upper"],
-        paths="direct",
+        level_problem(model), **model.level_parameters(), lower_batch=last, head_batch=None,
+        upper_batch=batches["upper"], paths="direct",
     )  # fmt: skip
     assert distance(direct, found) > 1e-2, "the head's path must count here"
 
@@ -76,7 +77,7 @@ def test_authors_scheme_is_the_finite_difference_solver_and_leaves_parameters_al
 @pytest.mark.parametrize("detach", [True, False])
 def test_mixed_product_equals_double_backward_for_every_masking_network(arch: str, detach: bool) -> None:
     model, batches = model_and_batches(arch=arch, detach_mask_input=detach, hidden=16)
-    levels, problem = model.level_parameters(), model.problem()
+    levels, problem = model.level_parameters(), level_problem(model)
     theta, phi = levels["theta"], levels["phi"]
     last = problem.fix(theta, phi, batches["lower"][-1])
     v = response_vector(problem, theta, levels["omega"], batches["head"], batches["upper"])
@@ -97,7 +98,9 @@ def test_sharing_the_heads_encoder_pass_changes_nothing_but_the_cost(accumulate:
         levels = model.level_parameters()
         start = {k: p.detach().clone() for k, p in model.named_parameters()}
         optimizers = {level: SGD(params.values(), lr=0.5) for level, params in levels.items()}
-        step = OuterStep(model.problem(), **levels, optimizers=optimizers, head_steps=head_steps, accumulate=accumulate)
+        step = OuterStep(
+            level_problem(model), **levels, optimizers=optimizers, head_steps=head_steps, accumulate=accumulate
+        )
         assert step.shares_features
         step.shares_features = share
         calls: list[int] = []
@@ -120,7 +123,7 @@ def test_sharing_spares_one_forward_pass_of_the_head_batch() -> None:
         model, batches = model_and_batches()
         levels = model.level_parameters()
         optimizers = {level: SGD(params.values(), lr=0.5) for level, params in levels.items()}
-        step = OuterStep(model.problem(), **levels, optimizers=optimizers)
+        step = OuterStep(level_problem(model), **levels, optimizers=optimizers)
         step.shares_features = share
         counts.append(count_gflop(lambda: step(batches["lower"], batches["head"], batches["upper"])))  # noqa: B023
     _, full = forward_flops()
@@ -237,6 +240,6 @@ def test_no_graph_outlives_an_iteration(row: str) -> None:
 
 def test_a_kept_graph_would_be_seen() -> None:
     model, batches = model_and_batches()
-    made, loss = saved_by(lambda: model(batches["lower"][0]))
+    made, loss = saved_by(lambda: lower(model, batches["lower"][0]))
     assert loss.requires_grad
     assert any(saved() is not None for saved in made)

@@ -13,6 +13,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.diagnostics.horizon.policies import Policies, policy_names, standardise_removed
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining.influence import freeze_mask
+from mlomae.pretraining.losses import patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 
 NAMES = ("object", "error", "contrast", "random_1", "random_2")
@@ -51,7 +52,7 @@ def test_what_the_named_policies_look_at(subject: tuple[Pretrainer, dict[str, An
     policies = Policies(model, seed=0)
     for name, values in (
         ("object", object_patches(batch["object"], (4, 4))),
-        ("error", model(batch, mode="errors").detach()),
+        ("error", patch_errors(model, batch).detach()),
         ("contrast", batch["image"].unfold(2, 4, 4).unfold(3, 4, 4).transpose(1, 3).flatten(3).std(-1).mT.flatten(1)),
     ):
         for s, value in zip(policies(name, batch)[removed].split(12), values[removed].split(12), strict=True):

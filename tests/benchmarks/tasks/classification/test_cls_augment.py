@@ -26,8 +26,8 @@ from benchmarks.tasks.classification.augment import (
     train_transform,
 )
 from benchmarks.tasks.classification.mixing import BatchMix, mix_key
-from mlomae.backbones.seeding import seeded
 from mlomae.common.errors import ConfigError
+from mlomae.common.random_keys import seeded
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
 

@@ -11,7 +11,7 @@ import torch
 from backbone_samples import MODEL, write_checkpoint
 from mmengine.optim import OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
-from mmengine.registry import MODELS, PARAM_SCHEDULERS
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
@@ -23,12 +23,12 @@ from torch.utils.data import DataLoader
 
 from benchmarks.tasks.classification.model import Classifier, LinearHead, create_loss
 from mlomae.backbones.create import create_backbone
-from mlomae.backbones.layer_decay import layer_decay_groups, layer_schedule
-from mlomae.backbones.seeding import seed_step
+from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.common.errors import ConfigError
-from mlomae.common.random_keys import root_key
+from mlomae.common.random_keys import root_key, seed_step
 from mlomae.config.schema import OptimConfig
 from mlomae.pretraining.evaluation import extract_features
+from mlomae.pretraining.optim import rates
 
 C = 5
 
@@ -86,14 +86,14 @@ def timm_run(state: dict[str, Tensor], layer_decay: float = 0.75) -> tuple[list[
 def our_run(backbone: VisionTransformer) -> tuple[list[float], Tensor]:
     model = Classifier(backbone, loss="label_smoothing", smoothing=0.1)
     wrapper = adamw(model, LR)
-    stages = layer_schedule(OptimConfig(lr=LR, min_lr=MIN_LR, warmup=0.0), STEPS)
-    schedulers = [PARAM_SCHEDULERS.build({**stage, "optimizer": wrapper}) for stage in stages]
+    schedule = OptimConfig(lr=LR, min_lr=MIN_LR, warmup=0.0)
+    tables = [rates(schedule, STEPS, peak=group["lr"]) for group in wrapper.optimizer.param_groups]
     data, losses = batches(STEPS, SIZE), []
     model.train()
-    for batch in data:
+    for t, batch in enumerate(data):
+        for group, table in zip(wrapper.optimizer.param_groups, tables, strict=True):
+            group["lr"] = table[t]
         losses.append(model.train_step(batch, wrapper)["loss"].item())
-        for scheduler in schedulers:
-            scheduler.step()
     with torch.no_grad():
         return losses, model.eval()(data[0]["image"])
 

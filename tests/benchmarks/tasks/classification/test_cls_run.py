@@ -24,15 +24,13 @@ from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_s
 from benchmarks.tasks.classification.per_image import summarise
 from benchmarks.tasks.classification.predictions import read_predictions
 from benchmarks.tasks.classification.run import build_model, run_transfer
-from benchmarks.tasks.classification.trainer import TransferModel, build_wrapper
+from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae import records
 from mlomae.backbones.batches import batch_loader
 from mlomae.backbones.export import export, sha256
-from mlomae.backbones.layer_decay import layer_schedule
-from mlomae.backbones.optimizers import AveragingWrapper
 from mlomae.backbones.origin import describe_weights
 from mlomae.backbones.records import described
-from mlomae.backbones.runner import build_runner
+from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mlomae.data import build_source
@@ -223,11 +221,7 @@ def linear_weights(config: TransferConfig, work: Path, cached: bool, name: str =
         images = CachedFeatures(*features, source=inputs.train, seed=config.seed, name=name)
     loader = batch_loader(images, batch_size=16, epochs=config.train.epochs)
     test = eval_loader(inputs.test, inputs.plain, batch_size=16)
-    config.name = work.name  # MMEngine keeps one logger for runs of one name that start within a second
-    wrapper, schedulers = build_wrapper(model, config), layer_schedule(config.optim, len(loader))
-    meta = {"origin": {}}
-    runner = build_runner(config, model, loader, wrapper, schedulers, test, ClassificationMetric(4), work, meta)
-    runner.train()
+    train_transfer(build_step(model, config), loader, test, ClassificationMetric(4), work, {"origin": {}})
     assert model.head is not None
     return model.head.state_dict()
 
@@ -265,7 +259,7 @@ def test_bf16_is_active_in_training_and_evaluation_stays_exact(
 
 @pytest.mark.parametrize("protocol", ["finetune", "linear"])
 def test_bf16_that_is_not_active_is_an_error(protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AveragingWrapper, "optim_context", lambda self, model: nullcontext())
+    monkeypatch.setattr(TransferStep, "autocast", lambda self: nullcontext())
     with pytest.raises(TrainingError, match=r"train\.amp='bf16' is not active") as error:
         run_transfer(cls_runs.config(protocol=protocol, train__amp="bf16"), tmp_path)
     one_line(error.value)

@@ -22,12 +22,11 @@ from run_samples import differences
 from benchmarks.tasks.detection.data import CocoImages, train_loader
 from benchmarks.tasks.detection.metric import DetectionMetric, evaluate_detections
 from benchmarks.tasks.detection.model import build_detector
-from mlomae.backbones import gathering
+from mlomae.backbones import training
 from mlomae.backbones.layer_decay import layer_decay_groups
-from mlomae.backbones.optimizers import build_optimizer
-from mlomae.backbones.seeding import seed_step
+from mlomae.backbones.training import build_optimizer
 from mlomae.common.errors import DataError
-from mlomae.common.random_keys import root_key
+from mlomae.common.random_keys import root_key, seed_step
 from mlomae.data import build_detections
 
 
@@ -162,7 +161,7 @@ def test_an_image_that_two_ranks_evaluate_is_an_error(found: Found, monkeypatch:
             metric = DetectionMetric(annotations, range(1, 9))
             metric.process(None, [given(image) for image in part])
             ranks.append(list(metric.results))
-        monkeypatch.setattr(gathering, "all_gather_object", lambda results, ranks=ranks: ranks)
+        monkeypatch.setattr(training, "all_gather_object", lambda results, ranks=ranks: ranks)
         if said is None:
             assert metric.evaluate(5)["detections"] == 5
             assert [d["image_id"] for d in metric.detections] == [1, 2, 3, 4, 5]

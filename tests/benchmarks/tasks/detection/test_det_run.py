@@ -18,7 +18,7 @@ from benchmarks.tasks.detection.data import CocoImages, train_loader
 from benchmarks.tasks.detection.metric import evaluate_detections
 from benchmarks.tasks.detection.model import build_detector
 from benchmarks.tasks.detection.run import run_transfer
-from benchmarks.transfer.dense import DenseTransfer, build_wrapper
+from benchmarks.transfer.dense import dense_step
 from mlomae.backbones.layer_decay import count_parameters, layer_decay_groups
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint
 from mlomae.common.errors import ConfigError, MlomaeError
@@ -124,7 +124,7 @@ def test_every_parameter_has_its_layer(coco: Path) -> None:
 def test_bf16_is_the_backbones_alone(coco: Path) -> None:
     config = det_runs.config(coco, train__amp="bf16")
     detector, _ = build_detector(config, det_runs.CLASSES)
-    model, seen = DenseTransfer(detector, 0, "detector"), {}
+    step, seen = dense_step(detector, "detector", config), {}
     hooks = [
         (detector.backbone.vit.blocks[0].mlp.fc1, "block"),
         (detector.neck.levels[0][0], "neck"),
@@ -134,9 +134,7 @@ def test_bf16_is_the_backbones_alone(coco: Path) -> None:
     for module, name in hooks:
         module.register_forward_hook(lambda m, i, out, name=name: seen.__setitem__(name, out.dtype))
     source = build_detections({"type": "coco_folder", "root": str(coco), "split": "train"})
-    losses = model.train().train_step(
-        {**next(iter(train_loader(config, source))), "iteration": 0}, build_wrapper(model, config)
-    )
+    losses = step(next(iter(train_loader(config, source))), 0)
     assert seen == {"block": torch.bfloat16, "neck": torch.bfloat16, "rpn": torch.float32, "boxes": torch.float32}
     assert all(torch.isfinite(value).all() for value in losses.values())
 

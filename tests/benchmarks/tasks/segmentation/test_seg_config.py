@@ -22,8 +22,8 @@ from run_samples import one_line
 from benchmarks.tasks.segmentation.__main__ import main
 from benchmarks.tasks.segmentation.config import SegmentationConfig, config_from_dict, load_config
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.transfer.dense import DenseTransfer
 from benchmarks.transfer.pipelines import build_pipeline
+from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError
 
 ROOT = Path(__file__).parents[4]
@@ -209,7 +209,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatc
     def fail(*given: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(DenseTransfer, "train_step", fail)
+    monkeypatch.setattr(TransferStep, "__call__", fail)
     capsys.readouterr()
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip()

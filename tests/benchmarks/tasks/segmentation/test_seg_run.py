@@ -21,15 +21,13 @@ from benchmarks.tasks.segmentation.__main__ import main
 from benchmarks.tasks.segmentation.data import eval_loader, train_loader
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.tasks.segmentation.run import run_transfer
-from benchmarks.transfer.dense import DenseTransfer
 from benchmarks.transfer.pictures import palette
 from mlomae import records
 from mlomae.backbones.export import sha256
-from mlomae.backbones.optimizers import AveragingWrapper
-from mlomae.backbones.seeding import seed_step
+from mlomae.backbones.training import TransferStep
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import DataError, TrainingError
-from mlomae.common.random_keys import root_key
+from mlomae.common.random_keys import root_key, seed_step
 from mlomae.data import build_scenes
 
 LEARNING = {"train__iterations": 60, "train__log_interval": 20, "train__checkpoint_interval": 60, "optim__warmup": 0.1}
@@ -180,10 +178,10 @@ def test_bf16_is_active_in_training_and_evaluation_stays_exact(
 ) -> None:
     seen: dict[tuple[str, bool], set[torch.dtype]] = {}
     labels: set[torch.dtype] = set()
-    build = DenseTransfer.__init__
+    build = TransferStep.__init__
 
-    def watched(self: DenseTransfer, segmentor: Any, seed: int, name: str) -> None:
-        build(self, segmentor, seed, name)
+    def watched(self: TransferStep, segmentor: Any, *given: Any, **options: Any) -> None:
+        build(self, segmentor, *given, **options)
         watch = {"block": segmentor.backbone.vit.blocks[3].mlp.fc2, "head": segmentor.decode_head.conv_seg}
         for name, layer in watch.items():
             layer.register_forward_hook(
@@ -199,7 +197,7 @@ def test_bf16_is_active_in_training_and_evaluation_stays_exact(
 
         segmentor.decode_head.loss_by_feat = loss
 
-    monkeypatch.setattr(DenseTransfer, "__init__", watched)
+    monkeypatch.setattr(TransferStep, "__init__", watched)
     run_transfer(seg_runs.config(scenes, train__amp="bf16"), tmp_path)
     assert seen == {
         **{(name, True): {torch.bfloat16} for name in ("block", "head")},
@@ -211,7 +209,7 @@ def test_bf16_is_active_in_training_and_evaluation_stays_exact(
 
 
 def test_bf16_that_is_not_active_is_an_error(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AveragingWrapper, "optim_context", lambda self, model: nullcontext())
+    monkeypatch.setattr(TransferStep, "autocast", lambda self: nullcontext())
     with pytest.raises(TrainingError, match=r"train\.amp='bf16' is not active") as error:
         run_transfer(seg_runs.config(scenes, train__amp="bf16"), tmp_path)
     one_line(error.value)
@@ -231,7 +229,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(DenseTransfer, "train_step", fail)
+    monkeypatch.setattr(TransferStep, "__call__", fail)
 
 
 def test_leaks_and_other_classes_are_refused(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

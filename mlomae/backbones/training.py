@@ -1,0 +1,221 @@
+"""Training and evaluation of a transfer: the update that all tasks share, on `mlomae.pretraining.trainer`.
+
+As in pretraining nothing is wrapped for data parallelism: the mean over ranks is taken before the step, so that N
+processes make the update of one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.evaluator import BaseMetric
+from timm.optim import Lars
+from torch import Tensor, nn
+
+from mlomae.backbones.batches import EpochBatches, ImageLoader
+from mlomae.backbones.config import OptimConfig
+from mlomae.common.checkpoint import TRANSFER_FORMAT
+from mlomae.common.errors import CheckpointError
+from mlomae.common.random_keys import root_key, seed_step
+from mlomae.pretraining.devices import mean_over_ranks, require_bf16
+from mlomae.pretraining.log import logger, run_log
+from mlomae.pretraining.optim import rates
+from mlomae.pretraining.trainer import Task, Trainer
+
+T = TypeVar("T")
+Batch = dict[str, Any]
+TASK = Task(
+    format=TRANSFER_FORMAT,
+    recorded=("loss",),
+    free_to_change=frozenset(
+        {"data.num_workers", "train.log_interval", "train.checkpoint_interval", "train.keep_checkpoints"}
+    ),
+    remedy="lower optim.lr or set optim.clip_grad",
+)
+
+
+def build_optimizer(groups: list[dict[str, Any]], settings: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer that ``settings.type`` names, over groups with rates of their own.
+
+    LARS scales the step of matrices alone, as MAE's main_linprobe.py does; timm's would leave out all of them where
+    ``weight_decay`` is 0, which it is there.
+    """
+    if settings.type == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=tuple(settings.betas), fused=True)
+    if settings.type == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    adapted = [{**group, "always_adapt": all(p.ndim > 1 for p in group["params"])} for group in groups]
+    return Lars(adapted, lr=settings.lr, momentum=settings.momentum)
+
+
+@torch.no_grad()
+def average_statistics(module: nn.Module) -> None:
+    """Give all ranks the mean of the module's running statistics: they evaluate, and resume, with the same."""
+    if get_world_size() == 1:
+        return
+    held = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    for name, mean in mean_over_ranks(held).items():
+        held[name].copy_(mean)
+
+
+class TransferStep:
+    """One update of a model of MMEngine's kind, whose draws depend on (seed, iteration, rank) alone.
+
+    Args:
+        model: has ``data_preprocessor``, ``forward(..., mode="loss")`` and ``parse_losses``. One with a method
+            ``autocast`` opens it around some of its parts; else the step opens autocast around all.
+        modules: what a checkpoint keeps, by name.
+        groups: of the optimizer, each with its rate at the peak.
+        config: with ``seed``, ``optim`` and ``train.amp``.
+        decay: of `mlomae.pretraining.optim.rates`.
+        mix: (batch, iteration, rank) -> batch, before anything else, or None.
+        follow: called after each update, or None.
+
+    Raises TrainingError if mixed precision was asked for but the first trained layer does not compute in bf16.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        modules: Mapping[str, nn.Module],
+        groups: list[dict[str, Any]],
+        config: Any,
+        *,
+        decay: str = "cosine",
+        mix: Callable[[Batch, int, int], Batch] | None = None,
+        follow: Callable[[], Any] | None = None,
+    ) -> None:
+        self.model, self.modules, self.config, self.decay = model, modules, config, decay
+        self.mix, self.follow = mix, follow
+        self.optimizer = build_optimizer(groups, config.optim)
+        self.casts_itself = hasattr(model, "autocast")
+        if config.train.amp != "none":
+            trained = (m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)
+            require_bf16(next(trained), model.autocast() if self.casts_itself else self.autocast())
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """bf16 autocast if the configuration asks for it and the model does not open it itself."""
+        enabled = self.config.train.amp == "bf16" and not self.casts_itself
+        return torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16, enabled=enabled)
+
+    def __call__(self, data: Batch, t: int) -> dict[str, Tensor]:
+        """One update on a batch; the model's losses before it, and the norm of the gradient where it is clipped."""
+        seed_step(root_key(self.config.seed, "drop", t, get_rank()))  # samplers of boxes draw too
+        if self.mix is not None:
+            data = self.mix(data, t, get_rank())
+        with self.autocast():
+            losses = self.model(**self.model.data_preprocessor(data, True), mode="loss")
+        loss, shown = self.model.parse_losses(losses)
+        loss.backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        means = mean_over_ranks({str(i): p.grad for i, p in enumerate(parameters)})
+        for p, mean in zip(parameters, means.values(), strict=True):
+            p.grad = mean
+        if self.config.optim.clip_grad:
+            shown["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        average_statistics(self.model)
+        if self.follow is not None:
+            self.follow()
+        return {name: value.detach() for name, value in shown.items()}
+
+    def rates(self, iterations: int) -> list[Callable[[int], float]]:
+        """The schedule of each parameter group."""
+        peaks = [group["lr"] for group in self.optimizer.param_groups]
+        tables = {peak: rates(self.config.optim, iterations, decay=self.decay, peak=peak) for peak in set(peaks)}
+        return [tables[peak].__getitem__ for peak in peaks]
+
+
+def gather(parts: list[T]) -> list[T]:
+    """The parts of all ranks, the first one's first, as they are: MMEngine's ``collect_results`` would cut a padded
+    list at its end, wherever the copies are, and leaves a folder behind."""
+    return [part for parts_of_rank in all_gather_object(parts) for part in parts_of_rank]
+
+
+class GatheringMetric(BaseMetric):
+    """A metric that every rank has, and what it was computed from, the same for any number of processes."""
+
+    default_prefix = ""  # None makes MMEngine warn
+
+    @abstractmethod
+    def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
+        """Metrics of the images that all processes have seen, in any order; DataError if not exactly ``size`` were."""
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Metrics of the ``size`` images of the test set, on every rank; DataError if not exactly these were seen."""
+        results = gather(self.results)
+        self.results.clear()
+        metrics = self.compute_metrics(results, size)
+        return {f"{self.prefix}/{key}" if self.prefix else key: value for key, value in metrics.items()}
+
+
+@torch.no_grad()
+def evaluate(model: Any, loader: ImageLoader, metric: BaseMetric, log_interval: int) -> None:
+    """Show ``metric`` what the model says about every image of the test set, this rank's share of it."""
+    model.eval()
+    for done, data in enumerate(loader, 1):
+        metric.process(data, model.test_step(data))
+        if done % log_interval == 0:
+            logger.info(f"test {done}/{len(loader)}")
+    metric.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+
+
+def train_transfer(
+    step: TransferStep,
+    loader: ImageLoader,
+    test_loader: ImageLoader,
+    metric: BaseMetric,
+    work_dir: Path,
+    meta: dict[str, Any],
+    resume: bool = False,
+) -> Trainer:
+    """Train to the end, from a checkpoint or not, then evaluate; under ``torchrun`` the process group must have been
+    joined. ``loader`` has the batches of the whole run.
+
+    Raises what `Trainer.train` raises; CheckpointError for a checkpoint that was trained from another backbone under
+    the same path: its identity is ``meta["origin"]``.
+    """
+    batches = loader.batch_sampler
+    assert isinstance(batches, EpochBatches)
+
+    def batches_from(t: int) -> ImageLoader:
+        return ImageLoader(
+            loader.dataset,
+            batch_sampler=batches.starting_at(t),
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+        )
+
+    def check_origin(state: dict[str, Any]) -> None:
+        if state["meta"]["origin"] != meta["origin"]:
+            raise CheckpointError(
+                f"the backbone's weights are not those that the run in '{work_dir}' started from; put the file "
+                "back, or choose another work dir"
+            )
+
+    trainer = Trainer(
+        TASK,
+        step.config,
+        work_dir,
+        meta,
+        model=step.model,
+        modules=step.modules,
+        optimizers={"model": step.optimizer},
+        rates={"model": step.rates(batches.stop)},
+        step=step,
+        batches=batches_from,
+        iterations=batches.stop,
+        resume=resume,
+        check_resumed=check_origin,
+    )
+    trainer.train()
+    with run_log(work_dir):
+        evaluate(step.model, test_loader, metric, step.config.train.log_interval)
+    return trainer

@@ -1,0 +1,57 @@
+"""Devices and ranks: where a process trains, in which precision, and the mean over all processes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce_params, get_world_size, is_distributed
+from torch import Tensor, nn
+
+from mlomae.common.errors import TrainingError
+
+
+def join_process_group() -> None:
+    """Under ``torchrun``, join the other processes: with NCCL if there is a GPU, else with gloo."""
+    if "LOCAL_RANK" not in os.environ or is_distributed():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def training_device() -> torch.device:
+    """The GPU of this process, or the CPU."""
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move a nest of dicts and lists of tensors; anything else in it stays as it is."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {k: to_device(v, device) for k, v in batch.items()}
+    if isinstance(batch, list):
+        return [to_device(v, device) for v in batch]
+    return batch
+
+
+def mean_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Average a dict of gradients over data-parallel ranks: steps call it themselves, there is no DDP wrapper."""
+    if get_world_size() == 1:
+        return tensors  # copies would cost a tenth of a small step
+    copies = {name: t.detach().clone() for name, t in tensors.items()}
+    all_reduce_params(list(copies.values()), op="mean")
+    return copies
+
+
+@torch.no_grad()
+def require_bf16(layer: nn.Linear, context: AbstractContextManager[Any]) -> None:
+    """Raise TrainingError if ``layer``, under the autocast ``context`` of a step, does not compute in bf16."""
+    with context:
+        dtype = layer(torch.zeros(1, layer.in_features, device=layer.weight.device)).dtype
+    if dtype != torch.bfloat16:
+        raise TrainingError(f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none'")

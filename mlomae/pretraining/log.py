@@ -1,0 +1,99 @@
+"""The log of a run: messages, and its numbers as JSON lines and for TensorBoard. Only the main process writes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from torch.utils.tensorboard import SummaryWriter
+
+from mlomae.common.atomic import write_text
+
+logger = logging.getLogger("mlomae")
+
+
+@contextmanager
+def run_log(folder: Path) -> Iterator[None]:
+    """Inside, the package's messages go to the terminal and, appended, to ``train.log`` of the run's folder; those of
+    the main process only."""
+    handlers: list[logging.Handler] = [logging.NullHandler()]
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+class Scalars:
+    """The numbers of a run's log: JSON lines in ``log.jsonl``, the same for TensorBoard, and a line for the reader.
+
+    After a resume at ``done`` iterations, lines of later ones, which come again, are dropped. Only the main process
+    writes.
+    """
+
+    def __init__(self, folder: Path, done: int, iterations: int) -> None:
+        self.done, self.iterations = done, iterations
+        self.since, self.waited = time.perf_counter(), 0.0
+        self.path, self.writer = folder / "log.jsonl", None
+        if is_main_process():
+            if self.path.exists():
+                lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+                write_text(self.path, "".join(line for line in lines if 0 < _step_of(line) <= done))
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+
+    def __enter__(self) -> Scalars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches; the time until each of them is there is counted."""
+        before = time.perf_counter()
+        for batch in batches:
+            self.waited += time.perf_counter() - before
+            yield batch
+            before = time.perf_counter()
+
+    def write(self, done: int, values: dict[str, float]) -> None:
+        """Log ``values``, and beside them seconds an iteration, on data alone, and the memory of a GPU in MiB."""
+        if self.writer is None:
+            return
+        count, now = done - self.done, time.perf_counter()
+        values = {**values, "time": (now - self.since) / count, "data_time": self.waited / count}
+        if torch.cuda.is_available():
+            values["memory"] = torch.cuda.max_memory_allocated() / 2**20
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": done, **values}) + "\n")
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, done)
+        left = datetime.timedelta(seconds=int(values["time"] * (self.iterations - done)))
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        logger.info(f"{done}/{self.iterations}  eta {left}  {shown}")
+        self.done, self.since, self.waited = done, now, 0.0
+
+
+def _step_of(line: str) -> int:
+    """The iteration of a line of ``log.jsonl``; 0 for one that was cut short when the run was killed."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return 0

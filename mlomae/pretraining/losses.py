@@ -1,0 +1,114 @@
+"""The three losses of pretraining as pure functions: of a model's parameters and a batch, without a trace in either.
+
+`level_problem` hands them to the solvers as functions of (θ, φ, ω). Batches are those of `mlomae.data` streams.
+
+Shape legend: B images, L patches, K kept patches, N = 1 + L tokens, D token width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from mlomae.feedback import JointFeedback
+from mlomae.masking import AdaptiveMasking, MaskState
+from mlomae.multilevel import Params, ThreeLevelProblem
+from mlomae.pretraining.pretrainer import Pretrainer
+
+Batch = dict[str, Any]
+
+
+class LowerTerms(NamedTuple):
+    """``loss`` L_I with all that is added to it; ``added`` the auxiliary loss and the strategy's own, None without
+    either; ``error`` the plain mean of the removed patches' errors, by which methods compare whatever they weigh. All
+    0-dim, the last two detached."""
+
+    loss: Tensor
+    added: Tensor | None
+    error: Tensor
+
+
+def lower_terms(model: Pretrainer, batch: Batch) -> LowerTerms:
+    """Stage I: L_I = Σ m·σ·rec / Σ m, or with normalize="weight" the mean over images of Σ mσ rec / Σ mσ; added
+    the strategy's own loss and the auxiliary one, where there are any.
+
+    L_I is a mean over images, because every image has the same number of removed patches: so the loss of a
+    global batch is the mean of its parts' losses, which data parallelism and accumulation rely on.
+    """
+    seen = model.reconstruct(batch)
+    mask, weight_BL = seen.mask.mask, seen.mask.mask * seen.mask.weight
+    if model.mask.normalize == "weight":
+        loss = ((weight_BL * seen.rec_BL).sum(dim=1) / weight_BL.sum(dim=1)).mean()
+    else:
+        loss = (weight_BL * seen.rec_BL).sum() / mask.sum()
+    error = (mask * seen.rec_BL.detach()).sum() / mask.sum()
+    terms = [model.mask.own_loss(seen)] if isinstance(model.mask, AdaptiveMasking) else []
+    terms += [model.auxiliary(seen)] if model.auxiliary is not None else []
+    if not terms:
+        return LowerTerms(loss, None, error)
+    added = torch.stack(terms).sum()
+    return LowerTerms(loss + added, added.detach(), error)
+
+
+def lower(model: Pretrainer, batch: Batch) -> Tensor:
+    """L_I with all that is added to it, 0-dim."""
+    return lower_terms(model, batch).loss
+
+
+def patch_errors(model: Pretrainer, batch: Batch) -> Tensor:
+    """rec (B, L), the error of every patch."""
+    return model.reconstruct(batch).rec_BL
+
+
+def features(model: Pretrainer, batch: Batch) -> Tensor:
+    """z (B, N, D), the encoder's tokens of whole images."""
+    return model.mae.encoder(batch["image"])
+
+
+def pool_by_score(model: Pretrainer, z_BND: Tensor, batch: Batch) -> Tensor:
+    """Tokens (B, N, D), the patches' times Lσ/Σσ: their plain mean is the mean weighed by σ.
+
+    As in stage I, the masking network sees patch embeddings that it cannot change.
+    """
+    sigma_BL = model.mask.scores(model.mae.encoder.embed(batch["image"]).detach(), MaskState(key=batch["key"]))
+    assert sigma_BL is not None
+    weight_BL = sigma_BL.shape[1] * sigma_BL / sigma_BL.sum(dim=1, keepdim=True)
+    return torch.cat([z_BND[:, :1], z_BND[:, 1:] * weight_BL.unsqueeze(-1)], dim=1)
+
+
+def head(model: Pretrainer, z_BND: Tensor, batch: Batch) -> Tensor:
+    """L_II on a head batch, L_III on an upper one, 0-dim: the feedback's loss on tokens as it sees them."""
+    return model.feedback(z_BND, batch)
+
+
+def feedback_tokens(model: Pretrainer, batch: Batch) -> Tensor:
+    """Tokens (B, N, D) of labelled images, as the feedback sees them."""
+    z_BND = features(model, batch)
+    return pool_by_score(model, z_BND, batch) if model.pools_by_score else z_BND
+
+
+def level_problem(model: Pretrainer) -> ThreeLevelProblem:
+    """L_I, the features, L_II and L_III, which are one if the feedback is joint, as functions of (θ, φ, ω)."""
+
+    def at(parameters: Params, function: Any, *args: Any) -> Tensor:
+        found: Tensor = functional_call(model, parameters, (function, *args))
+        return found
+
+    def fix(theta: Params, phi: Params, batch: Batch) -> Batch:
+        mask = model.choose_mask(model.mae.encoder.embed(batch["image"]), batch)  # parameters are the current ones
+        return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
+
+    losses: dict[str, Any] = {"head_loss": lambda omega, z, batch: at(omega, head, z, batch)}
+    if isinstance(model.feedback, JointFeedback):
+        losses = {"joint_loss": model.feedback.joint_loss}
+    if model.pools_by_score:
+        losses["attend"] = lambda theta, phi, z, batch: at({**theta, **phi}, pool_by_score, z, batch)
+    return ThreeLevelProblem(
+        lower=lambda theta, phi, batch: at({**theta, **phi}, lower, batch),
+        features=lambda theta, batch: at(theta, features, batch),
+        fix=fix,
+        **losses,
+    )

@@ -1,0 +1,248 @@
+"""The one training loop, of pretraining and of every transfer: steps, log, checkpoints, exact resume.
+
+Iterations t are counted from 0. All that an iteration does is a function of the state before it, of t and of its batch,
+and a checkpoint holds the state: a run that is killed and resumed ends with the bits of one that never was. There is no
+wrapper for data parallelism; a step averages its gradients over ranks itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from mmengine.dist import all_reduce, barrier, is_distributed, is_main_process
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mlomae.common import checkpoint
+from mlomae.common.errors import CheckpointError, DataError, MlomaeError, TrainingError, from_worker
+from mlomae.common.random_keys import seed_everything
+from mlomae.config.strict import build_dataclass, plain
+from mlomae.pretraining.devices import to_device
+from mlomae.pretraining.log import Scalars, logger, run_log
+
+Batch: TypeAlias = Any
+Step: TypeAlias = Callable[[Batch, int], dict[str, Tensor]]
+"""(batch on the device, t) -> losses, 0-dim, detached, this rank's; updates the parameters."""
+Hook: TypeAlias = Callable[[int, Batch, dict[str, Tensor], "dict[str, float] | None"], None]
+"""(t, batch, losses, values), after the step. ``values`` are the means that are about to be logged, None where nothing
+is; a hook may add to them."""
+Rate: TypeAlias = Callable[[int], float]
+
+
+class Task(NamedTuple):
+    """What tells a kind of run from the others: the format of its checkpoints, the logged values that its record keeps,
+    the configuration keys that may change on resume because no number depends on them, and what helps a run that
+    diverges."""
+
+    format: str
+    recorded: tuple[str, ...]
+    free_to_change: frozenset[str]
+    remedy: str
+
+
+class Stateful(Protocol):
+    """Anything besides modules and optimizers that a resumed run needs."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+class Trainer:
+    """Trains with ``step`` up to ``iterations``; afterwards ``logged`` has the values for the record and ``clock`` the
+    wall-clock and processor seconds of training, interruptions added up.
+
+    Losses stay on the device and are averaged over an interval before the host sees them, so that a step never waits
+    for the device. Values that are not finite are found then, and always before a checkpoint is written.
+
+    Args:
+        config: a dataclass with ``seed``, ``train`` (intervals) and ``to_dict()``; a checkpoint keeps it.
+        meta: kept in checkpoints beside it.
+        model: in training mode while it trains. Its device is that of the batches.
+        modules: what a checkpoint keeps of the model, by name.
+        rates: of each optimizer, one for each parameter group.
+        batches: the batches of iteration t, t + 1, ... to the last one.
+        stateful: what else a checkpoint keeps, by name.
+        resume: go on from the newest checkpoint of ``work_dir`` if there is one.
+        check_resumed: raises CheckpointError for a checkpoint that this run must not go on from.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: Any,
+        work_dir: Path,
+        meta: dict[str, Any],
+        *,
+        model: nn.Module,
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, Optimizer],
+        rates: Mapping[str, Sequence[Rate]],
+        step: Step,
+        batches: Callable[[int], Iterable[Batch]],
+        iterations: int,
+        hooks: Sequence[Hook] = (),
+        stateful: Mapping[str, Stateful] | None = None,
+        resume: bool = False,
+        check_resumed: Callable[[dict[str, Any]], None] = lambda state: None,
+    ) -> None:
+        self.task, self.config, self.work_dir, self.meta = task, config, work_dir, meta
+        self.model, self.modules, self.optimizers, self.rates = model, modules, optimizers, rates
+        self.step, self.batches, self.iterations, self.hooks = step, batches, iterations, hooks
+        self.stateful, self.resume, self.check_resumed = stateful or {}, resume, check_resumed
+        self.device = next(model.parameters()).device
+        self.iteration = 0  # how many are done
+        self.logged: dict[str, float] = {}
+        self.clock = {"wall": 0.0, "cpu": 0.0}
+        self._sums: dict[str, Tensor] = {}
+        self._terms: dict[str, int] = {}
+
+    def train(self) -> None:
+        """Train to the end. Raises TrainingError if the run diverges, CheckpointError for a checkpoint that cannot be
+        written or gone on from, DataError for an image that cannot be read or another file that cannot be written."""
+        set_multi_processing(distributed=is_distributed())  # OpenCV's threads and forked workers do not mix
+        seed_everything(self.config.seed)
+        resumed_from = self._resume() if self.resume else None
+        try:
+            with run_log(self.work_dir), Scalars(self.work_dir, self.iteration, self.iterations) as scalars:
+                if resumed_from is not None:
+                    logger.info(f"resumed from {resumed_from} after {self.iteration} iterations")
+                self._loop(scalars)
+        except OSError as error:
+            raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
+
+    def _loop(self, scalars: Scalars) -> None:
+        train = self.config.train
+        started, before = seconds(), dict(self.clock)
+        self.model.train()
+        self._set_rates()
+        for data in scalars.timed(self._batches()):
+            t, done = self.iteration, self.iteration + 1
+            batch = to_device(data, self.device)
+            losses = self.step(batch, t)
+            for name, value in losses.items():
+                self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+                self._terms[name] = self._terms.get(name, 0) + 1  # a level may start within an interval
+            log_due = done % train.log_interval == 0 or done == self.iterations
+            save_due = done % train.checkpoint_interval == 0 or done == self.iterations
+            values = self._drain(done) if log_due or save_due else None
+            for hook in self.hooks:
+                hook(t, batch, losses, values)
+            if values is not None:
+                self.logged |= {name: float(values[name]) for name in self.task.recorded if name in values}
+            if log_due and values is not None:
+                scalars.write(done, {f"{name}.lr": rates[0](t) for name, rates in self.rates.items()} | values)
+            self.iteration = done
+            self._set_rates()
+            self.clock = {kind: before[kind] + now - started[kind] for kind, now in seconds().items()}
+            if save_due and is_main_process():
+                checkpoint.save_atomically(self._state(), checkpoint.checkpoint_path(self.work_dir, done))
+                checkpoint.prune(self.work_dir, train.keep_checkpoints)
+
+    def _batches(self) -> Iterator[Batch]:
+        try:
+            yield from self.batches(self.iteration)
+        except MlomaeError as error:
+            raise from_worker(error) from error
+
+    def _set_rates(self) -> None:
+        """Rates of the next iteration, or of the last one: a checkpoint holds those that training goes on with."""
+        t = min(self.iteration, self.iterations - 1)
+        for name, optimizer in self.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
+                group["lr"] = rate(t)
+
+    def _drain(self, done: int) -> dict[str, float]:
+        """Mean losses since the last call, over ranks.
+
+        Raises TrainingError, on every rank, if a loss or a weight is not finite: losses are those before the update,
+        and may be finite when the weights no longer are."""
+        stacked = torch.stack([total / self._terms[name] for name, total in self._sums.items()])
+        all_reduce(stacked, op="mean")
+        means = dict(zip(self._sums, stacked.tolist(), strict=True))
+        remedy = f"{self.task.remedy}, then resume from the last checkpoint"
+        for name, value in means.items():
+            if not math.isfinite(value):
+                terms = max(self._terms.values())
+                raise TrainingError(
+                    f"{name} is not finite ({value}) within the {terms} iterations before {done}; {remedy}"
+                )
+        for name, parameter in self.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise TrainingError(f"weights are not finite after iteration {done} (first: {name}); {remedy}")
+        self._sums, self._terms = {}, {}
+        return means
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        """Everything needed to go on as if never interrupted; `mlomae.common.checkpoint` describes it."""
+        return {
+            "format": self.task.format,
+            "iteration": self.iteration,
+            "config": self.config.to_dict(),
+            "meta": self.meta,
+            "clock": self.clock,
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            **{name: part.state_dict() for name, part in self.stateful.items()},
+            "rng": checkpoint.rng_state(),
+            "logged": self.logged,
+        }
+
+    def _resume(self) -> Path | None:
+        """Load the newest checkpoint, if there is one. Those of version 0.1 have what they need: their state of
+        schedules, which are functions of the iteration now, is not read, and parts that are younger start afresh."""
+        found = checkpoint.list_checkpoints(self.work_dir)
+        barrier()  # nobody may write a checkpoint before everybody has looked
+        if not found:
+            return None
+        state = checkpoint.load_checkpoint(found[-1], self.task.format)
+        saved = build_dataclass(type(self.config), plain(state["config"])).to_dict()  # younger keys at their defaults
+        check_same_config(saved, self.config.to_dict(), found[-1], self.task.free_to_change)
+        self.check_resumed(state)
+        for name, weights in state["modules"].items():
+            self.modules[name].load_state_dict(weights)
+        for name, values in state["optimizers"].items():
+            self.optimizers[name].load_state_dict(values)
+        for name, part in self.stateful.items():
+            if state.get(name):
+                part.load_state_dict(state[name])
+        checkpoint.set_rng_state(state["rng"])
+        self.iteration, self.clock, self.logged = state["iteration"], state["clock"], state["logged"]
+        return found[-1]
+
+
+def check_same_config(saved: dict[str, Any], current: dict[str, Any], path: Path, free: frozenset[str]) -> None:
+    """Raise CheckpointError if resuming would continue another experiment; names the first keys that differ.
+
+    ``free``: keys that may differ because no number depends on them.
+    """
+    a, b = flatten(saved), flatten(current)
+    different = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in free)
+    if different:
+        shown = ", ".join(f"{k} ({a.get(k)!r} -> {b.get(k)!r})" for k in different[:3])
+        raise CheckpointError(
+            f"'{path}' was made with another configuration: {shown}; "
+            "resume with the same one, or choose another work dir"
+        )
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted keys; an empty one stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and value
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def seconds() -> dict[str, float]:
+    """Wall-clock and processor seconds; differences of two readings are times."""
+    return {"wall": time.perf_counter(), "cpu": time.process_time()}
