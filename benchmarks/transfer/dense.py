@@ -16,8 +16,7 @@ from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.layer_decay import layer_decay_groups, layer_schedule
 from mlomae.backbones.optimizers import AveragingWrapper, average_statistics, build_optimizer
-from mlomae.backbones.run import TransferRun
-from mlomae.backbones.runner import TransferRunner
+from mlomae.backbones.run import Outcome, TransferRun
 from mlomae.backbones.seeding import seed_step, seeded
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import root_key
@@ -112,7 +111,7 @@ def build_wrapper(model: DenseTransfer, config: Any) -> LevelOptimizers:
 
 def train_dense(
     run: TransferRun, model: nn.Module, name: str, loader: ImageLoader, test_loader: ImageLoader, metric: BaseMetric
-) -> TransferRunner:
+) -> Outcome:
     """Train and evaluate a segmentor or detector that is still on the CPU; ``name`` as for `DenseTransfer`."""
     config: Any = run.config
     whole = DenseTransfer(model, config.seed, name).to("cuda" if torch.cuda.is_available() else "cpu")

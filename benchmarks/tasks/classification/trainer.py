@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.tasks.classification.config import TransferConfig
+from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.tasks.classification.mixing import BatchMix, mix_key
 from benchmarks.tasks.classification.model import Classifier
 from mlomae.backbones.layer_decay import layer_decay_groups
@@ -80,7 +80,7 @@ class TransferModel(Classifier):
             setattr(self, name, last)
 
 
-def build_wrapper(model: Classifier, config: TransferConfig) -> LevelOptimizers:
+def build_wrapper(model: Classifier, config: ClassificationConfig) -> LevelOptimizers:
     """{"model": the wrapper} over what the protocol trains: the whole backbone, or the linear head alone."""
     settings = config.optim
     if model.head is None:
