@@ -238,7 +238,7 @@ def test_wrong_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_the_program_ends_with_status_2(tmp_path: Path) -> None:
     config = cls_runs.write_config(tmp_path / "config.py", backbone__weights=None)
-    command = [sys.executable, "-m", "benchmarks.tasks.classification", str(config)]
+    command = [sys.executable, "-m", "mlomae.cli", "bench", "classification", str(config)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2

@@ -62,9 +62,9 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def in_process(command: list[str], log: Path) -> int:
     """What a transfer's process does, here: the imports of six processes would be most of these tests' time."""
-    assert command[:3] == [sys.executable, "-m", "benchmarks.tasks.classification"]
+    assert command[:5] == [sys.executable, "-m", "mlomae.cli", "bench", "classification"]
     assert log.parent.is_dir()
-    return transfer(command[3:])
+    return transfer(command[5:])
 
 
 @pytest.fixture

@@ -54,9 +54,9 @@ def runs(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def in_process(command: list[str], log: Path) -> int:
     """What a transfer's process does, here."""
-    assert command[:3] == [sys.executable, "-m", "benchmarks.tasks.segmentation"]
+    assert command[:5] == [sys.executable, "-m", "mlomae.cli", "bench", "segmentation"]
     assert log.parent.is_dir()
-    return transfer(command[3:])
+    return transfer(command[5:])
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -95,7 +95,9 @@ def test_the_command_line_under_torchrun(scenes: Path, tmp_path: Path) -> None:
     config = seg_runs.write_config(tmp_path / "config.py", scenes, **changes)
     program = [
         "-m",
-        "benchmarks.tasks.segmentation",
+        "mlomae.cli",
+        "bench",
+        "segmentation",
         str(config),
         "--weights",
         "random",
