@@ -8,11 +8,12 @@ CONFIG ?=
 CKPT ?=
 DATA ?=
 SUITE ?=
+TASK ?=
 WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-cls bench-seg bench-det flops tables figures report suite doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench bench-cls bench-seg bench-det flops tables figures report suite doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -59,9 +60,10 @@ $(PEERS): $(STAMP)
 bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
 	$(BIN)/python -m benchmarks.cost.speed $(OPTIONS)
 
-bench-cls: $(STAMP)  ## transfer to classification; CONFIG=configs/classification/... CKPT=... [DATA=root] [WORK_DIR=...] for one
-bench-seg: $(STAMP)  ## transfer to segmentation; CONFIG=configs/segmentation/... CKPT=... [DATA=root] [WORK_DIR=...] for one
-bench-det: $(STAMP)  ## transfer to detection; CONFIG=configs/detection/... CKPT=... [DATA=root] [WORK_DIR=...] for one
+bench: $(STAMP)  ## transfer to TASK=classification, ...; CONFIG=configs/TASK/... CKPT=... [DATA=root] [WORK_DIR=...] for one
+bench-cls: $(STAMP)  ## make bench TASK=classification
+bench-seg: $(STAMP)  ## make bench TASK=segmentation
+bench-det: $(STAMP)  ## make bench TASK=detection
 
 bench-cls: TASK := classification
 bench-seg: TASK := segmentation
@@ -69,9 +71,10 @@ bench-det: TASK := detection
 
 # without CONFIG, on the embedded textures, of what pretraining left in work_dirs: k-NN, linear probe and fine-tuning
 # (cls), UperNet (seg), Mask R-CNN (det)
-bench-cls bench-seg bench-det:
+bench bench-cls bench-seg bench-det:
+	@$(if $(TASK),,echo "error: name a folder of benchmarks/tasks/ with TASK=..." >&2; exit 2)
 ifdef CONFIG
-	$(BIN)/python -m benchmarks.tasks.$(TASK) $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
+	$(BIN)/mlomae bench $(TASK) $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
 	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
 else
 	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/$(TASK)/...; the default has its own data" >&2; exit 2)

@@ -1,5 +1,6 @@
-"""The commands that need a checkout: `mlomae demo`, `suite` and `table`; apart from what they import, so that --help
-answers at once.
+"""The commands that need a checkout: `mlomae bench`, `demo`, `suite` and `table`.
+
+They import what they run when they run, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,21 @@ CLUSTERS = ("slurm", "local")  # as submitit calls them; local is for trying a s
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Add the subcommands to those of `mlomae`."""
+    p = commands.add_parser("bench", help="transfer a backbone to a task, evaluate it, write a record")
+    p.add_argument("task", help="classification, ...: a folder of benchmarks/tasks/")
+    p.add_argument("config", help="a file of configs/TASK/")
+    p.add_argument(
+        "--weights",
+        help="backbone: a checkpoint or export of ours, official MAE weights, timm:NAME[:pretrained], random[:PATH]",
+    )
+    p.add_argument("--data", help="data root: sets data.train.root and data.test.root")
+    p.add_argument("--seed", type=int, help="default: the seed of the backbone's pretraining, else the config's")
+    p.add_argument("--work-dir", help="where checkpoints and results go (default: work_dirs/NAME_METHOD_seedN)")
+    p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
+    p.add_argument("--records", help="also write the record into this folder, predictions beside it: results/runs")
+    p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
+    p.set_defaults(run=_bench)
+
     p = commands.add_parser("demo", help="pretraining and transfer to three tasks on embedded data, minutes on a CPU")
     p.add_argument("--work-dir", default="work_dirs/demo", help="folder of all that is written")
     p.add_argument("--jobs", type=int, default=2, help="transfers at a time, one thread each (default: 2)")
@@ -56,6 +72,35 @@ def _add_suite(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables beside the records")
     run.set_defaults(run=_run_suite)
     status.set_defaults(run=_suite_status)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from benchmarks.tasks import get_task
+    from mlomae.backbones.origin import describe_weights
+    from mlomae.backbones.run import run_transfer
+    from mlomae.config.strict import overrides
+    from mlomae.records import slug
+
+    task, options = get_task(args.task), overrides(args.cfg_options)
+    if args.weights:
+        options["backbone.weights"] = args.weights
+    if args.seed is not None:
+        options["seed"] = args.seed
+    config = task.load_config(args.config, options)
+    if args.data:
+        config.data.train["root"] = config.data.test["root"] = args.data
+    source = describe_weights(config.backbone.weights or "random")
+    if source.seed is not None and "seed" not in options:
+        config.seed = source.seed
+    work_dir = Path(args.work_dir or f"work_dirs/{config.name}_{slug(source.method)}_seed{config.seed}")
+    records = Path(args.records) if args.records else None
+    record = run_transfer(task, config, work_dir, args.resume, records, source)
+    for name, value in record.get("metrics", {}).items():
+        if isinstance(value, int | float):
+            print(f"{name:24s} {value:.4g}")
+    if record:
+        print(f"{task.outputs}: {work_dir}")
+    return 0
 
 
 def _run_suite(args: argparse.Namespace) -> int:

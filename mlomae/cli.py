@@ -131,13 +131,13 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _add_checkout_commands(commands: argparse._SubParsersAction) -> None:
-    """`demo`, `suite` and `table` belong to the benchmarks, which come with a checkout and not with a wheel."""
+    """`bench`, `demo`, `suite` and `table` belong to the benchmarks, which come with a checkout, not with a wheel."""
     try:
         importlib.import_module("benchmarks.commands").add_parsers(commands)
     except ModuleNotFoundError as error:
         if error.name not in ("benchmarks", "benchmarks.commands"):
             raise
-        for name in ("demo", "suite", "table"):
+        for name in ("bench", "demo", "suite", "table"):
             parser = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
             parser.set_defaults(run=_needs_checkout)
 

@@ -5,6 +5,7 @@ Records travel between machines, so nothing in them names a folder or a host.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
@@ -22,7 +23,7 @@ from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installe
 
 Record = dict[str, Any]
 SCHEMA = 1
-RANDOM = "random initialisation"  # the method's name, in records and tables, of a backbone without pretraining
+RANDOM = "random initialisation"  # the method, in records and tables, of a backbone without pretraining
 Number = (int, float)
 # field -> accepted types; a tuple of names is a dict that must have those keys
 FIELDS: dict[str, Any] = {
@@ -148,6 +149,58 @@ def versions() -> dict[str, str]:
         if version:
             found[package] = version
     return found
+
+
+def make_record(
+    *,
+    task: str,
+    name: str,
+    method: str,
+    dataset: str,
+    seed: int,
+    config: Mapping[str, Any],
+    images_seen: dict[str, int],
+    outer_iterations: int,
+    clock: Mapping[str, float],
+    train_source: str,
+    eval_source: str,
+    metrics: dict[str, Any],
+    git: tuple[str | None, bool | None],
+    demo: bool = False,
+    split_hash: str | None = None,
+    **further: Any,
+) -> Record:
+    """The record of a run that has just finished on this machine; every kind of run makes its records here.
+
+    ``config`` is made portable. ``clock``: {"wall", "cpu"} seconds. ``git``: `git_state` when the run began, for the
+    checkout may have changed since. ``further``: fields of this kind of run, which also replace those filled in here.
+    """
+    portable = strip_paths(config)
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "method": method,
+        "task": task,
+        "dataset": dataset,
+        "demo": demo,
+        "seed": seed,
+        "config": portable,
+        "config_hash": config_hash(portable),
+        "git_commit": git[0],
+        "git_dirty": git[1],
+        "versions": versions(),
+        "hardware": hardware(),
+        "images_seen": images_seen,
+        "outer_iterations": outer_iterations,
+        "wall_clock_s": clock["wall"],
+        "cpu_s": clock["cpu"],
+        "split_hash": split_hash,
+        "train_source": train_source,
+        "eval_source": eval_source,
+        "metrics": metrics,
+        "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **further,
+    }
 
 
 def _paths_in(value: Any, where: str = "") -> list[str]:

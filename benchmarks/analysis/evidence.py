@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.analysis.image_sums import TestedRun, read_tested
+import numpy as np
+
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.cost.flops.file import read_flops
+from benchmarks.tasks import all_tasks
+from mlomae.backbones.task import TestedRun
 from mlomae.common.errors import DataError
-from mlomae.records import Record, predictions_folder, predictions_of, read_named_records
+from mlomae.records import Record, predictions_folder, predictions_of, read_named_records, run_phrase
+
+TOLERANCE = 1e-6  # percentage points between a record's metric and that of its predictions
 
 
 @dataclass
@@ -71,3 +77,47 @@ def _read_tested(folder: Path, records: dict[str, Record]) -> dict[str, TestedRu
         odd = Path(min(left)).relative_to(beside).as_posix()
         raise DataError(f"predictions '{odd}' have no record of that name in '{folder}'; put it there or remove them")
     return found
+
+
+def read_tested(path: Path, record: Record) -> TestedRun:
+    """The predictions at ``path``, which must be those of ``record``.
+
+    Raises DataError, one line that names the file, if it cannot be read, if its configuration or run is another than
+    the record's, or if it gives another metric or number of images than the record.
+    """
+    remedy = "put back the file that the run wrote, or remove it"
+    task = next((task for task in all_tasks() if task.name == record["task"]), None)
+    found = None if task is None else task.read_predictions(path)
+    if found is None:
+        raise DataError(f"predictions '{path.name}' are of a {record['task']} record, which has none; remove them")
+    if found.config_hash != record["config_hash"]:
+        theirs = f"{found.config_hash}, the record's is {record['config_hash']}"
+        raise DataError(f"predictions '{path.name}' belong to the configuration {theirs}; {remedy}")
+    expected = run_phrase(record["method"], record["name"], record["seed"])
+    if found.run not in (None, expected):
+        raise DataError(f"predictions '{path.name}' belong to the run '{found.run}', not to '{expected}'; {remedy}")
+    value, images = found.sums.whole(), len(found.index)
+    said, counted = record["metrics"].get(found.metric, math.nan), record["metrics"].get("n", images)
+    if not abs(value - said) <= TOLERANCE or counted != images:
+        ours, theirs = f"{found.metric} {value:.4f} on {images} images", f"{said:.4f} on {counted}"
+        raise DataError(f"predictions '{path.name}' give {ours}, the record says {theirs}; {remedy}")
+    return found
+
+
+def check_same_test(a: TestedRun, b: TestedRun) -> None:
+    """Raise DataError unless both runs were tested on the same images with the same labels."""
+    differing = [
+        what
+        for what, same in (
+            ("test sets (fingerprints)", a.test_set == b.test_set),
+            ("classes", a.class_names == b.class_names),
+            ("images", np.array_equal(a.index, b.index)),
+            ("labels", np.array_equal(a.truth, b.truth)),
+        )
+        if not same
+    ]
+    if differing:
+        raise DataError(
+            f"predictions '{a.file}' and '{b.file}' are of different {differing[0]}, though their records name the "
+            "same data; give what differs a recipe of its own"
+        )

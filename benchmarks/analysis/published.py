@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.tasks import all_tasks
 from mlomae.common.errors import DataError
 from mlomae.records import Record
 
@@ -28,16 +29,8 @@ COLUMNS = [
     "note",
 ]
 EVIDENCE = ("primary", "secondary")
-# our recipes whose protocol is a published one: -> (data set, {metric of ours: theirs}, what the note must say)
-RECIPES: dict[str, tuple[str, dict[str, str], str]] = {
-    "finetune_imagenet": ("imagenet1k", {"top1": "finetune_top1"}, ""),
-    "linear_imagenet": ("imagenet1k", {"top1": "linear_top1"}, ""),
-    "upernet_vit-base_ade20k": ("ade20k", {"mIoU": "miou"}, ""),
-    "upernet_vit-large_ade20k": ("ade20k", {"mIoU": "miou"}, ""),
-    "mask_rcnn_fpn_vit-base_25e_coco": ("coco", {"box_AP": "box_ap", "mask_AP": "mask_ap"}, "25-epoch"),
-    "mask_rcnn_vitdet_vit-base_coco": ("coco", {"box_AP": "box_ap", "mask_AP": "mask_ap"}, "ViTDet"),
-    "mask_rcnn_vitdet_vit-large_coco": ("coco", {"box_AP": "box_ap", "mask_AP": "mask_ap"}, "ViTDet"),
-}
+# our recipes whose protocol is a published one
+RECIPES = {name: protocol for task in all_tasks() for name, protocol in task.published.items()}
 _PATCHES = {"base": 16, "large": 16, "huge": 14}
 
 
@@ -122,7 +115,7 @@ def lines_up(number: PublishedNumber, record: Record, pretraining: Record | None
     """
     if pretraining is None or record["name"] not in RECIPES:
         return False
-    dataset, metrics, note = RECIPES[record["name"]]
+    ours = RECIPES[record["name"]]
     same = (number.method, number.backbone) == (record["method"], _backbone(pretraining))
-    meant = (number.dataset, number.metric) == (dataset, metrics.get(metric)) and note in number.note
+    meant = (number.dataset, number.metric) == (ours.dataset, ours.metrics.get(metric)) and ours.note in number.note
     return same and meant and pretraining["dataset"] == "imagenet" and _whole(pretraining) and _whole(record)

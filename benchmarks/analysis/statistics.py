@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-Floats = NDArray[np.float64]
+from mlomae.backbones.task import Floats, ImageSums
+
 REPLICATES = 4_000  # a standard error of so many replicates is off by 1.1 %
 _CELLS = 4_000_000  # numbers of a block of replicates: 32 MB
 CONFIDENCE = 0.95
@@ -40,24 +40,6 @@ class Estimate:
     p: float
     how: str
     seeds: int
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSums:
-    """A metric of one run that depends on the test images by sums over them alone.
-
-    Attributes:
-        numbers_NF: of each image, int64: whether it is right, or how many pixels of each class are.
-        metric: sums (R, F), and over how many images, -> the metric in percent (R,).
-    """
-
-    numbers_NF: NDArray[np.int64]
-    metric: Callable[[Floats, int], Floats]
-
-    def whole(self) -> float:
-        """The metric over the images as they are."""
-        sums_F = self.numbers_NF.sum(axis=0, dtype=np.float64)
-        return float(self.metric(sums_F[None], len(self.numbers_NF))[0])
 
 
 def _student(mean: float, error: float, freedom: float, how: str, seeds: int) -> Estimate:

@@ -14,11 +14,11 @@ from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
+from benchmarks.tasks import all_tasks
 from mlomae.common.errors import ConfigError
 from mlomae.config.strict import build_dataclass, read_config
 from mlomae.records import RANDOM, slug
 
-TASKS = ("classification", "segmentation", "detection")
 EXAMPLES = "configs/suites/"
 
 
@@ -118,8 +118,8 @@ def _check(suite: Suite, path: str) -> None:
 
 
 def _check_task(path: str, task: TaskEntry, methods: set[str]) -> None:
-    if task.task not in TASKS:
-        raise ConfigError(f"suite '{path}': recipe '{task.recipe}' must lie in configs/{{{','.join(TASKS)}}}/")
+    if task.task not in (known := [each.name for each in all_tasks()]):
+        raise ConfigError(f"suite '{path}': recipe '{task.recipe}' must lie in configs/{{{','.join(known)}}}/")
     if ("{dataset}" in task.recipe) != bool(task.datasets):
         raise ConfigError(f"suite '{path}': recipe '{task.recipe}' and its datasets must both name {{dataset}}, or not")
     if task.name and len(task.recipes) > 1:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
 from benchmarks.suite.file import MethodEntry, Suite, TaskEntry
+from benchmarks.tasks import get_task
 from mlomae.backbones.origin import Origin
 from mlomae.backbones.records import described
 from mlomae.common.checkpoint import checkpoint_path
@@ -48,7 +47,7 @@ class Job:
 
     def command(self, work: Path, records: Path | None) -> list[str]:
         """What runs it, and goes on with it if it was interrupted. Without ``records`` the record stays there."""
-        start = ["mlomae.cli", "pretrain"] if self.task == PRETRAIN else [f"benchmarks.tasks.{self.task}"]
+        start = ["mlomae.cli", "pretrain"] if self.task == PRETRAIN else ["mlomae.cli", "bench", self.task]
         command = [sys.executable, "-m", *start, str(self.path), "--work-dir", str(self.folder(work)), "--resume"]
         if records is not None:
             command += ["--records", str(records)]
@@ -149,7 +148,7 @@ class Planner:
         options = {**task.options, "seed": pretrained.seed}
         if task.name:
             options["name"] = task.name
-        path, load = ROOT / recipe, loader(task.task)
+        path, load = ROOT / recipe, get_task(task.task).load_config
         config = load(path, options)
         sources = {part: getattr(config.data, part) for part in ("train", "test")}
         config = load(path, options := options | self._roots(sources))
@@ -163,11 +162,6 @@ class Planner:
     def _roots(self, sources: dict[str, Any]) -> dict[str, str]:
         found = {part: self.roots.get(str(source.get("type"))) for part, source in sources.items() if source}
         return {f"data.{part}.root": root for part, root in found.items() if root}
-
-
-def loader(task: str) -> Callable[..., Any]:
-    """What reads the configurations of ``task``."""
-    return import_module(f"benchmarks.tasks.{task}.config").load_config
 
 
 def origin_of(job: Job) -> Origin:

@@ -1,1 +1,15 @@
-"""The tasks that backbones are transferred to, one folder each."""
+"""The tasks that backbones are transferred to, one folder each. Importing this package registers all of them.
+
+Whoever iterates tasks takes `all_tasks` or `get_task` from here, so that the registry is filled.
+"""
+
+import importlib
+import pkgutil
+
+from mlomae.backbones.task import all_tasks, get_task
+
+__all__ = ["all_tasks", "get_task"]
+
+for _folder in pkgutil.iter_modules(__path__):
+    if _folder.ispkg:
+        importlib.import_module(f"{__name__}.{_folder.name}")

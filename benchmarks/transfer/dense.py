@@ -15,13 +15,12 @@ from torch import nn
 from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.layer_decay import layer_decay_groups
-from mlomae.backbones.run import TransferRun
+from mlomae.backbones.run import Outcome, TransferRun
 from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.pretraining.devices import training_device
-from mlomae.pretraining.trainer import Trainer
 
 PIXELS: dict[str, Any] = {  # of a data_preprocessor: uint8 in BGR to what the backbone was pretrained on
     "bgr_to_rgb": True,
@@ -55,7 +54,7 @@ def build_dense(registry: Registry, section: dict[str, Any], backbone: FeatureVi
 
 def train_dense(
     run: TransferRun, model: nn.Module, name: str, loader: ImageLoader, test_loader: ImageLoader, metric: BaseMetric
-) -> Trainer:
+) -> Outcome:
     """Train and evaluate a segmentor or detector: layer-wise rates in the backbone, the full rate in neck and heads.
 
     ``name``: "segmentor" or "detector", under which a checkpoint keeps the weights."""

@@ -118,7 +118,7 @@ def execute(task: Task) -> Record | None:
         return found
     task.folder.mkdir(parents=True, exist_ok=True)
     log = task.folder / "log.txt"
-    command = [sys.executable, "-m", f"benchmarks.tasks.{task.bench.task}", str(task.recipe)]
+    command = [sys.executable, "-m", "mlomae.cli", "bench", task.bench.task, str(task.recipe)]
     command += ["--work-dir", str(task.folder.absolute()), "--resume", "--cfg-options"]
     command += [f"{key}={value!r}" for key, value in task.options.items()]
     status = start(command, log)

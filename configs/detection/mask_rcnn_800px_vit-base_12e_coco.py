@@ -1,6 +1,6 @@
 """Mask R-CNN with ViT-B on COCO for small budgets: 800 pixels, flips alone, 12 epochs of 16 images.
 
-Command:  torchrun --nproc-per-node=8 -m benchmarks.tasks.detection
+Command:  torchrun --nproc-per-node=8 -m mlomae.cli bench detection
           configs/detection/mask_rcnn_800px_vit-base_12e_coco.py --weights path/to/backbone --data path/to/coco
 Hardware: 8 GPUs of 24 GB, 2 images each. Hours: not measured here. Expected: not measured here.
 """

@@ -1,6 +1,6 @@
 """Mask R-CNN with ViT-B on COCO as in the MAE paper (Li et al. 2021): FPN on four blocks, no layer decay, 25 epochs.
 
-Command:  torchrun --nproc-per-node=64 -m benchmarks.tasks.detection
+Command:  torchrun --nproc-per-node=64 -m mlomae.cli bench detection
           configs/detection/mask_rcnn_fpn_vit-base_25e_coco.py --weights path/to/backbone --data path/to/coco
           (50 and 100 epochs: --cfg-options train.iterations=92187, or 184375)
 Hardware: 64 A100, one image each, about 4 hours. Not run here.

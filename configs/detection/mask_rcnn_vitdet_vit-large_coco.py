@@ -1,6 +1,6 @@
 """Mask R-CNN with ViT-L on COCO, ViTDet's protocol: more drop path and slower layer decay than ViT-B.
 
-Command:  torchrun --nproc-per-node=64 -m benchmarks.tasks.detection
+Command:  torchrun --nproc-per-node=64 -m mlomae.cli bench detection
           configs/detection/mask_rcnn_vitdet_vit-large_coco.py --weights path/to/backbone --data path/to/coco
 Hardware: 64 A100, one image each (backbone.with_cp=True saves memory). Hours: not measured here.
 Expected: box AP 55.6, mask AP 49.2 for MAE (Li et al., ViTDet, ECCV 2022); not measured here.

@@ -1,6 +1,6 @@
 """UperNet with ViT-L on ADE20K: 512x512, 160,000 iterations of 16 images, wider heads and more drop path than ViT-B.
 
-Command:  torchrun --nproc-per-node=8 -m benchmarks.tasks.segmentation configs/segmentation/upernet_vit-large_ade20k.py
+Command:  torchrun --nproc-per-node=8 -m mlomae.cli bench segmentation configs/segmentation/upernet_vit-large_ade20k.py
           --weights path/to/backbone --data path/to/ADEChallengeData2016
 Hardware: 8 GPUs of 40 GB, 2 images each (bf16; backbone.with_cp=True saves memory). Hours: not measured here.
 Expected: 53.6 mIoU for MAE (He et al. 2022, table 5); not measured here.

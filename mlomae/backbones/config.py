@@ -1,12 +1,21 @@
-"""The sections that every transfer's configuration has, and checks that name the key at fault."""
+"""The configuration of a transfer: what all tasks share, what the dense ones share, checks that name the key at fault.
+
+One recipe a data set, the same for every backbone: the backbone's weights come from the command line.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 from mlomae.common.errors import ConfigError
+from mlomae.config.strict import Configuration, build_dataclass, plain, read_config
+
+C = TypeVar("C", bound="TransferConfig")
 
 
 @dataclass
@@ -58,6 +67,103 @@ class OptimConfig:
     clip_grad: float | None = None
 
 
+@dataclass
+class DataConfig:
+    """Sources (``type``, ``root``, ``split``, ...). ``batch_size`` is global, summed over ranks."""
+
+    train: dict = field(default_factory=dict)
+    test: dict = field(default_factory=dict)
+    batch_size: int = 16
+    num_workers: int = 0
+
+
+@dataclass
+class TrainConfig:
+    """Precision and intervals."""
+
+    amp: str = "none"
+    log_interval: int = 50
+    checkpoint_interval: int = 500
+    keep_checkpoints: int = 2
+
+
+@dataclass(kw_only=True)
+class TransferConfig(Configuration):
+    """What the configuration of every task has; a task adds its own sections and keys, and extends `check`."""
+
+    name: str
+    data: DataConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    demo: bool = False
+
+    @classmethod
+    def load(cls: type[C], path: str | Path, overrides: dict[str, Any] | None = None, examples: str = "configs/") -> C:
+        """Read an MMEngine Python config, apply ``--cfg-options`` style overrides, check it.
+
+        ``examples``: the folder that the error for a missing file points to.
+        """
+        return cls.from_dict(read_config(path, overrides, examples))
+
+    @classmethod
+    def from_dict(cls: type[C], values: dict[str, Any]) -> C:
+        """Check plain values and build the configuration; ConfigError names the key at fault."""
+        config = build_dataclass(cls, plain(values))
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise ConfigError for a value that no run can have."""
+        check_shared(self)
+
+
+@dataclass
+class DenseDataConfig(DataConfig):
+    """Sources, and the transforms of mmseg or mmdet between loading and packing.
+
+    ``augment`` sees images with labels or objects; ``evaluate`` images alone, since predictions are brought back to the
+    size of the file. Evaluation takes images one by one.
+    """
+
+    augment: list = field(default_factory=list)
+    evaluate: list = field(default_factory=list)
+
+
+@dataclass
+class DenseTrainConfig(TrainConfig):
+    """Length, and how the rate falls: "linear" is mmseg's poly of power 1."""
+
+    iterations: int = 160_000
+    decay: str = "linear"
+
+
+@dataclass(kw_only=True)
+class DenseConfig(TransferConfig):
+    """A transfer under dense heads. ``overlays``: test images drawn as pictures."""
+
+    data: DenseDataConfig
+    backbone: FeatureBackboneConfig = field(default_factory=FeatureBackboneConfig)
+    train: DenseTrainConfig = field(default_factory=DenseTrainConfig)
+    overlays: int = 8
+
+    def check(self) -> None:
+        super().check()
+        check_least({"train.iterations": (self.train.iterations, 1), "overlays": (self.overlays, 0)})
+
+
+@contextmanager
+def values_of(section: str) -> Iterator[None]:
+    """Say in one line that a value of a free-form section has the wrong type; its keys are checked by name."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config section '{section}' holds a value of the wrong type ({error}); correct it"
+        ) from error
+
+
 def check_choices(choices: dict[str, tuple[Any, tuple[str, ...]]]) -> None:
     """Key -> (value, the values it may have)."""
     for key, (value, known) in choices.items():
@@ -79,7 +185,7 @@ def check_inside(inside: dict[str, tuple[Any, bool, str]]) -> None:
             raise ConfigError(f"config key '{key}' must be inside {interval}; got {given}")
 
 
-def check_shared(config: Any) -> None:
+def check_shared(config: TransferConfig) -> None:
     """Check what all tasks have: seed, backbone, optim, and of data and train the sources, batches and intervals."""
     optim, train, backbone, clip = config.optim, config.train, config.backbone, config.optim.clip_grad
     check_choices(
@@ -121,15 +227,9 @@ def check_shared(config: Any) -> None:
             raise ConfigError(f"config key 'data.{part}.type' is missing; name a data source")
 
 
-def check_dense(config: Any, decays: tuple[str, ...], made: set[str]) -> None:
-    """Check what both dense tasks have: what all have, length and fall of the rate, overlays, the model's section.
-
-    ``made``: keys of ``model`` that follow from the other sections.
-    """
-    check_shared(config)
-    check_choices({"train.decay": (config.train.decay, decays)})
-    check_least({"train.iterations": (config.train.iterations, 1), "overlays": (config.overlays, 0)})
-    if given := sorted(made & set(config.model)):
+def check_derived(model: dict[str, Any], derived: set[str]) -> None:
+    """Raise ConfigError for a key of the section ``model`` that follows from the other sections."""
+    if given := sorted(derived & set(model)):
         raise ConfigError(f"config key 'model.{given[0]}' is made from the other sections; leave it out")
 
 

@@ -20,9 +20,8 @@ from mmengine.registry import Registry
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mlomae.backbones.config import FeatureBackboneConfig
+from mlomae.backbones.config import FeatureBackboneConfig, values_of
 from mlomae.backbones.create import create_backbone
-from mlomae.backbones.sources import values_of
 from mlomae.backbones.windows import WindowedBlocks
 from mlomae.common.errors import ConfigError
 

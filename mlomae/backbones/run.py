@@ -1,37 +1,52 @@
-"""What a transfer to any task begins and ends with; between them are the data and the model that are the task's own."""
+"""One transfer of a backbone to a task: `run_transfer` is what all tasks share, `TransferSteps` what a task adds."""
 
 from __future__ import annotations
 
-import datetime
 import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
+from torch import nn
 
 import mlomae.data
 from mlomae import records
 from mlomae.backbones.batches import ImageLoader
+from mlomae.backbones.config import DataConfig, TransferConfig, values_of
 from mlomae.backbones.finetuned import check_unseen
 from mlomae.backbones.origin import Origin, describe_weights
-from mlomae.backbones.records import Images, Settings, check_folder, describe_images, described
+from mlomae.backbones.records import check_folder, describe_images, described
+from mlomae.backbones.task import Task
 from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.atomic import replacing
+from mlomae.common.errors import DataError
+from mlomae.data import check_disjoint
 from mlomae.pretraining.devices import join_process_group
-from mlomae.pretraining.trainer import Trainer
+
+AnyImages = TypeVar("AnyImages", bound=mlomae.data.Images)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training and evaluation gave. ``clock``: wall and processor seconds, evaluation not counted."""
+
+    metrics: dict[str, Any]
+    clock: dict[str, float]
+    iterations: int = 0
 
 
 @dataclass(frozen=True)
 class TransferRun:
-    """A transfer that `begin_transfer` began. ``git``: commit and whether the checkout was dirty then."""
+    """A transfer that has begun. ``git``: commit, and whether the checkout differed from it when the run began."""
 
-    config: Settings
-    origin: Origin
+    config: TransferConfig
+    source: Origin
     work_dir: Path
     resume: bool
-    records_dir: Path | None
     git: tuple[str | None, bool | None]
 
     def train(
@@ -41,106 +56,144 @@ class TransferRun:
         test_loader: ImageLoader,
         metric: BaseMetric,
         section: dict[str, Any] | None = None,
-    ) -> Trainer:
-        """Train to the end, from a checkpoint or not, and evaluate; arguments and errors as `train_transfer`'s.
+    ) -> Outcome:
+        """Train to the end, from a checkpoint or not, and fill ``metric``; arguments and errors as `train_transfer`'s.
 
-        ``section``: the backbone's architecture, where checkpoints are to be backbones themselves."""
+        ``section``: the backbone's architecture, where checkpoints are to be backbones themselves. The metrics returned
+        are the losses that were logged last."""
         meta = {**self.meta(), **({} if section is None else {"model": section})}
-        return train_transfer(step, loader, test_loader, metric, self.work_dir, meta, self.resume)
+        trainer = train_transfer(step, loader, test_loader, metric, self.work_dir, meta, self.resume)
+        return Outcome(trainer.logged, trainer.clock, trainer.iterations)
 
     def meta(self) -> dict[str, Any]:
         """What the checkpoints of a run keep beside its configuration; ``origin`` is compared on resume."""
-        origin = self.origin
-        weights = {**origin.identity, "sha256": origin.details.get("sha256")}
+        source = self.source
+        weights = {**source.identity, "sha256": source.details.get("sha256")}
         run = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
-        return {**run, "origin": weights, "pretrained": origin.details, "labelled": origin.labelled}
-
-    def check_test(self, test: mlomae.data.Images) -> None:
-        """Raise DataError for test images whose labels the backbone was fine-tuned on."""
-        check_unseen(self.origin.labelled, self.config.data.train, test)
-
-    def record(
-        self,
-        task: str,
-        train: Images,
-        test: Images,
-        *,
-        iterations: int,
-        clock: dict[str, float],
-        metrics: dict[str, Any],
-    ) -> dict[str, Any]:
-        """Schema of `mlomae.records`. ``clock``: wall and processor seconds.
-
-        The record's ``pretrained`` says which backbone it was; what it is belongs to the configuration.
-        """
-        config, portable = self.config, described(self.config, self.origin)
-        return {
-            "schema": records.SCHEMA,
-            "name": config.name,
-            "method": self.origin.method,
-            "task": task,
-            "dataset": train.name,
-            "demo": config.demo,
-            "seed": config.seed,
-            "config": portable,
-            "config_hash": records.config_hash(portable),
-            "versions": records.versions(),
-            "hardware": records.hardware(),
-            "images_seen": {"lower": iterations * config.data.batch_size, "head": 0, "upper": 0},
-            "outer_iterations": iterations,
-            "wall_clock_s": round(clock["wall"], 2),
-            "cpu_s": round(clock["cpu"], 2),
-            "split_hash": None,
-            "train_source": describe_images(train),
-            "eval_source": describe_images(test),
-            "pretrained": self.origin.details,
-            "metrics": metrics,
-            "git_commit": self.git[0],
-            "git_dirty": self.git[1],
-            "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        }
+        return {**run, "origin": weights, "pretrained": source.details, "labelled": source.labelled}
 
     def identity(self) -> dict[str, str]:
         """``run`` and ``config_hash``, by which a file of predictions names the record it belongs to."""
-        digest = records.config_hash(described(self.config, self.origin))
+        digest = records.config_hash(described(self.config, self.source))
         name, seed = self.config.name, self.config.seed
-        return {"run": records.run_phrase(self.origin.method, name, seed), "config_hash": digest}
-
-    def write(self, record: dict[str, Any], predictions: Path | None = None) -> None:
-        """Into the run's folder, replacing the same run's, and into ``records_dir``, where nothing is ever replaced.
-
-        ``predictions``: the file of the run's folder that is copied into the folder ``predictions`` beside
-        ``records_dir``, before the record is there: whoever finds a record finds all that belongs to it.
-        """
-        path = self.work_dir / "record.json"
-        path.unlink(missing_ok=True)
-        records.write_record(record, path)
-        if self.records_dir is None:
-            return
-        place = self.records_dir / f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
-        if predictions is not None and not place.exists():  # or they would replace those of the record that is there
-            with replacing(records.predictions_of(place.name, self.records_dir)) as temporary:
-                shutil.copyfile(predictions, temporary)
-        records.write_record(record, place)
+        return {"run": records.run_phrase(self.source.method, name, seed), "config_hash": digest}
 
 
-def begin_transfer(
-    config: Settings, work_dir: Path, resume: bool, records_dir: Path | None, origin: Origin | None
-) -> TransferRun:
-    """Look at the weights and the folder, and join the other processes; nothing is written yet.
+class TransferSteps(ABC):
+    """The steps of one transfer that are the task's own; `run_transfer` calls them in this order.
 
-    ``origin``: of the configuration's weights, where the caller has read them already.
-    Raises ConfigError if the folder already holds a run and ``resume`` is off, CheckpointError if it holds another one.
+    ``train`` and ``test`` are what `open_data` has returned.
     """
-    origin = origin or describe_weights(config.backbone.weights or "")
-    check_folder(work_dir, resume, described(config, origin))
+
+    train: Any
+    test: Any
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def open_data(self) -> tuple[Any, Any]:
+        """Training and test images, checked before anything is trained (`open_pair`)."""
+
+    @abstractmethod
+    def build_model(self) -> tuple[nn.Module, str]:
+        """The model, and the report of what was loaded into its backbone."""
+
+    @abstractmethod
+    def train_and_test(self, model: Any, run: TransferRun) -> Outcome:
+        """Train, by `TransferRun.train` unless there is nothing to train, and evaluate on the test images."""
+
+    @abstractmethod
+    def save(self, run: TransferRun) -> Path | None:
+        """Write predictions and pictures into the run's folder; the file of predictions to keep with the record."""
+
+
+def run_transfer(
+    task: Task,
+    config: TransferConfig,
+    work_dir: Path,
+    resume: bool = False,
+    records_dir: Path | None = None,
+    source: Origin | None = None,
+) -> records.Record:
+    """Transfer, evaluate on the test split, write record, predictions and pictures into ``work_dir``.
+
+    ``records_dir``: also write the record there, predictions beside it. ``source``: of the configuration's weights,
+    where the caller has read them already. Returns the record on the main process, {} on others.
+
+    Raises ConfigError if the folder already holds a run and ``resume`` is off, CheckpointError if it holds another run,
+    DataError for test images whose labels the backbone was fine-tuned on, and what the steps of the task raise.
+    """
+    source = source or describe_weights(config.backbone.weights or "")
+    check_folder(work_dir, resume, described(config, source))
     join_process_group()
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
-    return TransferRun(config, origin, work_dir, resume, records_dir, git)
+    run = TransferRun(config, source, work_dir, resume, git)
+    steps: TransferSteps = task.create_steps(config)
+    steps.train, steps.test = steps.open_data()
+    check_unseen(source.labelled, config.data.train, steps.test)
+    model, report = steps.build_model()
+    _print_loaded(report)
+    outcome = steps.train_and_test(model, run)
+    if not is_main_process():
+        return {}
+    record = records.make_record(
+        task=task.name,
+        name=config.name,
+        method=source.method,
+        dataset=steps.train.name,
+        demo=config.demo,
+        seed=config.seed,
+        config=described(config, source),
+        images_seen={"lower": outcome.iterations * config.data.batch_size, "head": 0, "upper": 0},
+        outer_iterations=outcome.iterations,
+        clock={kind: round(seconds, 2) for kind, seconds in outcome.clock.items()},
+        train_source=describe_images(steps.train),
+        eval_source=describe_images(steps.test),
+        metrics=outcome.metrics,
+        git=git,
+        pretrained=source.details,  # which backbone it was; what it is belongs to the configuration
+    )
+    write_results(record, work_dir, records_dir, steps.save(run))
+    return record
 
 
-def print_loaded(report: str) -> None:
-    """Of what was loaded into a backbone, the counts and the notes, on the main process."""
+def write_results(record: records.Record, work_dir: Path, records_dir: Path | None, predictions: Path | None) -> None:
+    """Write the record into the run's folder, replacing the same run's, and into ``records_dir``, replacing nothing.
+
+    ``predictions``: a file of the run's folder that is copied into the folder ``predictions`` beside ``records_dir``,
+    before the record is written: whoever finds a record finds all that belongs to it.
+    """
+    path = work_dir / "record.json"
+    path.unlink(missing_ok=True)
+    records.write_record(record, path)
+    if records_dir is None:
+        return
+    place = records_dir / f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
+    if predictions is not None and not place.exists():  # or they would replace those of the record that is there
+        with replacing(records.predictions_of(place.name, records_dir)) as temporary:
+            shutil.copyfile(predictions, temporary)
+    records.write_record(record, place)
+
+
+def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) -> tuple[AnyImages, AnyImages]:
+    """``data.train`` and ``data.test`` as ``build`` makes them.
+
+    Raises DataError if their classes differ or if a test image is also a training image, and what ``build`` raises.
+    """
+    with values_of("data.train and data.test"):
+        train, test = build(data.train), build(data.test)
+    if list(train.classes) != list(test.classes):
+        odd = sorted(set(train.classes) ^ set(test.classes)) or ["the order"]
+        raise DataError(
+            f"classes of {train.describe()} and {test.describe()} differ ({odd[0]}); give both splits of one data set"
+        )
+    check_disjoint(train, test)
+    return train, test
+
+
+def _print_loaded(report: str) -> None:
+    """The counts and the notes of what was loaded into a backbone, on the main process."""
     if is_main_process():
         counts, *others = report.splitlines()
         print("\n".join([counts, *(line for line in others if "note" in line)]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -251,8 +250,8 @@ def run_pretraining(
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
-    commit, dirty = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
-    meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": commit}
+    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
     trainer.train()
     if not is_main_process():
@@ -265,7 +264,7 @@ def run_pretraining(
             plain_batches(data.evaluation, config.model.img_size),
             trainer.device,
         )
-    record = _record(config, data, trainer.clock, metrics) | {"git_commit": commit, "git_dirty": dirty}
+    record = _record(config, data, trainer.clock, metrics, git)
     if means := curves.means():  # none of a run that an older version of this code has finished
         record["curves"] = means
     path = work_dir / "record.json"
@@ -276,31 +275,31 @@ def run_pretraining(
     return record
 
 
-def _record(config: PretrainConfig, data: PretrainData, clock: dict[str, float], metrics: dict) -> dict[str, Any]:
-    plain = config.to_dict()
+def _record(
+    config: PretrainConfig,
+    data: PretrainData,
+    clock: dict[str, float],
+    metrics: dict,
+    git: tuple[str | None, bool | None],
+) -> dict[str, Any]:
     source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
-    return {
-        "schema": 1,
-        "name": config.name,
-        "method": config.method,
-        "task": "pretrain",
-        "dataset": data.train.name,
-        "demo": config.demo,
-        "seed": config.seed,
-        "config": records.strip_paths(plain),
-        "config_hash": records.config_hash(records.strip_paths(plain)),
-        "versions": records.versions(),
-        "hardware": records.hardware(),
-        "images_seen": images_seen(config, int(metrics.get("phi_started", -1))),
-        "outer_iterations": config.train.outer_iterations,
-        "wall_clock_s": round(clock["wall"], 2),
-        "cpu_s": round(clock["cpu"], 2),
-        "split_hash": data.split.hash,
-        "train_source": source(data.train),
-        "eval_source": source(data.evaluation) if data.evaluation else "none",
-        "metrics": metrics,
-        "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
+    return records.make_record(
+        task="pretrain",
+        name=config.name,
+        method=config.method,
+        dataset=data.train.name,
+        demo=config.demo,
+        seed=config.seed,
+        config=config.to_dict(),
+        images_seen=images_seen(config, int(metrics.get("phi_started", -1))),
+        outer_iterations=config.train.outer_iterations,
+        clock={kind: round(seconds, 2) for kind, seconds in clock.items()},
+        split_hash=data.split.hash,
+        train_source=source(data.train),
+        eval_source=source(data.evaluation) if data.evaluation else "none",
+        metrics=metrics,
+        git=git,
+    )
 
 
 def evaluate_checkpoint(path: Path, overrides: dict[str, Any] | None = None) -> dict[str, float]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from run_samples import changed
 
-from benchmarks.tasks.classification.config import TransferConfig, config_from_dict
-from benchmarks.tasks.classification.predictions import read_predictions
+from benchmarks.tasks import get_task
+from benchmarks.tasks.classification.config import ClassificationConfig
+from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.tasks.classification.run import ClassificationSteps
+from mlomae import cli
+from mlomae.backbones import run
 from mlomae.config.schema import config_from_dict as pretrain_config
 from mlomae.pretraining.run import run_pretraining
 
@@ -32,14 +37,29 @@ _VALUES: dict[str, Any] = {
     "train": {"epochs": 2, "log_interval": 3, "checkpoint_interval": 4, "keep_checkpoints": 10},
 }
 
+TASK = get_task("classification")
+run_transfer = partial(run.run_transfer, TASK)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line of this task."""
+    return cli.main(["bench", TASK.name, *arguments])
+
 
 def values(**changes: Any) -> dict[str, Any]:
     """Config values; ``train__amp="bf16"`` sets a nested key, a plain key replaces a section."""
     return changed(_VALUES, changes)
 
 
-def config(**changes: Any) -> TransferConfig:
-    return config_from_dict(values(**changes))
+def config(**changes: Any) -> ClassificationConfig:
+    return ClassificationConfig.from_dict(values(**changes))
+
+
+def opened(config: ClassificationConfig) -> ClassificationSteps:
+    """The steps of a run whose data are open."""
+    steps = ClassificationSteps(config)
+    steps.train, steps.test = steps.open_data()
+    return steps
 
 
 def write_config(path: Path, **changes: Any) -> Path:
@@ -65,4 +85,4 @@ def pretrain(work: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
 
 
 def predictions(work: Path) -> dict[str, np.ndarray]:
-    return dict(vars(read_predictions(work / "predictions.npz").images))
+    return dict(vars(FORMAT.read(work / "predictions.npz").images))

@@ -20,6 +20,7 @@ from benchmarks.tasks.classification import run
 from benchmarks.tasks.classification.model import BatchPreprocessor
 from benchmarks.tasks.classification.trainer import TransferModel
 from mlomae.backbones import training
+from mlomae.backbones.run import Outcome
 from mlomae.pretraining import devices
 
 Patch = Callable[[ExitStack], Any]
@@ -57,10 +58,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], Patch | None]] = {
 
 def in_double(stack: ExitStack) -> None:
     """Weights, images and scores of a run in float64."""
-    train, cast = run.run_training, BatchPreprocessor.forward
+    train, cast = run.ClassificationSteps.train_and_test, BatchPreprocessor.forward
 
-    def patched(config: Any, inputs: Any, model: TransferModel, *rest: Any) -> run.Outcome:
-        return train(config, inputs, model.double(), *rest)
+    def patched(self: run.ClassificationSteps, model: TransferModel, *rest: Any) -> Outcome:
+        return train(self, model.double(), *rest)
 
     def to_double(self: BatchPreprocessor, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         batch = cast(self, data, training)
@@ -70,7 +71,7 @@ def in_double(stack: ExitStack) -> None:
         """Without the rounding to float32 at its end."""
         return self.backbone(images)
 
-    stack.enter_context(mock.patch.object(run, "run_training", patched))
+    stack.enter_context(mock.patch.object(run.ClassificationSteps, "train_and_test", patched))
     stack.enter_context(mock.patch.object(BatchPreprocessor, "forward", to_double))
     stack.enter_context(mock.patch.object(TransferModel, "logits", logits))
 
@@ -97,7 +98,7 @@ def transfer(name: str, out: Path) -> dict[str, torch.Tensor]:
             patch(stack)
         if config.protocol == "finetune":
             in_double(stack)
-        run.run_transfer(config, out / name)
+        cls_runs.run_transfer(config, out / name)
     modules = models[0].saved_modules().items()
     return {f"{part}.{key}": value for part, module in modules for key, value in module.state_dict().items()}
 

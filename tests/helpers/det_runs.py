@@ -7,6 +7,7 @@ import copy
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from run_samples import changed
 
-from benchmarks.tasks.detection.config import DetectionConfig, config_from_dict, load_config
+from benchmarks.tasks import get_task
+from benchmarks.tasks.detection.config import DetectionConfig
+from mlomae import cli
+from mlomae.backbones import run
 from mlomae.data import Textures
 from mlomae.data.textures.write_coco import write_coco
 
@@ -24,6 +28,14 @@ CLASSES = 8
 STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100")
 """The first nine of COCO's twelve numbers; the others are recalls by size."""
 
+TASK = get_task("detection")
+run_transfer = partial(run.run_transfer, TASK)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line of this task."""
+    return cli.main(["bench", TASK.name, *arguments])
+
 
 def write_data(root: Path) -> Path:
     parts = {"train": "val", "val": "test"}
@@ -32,7 +44,7 @@ def write_data(root: Path) -> Path:
 
 def values(root: Path, **changes: Any) -> dict[str, Any]:
     """The recipe of the textures, shorter; ``train__amp="bf16"`` sets a nested key."""
-    given = load_config(ROOT / "configs" / "detection" / "mask_rcnn_textures.py").to_dict()
+    given = DetectionConfig.load(ROOT / "configs" / "detection" / "mask_rcnn_textures.py").to_dict()
     given["data"] |= {"batch_size": 4, "augment": [{"type": "RandomFlip", "prob": 0.5}]}
     given["data"]["train"]["root"] = given["data"]["test"]["root"] = str(root)
     model = {"patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
@@ -42,7 +54,7 @@ def values(root: Path, **changes: Any) -> dict[str, Any]:
 
 
 def config(root: Path, **changes: Any) -> DetectionConfig:
-    return config_from_dict(values(root, **changes))
+    return DetectionConfig.from_dict(values(root, **changes))
 
 
 def write_config(path: Path, root: Path, **changes: Any) -> Path:

@@ -13,7 +13,7 @@ import torch
 from run_samples import changed
 
 from benchmarks.tasks.detection import run
-from benchmarks.tasks.detection.config import DetectionConfig, config_from_dict
+from benchmarks.tasks.detection.config import DetectionConfig
 from mlomae.backbones import training
 
 Weights = dict[str, torch.Tensor]
@@ -50,7 +50,7 @@ def config(name: str, root: Path) -> DetectionConfig:
     """SGD at a constant rate: what a step moves is its gradient."""
     constant = {"optim__type": "sgd", "optim__lr": 0.02, "optim__min_lr": 0.02, "optim__warmup": 0.0}
     values = det_runs.values(root, **constant, train__iterations=ITERATIONS, overlays=0, **FEW)
-    return config_from_dict(VARIANTS[name][0](values))
+    return DetectionConfig.from_dict(VARIANTS[name][0](values))
 
 
 def transfer(name: str, root: Path, out: Path) -> Weights:
@@ -67,7 +67,7 @@ def transfer(name: str, root: Path, out: Path) -> Weights:
         stack.enter_context(mock.patch.object(run, "build_detector", keeping))
         if VARIANTS[name][1] is not None:
             VARIANTS[name][1](stack)
-        run.run_transfer(config(name, root), out / name)
+        det_runs.run_transfer(config(name, root), out / name)
     return dict(built[0].state_dict())
 
 

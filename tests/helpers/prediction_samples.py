@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from record_samples import make_record
 
+from benchmarks.tasks.classification import predictions
 from benchmarks.tasks.classification.per_image import PerImage, summarise
-from benchmarks.tasks.classification.predictions import save_predictions
-from benchmarks.transfer.areas import Areas, class_ious, save_areas
+from benchmarks.tasks.segmentation import pixel_counts
+from benchmarks.tasks.segmentation.pixel_counts import PixelCounts, class_ious
 from mlomae.records import RANDOM, predictions_of, run_phrase, write_record
 
 CLASSES = ("cat", "dog", "horse")
@@ -51,24 +52,24 @@ def write_classified(runs: Path, file: str, method: str, seed: int, share: float
     write_record(record, runs / f"{file}.json")
     identity = {"run": run_phrase(method, record["name"], seed), "config_hash": record["config_hash"]}
     path = predictions_of(f"{file}.json", runs)
-    save_predictions(path, images, class_names=CLASSES, test_set="f" * 64, **identity)
+    predictions.FORMAT.save(path, images, class_names=CLASSES, test_set="f" * 64, **identity)
     return path
 
 
-def some_areas(seed: int, images: int = 12) -> Areas:
+def some_counts(seed: int, images: int = 12) -> PixelCounts:
     rng = np.random.default_rng(seed)
     true = np.random.default_rng(0).integers(5, 50, (images, 3))
     predicted = rng.integers(5, 50, (images, 3))
-    return Areas(np.arange(images), rng.integers(0, np.minimum(true, predicted) + 1), predicted, true)
+    return PixelCounts(np.arange(images), rng.integers(0, np.minimum(true, predicted) + 1), predicted, true)
 
 
 def write_segmented(runs: Path, file: str, method: str, seed: int, **changes: Any) -> Path:
-    """A record of a segmentation in ``runs`` and its areas beside; the path of these."""
-    areas = some_areas(seed + 100 * len(method))
-    metrics = {"mIoU": float(np.nanmean(class_ious(areas))), "mAcc": 50.0, "aAcc": 60.0, "n": 12}
+    """A record of a segmentation in ``runs`` and its pixel counts beside; the path of these."""
+    counts = some_counts(seed + 100 * len(method))
+    metrics = {"mIoU": float(np.nanmean(class_ious(counts))), "mAcc": 50.0, "aAcc": 60.0, "n": 12}
     record = transfer_record(method, seed, metrics, "segmentation", name="upernet", dataset="camvid", **changes)
     write_record(record, runs / f"{file}.json")
     identity = {"run": run_phrase(method, "upernet", seed), "config_hash": record["config_hash"]}
     path = predictions_of(f"{file}.json", runs)
-    save_areas(path, areas, class_names=CLASSES, test_set="e" * 64, **identity)
+    pixel_counts.FORMAT.save(path, counts, class_names=CLASSES, test_set="e" * 64, **identity)
     return path

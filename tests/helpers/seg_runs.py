@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 from PIL import Image
 from run_samples import changed
 
-from benchmarks.tasks.segmentation.config import SegmentationConfig, config_from_dict
+from benchmarks.tasks import get_task
+from benchmarks.tasks.segmentation.config import SegmentationConfig
+from mlomae import cli
+from mlomae.backbones import run
 
 SHAPE = {"patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
 COUNTS = {"training": 24, "validation": 10}
@@ -33,6 +37,14 @@ MODEL: dict[str, Any] = {
         "loss_decode": {"type": "CrossEntropyLoss", "loss_weight": 0.4},
     },
 }
+
+TASK = get_task("segmentation")
+run_transfer = partial(run.run_transfer, TASK)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line of this task."""
+    return cli.main(["bench", TASK.name, *arguments])
 
 
 def write_data(root: Path) -> Path:
@@ -74,7 +86,7 @@ def values(scenes: Path, **changes: Any) -> dict[str, Any]:
 
 
 def config(scenes: Path, **changes: Any) -> SegmentationConfig:
-    return config_from_dict(values(scenes, **changes))
+    return SegmentationConfig.from_dict(values(scenes, **changes))
 
 
 def write_config(path: Path, scenes: Path, **changes: Any) -> Path:

@@ -74,7 +74,7 @@ def transfer(name: str, scenes: Path, out: Path) -> Weights:
         in_double(stack, built)
         if patch is not None:
             patch(stack)
-        run.run_transfer(seg_runs.config(scenes, name=name.replace(" ", "-"), **changes), out / name)
+        seg_runs.run_transfer(seg_runs.config(scenes, name=name.replace(" ", "-"), **changes), out / name)
     return dict(built[0].state_dict())
 
 

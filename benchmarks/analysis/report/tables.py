@@ -15,14 +15,13 @@ from benchmarks.analysis.report.markup import Section, button, cell, grouped_dig
 from benchmarks.analysis.report.provenance import Provenance
 from benchmarks.analysis.report.words import column_words
 from benchmarks.analysis.tables.table import BEHIND, Table
+from benchmarks.tasks import all_tasks
 
 TITLES = {
     "pretrain": "Pretraining: probes of the frozen encoder",
     "headroom": "Share of the oracle's headroom",
     "differences": "Differences between methods",
-    "classification": "Transfer to classification",
-    "segmentation": "Transfer to semantic segmentation",
-    "detection": "Transfer to object detection",
+    **{task.name: task.title for task in all_tasks()},
     "speed": "Speed of an outer iteration",
 }
 _FIRST = ("method", "row")  # columns that may stand first, where they stay in sight

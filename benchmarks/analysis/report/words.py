@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from benchmarks.analysis.comparable import METRICS
-from benchmarks.analysis.tables.transfer_table import CLASSIFICATION, DETECTION, SEGMENTATION
+from benchmarks.tasks import all_tasks
 
 _MEASURED = {
     f"{key}_cls": f"{name}, class token" for key, name in (("knn_top1", "k-NN"), ("linear_top1", "linear probe"))
 }
-_MEASURED |= METRICS | CLASSIFICATION.metrics | SEGMENTATION.metrics | DETECTION.metrics
+_MEASURED |= METRICS | {metric.name: metric.title for task in all_tasks() for metric in task.metrics}
 _COLUMNS = {
     "config_hash": "config",
     "schedule": "outer iterations",

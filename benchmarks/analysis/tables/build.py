@@ -17,14 +17,8 @@ from benchmarks.analysis.tables.comparison import KEYS as COMPARISON_KEYS
 from benchmarks.analysis.tables.comparison_table import build_comparison
 from benchmarks.analysis.tables.readme_table import BEGIN, filled, readme_table
 from benchmarks.analysis.tables.table import Table, csv_of, table_of
-from benchmarks.analysis.tables.transfer_table import (
-    CLASSIFICATION,
-    DETECTION,
-    KEYS,
-    SEGMENTATION,
-    transfer_frame,
-    transfer_page,
-)
+from benchmarks.analysis.tables.transfer_table import KEYS, transfer_frame, transfer_page
+from benchmarks.tasks import all_tasks
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError, MlomaeError, refuse
 
@@ -32,8 +26,8 @@ TASKS: dict[str, Table] = {
     "pretrain": table_of("pretrain", pretrain_table.KEYS, pretrain_table.pretrain_frame, pretrain_table.pretrain_page),
     "speed": table_of("speed", speed_table.KEYS, speed_table.speed_frame, speed_table.speed_page),
 }
-for _task, _shown in (("classification", CLASSIFICATION), ("segmentation", SEGMENTATION), ("detection", DETECTION)):
-    TASKS[_task] = table_of(_task, KEYS, partial(transfer_frame, _shown), partial(transfer_page, _shown))
+for _task in all_tasks():
+    TASKS[_task.name] = table_of(_task.name, KEYS, partial(transfer_frame, _task), partial(transfer_page, _task))
 TABLES: dict[str, Table] = {
     **TASKS,
     "headroom": table_of("pretrain", headroom_table.KEYS, headroom_table.headroom_frame, headroom_table.headroom_page),

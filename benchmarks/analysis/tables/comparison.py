@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME, is_oracle
-from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.image_sums import check_same_test
+from benchmarks.analysis.evidence import Evidence, check_same_test
 from benchmarks.analysis.lineage import Lineage
 from benchmarks.analysis.published import EVIDENCE, PublishedNumber, lines_up
 from benchmarks.analysis.statistics import Estimate, bootstrap_interval, holm, seed_interval
@@ -26,15 +25,11 @@ from benchmarks.analysis.tables.headroom_table import captured
 from benchmarks.analysis.tables.pretrain_table import EQUAL_IMAGES
 from benchmarks.analysis.tables.table import BEHIND, ORACLE, OWN, RIVAL, Behind
 from benchmarks.analysis.tables.transfer_table import setting_of
+from benchmarks.tasks import all_tasks
 from mlomae.records import RANDOM, Record
 
-# task -> metrics: one or two each, for a correction for many comparisons takes from all; tables of a task have the rest
-COMPARED = {
-    "pretrain": list(METRICS),
-    "classification": ["top1"],
-    "segmentation": ["mIoU"],
-    "detection": ["box_AP", "mask_AP"],
-}
+# task -> metrics; the tables of a task have the rest
+COMPARED = {"pretrain": list(METRICS)} | {task.name: [m.name for m in task.compared] for task in all_tasks()}
 COSTS = ["images_seen", "wall_clock_s", "cpu_s", "flops"]  # of the pretraining
 SECTION = ["pretraining_dataset", "pretraining_setting"]
 MEASURED = ["task", "dataset", "recipe", "protocol", "transfer_setting", "metric"]

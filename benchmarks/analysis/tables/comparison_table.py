@@ -14,7 +14,7 @@ from benchmarks.analysis.tables.comparison import COLUMNS, KEYS, MEASURED, SECTI
 from benchmarks.analysis.tables.headroom_table import MIN_HEADROOM
 from benchmarks.analysis.tables.markdown import markdown_head, markdown_table
 from benchmarks.analysis.tables.table import BEHIND, formatted, make_frame
-from benchmarks.analysis.tables.transfer_table import CLASSIFICATION, DETECTION, SEGMENTATION
+from benchmarks.tasks import all_tasks
 from mlomae.records import RANDOM
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
@@ -34,7 +34,7 @@ _FORMATS = {
     "pretraining_flops": ".3g",
 }
 COSTS = {"images_seen": "images seen", "cpu_s": "CPU (s)", "wall_clock_s": "wall-clock (s)", "flops": "FLOPs"}
-_TITLES = METRICS | CLASSIFICATION.metrics | SEGMENTATION.metrics | DETECTION.metrics
+_TITLES = METRICS | {metric.name: metric.title for task in all_tasks() for metric in task.metrics}
 MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}  # drawn anew
 _FIRST = (BASELINE, SAME_TIME, RANDOM)
 _METHOD = ["method", "pretraining_config"]

@@ -10,7 +10,6 @@ import json
 import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -20,6 +19,7 @@ from benchmarks.analysis.statistics import paired_interval
 from benchmarks.analysis.tables.difference_table import seed_pairs
 from benchmarks.analysis.tables.markdown import difference_cell, markdown_page
 from benchmarks.analysis.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
+from mlomae.backbones.task import Task
 from mlomae.common.errors import DataError
 from mlomae.records import RANDOM, Record, config_hash, grouped, hardware_phrase
 
@@ -29,46 +29,16 @@ KEYS = ["dataset", "recipe", "protocol", "method", "config_hash"]
 _SUFFIXES = ("", "_low", "_high", "_seeds")
 
 
-@dataclass(frozen=True)
-class TaskTable:
-    """What a task's table shows. ``metrics``: of a record, in percent -> title; the first is the one compared.
-    ``over``: what its numbers are means of, besides seeds."""
-
-    title: str
-    metrics: dict[str, str]
-    over: str = "test images"
-
-    @property
-    def headline(self) -> str:
-        return next(iter(self.metrics))
-
-    @property
-    def spreads(self) -> list[str]:
-        return [f"{metric}{suffix}" for metric in self.metrics for suffix in ("", "_sd")]
-
-    def difference(self, reference: str) -> list[str]:
-        """The columns of the difference to a reference: mean, interval, seeds in common."""
-        return [f"{self.headline}_vs_{reference}{suffix}" for suffix in _SUFFIXES]
-
-    @property
-    def differences(self) -> list[str]:
-        return [column for name in REFERENCES for column in self.difference(name)]
-
-    @property
-    def columns(self) -> list[str]:
-        return [*KEYS, "seeds", *_COSTS, "hardware", *self.spreads, *self.differences]
+def difference_columns(task: Task, reference: str) -> list[str]:
+    """The columns of the difference to a reference: mean, interval, seeds in common."""
+    return [f"{task.headline.name}_vs_{reference}{suffix}" for suffix in _SUFFIXES]
 
 
-CLASSIFICATION = TaskTable(
-    "Transfer to classification", {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
-)
-DETECTION = TaskTable(
-    "Transfer to object detection",
-    {"box_AP": "box AP", "box_AP50": "box AP50", "mask_AP": "mask AP", "mask_AP50": "mask AP50"},
-)
-SEGMENTATION = TaskTable(
-    "Transfer to semantic segmentation", {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}, "pixels of all test images"
-)
+def columns_of(task: Task) -> list[str]:
+    """The columns of a task's CSV."""
+    spreads = [f"{metric.name}{suffix}" for metric in task.metrics for suffix in ("", "_sd")]
+    differences = [column for name in REFERENCES for column in difference_columns(task, name)]
+    return [*KEYS, "seeds", *_COSTS, "hardware", *spreads, *differences]
 
 
 def setting_of(record: Record) -> str:
@@ -116,14 +86,14 @@ def _difference(metric: str, pairs: list[tuple[Record, Record]]) -> tuple[float,
     return *paired_interval([a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]), len(pairs)
 
 
-def transfer_rows(task: TaskTable, records: list[Record]) -> list[dict[str, Any]]:
-    """One dict of ``task.columns`` a (setting, method, configuration); NaN where a number is not known.
+def transfer_rows(task: Task, records: list[Record]) -> list[dict[str, Any]]:
+    """One dict of `columns_of` a (setting, method, configuration); NaN where a number is not known.
 
     Raises DataError if a (data set, recipe, protocol, method, seed) is there twice, or a record lacks a metric.
     """
     _check_unique(records)
     for r in records:
-        if missing := [metric for metric in task.metrics if metric not in r["metrics"]]:
+        if missing := [m.name for m in task.metrics if m.name not in r["metrics"]]:
             raise DataError(f"record '{r['name']}' of {r['method']} lacks the metric '{missing[0]}'; run it again")
     rows = []
     for alike in grouped(records, setting_of).values():
@@ -136,7 +106,7 @@ def transfer_rows(task: TaskTable, records: list[Record]) -> list[dict[str, Any]
             row["pretraining_cpu_s"] = known_of_pretraining(runs, "clock", "cpu")
             row["transfer_cpu_s"] = statistics.fmean(r["cpu_s"] for r in runs)
             row["hardware"] = " / ".join(sorted({hardware_phrase(r) for r in runs}))
-            for metric in task.metrics:
+            for metric in (m.name for m in task.metrics):
                 values = [r["metrics"][metric] for r in runs]
                 row[metric] = statistics.fmean(values)
                 row[f"{metric}_sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
@@ -144,9 +114,10 @@ def transfer_rows(task: TaskTable, records: list[Record]) -> list[dict[str, Any]
             for name, reference in REFERENCES.items():
                 rivals = [others for key, others in groups.items() if key[0] == reference != method]
                 pairs = _pairs(runs, rivals)
-                row |= dict(zip(task.difference(name), _difference(task.headline, pairs), strict=True))
+                columns = difference_columns(task, name)
+                row |= dict(zip(columns, _difference(task.headline.name, pairs), strict=True))
                 own, other = [a for a, _ in pairs], [b for _, b in pairs]
-                behind[task.difference(name)[0]] = [(OWN, own), (RIVAL, other)]
+                behind[columns[0]] = [(OWN, own), (RIVAL, other)]
             rows.append(row | {BEHIND: behind})
     return rows
 
@@ -159,43 +130,44 @@ def _digits(column: str) -> str:
     return "+.2f" if "_vs_" in column else ".2f"
 
 
-def transfer_frame(task: TaskTable, records: list[Record]) -> pd.DataFrame:
+def transfer_frame(task: Task, records: list[Record]) -> pd.DataFrame:
     """A task's transfers as text; metrics in percent, differences in percentage points, times in seconds.
 
     The same for any order of ``records``. Errors as `transfer_rows`.
     """
-    text = make_frame(transfer_rows(task, records), task.columns, KEYS)
-    for column in [*_COSTS, *task.spreads, *(c for c in task.differences if not c.endswith("_seeds"))]:
-        text[column] = formatted(text[column], _digits(column))
+    columns = columns_of(task)
+    text = make_frame(transfer_rows(task, records), columns, KEYS)
+    for column in columns[len(KEYS) + 1 :]:
+        if column != "hardware" and not column.endswith("_seeds"):
+            text[column] = formatted(text[column], _digits(column))
     return text
 
 
-def _cells(task: TaskTable, row: dict[Any, Any]) -> list[str]:
+def _cells(task: Task, row: dict[Any, Any]) -> list[str]:
     """A formatted row in Markdown: means with their spread, differences with their interval."""
     cells = [str(row[c]) for c in (*KEYS, "seeds", *_COSTS, "hardware")]
-    for metric in task.metrics:
+    for metric in (m.name for m in task.metrics):
         cells.append(f"{row[metric]} (n=1)" if row["seeds"] == 1 else f"{row[metric]} ± {row[f'{metric}_sd']}")
     for name in REFERENCES:
-        cells.append(difference_cell(*(row[column] for column in task.difference(name))))
+        cells.append(difference_cell(*(row[column] for column in difference_columns(task, name))))
     return cells
 
 
-def _titles(task: TaskTable) -> list[str]:
+def _titles(task: Task) -> list[str]:
     costs = ["images seen (pretraining)", "pretraining CPU (s)", "transfer CPU (s)"]
-    metrics = [f"{name} (%)" for name in task.metrics.values()]
-    differences = [f"{task.metrics[task.headline]} vs {method}" for method in REFERENCES.values()]
+    metrics = [f"{metric.title} ({metric.unit})" for metric in task.metrics]
+    differences = [f"{task.headline.title} vs {method}" for method in REFERENCES.values()]
     return ["dataset", "recipe", "protocol", "method", "config", "seeds", *costs, "hardware", *metrics, *differences]
 
 
-def transfer_page(task: TaskTable, frame: pd.DataFrame) -> str:
+def transfer_page(task: Task, frame: pd.DataFrame) -> str:
     """The Markdown of `transfer_frame`."""
     footnote = (
-        f"Mean ± sample standard deviation over seeds, of {task.over}. Differences: percentage points of "
-        f"{task.metrics[task.headline]} between "
-        "runs of the same seed, data, recipe and protocol; [low, high] is Student's 95 % interval of the mean over the "
-        "n seeds in common, and one that holds 0 shows no difference. Images seen count repetitions, of the "
-        "reconstruction level alone; the processor seconds of a pretraining are of all its levels. Empty: not known, "
-        "or no such run to compare with."
+        f"Mean ± sample standard deviation over seeds, of {task.averaged_over}. Differences: percentage points of "
+        f"{task.headline.title} between runs of the same seed, data, recipe and protocol; [low, high] is Student's "
+        "95 % interval of the mean over the n seeds in common, and one that holds 0 shows no difference. Images seen "
+        "count repetitions, of the reconstruction level alone; the processor seconds of a pretraining are of all its "
+        "levels. Empty: not known, or no such run to compare with."
     )
     rows = [_cells(task, row) for row in frame.to_dict("records")]
     return markdown_page(task.title, _titles(task), rows, footnote)

@@ -159,7 +159,7 @@ def make_records(
     setting: Setting, found: dict[str, dict[str, Any]], warmup: int, threads: int, now: datetime.datetime
 ) -> list[records.Record]:
     """One record a row that ran; ``now`` names the run, of which all rows have the same ``finished_at``."""
-    commit, dirty = records.git_state(Path(__file__).parent)
+    git = records.git_state(Path(__file__).parent)
     hardware = records.hardware() | {"threads": threads} | ({"gpu": None} if setting.device == "cpu" else {})
     out = []
     for name, numbers in found.items():
@@ -167,34 +167,26 @@ def make_records(
             continue
         metrics = {k: round(v, 6) for k, v in numbers.items() if isinstance(v, float)}
         metrics |= {f"matmul_{k.replace(', ', '_').replace(' ', '_')}": round(v, 3) for k, v in found[MATMUL].items()}
-        wall, cpu = (metrics.pop(k) for k in ("wall_clock_s", "cpu_s"))
+        clock = {"wall": metrics.pop("wall_clock_s"), "cpu": metrics.pop("cpu_s")}
         measured = {"row": name, "rounds": numbers["rounds"], "warmup": warmup, "peak_read": numbers["peak_read"]}
-        config = records.strip_paths({"setting": setting.plain(), **measured, "threads": threads})
         out.append(
-            {
-                "schema": records.SCHEMA,
-                "name": f"speed_{setting.name}_{name}_{now:%Y%m%dT%H%M%SZ}",
-                "method": name,
-                "task": "speed",
-                "dataset": "random tensors",
-                "demo": False,
-                "seed": 0,
-                "config": config,
-                "config_hash": records.config_hash(config),
-                "git_commit": commit,
-                "git_dirty": dirty,
-                "versions": records.versions(),
-                "hardware": hardware,
-                "images_seen": images_seen(name, setting, numbers["rounds"]),
-                "outer_iterations": numbers["rounds"],
-                "wall_clock_s": wall,
-                "cpu_s": cpu,
-                "split_hash": None,
-                "train_source": "random tensors",
-                "eval_source": "none",
-                "metrics": metrics,
-                "finished_at": now.isoformat(timespec="seconds"),
-            }
+            records.make_record(
+                task="speed",
+                name=f"speed_{setting.name}_{name}_{now:%Y%m%dT%H%M%SZ}",
+                method=name,
+                dataset="random tensors",
+                seed=0,
+                config={"setting": setting.plain(), **measured, "threads": threads},
+                images_seen=images_seen(name, setting, numbers["rounds"]),
+                outer_iterations=numbers["rounds"],
+                clock=clock,
+                train_source="random tensors",
+                eval_source="none",
+                metrics=metrics,
+                git=git,
+                hardware=hardware,
+                finished_at=now.isoformat(timespec="seconds"),
+            )
         )
     return out
 

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.tasks.classification.per_image import per_class
-from benchmarks.tasks.classification.predictions import Predictions, read_predictions
+from benchmarks.tasks.classification.per_image import PerImage, per_class
+from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.transfer.predictions import Predictions
 from mlomae.common.errors import DataError, MlomaeError, refuse
 
 
@@ -59,7 +60,7 @@ def paired_interval(only_a: int, only_b: int, n: int, confidence: float = 0.95) 
     return max(a - b - half, -1.0), min(a - b + half, 1.0)
 
 
-def compare(a: Predictions, b: Predictions) -> Comparison:
+def compare(a: Predictions[PerImage], b: Predictions[PerImage]) -> Comparison:
     """Compare two runs image by image.
 
     Raises DataError if they were not tested on the same images with the same classes.
@@ -87,7 +88,7 @@ def compare(a: Predictions, b: Predictions) -> Comparison:
     )
 
 
-def _check_same_test(a: Predictions, b: Predictions) -> None:
+def _check_same_test(a: Predictions[PerImage], b: Predictions[PerImage]) -> None:
     remedy = "compare runs tested on the same images"
     if a.test_set != b.test_set:
         raise DataError(f"'{a.run}' and '{b.run}' were tested on different test sets (fingerprints differ); {remedy}")
@@ -100,7 +101,7 @@ def _check_same_test(a: Predictions, b: Predictions) -> None:
         raise DataError(f"'{a.run}' and '{b.run}' have different labels for the same images; {remedy} and labels")
 
 
-def _per_class(a: Predictions, b: Predictions) -> pd.DataFrame:
+def _per_class(a: Predictions[PerImage], b: Predictions[PerImage]) -> pd.DataFrame:
     total_C, right_a_C = per_class(a.images, len(a.class_names))
     _, right_b_C = per_class(b.images, len(b.class_names))
     seen_C = total_C > 0
@@ -111,7 +112,7 @@ def _per_class(a: Predictions, b: Predictions) -> pd.DataFrame:
     return table
 
 
-def describe(a: Predictions, b: Predictions, found: Comparison, classes: int = 5) -> str:
+def describe(a: Predictions[PerImage], b: Predictions[PerImage], found: Comparison, classes: int = 5) -> str:
     """A few lines; the ``classes`` classes that differ most come last."""
     lines = [
         f"A  {a.run} ({a.config_hash}): top-1 {found.top1_a:.2f} %",
@@ -140,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, default=5, help="how many of the classes that differ most are named")
     arguments = parser.parse_args(argv)
     try:
-        a, b = read_predictions(arguments.a), read_predictions(arguments.b)
+        a, b = FORMAT.read(arguments.a), FORMAT.read(arguments.b)
         print(describe(a, b, compare(a, b), arguments.classes))
     except MlomaeError as error:
         return refuse(error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.tasks.classification.config import load_config
+from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.transfer.embedded import Bench, embedded_main
 from mlomae.records import Record
 
@@ -25,7 +25,7 @@ def _explain(record: Record) -> list[str]:
 
 BENCH = Bench(
     task="classification",
-    load_config=load_config,
+    load_config=ClassificationConfig.load,
     recipes={"fine-tuning": "finetune_textures", "linear": "linear_textures", "k-NN": "knn_textures"},
     columns={"k-NN": ("k-NN", "top1"), "linear": ("linear", "top1"), "fine-tuning": ("fine-tuning", "top1")},
     seconds=85,  # AMD EPYC, backbone of width 128 and depth 4

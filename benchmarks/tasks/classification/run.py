@@ -1,48 +1,134 @@
-"""One transfer: a backbone and a recipe in; accuracies, predictions, confusion matrix and one JSON record out."""
+"""The steps of a transfer to classification by any of its protocols: accuracies, predictions, confusion matrix."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_dist_info, is_main_process
+from mmengine.dist import get_dist_info
 
-from benchmarks.tasks.classification.augment import Transform
-from benchmarks.tasks.classification.config import TransferConfig
+from benchmarks.tasks.classification.augment import Transform, build_transform, eval_transform
+from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.tasks.classification.confusion import save_confusion
 from benchmarks.tasks.classification.frozen import CachedFeatures, extract
-from benchmarks.tasks.classification.inputs import Inputs, build_mix, open_inputs
 from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
+from benchmarks.tasks.classification.mixing import BatchMix
 from benchmarks.tasks.classification.model import Classifier
 from benchmarks.tasks.classification.per_image import PerImage, summarise
-from benchmarks.tasks.classification.predictions import save_predictions
+from benchmarks.tasks.classification.predictions import FORMAT
 from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae.backbones.batches import ImageLoader, Ordered, batch_loader
+from mlomae.backbones.config import values_of
 from mlomae.backbones.create import create_backbone
-from mlomae.backbones.origin import Origin
 from mlomae.backbones.records import now, since
-from mlomae.backbones.run import TransferRun, begin_transfer, print_loaded
-from mlomae.backbones.sources import values_of
+from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.common.errors import ConfigError
-from mlomae.data import Source
+from mlomae.common.registry import Registry
+from mlomae.data import Source, build_source
 from mlomae.models.architecture import section_of
 from mlomae.pretraining.evaluation import knn_votes
 
+_SECTIONS = Registry[Any]("config section")
+_SECTIONS.register("data.evaluate")(eval_transform)
+_SECTIONS.register("data.mix")(BatchMix)
 
-@dataclass
-class Outcome:
-    """What a protocol returns. ``clock``: wall and processor seconds of training, and of the features computed once."""
 
+class ClassificationSteps(TransferSteps):
+    """Fine-tunes, trains a linear head, or votes by k-NN; ``images`` is what the model says about each test image."""
+
+    config: ClassificationConfig
+    train: Source
+    test: Source
     images: PerImage
-    metrics: dict[str, float]
-    clock: dict[str, float]
-    iterations: int = 0
+
+    def open_data(self) -> tuple[Source, Source]:
+        pair = open_pair(self.config.data, build_source)
+        self.augment, self.plain = build_transforms(self.config)
+        return pair
+
+    def build_model(self) -> tuple[TransferModel, str]:
+        return build_model(self.config, len(self.train.classes))
+
+    def train_and_test(self, model: TransferModel, run: TransferRun) -> Outcome:
+        outcome = self._vote(model) if self.config.protocol == "knn" else self._train(model, run)
+        return replace(outcome, metrics=summarise(self.images, len(self.train.classes)) | outcome.metrics)
+
+    def save(self, run: TransferRun) -> Path:
+        path, classes, test_set = run.work_dir / "predictions.npz", self.test.classes, self.test.fingerprint()
+        FORMAT.save(path, self.images, class_names=classes, test_set=test_set, **run.identity())
+        save_confusion(run.work_dir, self.images, classes, f"{run.source.method}: {self.config.name}")
+        return path
+
+    def _loader(self, source: Source) -> ImageLoader:
+        """Every image once, without augmentation."""
+        rank, world = get_dist_info()
+        size, workers = max(1, self.config.data.batch_size // world), self.config.data.num_workers
+        return eval_loader(source, self.plain, batch_size=size, num_workers=workers, rank=rank, world_size=world)
+
+    def _vote(self, model: Classifier) -> Outcome:
+        """Votes of the nearest training images, by frozen features."""
+        knn, pooling, images = self.config.knn, self.config.pooling, len(self.train)
+        if knn.k > images:
+            raise ConfigError(f"config key 'knn.k' exceeds the {images} training images; got {knn.k}")
+        started = now()
+        train_f, train_y, _ = extract(model, self._loader(self.train), pooling)
+        test_f, test_y, index = extract(model, self._loader(self.test), pooling)
+        votes_NC = knn_votes(train_f, train_y, test_f, len(self.train.classes), knn.k, knn.temperature)
+        self.images = rank_scores(votes_NC.log(), test_y, index)  # a score is up to a constant
+        return Outcome({}, since(started))
+
+    def _train(self, model: TransferModel, run: TransferRun) -> Outcome:
+        """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""
+        config, (rank, world) = self.config, get_dist_info()
+        if config.protocol == "linear" and config.data.batch_size < 2 * world:
+            raise ConfigError("config key 'data.batch_size' must give each process 2 images, for the head's BatchNorm")
+        started, before = now(), {"wall": 0.0, "cpu": 0.0}
+        images: Ordered = LabelledImages(self.train, self.augment, seed=config.seed)
+        workers = config.data.num_workers
+        if config.protocol == "linear" and config.data.augment is None:
+            features = extract(model, self._loader(self.train), config.pooling)
+            images, workers = CachedFeatures(*features, source=self.train, seed=config.seed), 0
+            before = since(started)
+        loader = batch_loader(
+            images,
+            batch_size=config.data.batch_size,
+            epochs=config.train.epochs,
+            rank=rank,
+            world_size=world,
+            num_workers=workers,
+        )
+        metric = ClassificationMetric(len(self.train.classes))
+        section = section_of(model.backbone) if config.protocol == "finetune" else None
+        outcome = run.train(build_step(model, config), loader, self._loader(self.test), metric, section)
+        assert metric.per_image is not None
+        self.images = metric.per_image
+        return replace(outcome, clock={kind: before[kind] + seconds for kind, seconds in outcome.clock.items()})
 
 
-def build_model(config: TransferConfig, num_classes: int) -> tuple[TransferModel, str]:
+def build_transforms(config: ClassificationConfig) -> tuple[Transform, Transform]:
+    """Of training and of evaluation; the same object without ``data.augment``."""
+    data, side = config.data, config.backbone.side
+    with values_of("data.evaluate"):
+        plain: Transform = _SECTIONS.build("data.evaluate", data.evaluate, img_size=side)
+    with values_of("data.augment"):
+        return (plain if data.augment is None else build_transform(data.augment, side)), plain
+
+
+def build_mix(config: ClassificationConfig, num_classes: int) -> BatchMix | None:
+    """Mixup and cutmix, if ``data.mix`` asks for them."""
+    if config.data.mix is None:
+        return None
+    smoothing = config.train.label_smoothing
+    with values_of("data.mix"):
+        mix: BatchMix = _SECTIONS.build("data.mix", config.data.mix, num_classes=num_classes, label_smoothing=smoothing)
+    mix.check_batch(config.data.batch_size // get_dist_info()[1])
+    return mix
+
+
+def build_model(config: ClassificationConfig, num_classes: int) -> tuple[TransferModel, str]:
     """The model of the protocol, and what was loaded."""
     b, protocol = config.backbone, config.protocol
     if not b.weights:
@@ -71,85 +157,3 @@ def build_model(config: TransferConfig, num_classes: int) -> tuple[TransferModel
         linear=None if protocol == "finetune" else config.pooling,
     )
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), str(report)
-
-
-def _eval_loader(config: TransferConfig, source: Source, transform: Transform) -> ImageLoader:
-    rank, world = get_dist_info()
-    size, workers = max(1, config.data.batch_size // world), config.data.num_workers
-    return eval_loader(source, transform, batch_size=size, num_workers=workers, rank=rank, world_size=world)
-
-
-def run_knn(config: TransferConfig, inputs: Inputs, model: Classifier) -> Outcome:
-    """Votes of the nearest training images, by frozen features."""
-    if config.knn.k > len(inputs.train):
-        raise ConfigError(f"config key 'knn.k' exceeds the {len(inputs.train)} training images; got {config.knn.k}")
-    started = now()
-    train_f, train_y, _ = extract(model, _eval_loader(config, inputs.train, inputs.plain), config.pooling)
-    test_f, test_y, index = extract(model, _eval_loader(config, inputs.test, inputs.plain), config.pooling)
-    votes_NC = knn_votes(train_f, train_y, test_f, len(inputs.train.classes), config.knn.k, config.knn.temperature)
-    return Outcome(rank_scores(votes_NC.log(), test_y, index), {}, since(started))  # a score is up to a constant
-
-
-def run_training(config: TransferConfig, inputs: Inputs, model: TransferModel, run: TransferRun) -> Outcome:
-    """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""
-    rank, world = get_dist_info()
-    if config.protocol == "linear" and config.data.batch_size < 2 * world:
-        raise ConfigError("config key 'data.batch_size' must give each process 2 images, for the head's BatchNorm")
-    started, before = now(), {"wall": 0.0, "cpu": 0.0}
-    images: Ordered = LabelledImages(inputs.train, inputs.augment, seed=config.seed)
-    workers = config.data.num_workers
-    if config.protocol == "linear" and config.data.augment is None:
-        features = extract(model, _eval_loader(config, inputs.train, inputs.plain), config.pooling)
-        images, workers = CachedFeatures(*features, source=inputs.train, seed=config.seed), 0
-        before = since(started)
-    loader = batch_loader(
-        images,
-        batch_size=config.data.batch_size,
-        epochs=config.train.epochs,
-        rank=rank,
-        world_size=world,
-        num_workers=workers,
-    )
-    metric = ClassificationMetric(len(inputs.train.classes))
-    test = _eval_loader(config, inputs.test, inputs.plain)
-    section = section_of(model.backbone) if config.protocol == "finetune" else None
-    trainer = run.train(build_step(model, config), loader, test, metric, section)
-    assert metric.per_image is not None
-    clock = {kind: before[kind] + seconds for kind, seconds in trainer.clock.items()}
-    return Outcome(metric.per_image, trainer.logged, clock, trainer.iterations)
-
-
-def run_transfer(
-    config: TransferConfig,
-    work_dir: Path,
-    resume: bool = False,
-    records_dir: Path | None = None,
-    origin: Origin | None = None,
-) -> dict[str, Any]:
-    """Transfer, evaluate on the test split, write record, predictions and confusion matrix into ``work_dir``.
-
-    Returns the record on the main process, {} on others. Arguments as for `begin_transfer`; raises its errors and those
-    of the other parts.
-    """
-    run = begin_transfer(config, work_dir, resume, records_dir, origin)
-    inputs = open_inputs(config)
-    run.check_test(inputs.test)
-    model, report = build_model(config, len(inputs.train.classes))
-    print_loaded(report)
-    outcome = run_knn(config, inputs, model) if config.protocol == "knn" else run_training(config, inputs, model, run)
-    if not is_main_process():
-        return {}
-    record = run.record(
-        "classification",
-        inputs.train,
-        inputs.test,
-        iterations=outcome.iterations,
-        clock=outcome.clock,
-        metrics=summarise(outcome.images, len(inputs.train.classes)) | outcome.metrics,
-    )
-    predictions, classes = work_dir / "predictions.npz", inputs.test.classes
-    test_set = inputs.test.fingerprint()
-    save_predictions(predictions, outcome.images, class_names=classes, test_set=test_set, **run.identity())
-    save_confusion(work_dir, outcome.images, classes, f"{record['method']}: {config.name}")
-    run.write(record, predictions)
-    return record

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.tasks.classification.config import TransferConfig
+from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.tasks.classification.mixing import BatchMix, mix_key
 from benchmarks.tasks.classification.model import Classifier
 from mlomae.backbones.layer_decay import layer_decay_groups
@@ -54,7 +54,7 @@ class TransferModel(Classifier):
             setattr(self, self.trained, last)
 
 
-def build_step(model: TransferModel, config: TransferConfig) -> TransferStep:
+def build_step(model: TransferModel, config: ClassificationConfig) -> TransferStep:
     """The update of what the protocol trains: the whole backbone, or the linear head alone."""
     settings = config.optim
     if model.head is None:

@@ -1,5 +1,26 @@
 """Transfer to object detection and instance masks: a pretrained ViT under mmdet's Mask R-CNN, nothing to compile."""
 
-from mlomae.backbones import mmcv_ops as ops
+from mlomae.backbones.task import Metric, PublishedProtocol, Task, register_task
 
-ops.install()  # before anything of mmdet, here and in the workers that unpickle something of this package
+_COCO = {"box_AP": "box_ap", "mask_AP": "mask_ap"}
+
+register_task(
+    Task(
+        name="detection",
+        title="Transfer to object detection",
+        metrics=(
+            Metric("box_AP", "box AP"),
+            Metric("box_AP50", "box AP50"),
+            Metric("mask_AP", "mask AP", compared=True),
+            Metric("mask_AP50", "mask AP50"),
+        ),
+        config=f"{__name__}.config:DetectionConfig",
+        steps=f"{__name__}.run:DetectionSteps",
+        outputs="record, detections.json, overlays",
+        published={
+            "mask_rcnn_fpn_vit-base_25e_coco": PublishedProtocol("coco", _COCO, note="25-epoch"),
+            "mask_rcnn_vitdet_vit-base_coco": PublishedProtocol("coco", _COCO, note="ViTDet"),
+            "mask_rcnn_vitdet_vit-large_coco": PublishedProtocol("coco", _COCO, note="ViTDet"),
+        },
+    )
+)

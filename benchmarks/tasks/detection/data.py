@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mmdet.datasets import CocoDataset
-from mmdet.datasets.transforms import PackDetInputs
-from mmdet.registry import TRANSFORMS
 from mmengine.dataset import Compose
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks.tasks.detection.config import DetectionConfig
-from benchmarks.transfer.dense_data import evaluation_batches, training_batches
-from benchmarks.transfer.pipelines import build_pipeline
+from benchmarks.transfer.dense_data import build_pipeline, evaluation_batches, training_batches
 from mlomae.backbones.batches import ImageLoader, Item
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError, DataError, reason_of
 from mlomae.common.random_keys import seeded
 from mlomae.data import Detections
+
+# isort: split
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import TRANSFORMS
 
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 _ATTEMPTS = 20

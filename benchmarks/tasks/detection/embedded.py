@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tasks.detection.config import load_config
+from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.transfer.embedded import Bench, embedded_main
 from benchmarks.transfer.textures import write_textures
 from mlomae.data.textures.write_coco import write_coco
@@ -36,7 +36,7 @@ def _explain(record: Record) -> list[str]:
 
 BENCH = Bench(
     task="detection",
-    load_config=load_config,
+    load_config=DetectionConfig.load,
     recipes={"Mask R-CNN": "mask_rcnn_textures"},
     columns={
         "box AP": ("Mask R-CNN", "box_AP"),

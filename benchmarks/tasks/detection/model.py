@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import mmdet.models  # noqa: F401  registers the heads
 import torch
-from mmdet.models.detectors import MaskRCNN
-from mmdet.registry import MODELS as DETECTORS
 from torch import Tensor, nn
 
 from benchmarks.tasks.detection import pyramid  # noqa: F401  registers the neck
 from benchmarks.tasks.detection.config import DetectionConfig
+from benchmarks.transfer import dense_data  # noqa: F401  mmcv's operators, before mmdet
 from benchmarks.transfer.dense import PIXELS, build_dense
 from mlomae.backbones.feature_vit import MODELS, build_feature_vit
 from mlomae.common.errors import ConfigError
+
+# isort: split
+import mmdet.models  # noqa: F401  registers the heads
+from mmdet.models.detectors import MaskRCNN
+from mmdet.registry import MODELS as DETECTORS
 
 
 @MODELS.register_module()

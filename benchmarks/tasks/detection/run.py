@@ -1,11 +1,12 @@
-"""One transfer to detection: a backbone and a recipe in; box and mask AP, detections, overlays and a record out."""
+"""The steps of a transfer to detection: box and mask AP, detections, overlays."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from torch import nn
 
 from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.tasks.detection.data import eval_loader, train_loader
@@ -14,10 +15,35 @@ from benchmarks.tasks.detection.model import build_detector
 from benchmarks.tasks.detection.overlays import save_overlay
 from benchmarks.transfer.dense import train_dense
 from benchmarks.transfer.pictures import evenly_spaced
-from mlomae.backbones.origin import Origin
-from mlomae.backbones.run import begin_transfer, print_loaded
-from mlomae.backbones.sources import open_pair
+from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.data import Detections, build_detections
+
+
+class DetectionSteps(TransferSteps):
+    """Trains a detector and measures COCO's AP; ``metric`` keeps what was measured."""
+
+    config: DetectionConfig
+    train: Detections
+    test: Detections
+    metric: DetectionMetric
+
+    def open_data(self) -> tuple[Detections, Detections]:
+        return open_pair(self.config.data, build_detections)
+
+    def build_model(self) -> tuple[nn.Module, str]:
+        return build_detector(self.config, len(self.train.classes))
+
+    def train_and_test(self, model: nn.Module, run: TransferRun) -> Outcome:
+        loader, test_loader = train_loader(self.config, self.train), eval_loader(self.config, self.test)
+        images: Any = test_loader.dataset
+        self.metric = DetectionMetric(str(self.test.annotation_file), images.category_ids, self.config.evaluator)
+        trained = train_dense(run, model, "detector", loader, test_loader, self.metric)
+        classes = {kind: {k: round(v, 3) for k, v in ap.items()} for kind, ap in self.metric.per_class.items()}
+        return replace(trained, metrics={**self.metric.summary, **trained.metrics, "class_AP": classes})
+
+    def save(self, run: TransferRun) -> None:
+        save_detections(run.work_dir / "detections.json", self.metric.detections)
+        save_pictures(run.work_dir / "overlays", self.config, self.test, self.metric.detections)
 
 
 def save_pictures(folder: Path, config: DetectionConfig, test: Detections, detections: list[Detection]) -> None:
@@ -30,36 +56,3 @@ def save_pictures(folder: Path, config: DetectionConfig, test: Detections, detec
         truth = [{**a, "class": a["category"]} for a in test.annotations(i)]
         image_HWC = test.image(i).permute(1, 2, 0).numpy()
         save_overlay(folder / f"{Path(test.image_path(i)).stem}.png", image_HWC, truth, shown, test.classes)
-
-
-def run_transfer(
-    config: DetectionConfig,
-    work_dir: Path,
-    resume: bool = False,
-    records_dir: Path | None = None,
-    origin: Origin | None = None,
-) -> dict[str, Any]:
-    """Transfer, evaluate on the test split, write record, detections and overlays into ``work_dir``.
-
-    Returns the record on the main process, {} on others. Arguments as for `begin_transfer`; raises its errors and those
-    of the other parts.
-    """
-    run = begin_transfer(config, work_dir, resume, records_dir, origin)
-    train, test = open_pair(config.data, build_detections)
-    run.check_test(test)
-    detector, report = build_detector(config, len(train.classes))
-    print_loaded(report)
-    loader, tests = train_loader(config, train), eval_loader(config, test)
-    images: Any = tests.dataset
-    metric = DetectionMetric(str(test.annotation_file), images.category_ids, config.evaluator)
-    trainer = train_dense(run, detector, "detector", loader, tests, metric)
-    if not is_main_process():
-        return {}
-    classes = {kind: {k: round(v, 3) for k, v in found.items()} for kind, found in metric.per_class.items()}
-    metrics = {**metric.summary, **trainer.logged, "class_AP": classes}
-    iterations, clock = trainer.iterations, trainer.clock
-    record = run.record("detection", train, test, iterations=iterations, clock=clock, metrics=metrics)
-    save_detections(work_dir / "detections.json", metric.detections)
-    save_pictures(work_dir / "overlays", config, test, metric.detections)
-    run.write(record)
-    return record

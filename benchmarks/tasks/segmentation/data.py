@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import mmseg.datasets.transforms  # noqa: F401  registers the transforms
 import numpy as np
 from mmengine.dataset import Compose
-from mmseg.datasets.transforms import PackSegInputs
-from mmseg.registry import TRANSFORMS
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.transfer.dense_data import evaluation_batches, training_batches
-from benchmarks.transfer.pipelines import build_pipeline
+from benchmarks.transfer.dense_data import build_pipeline, evaluation_batches, training_batches
 from mlomae.backbones.batches import ImageLoader, Item
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import seeded
 from mlomae.data import Scenes
+
+# isort: split
+from mmseg.datasets.transforms import PackSegInputs
+from mmseg.registry import TRANSFORMS
 
 _META = ("index", "img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction")
 

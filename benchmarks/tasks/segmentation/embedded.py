@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tasks.segmentation.config import load_config
+from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.embedded import Bench, embedded_main
 from benchmarks.transfer.textures import write_textures
 from mlomae.data import write_scenes
@@ -37,12 +37,12 @@ def _explain(record: Record) -> list[str]:
 
 BENCH = Bench(
     task="segmentation",
-    load_config=load_config,
+    load_config=SegmentationConfig.load,
     recipes={"UperNet": "upernet_textures"},
     columns={"mIoU": ("UperNet", "mIoU"), "mAcc": ("UperNet", "mAcc"), "aAcc": ("UperNet", "aAcc")},
     seconds=100,  # AMD EPYC, backbone of width 128 and depth 4
     explain=_explain,
-    outputs=["OUT/overlays/*.png   image, labels, prediction", "OUT/areas.npz        areas of every image and class"],
+    outputs=["OUT/overlays/*.png   image, labels, prediction", "OUT/pixel_counts.npz pixels of every image and class"],
     prepare=write_data,
 )
 

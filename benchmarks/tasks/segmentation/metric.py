@@ -1,4 +1,4 @@
-"""The metric that collects the `Areas` of every test image, and what they sum up to: mIoU, mAcc, aAcc as in mmseg.
+"""The metric that collects the `PixelCounts` of every test image, and their sums: mIoU, mAcc, aAcc as in mmseg.
 
 Shape legend: H W pixels.
 """
@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmseg.evaluation import IoUMetric
 from numpy.typing import NDArray
 
-from benchmarks.transfer.areas import Areas
+from benchmarks.tasks.segmentation.pixel_counts import PixelCounts
+from benchmarks.transfer import dense_data  # noqa: F401  mmcv's operators, before mmseg
 from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import DataError
 from mlomae.data.scenes import IGNORE
 
+# isort: split
+from mmseg.evaluation import IoUMetric
 
-def summarise(areas: Areas) -> dict[str, float]:
+
+def summarise(counts: PixelCounts) -> dict[str, float]:
     """mIoU, mAcc, aAcc in percent over the pixels of all images.
 
     A class that is neither predicted nor there has no IoU, one that is not there no accuracy: the means leave them out,
@@ -27,20 +30,20 @@ def summarise(areas: Areas) -> dict[str, float]:
     """
     intersect, union, predicted, true = (
         torch.from_numpy(part.sum(axis=0)).double()
-        for part in (areas.intersect, areas.union, areas.predicted, areas.true)
+        for part in (counts.intersect, counts.union, counts.predicted, counts.true)
     )
     found = IoUMetric.total_area_to_metrics(intersect, union, predicted, true, ["mIoU"])
     return {
         "mIoU": 100.0 * float(np.nanmean(found["IoU"])),
         "mAcc": 100.0 * float(np.nanmean(found["Acc"])),
         "aAcc": 100.0 * float(found["aAcc"]),
-        "n": len(areas.index),
+        "n": len(counts.index),
         "classes_without_pixels": int((true == 0).sum()),
     }
 
 
 class SceneMetric(GatheringMetric):
-    """`summarise` over all processes; afterwards every rank has ``areas``, and the main one the ``kept`` predictions.
+    """`summarise` over all processes; afterwards every rank has ``counts``, and the main one the ``kept`` predictions.
 
     Args:
         num_classes: C.
@@ -50,7 +53,7 @@ class SceneMetric(GatheringMetric):
     def __init__(self, num_classes: int, keep: Sequence[int] = ()) -> None:
         super().__init__()
         self.num_classes, self.keep = num_classes, frozenset(keep)
-        self.areas: Areas | None = None
+        self.counts: PixelCounts
         self.summary: dict[str, float] = {}
         self.kept: dict[int, NDArray[np.uint8]] = {}
 
@@ -74,7 +77,7 @@ class SceneMetric(GatheringMetric):
         index = np.array([row[0] for row in results], dtype=np.int64)
         if not len(index) or len(np.unique(index)) < len(index) or size not in (None, len(index)):
             raise DataError(f"evaluation saw {len(index)} of {size} images; give every image once, under its own index")
-        self.areas = Areas(index, *(np.stack([row[k] for row in results]) for k in (1, 2, 3)))
+        self.counts = PixelCounts(index, *(np.stack([row[k] for row in results]) for k in (1, 2, 3)))
         self.kept = {row[0]: row[4] for row in results if row[4] is not None}
-        self.summary = summarise(self.areas)
+        self.summary = summarise(self.counts)
         return self.summary

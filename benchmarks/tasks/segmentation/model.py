@@ -5,21 +5,24 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import mmseg.models  # noqa: F401  registers the heads
 import torch
 from mmengine.dist import get_world_size
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
+from benchmarks.transfer import dense_data  # noqa: F401  mmcv's operators, before mmseg
 from benchmarks.transfer.dense import PIXELS, build_dense
 from mlomae.backbones.config import check_choices
 from mlomae.backbones.feature_vit import build_feature_vit
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import seeded
+
+# isort: split
+import mmseg.models  # noqa: F401  registers the heads
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 
 
 def _heads(section: dict[str, Any], num_classes: int, width: int) -> dict[str, Any]:

@@ -1,77 +1,60 @@
-"""One transfer to segmentation: a backbone and a recipe in; mIoU, areas of every image, overlays and a record out."""
+"""The steps of a transfer to segmentation: mIoU, pixel counts of every image, overlays."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from mmengine.dist import is_main_process
+from torch import nn
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.tasks.segmentation.data import eval_loader, train_loader
 from benchmarks.tasks.segmentation.metric import SceneMetric
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.tasks.segmentation.overlays import save_overlay
-from benchmarks.transfer.areas import class_ious, save_areas
+from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
 from benchmarks.transfer.dense import train_dense
 from benchmarks.transfer.pictures import evenly_spaced
-from mlomae.backbones.origin import Origin
-from mlomae.backbones.run import begin_transfer, print_loaded
-from mlomae.backbones.sources import open_pair
+from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.common.errors import DataError
 from mlomae.data import Scenes, build_scenes
 
 
-def open_scenes(config: SegmentationConfig) -> tuple[Scenes, Scenes]:
-    """Training and test images; raises DataError for a single class, besides what `open_pair` raises."""
-    train, test = open_pair(config.data, build_scenes)
-    if len(train.classes) < 2:
-        raise DataError(
-            f"{train.describe()} has the class '{train.classes[0]}' alone; annotate the background as a class too"
-        )
-    return train, test
+class SegmentationSteps(TransferSteps):
+    """Trains a segmentor and measures mIoU; ``metric`` keeps what was measured."""
 
+    config: SegmentationConfig
+    train: Scenes
+    test: Scenes
+    metric: SceneMetric
 
-def save_pictures(folder: Path, metric: SceneMetric, test: Scenes) -> None:
-    """The kept predictions beside image and labels."""
-    for i, predicted_HW in sorted(metric.kept.items()):
-        image_HWC = test.image(i).permute(1, 2, 0).numpy()
-        name = f"{Path(str(test.image_path(i))).stem}.png"
-        save_overlay(folder / name, image_HWC, test.labels(i).numpy(), predicted_HW, len(test.classes))
+    def open_data(self) -> tuple[Scenes, Scenes]:
+        """Errors as `open_pair`; DataError for a single class."""
+        train, test = open_pair(self.config.data, build_scenes)
+        if len(train.classes) < 2:
+            raise DataError(
+                f"{train.describe()} has the class '{train.classes[0]}' alone; annotate the background as a class too"
+            )
+        return train, test
 
+    def build_model(self) -> tuple[nn.Module, str]:
+        return build_segmentor(self.config, len(self.train.classes))
 
-def run_transfer(
-    config: SegmentationConfig,
-    work_dir: Path,
-    resume: bool = False,
-    records_dir: Path | None = None,
-    origin: Origin | None = None,
-) -> dict[str, Any]:
-    """Transfer, evaluate on the test split, write record, areas and overlays into ``work_dir``.
+    def train_and_test(self, model: nn.Module, run: TransferRun) -> Outcome:
+        classes = self.test.classes
+        self.metric = SceneMetric(len(classes), keep=evenly_spaced(len(self.test), self.config.overlays))
+        loaders = train_loader(self.config, self.train), eval_loader(self.config, self.test)
+        trained = train_dense(run, model, "segmentor", *loaders, self.metric)
+        ious = zip(classes, class_ious(self.metric.counts).tolist(), strict=True)
+        class_iou = {name: round(iou, 4) for name, iou in ious if math.isfinite(iou)}
+        return replace(trained, metrics={**self.metric.summary, **trained.metrics, "class_iou": class_iou})
 
-    Returns the record on the main process, {} on others. Arguments as for `begin_transfer`; raises its errors and those
-    of the other parts.
-    """
-    run = begin_transfer(config, work_dir, resume, records_dir, origin)
-    train, test = open_scenes(config)
-    run.check_test(test)
-    segmentor, report = build_segmentor(config, len(train.classes))
-    print_loaded(report)
-    metric = SceneMetric(len(test.classes), keep=evenly_spaced(len(test), config.overlays))
-    loaders = train_loader(config, train), eval_loader(config, test)
-    trainer = train_dense(run, segmentor, "segmentor", *loaders, metric)
-    if not is_main_process():
-        return {}
-    assert metric.areas is not None
-    metrics: dict[str, Any] = {**metric.summary, **trainer.logged}
-    ious = class_ious(metric.areas)
-    named = zip(test.classes, ious.tolist(), strict=True)
-    metrics["class_iou"] = {name: round(iou, 4) for name, iou in named if math.isfinite(iou)}
-    iterations, clock = trainer.iterations, trainer.clock
-    record = run.record("segmentation", train, test, iterations=iterations, clock=clock, metrics=metrics)
-    areas = work_dir / "areas.npz"
-    save_areas(areas, metric.areas, class_names=tuple(test.classes), test_set=test.fingerprint(), **run.identity())
-    save_pictures(work_dir / "overlays", metric, test)
-    run.write(record, areas)
-    return record
+    def save(self, run: TransferRun) -> Path:
+        path, names, test_set = run.work_dir / "pixel_counts.npz", self.test.classes, self.test.fingerprint()
+        FORMAT.save(path, self.metric.counts, class_names=names, test_set=test_set, **run.identity())
+        for i, predicted_HW in sorted(self.metric.kept.items()):
+            image_HWC = self.test.image(i).permute(1, 2, 0).numpy()
+            picture = run.work_dir / "overlays" / f"{Path(str(self.test.image_path(i))).stem}.png"
+            save_overlay(picture, image_HWC, self.test.labels(i).numpy(), predicted_HW, len(names))
+        return path

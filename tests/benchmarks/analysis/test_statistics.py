@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks.analysis import statistics
-from benchmarks.analysis.image_sums import _miou, _top1
 from benchmarks.analysis.statistics import (
     ImageSums,
     bootstrap_interval,
@@ -23,13 +22,14 @@ from benchmarks.analysis.statistics import (
     seed_of,
     variances,
 )
-from benchmarks.transfer.areas import Areas, class_ious
+from benchmarks.tasks.classification.predictions import top1
+from benchmarks.tasks.segmentation.pixel_counts import PixelCounts, class_ious, miou
 
 Pairs = list[tuple[ImageSums, ImageSums]]
 
 
 def right(hits: np.ndarray) -> ImageSums:
-    return ImageSums(hits.astype(np.int64)[:, None], _top1)
+    return ImageSums(hits.astype(np.int64)[:, None], top1)
 
 
 def runs(seeds: int, images: int, spread: float, seed: int, gain: float = 0.0) -> Pairs:
@@ -122,8 +122,8 @@ def test_resampled_miou_is_that_of_the_images_drawn(monkeypatch: pytest.MonkeyPa
         true[1:, 2] = 0
         predicted = rng.integers(1, 50, (images, classes))
         predicted[1:, 2] = 0
-        parts.append(Areas(np.arange(images), rng.integers(0, np.minimum(true, predicted) + 1), predicted, true))
-    sums = [ImageSums(np.concatenate([p.intersect, p.union], axis=1), _miou) for p in parts]
+        parts.append(PixelCounts(np.arange(images), rng.integers(0, np.minimum(true, predicted) + 1), predicted, true))
+    sums = [ImageSums(np.concatenate([p.intersect, p.union], axis=1), miou) for p in parts]
     pairs = [(sums[0], sums[1]), (sums[2], sums[3])]
     rows = np.unique(np.concatenate([s.numbers_NF for s in sums], axis=1), axis=0, return_inverse=True)[1]
     drawn = rng.integers(0, images, (replicates, images))
@@ -133,10 +133,10 @@ def test_resampled_miou_is_that_of_the_images_drawn(monkeypatch: pytest.MonkeyPa
     generator: Any = Given(counts_RD)
     found_RS = resampled_differences(pairs, generator)
 
-    def miou(p: Areas, i: np.ndarray) -> float:
-        return float(np.nanmean(class_ious(Areas(p.index, p.intersect[i], p.predicted[i], p.true[i]))))
+    def drawn_miou(p: PixelCounts, i: np.ndarray) -> float:
+        return float(np.nanmean(class_ious(PixelCounts(p.index, p.intersect[i], p.predicted[i], p.true[i]))))
 
-    expected = [[miou(parts[s], i) - miou(parts[s + 1], i) for s in (0, 2)] for i in drawn]
+    expected = [[drawn_miou(parts[s], i) - drawn_miou(parts[s + 1], i) for s in (0, 2)] for i in drawn]
     np.testing.assert_allclose(found_RS, expected, rtol=1e-12)
 
 

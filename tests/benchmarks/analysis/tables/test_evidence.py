@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prediction_samples import some_areas, transfer_record, write_classified, write_segmented
+from prediction_samples import some_counts, transfer_record, write_classified, write_segmented
 from record_samples import make_record
 
-from benchmarks.analysis.evidence import read_evidence
-from benchmarks.analysis.image_sums import check_same_test, read_tested
-from benchmarks.transfer.areas import class_ious, read_areas, save_areas
+from benchmarks.analysis.evidence import check_same_test, read_evidence, read_tested
+from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
 from mlomae.common.errors import DataError
 from mlomae.records import read_record, write_record
 
@@ -119,17 +118,17 @@ def test_runs_on_different_images_are_not_compared(runs: Path, changes: dict[str
 
 
 def test_areas_survive_the_file(tmp_path: Path) -> None:
-    areas = some_areas(3)
+    counts = some_counts(3)
     path = tmp_path / "new" / "a.npz"
-    save_areas(path, areas, class_names=("a", "b", "c"), test_set="t", run="r", config_hash="c")
-    found = read_areas(path)
+    FORMAT.save(path, counts, class_names=("a", "b", "c"), test_set="t", run="r", config_hash="c")
+    found = FORMAT.read(path)
     for name in ("index", "intersect", "predicted", "true", "union"):
-        assert np.array_equal(getattr(found.areas, name), getattr(areas, name))
+        assert np.array_equal(getattr(found.images, name), getattr(counts, name))
     assert (found.class_names, found.test_set, found.run, found.config_hash) == (("a", "b", "c"), "t", "r", "c")
-    by_hand = 100 * areas.intersect.sum(0) / (areas.predicted + areas.true - areas.intersect).sum(0)
-    np.testing.assert_allclose(class_ious(found.areas), by_hand)
+    by_hand = 100 * counts.intersect.sum(0) / (counts.predicted + counts.true - counts.intersect).sum(0)
+    np.testing.assert_allclose(class_ious(found.images), by_hand)
     rewrite(path, run=None)  # a file of before the run was written
-    assert read_areas(path).run is None
+    assert FORMAT.read(path).run is None
 
 
 @pytest.mark.parametrize(

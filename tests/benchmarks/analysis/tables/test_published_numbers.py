@@ -124,6 +124,6 @@ def test_the_recipes_are_configs_of_whole_data_sets(name: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert f'name = "{name}"' in text
     assert "subset" not in text.split('"""')[2]
-    dataset = RECIPES[name][0].removesuffix("1k")
+    dataset = RECIPES[name].dataset.removesuffix("1k")
     assert dataset in PUBLISHED
     assert f'type="{dataset}"' in text

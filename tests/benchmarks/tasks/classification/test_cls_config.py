@@ -14,11 +14,11 @@ import backbone_samples
 import cls_runs
 import pytest
 import torch
+from cls_runs import main
 from run_samples import one_line
 
-from benchmarks.tasks.classification.__main__ import main
-from benchmarks.tasks.classification.config import TransferConfig, config_from_dict, load_config
-from benchmarks.tasks.classification.inputs import build_mix, build_transforms
+from benchmarks.tasks.classification.config import ClassificationConfig
+from benchmarks.tasks.classification.run import build_mix, build_transforms
 from mlomae.backbones.create import create_backbone
 from mlomae.common.errors import ConfigError
 from mlomae.models import SIZES
@@ -90,7 +90,7 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
         yield from leaves(nested, f"{field.name}.") if nested else [f"{prefix}{field.name}"]
 
 
-LEAVES = list(leaves(TransferConfig))
+LEAVES = list(leaves(ClassificationConfig))
 
 
 @pytest.mark.parametrize("key", LEAVES)
@@ -115,7 +115,7 @@ def test_missing_keys_and_sections_of_another_kind_are_named() -> None:
         given = cls_runs.values()
         del given[key]
         with pytest.raises(ConfigError, match=f"config key '{key}' is missing"):
-            config_from_dict(given)
+            ClassificationConfig.from_dict(given)
     assert "config key 'data.train.type' is missing" in said_of({"data__train": {"split": "train"}})
     assert "config section 'optim' must be a dict" in said_of({"optim": 3})
 
@@ -128,7 +128,7 @@ def test_contradictions_are_named() -> None:
 
 def test_plain_values_survive_a_round_trip() -> None:
     config = cls_runs.config(data__mix={"mixup": 0.8}, backbone__img_size=[16, 32], train__ema=0.9)
-    assert config_from_dict(config.to_dict()) == config
+    assert ClassificationConfig.from_dict(config.to_dict()) == config
 
 
 @pytest.mark.parametrize("kind", ["rand_augment", "crop_flip", "pad_crop"])
@@ -141,7 +141,7 @@ def test_every_augmentation_can_be_named(kind: str) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configs_load_and_their_parts_can_be_built(path: Path) -> None:
-    config = load_config(path)
+    config = ClassificationConfig.load(path)
     build_transforms(config)
     build_mix(config, 1000)
     b = config.backbone
@@ -238,7 +238,7 @@ def test_wrong_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_the_program_ends_with_status_2(tmp_path: Path) -> None:
     config = cls_runs.write_config(tmp_path / "config.py", backbone__weights=None)
-    command = [sys.executable, "-m", "benchmarks.tasks.classification", str(config)]
+    command = [sys.executable, "-m", "mlomae.cli", "bench", "classification", str(config)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cls_runs import main as transfer
+from cls_runs import run_transfer
 from pretrained_samples import ITERATIONS, pretrain, put, table_rows
 
-from benchmarks.tasks.classification.__main__ import main as transfer
-from benchmarks.tasks.classification.config import load_config
+from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.tasks.classification.embedded import BENCH, main
-from benchmarks.tasks.classification.run import run_transfer
 from benchmarks.transfer import embedded
 from benchmarks.transfer.embedded import make_tasks
 from benchmarks.transfer.found import find_backbones, floor_of, name_backbones
@@ -62,9 +62,9 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def in_process(command: list[str], log: Path) -> int:
     """What a transfer's process does, here: the imports of six processes would be most of these tests' time."""
-    assert command[:3] == [sys.executable, "-m", "benchmarks.tasks.classification"]
+    assert command[:5] == [sys.executable, "-m", "mlomae.cli", "bench", "classification"]
     assert log.parent.is_dir()
-    return transfer(command[3:])
+    return transfer(command[5:])
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_recipes_test_on_images_that_no_pretraining_saw() -> None:
     assert [path.stem for path in RECIPES] == ["finetune_textures", "knn_textures", "linear_textures"]
     sources = []
     for path in RECIPES:
-        config = load_config(path)
+        config = ClassificationConfig.load(path)
         assert config.name == path.stem
         assert not config.demo
         assert (config.data.train["split"], config.data.test["split"]) == ("train", "test")

@@ -11,13 +11,12 @@ from typing import Any
 import cls_runs
 import pytest
 import torch
+from cls_runs import main, run_transfer
 from PIL import Image
 from run_samples import changed, one_line
 from torch.nn import functional as F
 
-from benchmarks.tasks.classification.__main__ import main
-from benchmarks.tasks.classification.config import config_from_dict
-from benchmarks.tasks.classification.run import run_transfer
+from benchmarks.tasks.classification.config import ClassificationConfig
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.origin import describe_weights
@@ -36,7 +35,7 @@ END = 2
 def transfer(work: Path, weights: Path, **changes: Any) -> dict[str, Any]:
     """The record of two iterations."""
     values = changed(cls_runs.values(**SMALL, backbone__weights=str(weights)), changes)
-    return run_transfer(config_from_dict(values), work)
+    return run_transfer(ClassificationConfig.from_dict(values), work)
 
 
 @pytest.fixture(autouse=True, scope="module")

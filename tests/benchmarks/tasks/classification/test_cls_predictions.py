@@ -16,7 +16,8 @@ from benchmarks.analysis.tables import difference_table
 from benchmarks.tasks.classification import compare as module
 from benchmarks.tasks.classification.compare import compare, main, paired_interval
 from benchmarks.tasks.classification.per_image import PerImage
-from benchmarks.tasks.classification.predictions import Predictions, read_predictions, save_predictions
+from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.transfer.predictions import Predictions
 from mlomae.common.errors import DataError
 
 NAMES = ("cat", "dog", "horse")
@@ -33,7 +34,7 @@ def images(label: list[int], says: list[int]) -> PerImage:
     return PerImage(np.arange(len(label)) * 2, np.array(label), order, log_probs)
 
 
-def run(says: list[int], **changes: Any) -> Predictions:
+def run(says: list[int], **changes: Any) -> Predictions[PerImage]:
     identity = IDENTITY | {k: v for k, v in changes.items() if k in IDENTITY}
     return Predictions(changes.get("images", images(changes.get("label", LABEL), says)), **identity)
 
@@ -41,12 +42,12 @@ def run(says: list[int], **changes: Any) -> Predictions:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "new" / "a.npz"
-    save_predictions(path, images(LABEL, A_SAYS), **IDENTITY)
+    FORMAT.save(path, images(LABEL, A_SAYS), **IDENTITY)
     return path
 
 
 def test_round_trip_without_pickles(saved: Path) -> None:
-    found = read_predictions(saved)
+    found = FORMAT.read(saved)
     expected = images(LABEL, A_SAYS)
     for name in ("index", "label", "top_classes", "top_log_probs"):
         array = getattr(found.images, name)
@@ -67,7 +68,7 @@ def test_an_interrupted_write_leaves_the_old_file(saved: Path, monkeypatch: pyte
 
     monkeypatch.setattr(np, "savez_compressed", half)
     with pytest.raises(KeyboardInterrupt):
-        save_predictions(saved, images(LABEL, B_SAYS), **IDENTITY)
+        FORMAT.save(saved, images(LABEL, B_SAYS), **IDENTITY)
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == ["a.npz"]
 
@@ -108,14 +109,14 @@ def damaged(content: bytes) -> bytes:
 def test_damaged_and_foreign_files_are_one_line(saved: Path, change: Any, message: str) -> None:
     change(saved)
     with pytest.raises(DataError, match=message) as error:
-        read_predictions(saved)
+        FORMAT.read(saved)
     assert "\n" not in str(error.value)
     assert "a.npz" in str(error.value)
 
 
 def test_parts_that_do_not_fit_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="10 images and 2 of 2 classes"):
-        save_predictions(tmp_path / "a.npz", images(LABEL, A_SAYS), **(IDENTITY | {"class_names": ["cat", "dog"]}))
+        FORMAT.save(tmp_path / "a.npz", images(LABEL, A_SAYS), **(IDENTITY | {"class_names": ["cat", "dog"]}))
     assert not list(tmp_path.iterdir())
 
 
@@ -197,7 +198,7 @@ def test_different_tests_are_refused(changes: dict[str, Any], message: str) -> N
 
 def test_command_line(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = saved.with_name("b.npz")
-    save_predictions(other, images(LABEL, B_SAYS), **(IDENTITY | {"run": "mlo"}))
+    FORMAT.save(other, images(LABEL, B_SAYS), **(IDENTITY | {"run": "mlo"}))
     assert main([str(saved), str(other)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed == [

@@ -17,7 +17,6 @@ import torch
 from on_two_ranks import on_two_ranks
 from run_samples import differences
 
-HERE = Path(__file__).parent
 TOLERANCE = 1e-10
 Weights = dict[str, torch.Tensor]
 
@@ -35,7 +34,7 @@ class Found(NamedTuple):
 @pytest.fixture(scope="module")
 def found(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Found:
     out, alone = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
-    on_two_ranks(str(HERE / "cls_two_ranks.py"), str(out), folders=(HERE,))
+    on_two_ranks(cls_two_ranks.__file__, str(out))
     first, second = (torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     return Found(first, second, cls_two_ranks.transfers(alone), out, alone)
 

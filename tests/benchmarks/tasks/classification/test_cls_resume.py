@@ -11,11 +11,11 @@ import backbone_samples
 import cls_runs
 import pytest
 import torch
+from cls_runs import run_transfer
 from killed_transfers import Arm, half_a_checkpoint, in_iteration, killed, unrenamed_checkpoint
 from run_samples import differences, one_line
 
-from benchmarks.tasks.classification.config import config_from_dict
-from benchmarks.tasks.classification.run import run_transfer
+from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.tasks.classification.trainer import TransferModel
 from mlomae.backbones import training
 from mlomae.backbones.batches import EpochBatches
@@ -232,11 +232,11 @@ def test_weights_that_changed_under_their_path_are_refused(tmp_path: Path) -> No
     backbone_samples.write_official(weights)
     given = cls_runs.values(protocol="linear", backbone={"weights": str(weights), "img_size": 16})
     given["backbone"]["model"] = {"num_heads": 2}
-    run_transfer(config_from_dict(given), work)
+    run_transfer(ClassificationConfig.from_dict(given), work)
     (work / "record.json").unlink()
     content = torch.load(weights, weights_only=True)
     content["model"]["cls_token"] += 1.0
     torch.save(content, weights)
     with pytest.raises(CheckpointError, match="weights are not those that the run") as error:
-        run_transfer(config_from_dict(given), work, resume=True)
+        run_transfer(ClassificationConfig.from_dict(given), work, resume=True)
     one_line(error.value)

@@ -12,18 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cls_runs import main, run_transfer
 from run_samples import differences, one_line
 
 from benchmarks.analysis.evidence import read_evidence
-from benchmarks.tasks.classification.__main__ import main
-from benchmarks.tasks.classification.config import PROTOCOLS, TransferConfig
+from benchmarks.tasks.classification.config import PROTOCOLS, ClassificationConfig
 from benchmarks.tasks.classification.frozen import CachedFeatures, extract
-from benchmarks.tasks.classification.inputs import open_inputs
 from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.tasks.classification.per_image import summarise
-from benchmarks.tasks.classification.predictions import read_predictions
-from benchmarks.tasks.classification.run import build_model, run_transfer
+from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.tasks.classification.run import build_model
 from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae import records
 from mlomae.backbones.batches import batch_loader
@@ -69,7 +68,7 @@ def test_what_a_run_leaves_agrees_with_itself(protocol: str, runs: dict[str, Pat
     evidence = read_evidence(work / "records")
     assert list(evidence.records.values()) == [record]
     assert [t.sums.whole() for t in evidence.tested.values()] == [pytest.approx(record["metrics"]["top1"])]
-    assert [t.test_set for t in evidence.tested.values()] == [read_predictions(work / "predictions.npz").test_set]
+    assert [t.test_set for t in evidence.tested.values()] == [FORMAT.read(work / "predictions.npz").test_set]
     assert record["task"] == "classification"
     assert (record["method"], record["seed"]) == ("MLO-MAE", SEED), "taken from the pretraining"
     identity = {"method": "MLO-MAE", "config_hash": before["config_hash"], "iteration": 2}
@@ -79,7 +78,7 @@ def test_what_a_run_leaves_agrees_with_itself(protocol: str, runs: dict[str, Pat
     assert record["images_seen"]["lower"] == (0 if protocol == "knn" else 2 * 96)
     assert 0 < record["cpu_s"] < 60
 
-    saved = read_predictions(work / "predictions.npz")
+    saved = FORMAT.read(work / "predictions.npz")
     test = build_source(cls_runs.values()["data"]["test"])
     assert saved.test_set == test.fingerprint()
     assert saved.config_hash == record["config_hash"]
@@ -131,7 +130,7 @@ def test_knn_is_that_of_the_pretrainings_own_evaluation(pooling: str, pretrained
     encoder = create_encoder("tiny", 16, **cls_runs.SHAPE)
     state = load_checkpoint(checkpoint)["modules"]["mae"]
     encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")})
-    inputs = open_inputs(config)
+    inputs = cls_runs.opened(config)
     model, _ = build_model(config, 4)
     ours, theirs = [], []
     half = slice(0, 16) if pooling == "cls" else slice(16, None)
@@ -148,7 +147,7 @@ def test_knn_is_that_of_the_pretrainings_own_evaluation(pooling: str, pretrained
 
 
 def test_predictions_of_a_vote_are_probabilities(runs: dict[str, Path]) -> None:
-    images = read_predictions(runs["knn"] / "predictions.npz").images
+    images = FORMAT.read(runs["knn"] / "predictions.npz").images
     np.testing.assert_allclose(np.exp(images.top_log_probs.astype(np.float64)).sum(axis=1), 1.0, atol=1e-5)
 
 
@@ -194,7 +193,7 @@ def test_the_average_is_what_is_evaluated(tmp_path: Path) -> None:
     config = cls_runs.config(train__ema=0.8)
     run_transfer(config, tmp_path)
     state = load_checkpoint(checkpoint_path(tmp_path, 12), "mlomae-transfer/1")
-    inputs = open_inputs(config)
+    inputs = cls_runs.opened(config)
     model, _ = build_model(config, 4)
     model.eval()
     found = {}
@@ -206,14 +205,16 @@ def test_the_average_is_what_is_evaluated(tmp_path: Path) -> None:
             scores = torch.cat([model.logits(batch["image"]) for batch in batches])
         index = torch.cat([batch["index"] for batch in batches])
         found[name] = rank_scores(scores, torch.from_numpy(inputs.test.labels), index)
-    saved = read_predictions(tmp_path / "predictions.npz").images
+    saved = FORMAT.read(tmp_path / "predictions.npz").images
     assert differences(vars(found["ema"]), vars(saved)) == []
     assert differences(vars(found["last"]), vars(saved)), "too blunt"
 
 
-def linear_weights(config: TransferConfig, work: Path, cached: bool, name: str = "train") -> dict[str, torch.Tensor]:
+def linear_weights(
+    config: ClassificationConfig, work: Path, cached: bool, name: str = "train"
+) -> dict[str, torch.Tensor]:
     """The head after training on features computed once, or with the frozen backbone run in each step."""
-    inputs = open_inputs(config)
+    inputs = cls_runs.opened(config)
     model, _ = build_model(config, 4)
     images: Any = LabelledImages(inputs.train, inputs.plain, seed=config.seed)
     if cached:

@@ -12,16 +12,15 @@ import det_runs
 import numpy as np
 import pytest
 import torch
+from det_runs import main, run_transfer
 from mmdet.datasets import CocoDataset
 from mmengine.structures import InstanceData
 from pycocotools import mask as tools
 from run_samples import one_line
 
 from benchmarks.tasks.detection import data
-from benchmarks.tasks.detection.__main__ import main
 from benchmarks.tasks.detection.data import CocoImages, train_loader
 from benchmarks.tasks.detection.metric import DetectionMetric, evaluate_detections
-from benchmarks.tasks.detection.run import run_transfer
 from mlomae.data import Detections, build_detections
 
 Content = dict[str, Any]

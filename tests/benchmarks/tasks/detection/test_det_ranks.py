@@ -175,7 +175,7 @@ def test_the_command_line_under_torchrun(coco: Path, tmp_path: Path) -> None:
     """As a shell starts it: one record and one file of detections, which score what the record says."""
     config = det_runs.write_config(tmp_path / "config.py", coco)
     work = tmp_path / "two"
-    program = ["-m", "benchmarks.tasks.detection", str(config), "--weights", "random", "--work-dir", str(work)]
+    program = ["-m", "mlomae.cli", "bench", "detection", str(config), "--weights", "random", "--work-dir", str(work)]
     printed = on_two_ranks(*program, cwd=tmp_path)
     assert printed.count("record, detections.json, overlays:") == 1
     record, written = (json.loads((work / name).read_text()) for name in ("record.json", "detections.json"))

@@ -9,15 +9,15 @@ from typing import Any
 import det_runs
 import pytest
 import torch
+from det_runs import main, run_transfer
 from killed_transfers import in_iteration, killed
 from PIL import Image
 from run_samples import differences, one_line
 
-from benchmarks.tasks.detection.__main__ import main
+from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.tasks.detection.data import CocoImages, train_loader
 from benchmarks.tasks.detection.metric import evaluate_detections
 from benchmarks.tasks.detection.model import build_detector
-from benchmarks.tasks.detection.run import run_transfer
 from benchmarks.transfer.dense import dense_step
 from mlomae.backbones.layer_decay import count_parameters, layer_decay_groups
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint
@@ -170,7 +170,7 @@ def test_configurations_that_ship_build(coco: Path) -> None:
         small = "small" in path.stem or "textures" in path.stem
         shape = {"patch_size": 4 if small else 16, "embed_dim": 16, "depth": 24 if "large" in path.stem else 12}
         options = {"backbone.weights": "random", "backbone.model": {**shape, "num_heads": 1}, "backbone.img_size": 64}
-        config = det_runs.load_config(path, options)
+        config = DetectionConfig.load(path, options)
         if "fpn" in path.stem:
             config.model["neck"][1]["in_channels"] = [16] * 4
         detector, _ = build_detector(config, 80)

@@ -18,11 +18,11 @@ import torch
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 from run_samples import one_line
+from seg_runs import main
 
-from benchmarks.tasks.segmentation.__main__ import main
-from benchmarks.tasks.segmentation.config import SegmentationConfig, config_from_dict, load_config
+from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.transfer.pipelines import build_pipeline
+from benchmarks.transfer.dense_data import build_pipeline
 from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError
 
@@ -98,7 +98,7 @@ def test_missing_keys_and_keys_that_are_made_are_named() -> None:
         given = seg_runs.values(NOWHERE)
         del given[key]
         with pytest.raises(ConfigError, match=f"config key '{key}' is missing"):
-            config_from_dict(given)
+            SegmentationConfig.from_dict(given)
     assert "config key 'data.test.type' is missing" in said_of({"data__test": {"split": "validation"}})
     for key in ("backbone", "data_preprocessor", "pretrained", "init_cfg"):
         assert f"'model.{key}' is made from the other sections; leave it out" in said_of({f"model__{key}": {}})
@@ -106,7 +106,7 @@ def test_missing_keys_and_keys_that_are_made_are_named() -> None:
 
 def test_plain_values_survive_a_round_trip() -> None:
     config = seg_runs.config(NOWHERE, backbone__img_size=[16, 32], seed=3, overlays=0)
-    assert config_from_dict(config.to_dict()) == config
+    assert SegmentationConfig.from_dict(config.to_dict()) == config
     assert (config.backbone.height_width, config.backbone.out_indices) == ((16, 32), (0, 1, 2, 3))
     assert seg_runs.config(NOWHERE).backbone.height_width == (16, 16)
 
@@ -127,7 +127,7 @@ def reduced(config: SegmentationConfig) -> SegmentationConfig:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_build_and_predict(path: Path) -> None:
-    config = reduced(load_config(path))
+    config = reduced(SegmentationConfig.load(path))
     assert config.name == path.stem
     assert config.train.decay == "linear"
     build_pipeline(TRANSFORMS, config.data.augment, "data.augment")
@@ -159,7 +159,7 @@ def test_headers_say_what_a_reader_needs(path: Path) -> None:
 
 
 def test_the_full_recipe_is_the_published_one() -> None:
-    config = load_config(ROOT / "configs" / "segmentation" / "upernet_vit-base_ade20k.py")
+    config = SegmentationConfig.load(ROOT / "configs" / "segmentation" / "upernet_vit-base_ade20k.py")
     assert (config.train.iterations, config.data.batch_size, config.train.amp) == (160_000, 16, "bf16")
     assert round(config.optim.warmup * config.train.iterations) == 1500
     assert dataclasses.astuple(config.optim)[:5] == ("adamw", 1e-4, 0.05, 0.65, (0.9, 0.999))
@@ -303,7 +303,7 @@ def test_wrong_arguments_are_one_line(
 @pytest.mark.slow
 def test_the_program_ends_with_status_2(scenes: Path, tmp_path: Path) -> None:
     config = seg_runs.write_config(tmp_path / "config.py", scenes, backbone__weights=None)
-    command = [sys.executable, "-m", "benchmarks.tasks.segmentation", str(config)]
+    command = [sys.executable, "-m", "mlomae.cli", "bench", "segmentation", str(config)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2

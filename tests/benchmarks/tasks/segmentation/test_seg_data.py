@@ -21,7 +21,7 @@ from benchmarks.tasks.segmentation import data as module
 from benchmarks.tasks.segmentation.data import ScenePairs, eval_loader, train_loader
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.transfer import dense_data
-from benchmarks.transfer.pipelines import build_pipeline
+from benchmarks.transfer.dense_data import build_pipeline
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Scenes, build_scenes
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from pretrained_samples import ITERATIONS, pretrain, put, table_rows
 from run_samples import one_line
+from seg_runs import main as transfer
+from seg_runs import run_transfer
 
 from benchmarks.tasks.segmentation import embedded as segmentation
-from benchmarks.tasks.segmentation.__main__ import main as transfer
-from benchmarks.tasks.segmentation.config import load_config
+from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.tasks.segmentation.embedded import BENCH, SPLITS, main, write_data
-from benchmarks.tasks.segmentation.run import run_transfer
 from benchmarks.transfer import embedded
 from benchmarks.transfer.embedded import make_tasks
 from benchmarks.transfer.found import find_backbones
@@ -54,9 +54,9 @@ def runs(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def in_process(command: list[str], log: Path) -> int:
     """What a transfer's process does, here."""
-    assert command[:3] == [sys.executable, "-m", "benchmarks.tasks.segmentation"]
+    assert command[:5] == [sys.executable, "-m", "mlomae.cli", "bench", "segmentation"]
     assert log.parent.is_dir()
-    return transfer(command[3:])
+    return transfer(command[5:])
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -66,7 +66,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def check_results(work: Path, record: dict[str, Any]) -> None:
     """Areas that reproduce the metrics, and pictures of image, labels and prediction."""
-    with np.load(work / "areas.npz", allow_pickle=False) as file:
+    with np.load(work / "pixel_counts.npz", allow_pickle=False) as file:
         total = {name: file[name].sum(axis=0) for name in ("intersect", "predicted", "true")}
     union = total["predicted"] + total["true"] - total["intersect"]
     iou = 100 * total["intersect"][union > 0] / union[union > 0]
@@ -151,7 +151,7 @@ def test_the_files_are_the_textures(runs: Path) -> None:
 
 def test_no_pretraining_sees_the_images() -> None:
     assert [SPLITS[split]["split"] for split in ("training", "validation")] == ["val", "test"]
-    config = load_config(embedded.ROOT / "configs" / "segmentation" / "upernet_textures.py")
+    config = SegmentationConfig.load(embedded.ROOT / "configs" / "segmentation" / "upernet_textures.py")
     assert (config.data.train["split"], config.data.test["split"]) == ("training", "validation")
     assert not config.demo
     for path in (embedded.ROOT / "configs" / "_base_").glob("textures.py"):

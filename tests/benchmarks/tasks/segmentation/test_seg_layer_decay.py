@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from benchmarks.tasks.segmentation import model as model_module
-from benchmarks.tasks.segmentation.config import load_config
+from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.tasks.segmentation.model import build_segmentor
 from mlomae.backbones import feature_vit
 from mlomae.backbones import layer_decay as param_groups
@@ -46,7 +46,7 @@ def segmentor(size: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> nn.
     monkeypatch.setattr(EncoderDecoder, "init_weights", lambda self: None)
     monkeypatch.setattr(model_module, "_check_fit", lambda *given: None)
     recipe = "upernet_vit-large_ade20k" if size == "large" else "upernet_vit-base_ade20k"
-    config = load_config(CONFIGS / f"{recipe}.py", {"backbone.weights": "random", **changes})
+    config = SegmentationConfig.load(CONFIGS / f"{recipe}.py", {"backbone.weights": "random", **changes})
     with torch.device("meta"):
         return build_segmentor(config, 150)[0]
 

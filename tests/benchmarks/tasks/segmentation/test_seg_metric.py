@@ -19,7 +19,7 @@ from run_samples import differences, one_line
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from benchmarks.tasks.segmentation.metric import SceneMetric, summarise
-from benchmarks.transfer.areas import class_ious
+from benchmarks.tasks.segmentation.pixel_counts import class_ious
 from mlomae.backbones import gathering
 from mlomae.common.errors import DataError
 
@@ -100,8 +100,7 @@ def test_a_class_that_is_neither_there_nor_predicted_counts_in_no_mean() -> None
     assert metric.summary["mIoU"] == pytest.approx(by_torchmetrics(images, 5)["mIoU"], rel=1e-6)
     macro = MulticlassJaccardIndex(num_classes=5, ignore_index=IGNORE)(*flat(images))  # it leaves such a class out too
     assert metric.summary["mIoU"] == pytest.approx(100 * float(macro), rel=1e-6)
-    assert metric.areas is not None
-    ious = class_ious(metric.areas)
+    ious = class_ious(metric.counts)
     assert np.flatnonzero(np.isnan(ious)).tolist() == [2]
     assert float(np.nanmean(ious)) == pytest.approx(metric.summary["mIoU"], rel=1e-12)
 
@@ -124,7 +123,7 @@ def test_ignored_pixels_do_not_count_whatever_is_predicted_there() -> None:
         for predicted, true in images
     ]
     assert any((a[0] != b[0]).any() for a, b in zip(images, others, strict=True))
-    assert differences(vars(measure(images, 4).areas), vars(measure(others, 4).areas)) == []
+    assert differences(vars(measure(images, 4).counts), vars(measure(others, 4).counts)) == []
     nothing = (np.zeros((3, 3), np.uint8), np.full((3, 3), IGNORE, np.uint8))
     with_empty = measure([*images, nothing], 4).summary
     assert {**with_empty, "n": 4} == measure(images, 4).summary
@@ -158,7 +157,7 @@ def test_any_order_and_any_split_over_ranks_gives_the_same(seed: int, order: lis
         patch.setattr(gathering, "all_gather_object", lambda mine: parts)
         for rank in ranks:
             assert rank.evaluate(6) == expected.summary
-            assert differences(vars(rank.areas), vars(expected.areas)) == []
+            assert differences(vars(rank.counts), vars(expected.counts)) == []
             assert differences(rank.kept, expected.kept) == []
             assert rank.results == [], "another evaluation starts anew"
 
@@ -204,8 +203,7 @@ def test_sizes_that_differ_are_one_line() -> None:
 
 def test_the_summary_is_of_the_areas_alone() -> None:
     metric = measure(pairs(8, 5), 5)
-    assert metric.areas is not None
-    assert summarise(metric.areas) == metric.summary
-    areas = metric.areas
-    assert areas.union.tolist() == (areas.predicted + areas.true - areas.intersect).tolist()
-    assert {part.dtype for part in vars(areas).values()} == {np.dtype(np.int64)}
+    assert summarise(metric.counts) == metric.summary
+    counts = metric.counts
+    assert counts.union.tolist() == (counts.predicted + counts.true - counts.intersect).tolist()
+    assert {part.dtype for part in vars(counts).values()} == {np.dtype(np.int64)}

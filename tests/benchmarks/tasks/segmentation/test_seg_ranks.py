@@ -13,9 +13,8 @@ import seg_two_ranks
 import torch
 from on_two_ranks import in_two_forks, on_two_ranks
 from run_samples import differences
+from seg_runs import run_transfer
 from seg_two_ranks import Weights
-
-from benchmarks.tasks.segmentation.run import run_transfer
 
 TOLERANCE = 1e-10
 
@@ -46,7 +45,7 @@ def error(a: Weights, b: Weights) -> float:
 
 
 def areas(work: Path) -> dict[str, np.ndarray]:
-    with np.load(work / "areas.npz", allow_pickle=False) as file:
+    with np.load(work / "pixel_counts.npz", allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -96,7 +95,9 @@ def test_the_command_line_under_torchrun(scenes: Path, tmp_path: Path) -> None:
     config = seg_runs.write_config(tmp_path / "config.py", scenes, **changes)
     program = [
         "-m",
-        "benchmarks.tasks.segmentation",
+        "mlomae.cli",
+        "bench",
+        "segmentation",
         str(config),
         "--weights",
         "random",
@@ -104,7 +105,7 @@ def test_the_command_line_under_torchrun(scenes: Path, tmp_path: Path) -> None:
         str(tmp_path / "two"),
     ]
     printed = on_two_ranks(*program, cwd=tmp_path)
-    assert printed.count("record, areas.npz, overlays:") == 1
+    assert printed.count("record, pixel_counts.npz, overlays:") == 1
     record = json.loads((tmp_path / "two" / "record.json").read_text())
     alone = run_transfer(seg_runs.config(scenes, **changes), tmp_path / "one")
     assert record["config_hash"] == alone["config_hash"]

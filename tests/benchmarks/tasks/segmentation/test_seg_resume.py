@@ -14,9 +14,9 @@ import seg_runs
 import torch
 from killed_transfers import Arm, half_a_checkpoint, in_iteration, killed, unrenamed_checkpoint
 from run_samples import differences, one_line
+from seg_runs import run_transfer
 
 from benchmarks.tasks.segmentation import data
-from benchmarks.tasks.segmentation.run import run_transfer
 from mlomae.backbones import training
 from mlomae.backbones.batches import EpochBatches
 from mlomae.common import checkpoint
@@ -31,7 +31,7 @@ Edit = Callable[[dict[str, Any]], Any]
 def final(work: Path) -> dict[str, Any]:
     """Everything in the last checkpoint but the clock, and the areas of every test image."""
     state = load_checkpoint(checkpoint_path(work, LAST), TRANSFER_FORMAT)
-    with np.load(work / "areas.npz", allow_pickle=False) as file:
+    with np.load(work / "pixel_counts.npz", allow_pickle=False) as file:
         areas = {name: file[name] for name in file.files}
     return {k: v for k, v in state.items() if k != "clock"} | {"areas": areas}
 

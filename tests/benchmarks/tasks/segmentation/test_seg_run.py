@@ -14,13 +14,12 @@ import torch
 from backbone_samples import write_checkpoint
 from PIL import Image
 from run_samples import one_line
+from seg_runs import main, run_transfer
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmarks.analysis.evidence import read_evidence
-from benchmarks.tasks.segmentation.__main__ import main
 from benchmarks.tasks.segmentation.data import eval_loader, train_loader
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.tasks.segmentation.run import run_transfer
 from benchmarks.transfer.pictures import palette
 from mlomae import records
 from mlomae.backbones.export import sha256
@@ -77,7 +76,7 @@ def test_what_a_run_leaves_agrees_with_itself(learned: tuple[Path, Path], scenes
     assert str(scenes) not in json.dumps(record), "no folder of this machine"
     assert record["train_source"].endswith(f"{scenes.name}, 24 images")
 
-    with np.load(work / "areas.npz", allow_pickle=False) as file:
+    with np.load(work / "pixel_counts.npz", allow_pickle=False) as file:
         areas = {name: file[name] for name in file.files}
     test = build_scenes(seg_runs.values(scenes)["data"]["test"])
     assert str(areas["format"]) == "mlomae segmentation areas 1"
@@ -268,4 +267,4 @@ def test_the_order_of_classes_counts(scenes: Path, tmp_path: Path) -> None:
 def test_no_picture_is_drawn_if_none_is_wanted(scenes: Path, tmp_path: Path) -> None:
     run_transfer(seg_runs.config(scenes, overlays=0, train__iterations=1), tmp_path)
     assert not (tmp_path / "overlays").exists()
-    assert (tmp_path / "areas.npz").is_file()
+    assert (tmp_path / "pixel_counts.npz").is_file()

@@ -1,0 +1,124 @@
+"""Files of predictions: what a run said about every test image, so that two runs can be compared on the same images.
+
+A file is NumPy's ``npz`` without pickled objects: reading one runs no code, and needs neither torch nor mmseg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlomae.backbones.task import ImageSums, TestedRun
+from mlomae.common.atomic import replacing
+from mlomae.common.errors import DataError, reason_of
+
+T = TypeVar("T")
+Arrays = dict[str, NDArray[Any]]
+_TEXTS = ("format", "test_set", "config_hash", "run")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Generic[T]):
+    """``images``: arrays with a row for each image, sorted by index, and what they belong to.
+
+    Attributes:
+        class_names: one a class. test_set: fingerprint of the test set, as ``Source.fingerprint`` gives it.
+        run: name of the run, None in files written before they held it.
+        config_hash: as `mlomae.records.config_hash` gives it.
+    """
+
+    images: T
+    class_names: tuple[str, ...]
+    test_set: str
+    run: str | None
+    config_hash: str
+
+    def tested(
+        self, file: Path, metric: str, sums: ImageSums, index: NDArray[np.int64], truth: NDArray[np.int64]
+    ) -> TestedRun:
+        """As tables compare runs."""
+        identity = self.run, self.config_hash, self.test_set, self.class_names
+        return TestedRun(file.name, metric, sums, *identity, index, truth)
+
+
+@dataclass(frozen=True)
+class PredictionFormat(Generic[T]):
+    """One kind of file.
+
+    Attributes:
+        format: its name and version. images: builds what the arrays are, from ``arrays``.
+        arrays: name -> (kind of its type, number of dimensions); "index" is one of them.
+        problem: what is wrong with arrays of these types, given the number of classes; None if nothing is.
+        optional: texts that older files lack.
+    """
+
+    format: str
+    images: Callable[..., T]
+    arrays: Mapping[str, tuple[str, int]]
+    problem: Callable[[Arrays, int], str | None]
+    optional: tuple[str, ...] = ()
+
+    def save(
+        self, path: str | Path, images: T, *, class_names: Sequence[str], test_set: str, run: str, config_hash: str
+    ) -> None:
+        """Write the file, all of it or nothing; one that is already there is replaced.
+
+        Raises DataError if the parts do not fit together, as `read`.
+        """
+        texts = {"format": self.format, "test_set": test_set, "run": run, "config_hash": config_hash}
+        arrays: dict[str, Any] = {name: np.asarray(text) for name, text in texts.items()}
+        arrays |= {name: getattr(images, name) for name in self.arrays}
+        arrays["class_names"] = np.array(list(class_names), dtype=np.str_)
+        self._check(arrays, Path(path))
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:  # given a name, numpy would append .npz
+            np.savez_compressed(file, **arrays)
+
+    def read(self, path: str | Path) -> Predictions[T]:
+        """Read and check a file of `save`.
+
+        Raises DataError, one line that names the file, if it is missing, damaged, of another kind or contradicts
+        itself.
+        """
+        arrays = _load(Path(path))
+        self._check(arrays, Path(path))
+        names = tuple(map(str, arrays["class_names"]))
+        texts = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS[1:]}
+        return Predictions(self.images(*(arrays[name] for name in self.arrays)), names, **texts)  # type: ignore[arg-type]
+
+    def _check(self, arrays: Arrays, path: Path) -> None:
+        if wrong := self._what_is_wrong(arrays):
+            raise DataError(f"'{path}' is not a usable file of predictions: {wrong}; run the benchmark again")
+
+    def _what_is_wrong(self, arrays: Arrays) -> str | None:
+        texts = [name for name in (*_TEXTS, "class_names") if name in arrays or name not in self.optional]
+        if missing := [name for name in (*texts, *self.arrays) if name not in arrays]:
+            return f"it lacks '{missing[0]}'"
+        for name in texts:
+            if arrays[name].dtype.kind != "U" or arrays[name].ndim != (name == "class_names"):
+                return f"'{name}' is not text"
+        if str(arrays["format"]) != self.format:
+            return f"its format is '{arrays['format']}', not '{self.format}'"
+        for name, (kind, ndim) in self.arrays.items():
+            if arrays[name].dtype.kind != kind or arrays[name].ndim != ndim:
+                return f"'{name}' has type {arrays[name].dtype} and shape {arrays[name].shape}"
+        wrong = self.problem(arrays, len(arrays["class_names"]))
+        if wrong is None and not (np.diff(arrays["index"]) > 0).all():
+            return "its images are not sorted, or one is there twice"
+        return wrong
+
+
+def _load(path: Path) -> Arrays:
+    if not path.is_file():
+        raise DataError(f"predictions file '{path}' does not exist; run the benchmark first or name another file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # a damaged zip can raise anything
+        raise DataError(
+            f"cannot read predictions file '{path}' ({reason_of(error)}); run the benchmark again"
+        ) from error

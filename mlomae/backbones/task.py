@@ -1,0 +1,164 @@
+"""A task that backbones are transferred to, and the registry of all tasks.
+
+A task is one package. It registers its `Task` when it is imported, and `benchmarks.tasks` imports every folder in it.
+Commands, suites, tables, the comparison and the report iterate `all_tasks`. Registering is cheap: code that needs torch
+is named as "package.module:attribute" and imported on first use.
+
+Shape suffixes: N images, F numbers an image, R replicates.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlomae.common.errors import ConfigError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number in the records of a task.
+
+    Attributes:
+        name: its key in a record's ``metrics``. title: what tables call it.
+        unit: of the value; differences of percentages are percentage points.
+        higher_is_better: its direction.
+        compared: whether the comparison of all methods shows it. The first metric of a task is always shown; add few
+            others, because the correction for many comparisons weakens all of them.
+    """
+
+    name: str
+    title: str
+    unit: str = "%"
+    higher_is_better: bool = True
+    compared: bool = False
+
+
+@dataclass(frozen=True)
+class PublishedProtocol:
+    """The published protocol that a recipe follows, in the words of `results/published.csv`.
+
+    ``metrics``: name of our metric -> the published one. ``note``: what the note of a published number must contain.
+    """
+
+    dataset: str
+    metrics: Mapping[str, str]
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSums:
+    """A metric of one run that depends on the test images only through sums over them.
+
+    Attributes:
+        numbers_NF: int64 numbers of each image: whether it is right, or how many pixels of each class are.
+        metric: sums (R, F), and over how many images, -> the metric (R,).
+    """
+
+    numbers_NF: NDArray[np.int64]
+    metric: Callable[[Floats, int], Floats]
+
+    def whole(self) -> float:
+        """The metric over the images as they are."""
+        sums_F = self.numbers_NF.sum(axis=0, dtype=np.float64)
+        return float(self.metric(sums_F[None], len(self.numbers_NF))[0])
+
+
+@dataclass(frozen=True, eq=False)
+class TestedRun:
+    """The predictions of a run, as two runs are compared with them image by image.
+
+    Attributes:
+        file: name of the file. metric: the metric that ``sums`` give.
+        run: `mlomae.records.run_phrase` of the run, None in files written before they held it.
+        test_set: fingerprint of the test set. class_names: one a class.
+        index: (N,) which image of the test set. truth: (N, ...) its label, or its pixels of each class.
+    """
+
+    file: str
+    metric: str
+    sums: ImageSums
+    run: str | None
+    config_hash: str
+    test_set: str
+    class_names: tuple[str, ...]
+    index: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What the rest of the project needs to know of a task.
+
+    Attributes:
+        name: of the task in records, of its package, and of its folder below configs/. title: a heading.
+        metrics: what its table shows; the first is the headline, in which methods are compared.
+        config: "module:class" of its configuration, a `mlomae.backbones.config.TransferConfig`.
+        steps: "module:class" of its `mlomae.backbones.run.TransferSteps`.
+        outputs: what a finished run leaves in its folder, for the last line of the command.
+        averaged_over: what its metrics average over besides seeds.
+        predictions: "module:function" (path) -> `TestedRun`, None if no file of predictions is kept with the records.
+        published: name of a recipe -> the published protocol that it follows.
+    """
+
+    name: str
+    title: str
+    metrics: tuple[Metric, ...]
+    config: str
+    steps: str
+    outputs: str
+    averaged_over: str = "test images"
+    predictions: str | None = None
+    published: Mapping[str, PublishedProtocol] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> Metric:
+        return self.metrics[0]
+
+    @property
+    def compared(self) -> list[Metric]:
+        """The metrics that the comparison of all methods shows."""
+        return [metric for metric in self.metrics if metric is self.headline or metric.compared]
+
+    def load_config(self, path: str | Path, overrides: dict[str, Any] | None = None) -> Any:
+        """Read an MMEngine Python config, apply ``--cfg-options`` style overrides, check it."""
+        return pkgutil.resolve_name(self.config).load(path, overrides, f"configs/{self.name}/")
+
+    def create_steps(self, config: Any) -> Any:
+        """The `TransferSteps` of a run; imports what the task needs to train."""
+        return pkgutil.resolve_name(self.steps)(config)
+
+    def read_predictions(self, path: Path) -> TestedRun | None:
+        """The checked file of predictions; None for a task that keeps none. DataError for a file that is not usable."""
+        return None if self.predictions is None else pkgutil.resolve_name(self.predictions)(path)
+
+
+_TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> Task:
+    """Make ``task`` known by its name. Raises ValueError if the name is taken."""
+    if task.name in _TASKS:
+        raise ValueError(f"task '{task.name}' is registered twice")
+    _TASKS[task.name] = task
+    return task
+
+
+def all_tasks() -> list[Task]:
+    """The registered tasks, by name."""
+    return [_TASKS[name] for name in sorted(_TASKS)]
+
+
+def get_task(name: str) -> Task:
+    """Raises ConfigError, listing the registered tasks, for another name."""
+    if name not in _TASKS:
+        raise ConfigError(f"unknown task '{name}'; choose one of {', '.join(sorted(_TASKS))}")
+    return _TASKS[name]
