@@ -84,7 +84,7 @@ def object_influence(model: Pretrainer, lower_batch: Batch, head_batch: Batch, u
 
 class MaskHealth:
     """The trainer's hook that adds to the log, every ``interval`` outer iterations, the health of σ on fixed probe
-    images, the overlap of their masks with those of the last log (new noise), and the feedback's accuracy beside chance.
+    images, the overlap of their masks with those of the last log (new noise), and the feedback's accuracy and chance.
 
     Where the objects of the images are known (embedded data) also how σ and the influence of the patches separate them
     from the background. It reads the present weights and changes nothing: training has the same bits without it.
