@@ -1,0 +1,159 @@
+"""THE ADAPTER: all that the traces know of the code under test. A redesign rewrites this file and no other of them.
+
+What it hands over is in terms that outlive any code: plain dicts of configuration go in; the losses of every iteration,
+the arrays of the last checkpoint and the numbers of the record come out. Imports of the project stay in functions, so
+that a part that cannot be imported fails the traces that need it and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Values = dict[str, Any]
+CLOCKS = {"time", "data_time", "memory", "iter", "step"}  # of a line of the log: no function of training
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. ``losses`` and ``rates``: by name, one number an iteration (None where there was none);
+    ``modules``: the state of every trained module by its name in the checkpoint; ``metrics``: the record's."""
+
+    losses: dict[str, list[float | None]]
+    rates: dict[str, list[float | None]]
+    modules: dict[str, dict[str, torch.Tensor]]
+    metrics: dict[str, Any]
+
+
+def run_pretraining(values: Values, work_dir: Path, stop_after: int | None = None, resume: bool = False) -> Run | None:
+    """A pretraining of ``values`` in ``work_dir``, to its end; None if it is to die after ``stop_after`` iterations."""
+    from mlomae.config import config_from_dict
+    from mlomae.pretrain import run_pretraining
+
+    def train() -> Any:
+        return run_pretraining(config_from_dict(values), work_dir, resume=resume)
+
+    return _finish(train, work_dir, stop_after)
+
+
+def run_transfer(
+    task: str, values: Values, work_dir: Path, stop_after: int | None = None, resume: bool = False
+) -> Run | None:
+    """As `run_pretraining`, for a transfer to ``task``: "classification", "segmentation" or "detection"."""
+    import importlib
+
+    config = importlib.import_module(f"benchmarks.{task}.config").config_from_dict
+    run = importlib.import_module(f"benchmarks.{task}.run").run_transfer
+
+    def train() -> Any:
+        return run(config(values), work_dir, resume=resume)
+
+    return _finish(train, work_dir, stop_after)
+
+
+def predictions_of(task: str, work_dir: Path) -> dict[str, NDArray[Any]]:
+    """What a finished transfer says of every test image: the numbers of its file of predictions, or its detections."""
+    if task != "detection":
+        name = {"classification": "predictions.npz", "segmentation": "areas.npz"}[task]
+        with np.load(work_dir / name, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files if file[key].dtype.kind in "fiu"}
+    lines = json.loads((work_dir / "detections.json").read_text())
+    rows = [(line["image_id"], line["category_id"], line["score"], *line["bbox"]) for line in lines]
+    masks = "\n".join(line["segmentation"]["counts"] for line in lines)
+    return {"detections": np.array(rows), "masks": np.frombuffer(masks.encode(), np.uint8)}
+
+
+def first_images(
+    source: Values, augment: Values, count: int, pixels: bool = False
+) -> tuple[list[NDArray[np.uint8]], dict[str, NDArray[Any]]]:
+    """The first ``count`` images of ``source`` as decoded, (3, H, W) each, and the first batch of as many of the lower
+    level, augmented: "image" (B, 3, S, S), "index" (B,), and maps of objects or classes where there are any."""
+    from mlomae.data import Stream, build_augment, build_training_source
+
+    opened = build_training_source(source)
+    stream = Stream(opened, None, build_augment(augment), 0, "lower", pixels)
+    batch = stream.batch(0, count)
+    kept = ("image", "index", "label", "object", "pixel_label")
+    return [opened.image(i).numpy() for i in range(count)], {k: batch[k].numpy() for k in kept if k in batch}
+
+
+def split_of(source: Values) -> dict[str, NDArray[np.int64]]:
+    """The images of ``source`` that the head sees, "train", and those of the upper level, "val", by their indices."""
+    from mlomae.data import build_training_source, split_train
+
+    split = split_train(build_training_source(source), 0.2, 0)
+    return {"train": np.asarray(split.train_indices), "val": np.asarray(split.val_indices)}
+
+
+def evaluate_weights(values: Values, weights: dict[str, torch.Tensor]) -> dict[str, float]:
+    """k-NN and linear probe of an encoder with ``weights``, as the pretraining of ``values`` evaluates its own."""
+    from mlomae.config import config_from_dict
+    from mlomae.data import build_source
+    from mlomae.engine.pretrainer import Pretrainer
+    from mlomae.evaluation import evaluate
+    from mlomae.pretrain import plain_batches
+
+    config = config_from_dict(values)
+    size, train = config.model.img_size, build_source(config.data.train)
+    encoder = Pretrainer(config, len(train.classes)).mae.encoder
+    encoder.load_state_dict(weights)
+    return evaluate(encoder, plain_batches(train, size), plain_batches(build_source(config.data.eval or {}), size))
+
+
+def _finish(train: Callable[[], Any], work_dir: Path, stop_after: int | None) -> Run | None:
+    if stop_after is not None:
+        return _die_after(train, stop_after)
+    train()
+    losses, rates = _read_log(work_dir)
+    path = max((work_dir / "checkpoints").glob("iter_*.pth"), key=lambda p: int(p.stem.partition("_")[2]))
+    modules = torch.load(path, map_location="cpu", weights_only=True)["modules"]
+    return Run(losses, rates, modules, json.loads((work_dir / "record.json").read_text())["metrics"])
+
+
+class _Killed(BaseException):
+    """No Exception, so that nothing but `_die_after` catches it."""
+
+
+def _die_after(train: Callable[[], Any], iterations: int) -> None:
+    """Leave the run alone, without any farewell, once the checkpoint of ``iterations`` is in place.
+
+    Not in a forked process: the threads of OpenMP do not survive a fork, and with more than one the child would hang.
+    """
+    replace = os.replace
+
+    def replace_and_die(source: Any, target: Any, **options: Any) -> None:
+        replace(source, target, **options)
+        if Path(target).name == f"iter_{iterations}.pth":
+            raise _Killed
+
+    os.replace = replace_and_die
+    try:
+        train()
+    except _Killed:
+        return
+    finally:
+        os.replace = replace
+    raise RuntimeError(f"the run that was to die after {iterations} iterations went on to its end")
+
+
+def _read_log(work_dir: Path) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
+    """Losses and rates of all iterations, from the files that MMEngine writes for each part of an interrupted run."""
+    lines: dict[int, Values] = {}
+    for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
+        for line in map(json.loads, path.read_text().splitlines()):
+            if "step" in line and ("loss" in line or "loss_lower" in line):  # others are of the evaluation
+                lines[line["step"]] = line
+    assert sorted(lines) == list(range(1, len(lines) + 1)), f"the log lacks iterations: {sorted(lines)}"
+    rows = [lines[step] for step in sorted(lines)]
+    names = {name for row in rows for name in row}
+    columns = {name: [row.get(name) for row in rows] for name in sorted(names - CLOCKS)}
+    rates = {name: column for name, column in columns.items() if name.endswith("lr")}
+    return {name: column for name, column in columns.items() if "loss" in name}, rates
