@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 Values = dict[str, Any]
-CLOCKS = {"time", "data_time", "memory", "iter", "step"}  # of a line of the log: no function of training
+CLOCKS = {"time", "data_time", "memory", "step"}  # of a line of the log: no function of training
+YOUNGER = {"reconstruction_error"}  # metrics that were not there when the traces were recorded
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Run:
 
 def run_pretraining(values: Values, work_dir: Path, stop_after: int | None = None, resume: bool = False) -> Run | None:
     """A pretraining of ``values`` in ``work_dir``, to its end; None if it is to die after ``stop_after`` iterations."""
-    from mlomae.config import config_from_dict
-    from mlomae.pretrain import run_pretraining
+    from mlomae.config.schema import config_from_dict
+    from mlomae.pretraining.run import run_pretraining
 
     def train() -> Any:
         return run_pretraining(config_from_dict(values), work_dir, resume=resume)
@@ -50,8 +51,8 @@ def run_transfer(
     """As `run_pretraining`, for a transfer to ``task``: "classification", "segmentation" or "detection"."""
     import importlib
 
-    config = importlib.import_module(f"benchmarks.{task}.config").config_from_dict
-    run = importlib.import_module(f"benchmarks.{task}.run").run_transfer
+    config = importlib.import_module(f"benchmarks.tasks.{task}.config").config_from_dict
+    run = importlib.import_module(f"benchmarks.tasks.{task}.run").run_transfer
 
     def train() -> Any:
         return run(config(values), work_dir, resume=resume)
@@ -95,11 +96,11 @@ def split_of(source: Values) -> dict[str, NDArray[np.int64]]:
 
 def evaluate_weights(values: Values, weights: dict[str, torch.Tensor]) -> dict[str, float]:
     """k-NN and linear probe of an encoder with ``weights``, as the pretraining of ``values`` evaluates its own."""
-    from mlomae.config import config_from_dict
+    from mlomae.config.schema import config_from_dict
     from mlomae.data import build_source
-    from mlomae.engine.pretrainer import Pretrainer
-    from mlomae.evaluation import evaluate
-    from mlomae.pretrain import plain_batches
+    from mlomae.pretraining.evaluation import evaluate
+    from mlomae.pretraining.pretrainer import Pretrainer
+    from mlomae.pretraining.run import plain_batches
 
     config = config_from_dict(values)
     size, train = config.model.img_size, build_source(config.data.train)
@@ -115,7 +116,8 @@ def _finish(train: Callable[[], Any], work_dir: Path, stop_after: int | None) ->
     losses, rates = _read_log(work_dir)
     path = max((work_dir / "checkpoints").glob("iter_*.pth"), key=lambda p: int(p.stem.partition("_")[2]))
     modules = torch.load(path, map_location="cpu", weights_only=True)["modules"]
-    return Run(losses, rates, modules, json.loads((work_dir / "record.json").read_text())["metrics"])
+    metrics = json.loads((work_dir / "record.json").read_text())["metrics"]
+    return Run(losses, rates, modules, {name: value for name, value in metrics.items() if name not in YOUNGER})
 
 
 class _Killed(BaseException):
@@ -145,15 +147,21 @@ def _die_after(train: Callable[[], Any], iterations: int) -> None:
 
 
 def _read_log(work_dir: Path) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
-    """Losses and rates of all iterations, from the files that MMEngine writes for each part of an interrupted run."""
-    lines: dict[int, Values] = {}
-    for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
-        for line in map(json.loads, path.read_text().splitlines()):
-            if "step" in line and ("loss" in line or "loss_lower" in line):  # others are of the evaluation
-                lines[line["step"]] = line
-    assert sorted(lines) == list(range(1, len(lines) + 1)), f"the log lacks iterations: {sorted(lines)}"
-    rows = [lines[step] for step in sorted(lines)]
+    """Losses and rates of all iterations.
+
+    The log that the traces were recorded from repeated the last value of a loss in iterations without one, until the
+    run was killed; this one does not, and here they are filled in.
+    """
+    from .programs import KILLED_AFTER
+
+    rows = [json.loads(line) for line in (work_dir / "log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows]
+    assert steps == list(range(1, len(rows) + 1)), f"the log has the iterations {steps}"
     names = {name for row in rows for name in row}
     columns = {name: [row.get(name) for row in rows] for name in sorted(names - CLOCKS)}
+    for column in columns.values():
+        for step in range(1, len(rows)):
+            if column[step] is None and step != KILLED_AFTER:
+                column[step] = column[step - 1]
     rates = {name: column for name, column in columns.items() if name.endswith("lr")}
     return {name: column for name, column in columns.items() if "loss" in name}, rates
