@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlomae.common.errors import ConfigError
-from mlomae.config.strict import Configuration, build_dataclass, plain, read_config
+from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 
 
 @dataclass
@@ -43,7 +43,7 @@ class DataConfig:
     train: dict = field(default_factory=dict)
     eval: dict | None = None
     feedback: dict | None = None
-    shuffle_labels: int | None = None
+    shuffle_labels: int | None = field(default=None, metadata=ADDED)
     augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
     feedback_augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
     val_fraction: float = 0.2
@@ -125,16 +125,7 @@ class PretrainConfig(Configuration):
     seed: int = 0
     demo: bool = False
     init_from: str | None = None
-    auxiliary: dict | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `Configuration`; no auxiliary loss and no shuffled labels are no keys, so that the hash of a configuration
-        is that of the records of before there were any."""
-        values = super().to_dict()
-        for section, key in ((values, "auxiliary"), (values["data"], "shuffle_labels")):
-            if section[key] is None:
-                del section[key]
-        return values
+    auxiliary: dict | None = field(default=None, metadata=ADDED)
 
 
 def config_from_dict(values: dict[str, Any]) -> PretrainConfig:

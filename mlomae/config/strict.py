@@ -16,26 +16,47 @@ from typing import Any, TypeVar
 from mmengine.config import Config
 
 from mlomae.common.errors import ConfigError
+from mlomae.config.plugins import check_imported, import_plugins, imports_of
 
 T = TypeVar("T")
+_PACKAGE = Path(__file__).parents[1]
+_HOMES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of the configs that ship: in a wheel, in a checkout
+
+
+ADDED = {"added": True}
+"""Metadata of a field that older configurations lack: `plain` leaves it out at its default, so that hashes hold."""
 
 
 def plain(value: Any) -> Any:
-    """Lists for tuples, text keys: the form that checkpoints and records keep."""
+    """Dicts for dataclasses, lists for tuples, text keys: the form that checkpoints and records keep."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
+    if dataclasses.is_dataclass(value):
+        values = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {f.name: plain(v) for f, v in values.items() if not ("added" in f.metadata and v == f.default)}
     return value
 
 
 @dataclasses.dataclass
 class Configuration:
-    """The dataclass of a whole run's configuration derives from this one."""
+    """The dataclass of a whole run's configuration derives from this one.
+
+    ``custom_imports``: dict(imports=[module, ...]) outside mlomae that register what the run uses. Raises ConfigError
+    for one that has not been imported (`mlomae.config.plugins`).
+    """
+
+    custom_imports: dict | None = dataclasses.field(default=None, kw_only=True, metadata=ADDED)
+
+    def __post_init__(self) -> None:
+        modules = imports_of(self.custom_imports)
+        check_imported(modules)
+        self.custom_imports = {"imports": modules} if modules else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, the form that checkpoints and records keep."""
-        return dict(plain(dataclasses.asdict(self)))
+        return dict(plain(self))
 
 
 def _check_type(value: Any, hint: Any, where: str) -> Any:
@@ -87,20 +108,33 @@ def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
     return cls(**built)
 
 
+def _find(path: Path, examples: str) -> Path:
+    """``path``, or the file that comes with mlomae if it begins with ``configs/`` and is not in the current folder."""
+    if path.is_file():
+        return path
+    home = next((folder for folder in _HOMES if folder.is_dir()), Path())
+    if path.parts[:1] == ("configs",) and (shipped := home.joinpath(*path.parts[1:])).is_file():
+        return shipped
+    folder = examples if Path(examples).is_dir() else home.joinpath(*Path(examples).parts[1:])
+    raise ConfigError(f"config file '{path}' does not exist; see {folder} for the ones that ship")
+
+
 def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: str) -> dict[str, Any]:
     """Plain values of an MMEngine Python config after ``--cfg-options`` overrides ("data.batch_size": 64).
 
-    Raises ConfigError if the file is missing (``examples`` is the folder to look in) or does not run.
+    Its ``custom_imports`` are imported. Raises ConfigError if the file is missing (``examples`` is the folder to look
+    in), does not run, or names a module that does not.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"config file '{path}' does not exist; see {examples} for the ones that ship")
+    file = _find(Path(path), examples)
     try:
-        config = Config.fromfile(str(path))
+        config = Config.fromfile(str(file), import_custom_modules=False)
         if overrides:
             config.merge_from_dict(overrides)
     except Exception as error:  # a config file is code, which can raise anything
         raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
-    return {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+    values = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+    import_plugins(imports_of(values.get("custom_imports")))
+    return values
 
 
 def overrides(pairs: list[str]) -> dict[str, Any]:
