@@ -144,8 +144,8 @@ def _add_checkout_commands(commands: argparse._SubParsersAction) -> None:
         if error.name not in ("benchmarks", "benchmarks.commands"):
             raise
         for name in ("demo", "suite", "table"):
-            parser = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
-            parser.set_defaults(run=_needs_checkout)
+            stub = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
+            stub.set_defaults(run=_needs_checkout)
 
 
 def _needs_checkout(args: argparse.Namespace) -> int:
@@ -248,7 +248,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown and args.run is not _needs_checkout:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     # forward-mode differentiation makes torch warn about itself; standard error is for what the user can act on
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
