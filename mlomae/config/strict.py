@@ -11,7 +11,7 @@ import difflib
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from mmengine.config import Config
 
@@ -19,6 +19,8 @@ from mlomae.common.errors import ConfigError
 from mlomae.config.plugins import check_imported, import_plugins, imports_of
 
 T = TypeVar("T")
+Count = Annotated[int, "[1, inf)"]
+NotNegative = Annotated[float, "[0, inf)"]
 _PACKAGE = Path(__file__).parents[1]
 _HOMES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of the configs that ship: in a wheel, in a checkout
 
@@ -59,29 +61,44 @@ class Configuration:
         return dict(plain(self))
 
 
-def _check_type(value: Any, hint: Any, where: str) -> Any:
-    """Return ``value``, an int promoted where a float is wanted; ConfigError if the type does not fit."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        base = typing.get_origin(option) or option
+def check_interval(value: Any, interval: str, key: str) -> None:
+    """Raise ConfigError unless ``value`` is a number in ``interval``: 0 is in "[0, 1)" and 1 is not."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        above = low <= value if interval[0] == "[" else low < value
+        if above and (value <= high if interval[-1] == "]" else value < high):
+            return
+    phrases = {"(0, inf)": "positive", "[0, inf)": "at least 0", "[1, inf)": "at least 1"}
+    raise ConfigError(f"config key '{key}' must be {phrases.get(interval, f'inside {interval}')}; got {value!r}")
+
+
+def _check_type(value: Any, hint: Any, key: str) -> Any:
+    """Return ``value``, an int promoted where a float is wanted; ConfigError if type or interval do not fit."""
+    names = []
+    for option in typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,):
+        kind, *intervals = typing.get_args(option) if typing.get_origin(option) is Annotated else (option,)
+        base = typing.get_origin(kind) or kind
+        names.append("None" if base is types.NoneType else base.__name__)
         if base is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if base is tuple and isinstance(value, list):
-            return tuple(value)
+            value = float(value)
+        elif base is tuple and isinstance(value, list):
+            value = tuple(value)
         if isinstance(value, base) and not (base is int and isinstance(value, bool)):
+            for interval in intervals:
+                check_interval(value, interval, key)
             return value
-    names = " or ".join("None" if o is types.NoneType else getattr(o, "__name__", str(o)) for o in options)
-    raise ConfigError(f"config key '{where}' must be {names}; got {value!r}")
+    raise ConfigError(f"config key '{key}' must be {' or '.join(names)}; got {value!r}")
 
 
 def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
     """Instantiate a config dataclass from a mapping; every key must be known and every type right.
 
-    Fields may be dataclasses and dicts of dataclasses. Raises ConfigError that names the key, ``where`` before it.
+    Fields may be dataclasses and dicts of dataclasses, and numbers with an interval, ``Annotated[float, "[0, 1)"]``.
+    Raises ConfigError that names the key, ``where`` before it.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"config section '{where}' must be a dict; got {values!r}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     built: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{where}.{key}" if where else key
