@@ -1,7 +1,55 @@
 """Masked autoencoders whose mask is learned from downstream feedback.
 
-The way of the data: ``data`` -> ``masking`` -> ``models`` -> ``multilevel`` (with ``feedback``) -> ``engine``
--> ``export`` -> ``benchmarks`` (transfer tasks, records, tables).
+The names in ``__all__`` are what a script needs; each is imported on first use, so that ``import mlomae`` is fast and
+does not load torch. To change the method, see `mlomae.masking`, `mlomae.feedback`, `mlomae.multilevel`, `mlomae.data`.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlomae.backbones.create import create_backbone
+    from mlomae.backbones.export import export
+    from mlomae.backbones.feature_vit import FeatureViT
+    from mlomae.config.schema import load_config
+    from mlomae.data import register_source as register_dataset
+    from mlomae.masking import MaskingStrategy, list_strategies
+    from mlomae.masking import register as register_strategy
+    from mlomae.records import read_records
+
+__version__ = "0.2.0"
+__all__ = [
+    "FeatureViT",
+    "MaskingStrategy",
+    "create_backbone",
+    "export",
+    "list_strategies",
+    "load_config",
+    "read_records",
+    "register_dataset",
+    "register_strategy",
+]
+
+_WHERE = {
+    "FeatureViT": "mlomae.backbones.feature_vit:FeatureViT",
+    "MaskingStrategy": "mlomae.masking:MaskingStrategy",
+    "create_backbone": "mlomae.backbones.create:create_backbone",
+    "export": "mlomae.backbones.export:export",
+    "list_strategies": "mlomae.masking:list_strategies",
+    "load_config": "mlomae.config.schema:load_config",
+    "read_records": "mlomae.records:read_records",
+    "register_dataset": "mlomae.data:register_source",
+    "register_strategy": "mlomae.masking:register",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'mlomae' has no attribute '{name}'")
+    return pkgutil.resolve_name(_WHERE[name])
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -106,6 +106,12 @@ def _masks(args: argparse.Namespace) -> int:
     return 0
 
 
+def _import_plugins(modules: list[str]) -> None:
+    from mlomae.config.plugins import import_plugins, imports_of
+
+    import_plugins(imports_of({"imports": modules}))
+
+
 def _data_check(args: argparse.Namespace) -> int:
     from mlomae.data.tools.check import check_data
 
@@ -138,8 +144,8 @@ def _add_checkout_commands(commands: argparse._SubParsersAction) -> None:
         if error.name not in ("benchmarks", "benchmarks.commands"):
             raise
         for name in ("bench", "demo", "suite", "table"):
-            parser = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
-            parser.set_defaults(run=_needs_checkout)
+            stub = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
+            stub.set_defaults(run=_needs_checkout)
 
 
 def _needs_checkout(args: argparse.Namespace) -> int:
@@ -159,18 +165,27 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.set_defaults(run=_pretrain)
 
-    p = commands.add_parser("export", help="write the encoder of a checkpoint for other libraries")
+    plugins = argparse.ArgumentParser(add_help=False)
+    plugins.add_argument(
+        "--custom-imports", nargs="+", default=[], metavar="MODULE", help="import the plug-ins that the run has used"
+    )
+
+    p = commands.add_parser("export", parents=[plugins], help="write the encoder of a checkpoint for other libraries")
     p.add_argument("checkpoint")
     p.add_argument("out")
     p.add_argument("--format", default="safetensors", choices=["timm", "safetensors", "mmseg", "mmdet"])
     p.set_defaults(run=_export)
 
-    p = commands.add_parser("evaluate", help="k-NN and linear probe of a checkpoint's frozen encoder")
+    p = commands.add_parser(
+        "evaluate", parents=[plugins], help="k-NN and linear probe of a checkpoint's frozen encoder"
+    )
     p.add_argument("checkpoint")
     p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
     p.set_defaults(run=_evaluate)
 
-    p = commands.add_parser("diagnose", help="influence of patches, feedback against chance, health of the mask")
+    p = commands.add_parser(
+        "diagnose", parents=[plugins], help="influence of patches, feedback against chance, health of the mask"
+    )
     p.add_argument("checkpoint")
     p.add_argument("--batches", type=int, default=20, metavar="N", help="batches that t is taken over (default: 20)")
     p.add_argument("--batch-size", type=int, default=256, metavar="B", help="images of each level (default: 256)")
@@ -180,7 +195,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--out", help="folder of influence.png and diagnose.json (default: diagnose, in the run's folder)")
     p.set_defaults(run=_diagnose)
 
-    p = commands.add_parser("horizon", help="does the influence of one step predict the effect of many real ones")
+    p = commands.add_parser(
+        "horizon", parents=[plugins], help="does the influence of one step predict the effect of many real ones"
+    )
     p.add_argument("checkpoint")
     p.add_argument("--steps", type=int, default=200, metavar="H", help="lower steps of a roll-out (default: 200)")
     p.add_argument("--policies", type=int, default=8, metavar="J", help="ways to weight patches (default: 8)")
@@ -193,7 +210,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--out", help="folder of horizon.png and horizon.json (default: horizon, in the run's folder)")
     p.set_defaults(run=_horizon)
 
-    p = commands.add_parser("masks", help="draw the masks of several strategies on the same images")
+    p = commands.add_parser("masks", parents=[plugins], help="draw the masks of several strategies on the same images")
     p.add_argument("config", nargs="*", help="files of configs/pretrain/: a row each, the model as training begins")
     p.add_argument(
         "--checkpoints", nargs="*", default=[], metavar="CKPT", help="trained models, for their config's row"
@@ -231,10 +248,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown and args.run is not _needs_checkout:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     # forward-mode differentiation makes torch warn about itself; standard error is for what the user can act on
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
+        if modules := getattr(args, "custom_imports", None):
+            _import_plugins(modules)
         return args.run(args)
     except MlomaeError as error:
         return refuse(error)

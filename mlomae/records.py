@@ -116,15 +116,18 @@ def slug(text: str) -> str:
 
 
 def git_state(folder: str | Path) -> tuple[str | None, bool | None]:
-    """(commit, whether the working tree differs from it) of the repository around ``folder``; Nones without one."""
+    """(commit, whether the working tree differs from it) of the checkout that ``folder`` is part of; Nones without one.
+
+    A package that is installed below somebody's repository is no part of it: git does not track its files.
+    """
     answers = []
-    for command in (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain"]):
+    for command in ("ls-files --error-unmatch .", "rev-parse HEAD", "status --porcelain"):
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+            done = subprocess.run(["git", *command.split()], cwd=folder, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None, None
         answers.append(done.stdout.strip())
-    return answers[0], bool(answers[1])
+    return answers[1], bool(answers[2])
 
 
 def hardware() -> dict[str, Any]:

@@ -177,6 +177,10 @@ def test_git_state(tmp_path: Path) -> None:
     assert dirty is False
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path) == (commit, True)
+    installed = tmp_path / ".venv" / "site-packages"
+    installed.mkdir(parents=True)
+    (installed / "module.py").touch()
+    assert git_state(installed) == (None, None)  # inside the repository, but no part of it
 
 
 def test_hardware_and_versions_fit_a_record_and_hide_the_host(tmp_path: Path) -> None:

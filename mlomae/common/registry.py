@@ -6,15 +6,44 @@ before anything runs, and say in one line what is wrong.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
+import importlib.metadata
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, reason_of
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Callable[..., Any])
+
+ENTRY_POINTS = "mlomae.plugins"
+_REGISTRIES: list[Registry[Any]] = []
+
+
+@functools.cache
+def load_entry_points() -> None:
+    """Import what installed packages list under the entry point group ``mlomae.plugins``; importing registers it.
+
+    Called when a name is looked up that is not registered yet, and when all names are listed, so that other runs do not
+    wait for plug-ins. Raises ConfigError that names the package whose module cannot be imported.
+    """
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception as error:  # somebody else's module can raise anything
+            package = entry.dist.name if entry.dist else "an unknown package"
+            raise ConfigError(
+                f"plug-in '{entry.value}' of {package} cannot be imported ({type(error).__name__}: "
+                f"{reason_of(error)}); fix or uninstall that package"
+            ) from error
+
+
+def modules_registering(name: str) -> set[str]:
+    """The modules whose classes or functions are registered under ``name``, in any registry of this process."""
+    return {r._builders[name].__module__ for r in _REGISTRIES if name in r._builders}
 
 
 class Registry(Generic[T]):
@@ -23,23 +52,43 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._builders: dict[str, Callable[..., T]] = {}
+        _REGISTRIES.append(self)
 
     def register(self, name: str) -> Callable[[B], B]:
-        """Decorator: make a class or function buildable under ``name``. Raises ValueError if the name is taken."""
+        """Decorator: make a class or function buildable under ``name``.
+
+        Defining the same class again, as a notebook does when a cell runs twice, replaces it. Raises ValueError if the
+        name belongs to another one.
+        """
 
         def wrap(builder: B) -> B:
-            if name in self._builders:
-                raise ValueError(f"{self.kind} '{name}' is registered twice")
+            other = self._builders.get(name)
+            if other is not None and _definition(other) != _definition(builder):
+                raise ValueError(f"{self.kind} '{name}' is registered twice, by {other.__module__} as well")
             self._builders[name] = builder
             return builder
 
         return wrap
 
+    @contextlib.contextmanager
+    def registered(self, name: str, builder: Callable[..., T]) -> Iterator[None]:
+        """Register ``builder`` for the duration of a ``with`` block. Raises ConfigError if the name is taken."""
+        if name in self._builders:
+            raise ConfigError(f"{self.kind} '{name}' exists already; rename yours")
+        self._builders[name] = builder
+        try:
+            yield
+        finally:
+            del self._builders[name]
+
     def names(self) -> list[str]:
+        load_entry_points()
         return sorted(self._builders)
 
     def get(self, name: object) -> Callable[..., T]:
         """The builder; raises ConfigError, listing the valid names, if there is none."""
+        if isinstance(name, str) and name not in self._builders:
+            load_entry_points()
         if not isinstance(name, str) or name not in self._builders:
             said = f"{self.kind} without a type" if name is None else f"unknown {self.kind} '{name}'"
             raise ConfigError(f"{said}; choose one of {', '.join(self.names())}")
@@ -62,3 +111,7 @@ class Registry(Generic[T]):
             if parameter.default is inspect.Parameter.empty and key not in options:
                 raise ConfigError(f"{self.kind} '{name}' needs the option '{key}'; it has {known}")
         return builder(**given, **options)
+
+
+def _definition(builder: Callable[..., Any]) -> tuple[str, str]:
+    return builder.__module__, getattr(builder, "__qualname__", repr(builder))

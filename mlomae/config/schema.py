@@ -5,13 +5,21 @@ An unknown key, a value of the wrong type or out of range is a `ConfigError`; no
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mlomae.common.errors import ConfigError
-from mlomae.config.strict import Configuration, build_dataclass, plain, read_config
+from mlomae.config.strict import (
+    ADDED,
+    Configuration,
+    Count,
+    NotNegative,
+    build_dataclass,
+    check_interval,
+    plain,
+    read_config,
+)
 
 
 @dataclass
@@ -43,14 +51,14 @@ class DataConfig:
     train: dict = field(default_factory=dict)
     eval: dict | None = None
     feedback: dict | None = None
-    shuffle_labels: int | None = None
+    shuffle_labels: int | None = field(default=None, metadata=ADDED)
     augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
     feedback_augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
-    val_fraction: float = 0.2
+    val_fraction: Annotated[float, "(0, 1)"] = 0.2
     split_seed: int = 0
-    batch_size: int = 128
-    feedback_batch_size: int = 128
-    num_workers: int = 0
+    batch_size: Count = 128
+    feedback_batch_size: Count = 128
+    num_workers: Annotated[int, "[0, inf)"] = 0
     probe_limit: int | None = None
 
 
@@ -68,14 +76,14 @@ class LevelsConfig:
     ``v_momentum``: β of the running average of the response vector over φ's steps; 0 is no average.
     """
 
-    lower_steps: int = 2
-    head_steps: int = 1
+    lower_steps: Count = 2
+    head_steps: Count = 1
     solver: str = "one_step"
     solver_options: dict = field(default_factory=dict)
     warmup: int = 0
-    warmup_margin: float = 0.0
-    upper_every: int = 1
-    v_momentum: float = 0.0
+    warmup_margin: Annotated[float, "[0, 100)"] = 0.0
+    upper_every: Count = 1
+    v_momentum: Annotated[float, "[0, 1)"] = 0.0
     mask_pooling: bool = False
 
 
@@ -86,26 +94,26 @@ class OptimConfig:
     ``clip_grad`` bounds the global norm of θ's gradient; the other levels are not clipped.
     """
 
-    lr: float = 1e-3
-    weight_decay: float = 0.05
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 0.05
     betas: tuple = (0.9, 0.95)
-    warmup: float = 0.05
-    min_lr: float = 0.0
-    clip_grad: float | None = None
+    warmup: Annotated[float, "[0, 1]"] = 0.05
+    min_lr: NotNegative = 0.0
+    clip_grad: Annotated[float, "(0, inf)"] | None = None
 
 
 @dataclass
 class TrainConfig:
     """Length, precision and intervals, all counted in outer iterations. ``amp``: "none" or "bf16"."""
 
-    outer_iterations: int = 1000
+    outer_iterations: Count = 1000
     amp: str = "none"
-    accumulate: int = 1
+    accumulate: Count = 1
     compile: bool = False
-    log_interval: int = 50
-    picture_interval: int = 500
-    checkpoint_interval: int = 500
-    keep_checkpoints: int = 2
+    log_interval: Count = 50
+    picture_interval: Count = 500
+    checkpoint_interval: Count = 500
+    keep_checkpoints: Count = 2
 
 
 @dataclass
@@ -122,19 +130,10 @@ class PretrainConfig(Configuration):
     feedback: dict = field(default_factory=lambda: {"type": "linear"})
     levels: LevelsConfig = field(default_factory=LevelsConfig)
     optim: dict[str, OptimConfig] = field(default_factory=dict)
-    seed: int = 0
+    seed: Annotated[int, "[0, 4294967296)"] = 0
     demo: bool = False
     init_from: str | None = None
-    auxiliary: dict | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `Configuration`; no auxiliary loss and no shuffled labels are no keys, so that the hash of a configuration
-        is that of the records of before there were any."""
-        values = super().to_dict()
-        for section, key in ((values, "auxiliary"), (values["data"], "shuffle_labels")):
-            if section[key] is None:
-                del section[key]
-        return values
+    auxiliary: dict | None = field(default=None, metadata=ADDED)
 
 
 def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
@@ -142,7 +141,7 @@ def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
     config = build_dataclass(PretrainConfig, plain(values))
     for level in ("theta", "omega", "phi"):
         config.optim.setdefault(level, OptimConfig())
-    check_ranges(config)
+    _check(config)
     return config
 
 
@@ -151,73 +150,35 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Pr
     return config_from_dict(read_config(path, overrides, "configs/pretrain/"))
 
 
-def check_ranges(config: PretrainConfig) -> None:
-    """Raise ConfigError, naming the key, for the first value that is out of range or contradicts another."""
-    ratio = config.mask.get("ratio", 0.75)
-    if not (isinstance(ratio, float) and 0.0 < ratio < 1.0):
-        raise ConfigError(f"config key 'mask.ratio' must be a number inside (0, 1); got {ratio!r}")
-    if "type" not in config.mask:
-        raise ConfigError("config key 'mask.type' is missing; choose one of the masking strategies")
-    if "type" not in config.feedback:
-        raise ConfigError("config key 'feedback.type' is missing; choose one of the feedback losses")
-    if config.auxiliary is not None and "type" not in config.auxiliary:
-        raise ConfigError("config key 'auxiliary.type' is missing; choose one of the auxiliary losses")
-    if not 0 <= config.seed < 2**32:
-        raise ConfigError(f"config key 'seed' must be inside [0, 2**32); got {config.seed}")
-    if config.data.num_workers < 0:
-        raise ConfigError(f"config key 'data.num_workers' must be at least 0; got {config.data.num_workers}")
-    if config.train.amp not in ("none", "bf16"):
-        raise ConfigError(f"config key 'train.amp' must be 'none' or 'bf16'; got {config.train.amp!r}")
-    if not 0.0 < config.data.val_fraction < 1.0:
-        raise ConfigError(f"config key 'data.val_fraction' must be inside (0, 1); got {config.data.val_fraction}")
-    positive = {
-        "train": ("outer_iterations", "accumulate", "log_interval", "picture_interval", "checkpoint_interval"),
-        "data": ("batch_size", "feedback_batch_size"),
-        "levels": ("lower_steps", "head_steps", "upper_every"),
-    }
-    for section, keys in positive.items():
-        for key in keys:
-            if getattr(getattr(config, section), key) < 1:
-                raise ConfigError(f"config key '{section}.{key}' must be at least 1")
-    if not 0 <= config.levels.warmup < config.train.outer_iterations:
-        raise ConfigError(
-            f"config key 'levels.warmup' must be inside [0, train.outer_iterations), or the mask never learns; "
-            f"got {config.levels.warmup}"
-        )
-    if not 0.0 <= config.levels.warmup_margin < 100.0:
-        raise ConfigError(
-            f"config key 'levels.warmup_margin' must be percentage points inside [0, 100); "
-            f"got {config.levels.warmup_margin}"
-        )
-    if not 0.0 <= config.levels.v_momentum < 1.0:
-        raise ConfigError(f"config key 'levels.v_momentum' must be inside [0, 1); got {config.levels.v_momentum}")
-    if config.levels.mask_pooling and config.feedback.get("pooling", "avg") != "avg":
-        raise ConfigError("config key 'levels.mask_pooling' weighs patch tokens; set feedback.pooling='avg'")
-    if config.levels.solver == "explicit" and not config.levels.mask_pooling:
-        raise ConfigError(
-            "levels.solver='explicit' needs levels.mask_pooling=True, or the mask has nothing to learn from"
-        )
-    if config.levels.solver == "finite_difference" and config.levels.mask_pooling:
-        raise ConfigError("levels.solver='finite_difference' does not go with levels.mask_pooling; choose one_step")
-    if config.train.keep_checkpoints < 1:
-        raise ConfigError("config key 'train.keep_checkpoints' must be at least 1, or nothing is left to resume from")
+def _check(config: PretrainConfig) -> None:
+    """Raise ConfigError, naming the key, for a section without a type or for values that contradict each other."""
+    kinds = {"mask": "masking strategies", "feedback": "feedback losses", "auxiliary": "auxiliary losses"}
+    for section, kind in kinds.items():
+        if "type" not in (getattr(config, section) or {"type": None}):
+            raise ConfigError(f"config key '{section}.type' is missing; choose one of the {kind}")
+    check_interval(config.mask.get("ratio", 0.75), "(0, 1)", "mask.ratio")
     unknown = sorted(set(config.optim) - {"theta", "omega", "phi"})
     if unknown:
         raise ConfigError(f"unknown config key 'optim.{unknown[0]}'; the levels are theta, omega, phi")
     for level, settings in config.optim.items():
-        _check_optim(settings, f"optim.{level}")
+        betas = settings.betas
+        if len(betas) != 2 or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas):
+            raise ConfigError(f"config key 'optim.{level}.betas' must be two numbers inside [0, 1); got {betas}")
         if level != "theta" and settings.clip_grad is not None:
             raise ConfigError(f"config key 'optim.{level}.clip_grad' has no effect, only theta is clipped; remove it")
-
-
-def _check_optim(settings: OptimConfig, where: str) -> None:
-    for key in ("lr", "weight_decay", "min_lr"):
-        if not 0.0 <= getattr(settings, key) < math.inf:
-            raise ConfigError(f"config key '{where}.{key}' must be at least 0; got {getattr(settings, key)}")
-    if not 0.0 <= settings.warmup <= 1.0:
-        raise ConfigError(f"config key '{where}.warmup' must be a fraction of the run, 0 to 1; got {settings.warmup}")
-    betas = settings.betas
-    if len(betas) != 2 or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas):
-        raise ConfigError(f"config key '{where}.betas' must be two numbers inside [0, 1); got {betas}")
-    if settings.clip_grad is not None and not settings.clip_grad > 0.0:
-        raise ConfigError(f"config key '{where}.clip_grad' must be positive or None; got {settings.clip_grad}")
+    levels, train = config.levels, config.train
+    if train.amp not in ("none", "bf16"):
+        raise ConfigError(f"config key 'train.amp' must be 'none' or 'bf16'; got {train.amp!r}")
+    if not 0 <= levels.warmup < train.outer_iterations:
+        raise ConfigError(
+            f"config key 'levels.warmup' must be inside [0, train.outer_iterations), or the mask never learns; "
+            f"got {levels.warmup}"
+        )
+    if levels.mask_pooling and config.feedback.get("pooling", "avg") != "avg":
+        raise ConfigError("config key 'levels.mask_pooling' weighs patch tokens; set feedback.pooling='avg'")
+    if levels.solver == "explicit" and not levels.mask_pooling:
+        raise ConfigError(
+            "levels.solver='explicit' needs levels.mask_pooling=True, or the mask has nothing to learn from"
+        )
+    if levels.solver == "finite_difference" and levels.mask_pooling:
+        raise ConfigError("levels.solver='finite_difference' does not go with levels.mask_pooling; choose one_step")

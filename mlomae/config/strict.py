@@ -11,56 +11,94 @@ import difflib
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from mmengine.config import Config
 
 from mlomae.common.errors import ConfigError
+from mlomae.config.plugins import check_imported, import_plugins, imports_of
 
 T = TypeVar("T")
+Count = Annotated[int, "[1, inf)"]
+NotNegative = Annotated[float, "[0, inf)"]
+_PACKAGE = Path(__file__).parents[1]
+_HOMES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of the configs that ship: in a wheel, in a checkout
+
+
+ADDED = {"added": True}
+"""Metadata of a field that older configurations lack: `plain` leaves it out at its default, so that hashes hold."""
 
 
 def plain(value: Any) -> Any:
-    """Lists for tuples, text keys: the form that checkpoints and records keep."""
+    """Dicts for dataclasses, lists for tuples, text keys: the form that checkpoints and records keep."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
+    if dataclasses.is_dataclass(value):
+        values = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {f.name: plain(v) for f, v in values.items() if not ("added" in f.metadata and v == f.default)}
     return value
 
 
 @dataclasses.dataclass
 class Configuration:
-    """The dataclass of a whole run's configuration derives from this one."""
+    """The dataclass of a whole run's configuration derives from this one.
+
+    ``custom_imports``: dict(imports=[module, ...]) outside mlomae that register what the run uses. Raises ConfigError
+    for one that has not been imported (`mlomae.config.plugins`).
+    """
+
+    custom_imports: dict | None = dataclasses.field(default=None, kw_only=True, metadata=ADDED)
+
+    def __post_init__(self) -> None:
+        modules = imports_of(self.custom_imports)
+        check_imported(modules)
+        self.custom_imports = {"imports": modules} if modules else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, the form that checkpoints and records keep."""
-        return dict(plain(dataclasses.asdict(self)))
+        return dict(plain(self))
 
 
-def _check_type(value: Any, hint: Any, where: str) -> Any:
-    """Return ``value``, an int promoted where a float is wanted; ConfigError if the type does not fit."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        base = typing.get_origin(option) or option
+def check_interval(value: Any, interval: str, key: str) -> None:
+    """Raise ConfigError unless ``value`` is a number in ``interval``: 0 is in "[0, 1)" and 1 is not."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        above = low <= value if interval[0] == "[" else low < value
+        if above and (value <= high if interval[-1] == "]" else value < high):
+            return
+    phrases = {"(0, inf)": "positive", "[0, inf)": "at least 0", "[1, inf)": "at least 1"}
+    raise ConfigError(f"config key '{key}' must be {phrases.get(interval, f'inside {interval}')}; got {value!r}")
+
+
+def _check_type(value: Any, hint: Any, key: str) -> Any:
+    """Return ``value``, an int promoted where a float is wanted; ConfigError if type or interval do not fit."""
+    names = []
+    for option in typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,):
+        kind, *intervals = typing.get_args(option) if typing.get_origin(option) is Annotated else (option,)
+        base = typing.get_origin(kind) or kind
+        names.append("None" if base is types.NoneType else base.__name__)
         if base is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if base is tuple and isinstance(value, list):
-            return tuple(value)
+            value = float(value)
+        elif base is tuple and isinstance(value, list):
+            value = tuple(value)
         if isinstance(value, base) and not (base is int and isinstance(value, bool)):
+            for interval in intervals:
+                check_interval(value, interval, key)
             return value
-    names = " or ".join("None" if o is types.NoneType else getattr(o, "__name__", str(o)) for o in options)
-    raise ConfigError(f"config key '{where}' must be {names}; got {value!r}")
+    raise ConfigError(f"config key '{key}' must be {' or '.join(names)}; got {value!r}")
 
 
 def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
     """Instantiate a config dataclass from a mapping; every key must be known and every type right.
 
-    Fields may be dataclasses and dicts of dataclasses. Raises ConfigError that names the key, ``where`` before it.
+    Fields may be dataclasses and dicts of dataclasses, and numbers with an interval, ``Annotated[float, "[0, 1)"]``.
+    Raises ConfigError that names the key, ``where`` before it.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"config section '{where}' must be a dict; got {values!r}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     built: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{where}.{key}" if where else key
@@ -87,20 +125,33 @@ def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
     return cls(**built)
 
 
+def _find(path: Path, examples: str) -> Path:
+    """``path``, or the file that comes with mlomae if it begins with ``configs/`` and is not in the current folder."""
+    if path.is_file():
+        return path
+    home = next((folder for folder in _HOMES if folder.is_dir()), Path())
+    if path.parts[:1] == ("configs",) and (shipped := home.joinpath(*path.parts[1:])).is_file():
+        return shipped
+    folder = examples if Path(examples).is_dir() else home.joinpath(*Path(examples).parts[1:])
+    raise ConfigError(f"config file '{path}' does not exist; see {folder} for the ones that ship")
+
+
 def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: str) -> dict[str, Any]:
     """Plain values of an MMEngine Python config after ``--cfg-options`` overrides ("data.batch_size": 64).
 
-    Raises ConfigError if the file is missing (``examples`` is the folder to look in) or does not run.
+    Its ``custom_imports`` are imported. Raises ConfigError if the file is missing (``examples`` is the folder to look
+    in), does not run, or names a module that does not.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"config file '{path}' does not exist; see {examples} for the ones that ship")
+    file = _find(Path(path), examples)
     try:
-        config = Config.fromfile(str(path))
+        config = Config.fromfile(str(file), import_custom_modules=False)
         if overrides:
             config.merge_from_dict(overrides)
     except Exception as error:  # a config file is code, which can raise anything
         raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
-    return {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+    values = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+    import_plugins(imports_of(values.get("custom_imports")))
+    return values
 
 
 def overrides(pairs: list[str]) -> dict[str, Any]:
