@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.precision import wide
 from mlomae.common.registry import Registry
 
 Batch = dict[str, Tensor]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
+from mlomae.common.precision import wide
 from mlomae.masking.sampling import inside
 
 AREA = (40 / 196, 160 / 196)  # of a rectangle, as shares of all patches

@@ -18,8 +18,8 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import CheckpointError, ConfigError, reason_of
+from mlomae.common.precision import wide
 from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking.base import UnweightedMasking
 from mlomae.models.vit import ViT

@@ -40,8 +40,8 @@ def level_problem(model: Pretrainer) -> ThreeLevelProblem:
 
     weigh = attend if model.attends else None
     if isinstance(model.feedback, JointFeedback):
-        return ThreeLevelProblem(lower, features, fix=fix, joint_loss=model.feedback.joint_loss, attend=weigh)
-    return ThreeLevelProblem(lower, features, head_loss, fix=fix, attend=weigh)
+        return ThreeLevelProblem(lower, features, fix=fix, joint_loss=model.feedback.joint_loss, pool=weigh)
+    return ThreeLevelProblem(lower, features, head_loss, fix=fix, pool=weigh)
 
 
 def mean_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

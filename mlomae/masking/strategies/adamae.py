@@ -19,8 +19,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
+from mlomae.common.precision import wide
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
 from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
 from mlomae.masking.sampling import gumbel

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
+from mlomae.common.precision import wide
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
 from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
 from mlomae.masking.strategies.learned import TransformerScorer

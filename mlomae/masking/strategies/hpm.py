@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
+from mlomae.common.precision import wide
 from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
 from mlomae.masking.base import Mask, MaskState, keep_count, register, unweighted_mask
 from mlomae.masking.teacher import move_average

@@ -9,8 +9,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
+from mlomae.common.precision import wide
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, mask_from_scores, register
 from mlomae.masking.sampling import gumbel
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
+from mlomae.common.precision import wide
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 from mlomae.masking.sampling import gumbel
 
