@@ -96,4 +96,4 @@ def check_range(owner: str, interval: str, **options: object) -> None:
             above = value >= low if interval[0] == "[" else value > low
             if above and (value <= high if interval[-1] == "]" else value < high):
                 continue
-        raise ConfigError(f"{owner}: {name} must be a number in {interval}; got {value!r}")
+        raise ConfigError(f"{owner}: {name}={value!r} must be a number in {interval}")

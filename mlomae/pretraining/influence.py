@@ -106,7 +106,7 @@ def freeze_mask(model: Pretrainer, batch: Batch, random_mask: bool = False) -> B
     tokens_BLD = encoder.embed(batch["image"])
     if random_mask:
         uniform = masking.create("random", embed_dim=encoder.embed_dim, grid=encoder.grid)
-        mask = uniform(tokens_BLD, batch["image"], model.ratio, 0, MaskState(key=batch["key"]))
+        mask = uniform(tokens_BLD, batch["image"], model.ratio, 0, MaskState.of(batch))
     else:
         mask = model.choose_mask(tokens_BLD, batch)
     return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}

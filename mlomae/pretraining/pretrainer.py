@@ -142,7 +142,8 @@ class Pretrainer(nn.Module):
 
     def _mask_state(self, batch: Batch, fixed: Mask | None = None) -> MaskState:
         progress = self.progress if self.mask.scheduled else 0.0
-        return MaskState(key=batch["key"], object=batch.get("object"), fixed=fixed, progress=progress)
+        iteration = round(progress * self.config.train.outer_iterations)
+        return MaskState.of(batch, fixed=fixed, progress=progress, iteration=iteration)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         """The mask of a batch and ``rec`` (B, L), the error of every patch under it, with what led to them."""
@@ -179,7 +180,7 @@ class Pretrainer(nn.Module):
 
         As in stage I, the masking network sees patch embeddings that it cannot change.
         """
-        sigma_BL = self.mask.scores(self.mae.encoder.embed(batch["image"]).detach(), MaskState(key=batch["key"]))
+        sigma_BL = self.mask.scores(self.mae.encoder.embed(batch["image"]).detach(), MaskState.of(batch))
         assert sigma_BL is not None
         weight_BL = sigma_BL.shape[1] * sigma_BL / sigma_BL.sum(dim=1, keepdim=True)
         return torch.cat([tokens_BND[:, :1], tokens_BND[:, 1:] * weight_BL.unsqueeze(-1)], dim=1)
