@@ -38,10 +38,10 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _int64(x: Tensor | int) -> Tensor:
-    """Narrower integers would wrap around modulo 2**8 or 2**32 and lose the key's bits; floats are a caller's bug."""
+    """As int64: narrower integers would wrap around modulo 2**8 or 2**32 and lose bits; floats are the caller's bug."""
     x = torch.as_tensor(x)
     if x.is_floating_point():
-        raise TypeError(f"counter keys are integers, not {x.dtype}")
+        raise TypeError(f"random keys are integers, not {x.dtype}")
     return x.to(torch.int64)
 
 
@@ -77,7 +77,7 @@ def permutation(key: int, n: int) -> Tensor:
 
 
 def epoch_order(seed: int, name: str, epoch: int, n: int) -> Tensor:
-    """In which order ``epoch`` visits n samples, (n,) int64; ``name`` is that of the stream they belong to."""
+    """The order in which ``epoch`` visits n samples, (n,) int64; ``name`` is that of the stream they belong to."""
     return permutation(root_key(seed, name, epoch), n)
 
 

@@ -1,7 +1,7 @@
-"""One registry for everything a configuration names: masking strategies, feedback losses, data sources, augmentations.
+"""One registry for everything a configuration names: masking strategies, feedback losses, solvers, data sources, ...
 
-MMEngine's registries are kept for what MMEngine builds (hooks, loops, transfer models); these check the options' names
-before anything runs, and say in one line what is wrong.
+MMEngine's registries are kept for what MMEngine users register there (transfer models, heads, transforms). These check
+names and options before anything runs, and say in one line what is wrong.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import pkgutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from mlomae.common.errors import ConfigError, reason_of
@@ -94,13 +96,13 @@ class Registry(Generic[T]):
             raise ConfigError(f"{said}; choose one of {', '.join(self.names())}")
         return self._builders[name]
 
-    def build(self, name: object, options: Mapping[str, Any], **given: Any) -> T:
-        """Call the builder with ``given`` (the program's arguments) and ``options`` (the user's).
+    def options(self, name: object, given: Collection[str] = ()) -> dict[str, inspect.Parameter]:
+        """What the user can set: the builder's parameters but for those that the program passes, ``given``."""
+        return {k: p for k, p in inspect.signature(self.get(name)).parameters.items() if k not in given}
 
-        Raises ConfigError for an unknown name, an unknown option, or a missing one.
-        """
-        builder = self.get(name)
-        parameters = {k: p for k, p in inspect.signature(builder).parameters.items() if k not in given}
+    def check(self, name: object, options: Iterable[str], given: Collection[str] = ()) -> None:
+        """Raise ConfigError for an unknown name, an unknown option, or a missing one."""
+        parameters = self.options(name, given)
         known = ", ".join(parameters) or "none"
         for key in options:
             if key not in parameters:
@@ -110,8 +112,41 @@ class Registry(Generic[T]):
         for key, parameter in parameters.items():
             if parameter.default is inspect.Parameter.empty and key not in options:
                 raise ConfigError(f"{self.kind} '{name}' needs the option '{key}'; it has {known}")
-        return builder(**given, **options)
+
+    def build(self, name: object, options: Mapping[str, Any], **given: Any) -> T:
+        """Call the builder with ``given`` (the program's arguments) and ``options`` (the user's).
+
+        Raises what `check` raises, and what the builder raises for a value.
+        """
+        self.check(name, options, given)
+        return self.get(name)(**given, **options)
 
 
 def _definition(builder: Callable[..., Any]) -> tuple[str, str]:
     return builder.__module__, getattr(builder, "__qualname__", repr(builder))
+
+
+def import_modules(package: str) -> None:
+    """Import every module of a package, so that whatever registers itself there is registered."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
+
+
+def check_choice(owner: str, valid: Iterable[str], **option: object) -> None:
+    """Raise ConfigError unless the value of the option, passed by its name, is one of ``valid``."""
+    choices = list(valid)
+    for name, value in option.items():
+        if value not in choices:
+            raise ConfigError(f"{owner}: {name}='{value}' is unknown; choose one of {', '.join(choices)}")
+
+
+def check_range(owner: str, interval: str, **options: object) -> None:
+    """Raise ConfigError unless every value is a number in ``interval``: "[0, 1)" includes 0 and excludes 1; "(0, inf)"
+    is every finite positive number."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    for name, value in options.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            above = value >= low if interval[0] == "[" else value > low
+            if above and (value <= high if interval[-1] == "]" else value < high):
+                continue
+        raise ConfigError(f"{owner}: {name}={value!r} must be a number in {interval}")

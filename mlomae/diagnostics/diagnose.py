@@ -160,7 +160,7 @@ def _measure(model: Pretrainer, batch: dict[str, Any], random_mask: bool, measur
         first, second = (
             model.choose_mask(tokens, {**lower, "key": counter.fold(lower["key"], draw)}).mask for draw in (0, 1)
         )
-        sigma = model.mask.scores(tokens, MaskState(key=lower["key"], object=lower.get("object")))
+        sigma = model.mask.scores(tokens, MaskState.of(lower))
     measured.overlap.append(float(health.mask_overlap(first, second, model.ratio)))
     if sigma is not None:
         measured.sigma.append(sigma.cpu())

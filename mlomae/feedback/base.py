@@ -5,31 +5,36 @@ Shape legend: B batch, H samples of the head batch, U of the upper batch, L patc
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from mlomae.common.dtypes import wide
-from mlomae.common.errors import ConfigError, DataError
-from mlomae.common.registry import Registry
+from mlomae.common.errors import DataError
+from mlomae.common.precision import full_precision, wide
+from mlomae.common.registry import Registry, check_choice
 
 Batch = dict[str, Tensor]
+POOLINGS = ("cls", "avg")
 
 
 class Feedback(nn.Module):
-    """A loss on encoder tokens (B, 1 + L, D), class token first; its parameters, if it has any, are ω."""
+    """A loss on encoder tokens (B, 1 + L, D), class token first; its parameters, if it has any, are ω.
 
-    name = ""  # in messages
-    joint = False  # whether stage II is solved inside one loss on both batches (`JointFeedback`)
-    dense = False  # whether the classes are those of pixels, not of images
+    Attributes:
+        name: the feedback in error messages.
+        joint: whether stage II is solved inside one loss on both batches (`JointFeedback`).
+        dense: whether the classes are those of pixels, not of images.
+    """
+
+    name = ""
+    joint = False
+    dense = False
 
     def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
-        """Class scores, (U, C) or one row a patch, for `correct`; a joint feedback needs the head batch."""
+        """Class scores, (U, C) or (U, L, C), for `correct`; a joint feedback needs the head batch."""
         raise NotImplementedError
 
     def correct(self, scores: Tensor, batch: Batch) -> Tensor:
-        """(U,) bool, whether the prediction of an image is right; or the share of it that is."""
+        """(U,) bool, whether the prediction of an image is right; or the share of its pixels for which it is."""
         return scores.argmax(dim=1) == labels(self.name, batch)
 
     def forward(self, tokens_BLD: Tensor, batch: Batch) -> Tensor:
@@ -40,38 +45,36 @@ class Feedback(nn.Module):
 class JointFeedback(Feedback):
     """No ω: the head batch's features and labels *are* the classifier, and the loss is differentiated through both.
 
-    The loss couples samples: it is no mean over the head batch, and under data parallelism every rank's head batch
-    serves its own upper batch only.
+    The loss couples samples: it is not a mean over the head batch, and under data parallelism every rank's head batch
+    serves only its own upper batch.
     """
 
     joint = True
 
     def __init__(self, name: str, num_classes: int, pooling: str) -> None:
         super().__init__()
-        check_pooling(name, pooling)
+        check_choice(f"{name} feedback", POOLINGS, pooling=pooling)
         self.name, self.num_classes, self.pooling = name, num_classes, pooling
 
     def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
-        """A scalar, mean over the upper batch. Raises DataError for a batch without labels or too small to use."""
+        """A scalar, mean over the upper batch. Raises DataError for a batch that is too small or has no labels."""
         raise NotImplementedError
 
+    def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:
+        """Class scores (U, C) of the classifier that the head batch defines."""
+        raise NotImplementedError
+
+    def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
+        """`scores`, in full precision."""
+        assert head_tokens_HLD is not None
+        assert head_batch is not None
+        with full_precision(tokens_ULD.device):
+            return self.scores(head_tokens_HLD, tokens_ULD, head_batch)
+
     def one_hot(self, batch: Batch, like: Tensor) -> Tensor:
-        """(B, C) indicators of ``batch["label"]`` in the dtype of ``like``; a label outside 0..C-1 is no class."""
+        """(B, C) one-hot ``batch["label"]`` in the dtype of ``like``; zeros for a label outside 0..C-1."""
         classes_C = torch.arange(self.num_classes, device=like.device)
         return (labels(self.name, batch)[:, None] == classes_C).to(like.dtype)
-
-
-def check_pooling(name: str, pooling: str) -> None:
-    """Raise ConfigError unless ``pooling`` is one that `pool` knows."""
-    if pooling not in ("cls", "avg"):
-        raise ConfigError(f"{name} feedback: pooling='{pooling}' is unknown; choose one of cls, avg")
-
-
-def check_positive(name: str, **values: object) -> None:
-    """Raise ConfigError unless every value is a finite number above 0."""
-    for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
-            raise ConfigError(f"{name} feedback: {key} must be a finite number above 0; got {value!r}")
 
 
 def pool(tokens_BLD: Tensor, pooling: str) -> Tensor:
@@ -81,7 +84,7 @@ def pool(tokens_BLD: Tensor, pooling: str) -> Tensor:
 
 
 def labels(name: str, batch: Batch | None) -> Tensor:
-    """``batch["label"]`` (B,); raises DataError where there is none."""
+    """``batch["label"]`` (B,); raises DataError if there is none."""
     if batch is None or "label" not in batch:
         raise DataError(f"{name} feedback: the batch has no labels; give data.feedback a labelled training source")
     return batch["label"]
@@ -97,7 +100,7 @@ def list_feedbacks() -> list[str]:
 
 
 def is_joint(name: str) -> bool:
-    """Whether the feedback has no ω: then the head batch is used only where the upper level or a probe runs."""
+    """Whether the feedback has no ω: then the head batch is used only when the upper level or a probe runs."""
     return bool(getattr(_FEEDBACKS.get(name), "joint", False))
 
 

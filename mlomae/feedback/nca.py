@@ -18,22 +18,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlomae.common.errors import DataError
-from mlomae.feedback.base import Batch, JointFeedback, check_positive, pool, register
+from mlomae.common.precision import full_precision
+from mlomae.common.registry import check_range
+from mlomae.feedback.base import Batch, JointFeedback, pool, register
 
 
 @register("nca")
 class NCAFeedback(JointFeedback):
     """The loss above; ``pooling`` "cls" or "avg" over patch tokens.
 
-    A class that the head batch lacks has p = 0 whatever the features are: upper samples of it are left out of the
-    mean (no sample left: loss 0, gradient 0), so a feedback batch may be smaller than the number of classes.
+    A class that is missing from the head batch has p = 0 whatever the features are: its upper samples are left out of
+    the mean (loss and gradient are 0 if none is left), so a feedback batch may be smaller than the number of classes.
     """
 
     def __init__(
         self, embed_dim: int, num_classes: int, temperature: float = 0.1, pooling: str = "avg", centre: bool = True
     ) -> None:
         super().__init__("nca", num_classes, pooling)
-        check_positive("nca", temperature=temperature)
+        check_range("nca feedback", "(0, inf)", temperature=temperature)
         self.temperature, self.centre = temperature, centre
 
     def similarity(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor) -> Tensor:
@@ -46,18 +48,15 @@ class NCAFeedback(JointFeedback):
         return z_UD @ z_HD.T / self.temperature
 
     def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
-        with torch.autocast(tokens_ULD.device.type, enabled=False):
+        with full_precision(tokens_ULD.device):
             s_UH = self.similarity(head_tokens_HLD, tokens_ULD)
             same_UH = (self.one_hot(upper_batch, s_UH) @ self.one_hot(head_batch, s_UH).T) > 0
             known_U1 = same_UH.any(dim=1, keepdim=True)
-            # a row without neighbours of its class keeps all of them: p = 1, and no infinity enters the gradient
+            # a row without neighbours of its class keeps all neighbours: p = 1, and no infinity enters the gradient
             own_U = s_UH.masked_fill(known_U1 & ~same_UH, -torch.inf).logsumexp(dim=1)
             return (s_UH.logsumexp(dim=1) - own_U).sum() / known_U1.sum().clamp(min=1)
 
-    def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
+    def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:
         """p(c) of every class, (U, C): the soft vote of the head batch."""
-        assert head_tokens_HLD is not None
-        assert head_batch is not None
-        with torch.autocast(tokens_ULD.device.type, enabled=False):
-            s_UH = self.similarity(head_tokens_HLD, tokens_ULD)
-            return s_UH.softmax(dim=1) @ self.one_hot(head_batch, s_UH)
+        s_UH = self.similarity(head_tokens_HLD, tokens_ULD)
+        return s_UH.softmax(dim=1) @ self.one_hot(head_batch, s_UH)

@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.feedback.base import Batch, JointFeedback, check_positive, labels, pool, register
+from mlomae.common.precision import full_precision
+from mlomae.common.registry import check_choice, check_range
+from mlomae.feedback.base import Batch, JointFeedback, labels, pool, register
 
 _EPS = 1e-6  # added to the variance: a constant feature becomes zero
-_JITTER = 32.0  # of the rounding error of a Gram matrix, ε times its trace
+_JITTER = 32.0  # in units of ε times the trace, the rounding error of a Gram matrix
 
 
 @register("ridge")
@@ -28,9 +30,9 @@ class RidgeFeedback(JointFeedback):
     """The loss above; ``pooling`` "cls" or "avg" over patch tokens.
 
     ``penalty`` is λ, on the scale of scikit-learn's ``Ridge(alpha=)``; it must be above 0, so that the system is
-    regular however few samples or classes the head batch holds (a class that it lacks scores 0 everywhere). Where
-    rounding makes it singular all the same, λ grows by 32 ε·tr(XᵀX), ε the dtype's: just above the rounding. Features
-    that are not finite give NaN, which training reports.
+    regular however few samples or classes the head batch has (a missing class scores 0 everywhere). If rounding still
+    makes it singular, λ grows by 32 ε·tr(XᵀX), with ε of the dtype: just above the rounding error. Features that are
+    not finite give NaN, which training reports.
     ``loss`` is "cross_entropy", with ``temperature`` τ (0.1 if None), or "squared_error", which has no temperature.
     """
 
@@ -44,13 +46,12 @@ class RidgeFeedback(JointFeedback):
         pooling: str = "avg",
     ) -> None:
         super().__init__("ridge", num_classes, pooling)
-        check_positive("ridge", penalty=penalty)
-        if loss not in ("cross_entropy", "squared_error"):
-            raise ConfigError(f"ridge feedback: loss='{loss}' is unknown; choose one of cross_entropy, squared_error")
+        check_range("ridge feedback", "(0, inf)", penalty=penalty)
+        check_choice("ridge feedback", ("cross_entropy", "squared_error"), loss=loss)
         if temperature is not None:
             if loss == "squared_error":
                 raise ConfigError("ridge feedback: temperature has no effect on loss='squared_error'; remove it")
-            check_positive("ridge", temperature=temperature)
+            check_range("ridge feedback", "(0, inf)", temperature=temperature)
         self.penalty, self.loss = penalty, loss
         self.temperature = 0.1 if temperature is None else temperature
 
@@ -58,7 +59,7 @@ class RidgeFeedback(JointFeedback):
         """W (D, C) for centred X and Y. No host synchronisation; the fallback adds exactly 0 to a regular system."""
         identity = torch.eye(x_HD.shape[1], dtype=x_HD.dtype, device=x_HD.device)
         system_DD = x_HD.T @ x_HD + self.penalty * identity
-        # a trial outside the graph: the derivative of a failed factorisation is NaN even where `where` discards it
+        # a trial outside the graph: the derivative of a failed factorisation is NaN even if `where` discards it
         trial_DD = system_DD.detach()
         more = _JITTER * torch.finfo(x_HD.dtype).eps * trial_DD.trace()
         more = torch.where(torch.linalg.cholesky_ex(trial_DD).info == 0, 0.0, more)
@@ -68,7 +69,7 @@ class RidgeFeedback(JointFeedback):
     def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:
         """Regression of the classes' indicators, fitted on the head batch, at the upper samples, (U, C)."""
         if len(head_tokens_HLD) < 2:
-            raise DataError("ridge feedback: a head batch needs 2 samples at least; raise data.feedback_batch_size")
+            raise DataError("ridge feedback: a head batch needs at least 2 samples; raise data.feedback_batch_size")
         z_HD = pool(head_tokens_HLD, self.pooling)
         y_HC = self.one_hot(head_batch, z_HD)
         mean_D, scale_D = z_HD.mean(dim=0), (z_HD.var(dim=0, correction=0) + _EPS).sqrt()
@@ -76,15 +77,8 @@ class RidgeFeedback(JointFeedback):
         return (pool(tokens_ULD, self.pooling) - mean_D) / scale_D @ w_DC + y_HC.mean(dim=0)
 
     def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
-        with torch.autocast(tokens_ULD.device.type, enabled=False):
+        with full_precision(tokens_ULD.device):
             scores_UC = self.scores(head_tokens_HLD, tokens_ULD, head_batch)
             if self.loss == "squared_error":
                 return (scores_UC - self.one_hot(upper_batch, scores_UC)).square().sum(dim=1).mean()
             return F.cross_entropy(scores_UC / self.temperature, labels(self.name, upper_batch))
-
-    def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
-        """The regression's scores (U, C)."""
-        assert head_tokens_HLD is not None
-        assert head_batch is not None
-        with torch.autocast(tokens_ULD.device.type, enabled=False):
-            return self.scores(head_tokens_HLD, tokens_ULD, head_batch)

@@ -1,38 +1,21 @@
-"""Masking strategies, one file each; `create` builds one by name."""
+"""Masking strategies: what they share, and one file each in ``strategies``; `create` builds one by name."""
 
-from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
+from mlomae.common.registry import import_modules
 from mlomae.masking.base import (
-    Mask,
+    AdaptiveMasking,
     MaskingStrategy,
     MaskState,
+    Reconstruction,
     UnweightedMasking,
+    choose,
     create,
     is_trainable,
-    keep_count,
     list_strategies,
     register,
 )
-from mlomae.masking.strategies import (  # noqa: F401  (importing a strategy registers it)
-    adamae,
-    adios,
-    amt,
-    attg,
-    attmask,
-    automae,
-    block,
-    cl_mae,
-    colormae,
-    grid,
-    hpm,
-    learned,
-    oracle,
-    pixel_statistics,
-    random,
-    random_ratio,
-    self_guided,
-    semmae,
-    simmim,
-)
+from mlomae.models.mask import Mask, keep_count
+
+import_modules("mlomae.masking.strategies")
 
 __all__ = [
     "AdaptiveMasking",
@@ -41,6 +24,7 @@ __all__ = [
     "MaskingStrategy",
     "Reconstruction",
     "UnweightedMasking",
+    "choose",
     "create",
     "is_trainable",
     "keep_count",

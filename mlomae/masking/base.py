@@ -1,4 +1,4 @@
-"""What a masking strategy is: the interface, the mask it returns, and the registry.
+"""What a masking strategy is: the interface, what it is told, what its own loss sees, and the registry.
 
 Shape legend: B batch, L patches, K kept patches, D token width, S image side in pixels.
 Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
@@ -6,81 +6,64 @@ Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mlomae.common import random_keys as counter
-from mlomae.common.errors import ConfigError
+from mlomae.common import random_keys
 from mlomae.common.registry import Registry
-from mlomae.models.mask import Mask
+from mlomae.models.mask import Mask, keep_count, mask_from_scores
 
 if TYPE_CHECKING:
     from mlomae.models import MAE
 
+STRATEGY_SALT = 100  # salts below are reserved for the augmentation
+
 
 @dataclass(frozen=True)
 class MaskState:
-    """What a strategy may know beyond tokens and images.
+    """What a strategy may know besides tokens, images and the ratio.
 
-    ``key`` (B,) int64 per-sample counter keys, functions of (seed, epoch, index): the only source of randomness;
-    ``object`` (B, S, S) bool pixels of the labelled objects, embedded data only; ``fixed`` a mask whose set must be
-    kept while its weights are computed anew; ``progress`` the share of the run that is done, in [0, 1), for a strategy
-    that is ``scheduled``, else 0.
+    Attributes:
+        key: (B,) int64, a random key for each image, a function of (seed, stream, epoch, index). It is the only source
+            of randomness, through `uniform`: so masks do not depend on batch size, workers, ranks or interruptions.
+        object: (B, S, S) bool, pixels of the labelled objects; None where the data has none.
+        fixed: a mask whose set of patches must be kept while the weights are computed anew; None to choose freely.
+        progress: share of the run that is done, in [0, 1), for a strategy that is ``scheduled``, else 0.
+        index: (B,) int64, index of each image in its data set, the same in every epoch: for whatever a strategy
+            stores per image. None outside the data streams.
+        iteration: number of the outer iteration, from 0, for a strategy that is ``scheduled``, else 0.
     """
 
     key: Tensor
     object: Tensor | None = None
     fixed: Mask | None = None
     progress: float = 0.0
+    index: Tensor | None = None
+    iteration: int = 0
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any], **known: Any) -> MaskState:
+        """The state of a batch of `mlomae.data.Stream`; ``known`` are the fields that the batch does not hold."""
+        return cls(batch["key"], batch.get("object"), index=batch.get("index"), **known)
 
     def uniform(self, n: int, salt: int = 0) -> Tensor:
-        """(B, n) uniform numbers in (0, 1); salts below 100 are reserved for the augmentation."""
-        return counter.uniform(self.key, n, salt=100 + salt)
-
-
-def keep_count(length: int, ratio: float) -> int:
-    """⌊(1 - ratio) L⌋, at least one kept and one removed; raises ConfigError for a ratio that leaves neither.
-
-    The product is nudged by a millionth of a patch so that 0.1 * 10, which binary fractions put just below 1, counts
-    as 1.
-    """
-    if not 0.0 < ratio < 1.0:
-        raise ConfigError(f"mask ratio {ratio} is outside (0, 1); 0.75 is MAE's default")
-    kept = int(length * (1.0 - ratio) + 1e-6)
-    if not 0 < kept < length:
-        raise ConfigError(
-            f"mask ratio {ratio} keeps {kept} of {length} patches; choose one that keeps some and removes some"
-        )
-    return kept
-
-
-def mask_from_scores(scores_BL: Tensor, ratio: float, weight_BL: Tensor | None = None) -> Mask:
-    """Remove the patches with the highest scores; ties are broken by position, which keeps the choice deterministic."""
-    length = scores_BL.shape[1]
-    kept = keep_count(length, ratio)
-    ids_shuffle = torch.argsort(scores_BL.detach(), dim=1, stable=True)
-    ids_restore = torch.argsort(ids_shuffle, dim=1)
-    dtype = torch.float32 if weight_BL is None else weight_BL.dtype
-    mask = (ids_restore >= kept).to(dtype)
-    return Mask(ids_shuffle[:, :kept], ids_restore, mask, torch.ones_like(mask) if weight_BL is None else weight_BL)
-
-
-def unweighted_mask(scores_BL: Tensor, ratio: float, state: MaskState) -> Mask:
-    """`mask_from_scores`, or the set that ``state`` keeps fixed; all errors weigh alike."""
-    if state.fixed is not None:
-        return state.fixed.with_weight(torch.ones_like(state.fixed.mask))
-    return mask_from_scores(scores_BL, ratio)
+        """(B, n) uniform numbers in (0, 1); another ``salt`` gives independent ones."""
+        return random_keys.uniform(self.key, n, salt=STRATEGY_SALT + salt)
 
 
 class MaskingStrategy(nn.Module):
     """Base class. A strategy is a module so that a learned one can have parameters (φ); most have none.
 
-    ``normalize`` says what divides stage I: "mask" the number of removed patches, "weight" the sum of their weights.
-    ``trainable`` says whether the upper levels move the parameters; ``adaptive`` whether they move together with θ, by
-    a loss of the strategy's own (`mlomae.masking.adaptive`); ``scheduled`` whether the choice depends on the progress.
+    Attributes:
+        normalize: the divisor of the stage I loss, "mask" for the number of removed patches or "weight" for the sum of
+            their weights.
+        trainable: whether the upper levels move the parameters.
+        adaptive: whether they move together with θ, by a loss of the strategy's own (`AdaptiveMasking`).
+        scheduled: whether the choice depends on ``progress`` or ``iteration``.
     """
 
     normalize: str = "mask"
@@ -89,10 +72,11 @@ class MaskingStrategy(nn.Module):
     scheduled: bool = False
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
+        """The mask of a batch, from embedded patches and images (B, 3, S, S); `choose` makes it from scores."""
         raise NotImplementedError
 
     def check_ratio(self, length: int, ratio: float) -> None:
-        """Raise ConfigError if the strategy cannot remove this share of ``length`` patches; asked before training."""
+        """Raise ConfigError if the strategy cannot remove this share of ``length`` patches; called before training."""
         keep_count(length, ratio)
 
     def batch_ratio(self, ratio: float, key: int) -> float:
@@ -105,28 +89,72 @@ class MaskingStrategy(nn.Module):
         return ratio
 
     def attach(self, mae: MAE) -> None:
-        """Called once, before the optimizers are made: who needs parts or copies of the model makes them here."""
+        """Called once, before the optimizers are made: the place to copy parts of the model."""
 
     def follow(self, mae: MAE, progress: float) -> None:
-        """Called after every outer iteration, without gradients: who keeps a copy of the model lets it follow here."""
+        """Called after every outer iteration, without gradients: the place to update copies of the model."""
 
     def scores(self, tokens_BLD: Tensor, state: MaskState) -> Tensor | None:
-        """σ per patch, (B, L), for pictures and health; None where the strategy has no deterministic preference."""
+        """σ per patch, (B, L), for pictures and health; None if the strategy has no deterministic preference."""
         return None
 
 
+def choose(scores_BL: Tensor, ratio: float, state: MaskState, weight_BL: Tensor | None = None) -> Mask:
+    """Remove the patches with the highest scores, or the set that ``state`` keeps fixed; the weights default to ones.
+
+    Whatever number of patches a method would remove by itself, ``ratio`` decides where the ranking is cut, so that
+    exactly `keep_count` are kept. Of equal scores the later patches are removed.
+    """
+    if state.fixed is not None:
+        return state.fixed.with_weight(torch.ones_like(state.fixed.mask) if weight_BL is None else weight_BL)
+    return mask_from_scores(scores_BL, ratio, weight_BL)
+
+
 class UnweightedMasking(MaskingStrategy):
-    """A strategy that says which patches go and weighs all their errors alike; `ranking` is all it defines."""
+    """A strategy that ranks the patches and weights all their errors equally; `ranking` is all it defines."""
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
-        return unweighted_mask(self.ranking(images, ratio, state), ratio, state)
+        return choose(self.ranking(images, ratio, state), ratio, state)
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
-        """(B, L) from images (B, 3, S, S): the patches with the highest numbers are removed, of equal ones the later.
+        """Scores (B, L) from images (B, 3, S, S): the patches with the highest ones are removed (`choose`)."""
+        raise NotImplementedError
 
-        Whatever number of patches a method would remove by itself, ``ratio`` decides where the ranking is cut, so that
-        exactly `keep_count` are kept.
-        """
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One forward pass of stage I. ``images`` (B, 3, S, S); ``tokens_BLD`` embedded patches; ``latents_BKD``
+    (B, 1 + K, D) the encoder's output on the class token and the kept patches; ``rec_BL`` error of every patch;
+    ``label`` (B,) or None, for auxiliary losses alone: no mask may depend on it."""
+
+    mae: MAE
+    images: Tensor
+    tokens_BLD: Tensor
+    mask: Mask
+    latents_BKD: Tensor
+    rec_BL: Tensor
+    state: MaskState
+    label: Tensor | None = None
+
+    @property
+    def choice(self) -> Tensor:
+        """The scores by which an adaptive strategy chose, ``mask.choice``."""
+        assert self.mask.choice is not None
+        return self.mask.choice
+
+
+class AdaptiveMasking(MaskingStrategy):
+    """Base class of strategies with parameters ψ that move together with θ: one gradient step on L_I + `own_loss`.
+
+    Unlike the learned mask's φ, which follows downstream feedback, ψ follows losses of the pretraining itself.
+    `own_loss` is added to L_I as it is, with its own weights.
+    """
+
+    adaptive = True
+
+    def own_loss(self, seen: Reconstruction) -> Tensor:
+        """A scalar, mean over the images, so that ranks and chunks average to the whole batch. Whatever of ``seen`` is
+        not detached moves θ, too."""
         raise NotImplementedError
 
 

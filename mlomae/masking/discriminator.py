@@ -1,4 +1,4 @@
-"""A discriminator of mask maps: noisy rectangles are real, what a generator draws is fake.
+"""A discriminator of mask maps: noisy rectangles are real, the maps of a generator are fake.
 
 Least-squares losses (Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017), D a map's scores:
 
@@ -7,7 +7,7 @@ Least-squares losses (Mao et al., "Least Squares Generative Adversarial Networks
 
 Convolutions are divided by their largest singular value (Miyato et al., "Spectral Normalization for Generative
 Adversarial Networks", ICLR 2018). It is computed exactly instead of by power iteration, whose vectors would be a state
-that depends on how often it was asked: the kernels are small, and ranks, chunks and resumed runs agree by themselves.
+that depends on the number of calls: the kernels are small, and so ranks, chunks and resumed runs agree without effort.
 
 Shape legend: B batch, L patches of a map, gh gw patch grid, C scores of a map.
 """
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
-from mlomae.masking.sampling import inside
+from mlomae.common.precision import wide
+from mlomae.masking.sampling import inside, rectangle
 
 AREA = (40 / 196, 160 / 196)  # of a rectangle, as shares of all patches
 
@@ -61,17 +61,17 @@ class Discriminator(nn.Module):
         return wide(self.layers(map_BL.shape[1] * map_BL.unflatten(1, (1, *self.grid))).flatten(1))
 
     def own_loss(self, real_BL: Tensor, fake_BL: Tensor) -> Tensor:
-        """The discriminator's loss; it does not reach who made the maps."""
+        """The discriminator's loss; its gradient does not reach the generator."""
         return 0.5 * ((self(real_BL) - 1).square().mean() + self(fake_BL.detach()).square().mean())
 
     def generator_loss(self, fake_BL: Tensor) -> Tensor:
-        """The generator's loss; it does not reach the discriminator's weights."""
+        """The generator's loss; its gradient does not reach the discriminator's weights."""
         constants = {name: parameter.detach() for name, parameter in self.named_parameters()}
         return (functional_call(self, constants, (fake_BL,)) - 1).square().mean()
 
 
 def rectangles(uniform_B4: Tensor, grid: tuple[int, int]) -> Tensor:
-    """One rectangle a map, (B, L) float 0 or 1: uniform area, sides that differ by a factor of 2 at most where the grid
+    """One rectangle per map, (B, L) float 0 or 1: uniform area, sides that differ by a factor of 2 at most if the grid
     allows it, uniform place."""
     gh, gw = grid
     area_B, aspect_B, top_B, left_B = uniform_B4.unbind(1)
@@ -80,4 +80,4 @@ def rectangles(uniform_B4: Tensor, grid: tuple[int, int]) -> Tensor:
     width_B = (area_B / height_B).round().clamp(1, gw)
     rows = inside((top_B * (gh - height_B + 1)).floor(), height_B, gh)
     columns = inside((left_B * (gw - width_B + 1)).floor(), width_B, gw)
-    return (rows[:, :, None] & columns[:, None]).float().flatten(1)
+    return rectangle(rows, columns).float().flatten(1)

@@ -1,8 +1,8 @@
 """The normalised cut of an image's patches by their features, as a side and as a map.
 
 With W = e^((cosine - 1) / 0.2) and d its row sums, the second eigenvector u of I - d^-½ W d^-½ splits the patches by
-its sign (Shi and Malik, "Normalized Cuts and Image Segmentation", PAMI 2000). The weights are ours: those linear in the
-cosine cut off groups of unequal size wrongly.
+its sign (Shi and Malik, "Normalized Cuts and Image Segmentation", PAMI 2000). The weights are ours: weights that are
+linear in the cosine separate groups of unequal size wrongly.
 
 Shape legend: B batch, L patches, D width of the features.
 """
@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TEMPERATURE = 0.2  # opposite patches: e^-10, which float32 still tells from 0
+TEMPERATURE = 0.2  # opposite patches have the weight e^-10, which float32 still distinguishes from 0
 
 
 def unit(features_BLD: Tensor) -> Tensor:
-    """Features less their mean over the image, of length 1.
+    """Features minus their mean over the image, of length 1.
 
-    The mean holds what all patches share, without which the similarities of a young encoder are all near 1.
+    Early in training most of a feature is common to all patches, and without subtracting it all similarities are near
+    1.
     """
     centred = features_BLD - features_BLD.mean(dim=1, keepdim=True)
-    return F.normalize(centred.nan_to_num(), dim=2)  # of a diverged run: the loss says so, not the eigenvectors
+    return F.normalize(centred.nan_to_num(), dim=2)  # a diverged run should fail on its loss, not in eigh
 
 
 def second_eigenvector(unit_BLD: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,20 +36,20 @@ def second_eigenvector(unit_BLD: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalised_cut(unit_BLD: Tensor) -> Tensor:
-    """Which patches are on the other side of the cut than the first one, (B, L) bool."""
+    """Patches that the cut separates from the first patch, (B, L) bool."""
     side_BL = second_eigenvector(unit_BLD)[0] > 0
     return side_BL != side_BL[:, :1]
 
 
 def object_map(unit_BLD: Tensor) -> Tensor:
-    """How much a patch belongs to the object, (B, L) from 0 to 1 in every image; 0 where all patches are alike.
+    """How much a patch belongs to the object, (B, L) from 0 to 1 in every image; 0 if all patches are alike.
 
-    The relaxed indicator d^-½ u of the cut, of which the side with the largest value is the object, as in TokenCut
-    (Wang et al., CVPR 2022).
+    The relaxed indicator d^-½ u of the cut; the side with the largest value is the object, as in TokenCut (Wang et al.,
+    CVPR 2022).
     """
     vector_BL, scale_BL = second_eigenvector(unit_BLD)
     vector_BL = vector_BL * scale_BL
     low_B1, high_B1 = vector_BL.amin(dim=1, keepdim=True), vector_BL.amax(dim=1, keepdim=True)
     vector_BL = torch.where(high_B1 >= -low_B1, vector_BL - low_B1, high_B1 - vector_BL)
-    alike_B1 = unit_BLD.square().sum(dim=(1, 2)).unsqueeze(1) == 0  # then u is any vector
+    alike_B1 = unit_BLD.square().sum(dim=(1, 2)).unsqueeze(1) == 0  # then u is arbitrary
     return torch.where(alike_B1, 0.0, vector_BL / (high_B1 - low_B1))

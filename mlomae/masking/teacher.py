@@ -1,4 +1,4 @@
-"""A second encoder that sees whole images and tells a strategy what it attends to and which patches look alike.
+"""A second encoder that sees whole images: its attention and its features tell a strategy what to mask.
 
 By default it is a copy of the encoder being trained that follows it as an exponential moving average, so that no
 pretrained network is needed; or it is a frozen ViT of timm, whose weights go into the checkpoint like the copy's.
@@ -18,8 +18,9 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import CheckpointError, ConfigError, reason_of
+from mlomae.common.precision import full_precision, wide
+from mlomae.common.registry import check_range
 from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking.base import UnweightedMasking
 from mlomae.models.vit import ViT
@@ -40,12 +41,12 @@ def move_average(copy: nn.Module, current: nn.Module, decay: float) -> None:
 
 
 def class_attention(block: Block, x_BND: Tensor) -> Tensor:
-    """What the class token attends to in a block with the input ``x_BND``: (B, H, N), rows that sum to 1."""
+    """Attention of the class token in a block with the input ``x_BND``: (B, H, N), rows that sum to 1."""
     attention: Any = block.attn
     qkv = attention.qkv(block.norm1(x_BND)).unflatten(2, (3, attention.num_heads, -1))
     q_BNHd, k_BNHd, _ = qkv.unbind(2)
     q_BNHd, k_BNHd = attention.q_norm(q_BNHd[:, :1]), attention.k_norm(k_BNHd)
-    with torch.autocast(x_BND.device.type, enabled=False):  # bf16 would make ties of close patches
+    with full_precision(x_BND.device):  # in bf16 similar patches would tie
         logits = torch.einsum("bqhd,bnhd->bhqn", wide(q_BNHd) * attention.scale, wide(k_BNHd))
     return logits.squeeze(2).softmax(dim=-1)
 
@@ -54,7 +55,7 @@ def create_timm(spec: str, size: int) -> Any:
     """The model that ``timm:NAME`` or ``timm:NAME:pretrained`` names, for images of ``size`` pixels, without a head.
 
     Raises ConfigError for what is not a plain ViT with a class token or does not fit the size, CheckpointError for
-    weights that cannot be had.
+    weights that cannot be loaded.
     """
     name = spec.removeprefix(_TIMM).removesuffix(PRETRAINED)
     options: dict[str, Any] = {"num_classes": 0, "img_size": size}
@@ -65,7 +66,7 @@ def create_timm(spec: str, size: int) -> Any:
         raise ConfigError(f"teacher '{spec}' cannot be built as a ViT {why}") from error
     last = model.blocks[-1] if type(model) is VisionTransformer else None
     if type(last) is not Block or type(last.attn) is not Attention or model.cls_token is None:
-        raise ConfigError(f"teacher '{spec}' is no plain ViT with a class token; choose one, such as vit_small_patch16")
+        raise ConfigError(f"teacher '{spec}' is not a plain ViT with a class token; choose one, e.g. vit_small_patch16")
     if any(size % patch for patch in model.patch_embed.patch_size):
         raise ConfigError(
             f"teacher '{spec}' has patches of {model.patch_embed.patch_size[0]} pixels, which do not divide images "
@@ -75,9 +76,9 @@ def create_timm(spec: str, size: int) -> Any:
         return model
     try:
         return timm.create_model(name, pretrained=True, **options)
-    except Exception as error:  # nor do downloads and damaged files
+    except Exception as error:  # nor do failed downloads and damaged files
         raise CheckpointError(
-            f"teacher '{spec}' cannot be had ({reason_of(error)}); check files and network"
+            f"teacher '{spec}' cannot be loaded ({reason_of(error)}); check files and network"
         ) from error
 
 
@@ -87,14 +88,14 @@ class Teacher(nn.Module):
     - ``spec``: "encoder", a copy of the encoder being trained; ``timm:NAME`` (timm's random initialisation) or
       ``timm:NAME:pretrained``, a plain ViT with a class token, frozen.
     - ``decay``: of the copy's moving average, per outer iteration; 0 copies the encoder. No effect on timm's models.
-    - ``size``: side in pixels that images are resized to for a timm model; by default that of the training images,
+    - ``size``: side in pixels to which images are resized for a timm model; by default that of the training images,
       to which timm interpolates the positions.
 
-    Images are normalised with ImageNet's mean and deviation, as the augmentations' default is; a timm model gets them
-    by its own. Where its patch grid differs, maps and features are interpolated bilinearly.
+    The images are normalised with ImageNet's mean and deviation, the default of the augmentations; for a timm model
+    they are normalised anew with its own. If its patch grid differs, maps and features are interpolated bilinearly.
 
     Raises ConfigError for values out of range and for models that cannot be used, CheckpointError for weights that
-    cannot be had.
+    cannot be loaded.
     """
 
     scale: Tensor
@@ -104,14 +105,14 @@ class Teacher(nn.Module):
         super().__init__()
         if spec != ENCODER and not spec.startswith(_TIMM):
             raise ConfigError(f"unknown teacher '{spec}'; choose '{ENCODER}', timm:NAME or timm:NAME:pretrained")
-        if not 0.0 <= decay < 1.0:
-            raise ConfigError(f"teacher decay {decay} is outside [0, 1); 0.996 is the default")
+        check_range("teacher", "[0, 1)", decay=decay)
         if size is not None and (size < 1 or spec == ENCODER):
             raise ConfigError(f"teacher_size={size} must be a positive number of pixels, and is for timm's models only")
         self.spec, self.decay, self.size = spec, decay, size
 
     def attach(self, mae: MAE) -> None:
-        """Build the model; a random one draws from the global generator, like all that is built before training."""
+        """Build the model; random weights come from the global generator, like all that is initialised before
+        training."""
         self.grid, self.side = mae.encoder.grid, self.size or mae.encoder.img_size
         frozen = self.spec != ENCODER
         self.model: Any = create_timm(self.spec, self.side) if frozen else copy.deepcopy(mae.encoder)
@@ -125,7 +126,7 @@ class Teacher(nn.Module):
         self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in evaluation mode, whatever the model around it does."""
+        """Stays in evaluation mode, whatever mode the model around it is in."""
         return super().train(False)
 
     @torch.no_grad()
@@ -138,7 +139,7 @@ class Teacher(nn.Module):
     def attention(self, images_B3SS: Tensor) -> Tensor:
         """Attention of the last block's class token to the patches, (B, H, L), at least float32.
 
-        A head's row sums to 1 less what it gives to the class token and registers (interpolated maps only about).
+        A head's row sums to 1 minus its attention to the class token and registers (interpolated maps approximately).
         """
         x_BND = self.model.blocks[:-1](self._embed(images_B3SS))
         return self._on_grid(class_attention(self.model.blocks[-1], x_BND)[:, :, self._prefix :])
@@ -155,7 +156,7 @@ class Teacher(nn.Module):
         return 1 if isinstance(self.model, ViT) else self.model.num_prefix_tokens
 
     def _embed(self, images_B3SS: Tensor) -> Tensor:
-        """What the first block sees, (B, N, D)."""
+        """Input of the first block, (B, N, D)."""
         if isinstance(self.model, ViT):
             return self.model.with_class_token(self.model.embed(images_B3SS))
         if images_B3SS.shape[-1] != self.side:
@@ -172,7 +173,7 @@ class Teacher(nn.Module):
 
 
 class TaughtMasking(UnweightedMasking):
-    """Base class of strategies that ask a `Teacher`; its state, which all ranks share, is in every checkpoint."""
+    """Base class of strategies with a `Teacher`, whose state is the same on all ranks and in every checkpoint."""
 
     def __init__(self, teacher: str, decay: float, teacher_size: int | None) -> None:
         super().__init__()

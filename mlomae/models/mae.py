@@ -6,16 +6,12 @@ Shape legend: B batch, C channels, H W pixels, L patches, K kept patches, D enco
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mlomae.common.errors import ConfigError
 from mlomae.models.mask import Mask
-from mlomae.models.vit import ViT, init_weights, sincos_positions
+from mlomae.models.vit import ViT, init_weights, sincos_positions, transformer
 
 
 def patchify(images_BCHW: Tensor, patch_size: int) -> Tensor:
@@ -50,11 +46,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(encoder.embed_dim, embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(sincos_positions(embed_dim, encoder.grid), requires_grad=False)
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)  # timm's default epsilon
-        self.blocks = nn.Sequential(
-            *(Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
-        )
-        self.norm = norm(embed_dim)
+        self.blocks, self.norm = transformer(embed_dim, depth, num_heads, mlp_ratio)
         self.pred = nn.Linear(embed_dim, encoder.patch_size**2 * 3)
         self.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -71,7 +63,7 @@ class Decoder(nn.Module):
 
 
 class MAE(nn.Module):
-    """Encoder E and decoder D. Knows how to reconstruct under a given mask; which mask is a strategy's affair."""
+    """Encoder E and decoder D: reconstructs images under a given mask, which a masking strategy chooses."""
 
     def __init__(
         self,
@@ -98,11 +90,11 @@ class MAE(nn.Module):
         return self.decoder(self.encode_kept(tokens_BLD, mask), mask.ids_restore)
 
     def forward(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
-        """`reconstruct`, under the name that `functional_call` calls."""
+        """`reconstruct`, for `torch.func.functional_call`."""
         return self.reconstruct(tokens_BLD, mask)
 
     def target(self, images_BCHW: Tensor) -> Tensor:
-        """What the decoder regresses: (B, L, P) pixels, normalised per patch if ``norm_pix_loss``."""
+        """The decoder's regression target: (B, L, P) pixels, normalised per patch if ``norm_pix_loss``."""
         patches = patchify(images_BCHW, self.encoder.patch_size)
         return normalise_patches(patches) if self.norm_pix_loss else patches
 

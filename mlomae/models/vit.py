@@ -51,8 +51,15 @@ def check_geometry(img_size: int, patch_size: int) -> tuple[int, int]:
     return img_size // patch_size, img_size // patch_size
 
 
+def transformer(embed_dim: int, depth: int, num_heads: int, mlp_ratio: float) -> tuple[nn.Sequential, nn.Module]:
+    """Pre-norm blocks and the final norm, with timm's layers and its epsilon."""
+    norm: Any = partial(nn.LayerNorm, eps=1e-6)
+    blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+    return nn.Sequential(*blocks), norm(embed_dim)
+
+
 def init_weights(module: nn.Module) -> None:
-    """Xavier-uniform linear layers with zero bias, as MAE pretrains from."""
+    """Xavier-uniform linear layers with zero bias, the initialisation of MAE."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
@@ -79,11 +86,7 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(img_size, patch_size, 3, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(sincos_positions(embed_dim, self.grid), requires_grad=False)
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)  # timm's default epsilon
-        self.blocks = nn.Sequential(
-            *(Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
-        )
-        self.norm = norm(embed_dim)
+        self.blocks, self.norm = transformer(embed_dim, depth, num_heads, mlp_ratio)
         self.apply(init_weights)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(embed_dim, -1))
         nn.init.normal_(self.cls_token, std=0.02)
@@ -93,7 +96,7 @@ class ViT(nn.Module):
         return self.patch_embed(images_BCHW) + self.pos_embed[:, 1:]
 
     def with_class_token(self, tokens_BKD: Tensor) -> Tensor:
-        """What the first block sees, (B, 1 + K, D)."""
+        """Input of the first block, (B, 1 + K, D)."""
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(tokens_BKD.shape[0], -1, -1)
         return torch.cat([cls, tokens_BKD], dim=1)
 

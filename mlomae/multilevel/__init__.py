@@ -6,25 +6,34 @@ knows about engines, data-parallel wrappers or logging. Source: MLO-MAE, Guo et 
 
 from __future__ import annotations
 
-from .influence import patch_influence
-from .mixed import mixed_product
+from mlomae.common.registry import import_modules
+
+from .implicit import implicit
 from .params import Params
-from .problem import ThreeLevelProblem
-from .response import identity, response_vector
-from .sama import AdamPreconditioner
-from .solvers import hypergradient, list_options, list_solvers
+from .problem import Point, ThreeLevelProblem
+from .products import mixed_product, patch_influence
+from .registry import Hypergradient, hypergradient, list_options, list_solvers, register
+from .response import identity, respond, response_vector
+from .solvers.one_step import AdamPreconditioner
 from .step import OuterStep
+
+import_modules(f"{__name__}.solvers")
 
 __all__ = [
     "AdamPreconditioner",
+    "Hypergradient",
     "OuterStep",
     "Params",
+    "Point",
     "ThreeLevelProblem",
     "hypergradient",
     "identity",
+    "implicit",
     "list_options",
     "list_solvers",
     "mixed_product",
     "patch_influence",
+    "register",
+    "respond",
     "response_vector",
 ]

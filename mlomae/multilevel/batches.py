@@ -1,25 +1,28 @@
-"""Batches are opaque to the solvers but for three questions: how many samples, join two, cut one into parts.
+"""All that solvers do with a batch: count its samples, join two, cut one into parts and add up what each part gives.
 
 A batch is a Tensor with samples along dimension 0, or a (nested) dict, tuple or list of such Tensors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from torch import Tensor, cat
 
 from mlomae.common.errors import ConfigError
 
+from .params import Params, axpy
+
 Batch: TypeAlias = Any
 
 
 def batch_size(batch: Batch) -> int:
-    """Number of samples: the length of the first Tensor found. Raises ConfigError where there is none."""
-    found = _first(batch)
-    if found is None or found.dim() == 0:
+    """Number of samples: the length of the first Tensor in the batch. Raises ConfigError if there is none."""
+    first = _first(batch)
+    if first is None or first.dim() == 0:
         raise ConfigError("batch holds no tensor with samples along dimension 0")
-    return found.shape[0]
+    return first.shape[0]
 
 
 def _first(batch: Batch) -> Tensor | None:
@@ -32,7 +35,7 @@ def _first(batch: Batch) -> Tensor | None:
 def concat_batches(a: Batch, b: Batch) -> Batch:
     """Join two batches along dimension 0; keys that only one of two dicts has are dropped (weak labels, indices).
 
-    Raises ConfigError where the two are built differently or hold something that is no Tensor.
+    Raises ConfigError if the two are built differently or hold something that is not a Tensor.
     """
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return cat([a, b])
@@ -49,8 +52,8 @@ def concat_batches(a: Batch, b: Batch) -> Batch:
 def split_batch(batch: Batch, chunks: int, equal: bool = True) -> list[Batch]:
     """Cut a batch into ``chunks`` parts along dimension 0; what is not a Tensor goes to every part unchanged.
 
-    With ``equal`` the parts must have one size, so that the mean of their means is the mean of the batch; a batch
-    that does not divide raises ConfigError. Without it sizes differ by at most one.
+    With ``equal`` all parts must have the same size, so that the mean of their means is the mean of the batch; raises
+    ConfigError for a batch that does not divide. Without it sizes differ by at most one.
     """
     if chunks < 1:
         raise ConfigError(f"chunks={chunks} must be at least 1")
@@ -71,3 +74,11 @@ def _part(batch: Batch, i: int, chunks: int) -> Batch:
         parts = [_part(t, i, chunks) for t in batch]
         return parts if isinstance(batch, list) else tuple(parts)
     return batch
+
+
+def sum_over_chunks(find: Callable[[Batch], Params], batch: Batch, chunks: int) -> Params:
+    """Sum of ``find(part)`` over equal parts of a batch, taken one after the other, for memory."""
+    total: Params = {}
+    for part in split_batch(batch, chunks):
+        total = axpy(1.0, find(part), total)
+    return total

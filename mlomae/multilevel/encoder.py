@@ -2,24 +2,23 @@
 
     ∂s(E(θ))/∂θ = (∂E/∂θ)ᵀ c   with   c = ∂s/∂z at z = E(θ)
 
-However often ``s`` differentiates the head, the encoder is traversed once forward and once backward. Who needs the
-features earlier (the steps on ω) encodes the batch himself and hands in the result, graph and all.
+However often ``s`` differentiates the head, the encoder is traversed once forward and once backward. A caller that
+needs the features earlier (the steps on ω) encodes the batch itself and passes in the result with its graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
+from mlomae.common.precision import full_precision, wide
 
 from .batches import Batch, batch_size, split_batch
-from .modes import full_precision
 from .params import Params, leaves
 from .problem import ThreeLevelProblem
 
@@ -27,8 +26,8 @@ from .problem import ThreeLevelProblem
 class Encoded(NamedTuple):
     """Features of a batch with the graph that leads back to θ, good for one backward pass.
 
-    ``theta`` are the leaves that the graph ends at, ``parts`` the encoder's outputs (one a chunk), ``z`` their values
-    joined, at least float32: a leaf, at which scalars are differentiated. ``z.detach()`` serves who needs no θ.
+    ``theta`` are the leaves that the graph ends at, ``parts`` the encoder's outputs (one per chunk), ``z`` their values
+    joined, at least float32: a leaf, at which scalars are differentiated. Use ``z.detach()`` where θ does not matter.
     """
 
     theta: Params
@@ -53,22 +52,24 @@ def pull_back(
     problem: ThreeLevelProblem,
     theta: Params,
     batches: Sequence[Batch],
-    scalar: Callable[..., Tensor],
+    scalar: Callable[..., tuple[Tensor, Any]],
     chunks: int = 1,
     first: Encoded | None = None,
     also: Params | None = None,
-) -> tuple[Params, Params]:
-    """Gradient with respect to θ of ``scalar(z_1, ..., z_n)``, ``z_i`` the features of ``batches[i]``, and with respect
-    to the leaves ``also`` on which ``scalar`` depends without the encoder (zeros where it does not).
+) -> tuple[Params, Params, Any]:
+    """Gradient in θ of ``value``, the first result of ``scalar(z_1, ..., z_n)`` with ``z_i`` the features of
+    ``batches[i]``; gradient in the leaves ``also``, on which it depends without the encoder (zeros where it does not);
+    and the second result of ``scalar`` as it is.
 
-    Two batches share one encoder pass where the problem can concatenate them. With ``first``, the first batch as
+    Two batches share one encoder pass if the problem can concatenate them. With ``first``, the first batch as
     ``encode`` returned it at this θ, only the others are encoded. With ``chunks > 1`` each pass is cut
     into parts whose activations are dropped and recomputed one part at a time, while ``scalar`` still sees all
     features (GradCache, Gao et al., RepL4NLP 2021): exact for losses that couple samples, dropout included.
 
     Of θ, returns only the entries that the features use (float32 where θ is), so that the caller can tell structural
-    zeros without looking at values. Raises ConfigError where features and batches differ in length.
+    zeros without looking at values. Raises ConfigError if features and batches differ in length.
     """
+    also = also or {}
     joint = first is None and problem.concat is not None and len(batches) == 2
     if joint:
         assert problem.concat is not None
@@ -80,24 +81,21 @@ def pull_back(
     with torch.enable_grad():
         features = separate(cuts[0], batches) if joint else cuts
         with full_precision(cuts[0].device):
-            value = scalar(*features)
-        leaf = list((also or {}).values())
-        found = torch.autograd.grad(value, cuts + leaf, allow_unused=True)
-    cotangents, rest = found[: len(cuts)], found[len(cuts) :]
-    explicit = {
-        k: torch.zeros_like(t) if g is None else g for (k, t), g in zip((also or {}).items(), rest, strict=True)
-    }
+            value, result = scalar(*features)
+        found = torch.autograd.grad(value, cuts + list(also.values()), allow_unused=True)
+    rest = zip(also.items(), found[len(cuts) :], strict=True)
+    explicit = {k: torch.zeros_like(t) if g is None else g for (k, t), g in rest}
     total: Params = {}
-    for encoded, cotangent in zip(passes, cotangents, strict=True):
+    for encoded, cotangent in zip(passes, found[: len(cuts)], strict=True):
         if cotangent is not None:
             pieces = torch.split(cotangent, [len(part) for part in encoded.parts])
             for part, c in zip(encoded.parts, pieces, strict=True):
                 _accumulate(total, part, encoded.theta, c)
-    return {k: total[k] for k in theta if k in total}, explicit
+    return {k: total[k] for k in theta if k in total}, explicit, result
 
 
 def separate(z: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
-    """Features of joined batches, cut apart again. Raises ConfigError where they differ in length."""
+    """Features of joined batches, cut apart again. Raises ConfigError if they differ in length."""
     sizes = [batch_size(batch) for batch in batches]
     if sum(sizes) != len(z):
         raise ConfigError(f"features has length {len(z)} for batches of {sizes}: samples must come first")

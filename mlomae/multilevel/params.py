@@ -12,14 +12,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from mlomae.common.dtypes import wide
+from mlomae.common.precision import wide
 
 Params: TypeAlias = dict[str, Tensor]
 Reduce: TypeAlias = Callable[[Params], Params]
 
 
-def keep(x: Params) -> Params:
-    """The reduction over one process: nothing to average."""
+def unchanged(x: Params) -> Params:
+    """The reduction over one process: there is nothing to average."""
     return x
 
 

@@ -1,13 +1,13 @@
-"""The three coupled minimisations, as functions of their parameters.
+"""The three coupled minimisations, as functions of their parameters, and the point at which they are differentiated.
 
     θ*(φ) = argmin_θ L_I(θ, φ),   ω*(θ) = argmin_ω L_II(θ, ω),   min_φ L_III(θ*(φ), ω*(θ*(φ)))
 
 L_II and L_III are one function, the head's loss on the encoder's features, on two disjoint sets of labelled images.
-Where the best response ω*(θ) is known in closed form, or stage II has no parameters, both levels are one joint loss:
+If the best response ω*(θ) is known in closed form, or stage II has no parameters, both levels are one joint loss:
 
     L_III(ω*(θ)) = J(z_head, z_upper),   v = dJ/dθ through both sets of features
 
-Where φ also weighs the features that the feedback sees (``attend``), L_II and L_III depend on φ explicitly.
+If the feedback pools the features by the scores of φ (``pool``), L_II and L_III depend on φ explicitly.
 
 Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
@@ -15,14 +15,17 @@ Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
 
-from .batches import Batch, concat_batches, split_batch
-from .params import Params, constants
+from .batches import Batch, concat_batches
+from .params import Params, Reduce, constants, unchanged
+
+Paths: TypeAlias = Literal["both", "direct", "head"]
 
 
 def _no_head_loss(omega: Params, z: Tensor, batch: Batch) -> Tensor:
@@ -42,16 +45,17 @@ class ThreeLevelProblem:
         features: z = E(θ, batch), any shape with samples first.
         head_loss: the head's loss (ω, z, batch), 0-dim, the mean over the batch: L_II on a head batch, L_III on an
             upper one. A head without parameters has ω = {}.
-        attend: (θ, φ, z, batch) → features as the feedback sees them, samples first, differentiable in φ and z; θ is a
-            constant. None where φ does not touch the feedback. Not for ``finite_difference``, the published scheme.
-        joint_loss: (z_head, z_upper, head_batch, upper_batch), 0-dim, the mean over the upper batch, differentiable in
-            both features; with it ω is {}, stage II takes no steps, and ``head_loss`` is not called. It couples the
-            samples of the two batches: under data parallelism each rank's head batch serves its own upper batch and
-            v is the mean over ranks, which is *not* what one process finds on the concatenated batches.
         concat: joins a head and an upper batch so that the encoder runs once; None runs it once for each (images of
             different sizes, features that depend on the rest of the batch).
         fix: (θ, φ, batch) → batch in which the mask is frozen, so that later calls of ``lower`` use that one;
-            None where the mask does not depend on θ or φ.
+            None if the mask does not depend on θ or φ.
+        joint_loss: (z_head, z_upper, head_batch, upper_batch), 0-dim, the mean over the upper batch, differentiable in
+            both features; with it ω is {}, stage II takes no steps, and ``head_loss`` is not called. It couples the
+            samples of the two batches: under data parallelism each rank's head batch serves its own upper batch and
+            v is the mean over ranks, which is *not* what one process computes on the concatenated batches.
+        pool: (θ, φ, z, batch) → features weighted by the scores of φ, which the feedback then pools; samples first,
+            differentiable in φ and z; θ is a constant. None if φ does not touch the feedback. Not for
+            ``finite_difference``, the published scheme.
     """
 
     lower: Callable[[Params, Params, Batch], Tensor]
@@ -60,20 +64,59 @@ class ThreeLevelProblem:
     concat: Callable[[Batch, Batch], Batch] | None = concat_batches
     fix: Callable[[Params, Params, Batch], Batch] | None = None
     joint_loss: Callable[[Tensor, Tensor, Batch, Batch], Tensor] | None = None
-    attend: Callable[[Params, Params, Tensor, Batch], Tensor] | None = None
+    pool: Callable[[Params, Params, Tensor, Batch], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.head_loss is _no_head_loss and self.joint_loss is None:
             raise ConfigError("ThreeLevelProblem needs a head_loss or a joint_loss")
 
-    def seen(self, theta: Params, phi: Params, z: Tensor, batch: Batch) -> Tensor:
-        """The features z of a batch as the feedback sees them."""
-        return z if self.attend is None else self.attend(constants(theta), phi, z, batch)
+    def pooled(self, theta: Params, phi: Params, z: Tensor, batch: Batch) -> Tensor:
+        """The features z of a batch as the feedback sees them: weighted if the problem has ``pool``."""
+        return z if self.pool is None else self.pool(constants(theta), phi, z, batch)
 
-    def mean_lower(self, theta: Params, phi: Params, batch: Batch, chunks: int = 1) -> Tensor:
-        """L_I over ``chunks`` equal parts of the batch, averaged: the loss that gradient accumulation minimises."""
-        parts = [self.lower(theta, phi, part) for part in split_batch(batch, chunks)]
-        total = parts[0]
-        for value in parts[1:]:
-            total = total + value
-        return total / chunks
+
+@dataclass(frozen=True)
+class Point:
+    """A problem, parameters and batches: where solvers take a hypergradient, and how they compute it.
+
+    Attributes:
+        theta, omega, phi: the parameters, dicts from name to tensor; φ may be {} where nothing depends on it.
+        head_batch, upper_batch: labelled batches of L_II and L_III; with ω = {} and no joint loss ``head_batch`` may be
+            None.
+        lower_batch: the batch of L_I, its mask frozen (``problem.fix``); None if only v is wanted.
+        reduce: averages a dict over data-parallel ranks; every vector is averaged before it enters the next product.
+            With a joint loss v is the mean of the ranks' own dJ/dθ, each on its own pair of batches.
+        chunks: equal parts in which L_I is evaluated, and parts in which the encoder pass is recomputed, for memory.
+        paths: ``direct`` keeps the first term of v, ``head`` the second, ``both`` their sum.
+
+    Raises:
+        ConfigError: unknown ``paths``; ``head`` for a head without parameters; a joint loss with ω or without a head
+            batch.
+    """
+
+    problem: ThreeLevelProblem
+    theta: Params
+    omega: Params
+    head_batch: Batch
+    upper_batch: Batch
+    phi: Params = field(default_factory=dict)
+    lower_batch: Batch = None
+    reduce: Reduce | None = None
+    chunks: int = 1
+    paths: Paths = "both"
+
+    def __post_init__(self) -> None:
+        if self.paths not in get_args(Paths):
+            raise ConfigError(f"paths={self.paths!r} is unknown: choose one of {', '.join(get_args(Paths))}")
+        if self.problem.joint_loss is not None:
+            if self.omega:
+                raise ConfigError("a problem with joint_loss has no head to train: omega must be {}")
+            if self.head_batch is None:
+                raise ConfigError("a problem with joint_loss needs a head batch as well as the upper batch")
+        elif self.paths == "head" and not self.omega:
+            raise ConfigError("paths='head' needs a head with parameters: this one has none")
+
+    @property
+    def average(self) -> Reduce:
+        """``reduce``, or in one process no change."""
+        return self.reduce or unchanged

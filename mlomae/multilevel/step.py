@@ -11,23 +11,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mlomae.common.dtypes import wide
 from mlomae.common.errors import ConfigError
+from mlomae.common.precision import full_precision, no_autocast_cache, wide
 
 from .batches import Batch, split_batch
 from .encoder import Encoded, encode
-from .modes import full_precision, no_autocast_cache
-from .params import Params, Reduce, axpy, constants, gradient, keep, leaves, norm, scale
-from .problem import ThreeLevelProblem
-from .solvers import check_options, list_options, solve
-
-Head: TypeAlias = tuple[Batch, Encoded | None]  # a head batch, and its features where they are there already
+from .params import Params, Reduce, axpy, constants, gradient, leaves, norm, scale, unchanged
+from .problem import Point, ThreeLevelProblem
+from .registry import check_options, list_options, solve
 
 
 class OuterStep:
@@ -37,19 +34,19 @@ class OuterStep:
         theta, omega, phi: dicts of leaf parameters that ``optimizers["theta" | "omega" | "phi"]`` own and that are
             updated in place. With φ = {} only θ moves (plain MAE); with ω = {} the head has nothing to learn; a
             problem with a joint loss has ω = {}, takes no head steps and reports no ``loss_head``.
-        lower_loss: stands in for ``problem.lower`` in the θ steps (a compiled module, say); same signature, and it
-            must read the very tensors in ``theta``.
+        lower_loss: replaces ``problem.lower`` in the θ steps (e.g. a compiled module); same signature, and it must
+            read the very tensors in ``theta``.
         solver, solver_options: see ``hypergradient``; ``reduce`` and ``chunks`` are set here.
         head_steps: steps on ω in each iteration.
         reduce: averages a dict over data-parallel ranks; applied to every gradient. A joint loss couples samples, so
-            with it v is the mean of what each rank finds on its own head and upper batch, not that of one process.
+            with it v is the mean over ranks, each on its own head and upper batch, not that of one process.
         accumulate: equal chunks of each lower batch whose gradients are averaged.
         clip_grad: bound on the global norm of the gradient of θ.
         autocast: opened around every encoder and lower pass; do not call the step inside another autocast context.
 
     Raises:
-        ConfigError: an unknown solver or option, a missing optimizer, a parameter that is no leaf requiring gradients,
-            a number out of range.
+        ConfigError: an unknown solver or option, a missing optimizer, a parameter that is not a leaf requiring
+            gradients, a number out of range.
     """
 
     def __init__(
@@ -76,7 +73,7 @@ class OuterStep:
                 raise ConfigError(f"optimizers has no entry {level!r}")
             for name, p in params.items():
                 if not (p.is_leaf and p.requires_grad):
-                    raise ConfigError(f"{level}[{name!r}] is no leaf that requires gradients: keep it out of the dict")
+                    raise ConfigError(f"{level}[{name!r}] is not a leaf requiring gradients: keep it out of the dict")
         if problem.joint_loss is not None and omega:
             raise ConfigError("a problem with joint_loss has no head to train: omega must be {}")
         if head_steps < 1 or accumulate < 1 or (clip_grad is not None and clip_grad <= 0):
@@ -86,7 +83,7 @@ class OuterStep:
         self.solver, self.options = solver, options
         # The response differentiates the features that the last step on ω used: θ has not moved in between.
         self.shares_features = "encoded_head" in list_options(solver) and options.get("paths") != "direct"
-        self.head_steps, self.average = head_steps, reduce or keep
+        self.head_steps, self.average = head_steps, reduce or unchanged
         self.accumulate, self.clip_grad, self.autocast = accumulate, clip_grad, autocast
 
     def __call__(
@@ -96,18 +93,18 @@ class OuterStep:
 
         Args:
             lower_batches: one batch for each of the K steps on θ.
-            head_batch: one batch for all steps on ω, or a ``list`` with one batch a step.
-            update_phi: False leaves φ alone (warm-up), and ``upper_batch`` unused.
+            head_batch: one batch for all steps on ω, or a ``list`` with one batch per step.
+            update_phi: False leaves φ unchanged (warm-up), and ``upper_batch`` unused.
 
         Returns:
-            ``loss_lower`` (mean of the K steps), ``loss_head`` (of the last step) and ``loss_upper``, each where that
+            ``loss_lower`` (mean of the K steps), ``loss_head`` (of the last step) and ``loss_upper``, each if that
             level was evaluated.
         """
         if not lower_batches:
             raise ConfigError("lower_batches is empty: one outer iteration takes at least one step on theta")
-        batches = head_batch if isinstance(head_batch, list) else [head_batch] * self.head_steps
-        if self.phi and self.omega and len(batches) != self.head_steps:
-            raise ConfigError(f"a list of {len(batches)} head batches for head_steps={self.head_steps}")
+        heads = head_batch if isinstance(head_batch, list) else [head_batch] * self.head_steps
+        if self.phi and len(heads) != self.head_steps:
+            raise ConfigError(f"a list of {len(heads)} head batches for head_steps={self.head_steps}")
         with no_autocast_cache():
             *first, last = lower_batches
             lower = [self._theta_step(batch) for batch in first]
@@ -115,13 +112,12 @@ class OuterStep:
                 last = self._freeze(last)
             lower.append(self._theta_step(last))
             losses = {"loss_lower": torch.stack(lower).mean()}
-            heads: list[Head] = [(batch, None) for batch in batches]
+            encoded = None
             if self.phi and self.omega:
-                if update_phi and self.shares_features:
-                    heads = self._encode_last(batches)
-                losses["loss_head"] = self._omega_steps(heads)
+                encoded = self._encode(heads[-1]) if update_phi and self.shares_features else None
+                losses["loss_head"] = self._omega_steps(heads, encoded)
             if self.phi and update_phi:
-                losses["loss_upper"] = self._phi_step(last, heads[-1] if heads else (None, None), upper_batch)
+                losses["loss_upper"] = self._phi_step(last, heads[-1], encoded, upper_batch)
         return losses
 
     def _freeze(self, batch: Batch) -> Batch:
@@ -148,45 +144,34 @@ class OuterStep:
         self._apply("theta", self.theta, g)
         return torch.stack(values).mean()
 
-    def _encode_last(self, batches: Sequence[Batch]) -> list[Head]:
+    def _encode(self, batch: Batch) -> Encoded:
         """The last head batch's features at the new θ, with their graph: the response differentiates them later, so
         the steps on ω need no pass of their own."""
         with self.autocast():
-            encoded = encode(self.problem, self.theta, batches[-1], self.accumulate)
-        return [(batch, encoded if batch is batches[-1] else None) for batch in batches]
+            return encode(self.problem, self.theta, batch, self.accumulate)
 
-    def _omega_steps(self, heads: Sequence[Head]) -> Tensor:
-        seen: Batch = None
-        for batch, encoded in heads:
-            if encoded is not None:
+    def _omega_steps(self, batches: Sequence[Batch], encoded: Encoded | None) -> Tensor:
+        """The loss of the last step; ``encoded`` are the features of the last batch, if they are known already."""
+        previous: Batch = None
+        for batch in batches:
+            if encoded is not None and batch is batches[-1]:
                 z = encoded.z.detach()
-            elif batch is not seen:
+            elif batch is not previous:
                 with torch.no_grad(), self.autocast():
                     z = wide(self.problem.features(constants(self.theta), batch))
-            seen = batch
+            previous = batch
             omega = leaves(self.omega)
             with torch.enable_grad(), full_precision(z.device):
-                seen_z = self.problem.seen(self.theta, constants(self.phi), z, batch)
-                loss = self.problem.head_loss(omega, seen_z, batch)
+                pooled = self.problem.pooled(self.theta, constants(self.phi), z, batch)
+                loss = self.problem.head_loss(omega, pooled, batch)
                 self._apply("omega", self.omega, self.average(gradient(loss, omega)))
         return loss.detach()
 
-    def _phi_step(self, lower_batch: Batch, head: Head, upper_batch: Batch) -> Tensor:
-        head_batch, encoded = head
-        shared = {} if encoded is None else {"encoded_head": encoded}
+    def _phi_step(self, lower_batch: Batch, head_batch: Batch, encoded: Encoded | None, upper_batch: Batch) -> Tensor:
+        options = self.options if encoded is None else {**self.options, "encoded_head": encoded}
+        at = Point(self.problem, self.theta, self.omega, head_batch, upper_batch, self.phi, lower_batch)
         with self.autocast():
-            found = solve(
-                self.problem,
-                self.theta,
-                self.omega,
-                self.phi,
-                lower_batch=lower_batch,
-                head_batch=head_batch,
-                upper_batch=upper_batch,
-                solver=self.solver,
-                **self.options,
-                **shared,
-            )
+            found = solve(at, self.solver, options)
         self._apply("phi", self.phi, found.g_phi)
         return found.loss_upper
 

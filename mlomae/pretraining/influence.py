@@ -7,7 +7,7 @@ the patch lowers the upper loss**. The hypergradient of the masking network is t
 encoder pass for v and one forward pass of the autoencoder with tangents give all patches.
 
 Shape legend: B images of the lower batch, L patches.
-Source: the response vector of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128; see `mlomae.multilevel.influence`.
+Source: the response vector of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128; `mlomae.multilevel.patch_influence`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from torch.func import functional_call
 
 from mlomae import masking
 from mlomae.masking import MaskState
-from mlomae.multilevel import Params, ThreeLevelProblem, patch_influence
+from mlomae.multilevel import Params, Point, ThreeLevelProblem, patch_influence, respond
 from mlomae.multilevel.batches import split_batch
-from mlomae.multilevel.response import respond
 from mlomae.pretraining.losses import level_problem, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 
@@ -56,11 +55,11 @@ def influence_along_response(
     Args:
         errors: (θ, batch) → rec (B, L), a pure function of θ with the mask of the batch frozen.
         chunks: equal parts in which both passes are taken, for memory; the result is the same.
-        options: of `mlomae.multilevel.response_vector`, e.g. ``paths``.
+        options: of `mlomae.multilevel.Point`, e.g. ``paths``.
 
     Raises ConfigError for batches that do not divide into ``chunks`` or an option that the response refuses.
     """
-    response = respond(problem, theta, omega, head_batch, upper_batch, chunks=chunks, **options)
+    response = respond(Point(problem, theta, omega, head_batch, upper_batch, chunks=chunks, **options))
     parts = [patch_influence(errors, theta, response.v, part) for part in split_batch(lower_batch, chunks)]
     return torch.cat(parts), response.loss_upper
 
@@ -106,7 +105,7 @@ def freeze_mask(model: Pretrainer, batch: Batch, random_mask: bool = False) -> B
     tokens_BLD = encoder.embed(batch["image"])
     if random_mask:
         uniform = masking.create("random", embed_dim=encoder.embed_dim, grid=encoder.grid)
-        mask = uniform(tokens_BLD, batch["image"], model.ratio, 0, MaskState(key=batch["key"]))
+        mask = uniform(tokens_BLD, batch["image"], model.ratio, 0, MaskState.of(batch))
     else:
         mask = model.choose_mask(tokens_BLD, batch)
     return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}

@@ -73,7 +73,7 @@ def pool_by_score(model: Pretrainer, z_BND: Tensor, batch: Batch) -> Tensor:
 
     As in stage I, the masking network sees patch embeddings that it cannot change.
     """
-    sigma_BL = model.mask.scores(model.mae.encoder.embed(batch["image"]).detach(), MaskState(key=batch["key"]))
+    sigma_BL = model.mask.scores(model.mae.encoder.embed(batch["image"]).detach(), MaskState.of(batch))
     assert sigma_BL is not None
     weight_BL = sigma_BL.shape[1] * sigma_BL / sigma_BL.sum(dim=1, keepdim=True)
     return torch.cat([z_BND[:, :1], z_BND[:, 1:] * weight_BL.unsqueeze(-1)], dim=1)
@@ -105,7 +105,7 @@ def level_problem(model: Pretrainer) -> ThreeLevelProblem:
     if isinstance(model.feedback, JointFeedback):
         losses = {"joint_loss": model.feedback.joint_loss}
     if model.pools_by_score:
-        losses["attend"] = lambda theta, phi, z, batch: at({**theta, **phi}, pool_by_score, z, batch)
+        losses["pool"] = lambda theta, phi, z, batch: at({**theta, **phi}, pool_by_score, z, batch)
     return ThreeLevelProblem(
         lower=lambda theta, phi, batch: at({**theta, **phi}, lower, batch),
         features=lambda theta, batch: at(theta, features, batch),

@@ -47,7 +47,7 @@ def reconstruction_sheet(model: Pretrainer, batch: dict[str, Tensor]) -> Tensor:
         tokens = mae.encoder.embed(image)
         mask = model.choose_mask(tokens, batch)
         pred = mae.reconstruct(tokens, mask).float()
-    sigma = model.mask.scores(tokens, MaskState(key=batch["key"]))
+    sigma = model.mask.scores(tokens, MaskState.of(batch))
     model.train(was_training)
 
     patches = patchify(image, size)

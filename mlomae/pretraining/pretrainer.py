@@ -170,7 +170,8 @@ class Pretrainer(nn.Module):
 
     def _mask_state(self, batch: Batch, fixed: Mask | None = None) -> MaskState:
         progress = self.progress if self.mask.scheduled else 0.0
-        return MaskState(key=batch["key"], object=batch.get("object"), fixed=fixed, progress=progress)
+        iteration = round(progress * self.config.train.outer_iterations)
+        return MaskState.of(batch, fixed=fixed, progress=progress, iteration=iteration)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         """The mask of a batch and ``rec`` (B, L), the error of every patch under it, with what led to them."""

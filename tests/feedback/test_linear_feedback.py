@@ -9,7 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
 from mlomae import feedback
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.feedback.linear import LinearFeedback
 
@@ -28,7 +28,7 @@ def tokens(batch: int = B) -> Tensor:
 
 
 def keys(batch: int = B) -> Tensor:
-    return counter.fold(counter.root_key(0, "dropout"), torch.arange(batch))
+    return random_keys.fold(random_keys.root_key(0, "dropout"), torch.arange(batch))
 
 
 LABEL = torch.tensor([0, 3, 1, 1, 2])
@@ -132,9 +132,9 @@ def test_autocast_and_narrow_tokens_keep_the_head_in_float32() -> None:
     ("options", "words"),
     [
         ({"pooling": "max"}, ["pooling='max'", "cls", "avg"]),
-        ({"dropout": 1.0}, ["dropout 1.0", "[0, 1)"]),
-        ({"dropout": -0.1}, ["dropout -0.1"]),
-        ({"dropout": float("nan")}, ["dropout nan"]),
+        ({"dropout": 1.0}, ["dropout=1.0", "[0, 1)"]),
+        ({"dropout": -0.1}, ["dropout=-0.1"]),
+        ({"dropout": float("nan")}, ["dropout=nan"]),
     ],
     ids=lambda x: str(x) if isinstance(x, dict) else "",
 )

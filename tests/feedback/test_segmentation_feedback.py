@@ -117,7 +117,7 @@ def test_bf16_tokens_give_a_float32_loss() -> None:
 
 
 def test_a_batch_without_labels_of_pixels_is_refused() -> None:
-    with pytest.raises(DataError, match="no labels of pixels; set data.feedback") as error:  # noqa: RUF043
+    with pytest.raises(DataError, match="no pixel labels; set data.feedback") as error:  # noqa: RUF043
         head()(tokens(), {"label": torch.zeros(B)})
     assert "\n" not in str(error.value)
     assert feedback.is_dense("segmentation")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.masking.discriminator import AREA, Discriminator, SpectralConv, rectangles
 
 
@@ -61,9 +61,9 @@ def test_each_loss_reaches_one_side_only() -> None:
 def test_it_learns_to_tell_rectangles_from_noise() -> None:
     discriminator = build((8, 8)).float()
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-2)
-    key = counter.fold(0, torch.arange(64))
-    real = (3 * rectangles(counter.uniform(key, 4), (8, 8)) + counter.uniform(key, 64, salt=1)).softmax(dim=1)
-    fake = (3 * counter.uniform(key, 64, salt=2)).softmax(dim=1)
+    key = random_keys.fold(0, torch.arange(64))
+    real = (3 * rectangles(random_keys.uniform(key, 4), (8, 8)) + random_keys.uniform(key, 64, salt=1)).softmax(dim=1)
+    fake = (3 * random_keys.uniform(key, 64, salt=2)).softmax(dim=1)
     for _ in range(60):
         loss = discriminator.own_loss(real, fake)
         optimizer.zero_grad()
@@ -74,7 +74,7 @@ def test_it_learns_to_tell_rectangles_from_noise() -> None:
 
 @pytest.mark.parametrize("grid", [(14, 14), (8, 8), (2, 2), (3, 9)])
 def test_rectangles_are_compact_and_of_the_area_that_is_asked(grid: tuple[int, int]) -> None:
-    cells = rectangles(counter.uniform(counter.fold(0, torch.arange(2_000)), 4), grid).view(-1, *grid)
+    cells = rectangles(random_keys.uniform(random_keys.fold(0, torch.arange(2_000)), 4), grid).view(-1, *grid)
     rows, columns = cells.amax(dim=2), cells.amax(dim=1)
     area = rows.sum(dim=1) * columns.sum(dim=1)
     assert torch.equal(cells.sum(dim=(1, 2)), area), "all cells of some rows and columns, and no other"

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mlomae import masking
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskingStrategy, MaskState, keep_count
-from mlomae.masking.base import mask_from_scores, register
+from mlomae.masking.base import register
 from mlomae.models import MAE, ViT
+from mlomae.models.mask import mask_from_scores
 
 D = 8
 ATTACHED = {"amt", "attg", "attmask", "automae", "hpm", "self_guided", "semmae"}
@@ -74,7 +75,7 @@ def supported(name: str, grid: tuple[int, int], ratio: float) -> tuple[tuple[int
 
 
 def sample_keys(batch: int, epoch: int = 0, seed: int = 0) -> Tensor:
-    return counter.fold(counter.fold(counter.root_key(seed), epoch), torch.arange(batch))
+    return random_keys.fold(random_keys.fold(random_keys.root_key(seed), epoch), torch.arange(batch))
 
 
 def inputs(batch: int, grid: tuple[int, int], epoch: int = 0, seed: int = 0) -> tuple[Tensor, Tensor, MaskState]:
@@ -208,7 +209,7 @@ def test_the_ratio_that_it_draws_for_a_batch_is_one_that_it_can_remove(name: str
     strategy = build(name, (8, 8))
     strategy.check_ratio(64, 0.75)
     for number in range(50):
-        keep_count(64, strategy.batch_ratio(0.75, counter.root_key(0, number)))
+        keep_count(64, strategy.batch_ratio(0.75, random_keys.root_key(0, number)))
 
 
 @every_strategy
@@ -304,7 +305,7 @@ def test_random_pairs_of_patches_are_removed_together_as_often_as_chance_says() 
 def test_mask_noise_is_not_the_augmentation_noise(salt: int) -> None:
     key = sample_keys(50)
     noise = MaskState(key).uniform(20, salt)
-    assert not any((noise == counter.uniform(key, 20, s)).any() for s in range(100))
+    assert not any((noise == random_keys.uniform(key, 20, s)).any() for s in range(100))
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])

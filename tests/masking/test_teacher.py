@@ -193,15 +193,15 @@ def test_attention_stays_exact_enough_under_autocast() -> None:
         ("resnet18", {}, "unknown teacher 'resnet18'"),
         ("timm:resnet18", {}, "cannot be built as a ViT"),
         ("timm:no_such_model", {}, "cannot be built as a ViT"),
-        ("timm:swin_tiny_patch4_window7_224", {"size": 224}, "no plain ViT with a class token"),
-        ("timm:deit_tiny_distilled_patch16_224", {}, "no plain ViT with a class token"),
-        ("timm:test", {"class_token": False, "global_pool": "avg"}, "no plain ViT with a class token"),
-        ("timm:test", {"block_fn": timm.models.vision_transformer.ResPostBlock}, "no plain ViT with a class token"),
+        ("timm:swin_tiny_patch4_window7_224", {"size": 224}, "not a plain ViT with a class token"),
+        ("timm:deit_tiny_distilled_patch16_224", {}, "not a plain ViT with a class token"),
+        ("timm:test", {"class_token": False, "global_pool": "avg"}, "not a plain ViT with a class token"),
+        ("timm:test", {"block_fn": timm.models.vision_transformer.ResPostBlock}, "not a plain ViT with a class token"),
         ("timm:test", {"size": 18}, "do not divide images of 18; set mask.teacher_size"),
         ("timm:test", {"size": 0}, "teacher_size=0"),
         ("encoder", {"size": 32}, "teacher_size=32 must"),
-        ("encoder", {"decay": 1.0}, "teacher decay 1.0"),
-        ("encoder", {"decay": float("nan")}, "teacher decay nan"),
+        ("encoder", {"decay": 1.0}, "teacher: decay=1.0"),
+        ("encoder", {"decay": float("nan")}, "teacher: decay=nan"),
     ],
 )
 def test_what_is_refused_in_one_line(spec: str, options: dict[str, Any], words: str, timm_vit: Timm) -> None:
@@ -212,7 +212,7 @@ def test_what_is_refused_in_one_line(spec: str, options: dict[str, Any], words: 
     assert "\n" not in str(error.value)
 
 
-def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
 
     def offline(name: str, pretrained: bool = False, **options: Any) -> Any:
@@ -221,6 +221,6 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         return create(name, **options)
 
     monkeypatch.setattr(module.timm, "create_model", offline)
-    with pytest.raises(CheckpointError, match="cannot be had \\(no route to host\\)") as error:
+    with pytest.raises(CheckpointError, match="cannot be loaded \\(no route to host\\)") as error:
         attached(autoencoder(), "timm:vit_tiny_patch16_224:pretrained", size=32)
     assert "\n" not in str(error.value)

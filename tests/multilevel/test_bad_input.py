@@ -60,7 +60,7 @@ def test_outer_step_refuses_at_construction() -> None:
         OuterStep(q.problem, theta, {}, phi, optimizers=optimizers, solver_options={"nope": 1})
     with pytest.raises(ConfigError, match="'omega'"):
         OuterStep(q.problem, theta, q.omega, phi, optimizers=optimizers)
-    with pytest.raises(ConfigError, match="no leaf"):
+    with pytest.raises(ConfigError, match="not a leaf"):
         OuterStep(q.problem, {"a": theta["a"] * 2}, {}, phi, optimizers=optimizers)
     with pytest.raises(ConfigError, match="accumulate"):
         OuterStep(q.problem, theta, {}, phi, optimizers=optimizers, accumulate=0)

@@ -48,7 +48,7 @@ def test_influence_equals_one_backward_a_patch() -> None:
 @pytest.mark.parametrize("defect", [("(tangent,))[1]", "(tangent,))[0]"), ("t.detach().to", "-t.detach().to")])
 def test_a_defect_fails(defect: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        check_influence(mutant(tmp_path, "influence.py", defect))
+        check_influence(mutant(tmp_path, "products.py", defect))
 
 
 def test_the_hypergradient_is_the_influence_carried_on_to_phi() -> None:

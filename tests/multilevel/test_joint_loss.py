@@ -16,7 +16,7 @@ import mlomae.feedback
 from mlomae import multilevel
 from mlomae.common.errors import ConfigError
 from mlomae.multilevel import ThreeLevelProblem, hypergradient, mixed_product, response_vector
-from mlomae.multilevel.cg import conjugate_gradients
+from mlomae.multilevel.solvers.cg import conjugate_gradients
 
 OPTIONS: dict[str, dict] = {"neumann": {"steps": 3, "lr": 0.05}, "cg": {"steps": 3, "damping": 1.0}}
 
@@ -178,13 +178,13 @@ def test_mutant_feedback_fails(name: str) -> None:
 
 
 SOLVER_MUTATIONS = {
-    "z_head detached": ("response.py", ('z_head.detach() if paths == "direct" else z_head', "z_head.detach()")),
-    "z_upper detached": ("response.py", ('z_upper.detach() if paths == "head" else z_upper', "z_upper.detach()")),
+    "z_head detached": ("response.py", ('z_head.detach() if at.paths == "direct" else z_head', "z_head.detach()")),
+    "z_upper detached": ("response.py", ('z_upper.detach() if at.paths == "head" else z_upper', "z_upper.detach()")),
     "batches exchanged": (
         "response.py",
-        ("joint_value(problem, z_head, z_upper", "joint_value(problem, z_upper, z_head"),
+        ("joint_value(at, z_head, z_upper", "joint_value(at, z_upper, z_head"),
     ),
-    "sign of the result": ("mixed.py", ("scale(-1.0 / chunks", "scale(1.0 / chunks")),
+    "sign of the result": ("products.py", ("scale(-1.0 / chunks", "scale(1.0 / chunks")),
 }
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from checks import check_one_step, check_step, mutant
 
-SCALAR = 'loss_upper - inner if paths == "both" else -inner'
-HEAD = 'losses["loss_head"] = self._omega_steps(heads)'
+SCALAR = 'loss_upper - inner if at.paths == "both" else -inner'
+HEAD = 'losses["loss_head"] = self._omega_steps(heads, encoded)'
 MUTATIONS: dict[str, tuple[Callable, str, list[tuple[str, str]]]] = {
     "sign of the head's path": (check_one_step, "response.py", [(SCALAR, SCALAR.replace("-", "+", 1))]),
-    "sign of the result": (check_one_step, "mixed.py", [("scale(-1.0 / chunks", "scale(1.0 / chunks")]),
+    "sign of the result": (check_one_step, "products.py", [("scale(-1.0 / chunks", "scale(1.0 / chunks")]),
     "direct path dropped": (check_one_step, "response.py", [(SCALAR, "-inner")]),
     "head path dropped": (check_one_step, "response.py", [(SCALAR, "loss_upper")]),
-    "mask recomputed": (check_step, "step.py", [("lower_batch=lower_batch", "lower_batch=self._freeze(lower_batch)")]),
+    "mask recomputed": (check_step, "step.py", [("self.phi, lower_batch)", "self.phi, self._freeze(lower_batch))")]),
     "mask never frozen": (check_step, "step.py", [("last = self._freeze(last)", "pass")]),
     "mask frozen before all steps": (
         check_step,
@@ -30,10 +30,7 @@ MUTATIONS: dict[str, tuple[Callable, str, list[tuple[str, str]]]] = {
         "step.py",
         [
             (HEAD, f"self.old = {{k: t.detach().clone() for k, t in self.omega.items()}}; {HEAD}"),
-            (
-                "                self.omega,\n                self.phi,",
-                "                self.old,\n                self.phi,",
-            ),
+            ("self.theta, self.omega, head_batch", "self.theta, self.old, head_batch"),
         ],
     ),
     "theta not updated first": (

@@ -7,7 +7,7 @@ says that weight on the patches that the policy prefers lowers the upper loss. W
 from the second moments ŝ of AdamW, it is what a step adds with AdamW once its momentum is spent, ŝ held fixed.
 
 Shape legend: B images, L patches, J policies, n batches.
-Source: `mlomae.multilevel.influence`; P as in `mlomae.multilevel.sama`.
+Source: `mlomae.multilevel.patch_influence`; P as in the solver `sama`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from mlomae.common.errors import TrainingError
-from mlomae.multilevel import Params, patch_influence
+from mlomae.multilevel import Params, Point, patch_influence, respond
 from mlomae.multilevel.batches import split_batch
-from mlomae.multilevel.response import respond
 from mlomae.pretraining.influence import freeze_mask
 from mlomae.pretraining.losses import level_problem, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -67,7 +66,7 @@ def predict(
 
 
 def _response(model: Pretrainer, head: Batch, upper: Batch, chunks: int) -> Params:
-    return respond(level_problem(model), model.level_parameters()["theta"], {}, head, upper, chunks=chunks).v
+    return respond(Point(level_problem(model), model.level_parameters()["theta"], {}, head, upper, chunks=chunks)).v
 
 
 def _project(model: Pretrainer, v: Params, lower: Batch, scores: Sequence[Tensor], chunks: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""The masking strategies, one file each."""
+"""Masking strategies: the modules of this folder register themselves."""

@@ -1,4 +1,4 @@
-"""AdaMAE: a network says how likely a patch is to be shown, and learns to show what is reconstructed badly.
+"""AdaMAE: a network predicts how likely a patch is to be shown, and learns to show what is reconstructed badly.
 
 Source: Bandara et al., "AdaMAE: Adaptive Masking for Efficient Spatiotemporal Learning with Masked Autoencoders", CVPR
 2023, section 3. The visible patches are drawn without replacement with odds p = softmax(net(tokens)); the network
@@ -19,35 +19,33 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from mlomae.common.dtypes import wide
-from mlomae.common.errors import ConfigError
-from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
+from mlomae.common.precision import wide
+from mlomae.common.registry import check_range
+from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
+from mlomae.masking.networks import TransformerScorer
 from mlomae.masking.sampling import gumbel
-from mlomae.masking.strategies.learned import TransformerScorer
 
 
 @register("adamae")
 class AdaMAEMasking(AdaptiveMasking):
     """Visible patches are a sample without replacement with odds p, from Gumbel noise on log p.
 
-    - ``weight``: λ, the paper's 1e-4. AdamW divides a gradient by its size, so that λ only decides how much the
-      network's loss counts in the common bound of the gradient's norm.
+    - ``weight``: λ, the paper's 1e-4. AdamW divides a gradient by its size, so λ only decides how much the network's
+      loss counts when the gradient's norm, which all parameters share, is clipped.
     - ``hidden``: width of the network: a linear layer, one transformer block, a linear score. The paper's block is as
       wide as the encoder.
 
-    Changed: images instead of videos; the network sees the tokens (which carry their positions) as constants, so that
-    its loss moves nothing of the MAE; no dropout. Budget: exactly ⌊(1 - ratio) L⌋ patches are visible, as in the paper.
+    Budget: exactly ⌊(1 - ratio) L⌋ patches are visible, as in the paper.
 
-    Raises ConfigError for a weight that is negative and a width that `TransformerScorer` refuses.
+    Changed: images instead of videos; the network sees the tokens (which carry their positions) as constants, so that
+    its loss does not move the MAE; no dropout.
+
+    Raises ConfigError for a negative weight and a width that `TransformerScorer` refuses.
     """
 
     def __init__(self, embed_dim: int, grid: tuple[int, int], weight: float = 1e-4, hidden: int = 64) -> None:
         super().__init__()
-        if not weight >= 0:
-            raise ConfigError(f"adamae mask: weight must be at least 0; got {weight}")
-        if hidden < 1:
-            raise ConfigError(f"adamae mask: hidden must be positive; got {hidden}")
+        check_range("adamae mask", "[0, inf)", weight=weight)
         self.weight = weight
         self.net = TransformerScorer(embed_dim, hidden, depth=1)
 
@@ -58,9 +56,8 @@ class AdaMAEMasking(AdaptiveMasking):
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         log_p_BL = self.log_odds(tokens_BLD)
         scores_BL = -log_p_BL.detach() - gumbel(state.uniform(log_p_BL.shape[1]))
-        return replace(unweighted_mask(scores_BL, ratio, state), choice=log_p_BL)
+        return replace(choose(scores_BL, ratio, state), choice=log_p_BL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
-        assert seen.mask.choice is not None
         removed_BL = seen.mask.mask
-        return -self.weight * (removed_BL * seen.mask.choice * seen.rec_BL.detach()).sum() / removed_BL.sum()
+        return -self.weight * (removed_BL * seen.choice * seen.rec_BL.detach()).sum() / removed_BL.sum()

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
-from mlomae.common.errors import ConfigError
-from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
+from mlomae.common.precision import wide
+from mlomae.common.registry import check_range
+from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
 from mlomae.masking.sampling import gumbel
 
 
@@ -44,7 +43,8 @@ class MaskNet(nn.Module):
 
 
 def area_penalty(m_BNL: Tensor) -> Tensor:
-    """The penalty of the module docstring without α; 1 / sin(π / N) at least, where all masks have the area 1 / N."""
+    """The penalty of the module docstring without α; its minimum, 1 / sin(π / N), is where all masks have the area
+    1 / N."""
     return (1.0 / ((math.pi * m_BNL.mean(dim=-1)).sin() + 1e-10)).mean()
 
 
@@ -57,15 +57,15 @@ class ADIOSMasking(AdaptiveMasking):
     Budget: exactly L - ⌊(1 - ratio) L⌋ patches are removed, a sample without replacement with odds q, the drawn mask
     (Gumbel noise on log q).
 
-    The gradient of the adversary: a removed patch is gone, so no derivative of the error by q passes through it. Used
-    is the score function with the mean error of the image's removed patches as its baseline,
+    The gradient of the adversary: a removed patch is gone, so no derivative of the error by q passes through it.
+    Instead, the score function is used, with the mean error of the image's removed patches as its baseline,
 
         mean over removed patches of  (recᵢ - mean rec) · ∂ log qᵢ
 
-    which is that of the straight-through weight qᵢ / const(qᵢ) on the error, less the baseline. Were the patches drawn
-    with replacement and did errors not depend on what else is removed, it would be the gradient of the expected error;
-    what a removed patch does to its neighbours is left out. Thanks to the baseline the sum of all odds does not matter,
-    and the mask's area is the penalty's affair alone. Errors are constants here, so that the MAE feels nothing of it.
+    which is the gradient of the straight-through weight qᵢ / const(qᵢ) on the error, less the baseline. If the patches
+    were drawn with replacement and errors did not depend on what else is removed, it would be the gradient of the
+    expected error; what a removed patch does to its neighbours is left out. Thanks to the baseline the sum of all odds
+    does not matter, and the mask's area is left to the penalty. Errors are constants here, so the MAE gets no gradient.
 
     Changed: the loss is the reconstruction error and masks are hard, of a fixed number of patches, where the paper
     multiplies the image by soft masks; both players take their steps together, with one optimizer; instead of the
@@ -78,10 +78,9 @@ class ADIOSMasking(AdaptiveMasking):
         self, embed_dim: int, grid: tuple[int, int], masks: int = 6, alpha: float = 1.0, width: int = 16
     ) -> None:
         super().__init__()
-        if masks < 2 or not alpha >= 0 or width < 1:
-            raise ConfigError(
-                f"adios mask: masks={masks} must be at least 2, alpha={alpha} at least 0, width={width} at least 1"
-            )
+        check_range("adios mask", "[2, inf)", masks=masks)
+        check_range("adios mask", "[0, inf)", alpha=alpha)
+        check_range("adios mask", "[1, inf)", width=width)
         self.masks, self.alpha = masks, alpha
         self.net = MaskNet(grid, masks, width)
 
@@ -90,7 +89,7 @@ class ADIOSMasking(AdaptiveMasking):
         return wide(self.net(images)).log_softmax(dim=1)
 
     def drawn(self, log_m_BNL: Tensor, state: MaskState) -> Tensor:
-        """log q of the mask that is an image's turn, (B, L)."""
+        """log q of the mask drawn for each image, (B, L)."""
         number_B = (state.uniform(1, salt=1)[:, 0] * self.masks).long()
         return log_m_BNL[torch.arange(len(number_B), device=number_B.device), number_B]
 
@@ -98,12 +97,10 @@ class ADIOSMasking(AdaptiveMasking):
         log_m_BNL = self.log_masks(images)
         log_q_BL = self.drawn(log_m_BNL.detach(), state)
         scores_BL = log_q_BL + gumbel(state.uniform(log_q_BL.shape[1]))
-        return replace(unweighted_mask(scores_BL, ratio, state), choice=log_m_BNL)
+        return replace(choose(scores_BL, ratio, state), choice=log_m_BNL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
-        log_m_BNL, removed_BL = seen.mask.choice, seen.mask.mask
-        assert log_m_BNL is not None
-        rec_BL = seen.rec_BL.detach()
+        removed_BL, rec_BL = seen.mask.mask, seen.rec_BL.detach()
         excess_BL = rec_BL - (removed_BL * rec_BL).sum(dim=1, keepdim=True) / removed_BL.sum(dim=1, keepdim=True)
-        gain = (removed_BL * excess_BL * self.drawn(log_m_BNL, seen.state)).sum() / removed_BL.sum()
-        return self.alpha * area_penalty(log_m_BNL.exp()) - gain
+        gain = (removed_BL * excess_BL * self.drawn(seen.choice, seen.state)).sum() / removed_BL.sum()
+        return self.alpha * area_penalty(seen.choice.exp()) - gain

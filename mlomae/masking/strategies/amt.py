@@ -17,19 +17,21 @@ import torch
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
-from mlomae.masking.base import Mask, MaskState, keep_count, register
-from mlomae.masking.sampling import gumbel
-from mlomae.masking.strategies.attmask import share_of
+from mlomae.common.registry import check_range
+from mlomae.masking.base import MaskState, register
+from mlomae.masking.sampling import gumbel, share_of
 from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.models.mask import Mask, keep_count
 
 if TYPE_CHECKING:
     from mlomae.models import MAE
 
-SMALLEST = 1e-12  # a patch without attention goes last, and keeps its logarithm
+SMALLEST = 1e-12  # so that a patch without attention is removed last and has a finite logarithm
 
 
 def attention_weight(attention_BHL: Tensor) -> Tensor:
-    """Mean over heads of the attention, each head's scaled to [0, 1] over the patches; (B, L). Even heads count 0."""
+    """Mean over heads of the attention, each head's scaled to [0, 1] over the patches; (B, L). A uniform head counts
+    0."""
     low, high = attention_BHL.amin(dim=2, keepdim=True), attention_BHL.amax(dim=2, keepdim=True)
     return ((attention_BHL - low) / (high - low).clamp(min=SMALLEST)).mean(dim=1)
 
@@ -38,21 +40,21 @@ def attention_weight(attention_BHL: Tensor) -> Tensor:
 class AMTMasking(TaughtMasking):
     """Random masks at first; then patches are drawn with weights from the attention of a snapshot of the encoder.
 
-    - ``start``: share of the run with random masks; ``every``: share after which the snapshot is taken anew, the first
-      one at ``start``. The paper: 40 of 400 epochs both.
-    - ``throw``: share of the patches, ⌊throw · L⌋, that the drawing names next and the encoder does not see, though
-      they are not to be predicted; 0, as in the paper's main run for the MAE. None are thrown before ``start``.
+    - ``start``: share of the run with random masks; ``every``: share of the run between two snapshots, the first one
+      at ``start``. The paper: 40 of 400 epochs for both.
+    - ``throw``: share of the patches, ⌊throw · L⌋, that are drawn next and thrown away: the encoder does not see them
+      and they are not predicted. 0, as in the paper's main run for the MAE. None are thrown before ``start``.
     - ``teacher``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; a timm model is not refreshed.
 
     Budget: exactly ⌊(1 - ratio) L⌋ patches are not removed; those that are thrown are among them, so that
     ``Mask.ids_keep`` is shorter by their number and the mask is 0 there.
 
-    Changed: the paper stores a map for every uncropped image and cuts it as it cuts the image; here the snapshot looks
-    at the augmented view itself, which costs a pass and needs no store. The decoder sees mask tokens where patches
-    were thrown, and its predictions there do not count; in the paper it does not see these places. The ratio is the
+    Changed: the paper stores a map for every uncropped image and crops it as it crops the image; here the snapshot sees
+    the augmented view itself, which costs a forward pass and stores nothing. The decoder sees mask tokens where patches
+    were thrown, and its predictions there do not count; in the paper it does not see these positions. The ratio is the
     same before ``start``. The draw is top-k of log w with Gumbel noise, which is the same distribution.
 
-    Raises ConfigError for values out of range, before training if nothing were visible, and what `Teacher` raises.
+    Raises ConfigError for values out of range, before training if no patch would be visible, and what `Teacher` raises.
     """
 
     scheduled = True
@@ -68,16 +70,15 @@ class AMTMasking(TaughtMasking):
         teacher_size: int | None = None,
     ) -> None:
         super().__init__(teacher, 0.0, teacher_size)
-        if not (0.0 <= start <= 1.0 and 0.0 < every <= 1.0 and 0.0 <= throw < 1.0):
-            raise ConfigError(
-                f"amt mask: start={start} must be inside [0, 1], every={every} inside (0, 1], throw={throw} in [0, 1)"
-            )
+        check_range("amt mask", "[0, 1]", start=start)
+        check_range("amt mask", "(0, 1]", every=every)
+        check_range("amt mask", "[0, 1)", throw=throw)
         self.start, self.every, self.throw = start, every, throw
         self.refreshed: Tensor
-        self.register_buffer("refreshed", torch.tensor(0))  # snapshots after the one at the start
+        self.register_buffer("refreshed", torch.tensor(0))  # number of snapshots after the first one
 
     def follow(self, mae: MAE, progress: float) -> None:
-        """Until the start the snapshot is the encoder itself, so that the first one is that of the start."""
+        """Before ``start`` the snapshot follows the encoder, so that the first one is taken at ``start``."""
         due = math.floor((progress - self.start) / self.every + 1e-6)
         if progress < self.start or due > int(self.refreshed):
             self.teacher.follow(mae)
@@ -96,7 +97,7 @@ class AMTMasking(TaughtMasking):
         if state.fixed is not None or state.progress < self.start:
             return mask
         visible = mask.ids_keep.shape[1] - share_of(mask.mask.shape[1], self.throw)
-        return replace(mask, ids_keep=mask.ids_keep[:, :visible])  # in descending order of the draw: the next ones last
+        return replace(mask, ids_keep=mask.ids_keep[:, :visible])  # the last ones were drawn next
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
         length = self.teacher.grid[0] * self.teacher.grid[1]

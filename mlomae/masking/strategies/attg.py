@@ -5,7 +5,8 @@ WACV 2025. With M the map of an unsupervised object discovery (TokenCut), scaled
 
     γ exp(M / τ),   τ on a half cycle of a cosine over the run.
 
-It is what MLO-MAE's σ is to the loss, from features instead of feedback: the control of the mask network's weights.
+Its weights enter the loss as MLO-MAE's σ does, but come from features instead of feedback: the control for the mask
+network's weights.
 
 Shape legend: B batch, S image side, L patches, D width of the features.
 """
@@ -17,27 +18,30 @@ import math
 import torch
 from torch import Tensor
 
-from mlomae.common.errors import ConfigError
-from mlomae.masking.base import Mask, MaskState, mask_from_scores, register
+from mlomae.common.precision import full_precision
+from mlomae.common.registry import check_range
+from mlomae.masking.base import Mask, MaskState, choose, register
 from mlomae.masking.spectral import object_map, unit
 from mlomae.masking.teacher import ENCODER, TaughtMasking
 
 
 @register("attg")
 class AttGMasking(TaughtMasking):
-    """Masks are those of random masking, key by key; weights as above, γ such that their mean over an image is 1.
+    """The same masks as random masking draws from the same keys; weights as above, γ such that their mean over an image
+    is 1.
 
-    - ``tau_start``, ``tau_end``: τ at the beginning and the end of the run. The weights of two patches of an image
-      differ at most by the factor exp(1 / τ): 1.6 at 2, 7.4 at 0.5.
+    - ``tau_start``, ``tau_end``: τ at the beginning and the end of the run, at least 0.05, below which only a few
+      patches would count. The weights of two patches of an image differ at most by the factor exp(1 / τ): 1.6 at 2, 7.4
+      at 0.5.
     - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; 0 for ``decay`` is the encoder
       itself.
 
     Changed: the paper takes the map from a frozen DINO; here it comes from the features of a teacher, by default the
-    moving average of the encoder. The edges of its graph are those of `mlomae.masking.spectral`, where TokenCut has
-    present or next to nothing. Ours, because the paper's values were not to be found: τ falls from gentle weights,
-    while the features know no objects, to strong ones; and γ, which keeps the loss on the scale of random masking's.
+    moving average of the encoder. The edges of its graph are those of `mlomae.masking.spectral`; TokenCut's are binary.
+    Ours, because the paper's values were not to be found: τ falls from gentle weights, while the features do not yet
+    show objects, to strong ones; and γ, which keeps the loss on the scale of random masking.
 
-    Raises ConfigError for a τ that is not positive, and what `Teacher` raises.
+    Raises ConfigError for a τ that is too small, and what `Teacher` raises.
     """
 
     scheduled = True
@@ -53,11 +57,7 @@ class AttGMasking(TaughtMasking):
         teacher_size: int | None = None,
     ) -> None:
         super().__init__(teacher, decay, teacher_size)
-        if not all(0.05 <= tau < math.inf for tau in (tau_start, tau_end)):
-            raise ConfigError(
-                f"attg mask: tau_start={tau_start} and tau_end={tau_end} must be finite and at least 0.05; below that "
-                "single patches are all that counts"
-            )
+        check_range("attg mask", "[0.05, inf)", tau_start=tau_start, tau_end=tau_end)
         self.grid, self.tau_start, self.tau_end = grid, tau_start, tau_end
 
     def tau(self, progress: float) -> float:
@@ -66,12 +66,10 @@ class AttGMasking(TaughtMasking):
 
     def weight(self, features_BLD: Tensor, progress: float) -> Tensor:
         """Weights (B, L), mean 1 over an image, from the features of its patches."""
-        with torch.autocast(features_BLD.device.type, enabled=False):
+        with full_precision(features_BLD.device):
             map_BL = object_map(unit(features_BLD))
         return features_BLD.shape[1] * torch.softmax(map_BL / self.tau(progress), dim=1)
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         weight_BL = self.weight(self.teacher.features(images), state.progress)
-        if state.fixed is not None:
-            return state.fixed.with_weight(weight_BL)
-        return mask_from_scores(state.uniform(self.grid[0] * self.grid[1]), ratio, weight_BL)
+        return choose(state.uniform(self.grid[0] * self.grid[1]), ratio, state, weight_BL)

@@ -12,52 +12,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlomae.common.errors import ConfigError
-from mlomae.masking.base import MaskState, keep_count, register
+from mlomae.common.registry import check_choice, check_range
+from mlomae.masking.base import MaskState, register
+from mlomae.masking.sampling import ranks, share_of, uncover
 from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.models.mask import keep_count
 
 VARIANTS = ("hint", "high", "low")
 _TIES, _HINTS, _WHICH = range(3)  # salts
-
-
-def share_of(length: int, share: float) -> int:
-    """⌊share · L⌋, nudged as in `keep_count`."""
-    return int(share * length + 1e-6)
-
-
-def ranks(values_BL: Tensor, ties_BL: Tensor) -> Tensor:
-    """How many patches of its image each one follows in ascending order, (B, L) int64; ``ties_BL`` settles equals."""
-    order = torch.argsort(ties_BL, dim=1, stable=True)
-    order = order.gather(1, torch.argsort(values_BL.gather(1, order), dim=1, stable=True))
-    return torch.argsort(order, dim=1)
-
-
-def uncover(ranks_BL: Tensor, pool: int, count: int, noise_BL: Tensor) -> Tensor:
-    """Move ``count`` of the ``pool`` highest ranks, those with the most noise, below all others; the order of the rest
-    stays."""
-    length = ranks_BL.shape[1]
-    lots_BL = ranks(torch.where(ranks_BL >= length - pool, noise_BL, -1.0), noise_BL)
-    return torch.where(lots_BL >= length - count, ranks_BL - length, ranks_BL)
 
 
 @register("attmask")
 class AttMasking(TaughtMasking):
     """Patches are removed by the class token's attention in the last block of a teacher that sees the whole image.
 
-    - ``variant``: "high" removes the patches with the most attention; "hint" too, but shows some of the very highest;
-      "low" removes those with the least.
-    - ``show_max``: of "hint": out of the top ⌊show_max L⌋ patches ⌊show_max · ratio · L⌋ drawn at random stay visible.
-    - ``prob``: chance of an image to be masked by attention; the others get random masks.
+    - ``variant``: "high" removes the patches with the most attention; so does "hint", but it shows some of the very
+      highest; "low" removes those with the least.
+    - ``show_max``: for "hint": of the top ⌊show_max L⌋ patches ⌊show_max · ratio · L⌋, drawn at random, stay visible.
+    - ``prob``: probability that an image is masked by attention; the others get random masks.
     - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`.
 
-    "high" and "low" mask an unchanged image always alike but for equal attention, which keys settle.
+    "high" and "low" give an unchanged image the same mask every time; keys only break ties of equal attention.
 
-    Budget: exactly ⌊(1 - ratio) L⌋ patches are visible. For hints the next patches in the order are removed instead;
+    Budget: exactly ⌊(1 - ratio) L⌋ patches are visible. In place of hints the next patches in the order are removed;
     in the paper the ratio falls.
 
-    Changed for the MAE: the paper distils with iBOT and takes its teacher, with a ratio drawn around 0.3 and half the
+    Changed for the MAE: the paper distils with iBOT and uses its teacher, with a ratio drawn around 0.3 and half the
     images masked. Here the teacher is a moving average of the encoder, the ratio fixed, and every image masked;
-    ``decay``, by outer iteration, is the value that iBOT's momentum begins with.
+    ``decay``, per outer iteration, is the initial value of iBOT's momentum.
 
     Raises ConfigError for values out of range, and what `Teacher` raises.
     """
@@ -74,20 +56,18 @@ class AttMasking(TaughtMasking):
         teacher_size: int | None = None,
     ) -> None:
         super().__init__(teacher, decay, teacher_size)
-        if variant not in VARIANTS:
-            raise ConfigError(f"attmask: variant='{variant}' is unknown; choose one of {', '.join(VARIANTS)}")
-        if not (0.0 <= show_max <= 1.0 and 0.0 <= prob <= 1.0):
-            raise ConfigError(f"attmask: show_max={show_max} and prob={prob} must be shares, inside [0, 1]")
+        check_choice("attmask", VARIANTS, variant=variant)
+        check_range("attmask", "[0, 1]", show_max=show_max, prob=prob)
         self.variant, self.show_max, self.prob = variant, show_max, prob
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
         attention_BL = self.teacher.attention(images).mean(dim=1)
         length = attention_BL.shape[1]
         kept, noise_BL = keep_count(length, ratio), state.uniform(length, _TIES)
-        found = ranks(-attention_BL if self.variant == "low" else attention_BL, noise_BL)
+        ranks_BL = ranks(-attention_BL if self.variant == "low" else attention_BL, noise_BL)
         if self.variant == "hint":
-            hints = min(share_of(length, self.show_max * ratio), kept)  # more could not be visible
-            found = uncover(found, share_of(length, self.show_max), hints, state.uniform(length, _HINTS))
+            hints = min(share_of(length, self.show_max * ratio), kept)  # no more can be visible
+            ranks_BL = uncover(ranks_BL, share_of(length, self.show_max), hints, state.uniform(length, _HINTS))
         if self.prob == 1.0:
-            return found
-        return torch.where(state.uniform(1, _WHICH) < self.prob, found, ranks(noise_BL, noise_BL))
+            return ranks_BL
+        return torch.where(state.uniform(1, _WHICH) < self.prob, ranks_BL, ranks(noise_BL, noise_BL))

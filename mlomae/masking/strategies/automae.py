@@ -1,56 +1,57 @@
 """AutoMAE: a generator draws masks from a teacher's attention, by Gumbel-softmax and against a discriminator.
 
 Source: Chen et al., "Improving Masked Autoencoders by Learning Where to Mask", PRCV 2023. No official code is public;
-details are those of a copy of unknown origin. For one image, a the teacher's attention from the class token:
+details follow an unofficial copy of unknown author. For one image, with a the teacher's attention from the class token:
 
     π = softmax(convs(a));   s = softmax(log π + Gumbel noise), a soft map;   h = 1 at the K largest of s, else 0
     noise = u + strength · h,  u uniform;  the K patches with the least noise stay visible
     loss = L_I + 0.2 · generator's loss on s  (+ the discriminator's own)
 
-So patches that the generator picks are removed more often, not always. Derivatives take h for s (straight-through) and
-the noise for a factor of the tokens (`Mask.gate`: its value is 1): the reconstruction error reaches the generator.
+So patches that the generator picks are removed more often, not always. For the gradient h is replaced by s
+(straight-through) and the noise multiplies the tokens (`Mask.gate`, 1 in value), so that the reconstruction error
+reaches the generator.
 
 Shape legend: B batch, H heads, L patches, K kept patches.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from mlomae.common.dtypes import wide
-from mlomae.common.errors import ConfigError
-from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, keep_count, register, unweighted_mask
+from mlomae.common.precision import wide
+from mlomae.common.registry import check_range
+from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choose, register
 from mlomae.masking.discriminator import Discriminator, rectangles
 from mlomae.masking.sampling import gumbel
-from mlomae.masking.teacher import ENCODER, Teacher
+from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.models.mask import Mask, keep_count
 
 if TYPE_CHECKING:
     from mlomae.models import MAE
 
 
 @register("automae")
-class AutoMAEMasking(AdaptiveMasking):
+class AutoMAEMasking(TaughtMasking, AdaptiveMasking):
     """The masks of the module docstring.
 
-    - ``adversarial``: weight of the generator's loss, 0.2; ``strength``: of the chosen patches in the noise, 0.5.
+    - ``adversarial``: weight of the generator's loss; ``strength``: weight of the chosen patches in the noise.
     - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`. The paper's is an MAE trained for
       800 epochs and frozen; the default here is a copy that follows the encoder, which needs no other model.
 
-    The discriminator takes for real softmax(0.5 · rectangle + u), the rectangle drawn at random: masks shall be
-    compact, but not alike. Budget: exactly ⌊(1 - ratio) L⌋ patches are visible.
+    Real maps for the discriminator are softmax(0.5 · rectangle + u), the rectangle drawn at random: masks should be
+    compact, but differ. Budget: exactly ⌊(1 - ratio) L⌋ patches are visible.
 
-    The gate scales a visible token up where the generator raises s, and the generator descends L_I: it picks patches
-    that the reconstruction wants to see more of, and these are removed more often.
+    The gate scales a visible token up where the generator raises s, and the generator minimises L_I: it picks patches
+    that help the reconstruction most, and these are removed more often.
 
-    Changed: attention is multiplied by L and maps, for the discriminator, too, so that the size of the grid does not
+    Changed: attention, and maps for the discriminator, are multiplied by L, so that the size of the grid does not
     matter; the last convolution of the discriminator is padded, for small grids; the singular values are exact;
-    generator, discriminator and MAE take their steps together, with one optimizer. Rectangles' sides are ours.
+    generator, discriminator and MAE take their steps together, with one optimizer. The sides of the rectangles are
+    ours.
 
     Raises ConfigError for negative weights and what `Teacher` refuses.
     """
@@ -67,25 +68,18 @@ class AutoMAEMasking(AdaptiveMasking):
         decay: float = 0.996,
         teacher_size: int | None = None,
     ) -> None:
-        super().__init__()
-        if not (0 <= adversarial < math.inf and 0 <= strength < math.inf):
-            raise ConfigError(
-                f"automae mask: adversarial={adversarial} and strength={strength} must be at least 0 and finite"
-            )
+        super().__init__(teacher, decay, teacher_size)
+        check_range("automae mask", "[0, inf)", adversarial=adversarial, strength=strength)
         self.grid, self.adversarial, self.strength = grid, adversarial, strength
-        self.teacher = Teacher(teacher, decay, teacher_size)
         self.discriminator = Discriminator(grid)
 
     def attach(self, mae: MAE) -> None:
-        self.teacher.attach(mae)
+        super().attach(mae)
         heads = self.teacher.model.blocks[-1].attn.num_heads
         hidden = max(1, heads // 2)
         self.generator = nn.Sequential(
             nn.Conv2d(heads, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 1, 3, padding=1, bias=False)
         )
-
-    def follow(self, mae: MAE, progress: float) -> None:
-        self.teacher.follow(mae)
 
     def soft_map(self, attention_BHL: Tensor, state: MaskState) -> Tensor:
         """s, (B, L), at least float32."""
@@ -98,13 +92,12 @@ class AutoMAEMasking(AdaptiveMasking):
         kept = keep_count(soft_BL.shape[1], ratio)
         chosen_BK = torch.argsort(soft_BL.detach(), dim=1, descending=True, stable=True)[:, :kept]
         hard_BL = torch.zeros_like(soft_BL).scatter(1, chosen_BK, 1.0)
-        mask = unweighted_mask(state.uniform(soft_BL.shape[1]) + self.strength * hard_BL, ratio, state)
-        # value 1, derivative that of the noise by s; in this order the value is 1 to the bit
+        mask = choose(state.uniform(soft_BL.shape[1]) + self.strength * hard_BL, ratio, state)
+        # 1 in value, with the derivative of the noise by s; in this order of operations the value is exactly 1
         return replace(mask, gate=1.0 + self.strength * (soft_BL - soft_BL.detach()), choice=soft_BL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
-        fake_BL, state = seen.mask.choice, seen.state
-        assert fake_BL is not None
+        fake_BL, state = seen.choice, seen.state
         noise_BL = state.uniform(fake_BL.shape[1], salt=2)
         real_BL = (0.5 * rectangles(state.uniform(4, salt=3), self.grid) + noise_BL).softmax(dim=1).to(fake_BL.dtype)
         fooling = self.adversarial * self.discriminator.generator_loss(fake_BL)

@@ -13,12 +13,13 @@ import math
 import torch
 from torch import Tensor
 
-from mlomae.common.errors import ConfigError
-from mlomae.masking.base import MaskState, UnweightedMasking, keep_count, register
-from mlomae.masking.sampling import inside
+from mlomae.common.registry import check_choice, check_range
+from mlomae.masking.base import MaskState, UnweightedMasking, register
+from mlomae.masking.sampling import inside, rectangle
+from mlomae.models.mask import keep_count
 
 VARIANTS = ("beit", "square")
-BLOCKS = 12  # of 20,000 images at ratio 0.75, on grids of 4 x 4 to 16 x 16 patches, fewer than one in 1,000 needs more
+BLOCKS = 12  # enough for 999 of 1,000 images (20,000 tried at ratio 0.75, on grids of 4 x 4 to 16 x 16 patches)
 
 
 def stretch(at_B: Tensor, size_B: Tensor, place_B: Tensor, n: int) -> Tensor:
@@ -31,11 +32,11 @@ def stretch(at_B: Tensor, size_B: Tensor, place_B: Tensor, n: int) -> Tensor:
 def place_blocks(
     uniform_BT4: Tensor, order_BL: Tensor, grid: tuple[int, int], budget: int, smallest: float, aspect: float
 ) -> Tensor:
-    """Number of the block that covers a patch first, (B, L) float, T where none does.
+    """Number of the first block that covers a patch, (B, L) float, T where none does.
 
     Block t covers the patch that comes first in ``order_BL`` (highest number) of those still visible. Its area is
-    a ~ U(smallest, what the budget leaves), the ratio of its sides log-uniform on [aspect, 1/aspect], its place uniform
-    among those inside the grid that cover the patch. No block is placed once ``budget`` patches are covered.
+    a ~ U(smallest, what is left of the budget), the ratio of its sides log-uniform on [aspect, 1/aspect], its place
+    uniform among those inside the grid that cover the patch. No block is placed once ``budget`` patches are covered.
     """
     gh, gw = grid
     b, blocks = uniform_BT4.shape[:2]
@@ -49,7 +50,7 @@ def place_blocks(
         side = (smallest + area_BT[:, t] * (left_over - smallest)).clamp(min=1).sqrt()
         rows = stretch(seed // gw, side * root_BT[:, t], top_BT[:, t], gh)
         columns = stretch(seed % gw, side / root_BT[:, t], left_BT[:, t], gw)
-        new = rows[:, :, None] & columns[:, None] & (left_over > 0)[:, None, None]
+        new = rectangle(rows, columns) & (left_over > 0)[:, None, None]
         covered_by = torch.where(new, covered_by.clamp(max=t), covered_by)
     return covered_by.flatten(1)
 
@@ -62,15 +63,15 @@ class BlockMasking(UnweightedMasking):
     - ``aspect``: sides of a block differ at most by the factor 1/aspect; 0.3 is BEiT's.
 
     Budget, "beit": exactly L - ⌊(1 - ratio) L⌋ patches are removed. The block that exceeds the budget is cut: it loses
-    patches row by row from its top. If ever the blocks placed do not suffice, random patches make up the rest.
-    Budget, "square": the square's side is √K rounded up, K the patches kept, or as near to it as the grid allows; where
+    patches row by row from its top. If the blocks placed are ever too few, random patches make up the rest.
+    Budget, "square": the square's side is √K rounded up, K the patches kept, or as near to it as the grid allows; if
     it holds more than K patches, the last of its bottom row are removed. The other options have no effect on it.
 
     Changed: BEiT places blocks anywhere, redraws one that does not fit, exceeds the budget or covers nothing new, up to
-    ten times, and may remove fewer patches than asked. Here a fixed number of tensor operations serves the whole batch:
-    every block covers a visible patch drawn at random, its sides are cut to the grid and the last block to the budget.
-    BEiT removes 40 % and encodes mask tokens together with the visible patches. As in BEiT, the centre is removed more
-    often than the corners.
+    ten times, and may remove fewer patches than asked. Here a fixed number of tensor operations handles the whole
+    batch: every block covers a visible patch drawn at random, its sides are cut to the grid and the last block to the
+    budget. BEiT removes 40 % and encodes mask tokens together with the visible patches. As in BEiT, the centre is
+    removed more often than the corners.
     """
 
     def __init__(
@@ -82,12 +83,9 @@ class BlockMasking(UnweightedMasking):
         aspect: float = 0.3,
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ConfigError(f"block mask: variant='{variant}' is unknown; choose one of {', '.join(VARIANTS)}")
-        if not (0 <= smallest < 1 and 0 < aspect <= 1):
-            raise ConfigError(
-                f"block mask: smallest={smallest} must be a share inside [0, 1) and aspect={aspect} inside (0, 1]"
-            )
+        check_choice("block mask", VARIANTS, variant=variant)
+        check_range("block mask", "[0, 1)", smallest=smallest)
+        check_range("block mask", "(0, 1]", aspect=aspect)
         self.grid, self.variant, self.smallest, self.aspect = grid, variant, smallest, aspect
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
@@ -110,4 +108,4 @@ class BlockMasking(UnweightedMasking):
         size = torch.ones(len(place), device=place.device, dtype=torch.long)
         rows = inside((place[:, 0] * (gh - height + 1)).long(), height * size, gh)
         columns = inside((place[:, 1] * (gw - width + 1)).long(), width * size, gw)
-        return (~(rows[:, :, None] & columns[:, None])).float().flatten(1)
+        return (~rectangle(rows, columns)).float().flatten(1)

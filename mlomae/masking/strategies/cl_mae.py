@@ -1,13 +1,13 @@
-"""CL-MAE: a network chooses the mask, first to help the autoencoder and, by the end of the run, to trouble it.
+"""CL-MAE: a network chooses the mask, first to help the autoencoder and, by the end of the run, to work against it.
 
 Source: Madan et al., "CL-MAE: Curriculum-Learned Masked Autoencoders", WACV 2024; details are those of the published
 code. The network gives every patch a score s in (0, 1), high for patches to keep. Its loss, with t the share of the run
 that is done, s̄ the mean score of an image, k the share of patches kept and σ = 0.12, is
 
     (1 - 2t) · L(s)
-    + gauss · mean σ √(2π) exp(-(s - ½)² / 2σ²)                    away from ½, to a decision
-    + kl · mean KL(s̄ ‖ k), of the coins with these chances         as many patches as are kept
-    + diversity · mean over pairs of images exp(-‖sᵢ - sⱼ‖₂ / 10)   not the same mask for all
+    + gauss · mean σ √(2π) exp(-(s - ½)² / 2σ²)                    scores away from ½
+    + kl · mean KL(s̄ ‖ k), of Bernoulli distributions              a mean score like the share of kept patches
+    + diversity · mean over pairs of images exp(-‖sᵢ - sⱼ‖₂ / 10)   different masks for different images
 
 L(s) is the autoencoder's error when all patches are encoded, each token times its score, and the error of a patch
 counts 1 - s, relative to the sum of these: all of it can be differentiated by s.
@@ -25,11 +25,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
-from mlomae.common.errors import ConfigError
-from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, register, unweighted_mask
-from mlomae.masking.strategies.learned import TransformerScorer
+from mlomae.common.precision import wide
+from mlomae.common.registry import check_range
+from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
+from mlomae.masking.networks import TransformerScorer
 
 SIGMA = 0.12
 
@@ -40,13 +39,13 @@ def indecision(s_BL: Tensor) -> Tensor:
 
 
 def divergence(s_BL: Tensor, share: float) -> Tensor:
-    """The third, ``share`` the k."""
+    """The third term without its weight; ``share`` is k."""
     mean_B = s_BL.mean(dim=1).clamp(1e-6, 1 - 1e-6)
     return (mean_B * (mean_B / share).log() + (1 - mean_B) * ((1 - mean_B) / (1 - share)).log()).mean()
 
 
 def similarity(s_BL: Tensor) -> Tensor:
-    """The fourth; 0 where there is one image only."""
+    """The fourth term without its weight; 0 for a single image."""
     if len(s_BL) < 2:
         return s_BL.sum() * 0.0
     return torch.exp(-F.pdist(s_BL) / 10).mean()
@@ -54,21 +53,21 @@ def similarity(s_BL: Tensor) -> Tensor:
 
 @register("cl_mae")
 class CLMAEMasking(AdaptiveMasking):
-    """Visible are the ⌊(1 - ratio) L⌋ patches with the highest score: the mask of an image changes as the network does.
+    """The ⌊(1 - ratio) L⌋ patches with the highest scores are visible: an image's mask changes as the network does.
 
     - ``gauss``, ``kl``, ``diversity``: weights of the terms, the published 1, 0.1 and 2.
     - ``hidden``, ``depth``: of the network, a transformer on the tokens, which carry their positions. The paper's has 5
-      blocks as wide as the encoder with 4 heads; blocks of width 256 have as many here.
+      blocks as wide as the encoder, with 4 heads; here a width of 256 gives 4 heads.
 
-    The loss moves the network alone, and L_I the autoencoder alone: for either, the other is constant. It costs a
-    forward and backward pass of all patches. ``diversity`` couples the images of a batch: ranks and chunks compare
-    pairs within their own part, which is the same in expectation, and nothing where a part is one image.
+    The loss moves the network alone, and L_I the autoencoder alone: each treats the other as constant. It costs a
+    forward and backward pass over all patches. ``diversity`` couples the images of a batch: ranks and chunks compare
+    pairs within their own part, which is the same in expectation; a part of one image adds nothing.
 
     Changed: both take their steps together on a batch, with one optimizer, where the paper alternates; scores come from
     the patches' own outputs instead of the class token's; L(s) and KL are means over images, where the published code
-    divides over the batch and sums over it, which makes its KL stronger with every image of a batch.
+    normalises over the batch and sums over it, which makes its KL stronger with every image of a batch.
 
-    Raises ConfigError for negative weights, and widths and depths that make no network.
+    Raises ConfigError for negative weights and for what `TransformerScorer` refuses.
     """
 
     scheduled = True
@@ -84,10 +83,7 @@ class CLMAEMasking(AdaptiveMasking):
         depth: int = 2,
     ) -> None:
         super().__init__()
-        if not (gauss >= 0 and kl >= 0 and diversity >= 0):
-            raise ConfigError(f"cl_mae mask: gauss={gauss}, kl={kl} and diversity={diversity} must be at least 0")
-        if hidden < 1 or depth < 1:
-            raise ConfigError(f"cl_mae mask: hidden={hidden} and depth={depth} must be at least 1")
+        check_range("cl_mae mask", "[0, inf)", gauss=gauss, kl=kl, diversity=diversity)
         self.gauss, self.kl, self.diversity = gauss, kl, diversity
         self.net = TransformerScorer(embed_dim, hidden, depth)
 
@@ -97,7 +93,7 @@ class CLMAEMasking(AdaptiveMasking):
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         s_BL = self.keeping(tokens_BLD)
-        return replace(unweighted_mask(-s_BL, ratio, state), choice=s_BL)
+        return replace(choose(-s_BL, ratio, state), choice=s_BL)
 
     def scores(self, tokens_BLD: Tensor, state: MaskState) -> Tensor:
         """1 - s: high for patches to remove."""
@@ -105,8 +101,7 @@ class CLMAEMasking(AdaptiveMasking):
 
     def soft_error(self, seen: Reconstruction) -> Tensor:
         """L(s) of the module docstring; the autoencoder and its tokens are constants."""
-        s_BL = seen.mask.choice
-        assert s_BL is not None
+        s_BL = seen.choice
         constants = {name: parameter.detach() for name, parameter in seen.mae.named_parameters()}
         order_BL = torch.arange(s_BL.shape[1], device=s_BL.device).expand(len(s_BL), -1)
         hidden_BL = 1.0 - s_BL
@@ -116,8 +111,7 @@ class CLMAEMasking(AdaptiveMasking):
         return ((hidden_BL * rec_BL).sum(dim=1) / hidden_BL.sum(dim=1)).mean()
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
-        s_BL = seen.mask.choice
-        assert s_BL is not None
+        s_BL = seen.choice
         loss = (1.0 - 2.0 * seen.state.progress) * self.soft_error(seen) + self.gauss * indecision(s_BL)
         loss = loss + self.kl * divergence(s_BL, seen.mask.ids_keep.shape[1] / s_BL.shape[1])
         return loss + self.diversity * similarity(s_BL) if self.diversity else loss

@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-from mlomae.common import random_keys as counter
-from mlomae.common.errors import ConfigError
+from mlomae.common import random_keys
+from mlomae.common.registry import check_choice, check_range
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 
 COLOURS = ("green", "blue", "red", "purple")
@@ -23,7 +23,7 @@ MAPS, SIDE = 64, 64
 
 
 def response(colour: str, side: int, sigma: float, narrow: float, wide: float) -> Tensor:
-    """What the filter multiplies each frequency by, (S, S // 2 + 1), as `torch.fft.rfft2` orders them."""
+    """The filter's factor for each frequency, (S, S // 2 + 1), as `torch.fft.rfft2` orders them."""
     squared = torch.fft.fftfreq(side).square()[:, None] + torch.fft.rfftfreq(side).square()
 
     def blur(deviation: float) -> Tensor:
@@ -38,26 +38,26 @@ def response(colour: str, side: int, sigma: float, narrow: float, wide: float) -
 
 
 def noise_maps(response_SF: Tensor, side: int, count: int = MAPS) -> Tensor:
-    """``count`` filtered maps of uniform white noise, (N, S, S); they go on at the opposite edge. Always the same."""
-    keys = counter.fold(counter.root_key("colormae"), torch.arange(count))
-    white = counter.uniform(keys, side * side).reshape(count, side, side) - 0.5
+    """``count`` filtered maps of uniform white noise, (N, S, S), periodic; the same in every call."""
+    keys = random_keys.fold(random_keys.root_key("colormae"), torch.arange(count))
+    white = random_keys.uniform(keys, side * side).reshape(count, side, side) - 0.5
     return torch.fft.irfft2(torch.fft.rfft2(white) * response_SF, s=(side, side))
 
 
 @register("colormae")
 class ColorMAEMasking(UnweightedMasking):
-    """Each image looks at a window of one noise map; the patches with the largest values stay visible.
+    """Each image gets a window of one noise map; the patches with the largest values stay visible.
 
     - ``colour``: "green" (the paper's best), "blue", "red" or "purple".
-    - ``sigma``: σ in patches, of red and blue; ``narrow``, ``wide``: σ₁ and σ₂, of green and purple.
+    - ``sigma``: σ in patches, for red and blue; ``narrow``, ``wide``: σ₁ and σ₂, for green and purple.
 
-    Map, place, and mirroring of the window are drawn for each image. The maps themselves are white noise filtered once
+    The map, the place of the window and its mirroring are drawn for each image. The maps are white noise filtered once
     and the same for every seed, as in the paper, whose maps are a file. Budget: the ranking is cut at exactly
     ⌊(1 - ratio) L⌋ visible patches, as in the paper.
 
     Changed: the filter is applied in the frequency domain on periodic maps, so that a window may lie anywhere, and the
-    window is drawn for an image instead of a batch. Dividing by the map's maximum changes no order and is left out. The
-    values of σ are ours: blobs are a few patches wide, on small grids too.
+    window is drawn per image instead of per batch. Dividing by the map's maximum does not change the order and is left
+    out. The values of σ are ours: blobs are a few patches wide, on small grids too.
 
     Raises ConfigError for an unknown colour and for σ that are not positive or not in order.
     """
@@ -72,12 +72,9 @@ class ColorMAEMasking(UnweightedMasking):
         wide: float = 2.0,
     ) -> None:
         super().__init__()
-        if colour not in COLOURS:
-            raise ConfigError(f"colormae mask: colour='{colour}' is unknown; choose one of {', '.join(COLOURS)}")
-        if not (0 < sigma < math.inf and 0 < narrow < wide < math.inf):
-            raise ConfigError(
-                f"colormae mask: sigma={sigma} must be positive, narrow={narrow} positive and below wide={wide}"
-            )
+        check_choice("colormae mask", COLOURS, colour=colour)
+        check_range("colormae mask", "(0, inf)", sigma=sigma, narrow=narrow)
+        check_range("colormae mask", f"({narrow}, inf)", wide=wide)
         self.grid, self.side = grid, max(SIDE, *grid)
         self.maps_NSS: Tensor
         maps = noise_maps(response(colour, self.side, sigma, narrow, wide), self.side)

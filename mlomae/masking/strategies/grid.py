@@ -1,7 +1,11 @@
-"""Grid masking: one visible patch in every cell of two by two. Ratio 0.75 and nothing else.
+"""Masks made of square cells of patches: one visible patch in every cell (grid), or whole cells removed (simmim).
 
-Sources: the grid-wise sampling of MAE (He et al., CVPR 2022, section 4.1 and figure 6) and the uniform sampling of
-UM-MAE (Li et al. 2022, arXiv 2205.10063), which draws the visible corner of every cell anew.
+Sources, grid: the grid-wise sampling of MAE (He et al., CVPR 2022, section 4.1 and figure 6) and the uniform sampling
+of UM-MAE (Li et al. 2022, arXiv 2205.10063), which draws the visible corner of every cell anew. SimMIM (Xie et al.,
+CVPR 2022, section 3.2): the image is cut into cells of 32 pixels, a random share of them is masked, and the mask is
+enlarged to the grid of the model's patches.
+
+Shape legend: L patches.
 """
 
 from __future__ import annotations
@@ -10,16 +14,31 @@ import torch
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
-from mlomae.masking.base import MaskState, UnweightedMasking, keep_count, register
+from mlomae.common.registry import check_choice, check_range
+from mlomae.masking.base import MaskState, UnweightedMasking, register
+from mlomae.masking.sampling import cells
+from mlomae.models.mask import keep_count
 
 CORNERS = ("random", "shared")
 
 
-@register("grid")
-class GridMasking(UnweightedMasking):
-    """The patch grid is cut into 2x2 cells; in each, one corner is visible and three are removed.
+class CellMasking(UnweightedMasking):
+    """Base class: which cell of ``cell`` x ``cell`` patches each patch lies in (`cells`), and how many cells there
+    are."""
 
-    ``corner``: "random" draws the visible corner of every cell by itself (UM-MAE); "shared" draws one corner for all
+    def __init__(self, grid: tuple[int, int], cell: int) -> None:
+        super().__init__()
+        cell_L = cells(grid, cell)
+        self.cells = int(cell_L.max()) + 1
+        self.cell_L: Tensor
+        self.register_buffer("cell_L", cell_L, persistent=False)
+
+
+@register("grid")
+class GridMasking(CellMasking):
+    """The patch grid is cut into 2x2 cells; in each, one corner is visible and three are removed. Ratio 0.75 only.
+
+    ``corner``: "random" draws the visible corner of every cell separately (UM-MAE); "shared" draws one corner for all
     cells of an image (MAE's regular grid).
 
     Changed: MAE's grid always shows the same corner, which would never reconstruct a quarter of the positions; here
@@ -30,18 +49,15 @@ class GridMasking(UnweightedMasking):
     """
 
     def __init__(self, embed_dim: int, grid: tuple[int, int], corner: str = "random") -> None:
-        super().__init__()
-        rows, columns = grid
-        if corner not in CORNERS:
-            raise ConfigError(f"grid mask: corner='{corner}' is unknown; choose one of {', '.join(CORNERS)}")
-        if rows % 2 or columns % 2:
-            raise ConfigError(f"grid mask needs even numbers of patches, not {rows} x {columns}; change the image size")
-        self.corner, self.cells = corner, rows * columns // 4
+        check_choice("grid mask", CORNERS, corner=corner)
+        if grid[0] % 2 or grid[1] % 2:
+            raise ConfigError(
+                f"grid mask needs even numbers of patches, not {grid[0]} x {grid[1]}; change the image size"
+            )
+        super().__init__(grid, 2)
+        self.corner = corner
         row, column = (torch.arange(n) for n in grid)
-        self.cell_L: Tensor
         self.corner_L: Tensor
-        cell = (row // 2 * (columns // 2))[:, None] + column // 2
-        self.register_buffer("cell_L", cell.flatten(), persistent=False)
         self.register_buffer("corner_L", (2 * (row % 2)[:, None] + column % 2).flatten(), persistent=False)
 
     def check_ratio(self, length: int, ratio: float) -> None:
@@ -53,3 +69,28 @@ class GridMasking(UnweightedMasking):
         self.check_ratio(4 * self.cells, ratio)
         visible = (4 * state.uniform(1 if self.corner == "shared" else self.cells)).long()
         return (visible.expand(-1, self.cells)[:, self.cell_L] != self.corner_L).float()
+
+
+@register("simmim")
+class SimMIMMasking(CellMasking):
+    """Every cell of ``cell`` x ``cell`` patches gets one uniform number; the cells with the highest are removed.
+
+    ``cell``: side of a cell in patches; 2 is the paper's 32 pixels at patches of 16. If it does not divide the grid,
+    the cells of the last row and column are smaller.
+
+    Budget: the paper removes ⌈ratio · cells⌉ cells; here exactly L - ⌊(1 - ratio) L⌋ patches are removed. If that is
+    not a whole number of cells, one cell loses only its later patches (this does not happen if ratio · cells is whole
+    and the cell divides the grid, as with ratio 0.75 and an even number of cells per side).
+
+    Changed: the mask only. SimMIM encodes mask tokens together with the visible patches and has a one-layer head; here
+    the removed patches are dropped and MAE's decoder predicts them. The paper's ratio is 0.6.
+
+    Raises ConfigError for a cell larger than the grid.
+    """
+
+    def __init__(self, embed_dim: int, grid: tuple[int, int], cell: int = 2) -> None:
+        check_range("simmim mask", f"[1, {max(grid)}]", cell=cell)
+        super().__init__(grid, cell)
+
+    def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
+        return state.uniform(self.cells)[:, self.cell_L]

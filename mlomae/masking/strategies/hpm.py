@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
-from mlomae.common.errors import ConfigError
-from mlomae.masking.adaptive import AdaptiveMasking, Reconstruction
-from mlomae.masking.base import Mask, MaskState, keep_count, register, unweighted_mask
+from mlomae.common.precision import wide
+from mlomae.common.registry import check_range
+from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choose, register
 from mlomae.masking.teacher import move_average
+from mlomae.models.mask import Mask, keep_count
 from mlomae.models.vit import init_weights
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def ranking_loss(predicted_BR: Tensor, true_BR: Tensor) -> Tensor:
-    """The loss of the module docstring, mean over images; a pair of equal errors says nothing and counts as 0."""
+    """The loss of the module docstring, mean over images; a pair of equal errors counts as 0."""
     pairs = predicted_BR.shape[1] * (predicted_BR.shape[1] - 1)
     if not pairs:
         return predicted_BR.sum() * 0.0
@@ -40,7 +40,7 @@ def ranking_loss(predicted_BR: Tensor, true_BR: Tensor) -> Tensor:
 
 
 def of_removed(values_BL: Tensor, mask: Mask) -> Tensor:
-    """The values of the removed patches alone, (B, R)."""
+    """The values of the removed patches only, (B, R)."""
     removed_BR = torch.argsort(mask.ids_restore, dim=1)[:, mask.ids_keep.shape[1] :]
     return torch.gather(values_BL, 1, removed_BR)
 
@@ -49,17 +49,18 @@ def of_removed(values_BL: Tensor, mask: Mask) -> Tensor:
 class HPMMasking(AdaptiveMasking):
     """A share of the removed patches is the hardest of the image by prediction, the others are random.
 
-    - ``hard``: the share at the end of the run; it grows linearly from 0, at 0 masks are random. 0.5 is the paper's.
+    - ``hard``: the share at the end of the run; it grows linearly from 0, where masks are random. 0.5 is the paper's.
     - ``weight``: factor of the ranking loss, the paper's 1.
-    - ``decay``, ``decay_end``, ``rise``: the copies' decay after an outer iteration goes linearly from the first to the
+    - ``decay``, ``decay_end``, ``rise``: the copies' decay per outer iteration goes linearly from the first to the
       second within the first ``rise`` of the run. The defaults are the paper's, 100 of 800 epochs; a run of a few
       hundred iterations needs copies that follow faster.
 
-    The predictor has the shape of MAE's decoder and one number a patch; it learns from the latents of the masked pass,
-    and its loss moves the encoder, too, as in the paper. An exponential moving average of encoder and predictor ranks:
-    it sees the whole image. Budget: of the R = L - ⌊(1 - ratio) L⌋ removed patches ⌊share · R⌋ are the hardest.
+    The predictor has the shape of MAE's decoder with one output per patch; it learns from the latents of the masked
+    pass, and its loss moves the encoder, too, as in the paper. An exponential moving average of encoder and predictor
+    does the ranking: it sees the whole image. Budget: of the R = L - ⌊(1 - ratio) L⌋ removed patches ⌊share · R⌋ are
+    the hardest.
 
-    Changed: the share grows with the iterations, not the epochs; the copies follow once an outer iteration.
+    Changed: the share grows with the iterations, not the epochs; the copies follow once per outer iteration.
 
     Raises ConfigError for shares and decays outside [0, 1] and a negative weight.
     """
@@ -79,13 +80,10 @@ class HPMMasking(AdaptiveMasking):
         rise: float = 0.125,
     ) -> None:
         super().__init__()
-        if not (0 <= hard <= 1 and weight >= 0):
-            raise ConfigError(f"hpm mask: hard={hard} must be a share inside [0, 1] and weight={weight} at least 0")
-        if not (0 <= decay <= decay_end <= 1 and 0 < rise <= 1):
-            raise ConfigError(
-                f"hpm mask: decay={decay} and decay_end={decay_end} must be ordered and inside [0, 1], "
-                f"rise={rise} inside (0, 1]"
-            )
+        check_range("hpm mask", "[0, inf)", weight=weight)
+        check_range("hpm mask", "[0, 1]", hard=hard, decay=decay)
+        check_range("hpm mask", f"[{decay}, 1]", decay_end=decay_end)
+        check_range("hpm mask", "(0, 1]", rise=rise)
         self.hard, self.weight, self.decay, self.decay_end, self.rise = hard, weight, decay, decay_end, rise
 
     def attach(self, mae: MAE) -> None:
@@ -116,7 +114,7 @@ class HPMMasking(AdaptiveMasking):
         if hardest:
             top_BT = torch.argsort(self.predict(images), dim=1, descending=True, stable=True)[:, :hardest]
             scores_BL = scores_BL.scatter(1, top_BT, 2.0)
-        return unweighted_mask(scores_BL, ratio, state)
+        return choose(scores_BL, ratio, state)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
         predicted_BL = self.predictor(seen.latents_BKD, seen.mask.ids_restore).squeeze(-1)

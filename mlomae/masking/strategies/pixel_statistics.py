@@ -1,7 +1,7 @@
 """Masks from statistics of the pixels: busy patches, or flat ones, are removed more often. Nothing is learned.
 
-Not one paper's method: the control for every strategy that claims to find informative patches by attention, loss or
-feedback. If local contrast explains their gain, this strategy has it too. Sampling without replacement with given
+Not a published method but a control for every strategy that claims to find informative patches by attention, loss or
+feedback: if local contrast explains their gain, this strategy has it too. Sampling without replacement with given
 weights is how AMT (Liu et al., AAAI 2023) turns attention into masks; the weights are ours.
 
 Shape legend: B batch, S image side, L patches, gh gw patch grid.
@@ -9,14 +9,12 @@ Shape legend: B batch, S image side, L patches, gh gw patch grid.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlomae.common.dtypes import wide
-from mlomae.common.errors import ConfigError
+from mlomae.common.precision import wide
+from mlomae.common.registry import check_choice, check_range
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 from mlomae.masking.sampling import gumbel
 
@@ -38,7 +36,7 @@ def variance(images_B3SS: Tensor, grid: tuple[int, int]) -> Tensor:
 def edge_density(images_B3SS: Tensor, grid: tuple[int, int]) -> Tensor:
     """Mean length of the grey image's gradient (central differences) over every patch, (B, L).
 
-    The mean length instead of the share of pixels above a threshold: no threshold to choose, and hardly ever a tie.
+    The mean length, not the share of pixels above a threshold: there is no threshold to choose and hardly ever a tie.
     """
     grey = F.pad(images_B3SS.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     across = (grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]) / 2
@@ -71,15 +69,10 @@ class PixelStatisticsMasking(UnweightedMasking):
         strength: float = 1.0,
     ) -> None:
         super().__init__()
-        for option, value, valid in (
-            ("statistic", statistic, tuple(STATISTICS)),
-            ("prefer", prefer, ("high", "low")),
-            ("sampling", sampling, ("gumbel_topk", "topk")),
-        ):
-            if value not in valid:
-                raise ConfigError(f"pixel_statistics mask: {option}='{value}' is unknown; choose {' or '.join(valid)}")
-        if not 0 <= strength < math.inf:
-            raise ConfigError(f"pixel_statistics mask: strength {strength} must be 0 or positive, and finite")
+        check_choice("pixel_statistics mask", STATISTICS, statistic=statistic)
+        check_choice("pixel_statistics mask", ("high", "low"), prefer=prefer)
+        check_choice("pixel_statistics mask", ("gumbel_topk", "topk"), sampling=sampling)
+        check_range("pixel_statistics mask", "[0, inf)", strength=strength)
         self.grid, self.statistic, self.sampling = grid, STATISTICS[statistic], sampling
         self.sign, self.strength = 1.0 if prefer == "high" else -1.0, strength
 

@@ -1,10 +1,19 @@
-"""Uniform random masking, the baseline of every table (MAE, He et al. 2022, section 3)."""
+"""Uniform random masks, the baseline of every table, and the same with a ratio drawn anew for every training batch.
+
+Sources: MAE (He et al., CVPR 2022, section 3); R²MAE (Dong, Wang and Kluger, "Understanding and Enhancing Mask-Based
+Pretraining towards Universal Representations", NeurIPS 2025, arXiv 2509.21650): a ratio for each batch, then patches
+are masked uniformly.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from mlomae.common import random_keys
+from mlomae.common.registry import check_range
 from mlomae.masking.base import MaskState, UnweightedMasking, register
+from mlomae.models.mask import keep_count
 
 
 @register("random")
@@ -17,3 +26,32 @@ class RandomMasking(UnweightedMasking):
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
         return state.uniform(self.length)
+
+
+@register("random_ratio")
+class RandomRatioMasking(RandomMasking):
+    """The ratio of a training batch is uniform on [``low``, ``high``]; the patches are chosen as in random masking.
+
+    All images of a batch share the ratio, and so do all ranks and chunks of the batch, because the encoder takes
+    sequences of one length; so it comes from the batch's key and not from the images' (`MaskingStrategy.batch_ratio`).
+    It does not work with ``train.compile``, which would compile anew for every ratio.
+    Pictures, the health log and diagnostics use the configured ``ratio``, so that they compare over time.
+
+    Budget: ⌊(1 - drawn ratio) L⌋ patches are kept. The default interval has MAE's 0.75 as its mean, so that a run
+    encodes as many patches as one of MAE; the interval is an option, because the best one depends on data and model.
+
+    Raises ConfigError for an empty interval, and before training for one that may keep no patch.
+    """
+
+    def __init__(self, embed_dim: int, grid: tuple[int, int], low: float = 0.6, high: float = 0.9) -> None:
+        super().__init__(embed_dim, grid)
+        check_range("random_ratio mask", "(0, 1)", low=low)
+        check_range("random_ratio mask", f"[{low}, 1)", high=high)
+        self.low, self.high = low, high
+
+    def check_ratio(self, length: int, ratio: float) -> None:
+        for each in (ratio, self.low, self.high):
+            keep_count(length, each)
+
+    def batch_ratio(self, ratio: float, key: int) -> float:
+        return self.low + (self.high - self.low) * random_keys.uniform(torch.tensor(key), 1).item()

@@ -2,7 +2,7 @@
 
 Source: Shin et al., "Self-Guided Masked Autoencoder", NeurIPS 2024. The patches of an image are split in two by a
 normalised cut of the graph of their features' cosine similarities (`mlomae.masking.spectral`); patches are removed in
-the order of their similarity to the mean of the object's cluster, but for a few hints that stay visible at random.
+the order of their similarity to the mean of the object's cluster, except a few random hints that stay visible.
 
 Shape legend: B batch, S image side, L patches, D width of the features.
 """
@@ -13,39 +13,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlomae.common.errors import ConfigError
-from mlomae.masking.base import MaskState, keep_count, register
+from mlomae.common.precision import full_precision
+from mlomae.common.registry import check_range
+from mlomae.masking.base import MaskState, register
+from mlomae.masking.sampling import ranks, share_of, uncover
 from mlomae.masking.spectral import normalised_cut, unit
-from mlomae.masking.strategies.attmask import ranks, share_of, uncover
 from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.models.mask import keep_count
 
 _TIES, _HINTS = range(2)  # salts
 
 
 def object_side(side_BL: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The side of which a smaller share lies on the border of the image, of equal shares the smaller side; (B, L)."""
+    """The side with the smaller share of its patches on the border of the image, or if the shares are equal the smaller
+    side; (B, L) bool."""
     border = torch.ones(grid, dtype=torch.bool, device=side_BL.device)
     border[1:-1, 1:-1] = False
-    here, there = side_BL.sum(dim=1), (~side_BL).sum(dim=1)
-    border_here, border_there = ((part & border.flatten()).sum(dim=1) for part in (side_BL, ~side_BL))
-    ours, theirs = border_here * there, border_there * here  # the shares, compared without dividing
-    is_object = (ours < theirs) | ((ours == theirs) & (here <= there))
+    size, other_size = side_BL.sum(dim=1), (~side_BL).sum(dim=1)
+    on_border, other_on_border = ((part & border.flatten()).sum(dim=1) for part in (side_BL, ~side_BL))
+    share, other_share = on_border * other_size, other_on_border * size  # times both sizes: compared without dividing
+    is_object = (share < other_share) | ((share == other_share) & (size <= other_size))
     return side_BL == is_object.unsqueeze(1)
 
 
 @register("self_guided")
 class SelfGuidedMasking(TaughtMasking):
-    """Random masks at first; then the object's cluster is removed before the rest, but for a few hints.
+    """Random masks at first; then the object's cluster is removed before the rest, except a few hints.
 
     - ``start``: share of the run with random masks. The paper begins when the decoder uses mask tokens more than
       visible ones, at about epoch 50 of 800; a tenth is ours, for shorter runs.
-    - ``hint``: share of the removed patches, ⌊hint · (L - K)⌋, that stay visible in turn, drawn evenly; the next ones
-      in the order are removed instead. The value is ours.
+    - ``hint``: share of the patches to remove, ⌊hint · (L - K)⌋, that stay visible, drawn uniformly; the next ones in
+      the order are removed instead. The value is ours.
     - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; 0 for ``decay`` is the encoder
       itself.
 
     Budget: exactly K = ⌊(1 - ratio) L⌋ patches are visible. A cluster smaller than the budget is removed as a whole
-    (but for hints) and the background's patches most like it, too; of a larger one those least like its mean stay.
+    (except hints), and so are the background's patches most like it; of a larger one those least like its mean stay.
 
     Ours, because the paper's details were not to be found: features less their mean, of the last layer of a moving
     average of the encoder; the weights of the graph; which cluster is the object (`object_side`).
@@ -66,8 +69,8 @@ class SelfGuidedMasking(TaughtMasking):
         teacher_size: int | None = None,
     ) -> None:
         super().__init__(teacher, decay, teacher_size)
-        if not (0.0 <= start <= 1.0 and 0.0 <= hint < 1.0):
-            raise ConfigError(f"self_guided mask: start={start} must be inside [0, 1] and hint={hint} inside [0, 1)")
+        check_range("self_guided mask", "[0, 1]", start=start)
+        check_range("self_guided mask", "[0, 1)", hint=hint)
         self.grid, self.start, self.hint = grid, start, hint
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
@@ -75,13 +78,13 @@ class SelfGuidedMasking(TaughtMasking):
         if state.progress < self.start:
             return state.uniform(length, _TIES)
         features_BLD = self.teacher.features(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             return self.ranking_of(unit(features_BLD), ratio, state)
 
     def ranking_of(self, unit_BLD: Tensor, ratio: float, state: MaskState) -> Tensor:
-        """(B, L) for `mask_from_scores` from centred features of length 1."""
+        """Scores (B, L) from centred features of length 1."""
         object_BL = object_side(normalised_cut(unit_BLD), self.grid)
-        mean_BD = (unit_BLD * object_BL.unsqueeze(2)).sum(dim=1)  # its length is of no account
+        mean_BD = (unit_BLD * object_BL.unsqueeze(2)).sum(dim=1)  # its length does not matter
         similarity_BL = torch.einsum("bld,bd->bl", unit_BLD, F.normalize(mean_BD, dim=1))
         length = unit_BLD.shape[1]
         order_BL = ranks(similarity_BL + 3 * object_BL, state.uniform(length, _TIES))  # cosines span 2

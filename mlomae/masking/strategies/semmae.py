@@ -1,9 +1,9 @@
-"""SemMAE: from parts of parts to whole parts: patches are grouped by meaning, and groups lose more and more at a time.
+"""SemMAE: patches are grouped into semantic parts; first a share of every part is removed, in the end whole parts.
 
-Source: Li et al., "SemMAE: Semantic-Guided Masking for Learning Masked Autoencoders", NeurIPS 2022. Of a part with n
-patches round(ratio · n) are removed at first, so that something of every part is visible; at last whole parts, in
-random order, until the budget is used. In between the number is λ times the first plus 1 - λ times the second, rounded,
-with λ = 1 - progress².
+Source: Li et al., "SemMAE: Semantic-Guided Masking for Learning Masked Autoencoders", NeurIPS 2022. At the start
+round(ratio · n) patches of a part with n are removed, so that some of every part is visible; at the end whole parts are
+removed, in random order, until the budget is used. In between the number is λ times the first plus 1 - λ times the
+second, rounded, with λ = 1 - progress².
 
 Shape legend: B batch, S image side, L patches, P parts, D width of the features.
 """
@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlomae.common.errors import ConfigError
-from mlomae.masking.base import MaskState, keep_count, register
-from mlomae.masking.sampling import gumbel
-from mlomae.masking.strategies.attmask import ranks
+from mlomae.common.precision import full_precision
+from mlomae.common.registry import check_range
+from mlomae.masking.base import MaskState, register
+from mlomae.masking.sampling import gumbel, ranks
 from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.models.mask import keep_count
 
 ROUNDS = 5  # of k-means
 _SEEDS, _SHUFFLE, _ORDER, _CUT = range(4)  # salts
 
 
 def cluster(features_BLD: Tensor, noise_BPL: Tensor) -> Tensor:
-    """Part of every patch, (B, L) int64 below P: k-means on features of unit length, each image by itself.
+    """Part of every patch, (B, L) int64 below P: k-means on features of unit length, each image separately.
 
-    The first centres are patches drawn one after another, with odds of the squared distance to the nearest centre
+    The first centres are patches drawn one after another, with odds given by the squared distance to the nearest centre
     (k-means++; Arthur and Vassilvitskii, 2007). A part may be empty; equal features are all in the first.
     """
     x_BLD = F.normalize(features_BLD, dim=2)
@@ -46,9 +47,9 @@ def cluster(features_BLD: Tensor, noise_BPL: Tensor) -> Tensor:
 
 
 def budgets(sizes_BP: Tensor, lots_BP: Tensor, removed: int, ratio: float, progress: float) -> Tensor:
-    """Patches to remove from each part, (B, P) int64; about, not exactly, ``removed`` in all, because of rounding.
+    """Patches to remove from each part, (B, P) int64; because of rounding, only about ``removed`` in total.
 
-    ``sizes_BP``: patches of the parts; whole parts are taken in ascending order of ``lots_BP``, and what is left of the
+    ``sizes_BP``: patches of the parts; whole parts are taken in ascending order of ``lots_BP``, and the rest of the
     budget from the next one.
     """
     order_BP = torch.argsort(lots_BP, dim=1, stable=True)
@@ -67,13 +68,13 @@ class SemMAEMasking(TaughtMasking):
     - ``parts``: P of the clustering; 6, as in the paper.
     - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`.
 
-    Which patches of a part go is random. Budget: parts' numbers are rounded, and some patches more or less, drawn from
-    the whole image, make it exactly ⌊(1 - ratio) L⌋ visible ones.
+    The patches to remove from a part are drawn at random. Budget: the numbers per part are rounded, and a few patches
+    more or fewer, drawn from the whole image, leave exactly ⌊(1 - ratio) L⌋ visible.
 
-    Changed: the paper learns the parts beforehand, by an attention module on features of a frozen iBOT ViT-S that a
-    StyleGAN decoder reconstructs images from, and stores them; here they are clusters (k-means) of the teacher's
-    features of the view at hand, by default those of a moving average of the encoder being trained. That the last of
-    the whole parts is removed partly, and the value of ``decay``, are ours.
+    Changed: the paper learns the parts beforehand, by an attention module on features of a frozen iBOT ViT-S from which
+    a StyleGAN decoder reconstructs images, and stores them; here they are clusters (k-means) of the teacher's features
+    of the augmented view, by default those of a moving average of the encoder being trained. Removing only some patches
+    of the last of the whole parts, and the value of ``decay``, are ours.
 
     Raises ConfigError for values out of range, and what `Teacher` raises.
     """
@@ -90,18 +91,17 @@ class SemMAEMasking(TaughtMasking):
         teacher_size: int | None = None,
     ) -> None:
         super().__init__(teacher, decay, teacher_size)
-        if parts < 1:
-            raise ConfigError(f"semmae mask: parts={parts} must be at least 1; 6 is the paper's number")
+        check_range("semmae mask", "[1, inf)", parts=parts)
         self.parts = parts
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
         features_BLD = self.teacher.features(images)
         noise_BPL = state.uniform(self.parts * features_BLD.shape[1], _SEEDS).unflatten(1, (self.parts, -1))
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             return self.ranking_of(cluster(features_BLD, noise_BPL), ratio, state)
 
     def ranking_of(self, parts_BL: Tensor, ratio: float, state: MaskState) -> Tensor:
-        """(B, L) for `mask_from_scores` from the part of every patch, (B, L) int64 below P."""
+        """Scores (B, L) from the part of every patch, (B, L) int64 below P."""
         length = parts_BL.shape[1]
         sizes_BP = F.one_hot(parts_BL, self.parts).sum(dim=1)
         removed, lots_BP = length - keep_count(length, ratio), state.uniform(self.parts, _ORDER)

@@ -15,12 +15,11 @@ from scipy import stats
 from torch import Tensor
 
 from mlomae import masking
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
-from mlomae.masking import Mask, MaskState
-from mlomae.masking.adaptive import Reconstruction
-from mlomae.masking.base import mask_from_scores
+from mlomae.masking import Mask, MaskState, Reconstruction
 from mlomae.masking.strategies.adamae import AdaMAEMasking
+from mlomae.models.mask import mask_from_scores
 
 
 def build(**options: float) -> AdaMAEMasking:
@@ -31,7 +30,7 @@ def build(**options: float) -> AdaMAEMasking:
 
 
 def state(batch: int, epoch: int = 0) -> MaskState:
-    return MaskState(counter.fold(counter.root_key(0, "adamae", epoch), torch.arange(batch)))
+    return MaskState(random_keys.fold(random_keys.root_key(0, "adamae", epoch), torch.arange(batch)))
 
 
 def seen(mask: Mask, rec_BL: Tensor) -> Reconstruction:

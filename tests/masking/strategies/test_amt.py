@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlomae import masking
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState
 from mlomae.masking.strategies.amt import attention_weight
@@ -32,7 +32,7 @@ def attached(mae: MAE, **options: Any) -> Any:
 def choose(strategy: Any, attention_HL: Tensor, count: int, ratio: float, progress: float = 0.5) -> Mask:
     """Masks of ``count`` keys for one image with this attention."""
     strategy.teacher.attention = lambda images: attention_HL.expand(count, -1, -1)
-    state = MaskState(counter.fold(counter.root_key(0), torch.arange(count)), progress=progress)
+    state = MaskState(random_keys.fold(random_keys.root_key(0), torch.arange(count)), progress=progress)
     return strategy(torch.empty(count, 0), torch.empty(count, 0), ratio, 0, state)
 
 

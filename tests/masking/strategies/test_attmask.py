@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mlomae import masking
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState
-from mlomae.masking.strategies.attmask import ranks, uncover
+from mlomae.masking.sampling import ranks, uncover
 
 L, GRID = 64, (8, 8)
 
 
 def state(count: int, seed: int = 0) -> MaskState:
-    return MaskState(counter.fold(counter.root_key(seed), torch.arange(count)))
+    return MaskState(random_keys.fold(random_keys.root_key(seed), torch.arange(count)))
 
 
 def choose(attention_BHL: Tensor, ratio: float = 0.75, seed: int = 0, **options: Any) -> Mask:

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from mlomae import masking
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
-from mlomae.masking import Mask, MaskState
-from mlomae.masking.adaptive import Reconstruction
+from mlomae.masking import Mask, MaskState, Reconstruction
 from mlomae.masking.strategies.automae import AutoMAEMasking
 from mlomae.models import MAE, ViT
 
@@ -34,7 +33,7 @@ def build(**options: Any) -> Built:
 
 
 def state(batch: int) -> MaskState:
-    return MaskState(counter.fold(counter.root_key(0, "automae"), torch.arange(batch)))
+    return MaskState(random_keys.fold(random_keys.root_key(0, "automae"), torch.arange(batch)))
 
 
 def images(batch: int) -> Tensor:
@@ -171,7 +170,7 @@ def test_the_teacher_follows_and_is_kept() -> None:
         ({"adversarial": -0.1}, "automae mask: adversarial=-0.1"),
         ({"strength": math.nan}, "strength=nan"),
         ({"teacher": "dino"}, "unknown teacher 'dino'"),
-        ({"decay": 1.0}, "decay 1.0"),
+        ({"decay": 1.0}, "decay=1.0"),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from mlomae import masking
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState
 from mlomae.masking.strategies.pixel_statistics import FLOOR, edge_density, variance
@@ -37,7 +37,7 @@ def shuffled(batch: int, seed: int = 0) -> Tensor:
 
 def draw(images: Tensor, ratio: float = 0.75, **options: object) -> Mask:
     strategy = masking.create("pixel_statistics", embed_dim=8, grid=GRID, **options)
-    key = counter.fold(counter.root_key(0, "pixels"), torch.arange(len(images)))
+    key = random_keys.fold(random_keys.root_key(0, "pixels"), torch.arange(len(images)))
     return strategy(torch.zeros(0), images, ratio, 0, MaskState(key))
 
 
@@ -118,7 +118,7 @@ def test_contrast_and_brightness_of_the_whole_image_do_not_matter() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "valid"),
-    [("statistic", "entropy", "variance or edges"), ("prefer", "both", "high or low"), ("sampling", "x", "topk")],
+    [("statistic", "entropy", "variance, edges"), ("prefer", "both", "high, low"), ("sampling", "x", "topk")],
 )
 def test_unknown_values_are_a_one_line_error(option: str, value: str, valid: str) -> None:
     with pytest.raises(ConfigError, match=f"{option}='{value}' is unknown; choose .*{valid}") as error:
@@ -128,5 +128,5 @@ def test_unknown_values_are_a_one_line_error(option: str, value: str, valid: str
 
 @pytest.mark.parametrize("strength", [-1.0, math.inf, math.nan])
 def test_a_strength_that_is_no_exponent_is_a_one_line_error(strength: float) -> None:
-    with pytest.raises(ConfigError, match=f"strength {strength} must be 0 or positive"):
+    with pytest.raises(ConfigError, match=rf"strength={strength} must be a number in \[0, inf\)"):
         draw(torch.zeros(1, 3, 32, 32), strength=strength)

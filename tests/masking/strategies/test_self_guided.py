@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from mlomae import masking
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState
-from mlomae.masking.base import mask_from_scores
 from mlomae.masking.spectral import TEMPERATURE, normalised_cut, unit
 from mlomae.masking.strategies import self_guided as module
 from mlomae.masking.strategies.self_guided import SelfGuidedMasking, object_side
+from mlomae.models.mask import mask_from_scores
 
 GRID, L = (8, 8), 64
 
 
 def state(count: int, progress: float = 0.5) -> MaskState:
-    return MaskState(counter.fold(counter.root_key(0), torch.arange(count)), progress=progress)
+    return MaskState(random_keys.fold(random_keys.root_key(0), torch.arange(count)), progress=progress)
 
 
 def strategy(**options: Any) -> SelfGuidedMasking:

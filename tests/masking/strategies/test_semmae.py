@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mlomae import masking
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import MaskState
-from mlomae.masking.base import keep_count, mask_from_scores
 from mlomae.masking.strategies.semmae import SemMAEMasking, budgets, cluster
+from mlomae.models.mask import keep_count, mask_from_scores
 
 part_maps = st.lists(st.integers(0, 5), min_size=4, max_size=40)
 
 
 def state(count: int, progress: float = 0.0, seed: int = 0) -> MaskState:
-    return MaskState(counter.fold(counter.root_key(seed), torch.arange(count)), progress=progress)
+    return MaskState(random_keys.fold(random_keys.root_key(seed), torch.arange(count)), progress=progress)
 
 
 def strategy(parts: int = 6) -> SemMAEMasking:
@@ -133,5 +133,5 @@ def test_equal_features_are_one_part_and_the_mask_is_random(value: float) -> Non
 
 @pytest.mark.parametrize("parts", [0, -1])
 def test_a_number_of_parts_below_one_is_refused(parts: int) -> None:
-    with pytest.raises(ConfigError, match=f"parts={parts} must be at least 1"):
+    with pytest.raises(ConfigError, match=rf"parts={parts} must be a number in \[1, inf\)"):
         strategy(parts)

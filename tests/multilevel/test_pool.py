@@ -1,4 +1,4 @@
-"""φ that weighs the features of the feedback: the explicit part of the hypergradient, alone and beside the other."""
+"""Features pooled by the scores of φ: the explicit part of the hypergradient, alone and with the part through θ."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from mlomae.multilevel import Params, hypergradient, mixed_product
 RATE = 0.3
 
 
-class AttendTiny(JointTiny):
-    """Patch tokens weighed by L·σ/Σσ, so that their mean is the mean weighed by σ; with or without a head."""
+class PoolTiny(JointTiny):
+    """Patch tokens weighted by L·σ/Σσ, so that their mean is the mean weighted by σ; with or without a head."""
 
     def __init__(self, head: bool = False) -> None:
         super().__init__(build("nca")[0])
@@ -31,9 +31,9 @@ class AttendTiny(JointTiny):
         if head:
             self.omega = dict(self.head.named_parameters())
             self.problem = dataclasses.replace(self.problem, joint_loss=None, head_loss=self.pooled_loss)
-        self.problem = dataclasses.replace(self.problem, attend=self.attend)
+        self.problem = dataclasses.replace(self.problem, pool=self.pool)
 
-    def attend(self, theta: Params, phi: Params, z: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    def pool(self, theta: Params, phi: Params, z: Tensor, batch: dict[str, Tensor]) -> Tensor:
         sigma = self.scores(self.start, phi, batch)
         weight = sigma.shape[1] * sigma / sigma.sum(1, keepdim=True)
         return torch.cat([z[:, :1], z[:, 1:] * weight.unsqueeze(-1)], 1)
@@ -47,13 +47,13 @@ class AttendTiny(JointTiny):
 
     def upper(self, theta: Params, omega: Params, phi: Params) -> Tensor:
         """L_III as a plain function of everything."""
-        z = [self.attend(theta, phi, self.features(theta, b), b) for b in (self.head_batch, self.upper_batch)]
+        z = [self.pool(theta, phi, self.features(theta, b), b) for b in (self.head_batch, self.upper_batch)]
         if omega:
             return self.pooled_loss(omega, z[1], self.upper_batch)
         return self.joint_loss(z[0], z[1], self.head_batch, self.upper_batch)
 
 
-def brute_force(tiny: AttendTiny) -> tuple[Params, Params]:
+def brute_force(tiny: PoolTiny) -> tuple[Params, Params]:
     """(explicit part, v) by autograd on the plain functions, stage II differentiated twice if there is a head."""
     theta, omega, phi = (
         {k: t.detach().clone().requires_grad_() for k, t in d.items()} for d in (tiny.theta, tiny.omega, tiny.phi)
@@ -61,7 +61,7 @@ def brute_force(tiny: AttendTiny) -> tuple[Params, Params]:
     value = tiny.upper(theta, omega, phi)
     if omega:
         q = torch.autograd.grad(value, list(omega.values()), retain_graph=True)
-        z = tiny.attend(theta, phi, tiny.features(theta, tiny.head_batch), tiny.head_batch)
+        z = tiny.pool(theta, phi, tiny.features(theta, tiny.head_batch), tiny.head_batch)
         inner = torch.autograd.grad(
             tiny.pooled_loss(omega, z, tiny.head_batch), list(omega.values()), create_graph=True
         )
@@ -70,9 +70,9 @@ def brute_force(tiny: AttendTiny) -> tuple[Params, Params]:
     return dict(zip(phi, g, strict=False)), dict(zip(theta, g[len(phi) :], strict=True))
 
 
-def check_attend(ml: ModuleType, head: bool) -> None:
+def check_pool(ml: ModuleType, head: bool) -> None:
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        tiny = AttendTiny(head)
+        tiny = PoolTiny(head)
         arguments, batches = (tiny.problem, tiny.theta, tiny.omega, tiny.phi), tiny.frozen()
         explicit, v = brute_force(tiny)
         assert relative_error(ml.hypergradient(*arguments, **batches, solver="explicit"), explicit) < 1e-9
@@ -86,15 +86,19 @@ def check_attend(ml: ModuleType, head: bool) -> None:
 
 @pytest.mark.parametrize("head", [False, True])
 def test_both_parts_equal_autograd(head: bool) -> None:
-    check_attend(multilevel, head)
+    check_pool(multilevel, head)
 
 
 MUTATIONS = {
-    "sign of the part through theta": ("implicit.py", ("axpy(rate, mixed", "axpy(-rate, mixed"), False),
-    "rate ignored": ("implicit.py", ("axpy(rate, mixed", "axpy(1.0, mixed"), False),
-    "head batch not weighed": ("response.py", ("problem.seen(theta, phi, z[0], head_batch)", "z[0]"), True),
-    "upper batch not weighed": ("response.py", ("problem.seen(theta, phi, z[-1], upper_batch)", "z[-1]"), False),
-    "head's path dropped": ("response.py", ("loss_upper - inner", "loss_upper"), True),
+    "sign of the part through theta": ("implicit.py", ("axpy(rate, through_theta", "axpy(-rate, through_theta"), False),
+    "rate ignored": ("implicit.py", ("axpy(rate, through_theta", "axpy(1.0, through_theta"), False),
+    "head batch not weighted": ("response.py", ("problem.pooled(at.theta, at.phi, z[0], at.head_batch)", "z[0]"), True),
+    "upper batch not weighted": (
+        "response.py",
+        ("problem.pooled(at.theta, at.phi, z[-1], at.upper_batch)", "z[-1]"),
+        False,
+    ),
+    "head's path dropped": ("response.py", ("(loss_upper - inner if", "(loss_upper if"), True),
 }
 
 
@@ -102,12 +106,12 @@ MUTATIONS = {
 def test_a_defect_fails(name: str, tmp_path: Path) -> None:
     file, replacement, head = MUTATIONS[name]
     with pytest.raises((AssertionError, RuntimeError)):
-        check_attend(mutant(tmp_path, file, replacement), head)
+        check_pool(mutant(tmp_path, file, replacement), head)
 
 
 def test_unrolled_is_the_derivative_of_a_real_step() -> None:
     """d/dφ of L_III after one SGD step on θ, the explicit way included, by central differences."""
-    tiny = AttendTiny()
+    tiny = PoolTiny()
     batches = tiny.frozen()
     found = hypergradient(tiny.problem, tiny.theta, {}, tiny.phi, **batches, solver="unrolled", lr=RATE)
 
@@ -125,11 +129,11 @@ def test_unrolled_is_the_derivative_of_a_real_step() -> None:
         assert abs(slope - found[name].view(-1)[0]) < 1e-6 * max(1.0, float(abs(slope)))
 
 
-def test_the_head_learns_from_the_weighed_features() -> None:
-    tiny, twin = AttendTiny(head=True), AttendTiny(head=True)
+def test_the_head_learns_from_the_pooled_features() -> None:
+    tiny, twin = PoolTiny(head=True), PoolTiny(head=True)
     step = outer_step(multilevel, tiny, solver="explicit")
     losses = step(tiny.lower_batches[-1:], tiny.head_batch, tiny.upper_batch)
-    z = twin.attend(tiny.theta, twin.phi, twin.features(tiny.theta, twin.head_batch), twin.head_batch)
+    z = twin.pool(tiny.theta, twin.phi, twin.features(tiny.theta, twin.head_batch), twin.head_batch)
     loss = twin.pooled_loss(twin.omega, z.detach(), twin.head_batch)
     g = torch.autograd.grad(loss, list(twin.omega.values()))
     moved = {k: (twin.omega[k] - t) / RATES["omega"] for k, t in tiny.omega.items()}
@@ -138,7 +142,7 @@ def test_the_head_learns_from_the_weighed_features() -> None:
 
 
 def test_explicit_needs_one_encoder_pass_and_leaves_no_graph() -> None:
-    tiny = AttendTiny()
+    tiny = PoolTiny()
     found = hypergradient(tiny.problem, tiny.theta, {}, tiny.phi, **tiny.batches(), solver="explicit")
     assert tiny.feature_calls == 1
     assert tiny.lower_calls == 0
@@ -148,10 +152,10 @@ def test_explicit_needs_one_encoder_pass_and_leaves_no_graph() -> None:
 
 
 def test_contradictions_are_one_line_errors() -> None:
-    q, tiny = quadratic(), AttendTiny()
-    with pytest.raises(ConfigError, match="needs a problem with attend"):
+    q, tiny = quadratic(), PoolTiny()
+    with pytest.raises(ConfigError, match="needs a problem with pool"):
         hypergradient(q.problem, q.theta, q.omega, q.phi, **q.batches(), solver="explicit")
-    with pytest.raises(ConfigError, match="does not differentiate attend"):
+    with pytest.raises(ConfigError, match="does not differentiate pool"):
         hypergradient(tiny.problem, tiny.theta, {}, tiny.phi, **tiny.batches(), solver="finite_difference")
     with pytest.raises(ConfigError, match="needs phi"):
         multilevel.response_vector(tiny.problem, tiny.theta, {}, tiny.head_batch, tiny.upper_batch)

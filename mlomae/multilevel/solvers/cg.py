@@ -1,8 +1,8 @@
 """Inverse Hessians by conjugate gradients on ``(H + damping·I) x = b`` (Hestenes and Stiefel, 1952).
 
-The number of products is fixed and a converged system is frozen rather than left, so that nothing waits for the
-device. A network's Hessian is indefinite: the iteration stops at the first direction of negative curvature, and where
-that is ``b`` itself it answers ``b``, the one-step approximation.
+The number of products is fixed and a converged solution is frozen instead of breaking out of the loop, so that nothing
+waits for the device. A network's Hessian is indefinite: the iteration stops at the first direction of negative
+curvature, and if that is ``b`` itself the result is ``b``, the one-step approximation.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 
 from mlomae.common.errors import ConfigError
 
-from .batches import Batch
-from .implicit import Hypergradient, implicit
-from .params import Params, Reduce, axpy, dot, zeros_like
-from .problem import ThreeLevelProblem
-from .response import LinearSolver, Paths
+from ..implicit import implicit
+from ..params import Params, Reduce, axpy, dot, zeros_like
+from ..problem import Point
+from ..registry import Hypergradient, register
+from ..response import LinearSolver
 
 
 def conjugate_gradients(steps: int, damping: float, tol: float) -> LinearSolver:
@@ -47,51 +47,30 @@ def conjugate_gradients(steps: int, damping: float, tol: float) -> LinearSolver:
     return solve
 
 
+@register("cg")
 def cg(
-    problem: ThreeLevelProblem,
-    theta: Params,
-    omega: Params,
-    phi: Params,
+    at: Point,
     *,
-    lower_batch: Batch,
-    head_batch: Batch,
-    upper_batch: Batch,
     steps: int = 10,
     damping: float = 0.0,
     tol: float = 1e-6,
     head_steps: int | None = None,
     head_damping: float | None = None,
-    reduce: Reduce | None = None,
     smooth: Reduce | None = None,
-    chunks: int = 1,
-    paths: Paths = "both",
 ) -> Hypergradient:
-    """g_φ, a dict like φ, with conjugate gradients for both inverse Hessians; the other options as in ``implicit``.
+    """Conjugate gradients for both inverse Hessians.
 
     Args:
-        steps: Hessian-vector products with H_θθ (and with H_ωω, unless ``head_steps`` says otherwise).
-        damping: added to the diagonal of H_θθ (and of H_ωω, unless ``head_damping`` says otherwise).
-        tol: relative residual at which a system is left as it is.
+        steps: Hessian-vector products with H_θθ.
+        damping: added to the diagonal of H_θθ.
+        tol: relative residual at which a solution is frozen.
+        head_steps, head_damping: the same for H_ωω; by default the same values.
+        smooth: as in ``implicit``.
 
     Raises:
-        ConfigError: a value out of range; unknown ``paths``; batches that do not divide into ``chunks``.
+        ConfigError: a value out of range.
     """
-    return implicit(
-        problem,
-        theta,
-        omega,
-        phi,
-        lower_batch=lower_batch,
-        head_batch=head_batch,
-        upper_batch=upper_batch,
-        solve_lower=conjugate_gradients(steps, damping, tol),
-        solve_head=conjugate_gradients(
-            steps if head_steps is None else head_steps,
-            damping if head_damping is None else head_damping,
-            tol,
-        ),
-        reduce=reduce,
-        smooth=smooth,
-        chunks=chunks,
-        paths=paths,
-    )
+    head_steps = steps if head_steps is None else head_steps
+    head_damping = damping if head_damping is None else head_damping
+    solve_head = conjugate_gradients(head_steps, head_damping, tol)
+    return implicit(at, conjugate_gradients(steps, damping, tol), solve_head, smooth=smooth)

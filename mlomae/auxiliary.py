@@ -1,0 +1,85 @@
+"""Auxiliary losses, added to the reconstruction loss: controls that change the loss and not the mask.
+
+    classification   λ · cross-entropy(linear(LayerNorm(mean of the kept patches' latents)), label)
+    uniformity       λ · mean over pairs (i, j), i = j included, of cos²(z_i, z_j)
+
+`create` builds one by name. Shape legend: B batch, K kept patches, D width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlomae.common.errors import DataError
+from mlomae.common.registry import Registry, check_range
+from mlomae.masking import Reconstruction
+
+
+class AuxiliaryLoss(nn.Module):
+    """A term added to L_I; its parameters, if it has any, move together with θ. Raises ConfigError for a negative
+    weight."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        check_range("auxiliary loss", "[0, inf)", weight=weight)
+        self.weight = weight
+
+    def forward(self, seen: Reconstruction) -> Tensor:
+        """The weighted term, a scalar, mean over the images."""
+        raise NotImplementedError
+
+
+_AUXILIARIES = Registry[AuxiliaryLoss]("auxiliary loss")
+register = _AUXILIARIES.register
+
+
+def list_auxiliaries() -> list[str]:
+    """Names that `create` accepts."""
+    return _AUXILIARIES.names()
+
+
+def create(name: str, *, embed_dim: int, num_classes: int, **kwargs: object) -> AuxiliaryLoss:
+    """Build an auxiliary loss; raises ConfigError for an unknown name or option."""
+    return _AUXILIARIES.build(name, kwargs, embed_dim=embed_dim, num_classes=num_classes)
+
+
+@register("classification")
+class JointClassification(AuxiliaryLoss):
+    """The control that also sees labels, without a learned mask: a classifier trained together with the reconstruction.
+
+    It answers the question: would MAE gain as much by simply being told the classes of the same images? Not a published
+    method. The images are those of stage I, the training part of the split: no more labels than the feedback head sees.
+    Raises DataError for images without labels.
+    """
+
+    def __init__(self, embed_dim: int, num_classes: int, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.norm, self.fc = nn.LayerNorm(embed_dim), nn.Linear(embed_dim, num_classes)
+        nn.init.trunc_normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, seen: Reconstruction) -> Tensor:
+        if seen.label is None:
+            raise DataError("classification loss: the batch has no labels; give data.train a labelled source")
+        z_BD = seen.latents_BKD[:, 1:].mean(dim=1)
+        return self.weight * F.cross_entropy(self.fc(self.norm(z_BD)).float(), seen.label)
+
+
+@register("uniformity")
+class Uniformity(AuxiliaryLoss):
+    """U-MAE's term: class tokens of different images should not point in the same direction.
+
+    z_i is the class token's latent of the masked image i. The term couples the images of a batch: ranks and chunks take
+    the pairs within their own part, so that the pairs (i, i), a constant 1, count more; the published code gathers all
+    ranks.
+    Source: Zhang, Wang, Wang, "How Mask Matters: Towards Theoretical Understandings of Masked Autoencoders", NeurIPS
+    2022, λ = 0.01.
+    """
+
+    def __init__(self, embed_dim: int, num_classes: int, weight: float = 0.01) -> None:
+        super().__init__(weight)
+
+    def forward(self, seen: Reconstruction) -> Tensor:
+        z_BD = F.normalize(seen.latents_BKD[:, 0].float(), dim=1)
+        return self.weight * (z_BD @ z_BD.T).square().mean()

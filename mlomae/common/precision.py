@@ -1,0 +1,36 @@
+"""Number formats: where sums and derivatives need more digits than mixed precision gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor
+
+
+def wide(t: Tensor) -> Tensor:
+    """``t`` in float32 if it is float16 or bfloat16, else ``t`` itself: for sums, and where close numbers must not
+    become equal."""
+    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """No autocast on ``device``: for small computations that are differentiated twice, inverted or ranked."""
+    return torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def no_autocast_cache() -> Iterator[None]:
+    """Autocast without its cache of cast weights, in contexts already open and in those opened inside.
+
+    The cache maps a weight to its half-precision copy, graph included. A copy made under ``no_grad``, before an
+    optimizer step or inside a functional transform would be returned later with the wrong graph or stale values.
+    A weight is cast once per forward pass, so the cache saves nothing here.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)

@@ -1,0 +1,71 @@
+"""Networks that score patches from their tokens: what learned strategies choose by.
+
+Shape legend: B batch, L patches, D token width.
+"""
+
+from __future__ import annotations
+
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from mlomae.common.errors import ConfigError
+
+
+class TokenScorer(nn.Module):
+    """Shared two-layer MLP on LayerNormed tokens, (B, L, D) -> (B, L): the score depends on the image, not on the
+    position alone; any image size."""
+
+    def __init__(self, embed_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, hidden), nn.GELU(), nn.Linear(hidden, 1))
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        return self.net(tokens_BLD).squeeze(-1)
+
+
+class FlatScorer(nn.Module):
+    """MLO-MAE's MLP on all tokens flattened, (B, L, D) -> (B, L); tied to one image size, prone to saturate."""
+
+    def __init__(self, embed_dim: int, length: int, hidden: int) -> None:
+        super().__init__()
+        self.length = length
+        self.net = nn.Sequential(
+            nn.Flatten(), nn.Linear(embed_dim * length, hidden), nn.ReLU(), nn.Linear(hidden, length)
+        )
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        if tokens_BLD.shape[1] != self.length:
+            raise ConfigError(
+                f"mask arch 'mlp' is built for {self.length} patches but got {tokens_BLD.shape[1]}; "
+                "use arch='token' or 'transformer' for other image sizes"
+            )
+        return self.net(tokens_BLD)
+
+
+class TransformerScorer(nn.Module):
+    """A small transformer over the tokens (which carry their positions), then a linear score; any image size."""
+
+    def __init__(self, embed_dim: int, hidden: int, depth: int = 2) -> None:
+        super().__init__()
+        heads = max(1, hidden // 64)
+        if hidden < 1 or depth < 1 or hidden % heads:
+            raise ConfigError(
+                f"mask network: hidden={hidden} must be positive, and below 128 or a multiple of 64; "
+                f"depth={depth} at least 1"
+            )
+        self.net = nn.Sequential(
+            nn.LayerNorm(embed_dim),
+            nn.Linear(embed_dim, hidden),
+            *(Block(hidden, heads, qkv_bias=True) for _ in range(depth)),
+            nn.LayerNorm(hidden),
+            nn.Linear(hidden, 1),
+        )
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        return self.net(tokens_BLD).squeeze(-1)
+
+
+def standardise(logits_BL: Tensor) -> Tensor:
+    """Zero mean and unit variance per image: keeps σ away from 0 and 1, where its gradient dies."""
+    centred = logits_BL - logits_BL.mean(dim=1, keepdim=True)
+    return centred / (centred.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()

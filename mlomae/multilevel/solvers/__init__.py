@@ -1,0 +1,1 @@
+"""Hypergradient solvers: the modules of this folder register themselves."""

@@ -1,0 +1,82 @@
+"""One step of the lower level: H_θθ⁻¹ is the identity (``one_step``) or the scaling of Adam (``sama``).
+
+    g_φ = −(∂²L_I/∂φ∂θ) P v,   v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) ∂L_III/∂ω
+    one_step   P = 1
+    sama       P = diag(1 / (√ŝ + ε)),   ŝ = s / (1 − β₂^t)
+
+``one_step`` is MLO-MAE's approximation (Guo et al., TMLR 2025, arXiv 2402.18128): up to the factor lr·head_lr it
+differentiates one gradient step of each lower level. Cost: one encoder forward and backward, and one forward-mode pass
+through the lower model. Exact, where the authors take finite differences.
+
+Under Adam θ does not move along −∂L_I/∂θ but along −P ∂L_I/∂θ, so that one step of it turns v into P v; ŝ, the running
+mean of squared gradients, is held constant (its own dependence on φ is of the order 1 − β₂). Source: Choe et al.,
+"Making Scalable Meta Learning Practical", NeurIPS 2023 (algorithmic adaptation).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mlomae.common.errors import ConfigError
+
+from ..encoder import Encoded
+from ..implicit import implicit
+from ..params import Params, Reduce, unchanged
+from ..problem import Point
+from ..registry import Hypergradient, register
+from ..response import identity
+
+
+@register("one_step")
+def one_step(
+    at: Point, *, smooth: Reduce | None = None, rate: float = 1.0, encoded_head: Encoded | None = None
+) -> Hypergradient:
+    """The identity for both inverse Hessians; options as in ``implicit``."""
+    return implicit(at, identity, identity, smooth=smooth, rate=rate, encoded_head=encoded_head)
+
+
+@register("sama")
+def sama(
+    at: Point,
+    *,
+    precondition: Reduce | None = None,
+    smooth: Reduce | None = None,
+    rate: float = 1.0,
+    encoded_head: Encoded | None = None,
+) -> Hypergradient:
+    """``precondition`` is v → P v, an ``AdamPreconditioner`` of the optimizer that moves θ, applied after ``smooth``;
+    None is P = 1. Other options as in ``implicit``."""
+    average, scaled = smooth or unchanged, precondition or unchanged
+    return implicit(at, identity, identity, smooth=lambda v: scaled(average(v)), rate=rate, encoded_head=encoded_head)
+
+
+class AdamPreconditioner:
+    """``P(v)`` for a dict v on entries of ``theta``, from the state that Adam or AdamW keeps of them.
+
+    A parameter that has not been stepped yet is left as it is. Reads the state at every call; no host synchronisation.
+    Raises ConfigError for an optimizer without second moments.
+    """
+
+    def __init__(self, optimizer: Optimizer, theta: Params) -> None:
+        self.optimizer, self.theta = optimizer, theta
+        self.settings: dict[int, tuple[float, float]] = {}
+        for group in optimizer.param_groups:
+            if "betas" not in group or "eps" not in group:
+                raise ConfigError("solver='sama' needs Adam or AdamW on theta: this optimizer keeps no second moments")
+            for p in group["params"]:
+                self.settings[id(p)] = (float(group["betas"][1]), float(group["eps"]))
+
+    def __call__(self, v: Params) -> Params:
+        return {name: self._scaled(self.theta[name], t) for name, t in v.items()}
+
+    def _scaled(self, parameter: Tensor, t: Tensor) -> Tensor:
+        state = self.optimizer.state.get(parameter, {})
+        if "exp_avg_sq" not in state:
+            return t
+        beta, eps = self.settings[id(parameter)]
+        step = torch.as_tensor(state["step"], dtype=torch.float64)
+        correction = (1.0 - beta**step).to(t)
+        scaled: Tensor = t / ((state["exp_avg_sq"] / correction).sqrt() + eps)
+        return scaled
