@@ -19,15 +19,15 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Registry
-from mlomae.data.label_maps import IGNORE
+from mlomae.data.images import IGNORE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 AUGMENT_SALT = 1
-"""The salt of ``counter.uniform`` that augmentation uses; other consumers of a sample's key take another."""
+"""The salt of ``random_keys.uniform`` that augmentation uses; other consumers of a sample's key take another."""
 
 Channels = Sequence[float]
 
@@ -145,7 +145,7 @@ class RandomResizedCropFlip(Augmentation):
         self.scale, self.ratio, self.flip = tuple(scale), tuple(ratio), _probability(flip)
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
-        draws = counter.uniform(keys, 2 * _ATTEMPTS + 3, salt=AUGMENT_SALT).double()
+        draws = random_keys.uniform(keys, 2 * _ATTEMPTS + 3, salt=AUGMENT_SALT).double()
         area_BA = _between(draws[:, :_ATTEMPTS], *self.scale) * (heights * widths)[:, None]
         logs = [math.log(value) for value in self.ratio]
         ratio_BA = _between(draws[:, _ATTEMPTS : 2 * _ATTEMPTS], logs[0], logs[1]).exp()
@@ -181,7 +181,7 @@ class PadCropFlip(Augmentation):
         self.padding, self.flip = padding, _probability(flip)
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
-        draws = counter.uniform(keys, 3, salt=AUGMENT_SALT).double()
+        draws = random_keys.uniform(keys, 3, salt=AUGMENT_SALT).double()
         pad_y, pad_x = heights * self.padding // self.size, widths * self.padding // self.size
         top, left = _integer(draws[:, 0], 2 * pad_y) - pad_y, _integer(draws[:, 1], 2 * pad_x) - pad_x
         return Crops(top, left, heights, widths, draws[:, 2] < self.flip)

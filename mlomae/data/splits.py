@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data.images import Images
-from mlomae.data.sources import Source
+from mlomae.data.images import Images, Source
 
 TOLERATED_SHARE = 0.01
 """Share of the evaluation images that may occur in training: CIFAR and others were published with a few duplicates."""
@@ -42,7 +41,7 @@ def split_train(source: Source, val_fraction: float = 0.2, seed: int = 0) -> Spl
     """
     if not 0 < val_fraction < 1:
         raise ConfigError(f"val_fraction {val_fraction} must be between 0 and 1, e.g. 0.2")
-    order_keys = counter.fold(counter.root_key("split", seed), torch.arange(len(source))).numpy()
+    order_keys = random_keys.fold(random_keys.root_key("split", seed), torch.arange(len(source))).numpy()
     val = []
     for label in np.unique(source.labels):
         members = np.flatnonzero(source.labels == label)
@@ -66,7 +65,7 @@ def shuffle_labels(source: Source, split: Split, seed: int) -> Source:
     """
     labels = np.asarray(source.labels).copy()
     for part, indices in (("train", split.train_indices), ("val", split.val_indices)):
-        order = counter.permutation(counter.root_key("shuffled labels", seed, part), len(indices)).numpy()
+        order = random_keys.permutation(random_keys.root_key("shuffled labels", seed, part), len(indices)).numpy()
         labels[indices] = labels[indices[order]]
     shuffled = copy.copy(source)
     shuffled.labels = labels

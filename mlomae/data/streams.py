@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.augment import Augmentation
-from mlomae.data.sources import Source
+from mlomae.data.images import Source
 
 Batch = dict[str, Tensor]
 
@@ -72,7 +72,7 @@ class Stream:
         if epoch not in self._orders:
             while len(self._orders) >= 2:
                 self._orders.pop(next(iter(self._orders)))
-            shuffled = counter.epoch_order(self.seed, self.name, epoch, len(self))
+            shuffled = random_keys.epoch_order(self.seed, self.name, epoch, len(self))
             self._orders[epoch] = self.indices[shuffled]
         return self._orders[epoch]
 
@@ -95,7 +95,7 @@ class Stream:
             source has objects; ``pixel_label`` (B, S, S) uint8, IGNORE where not labelled, if ``pixels`` asks for it.
         """
         epoch_B, index_B = self.locate(start, size)
-        key_B = counter.fold(counter.fold(counter.root_key(self.seed, self.name), epoch_B), index_B)
+        key_B = random_keys.fold(random_keys.fold(random_keys.root_key(self.seed, self.name), epoch_B), index_B)
         chosen = index_B.tolist()
         masks = [self.source.object_mask(i) for i in chosen] if self.source.has_objects else None
         image, objects = self.augment([self.source.image(i) for i in chosen], key_B, masks)  # type: ignore[arg-type]

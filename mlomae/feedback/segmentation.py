@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.common.errors import DataError
-from mlomae.data.label_maps import IGNORE
+from mlomae.data import IGNORE
 from mlomae.feedback.base import Batch, Feedback, register
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from mlomae.common.errors import DataError
 from mlomae.config.schema import PretrainConfig
 from mlomae.data import IGNORE, OuterBatches, Stream
-from mlomae.data.files import in_threads
+from mlomae.data.reader import in_threads
 from mlomae.feedback import is_joint
 
 PROBE_INTERVAL = 10  # outer iterations; a probe costs one encoder pass, two if the feedback is joint

@@ -15,7 +15,8 @@ from layouts import LAYOUTS
 from PIL import Image
 
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import PUBLISHED, PublishedSource, Source, build_source, check_disjoint, split_train
+from mlomae.data import PUBLISHED, Source, build_source, check_disjoint, split_train
+from mlomae.data.published import PublishedSource
 
 Build = Callable[..., Source]
 

@@ -16,7 +16,7 @@ from run_samples import changed
 
 from benchmarks.tasks.detection.config import DetectionConfig, config_from_dict, load_config
 from mlomae.data import Textures
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"train": 16, "val": 6}

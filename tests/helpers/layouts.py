@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from mlomae.data.published import Published
+from mlomae.data import Published
 
 SEEDS = itertools.count()
 TRAIN, TEST = 3, 2  # images a class

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.transfer.areas import Areas
 from mlomae.backbones.gathering import GatheringMetric
 from mlomae.common.errors import DataError
-from mlomae.data.scenes import IGNORE
+from mlomae.data import IGNORE
 
 
 def summarise(areas: Areas) -> dict[str, float]:

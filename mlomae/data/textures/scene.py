@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.data.textures.fields import DRAWS, TEXTURES, Array, evaluate
 
 Pixels = NDArray[np.uint8]
@@ -53,7 +53,7 @@ class Scene:
 
 
 def _draw(keys: torch.Tensor, n: int, salt: int) -> Array:
-    return counter.uniform(keys, n, salt).double().numpy()
+    return random_keys.uniform(keys, n, salt).double().numpy()
 
 
 def _span(draws: Array, low: float, high: float) -> Array:

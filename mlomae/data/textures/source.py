@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
-from mlomae.data.memory import MemorySource
-from mlomae.data.sources import register_source
+from mlomae.data.registry import register_dataset
+from mlomae.data.storage import MemorySource
 from mlomae.data.textures.fields import TEXTURES
 from mlomae.data.textures.scene import Scene, draw_block
 
@@ -39,7 +40,7 @@ class Annotation:
     semantic: Tensor
 
 
-@register_source("textures")
+@register_dataset("textures")
 class Textures(MemorySource):
     """``count`` images of ``size`` pixels, drawn into memory; image i is a function of (seed, split, i) and the knobs.
 
@@ -78,10 +79,10 @@ class Textures(MemorySource):
         count = DEFAULT_COUNTS.get(split, 0) if count is None else count
         _check(split, count, classes, scene)
         index = torch.arange(count)
-        keys = counter.fold(counter.root_key("textures", seed, split), index)
+        keys = random_keys.fold(random_keys.root_key("textures", seed, split), index)
         labels = np.repeat((index.numpy() % classes)[:, None], scene.objects[1], axis=1)
         if mixed:
-            others = counter.uniform(keys, scene.objects[1], salt=9).numpy()[:, 1:]
+            others = random_keys.uniform(keys, scene.objects[1], salt=9).numpy()[:, 1:]
             labels[:, 1:] = np.floor(others * classes)
         images = torch.empty((count, 3, size, size), dtype=torch.uint8)
         instances = torch.empty((count, size, size), dtype=torch.uint8)
@@ -96,6 +97,11 @@ class Textures(MemorySource):
         self.pixel_classes = ["background", *names]
         self.instances_NHW = instances
         self._object_labels = torch.from_numpy(labels)
+
+    @classmethod
+    def find_splits(cls, base: Path) -> list[str]:
+        """All splits, as they are drawn and not read from ``base``."""
+        return list(DEFAULT_COUNTS)
 
     def object_mask(self, i: int) -> Tensor:
         return self.instances_NHW[i] > 0

@@ -11,7 +11,7 @@ import torch
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import Textures, build_detections
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_choice_of_all_is_the_set(root: Path) -> None:
         ([], "must be a list of different class names"),
         ("person", "must be a list of different class names"),
         (["a", "a"], "must be a list of different class names"),
-        (["zebra"], "has no class 'zebra'; choose of"),
+        (["zebra"], "has no class 'zebra'; choose from"),
     ],
 )
 def test_wrong_choices_are_one_line(root: Path, classes: Any, words: str) -> None:

@@ -13,8 +13,9 @@ from layouts import LAYOUTS, write_image
 from scipy.io import savemat
 
 from mlomae.common.errors import DataError
-from mlomae.data import PUBLISHED, ImageFolder, build_source, check_disjoint
+from mlomae.data import PUBLISHED, build_source, check_disjoint
 from mlomae.data.paths import first_names
+from mlomae.data.sets.folders import ImageFolder
 
 
 @pytest.fixture(autouse=True)
@@ -88,12 +89,12 @@ def test_cub_labels_names_and_boxes(tmp_path: Path) -> None:
         ("images.txt", "2 001.Auk/Auk_1.jpg", "2 001.Auk/Auk_0.jpg", "Auk_0.jpg is listed twice in train"),
         ("image_class_labels.txt", "3 1\n", "", "differ in image 3"),
         ("image_class_labels.txt", "3 1", "3 2", "into class '002.Owl', not its folder's"),
-        ("image_class_labels.txt", "3 1", "3 7", "gives image 3 the value '7'"),
-        ("train_test_split.txt", "3 1", "3 x", "gives image 3 the value 'x'"),
+        ("image_class_labels.txt", "3 1", "3 7", "gives image 3 the invalid value '7'"),
+        ("train_test_split.txt", "3 1", "3 x", "gives image 3 the invalid value 'x'"),
         ("train_test_split.txt", "10 0\n", "10 0\n11 1\n", "differ in image 11"),
         ("classes.txt", "2 002.Owl", "2 002.Emu", "not its folder's"),
-        ("bounding_boxes.txt", "1 1.0 2.0 3.0 4.5", "1 1.0 2.0 3.0", "four numbers an image"),
-        ("bounding_boxes.txt", "1 1.0 2.0 3.0 4.5", "1 1.0 2.0 nan 4.5", "four numbers an image"),
+        ("bounding_boxes.txt", "1 1.0 2.0 3.0 4.5", "1 1.0 2.0 3.0", "four numbers per image"),
+        ("bounding_boxes.txt", "1 1.0 2.0 3.0 4.5", "1 1.0 2.0 nan 4.5", "four numbers per image"),
         ("bounding_boxes.txt", "5 5.0 2.0 3.0 4.5\n", "", "differ in image 5"),
     ],
 )
@@ -275,7 +276,7 @@ def test_imagenet_folders_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "val" / "n01443537").rename(tmp_path / "val" / "n01443538")
     assert "differ in class n01443537, n01443538" in refusal("imagenet", tmp_path)
     (tmp_path / "val" / "n01443538").rename(tmp_path / "val" / "goldfish")
-    assert "folders that are no classes (goldfish)" in refusal("imagenet", tmp_path)
+    assert "folders that are not classes (goldfish)" in refusal("imagenet", tmp_path)
     shutil.rmtree(tmp_path / "val")
     assert f"{tmp_path / 'val'} is missing" in refusal("imagenet", tmp_path)
     write_image(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")

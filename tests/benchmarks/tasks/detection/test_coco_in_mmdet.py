@@ -12,7 +12,7 @@ import torch
 
 from mlomae.backbones.mmcv_ops import install
 from mlomae.data import Textures, build_detections
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 
 pytest.importorskip("mmdet")
 install()

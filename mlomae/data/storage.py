@@ -1,53 +1,30 @@
-"""Sources whose images are files, decoded on each access; the base of every data set that is read from folders."""
+"""Where the images of a data set are kept: in files that are decoded on each access, or decoded in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from PIL import Image
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mlomae.common.errors import DataError, reason_of
-from mlomae.common.system import usable_cores
-from mlomae.data.images import Images
-from mlomae.data.sources import Source
-
-T = TypeVar("T")
-
-
-def decode(path: str) -> Tensor:
-    """The image at ``path`` as (3, H, W) uint8 RGB. Raises DataError naming the file if it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            pixels_HWC = np.array(image.convert("RGB"))
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise DataError(f"cannot decode {path} ({reason_of(error)}); replace or delete this file") from error
-    return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
-
-
-def in_threads(call: Callable[[int], T], indices: Sequence[int]) -> Iterator[T]:
-    """Results in order. Threads, because reading waits for the disk and Pillow decodes without the interpreter."""
-    with ThreadPoolExecutor(min(8, 2 * usable_cores())) as pool:
-        yield from pool.map(call, indices)
+from mlomae.data.images import Images, Source
+from mlomae.data.reader import decode, header_size, read_bytes
 
 
 class ImageFiles(Images):
     """Image files below one folder.
 
     ``digest`` covers the bytes of a file; ``fingerprint`` covers label, relative path and size of each file, so that
-    a copy elsewhere has the same one and nothing needs to be read.
+    a copy elsewhere has the same one and no file needs to be read.
 
     Args:
         folder: resolved folder that ``files`` are relative to.
-        files: one path an image.
+        files: one path per image.
     """
 
     content = "file"
@@ -82,22 +59,13 @@ class ImageFiles(Images):
         return decode(self.path(i))
 
     def image_size(self, i: int) -> tuple[int, int]:
-        try:
-            with Image.open(self.path(i)) as image:  # reads the header only
-                return image.height, image.width
-        except Exception:  # decode() words the error
-            return super().image_size(i)
+        return header_size(self.path(i)) or super().image_size(i)
 
     def content_size(self, i: int) -> int:
         return os.path.getsize(self.path(i))
 
     def digest(self, i: int) -> bytes:
-        try:
-            return hashlib.blake2b(Path(self.path(i)).read_bytes(), digest_size=16).digest()
-        except OSError as error:
-            raise DataError(
-                f"cannot read {self.path(i)} ({error.strerror}); check the file and its permissions"
-            ) from error
+        return hashlib.blake2b(read_bytes(self.path(i)), digest_size=16).digest()
 
     def _fingerprint_item(self, i: int) -> bytes:
         return b"%s %d\n" % (os.fsencode(Path(self.relative_path(i)).as_posix()), self.content_size(i))
@@ -123,3 +91,41 @@ class FileSource(ImageFiles, Source):
     ) -> None:
         super().__init__(name, split, root, folder, list(classes), files, locations)
         self.labels = np.asarray(labels, dtype=np.int64)
+
+
+class MemorySource(Source):
+    """Labelled images of one size, decoded in memory: ``images_NCHW`` (N, 3, H, W) uint8.
+
+    The tensor is shared, not copied, by forked workers, and sent through shared memory to spawned ones.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        root: str,
+        classes: Sequence[str],
+        images_NCHW: Tensor,
+        labels: NDArray[np.int64],
+        locations: Iterable[str],
+    ) -> None:
+        if images_NCHW.dtype != torch.uint8 or images_NCHW.ndim != 4 or images_NCHW.shape[1] != 3:
+            raise ValueError(f"images must be uint8 (N, 3, H, W), got {images_NCHW.dtype} {tuple(images_NCHW.shape)}")
+        if len(images_NCHW) != len(labels):
+            raise ValueError(f"{len(images_NCHW)} images but {len(labels)} labels")
+        self.name, self.split, self.root, self.classes = name, split, root, list(classes)
+        self.images_NCHW = images_NCHW.contiguous()
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.locations = frozenset(locations)
+
+    def image(self, i: int) -> Tensor:
+        return self.images_NCHW[i]
+
+    def fingerprint(self, indices: Iterable[int] | None = None) -> str:
+        # A block at a time: fast without a second copy of the whole data set.
+        chosen = np.arange(len(self)) if indices is None else np.fromiter(indices, dtype=np.int64)
+        total = hashlib.sha256(repr(tuple(self.images_NCHW.shape[1:])).encode())
+        total.update(np.ascontiguousarray(self.labels[chosen], dtype="<i8").tobytes())
+        for start in range(0, len(chosen), 4096):
+            total.update(self.images_NCHW[torch.from_numpy(chosen[start : start + 4096])].numpy().data)
+        return total.hexdigest()
