@@ -45,7 +45,7 @@ def test_a_data_set_in_ten_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets, "STL10", images)
     sources = Registry[Source]("data set")
     names = {"register_dataset": sources.register, "MemorySource": MemorySource}
-    exec(snippet("Add a data set in ten lines"), {"__name__": "stl10", **names, "torch": torch, "torchvision": torchvision})
+    exec(snippet("Add a data set in ten lines"), {**names, "torch": torch, "torchvision": torchvision})
     train, test = (sources.build("stl10", {"root": "data", "split": split}) for split in ("train", "test"))
     assert (len(train), train.image(0).shape, train.labels[1]) == (6, (3, 96, 96), 1)
     assert train.locations.isdisjoint(test.locations)

@@ -165,6 +165,5 @@ def encode(mask: Any, height: int, width: int) -> dict[str, Any]:
     """A mask without fault in the run lengths that pycocotools computes with; polygons are drawn and joined."""
     tools = mask_tools()
     if isinstance(mask, list):
-        encoded: dict[str, Any] = tools.merge(tools.frPyObjects(mask, height, width))
-        return encoded
+        return tools.merge(tools.frPyObjects(mask, height, width))
     return mask if isinstance(mask["counts"], str) else tools.frPyObjects(mask, height, width)

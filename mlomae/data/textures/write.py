@@ -103,8 +103,7 @@ def run_lengths(mask_HW: Tensor) -> list[int]:
     """Uncompressed RLE of a bool mask: lengths of alternating runs, column by column, the first of False (maybe 0)."""
     pixels = mask_HW.T.flatten().numpy().astype(np.int8)
     starts = np.flatnonzero(np.diff(pixels, prepend=0))
-    counts: list[int] = np.diff(starts, prepend=0, append=len(pixels)).tolist()
-    return counts
+    return np.diff(starts, prepend=0, append=len(pixels)).tolist()
 
 
 def _write_images(folder: Path, textures: Textures) -> None:
