@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mlomae.common.errors import DataError
 from mlomae.data.formats.coco import choose_classes, read_coco
@@ -92,29 +90,20 @@ class Detections(ImageFiles):
         name, where = self.name, f"{self.name}: {annotation_file}"
         found = read_coco(annotation_file, where)
         if categories is not None:
-            _check_categories(where, found.categories, categories, self.remedy)
+            self._check_categories(where, found.categories, categories)
         if name in PUBLISHED:
             check_counts(name, base, {split: len(found.files)}, len(found.categories), subset)
         if classes is not None:
             found = choose_classes(found, classes, where)
         self._alone = "" if classes is None else f" ({', '.join(found.categories.values())} alone)"
-        missing = missing_files(images, found.files)
-        if missing:
+        if missing := missing_files(images, found.files):
             lack = f"{len(missing):,} of {len(found.files):,} images of {annotation_file.name} are not in {images}"
-            raise DataError(f"{name}: {lack} ({first_names(missing)}); {self.remedy}")
+            raise self.fault(f"{lack} ({first_names(missing)})")
         place = images / f"<{annotation_file.name}>" if shares_folder else images
         super().__init__(name, split, base, images, tuple(found.categories.values()), found.files, [str(place)])
         self.annotation_file, self.image_ids, self._sizes = annotation_file, found.image_ids, found.sizes
         self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
         self._check_sizes(min(SCANNED, len(self)))
-
-    def image_path(self, i: int) -> str:
-        """Absolute path of image ``i``."""
-        return self.path(i)
-
-    def boxes(self, i: int) -> NDArray[np.float64]:
-        """(n, 4) x, y, width, height in pixels of the objects of image ``i``."""
-        return self.objects.boxes[self._objects_of(i)]
 
     def annotations(self, i: int) -> list[dict[str, Any]]:
         """The objects of image ``i``, each with the keys
@@ -135,12 +124,6 @@ class Detections(ImageFiles):
             }
             for n in range(*self._objects_of(i).indices(len(objects.ids)))
         ]
-
-    def masks(self, i: int) -> Tensor:
-        """(n, H, W) bool, True on each object of image ``i``. Raises BackendError without pycocotools."""
-        tools, (height, width) = mask_tools(), self._sizes[i].tolist()
-        drawn = [tools.decode(encode(entry["segmentation"], height, width)) for entry in self.annotations(i)]
-        return torch.from_numpy(np.array(drawn, dtype=bool).reshape(-1, height, width))
 
     def describe(self) -> str:
         return super().describe() + subset_remark(self.name, self.split, len(self)) + self._alone
@@ -185,6 +168,14 @@ class Detections(ImageFiles):
             remedy = "correct height and width or, if EXIF tags rotate these images, store their pixels rotated"
             raise DataError(f"{self.name}: {self.annotation_file}: {which}; {remedy}")
 
+    def _check_categories(self, where: str, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
+        if odd := sorted(id_ for id_ in found.keys() | expected.keys() if found.get(id_) != expected.get(id_)):
+            has, wants = found.get(odd[0], "no category"), expected.get(odd[0], "none")
+            differ = (
+                f"differs from the published categories in {len(odd):,}: id {odd[0]} is '{has}', published is '{wants}'"
+            )
+            raise DataError(f"{where} {differ}; {self.remedy}")
+
     def _fingerprint_label(self, i: int) -> bytes:
         objects, these = self.objects, self._objects_of(i)
         categories = np.array(self.categories, dtype="<i8")[objects.labels[these]]
@@ -193,15 +184,6 @@ class Detections(ImageFiles):
             content.update(values.astype("<f8").tobytes())
         content.update(objects.masks.content(these.start, these.stop))
         return content.hexdigest().encode() + b" "
-
-
-def _check_categories(where: str, found: Mapping[int, str], expected: Mapping[int, str], remedy: str) -> None:
-    odd = sorted(id_ for id_ in found.keys() | expected.keys() if found.get(id_) != expected.get(id_))
-    if odd:
-        has = f"'{found[odd[0]]}'" if odd[0] in found else "no category"
-        wants = f"'{expected[odd[0]]}'" if odd[0] in expected else "none"
-        differ = f"differs from the published categories in {len(odd):,}: id {odd[0]} is {has}"
-        raise DataError(f"{where} {differ}, published is {wants}; {remedy}")
 
 
 def _iou(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:

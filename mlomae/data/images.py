@@ -32,10 +32,11 @@ class Images:
         locations: resolved paths that the pixels come from (folders or files; a pseudo-path for embedded images). Two
             data sets share images if they share a location or if one location contains the other.
         content: what ``digest`` hashes, ``"pixels"`` or ``"file"``; only digests of one kind are comparable.
-        contents: what data sets of this kind have, for messages.
+        contents, remedy: what data sets of this kind have, and what to do about missing or damaged files; for messages.
     """
 
     contents = "images"
+    remedy = "download the data set again"
     name: str
     split: str
     root: str
@@ -98,6 +99,10 @@ class Images:
     def _pixel_bytes(self, i: int) -> bytes:
         image_CHW = self.image(i)
         return repr(tuple(image_CHW.shape)).encode() + image_CHW.contiguous().numpy().tobytes()
+
+    def fault(self, what: str, remedy: str = "") -> DataError:
+        """The error that says ``what`` is wrong with this data set and what to do, by default its ``remedy``."""
+        return DataError(f"{self.name}: {what}; {remedy or self.remedy}")
 
     def describe(self) -> str:
         """One phrase that identifies the data set in messages and records, e.g. ``cifar10 test at /data/cifar``."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlomae.common.errors import ConfigError, DataError
-from mlomae.data.paths import data_folder, first_names, missing_files
+from mlomae.common.errors import ConfigError, DataError, reason_of
+from mlomae.data.paths import data_folder, existing_file, first_names, missing_files
 from mlomae.data.registry import PUBLISHED
 from mlomae.data.storage import FileSource
 
@@ -34,17 +34,14 @@ class PublishedSource(FileSource):
         subset: accept fewer images or classes than published, if what is there is consistent.
 
     Attributes:
-        remedy: what to do about a missing file, e.g. ``unpack CUB_200_2011.tgz again``.
         inner, markers: where the data set may be below ROOT, and files or folders by which it is recognised.
         combined: splits that consist of several published ones, which are in one folder: the published ones by name.
-        is_subset: whether there is less than was published.
 
     Raises ConfigError for an unknown split, and DataError, one line, if a file or folder is missing or damaged, a split
     is empty, an image is listed twice or in two splits, the splits differ in classes, counts are not the published ones
     (with ``subset``: exceed them), or a listed image of ``split`` is missing.
     """
 
-    remedy: str
     inner: Sequence[str] = ()
     markers: Sequence[str] = ()
     combined: ClassVar[Mapping[str, Sequence[str]]] = {}
@@ -62,10 +59,9 @@ class PublishedSource(FileSource):
         wanted = self.combined.get(split, [split])
         for part in wanted:
             listed = parts[part]
-            missing = missing_files(listed.folder, listed.files)
-            if missing:
-                found = f"{len(missing):,} of {len(listed.files):,} listed {part} images are not in {listed.folder}"
-                raise DataError(f"{name}: {found} ({first_names(missing)}); {self.remedy}")
+            if missing := missing_files(listed.folder, listed.files):
+                lack = f"{len(missing):,} of {len(listed.files):,} listed {part} images are not in {listed.folder}"
+                raise self.fault(f"{lack} ({first_names(missing)})")
         super().__init__(
             name,
             split,
@@ -77,7 +73,6 @@ class PublishedSource(FileSource):
             [_location(name, part, parts) for part in wanted],
         )
         self._published = sum(published.counts[part] for part in wanted), published.classes
-        self.is_subset = (len(self.labels), len(self.classes)) != self._published
 
     def read_lists(self, base: Path, split: str) -> tuple[Sequence[str], Mapping[str, Part]]:
         """Class names in label order, and what the lists of the data set in ``base`` say of each published split.
@@ -86,24 +81,48 @@ class PublishedSource(FileSource):
         """
         raise NotImplementedError
 
+    def read_mat(self, path: Path, variable: str) -> NDArray[Any]:
+        """A variable of the MATLAB file at ``path``, without axes of length one, as an array of at least one axis.
+
+        Reading such a file runs no code. Raises DataError if the file is missing or damaged, or lacks the variable.
+        """
+        from scipy.io import loadmat
+
+        existing_file(path, self.name, self.remedy)
+        try:
+            content = loadmat(path, squeeze_me=True)
+        except Exception as error:  # a damaged file can raise anything
+            raise self.fault(f"cannot read {path} ({reason_of(error)})") from error
+        if variable not in content:
+            raise self.fault(f"{path} holds no variable '{variable}'")
+        return np.atleast_1d(content[variable])
+
+    def integers(self, values: Any, path: Path) -> NDArray[np.int64]:
+        """``values``, which are from ``path``, as (N,) int64. Raises DataError if they are not whole numbers."""
+        try:
+            array = np.asarray(values).astype(np.float64)
+            if array.ndim == 1 and np.array_equal(array, array.round()):
+                return array.astype(np.int64)
+        except (TypeError, ValueError):
+            pass
+        raise self.fault(f"{path} holds something else than whole numbers")
+
     def describe(self) -> str:
-        if not self.is_subset:
-            return super().describe()
-        images, classes = self._published
-        part = f"{len(self):,} of {images:,} images, {len(self.classes):,} of {classes:,} classes"
-        return f"{super().describe()} (subset: {part})"
+        (images, classes), found = self._published, (len(self), len(self.classes))
+        subset = f" (subset: {found[0]:,} of {images:,} images, {found[1]:,} of {classes:,} classes)"
+        return super().describe() + (subset if found != (images, classes) else "")
 
     def _check_listed_once(self, base: Path, parts: Mapping[str, Part]) -> None:
         seen: dict[tuple[str, str], str] = {}
         for part, listed in parts.items():
             if not len(listed.files):
-                raise DataError(f"{self.name} at {base}: {part} lists no image; download the lists again")
+                raise self.fault(f"in {base} {part} lists no image", "download the lists again")
             folder = str(listed.folder)
             for file in listed.files:
                 first = seen.get((folder, file))
                 if first is not None:
                     where = f"in both {first} and {part}" if first != part else f"twice in {part}"
-                    raise DataError(f"{self.name} at {base}: {file} is listed {where}; download the lists again")
+                    raise self.fault(f"in {base} {file} is listed {where}", "download the lists again")
                 seen[folder, file] = part
 
     def _check_classes(self, base: Path, classes: Sequence[str], labels: Mapping[str, NDArray[np.int64]]) -> None:
@@ -112,8 +131,7 @@ class PublishedSource(FileSource):
             for only, missing in ((reference - found, part), (found - reference, first)):
                 if only:
                     odd = first_names(classes[i] for i in sorted(only))
-                    said = f"{missing} has no image of class {odd}"
-                    raise DataError(f"{self.name} at {base}: {said}; unpack the whole data set again")
+                    raise self.fault(f"in {base} {missing} has no image of class {odd}", "unpack the data set again")
 
 
 def _location(name: str, part: str, parts: Mapping[str, Part]) -> str:

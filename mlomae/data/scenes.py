@@ -64,18 +64,19 @@ class Scenes(ImageFiles):
     def __init__(self, split: str, base: Path, classes: Sequence[str], subset: bool = False) -> None:
         name = self.name
         if not 1 <= len(classes) <= MOST_CLASSES:
-            raise DataError(f"{name} at {base} has {len(classes)} classes; annotations can hold 1 to {MOST_CLASSES}")
+            raise self.fault(f"{base} has {len(classes)} classes", f"annotations can hold 1 to {MOST_CLASSES}")
         images, annotations = (
             split_folder(inner_folder(base / kind, name, self.remedy), split, name)
             for kind in ("images", "annotations")
         )
-        of_image, of_annotation = _by_stem(name, images, ENDINGS), _by_stem(name, annotations, (".png",))
-        for ours, theirs, what in ((of_image, of_annotation, "images"), (of_annotation, of_image, "annotations")):
-            alone = sorted(ours.keys() - theirs.keys())
-            if alone:
-                other = "annotation" if what == "images" else "image"
-                found = f"{len(alone):,} of {len(ours):,} {split} {what} have no {other} ({first_names(alone)})"
-                raise DataError(f"{name} at {base}: {found}; {self.remedy}")
+        of_image, of_annotation = self._by_stem(images, ENDINGS), self._by_stem(annotations, (".png",))
+        for ours, theirs, what, other in (
+            (of_image, of_annotation, "images", "annotation"),
+            (of_annotation, of_image, "annotations", "image"),
+        ):
+            if alone := sorted(ours.keys() - theirs.keys()):
+                said = f"{len(alone):,} of {len(ours):,} {split} {what} have no {other} ({first_names(alone)})"
+                raise self.fault(f"in {base} {said}")
         if name in PUBLISHED:
             check_counts(name, base, {split: len(of_image)}, len(classes), subset)
         stems = sorted(of_image)
@@ -93,10 +94,6 @@ class Scenes(ImageFiles):
         if not found:
             raise DataError(f"{cls.name}: {folder} has no folders; expected {folder / 'training' / '*.jpg'}")
         return sorted(found, key=lambda split: (not split.startswith("train"), split))
-
-    def image_path(self, i: int) -> str:
-        """Absolute path of image ``i``."""
-        return self.path(i)
 
     def annotation_path(self, i: int) -> str:
         """Absolute path of the annotation of image ``i``."""
@@ -129,6 +126,18 @@ class Scenes(ImageFiles):
             raise DataError(f"{self.describe()}: no pixel of {count:,} annotations has a label; {self.value_remedy}")
         return LabelCounts(count, pixels[: len(self.classes)], int(pixels[IGNORE]))
 
+    def _by_stem(self, folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
+        """Names of the image files in ``folder`` by stem. Raises DataError if there is none, or two of one stem."""
+        found: dict[str, str] = {}
+        for file in filter(partial(is_image, endings=endings), sorted(os.listdir(folder))):
+            other = found.setdefault(os.path.splitext(file)[0], file)
+            if other != file:
+                raise self.fault(f"{folder} has both {other} and {file}", "keep one of them")
+        if not found:
+            wanted = " or ".join(endings)
+            raise self.fault(f"{folder} holds no {wanted} file", "put them into it, not into folders below it")
+        return found
+
     def _count_pixels(self, i: int) -> NDArray[np.int64] | DataError:
         try:
             return np.bincount(self.labels(i).numpy().ravel(), minlength=IGNORE + 1)
@@ -139,9 +148,9 @@ class Scenes(ImageFiles):
         faults = [fault for fault in in_threads(self._header_fault, range(len(self))) if fault is not None]
         if faults:
             alike = [fault for fault in faults if fault.what == faults[0].what]
-            found = f"{len(alike):,} of {len(self):,} {self.split} annotations {alike[0].what}"
+            said = f"{len(alike):,} of {len(self):,} {self.split} annotations {alike[0].what}"
             examples = first_names(fault.example for fault in alike)
-            raise DataError(f"{self.name} at {self.root}: {found} ({examples}); {alike[0].remedy}")
+            raise self.fault(f"in {self.root} {said} ({examples})", alike[0].remedy)
 
     def _header_fault(self, i: int) -> Fault | None:
         path = self.annotation_path(i)
@@ -149,22 +158,6 @@ class Scenes(ImageFiles):
 
     def _fingerprint_label(self, i: int) -> bytes:
         return b"%d " % os.path.getsize(self.annotation_path(i))
-
-
-def _by_stem(name: str, folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
-    """Names of the image files in ``folder`` by stem. Raises DataError if there is none, or two of one stem."""
-    found: dict[str, str] = {}
-    for file in sorted(os.listdir(folder)):
-        stem = os.path.splitext(file)[0]
-        if not is_image(file, endings):
-            continue
-        if stem in found:
-            raise DataError(f"{name}: {folder} has both {found[stem]} and {file}; keep one of them")
-        found[stem] = file
-    if not found:
-        wanted = " or ".join(endings)
-        raise DataError(f"{name}: {folder} holds no {wanted} file; put them into it, not into folders below it")
-    return found
 
 
 build_scenes = partial(build_dataset, kind=Scenes)

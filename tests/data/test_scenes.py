@@ -35,9 +35,9 @@ def test_images_labels_and_names(tmp_path: Path) -> None:
     assert source.classes == tuple(f"class {k}" for k in range(1, 6))
     assert source.describe() == f"scene_folder training at {tmp_path}"
     for i in range(4):
-        assert source.image_path(i) == str(tmp_path / "images" / "training" / f"scene_{i}.jpg")
+        assert source.path(i) == str(tmp_path / "images" / "training" / f"scene_{i}.jpg")
         assert source.annotation_path(i) == str(tmp_path / "annotations" / "training" / f"scene_{i}.png")
-        decoded = np.array(Image.open(source.image_path(i)))
+        decoded = np.array(Image.open(source.path(i)))
         assert torch.equal(source.image(i), torch.from_numpy(decoded).permute(2, 0, 1))
         assert source.image_size(i) == tuple(source.labels(i).shape) == (12 + i, 17)
         drawn = values(5, i, (12 + i, 17)).astype(int)

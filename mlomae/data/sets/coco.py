@@ -6,10 +6,16 @@ evaluation is on ``val``. Other data sets in COCO's format are a ``coco_folder``
 
 from __future__ import annotations
 
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
 from mlomae.data.detections import Detections
 from mlomae.data.paths import data_folder, existing_file, inner_folder
 from mlomae.data.published import check_split
 from mlomae.data.registry import Published, register_dataset
+
+# By their published ids, which skip ten of 1 to 90, as torchvision's detectors name them.
+NAMES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+COCO_CATEGORIES = {id_: name for id_, name in enumerate(NAMES) if name not in ("__background__", "N/A")}
 
 URL = "http://images.cocodataset.org"
 BY_HAND = f"""\
@@ -41,21 +47,3 @@ class Coco(Detections):
         path = existing_file(base / "annotations" / f"instances_{split}2017.json", "coco", self.remedy)
         images = inner_folder(base / f"{split}2017", "coco", self.remedy)
         super().__init__(split, base, path, images, COCO_CATEGORIES, subset, classes)
-
-
-# By their published ids, which skip ten of 1 to 90, as in annotations_trainval2017.zip.
-# fmt: off
-COCO_CATEGORIES = {
-    1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck", 9: "boat",
-    10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench", 16: "bird", 17: "cat",
-    18: "dog", 19: "horse", 20: "sheep", 21: "cow", 22: "elephant", 23: "bear", 24: "zebra", 25: "giraffe",
-    27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase", 34: "frisbee", 35: "skis",
-    36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat", 40: "baseball glove", 41: "skateboard",
-    42: "surfboard", 43: "tennis racket", 44: "bottle", 46: "wine glass", 47: "cup", 48: "fork", 49: "knife",
-    50: "spoon", 51: "bowl", 52: "banana", 53: "apple", 54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot",
-    58: "hot dog", 59: "pizza", 60: "donut", 61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed",
-    67: "dining table", 70: "toilet", 72: "tv", 73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard",
-    77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book",
-    85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
-}
-# fmt: on

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from mlomae.common.errors import DataError
-from mlomae.data.formats.lists import integers, read_mat
 from mlomae.data.published import Part, PublishedSource
 from mlomae.data.registry import Download, Published, register_dataset
 
@@ -20,8 +18,6 @@ FILES = {
     f"{URL}/imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
     f"{URL}/setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
 }
-REMEDY = "unpack 102flowers.tgz and download imagelabels.mat and setid.mat again"
-LISTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 @register_dataset(
@@ -37,21 +33,21 @@ class Flowers102(PublishedSource):
     errors as in PublishedSource.
     """
 
-    remedy = REMEDY
+    remedy = "unpack 102flowers.tgz and download imagelabels.mat and setid.mat again"
     inner = ("flowers-102",)
     markers = ("imagelabels.mat", "setid.mat", "jpg")
     combined: ClassVar = {"trainval": ["train", "val"]}
 
     def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, Part]]:
         path, sets = base / "imagelabels.mat", base / "setid.mat"
-        labels = integers(read_mat(path, "flowers102", "labels", REMEDY), path, "flowers102", REMEDY)
+        labels = self.integers(self.read_mat(path, "labels"), path)
         if labels.min() < 1:
-            raise DataError(f"flowers102: {path} has labels below 1; {REMEDY}")
+            raise self.fault(f"{path} has labels below 1")
         parts = {}
-        for part, variable in LISTS.items():
-            ids = integers(read_mat(sets, "flowers102", variable, REMEDY), sets, "flowers102", REMEDY)
+        for part, variable in {"train": "trnid", "val": "valid", "test": "tstid"}.items():
+            ids = self.integers(self.read_mat(sets, variable), sets)
             if len(ids) and not (ids.min() >= 1 and ids.max() <= len(labels)):
-                raise DataError(f"flowers102: {sets} names images outside 1 to {len(labels)}, the labelled; {REMEDY}")
+                raise self.fault(f"{sets} names images outside 1 to {len(labels)}, the labelled")
             files = [f"image_{i:05d}.jpg" for i in ids]
             parts[part] = Part((base / "jpg").resolve(), files, labels[ids - 1] - 1)
         return _class_names(int(labels.max())), parts

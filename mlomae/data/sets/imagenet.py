@@ -10,13 +10,11 @@ import os
 import re
 from pathlib import Path
 
-from mlomae.common.errors import DataError
 from mlomae.data.paths import first_names, inner_folder, scan_classes, subfolders
 from mlomae.data.published import Part, PublishedSource
 from mlomae.data.reader import IMAGE_ENDINGS
 from mlomae.data.registry import PUBLISHED, Published, register_dataset
 
-REMEDY = "unpack the archives again (`mlomae data prepare imagenet ROOT` says how)"
 BY_HAND = """\
 ImageNet is given to registered users only; register at https://image-net.org/download.php, then download
   ILSVRC2012_img_train.tar (138 GB, md5 1d675b47d978889d74fa0da5fadfb00e) and unpack it, then the archive of
@@ -36,35 +34,31 @@ class ImageNet(PublishedSource):
     that no file name is in both. Other arguments and errors as in PublishedSource.
     """
 
-    remedy = REMEDY
+    remedy = "unpack the archives again (`mlomae data prepare imagenet ROOT` says how)"
     inner = ("ILSVRC/Data/CLS-LOC",)
     markers = ("train", "val")
 
     def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, Part]]:
-        folders = {part: inner_folder(base / part, "imagenet", REMEDY) for part in PUBLISHED["imagenet"].counts}
+        folders = {part: inner_folder(base / part, "imagenet", self.remedy) for part in PUBLISHED["imagenet"].counts}
         if folders["train"] == folders["val"]:
-            raise DataError(f"imagenet: train and val are one folder, {folders['val']}; {REMEDY}")
-        train, val = (_class_names(folder) for folder in folders.values())
-        odd = sorted(set(train) ^ set(val))
-        if odd:
-            raise DataError(f"imagenet at {base}: train/ and val/ differ in class {first_names(odd)}; {REMEDY}")
+            raise self.fault(f"train and val are one folder, {folders['val']}")
+        train, val = (self._class_names(folder) for folder in folders.values())
+        if odd := sorted(set(train) ^ set(val)):
+            raise self.fault(f"in {base} train/ and val/ differ in class {first_names(odd)}")
         names, files, labels = scan_classes(folders[split])
         if split == "train":  # file names of ImageNet are unique: one that is in both splits is one image
             evaluated = {os.path.basename(file) for file in scan_classes(folders["val"])[1]}
-            both = [file for file in files if os.path.basename(file) in evaluated]
-            if both:
-                raise DataError(f"imagenet at {base}: {first_names(both)} of train/ is in val/ too; {REMEDY}")
+            if both := [file for file in files if os.path.basename(file) in evaluated]:
+                raise self.fault(f"in {base} {first_names(both)} of train/ is in val/ too")
         return names, {split: Part(folders[split], files, labels)}
 
-
-def _class_names(folder: Path) -> list[str]:
-    """Class folders, sorted. Raises DataError if they are not named by WordNet ids, or images are not in folders."""
-    names = subfolders(folder)
-    odd = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
-    if odd:
-        remedy = "name class folders by WordNet id (n01440764), or use type='imagefolder'"
-        raise DataError(f"imagenet: {folder} has folders that are not classes ({first_names(odd)}); {remedy}")
-    if not names and any(name.lower().endswith(IMAGE_ENDINGS) for name in os.listdir(folder)):
-        remedy = f"move each image into its class, {folder}{os.sep}<wnid>{os.sep} (`mlomae data prepare imagenet ROOT`)"
-        raise DataError(f"imagenet: the images of {folder} are not in class folders; {remedy}")
-    return names
+    def _class_names(self, folder: Path) -> list[str]:
+        """Class folders, sorted. Raises DataError if they are not named by WordNet ids, or images are outside them."""
+        names = subfolders(folder)
+        if odd := [name for name in names if not re.fullmatch(r"n\d{8}", name)]:
+            remedy = "name class folders by WordNet id (n01440764), or use type='imagefolder'"
+            raise self.fault(f"{folder} has folders that are not classes ({first_names(odd)})", remedy)
+        if not names and any(name.lower().endswith(IMAGE_ENDINGS) for name in os.listdir(folder)):
+            remedy = f"move each image into its class, {folder / '<wnid>'} (`mlomae data prepare imagenet ROOT`)"
+            raise self.fault(f"the images of {folder} are not in class folders", remedy)
+        return names

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlomae.common.errors import DataError
 from mlomae.data.paths import existing_file, first_names
 from mlomae.data.published import Part, PublishedSource
 from mlomae.data.registry import PUBLISHED, Published, register_dataset
@@ -40,7 +39,7 @@ class INat2019(PublishedSource):
         categories, other = found["train"][0], found["val"][0]
         if other != categories:
             odd = first_names(sorted(dict(categories.items() ^ other.items())))
-            raise DataError(f"inat2019: train2019.json and val2019.json differ in category {odd}; {self.remedy}")
+            raise self.fault(f"train2019.json and val2019.json differ in category {odd}")
         index = {number: i for i, number in enumerate(sorted(categories))}
         folder = (base / IMAGES).resolve()
         parts = {part: Part(folder, files, [index[i] for i in ids]) for part, (_, files, ids) in found.items()}
@@ -56,13 +55,12 @@ class INat2019(PublishedSource):
             pairs = [(int(row["image_id"]), int(row["category_id"])) for row in content["annotations"]]
         except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise DataError(f"inat2019: cannot read {path} ({reason}); {self.remedy}") from error
+            raise self.fault(f"cannot read {path} ({reason})") from error
         of_image = dict(pairs)
         odd = sorted(files.keys() ^ of_image.keys())
         if odd or len(pairs) != len(files) or len(content["images"]) != len(files):
             which = f" (image {first_names(odd)})" if odd else ""
-            raise DataError(f"inat2019: {path} does not annotate each image once{which}; {self.remedy}")
-        unknown = first_names(sorted(set(of_image.values()) - categories.keys()))
-        if unknown:
-            raise DataError(f"inat2019: {path} has images of category {unknown}, which it lacks; {self.remedy}")
+            raise self.fault(f"{path} does not annotate each image once{which}")
+        if unknown := sorted(set(of_image.values()) - categories.keys()):
+            raise self.fault(f"{path} has images of category {first_names(unknown)}, which it lacks")
         return categories, list(files.values()), [of_image[image] for image in files]

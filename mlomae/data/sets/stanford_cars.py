@@ -10,13 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlomae.common.errors import DataError
-from mlomae.data.formats.lists import integers, read_mat
 from mlomae.data.paths import inner_folder, scan_classes
 from mlomae.data.published import Part, PublishedSource
-from mlomae.data.registry import PUBLISHED, Published, register_dataset
+from mlomae.data.registry import Published, register_dataset
 
-REMEDY = "`mlomae data prepare stanford_cars ROOT` lists the files and where to get them"
 BY_HAND = """\
 The address of Stanford Cars is dead (https://github.com/pytorch/vision/issues/7545 names copies); put
   the training images 00001.jpg ... into {root}/cars_train/, the test images into {root}/cars_test/
@@ -36,50 +33,45 @@ class StanfordCars(PublishedSource):
     ``split`` is ``train`` or ``test``. Other arguments and errors as in PublishedSource.
     """
 
-    remedy = REMEDY
+    remedy = "`mlomae data prepare stanford_cars ROOT` lists the files and where to get them"
     inner = ("stanford_cars",)
     markers = ("devkit", "cars_train", "cars_test", "train", "test")
 
     def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, Part]]:
         in_folders = not any((base / name).exists() for name in self.markers[:3])
         if in_folders and not any((base / name).is_dir() for name in self.markers[3:]):
-            raise DataError(f"stanford_cars: {base} has neither devkit/ nor train/ and test/; {REMEDY}")
-        names, parts = _class_folders(base) if in_folders else _published(base)
+            raise self.fault(f"{base} has neither devkit/ nor train/ and test/")
+        names, parts = self._class_folders(base) if in_folders else self._annotated(base)
         if parts["train"].folder == parts["test"].folder:
-            raise DataError(f"stanford_cars: train and test are one folder, {parts['test'].folder}; {REMEDY}")
+            raise self.fault(f"train and test are one folder, {parts['test'].folder}")
         return names, parts
 
+    def _annotated(self, base: Path) -> tuple[list[str], dict[str, Part]]:
+        """The published layout. The labels of the test split are beside devkit/ or in it."""
+        names = [str(name) for name in self.read_mat(base / "devkit" / "cars_meta.mat", "class_names")]
+        parts = {}
+        for part, file in {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}.items():
+            path = base / "devkit" / file
+            if part == "test" and not path.is_file():
+                path = base / file
+            rows = self.read_mat(path, "annotations")
+            if rows.dtype.names is None or not {"fname", "class"} <= set(rows.dtype.names):
+                raise self.fault(f"{path} gives no file and class for its images")
+            labels = self.integers(rows["class"].tolist(), path)
+            if labels.min() < 1 or labels.max() > len(names):
+                raise self.fault(f"{path} has classes outside 1 to {len(names)}, those of cars_meta.mat")
+            folder = inner_folder(base / f"cars_{part}", "stanford_cars", self.remedy)
+            twice = folder / f"cars_{part}"  # some copies have the folder twice, one inside the other
+            folder = twice.resolve() if twice.is_dir() else folder
+            parts[part] = Part(folder, [str(file) for file in rows["fname"]], labels - 1)
+        return names, parts
 
-def _published(base: Path) -> tuple[list[str], dict[str, Part]]:
-    names = read_mat(base / "devkit" / "cars_meta.mat", "stanford_cars", "class_names", REMEDY)
-    parts = {part: _annotated(base, part, len(names)) for part in PUBLISHED["stanford_cars"].counts}
-    return [str(name) for name in names], parts
-
-
-def _annotated(base: Path, part: str, classes: int) -> Part:
-    """A split as its annotation file lists it. The labels of the test split are beside devkit/ or in it."""
-    name = "cars_train_annos.mat" if part == "train" else "cars_test_annos_withlabels.mat"
-    path = base / "devkit" / name
-    if part != "train" and not path.is_file():
-        path = base / name
-    rows = read_mat(path, "stanford_cars", "annotations", REMEDY)
-    if rows.dtype.names is None or not {"fname", "class"} <= set(rows.dtype.names):
-        raise DataError(f"stanford_cars: {path} gives no file and class for its images; {REMEDY}")
-    labels = integers(rows["class"].tolist(), path, "stanford_cars", REMEDY)
-    if labels.min() < 1 or labels.max() > classes:
-        raise DataError(f"stanford_cars: {path} has classes outside 1 to {classes}, those of cars_meta.mat; {REMEDY}")
-    folder = inner_folder(base / f"cars_{part}", "stanford_cars", REMEDY)
-    if (folder / f"cars_{part}").is_dir():  # some copies have the folder twice, one inside the other
-        folder = (folder / f"cars_{part}").resolve()
-    return Part(folder, [str(file) for file in rows["fname"]], labels - 1)
-
-
-def _class_folders(base: Path) -> tuple[list[str], dict[str, Part]]:
-    folders = {part: inner_folder(base / part, "stanford_cars", REMEDY) for part in PUBLISHED["stanford_cars"].counts}
-    found = {part: scan_classes(folder) for part, folder in folders.items()}
-    names = sorted({name for classes, _, _ in found.values() for name in classes})
-    parts = {}
-    for part, (classes, files, labels) in found.items():
-        index = np.array([names.index(name) for name in classes])
-        parts[part] = Part(folders[part], files, index[labels])
-    return names, parts
+    def _class_folders(self, base: Path) -> tuple[list[str], dict[str, Part]]:
+        folders = {part: inner_folder(base / part, "stanford_cars", self.remedy) for part in ("train", "test")}
+        found = {part: scan_classes(folder) for part, folder in folders.items()}
+        names = sorted({name for classes, _, _ in found.values() for name in classes})
+        parts = {}
+        for part, (classes, files, labels) in found.items():
+            index = np.array([names.index(name) for name in classes])
+            parts[part] = Part(folders[part], files, index[labels])
+        return names, parts

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.common.errors import DataError
 from mlomae.data.paths import existing_file, existing_folder, scan_classes
 from mlomae.data.published import check_split
 from mlomae.data.reader import decode_all
@@ -32,6 +31,8 @@ class TinyImageNet(MemorySource):
     labels, DataError for missing or contradictory files.
     """
 
+    remedy = "unpack tiny-imagenet-200.zip again"
+
     def __init__(self, root: str, split: str = "train") -> None:
         base = existing_folder(root, "tiny_imagenet")
         check_split("tiny_imagenet", split)
@@ -41,29 +42,26 @@ class TinyImageNet(MemorySource):
             folder = existing_folder(base / "train", "tiny_imagenet")
             found, files, labels = scan_classes(folder)
             if found != classes:
-                odd = min(set(found) ^ set(classes))
-                raise DataError(f"tiny_imagenet: train/ and wnids.txt differ in class '{odd}'; unpack again")
+                raise self.fault(f"train/ and wnids.txt differ in class '{min(set(found) ^ set(classes))}'")
         else:
             folder = existing_folder(base / "val" / "images", "tiny_imagenet")
-            files, labels = _annotated(base / "val" / "val_annotations.txt", folder, classes)
+            files, labels = self._annotated(base / "val" / "val_annotations.txt", folder, classes)
         images = decode_all(folder, files)
         super().__init__("tiny_imagenet", split, str(base), classes, images, labels, [str(folder)])
 
-
-def _annotated(table: Path, folder: Path, classes: list[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Files of ``folder`` and their labels, as ``table`` gives them."""
-    existing_file(table, "tiny_imagenet", "without it the validation images have no labels; unpack the data set again")
-    index = {name: i for i, name in enumerate(classes)}
-    files, labels = [], []
-    for number, line in enumerate(table.read_text().splitlines(), 1):
-        file, wnid, *_ = [*line.split("\t"), ""]
-        if wnid not in index:
-            said = f"{table}, line {number}: class '{wnid}' is not in wnids.txt"
-            raise DataError(f"tiny_imagenet: {said}; download it again")
-        if not (folder / file).is_file():
-            raise DataError(f"tiny_imagenet: {table} names {file}, which val/images lacks; unpack the data set again")
-        files.append(file)
-        labels.append(index[wnid])
-    if not files:
-        raise DataError(f"tiny_imagenet: {table} is empty; unpack the data set again")
-    return files, np.array(labels, dtype=np.int64)
+    def _annotated(self, table: Path, folder: Path, classes: list[str]) -> tuple[list[str], NDArray[np.int64]]:
+        """Files of ``folder`` and their labels, as ``table`` gives them."""
+        existing_file(table, "tiny_imagenet", f"without it the validation images have no labels; {self.remedy}")
+        index = {name: i for i, name in enumerate(classes)}
+        files, labels = [], []
+        for number, line in enumerate(table.read_text().splitlines(), 1):
+            file, wnid, *_ = [*line.split("\t"), ""]
+            if wnid not in index:
+                raise self.fault(f"{table}, line {number}: class '{wnid}' is not in wnids.txt")
+            if not (folder / file).is_file():
+                raise self.fault(f"{table} names {file}, which val/images lacks")
+            files.append(file)
+            labels.append(index[wnid])
+        if not files:
+            raise self.fault(f"{table} is empty")
+        return files, np.array(labels, dtype=np.int64)

@@ -69,15 +69,14 @@ def test_missing_list_is_named_for_every_part(layout: str, files: list[str], sub
 # --- CUB-200-2011 ---------------------------------------------------------------------------------------------------
 
 
-def test_cub_labels_names_and_boxes(tmp_path: Path) -> None:
+def test_cub_labels_and_names(tmp_path: Path) -> None:
     layouts.cub(tmp_path)
     train, test = (build("cub", tmp_path, split) for split in ("train", "test"))
     assert train.classes == ["001.Auk", "002.Owl"]
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert train.relative_path(3) == "002.Owl/Owl_0.jpg"
-    assert test.boxes.tolist() == [[n, 2, 3, 4.5] for n in (4.0, 5.0, 9.0, 10.0)]
-    (tmp_path / "CUB_200_2011" / "bounding_boxes.txt").unlink()
-    assert build("cub", tmp_path / "CUB_200_2011").boxes is None
+    assert test.relative_path(3) == "002.Owl/Owl_4.jpg"
+    assert build("cub", tmp_path / "CUB_200_2011").fingerprint() == train.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -93,9 +92,6 @@ def test_cub_labels_names_and_boxes(tmp_path: Path) -> None:
         ("train_test_split.txt", "3 1", "3 x", "gives image 3 the invalid value 'x'"),
         ("train_test_split.txt", "10 0\n", "10 0\n11 1\n", "differ in image 11"),
         ("classes.txt", "2 002.Owl", "2 002.Emu", "not its folder's"),
-        ("bounding_boxes.txt", "1 1.0 2.0 3.0 4.5", "1 1.0 2.0 3.0", "four numbers per image"),
-        ("bounding_boxes.txt", "1 1.0 2.0 3.0 4.5", "1 1.0 2.0 nan 4.5", "four numbers per image"),
-        ("bounding_boxes.txt", "5 5.0 2.0 3.0 4.5\n", "", "differ in image 5"),
     ],
 )
 def test_cub_tables_that_contradict_each_other(file: str, old: str, new: str, said: str, tmp_path: Path) -> None:
@@ -110,7 +106,7 @@ def test_cub_class_without_test_images(tmp_path: Path) -> None:
     for number in (9, 10):
         replace(split, f"{number} 0", f"{number} 1")
     assert "8 train images, published are only 6" in refusal("cub", tmp_path)
-    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"):
+    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         path = split.with_name(file)
         path.write_text("\n".join(path.read_text().splitlines()[:8]))
     assert "test has no image of class 002.Owl" in refusal("cub", tmp_path, subset=True)
@@ -119,7 +115,7 @@ def test_cub_class_without_test_images(tmp_path: Path) -> None:
 def test_cub_classes_without_images_are_dropped_from_a_subset(tmp_path: Path) -> None:
     layouts.cub(tmp_path)
     base = tmp_path / "CUB_200_2011"
-    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"):
+    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         (base / file).write_text("\n".join((base / file).read_text().splitlines()[5:]))
     source = build("cub", tmp_path, subset=True)
     assert source.classes == ["002.Owl"]
