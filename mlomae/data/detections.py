@@ -99,8 +99,9 @@ class Detections(ImageFiles):
         if missing := missing_files(images, found.files):
             lack = f"{len(missing):,} of {len(found.files):,} images of {annotation_file.name} are not in {images}"
             raise self.fault(f"{lack} ({first_names(missing)})")
-        place = images / f"<{annotation_file.name}>" if shares_folder else images
-        super().__init__(name, split, base, images, tuple(found.categories.values()), found.files, [str(place)])
+        super().__init__(name, split, base, images, tuple(found.categories.values()), found.files)
+        if shares_folder:
+            self.locations = frozenset([str(images / f"<{annotation_file.name}>")])
         self.annotation_file, self.image_ids, self._sizes = annotation_file, found.image_ids, found.sizes
         self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
         self._check_sizes(min(SCANNED, len(self)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from mlomae.common.errors import DataError
 from mlomae.data.reader import is_image
@@ -65,8 +66,17 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def scan_classes(folder: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
-    """Class folders (sorted), image files relative to ``folder`` (sorted within a class) and labels (N,) int64.
+@dataclass(frozen=True)
+class LabelledFiles:
+    """``files`` (N) relative to ``folder``, which is resolved, and their labels (N)."""
+
+    folder: Path
+    files: Sequence[str]
+    labels: ArrayLike
+
+
+def scan_classes(folder: Path) -> tuple[list[str], LabelledFiles]:
+    """Class folders of ``folder``, sorted, and their image files, sorted within a class.
 
     Raises DataError if there is no class folder, or one holds no image.
     """
@@ -81,7 +91,7 @@ def scan_classes(folder: Path) -> tuple[list[str], list[str], NDArray[np.int64]]
             raise DataError(f"class folder {folder / name} holds no image; fill it or delete it")
         files += [os.path.join(name, file) for file in found]
         counts.append(len(found))
-    return classes, files, np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    return classes, LabelledFiles(folder, files, np.repeat(np.arange(len(classes), dtype=np.int64), counts))
 
 
 def _image_files(folder: Path) -> Iterator[str]:

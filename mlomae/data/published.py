@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mlomae.common.errors import ConfigError, DataError, reason_of
-from mlomae.data.paths import data_folder, existing_file, first_names, missing_files
+from mlomae.data.paths import LabelledFiles, data_folder, existing_file, first_names, missing_files
 from mlomae.data.registry import PUBLISHED
 from mlomae.data.storage import FileSource
-
-
-@dataclass(frozen=True)
-class Part:
-    """A published split as its lists give it: ``files`` (N) relative to ``folder`` and their labels (N)."""
-
-    folder: Path
-    files: Sequence[str]
-    labels: ArrayLike
 
 
 class PublishedSource(FileSource):
@@ -62,19 +52,14 @@ class PublishedSource(FileSource):
             if missing := missing_files(listed.folder, listed.files):
                 lack = f"{len(missing):,} of {len(listed.files):,} listed {part} images are not in {listed.folder}"
                 raise self.fault(f"{lack} ({first_names(missing)})")
-        super().__init__(
-            name,
-            split,
-            base,
-            parts[wanted[0]].folder,
-            [classes[i] for i in used],
-            [file for part in wanted for file in parts[part].files],
-            np.searchsorted(used, np.concatenate([labels[part] for part in wanted])),
-            [_location(name, part, parts) for part in wanted],
-        )
+        files = [file for part in wanted for file in parts[part].files]
+        numbers = np.searchsorted(used, np.concatenate([labels[part] for part in wanted]))
+        listed = LabelledFiles(parts[wanted[0]].folder, files, numbers)
+        super().__init__(name, split, base, [classes[i] for i in used], listed)
+        self.locations = frozenset(_location(name, part, parts) for part in wanted)
         self._published = sum(published.counts[part] for part in wanted), published.classes
 
-    def read_lists(self, base: Path, split: str) -> tuple[Sequence[str], Mapping[str, Part]]:
+    def read_lists(self, base: Path, split: str) -> tuple[Sequence[str], Mapping[str, LabelledFiles]]:
         """Class names in label order, and what the lists of the data set in ``base`` say of each published split.
 
         Of ``split`` alone where listing the others is too slow. Raises DataError for lists that contradict each other.
@@ -112,7 +97,7 @@ class PublishedSource(FileSource):
         subset = f" (subset: {found[0]:,} of {images:,} images, {found[1]:,} of {classes:,} classes)"
         return super().describe() + (subset if found != (images, classes) else "")
 
-    def _check_listed_once(self, base: Path, parts: Mapping[str, Part]) -> None:
+    def _check_listed_once(self, base: Path, parts: Mapping[str, LabelledFiles]) -> None:
         seen: dict[tuple[str, str], str] = {}
         for part, listed in parts.items():
             if not len(listed.files):
@@ -134,7 +119,7 @@ class PublishedSource(FileSource):
                     raise self.fault(f"in {base} {missing} has no image of class {odd}", "unpack the data set again")
 
 
-def _location(name: str, part: str, parts: Mapping[str, Part]) -> str:
+def _location(name: str, part: str, parts: Mapping[str, LabelledFiles]) -> str:
     """The folder of a split, or a pseudo-path in it if other splits, which share no image, are in the same folder."""
     folder = parts[part].folder
     alone = sum(other.folder == folder for other in parts.values()) == 1

@@ -22,7 +22,7 @@ from torch import Tensor
 from mlomae.common.errors import DataError
 from mlomae.data.formats.label_maps import MOST_CLASSES, Fault, header_fault, read_labels
 from mlomae.data.images import IGNORE, Source
-from mlomae.data.paths import first_names, inner_folder, split_folder, subfolders
+from mlomae.data.paths import LabelledFiles, first_names, inner_folder, split_folder, subfolders
 from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import IMAGE_ENDINGS, in_threads, is_image
 from mlomae.data.registry import PUBLISHED, build_dataset, build_source, list_datasets
@@ -80,7 +80,7 @@ class Scenes(ImageFiles):
         if name in PUBLISHED:
             check_counts(name, base, {split: len(of_image)}, len(classes), subset)
         stems = sorted(of_image)
-        super().__init__(name, split, base, images, tuple(classes), [of_image[s] for s in stems], [str(images)])
+        super().__init__(name, split, base, images, tuple(classes), [of_image[s] for s in stems])
         self.annotations = annotations
         self._annotation_files = np.array([os.fsencode(of_annotation[s]) for s in stems])  # an array: see ImageFiles
         self._check_headers()
@@ -168,9 +168,8 @@ class SceneSource(FileSource):
 
     def __init__(self, scenes: Scenes) -> None:
         files = [scenes.relative_path(i) for i in range(len(scenes))]
-        labels = np.zeros(len(scenes), dtype=np.int64)
-        place = Path(scenes.root), scenes.folder
-        super().__init__(scenes.name, scenes.split, *place, ["scene"], files, labels, scenes.locations)
+        listed = LabelledFiles(scenes.folder, files, np.zeros(len(scenes)))
+        super().__init__(scenes.name, scenes.split, Path(scenes.root), ["scene"], listed)
         self.scenes, self.pixel_classes = scenes, scenes.classes
 
     def pixel_labels(self, i: int) -> Tensor:

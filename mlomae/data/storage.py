@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mlomae.data.images import Images, Source
+from mlomae.data.paths import LabelledFiles
 from mlomae.data.reader import decode, header_size, read_bytes
 
 
 class ImageFiles(Images):
-    """Image files below one folder.
+    """Image files below one folder, which is their location unless a subclass sets ``locations``.
 
     ``digest`` covers the bytes of a file; ``fingerprint`` covers label, relative path and size of each file, so that
     a copy elsewhere has the same one and no file needs to be read.
@@ -30,17 +31,10 @@ class ImageFiles(Images):
     content = "file"
 
     def __init__(
-        self,
-        name: str,
-        split: str,
-        root: Path,
-        folder: Path,
-        classes: Sequence[str],
-        files: Sequence[str],
-        locations: Iterable[str],
+        self, name: str, split: str, root: Path, folder: Path, classes: Sequence[str], files: Sequence[str]
     ) -> None:
         self.name, self.split, self.root, self.folder = name, split, str(root), folder
-        self.classes, self.locations = classes, frozenset(locations)
+        self.classes, self.locations = classes, frozenset([str(folder)])
         # Workers would copy a list of a million strings, because its reference counts change; one array stays shared.
         self._files = np.array([os.fsencode(file) for file in files])
 
@@ -72,25 +66,11 @@ class ImageFiles(Images):
 
 
 class FileSource(ImageFiles, Source):
-    """Image files below one folder, with one label each.
+    """Image files below one folder, with one label each, an index into ``classes``."""
 
-    Args, besides those of ImageFiles:
-        labels: (N,) integers, indices into ``classes``.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        root: Path,
-        folder: Path,
-        classes: Sequence[str],
-        files: Sequence[str],
-        labels: ArrayLike,
-        locations: Iterable[str],
-    ) -> None:
-        super().__init__(name, split, root, folder, list(classes), files, locations)
-        self.labels = np.asarray(labels, dtype=np.int64)
+    def __init__(self, name: str, split: str, root: Path, classes: Sequence[str], listed: LabelledFiles) -> None:
+        super().__init__(name, split, root, listed.folder, list(classes), listed.files)
+        self.labels = np.asarray(listed.labels, dtype=np.int64)
 
 
 class MemorySource(Source):
@@ -106,17 +86,16 @@ class MemorySource(Source):
         root: str,
         classes: Sequence[str],
         images_NCHW: Tensor,
-        labels: NDArray[np.int64],
+        labels: ArrayLike,
         locations: Iterable[str],
     ) -> None:
         if images_NCHW.dtype != torch.uint8 or images_NCHW.ndim != 4 or images_NCHW.shape[1] != 3:
             raise ValueError(f"images must be uint8 (N, 3, H, W), got {images_NCHW.dtype} {tuple(images_NCHW.shape)}")
-        if len(images_NCHW) != len(labels):
-            raise ValueError(f"{len(images_NCHW)} images but {len(labels)} labels")
-        self.name, self.split, self.root, self.classes = name, split, root, list(classes)
-        self.images_NCHW = images_NCHW.contiguous()
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.locations = frozenset(locations)
+        if len(images_NCHW) != len(self.labels):
+            raise ValueError(f"{len(images_NCHW)} images but {len(self.labels)} labels")
+        self.name, self.split, self.root, self.classes = name, split, root, list(classes)
+        self.images_NCHW, self.locations = images_NCHW.contiguous(), frozenset(locations)
 
     def image(self, i: int) -> Tensor:
         return self.images_NCHW[i]

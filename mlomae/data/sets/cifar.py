@@ -56,8 +56,9 @@ class _Cifar(MemorySource):
             expected = f"{self.batches}/ with {self.files[split][0]}, or {split}/<class>/*.png"
             raise self.fault(f"nothing to read in {base}", f"expected {expected}")
         folder = split_folder(base, split, self.name)
-        classes, files, labels = scan_classes(folder)
-        super().__init__(self.name, split, str(base), classes, decode_all(folder, files), labels, [str(folder)])
+        classes, listed = scan_classes(folder)
+        images_NCHW = decode_all(folder, listed.files)
+        super().__init__(self.name, split, str(base), classes, images_NCHW, listed.labels, [str(folder)])
 
     def _read_batches(self, folder: Path, split: str, partial: bool) -> None:
         files = [folder / file for file in self.files[split] if (folder / file).is_file()]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlomae.data.paths import existing_file, first_names
-from mlomae.data.published import Part, PublishedSource
+from mlomae.data.paths import LabelledFiles, existing_file, first_names
+from mlomae.data.published import PublishedSource
 from mlomae.data.registry import Download, Published, register_dataset
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
@@ -31,7 +31,7 @@ class Cub200(PublishedSource):
     inner = ("CUB_200_2011",)
     markers = ("images.txt",)
 
-    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, Part]]:
+    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, LabelledFiles]]:
         images, names = (self._table(base / file) for file in ("images.txt", "classes.txt"))
         class_of = self._numbers(base / "image_class_labels.txt", images, {str(n) for n in names})
         in_train = self._numbers(base / "train_test_split.txt", images, {"0", "1"})
@@ -43,7 +43,7 @@ class Cub200(PublishedSource):
         chosen = {"train": [i for i in images if in_train[i]], "test": [i for i in images if not in_train[i]]}
         folder = (base / "images").resolve()
         parts = {
-            part: Part(folder, [images[i] for i in ids], [index[class_of[i]] for i in ids])
+            part: LabelledFiles(folder, [images[i] for i in ids], [index[class_of[i]] for i in ids])
             for part, ids in chosen.items()
         }
         return [names[n] for n in index], parts

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from mlomae.data.published import Part, PublishedSource
+from mlomae.data.paths import LabelledFiles
+from mlomae.data.published import PublishedSource
 from mlomae.data.registry import Download, Published, register_dataset
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
@@ -38,7 +39,7 @@ class Flowers102(PublishedSource):
     markers = ("imagelabels.mat", "setid.mat", "jpg")
     combined: ClassVar = {"trainval": ["train", "val"]}
 
-    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, Part]]:
+    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, LabelledFiles]]:
         path, sets = base / "imagelabels.mat", base / "setid.mat"
         labels = self.integers(self.read_mat(path, "labels"), path)
         if labels.min() < 1:
@@ -49,7 +50,7 @@ class Flowers102(PublishedSource):
             if len(ids) and not (ids.min() >= 1 and ids.max() <= len(labels)):
                 raise self.fault(f"{sets} names images outside 1 to {len(labels)}, the labelled")
             files = [f"image_{i:05d}.jpg" for i in ids]
-            parts[part] = Part((base / "jpg").resolve(), files, labels[ids - 1] - 1)
+            parts[part] = LabelledFiles((base / "jpg").resolve(), files, labels[ids - 1] - 1)
         return _class_names(int(labels.max())), parts
 
 

@@ -28,9 +28,9 @@ class ImageFolder(FileSource):
     def __init__(self, root: str, split: str = "train", cache: bool = False) -> None:
         base = existing_folder(root, "imagefolder")
         folder = split_folder(base, split, "imagefolder")
-        classes, files, labels = scan_classes(folder)
-        super().__init__("imagefolder", split, base, folder, classes, files, labels, [str(folder)])
-        self._images_NCHW = decode_all(folder, files) if cache else None
+        classes, listed = scan_classes(folder)
+        super().__init__("imagefolder", split, base, classes, listed)
+        self._images_NCHW = decode_all(folder, listed.files) if cache else None
 
     def image(self, i: int) -> Tensor:
         return super().image(i) if self._images_NCHW is None else self._images_NCHW[i]

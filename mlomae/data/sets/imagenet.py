@@ -10,8 +10,8 @@ import os
 import re
 from pathlib import Path
 
-from mlomae.data.paths import first_names, inner_folder, scan_classes, subfolders
-from mlomae.data.published import Part, PublishedSource
+from mlomae.data.paths import LabelledFiles, first_names, inner_folder, scan_classes, subfolders
+from mlomae.data.published import PublishedSource
 from mlomae.data.reader import IMAGE_ENDINGS
 from mlomae.data.registry import PUBLISHED, Published, register_dataset
 
@@ -38,19 +38,19 @@ class ImageNet(PublishedSource):
     inner = ("ILSVRC/Data/CLS-LOC",)
     markers = ("train", "val")
 
-    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, Part]]:
+    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, LabelledFiles]]:
         folders = {part: inner_folder(base / part, "imagenet", self.remedy) for part in PUBLISHED["imagenet"].counts}
         if folders["train"] == folders["val"]:
             raise self.fault(f"train and val are one folder, {folders['val']}")
         train, val = (self._class_names(folder) for folder in folders.values())
         if odd := sorted(set(train) ^ set(val)):
             raise self.fault(f"in {base} train/ and val/ differ in class {first_names(odd)}")
-        names, files, labels = scan_classes(folders[split])
+        names, listed = scan_classes(folders[split])
         if split == "train":  # file names of ImageNet are unique: one that is in both splits is one image
-            evaluated = {os.path.basename(file) for file in scan_classes(folders["val"])[1]}
-            if both := [file for file in files if os.path.basename(file) in evaluated]:
+            evaluated = {os.path.basename(file) for file in scan_classes(folders["val"])[1].files}
+            if both := [file for file in listed.files if os.path.basename(file) in evaluated]:
                 raise self.fault(f"in {base} {first_names(both)} of train/ is in val/ too")
-        return names, {split: Part(folders[split], files, labels)}
+        return names, {split: listed}
 
     def _class_names(self, folder: Path) -> list[str]:
         """Class folders, sorted. Raises DataError if they are not named by WordNet ids, or images are outside them."""

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlomae.data.paths import existing_file, first_names
-from mlomae.data.published import Part, PublishedSource
+from mlomae.data.paths import LabelledFiles, existing_file, first_names
+from mlomae.data.published import PublishedSource
 from mlomae.data.registry import PUBLISHED, Published, register_dataset
 
 IMAGES = "train_val2019"
@@ -34,7 +34,7 @@ class INat2019(PublishedSource):
 
     remedy = "unpack train_val2019.tar.gz, train2019.json.tar.gz and val2019.json.tar.gz again"
 
-    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, Part]]:
+    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, LabelledFiles]]:
         found = {part: self._read(base / f"{part}2019.json") for part in PUBLISHED["inat2019"].counts}
         categories, other = found["train"][0], found["val"][0]
         if other != categories:
@@ -42,7 +42,7 @@ class INat2019(PublishedSource):
             raise self.fault(f"train2019.json and val2019.json differ in category {odd}")
         index = {number: i for i, number in enumerate(sorted(categories))}
         folder = (base / IMAGES).resolve()
-        parts = {part: Part(folder, files, [index[i] for i in ids]) for part, (_, files, ids) in found.items()}
+        parts = {part: LabelledFiles(folder, files, [index[i] for i in ids]) for part, (_, files, ids) in found.items()}
         return [categories[number] for number in index], parts
 
     def _read(self, path: Path) -> tuple[dict[int, str], list[str], list[int]]:

@@ -6,12 +6,13 @@ copies exist in the published layout (as torchvision reads it) and in class fold
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mlomae.data.paths import inner_folder, scan_classes
-from mlomae.data.published import Part, PublishedSource
+from mlomae.data.paths import LabelledFiles, inner_folder, scan_classes
+from mlomae.data.published import PublishedSource
 from mlomae.data.registry import Published, register_dataset
 
 BY_HAND = """\
@@ -37,7 +38,7 @@ class StanfordCars(PublishedSource):
     inner = ("stanford_cars",)
     markers = ("devkit", "cars_train", "cars_test", "train", "test")
 
-    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, Part]]:
+    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, LabelledFiles]]:
         in_folders = not any((base / name).exists() for name in self.markers[:3])
         if in_folders and not any((base / name).is_dir() for name in self.markers[3:]):
             raise self.fault(f"{base} has neither devkit/ nor train/ and test/")
@@ -46,7 +47,7 @@ class StanfordCars(PublishedSource):
             raise self.fault(f"train and test are one folder, {parts['test'].folder}")
         return names, parts
 
-    def _annotated(self, base: Path) -> tuple[list[str], dict[str, Part]]:
+    def _annotated(self, base: Path) -> tuple[list[str], dict[str, LabelledFiles]]:
         """The published layout. The labels of the test split are beside devkit/ or in it."""
         names = [str(name) for name in self.read_mat(base / "devkit" / "cars_meta.mat", "class_names")]
         parts = {}
@@ -63,15 +64,16 @@ class StanfordCars(PublishedSource):
             folder = inner_folder(base / f"cars_{part}", "stanford_cars", self.remedy)
             twice = folder / f"cars_{part}"  # some copies have the folder twice, one inside the other
             folder = twice.resolve() if twice.is_dir() else folder
-            parts[part] = Part(folder, [str(file) for file in rows["fname"]], labels - 1)
+            parts[part] = LabelledFiles(folder, [str(file) for file in rows["fname"]], labels - 1)
         return names, parts
 
-    def _class_folders(self, base: Path) -> tuple[list[str], dict[str, Part]]:
-        folders = {part: inner_folder(base / part, "stanford_cars", self.remedy) for part in ("train", "test")}
-        found = {part: scan_classes(folder) for part, folder in folders.items()}
-        names = sorted({name for classes, _, _ in found.values() for name in classes})
+    def _class_folders(self, base: Path) -> tuple[list[str], dict[str, LabelledFiles]]:
+        found = {
+            part: scan_classes(inner_folder(base / part, "stanford_cars", self.remedy)) for part in ("train", "test")
+        }
+        names = sorted({name for classes, _ in found.values() for name in classes})
         parts = {}
-        for part, (classes, files, labels) in found.items():
+        for part, (classes, listed) in found.items():
             index = np.array([names.index(name) for name in classes])
-            parts[part] = Part(folders[part], files, index[labels])
+            parts[part] = replace(listed, labels=index[np.asarray(listed.labels)])
         return names, parts

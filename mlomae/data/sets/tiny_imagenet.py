@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlomae.data.paths import existing_file, existing_folder, scan_classes
+from mlomae.data.paths import LabelledFiles, existing_file, existing_folder, scan_classes
 from mlomae.data.published import check_split
 from mlomae.data.reader import decode_all
 from mlomae.data.registry import Download, Published, register_dataset
@@ -40,16 +37,16 @@ class TinyImageNet(MemorySource):
         classes = sorted(path.read_text().split())
         if split == "train":
             folder = existing_folder(base / "train", "tiny_imagenet")
-            found, files, labels = scan_classes(folder)
+            found, listed = scan_classes(folder)
             if found != classes:
                 raise self.fault(f"train/ and wnids.txt differ in class '{min(set(found) ^ set(classes))}'")
         else:
             folder = existing_folder(base / "val" / "images", "tiny_imagenet")
-            files, labels = self._annotated(base / "val" / "val_annotations.txt", folder, classes)
-        images = decode_all(folder, files)
-        super().__init__("tiny_imagenet", split, str(base), classes, images, labels, [str(folder)])
+            listed = self._annotated(base / "val" / "val_annotations.txt", folder, classes)
+        images_NCHW = decode_all(folder, listed.files)
+        super().__init__("tiny_imagenet", split, str(base), classes, images_NCHW, listed.labels, [str(folder)])
 
-    def _annotated(self, table: Path, folder: Path, classes: list[str]) -> tuple[list[str], NDArray[np.int64]]:
+    def _annotated(self, table: Path, folder: Path, classes: list[str]) -> LabelledFiles:
         """Files of ``folder`` and their labels, as ``table`` gives them."""
         existing_file(table, "tiny_imagenet", f"without it the validation images have no labels; {self.remedy}")
         index = {name: i for i, name in enumerate(classes)}
@@ -64,4 +61,4 @@ class TinyImageNet(MemorySource):
             labels.append(index[wnid])
         if not files:
             raise self.fault(f"{table} is empty")
-        return files, np.array(labels, dtype=np.int64)
+        return LabelledFiles(folder, files, labels)

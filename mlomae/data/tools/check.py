@@ -24,6 +24,7 @@ from mlomae.data.splits import TOLERATED_SHARE, most_compared, repeated_images
 SAMPLE = 200
 """Images decoded and measured per split, evenly spaced, unless all are."""
 
+INDENT, PROBLEM = " " * 9, "problem: "
 SMALL, MEDIUM = 32**2, 96**2
 """Pixels below which COCO's evaluation calls an object small, and medium; the others are large."""
 
@@ -43,30 +44,29 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
     splits = find_splits(name, root)
     if subset and name not in PUBLISHED:
         raise ConfigError(f"--subset is for published data sets ({', '.join(PUBLISHED)}); leave it out for {name}")
-    lines = [f"{name} at {Path(root).expanduser().resolve()}" if root is not None else f"{name} (embedded)"]
+    title = f"{name} at {Path(root).expanduser().resolve()}" if root is not None else f"{name} (embedded)"
     possible = {"root": root, "subset": subset, "partial": subset}
     options = {key: possible[key] for key in inspect.signature(find_dataset(name)).parameters if key in possible}
-    problems: list[str] = []
+    lines: list[str] = []
     opened: list[Images] = []
     for split in splits:
         try:
             images = build_dataset({"type": name, "split": split, **options}, Images)
         except DataError as error:
-            if str(error) not in problems:  # what is wrong with the whole data set is wrong with every split
-                problems.append(str(error))
+            lines.append(f"{PROBLEM}{error}")
             continue
-        lines += _check_split(images, decode, problems)
-        lines += _check_counts(images, subset, problems)
+        lines += [*_check_split(images, decode), *_check_counts(images, subset)]
         opened.append(images)
     for training, evaluation in itertools.combinations(opened, 2):
         try:
-            lines.append(_check_pair(training, evaluation, decode, problems))
+            lines += _check_pair(training, evaluation, decode)
         except (DataError, OSError) as error:
-            problems.append(f"{training.split} and {evaluation.split} cannot be compared: {error}")
+            lines.append(f"{PROBLEM}{training.split} and {evaluation.split} cannot be compared: {error}")
+    problems = list(dict.fromkeys(line for line in lines if line.startswith(PROBLEM)))  # once, if of several splits
     if name in PUBLISHED and not problems:
         lines.append(f"usual: train on {PUBLISHED[name].training}, evaluate on {PUBLISHED[name].evaluation}")
-    lines += [f"problem: {problem}" for problem in problems] or ["ok"]
-    return "\n".join(lines), int(bool(problems))
+    report = [title, *(line for line in lines if line not in problems), *(problems or ["ok"])]
+    return "\n".join(report), int(bool(problems))
 
 
 def find_splits(name: str, root: str | None) -> list[str]:
@@ -85,27 +85,25 @@ def find_splits(name: str, root: str | None) -> list[str]:
     return list(PUBLISHED[name].counts) if name in PUBLISHED else dataset.find_splits(base)
 
 
-def _check_split(images: Images, decode: bool, problems: list[str]) -> list[str]:
-    """Lines on one split; appends to ``problems``."""
+def _check_split(images: Images, decode: bool) -> Iterator[str]:
+    """Lines on one split. Raises BackendError if all masks are to be decoded and pycocotools is missing."""
     what = "pairs" if isinstance(images, Scenes) else "images"
-    lines = [f"{images.split:<8} {len(images):,} {what}, {len(images.classes):,} classes"]
+    line = f"{images.split:<8} {len(images):,} {what}, {len(images.classes):,} classes"
     if isinstance(images, Source):
-        per_class = np.bincount(images.labels, minlength=len(images.classes))
-        lines[0] += f", {_spread(per_class)} images per class"
+        line += f", {_spread(np.bincount(images.labels, minlength=len(images.classes)))} images per class"
+    yield line
     count = len(images) if decode else min(SAMPLE, len(images))
     sizes, broken = _decode(images, [i * len(images) // count for i in range(count)])
     if sizes:
         heights, widths = np.array(sizes).T
-        which = "all decoded" if count == len(images) else f"{count:,} decoded, evenly spaced"
-        lines.append(f"{'':8} height {_range(heights)}, width {_range(widths)} pixels ({which})")
+        yield f"{INDENT}height {_range(heights)}, width {_range(widths)} pixels ({_decoded(count, len(images))})"
     if broken:
-        found = f"{len(broken):,} of {count:,} images cannot be decoded"
-        problems.append(f"{images.split}: {found} ({first_names(broken)}); download these files again")
+        said = f"{images.split}: {len(broken):,} of {count:,} images cannot be decoded ({first_names(broken)})"
+        yield f"{PROBLEM}{said}; download these files again"
     if isinstance(images, Scenes):
-        lines += _check_labels(images, decode, problems)
+        yield from _check_labels(images, decode)
     if isinstance(images, Detections):
-        lines += _check_objects(images, decode, problems)
-    return lines
+        yield from _check_objects(images, decode)
 
 
 def _decode(images: Images, indices: list[int]) -> tuple[list[tuple[int, int]], list[str]]:
@@ -134,38 +132,52 @@ def _spread(counts: NDArray[np.int64]) -> str:
     return f"{counts.min():,}/{np.median(counts):,g}/{counts.max():,}"
 
 
-def _check_labels(scenes: Scenes, decode: bool, problems: list[str]) -> list[str]:
-    """The line on the annotations of one split, all of them or a sample; appends to ``problems``."""
+def _decoded(count: int, total: int) -> str:
+    return "all decoded" if count == total else f"{count:,} decoded, evenly spaced"
+
+
+def _check_labels(scenes: Scenes, decode: bool) -> Iterator[str]:
+    """The line on the annotations of one split, all of them or a sample."""
     try:
         found = scenes.check_labels(decode)
     except DataError as error:
-        problems.append(str(error))
-        return []
+        yield f"{PROBLEM}{error}"
+        return
     present, share = int((found.pixels > 0).sum()), found.ignored / (found.ignored + found.pixels.sum())
     scanned = "all" if found.annotations == len(scenes) else f"{found.annotations:,} evenly spaced"
     line = f"{present:,} of {len(scenes.classes):,} classes present, {share:.1%} of the pixels have no label"
-    return [f"{'':8} {line} ({scanned} annotations)"]
+    yield f"{INDENT}{line} ({scanned} annotations)"
 
 
-def _check_objects(detections: Detections, decode: bool, problems: list[str]) -> list[str]:
-    """Lines on the objects of one split; appends to ``problems``. Raises BackendError if all masks are to be decoded
-    and pycocotools is missing."""
+def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
+    """Lines on the objects of one split."""
     objects = detections.objects
-    present = len(np.unique(objects.labels))
+    present, crowds = len(np.unique(objects.labels)), int(objects.crowds.sum())
+    yield (
+        f"{INDENT}{len(objects.ids):,} objects, {_spread(np.diff(objects.first))} per image, "
+        f"{present:,} of {len(detections.classes):,} categories present, {crowds:,} crowds"
+    )
+    yield f"{INDENT}{_size_line(objects.areas[~objects.crowds])}"
     left_out = [f"{count:,} {reason}" for reason, count in detections.dropped.items() if count]
+    yield f"{INDENT}objects left out: {', '.join(left_out) or 'none'}"
     counts = np.bincount(objects.masks.forms, minlength=len(FORMS))
     forms = ", ".join(f"{count:,} {form}" for form, count in zip(FORMS, counts.tolist(), strict=True) if count)
-    lines = [
-        f"{len(objects.ids):,} objects, {_spread(np.diff(objects.first))} per image, "
-        f"{present:,} of {len(detections.classes):,} categories present, {int(objects.crowds.sum()):,} crowds",
-        _size_line(objects.areas[~objects.crowds]),
-        f"objects left out: {', '.join(left_out) or 'none'}",
-        f"masks: {forms}; {_mask_line(detections, decode, problems)}",
-    ]
-    lines = [f"{'':8} {line}" for line in lines]
+    try:
+        found = detections.check_annotations(decode)
+        areas = f"annotated areas are {found.median_area:.2f} of the pixels"
+        empty = f", {found.empty:,} empty" if found.empty else ""
+        which = _decoded(found.objects, len(objects.ids))
+        masks = f"median IoU {found.median_iou:.3f} with the boxes, {areas}{empty} ({which})"
+    except DataError as error:
+        yield f"{PROBLEM}{error}"
+        masks = "not as annotated"
+    except BackendError as error:
+        if decode:
+            raise
+        masks = f"none decoded ({error})"
+    yield f"{INDENT}masks: {forms}; {masks}"
     if (objects.ids == 0).any():
-        lines.append("note: an annotation has the id 0, which COCO's evaluation takes for no match; count them from 1")
-    return lines
+        yield "note: an annotation has the id 0, which COCO's evaluation takes for no match; count them from 1"
 
 
 def _size_line(areas: NDArray[np.float64]) -> str:
@@ -178,52 +190,33 @@ def _size_line(areas: NDArray[np.float64]) -> str:
     return f"areas: {shares} (under 32², under 96² pixels, others; without crowds)"
 
 
-def _mask_line(detections: Detections, decode: bool, problems: list[str]) -> str:
-    try:
-        found = detections.check_annotations(decode)
-    except DataError as error:
-        problems.append(str(error))
-        return "not as annotated"
-    except BackendError as error:
-        if decode:
-            raise
-        return f"none decoded ({error})"
-    everything = found.objects == len(detections.objects.ids)
-    which = "all decoded" if everything else f"{found.objects:,} decoded, evenly spaced"
-    empty = f", {found.empty:,} empty" if found.empty else ""
-    areas = f"annotated areas are {found.median_area:.2f} of the pixels"
-    return f"median IoU {found.median_iou:.3f} with the boxes, {areas}{empty} ({which})"
-
-
-def _check_counts(images: Images, subset: bool, problems: list[str]) -> Iterator[str]:
-    """Fewer images than published are a problem, or a line if ``subset``; most data sets refuse them themselves."""
+def _check_counts(images: Images, subset: bool) -> Iterator[str]:
+    """Fewer images than published are a problem, or a note if ``subset``; most data sets refuse them themselves."""
     published = PUBLISHED.get(images.name)
     if published is None:
         return
     expected = published.counts[images.split], published.classes
     if (len(images), len(images.classes)) != expected:
         said = f"{images.split}: published are {expected[0]:,} images of {expected[1]:,} classes"
-        if subset:
-            yield f"note: {said}; this is a subset"
-        else:
-            here = f"here are {len(images):,} of {len(images.classes):,}"
-            problems.append(f"{said}, {here}; download it again or use --subset")
+        here = f"here are {len(images):,} of {len(images.classes):,}"
+        remedy = "download it again or use --subset"
+        yield f"note: {said}; this is a subset" if subset else f"{PROBLEM}{said}, {here}; {remedy}"
 
 
-def _check_pair(training: Images, evaluation: Images, decode: bool, problems: list[str]) -> str:
-    """The line on images of ``evaluation`` that ``training`` has too; up to 1 % are a note, as published sets have."""
+def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[str]:
+    """Lines on the images of ``evaluation`` that ``training`` has too; up to 1 % of them are accepted."""
     if training.classes != evaluation.classes:
         odd = sorted(set(training.classes) ^ set(evaluation.classes)) or ["their order"]
         pair = f"{training.split} and {evaluation.split}"
-        problems.append(f"{pair} differ in class {first_names(odd)}; download the data set again")
+        yield f"{PROBLEM}{pair} differ in class {first_names(odd)}; download the data set again"
     most = None if decode else most_compared(training, evaluation)
     compared, found = repeated_images(training, evaluation, most)
     pairs = (f"{_image_name(evaluation, i)} = {_image_name(training, j)}" for i, j in found.items())
     which = f" ({first_names(pairs)})" if found else ""
     line = f"{len(found):,} of {compared:,} {evaluation.split} images are in {training.split}{which}"
+    yield f"repeated {line}"
     if len(found) > TOLERATED_SHARE * compared:
-        problems.append(f"{line}; results on them would be meaningless, download the data set again")
-    return f"repeated {line}"
+        yield f"{PROBLEM}{line}; results on them would be meaningless, download the data set again"
 
 
 def _image_name(images: Images, i: int) -> str:
