@@ -112,16 +112,11 @@ class Scenes(ImageFiles):
         Raises DataError, naming the first, if one cannot be decoded or has a value above C, or if none has a label.
         """
         count = len(self) if decode_all else min(SCANNED, len(self))
-        pixels = np.zeros(IGNORE + 1, dtype=np.int64)
-        faults = []
-        for found in in_threads(self._count_pixels, [i * len(self) // count for i in range(count)]):
-            if isinstance(found, DataError):
-                faults.append(found)
-            else:
-                pixels += found
-        if faults:
+        found = list(in_threads(self._count_pixels, [i * len(self) // count for i in range(count)]))
+        if faults := [error for error in found if isinstance(error, DataError)]:
             which = f"{len(faults):,} of {count:,} annotations scanned have a fault, the first:"
             raise DataError(f"{self.describe()}: {which} {faults[0]}")
+        pixels = np.sum([counts for counts in found if not isinstance(counts, DataError)], axis=0)
         if not pixels[:IGNORE].any():
             raise DataError(f"{self.describe()}: no pixel of {count:,} annotations has a label; {self.value_remedy}")
         return LabelCounts(count, pixels[: len(self.classes)], int(pixels[IGNORE]))
@@ -145,9 +140,8 @@ class Scenes(ImageFiles):
             return error
 
     def _check_headers(self) -> None:
-        faults = [fault for fault in in_threads(self._header_fault, range(len(self))) if fault is not None]
-        if faults:
-            alike = [fault for fault in faults if fault.what == faults[0].what]
+        faults = list(filter(None, in_threads(self._header_fault, range(len(self)))))
+        if alike := [fault for fault in faults if fault.what == faults[0].what]:
             said = f"{len(alike):,} of {len(self):,} {self.split} annotations {alike[0].what}"
             examples = first_names(fault.example for fault in alike)
             raise self.fault(f"in {self.root} {said} ({examples})", alike[0].remedy)

@@ -1,7 +1,7 @@
 """The embedded data set: images whose class is the texture of their objects, with masks of objects and instances.
 
-It stands in for the real data sets of every task: class labels, semantic maps and instance masks are exact, any size can
-be drawn, and a weight on object patches has headroom because half the clutter says nothing about the class.
+It stands in for the real data sets of every task: class labels, semantic maps and instance masks are exact, the size is
+free, and a weight on object patches has headroom because half the clutter says nothing about the class.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Annotation:
 
 @register_dataset("textures")
 class Textures(MemorySource):
-    """``count`` images of ``size`` pixels, drawn into memory; image i is a function of (seed, split, i) and the options.
+    """``count`` images of ``size`` pixels, drawn into memory; image i follows from (seed, split, i) and the options.
 
     Args:
         split: ``train``, ``val`` or ``test``; no two share an image.

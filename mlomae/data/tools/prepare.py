@@ -25,17 +25,16 @@ from mlomae.data.registry import DOWNLOADS, PUBLISHED, Download, build_dataset, 
 TIMEOUT = 60.0
 """Seconds without an answer after which a connection is given up."""
 
-_FAILURES = (
-    OSError,  # every error of urllib
+# What urllib and archives that are not as expected raise, torchvision for a sum that differs (RuntimeError), our checks.
+_FAILURES: tuple[type[Exception], ...] = (
+    OSError,
     http.client.HTTPException,
-    RuntimeError,  # torchvision, for an MD5 sum that differs
-    ValueError,  # not a URL
-    EOFError,  # archives that end early
+    RuntimeError,
+    ValueError,
+    EOFError,
     zlib.error,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    DataError,  # not what was published
 )
+_FAILURES += (tarfile.TarError, zipfile.BadZipFile, DataError)
 
 
 def prepare_data(name: str, root: str) -> tuple[str, int]:
@@ -60,16 +59,13 @@ def prepare_data(name: str, root: str) -> tuple[str, int]:
             check = f"then run: mlomae data check {name} {base}"
             return "\n".join([f"now: {error}", download.format(root=base), check]), 2
     place = base / download.folder
-    try:
-        return "\n".join([f"{name} was there already, complete, at {base}", *_verify(name, base)]), 0
-    except DataError:
-        pass
-    if not place.exists():
-        return "\n".join([f"{name} is complete at {place}", *_download(name, download, base)]), 0
-    try:
-        return "\n".join([f"{name} was there already, complete, at {place}", *_verify(name, place)]), 0
-    except DataError as error:
-        raise DataError(f"{error} (remove {place} to have it downloaded again)") from error
+    for folder in (base, place):
+        try:
+            return "\n".join([f"{name} was there already, complete, at {folder}", *_verify(name, folder)]), 0
+        except DataError as error:
+            if folder == place and place.exists():
+                raise DataError(f"{error} (remove {place} to have it downloaded again)") from error
+    return "\n".join([f"{name} is complete at {place}", *_download(name, download, base)]), 0
 
 
 def _verify(name: str, root: Path) -> list[str]:
