@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlomae.backbones.export import export
     from mlomae.backbones.feature_vit import FeatureViT
     from mlomae.config.schema import load_config
-    from mlomae.data import register_source as register_dataset
+    from mlomae.data import register_dataset
     from mlomae.masking import MaskingStrategy, list_strategies
     from mlomae.masking import register as register_strategy
     from mlomae.records import read_records
@@ -40,7 +40,7 @@ _WHERE = {
     "list_strategies": "mlomae.masking:list_strategies",
     "load_config": "mlomae.config.schema:load_config",
     "read_records": "mlomae.records:read_records",
-    "register_dataset": "mlomae.data:register_source",
+    "register_dataset": "mlomae.data:register_dataset",
     "register_strategy": "mlomae.masking:register",
 }
 

@@ -43,8 +43,8 @@ def test_a_data_set_in_ten_lines(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(data=data, labels=np.arange(6) % 2, classes=["a", "b"], base_folder="stl10_binary")
 
     monkeypatch.setattr(torchvision.datasets, "STL10", images)
-    sources = Registry[Source]("data source")
-    names = {"register_source": sources.register, "MemorySource": MemorySource}
+    sources = Registry[Source]("data set")
+    names = {"register_dataset": sources.register, "MemorySource": MemorySource}
     exec(snippet("Add a data set in ten lines"), {**names, "torch": torch, "torchvision": torchvision})
     train, test = (sources.build("stl10", {"root": "data", "split": split}) for split in ("train", "test"))
     assert (len(train), train.image(0).shape, train.labels[1]) == (6, (3, 96, 96), 1)

@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.data.scenes import IGNORE
+from mlomae.data import IGNORE
 
 _GOLDEN = 0.6180339887498949  # steps of the golden ratio spread hues evenly for any number of classes
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,17 +20,15 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Registry
-from mlomae.data.label_maps import IGNORE
+from mlomae.data.images import IGNORE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 AUGMENT_SALT = 1
-"""The salt of ``counter.uniform`` that augmentation uses; other consumers of a sample's key take another."""
-
-Channels = Sequence[float]
+"""The salt of ``random_keys.uniform`` that augmentation uses; other consumers of a sample's key take another."""
 
 _ATTEMPTS = 10
 
@@ -44,16 +43,27 @@ class Crops(NamedTuple):
     flip: Tensor
 
 
+@dataclass(eq=False)
 class Augmentation:
     """Crop, resize to ``size`` x ``size`` (bicubic, antialiased), flip, normalise. Subclasses say which crop.
 
-    ``mean`` and ``std`` are per channel, in units of the [0, 1] range; ImageNet's by default.
+    ``mean`` and ``std`` are per channel, in units of the [0, 1] range; ImageNet's by default. Raises ConfigError for a
+    value out of range.
     """
 
-    def __init__(self, size: int, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> None:
-        if size < 1:
-            raise ConfigError(f"augmentation: size {size} is not positive; give the side of the output in pixels")
-        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+    size: int
+    _: KW_ONLY
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for said, is_wrong in self._faults().items():
+            if is_wrong:
+                raise ConfigError(f"augmentation: {said}")
+
+    def _faults(self) -> dict[str, bool]:
+        """What to say if an option is out of range, and whether it is."""
+        return {f"size {self.size} is not positive; give the side of the output in pixels": self.size < 1}
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
         """Crop boxes for images of the given sizes (each (B,) int64) and keys (B,) int64."""
@@ -77,7 +87,8 @@ class Augmentation:
         image_BCHW = torch.empty((len(images), 3, self.size, self.size), dtype=torch.uint8)
         boxes = torch.stack(crops[:4], dim=1).tolist()
         for out, image, (top, left, height, width) in zip(image_BCHW, images, boxes, strict=True):
-            out.copy_(self._cut(image, top, left, height, width))
+            side, bicubic = [self.size, self.size], InterpolationMode.BICUBIC
+            out.copy_(TF.resized_crop(image, top, left, height, width, side, bicubic, antialias=True))
         image_BCHW[crops.flip] = image_BCHW[crops.flip].flip(-1)
         mean, std = (255 * torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
         normalised_BCHW = image_BCHW.float().sub_(mean).div_(std)
@@ -90,12 +101,6 @@ class Augmentation:
         """
         height_B, width_B = torch.tensor([labels_HW.shape for labels_HW in labels]).unbind(dim=1)
         return self._cut_maps(labels, self.crops(keys, height_B, width_B), height_B, width_B, IGNORE)
-
-    def _cut(self, image_CHW: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
-        side = [self.size, self.size]
-        bicubic = InterpolationMode.BICUBIC
-        cut_CSS: Tensor = TF.resized_crop(image_CHW, top, left, height, width, side, bicubic, antialias=True)
-        return cut_CSS
 
     def _cut_maps(
         self, maps: Sequence[Tensor] | Tensor, crops: Crops, height_B: Tensor, width_B: Tensor, outside: int | bool
@@ -121,31 +126,28 @@ _AUGMENTATIONS = Registry[Augmentation]("augmentation")
 
 
 @_AUGMENTATIONS.register("RandomResizedCropFlip")
+@dataclass(eq=False, kw_only=True)
 class RandomResizedCropFlip(Augmentation):
     """A box of random area (``scale``, share of the image) and aspect (``ratio``, width / height), then a flip.
 
     As torchvision's RandomResizedCrop: the first of ten attempts that fits, else the largest centred box of an allowed
-    ratio.
+    ratio. ``flip`` is the probability of a horizontal flip.
     """
 
-    def __init__(
-        self,
-        size: int,
-        scale: tuple[float, float] = (0.2, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        flip: float = 0.5,
-        mean: Channels = IMAGENET_MEAN,
-        std: Channels = IMAGENET_STD,
-    ) -> None:
-        super().__init__(size, mean, std)
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ConfigError(f"augmentation: scale {tuple(scale)} must satisfy 0 < low <= high <= 1")
-        if not 0 < ratio[0] <= ratio[1]:
-            raise ConfigError(f"augmentation: ratio {tuple(ratio)} must satisfy 0 < low <= high")
-        self.scale, self.ratio, self.flip = tuple(scale), tuple(ratio), _probability(flip)
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+
+    def _faults(self) -> dict[str, bool]:
+        (small, large), (narrow, wide) = self.scale, self.ratio
+        return super()._faults() | {
+            f"scale {small, large} must satisfy 0 < low <= high <= 1": not 0 < small <= large <= 1,
+            f"ratio {narrow, wide} must satisfy 0 < low <= high": not 0 < narrow <= wide,
+            f"flip {self.flip} must be a probability in [0, 1]": not 0 <= self.flip <= 1,
+        }
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
-        draws = counter.uniform(keys, 2 * _ATTEMPTS + 3, salt=AUGMENT_SALT).double()
+        draws = random_keys.uniform(keys, 2 * _ATTEMPTS + 3, salt=AUGMENT_SALT).double()
         area_BA = _between(draws[:, :_ATTEMPTS], *self.scale) * (heights * widths)[:, None]
         logs = [math.log(value) for value in self.ratio]
         ratio_BA = _between(draws[:, _ATTEMPTS : 2 * _ATTEMPTS], logs[0], logs[1]).exp()
@@ -164,43 +166,39 @@ class RandomResizedCropFlip(Augmentation):
 
 
 @_AUGMENTATIONS.register("PadCropFlip")
+@dataclass(eq=False, kw_only=True)
 class PadCropFlip(Augmentation):
     """The classic CIFAR recipe: the image padded with black by ``padding`` output pixels, a random cut, then a flip."""
 
-    def __init__(
-        self,
-        size: int,
-        padding: int = 4,
-        flip: float = 0.5,
-        mean: Channels = IMAGENET_MEAN,
-        std: Channels = IMAGENET_STD,
-    ) -> None:
-        super().__init__(size, mean, std)
-        if padding < 0:
-            raise ConfigError(f"augmentation: padding {padding} is negative; give pixels of the output, e.g. 4")
-        self.padding, self.flip = padding, _probability(flip)
+    padding: int = 4
+    flip: float = 0.5
+
+    def _faults(self) -> dict[str, bool]:
+        return super()._faults() | {
+            f"padding {self.padding} is negative; give pixels of the output, e.g. 4": self.padding < 0,
+            f"flip {self.flip} must be a probability in [0, 1]": not 0 <= self.flip <= 1,
+        }
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
-        draws = counter.uniform(keys, 3, salt=AUGMENT_SALT).double()
+        draws = random_keys.uniform(keys, 3, salt=AUGMENT_SALT).double()
         pad_y, pad_x = heights * self.padding // self.size, widths * self.padding // self.size
         top, left = _integer(draws[:, 0], 2 * pad_y) - pad_y, _integer(draws[:, 1], 2 * pad_x) - pad_x
         return Crops(top, left, heights, widths, draws[:, 2] < self.flip)
 
 
 @_AUGMENTATIONS.register("Plain")
+@dataclass(eq=False, kw_only=True)
 class Plain(Augmentation):
     """No randomness: the centred square whose side is ``crop`` times the shorter side, resized (timm's ``crop_pct``).
 
     ``crop=0.875`` is the usual "resize to 256, cut 224" of ImageNet evaluation.
     """
 
-    def __init__(
-        self, size: int, crop: float = 1.0, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD
-    ) -> None:
-        super().__init__(size, mean, std)
-        if not 0 < crop <= 1:
-            raise ConfigError(f"augmentation: crop {crop} must be in (0, 1], a share of the image's shorter side")
-        self.crop = crop
+    crop: float = 1.0
+
+    def _faults(self) -> dict[str, bool]:
+        range_ = f"crop {self.crop} must be in (0, 1], a share of the image's shorter side"
+        return super()._faults() | {range_: not 0 < self.crop <= 1}
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
         side = (torch.minimum(heights, widths) * self.crop).round().long().clamp(min=1)
@@ -214,12 +212,6 @@ def _between(draws: Tensor, low: float, high: float) -> Tensor:
 def _integer(draws: Tensor, room: Tensor) -> Tensor:
     """Uniform integers in 0..room (inclusive) from draws in (0, 1)."""
     return torch.minimum((draws * (room + 1)).floor().long(), room)
-
-
-def _probability(value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ConfigError(f"augmentation: flip {value} must be a probability in [0, 1]")
-    return value
 
 
 def build_augment(cfg: dict[str, Any]) -> Augmentation:

@@ -1,6 +1,7 @@
-"""Images with boxes and masks of their objects, as detection needs them, and a registry that builds such a set.
+"""Images with boxes and masks of their objects, as detection needs them.
 
-What one annotation file in COCO's format lists, verified when the set is opened, before any training.
+The objects are those of one annotation file in COCO's format, verified when the data set is opened, before any
+training.
 
 Shape suffixes: n objects of an image, H height, W width.
 """
@@ -10,35 +11,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mlomae.common.errors import DataError
-from mlomae.common.registry import Registry
-from mlomae.data.files import ImageFiles, in_threads
-from mlomae.data.formats.coco_choice import choose_classes
-from mlomae.data.formats.coco_file import read_coco
+from mlomae.data.formats.coco import choose_classes, read_coco
 from mlomae.data.formats.coco_masks import encode, mask_tools
 from mlomae.data.paths import first_names, missing_files
-from mlomae.data.published import PUBLISHED, check_counts, subset_remark
+from mlomae.data.published import check_counts, subset_remark
+from mlomae.data.reader import in_threads
+from mlomae.data.registry import PUBLISHED, build_dataset
+from mlomae.data.storage import ImageFiles
 
 SCANNED = 5000
-"""Images whose headers are read when a set is opened, and objects whose masks are decoded to check it, evenly
-spaced."""
+"""Images whose headers are read when a data set is opened, and objects whose masks a check draws, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class MaskCheck:
-    """What drawing the masks of ``objects`` objects said of them.
+    """How the masks of ``objects`` objects compare with their boxes and areas.
 
     Attributes:
-        median_iou: of the box stated and the box around the mask.
-        median_area: area stated, as a multiple of the mask's pixels.
+        median_iou: of the annotated box and the box around the mask.
+        median_area: annotated area, as a multiple of the mask's pixels.
         empty: masks without a pixel.
     """
 
@@ -52,34 +51,33 @@ class Detections(ImageFiles):
     """Image files and the objects in them, in the order of the annotation file.
 
     Args:
-        name, split: as in Images.
-        base: resolved folder of the set.
+        split: as in Images.
+        base: resolved folder of the data set.
         annotation_file: in COCO's format.
         images: resolved folder that the file names of the annotation file are relative to.
         categories: names by id that the annotation file must have.
-        subset: accept fewer images than were published under ``name``.
-        classes: of these alone, if given (`choose_classes`).
-        shares_folder: whether ``images`` may hold other images than those listed, so that it is no other set's place.
+        subset: accept fewer images than published.
+        classes: if given, keep the objects of these classes only (`choose_classes`).
+        shares_folder: whether ``images`` may hold images of other data sets, so that it does not identify this one.
 
     Attributes, besides those of Images:
-        annotation_file: as given; what the scores of COCO's tools are computed from.
+        annotation_file: as given; COCO's tools compute the scores from it.
         image_ids: (I,) int64.
         categories: ids of the categories, ascending, in the order of ``classes``.
-        objects: ids, boxes, categories, areas and masks of all.
-        dropped: how many objects were left out, by reason, as COCO's tools do it (see coco_file).
+        objects: ids, boxes, categories, areas and masks of all objects.
+        dropped: how many objects were left out, by reason, as COCO's tools do it (see formats/coco.py).
 
     Raises what ``choose_classes`` does, and DataError, one line, if the annotation file is not what ``read_coco``
-    accepts; the categories or the number
-    of images are not the published ones; a listed image is missing; or, for SCANNED images, height and width are not
-    those of the image file.
+    accepts; the categories or the number of images are not the published ones; a listed image is missing; or, for
+    SCANNED images, height and width are not those of the image file.
     """
 
+    contents = "boxes and masks of objects"
     classes: tuple[str, ...]
     remedy = "correct the annotation file, or put the images it lists into that folder"
 
     def __init__(
         self,
-        name: str,
         split: str,
         base: Path,
         annotation_file: Path,
@@ -89,57 +87,44 @@ class Detections(ImageFiles):
         classes: Sequence[str] | None = None,
         shares_folder: bool = False,
     ) -> None:
-        found = read_coco(annotation_file, name)
+        name, where = self.name, f"{self.name}: {annotation_file}"
+        found = read_coco(annotation_file, where)
         if categories is not None:
-            _check_categories(f"{name}: {annotation_file}", found.categories, categories, self.remedy)
+            self._check_categories(where, found.categories, categories)
         if name in PUBLISHED:
             check_counts(name, base, {split: len(found.files)}, len(found.categories), subset)
         if classes is not None:
-            found = choose_classes(found, classes, f"{name}: {annotation_file}")
+            found = choose_classes(found, classes, where)
         self._alone = "" if classes is None else f" ({', '.join(found.categories.values())} alone)"
-        missing = missing_files(images, found.files)
-        if missing:
+        if missing := missing_files(images, found.files):
             lack = f"{len(missing):,} of {len(found.files):,} images of {annotation_file.name} are not in {images}"
-            raise DataError(f"{name}: {lack} ({first_names(missing)}); {self.remedy}")
-        place = images / f"<{annotation_file.name}>" if shares_folder else images
-        super().__init__(name, split, base, images, tuple(found.categories.values()), found.files, [str(place)])
+            raise self.fault(f"{lack} ({first_names(missing)})")
+        super().__init__(name, split, base, images, tuple(found.categories.values()), found.files)
+        if shares_folder:
+            self.locations = frozenset([str(images / f"<{annotation_file.name}>")])
         self.annotation_file, self.image_ids, self._sizes = annotation_file, found.image_ids, found.sizes
         self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
         self._check_sizes(min(SCANNED, len(self)))
 
-    def image_path(self, i: int) -> str:
-        """Absolute path of image ``i``."""
-        return self.path(i)
-
-    def boxes(self, i: int) -> NDArray[np.float64]:
-        """(n, 4) x, y, width, height in pixels of the objects of image ``i``."""
-        return self.objects.boxes[self._objects_of(i)]
-
     def annotations(self, i: int) -> list[dict[str, Any]]:
         """The objects of image ``i``, each with the keys
 
-        - id: of the annotation. category: index into ``classes`` (not COCO's id: that is ``categories[category]``).
-        - bbox: x, y, width, height in pixels. area: in pixels, as stated. iscrowd: 1 for a group as one object, or 0.
-        - segmentation: as in the file, one of the three forms of coco_masks, less polygons of under three corners.
+        - id: of the annotation. category: index into ``classes`` (COCO's id is ``categories[category]``).
+        - bbox: x, y, width, height in pixels. area: in pixels, as annotated. iscrowd: 1 for a group as one object.
+        - segmentation: as in the file, in one of the forms of coco_masks, without polygons of under three corners.
         """
-        of, (height, width) = self.objects, self._sizes[i].tolist()
+        objects, (height, width) = self.objects, self._sizes[i].tolist()
         return [
             {
-                "id": int(of.ids[n]),
-                "category": int(of.labels[n]),
-                "bbox": of.boxes[n].tolist(),
-                "area": float(of.areas[n]),
-                "iscrowd": int(of.crowds[n]),
-                "segmentation": of.masks.get(n, height, width),
+                "id": int(objects.ids[n]),
+                "category": int(objects.labels[n]),
+                "bbox": objects.boxes[n].tolist(),
+                "area": float(objects.areas[n]),
+                "iscrowd": int(objects.crowds[n]),
+                "segmentation": objects.masks.get(n, height, width),
             }
-            for n in range(*self._objects_of(i).indices(len(of.ids)))
+            for n in range(*self._objects_of(i).indices(len(objects.ids)))
         ]
-
-    def masks(self, i: int) -> Tensor:
-        """(n, H, W) bool, True on each object of image ``i``. Raises BackendError without pycocotools."""
-        tools, (height, width) = mask_tools(), self._sizes[i].tolist()
-        drawn = [tools.decode(encode(shown["segmentation"], height, width)) for shown in self.annotations(i)]
-        return torch.from_numpy(np.array(drawn, dtype=bool).reshape(-1, height, width))
 
     def describe(self) -> str:
         return super().describe() + subset_remark(self.name, self.split, len(self)) + self._alone
@@ -150,25 +135,24 @@ class Detections(ImageFiles):
         With ``decode_all`` the headers of all images are read as well.
 
         Raises BackendError without pycocotools, DataError if boxes and masks have nothing to do with each other
-        (median IoU under a half) or an image is not of the size stated.
+        (median IoU below 0.5) or an image does not have the annotated size.
         """
         if decode_all:
             self._check_sizes(len(self))
-        tools, of = mask_tools(), self.objects
-        total = len(of.ids)
+        tools, objects, total = mask_tools(), self.objects, len(self.objects.ids)
         count = total if decode_all else min(SCANNED, total)
         chosen = np.arange(count) * total // count
-        sizes = self._sizes[np.searchsorted(of.first, chosen, side="right") - 1].tolist()
-        encoded = [encode(of.masks.get(n, *size), *size) for n, size in zip(chosen.tolist(), sizes, strict=True)]
-        # one at a time: with numpy 2, pycocotools 2.0.11 counts the masks of a list in 8 bits and fails over 255
+        sizes = self._sizes[objects.image[chosen]].tolist()
+        encoded = [encode(objects.masks.get(n, *size), *size) for n, size in zip(chosen.tolist(), sizes, strict=True)]
+        # One at a time: with numpy 2, pycocotools 2.0.11 counts the masks of a list in 8 bits and fails above 255.
         pixels = np.array([tools.area(mask) for mask in encoded], dtype=np.float64)
-        iou = float(np.median(_iou(of.boxes[chosen], tools.toBbox(encoded))))
+        iou = float(np.median(_iou(objects.boxes[chosen], tools.toBbox(encoded))))
         if iou < 0.5:
-            odd = f"the boxes stated and the boxes around the masks have a median IoU of {iou:.2f}"
-            remedy = "boxes are x, y, width, height and masks pixels of the image; correct the annotation file"
+            odd = f"the annotated boxes and the boxes around the masks have a median IoU of {iou:.2f}"
+            remedy = "boxes are x, y, width, height in pixels of the image, as masks are; correct the annotation file"
             raise DataError(f"{self.name}: {self.annotation_file}: {odd}; {remedy}")
         seen = pixels > 0
-        return MaskCheck(count, iou, float(np.median(of.areas[chosen][seen] / pixels[seen])), int((~seen).sum()))
+        return MaskCheck(count, iou, float(np.median(objects.areas[chosen][seen] / pixels[seen])), int((~seen).sum()))
 
     def _objects_of(self, i: int) -> slice:
         i = range(len(self))[i]
@@ -180,27 +164,27 @@ class Detections(ImageFiles):
         odd = [(i, size) for i, size in found if size != tuple(self._sizes[i].tolist())]
         if odd:
             (i, (height, width)), (stated_height, stated_width) = odd[0], self._sizes[odd[0][0]].tolist()
-            sizes = f"{self.relative_path(i)} of {height}x{width} pixels, stated {stated_height}x{stated_width}"
-            which = f"{len(odd):,} of {count:,} images read are not of the height and width stated (the first {sizes})"
-            remedy = "correct height and width or, if EXIF tags turn these images, store their pixels turned"
+            sizes = f"{self.relative_path(i)} has {height}x{width} pixels, annotated {stated_height}x{stated_width}"
+            which = f"{len(odd):,} of {count:,} images read do not have the annotated height and width (first: {sizes})"
+            remedy = "correct height and width or, if EXIF tags rotate these images, store their pixels rotated"
             raise DataError(f"{self.name}: {self.annotation_file}: {which}; {remedy}")
 
+    def _check_categories(self, where: str, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
+        if odd := sorted(id_ for id_ in found.keys() | expected.keys() if found.get(id_) != expected.get(id_)):
+            has, wants = found.get(odd[0], "no category"), expected.get(odd[0], "none")
+            differ = (
+                f"differs from the published categories in {len(odd):,}: id {odd[0]} is '{has}', published is '{wants}'"
+            )
+            raise DataError(f"{where} {differ}; {self.remedy}")
+
     def _fingerprint_label(self, i: int) -> bytes:
-        of, these = self.objects, self._objects_of(i)
-        content = hashlib.blake2b(np.array(self.categories, dtype="<i8")[of.labels[these]].tobytes(), digest_size=16)
-        for values in (of.boxes[these], of.areas[these], of.crowds[these].astype(np.float64)):
+        objects, these = self.objects, self._objects_of(i)
+        categories = np.array(self.categories, dtype="<i8")[objects.labels[these]]
+        content = hashlib.blake2b(categories.tobytes(), digest_size=16)
+        for values in (objects.boxes[these], objects.areas[these], objects.crowds[these].astype(np.float64)):
             content.update(values.astype("<f8").tobytes())
-        content.update(of.masks.content(these.start, these.stop))
+        content.update(objects.masks.content(these.start, these.stop))
         return content.hexdigest().encode() + b" "
-
-
-def _check_categories(where: str, found: Mapping[int, str], expected: Mapping[int, str], remedy: str) -> None:
-    odd = sorted(id_ for id_ in found.keys() | expected.keys() if found.get(id_) != expected.get(id_))
-    if odd:
-        has = f"'{found[odd[0]]}'" if odd[0] in found else "no category"
-        wants = f"'{expected[odd[0]]}'" if odd[0] in expected else "none"
-        differ = f"differs from the published categories in {len(odd):,}: it has {has} of id {odd[0]}"
-        raise DataError(f"{where} {differ}, published is {wants}; {remedy}")
 
 
 def _iou(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -211,18 +195,4 @@ def _iou(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.f
     return both / (ours[:, 2:].prod(axis=1) + theirs[:, 2:].prod(axis=1) - both)
 
 
-_DETECTIONS = Registry[Detections]("detection source")
-register_detections = _DETECTIONS.register
-
-
-def list_detections() -> list[str]:
-    """The values ``type`` can take."""
-    return _DETECTIONS.names()
-
-
-def build_detections(cfg: dict[str, Any]) -> Detections:
-    """Build the set that ``cfg`` describes: ``type`` names it, every other key is an argument of its builder.
-
-    Raises ConfigError for an unknown type, an unknown key or a missing key, and DataError if the data cannot be read.
-    """
-    return _DETECTIONS.build(cfg.get("type"), {k: v for k, v in cfg.items() if k != "type"})
+build_detections = partial(build_dataset, kind=Detections)

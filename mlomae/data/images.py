@@ -1,30 +1,42 @@
-"""What data sets of every task share: uint8 images in a fixed order, each with an identity that can be compared.
+"""What a data set is: uint8 images in a fixed order, each with an identity that can be compared, and their labels.
 
-Shape suffixes: C channels, H height, W width.
+Shape suffixes: N images of the data set, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+from mlomae.common.errors import DataError
+from mlomae.data.paths import subfolders
+
+IGNORE = 255
+"""Label of pixels without a label: they count neither in the loss nor in the score."""
 
 
 class Images:
     """Images in a fixed order. Subclasses set the attributes and override the methods that raise.
 
     Attributes:
-        name: kind of data set, as in the config's ``type``.
-        split: which part, named as its publishers name it: ``train`` or ``training``, then ``test``, or ``val`` or
-            ``validation`` where the labels of the test part are not public.
-        root: resolved folder, or ``"embedded"`` if the images are made by the package.
-        classes: one name a class.
-        locations: resolved paths the pixels come from (folders or files; a pseudo-path for embedded images). Two
-            sources that share one, or of which one contains the other, share images.
+        name: the data set's name, the ``type`` of a config; `register_dataset` sets it on the class.
+        split: named as its publishers name it: ``train`` or ``training``, then ``test``, or ``val`` or ``validation``
+            where the test labels are not public.
+        root: resolved folder, or ``"embedded"`` if the package draws the images.
+        classes: one name per class.
+        locations: resolved paths that the pixels come from (folders or files; a pseudo-path for embedded images). Two
+            data sets share images if they share a location or if one location contains the other.
         content: what ``digest`` hashes, ``"pixels"`` or ``"file"``; only digests of one kind are comparable.
+        contents, remedy: what data sets of this kind have, and what to do about missing or damaged files; for messages.
     """
 
+    contents = "images"
+    remedy = "download the data set again"
     name: str
     split: str
     root: str
@@ -34,6 +46,18 @@ class Images:
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    @classmethod
+    def find_splits(cls, base: Path) -> list[str]:
+        """Splits in the folder ``base``, training splits first; here the folders that hold class folders.
+
+        Raises DataError if there is none.
+        """
+        found = [name for name in subfolders(base) if any(entry.is_dir() for entry in (base / name).iterdir())]
+        if not found:
+            expected = base / "train" / "<class>" / "*.jpg"
+            raise DataError(f"{cls.name}: {base} has no class folders; expected {expected}")
+        return sorted(found, key=lambda split: (split != "train", split))
 
     def image(self, i: int) -> Tensor:
         """Image ``i``: (3, H, W) uint8, RGB. Treat as read-only. Raises DataError if it cannot be decoded."""
@@ -49,20 +73,17 @@ class Images:
         return self.image(i).numel()
 
     def digest(self, i: int) -> bytes:
-        """16-byte blake2b of the content of image ``i``: pixel bytes, or file bytes for sources that read folders."""
+        """16-byte blake2b of image ``i``: of its pixels, or of the bytes of its file if ``content`` says so."""
         return self.pixel_digest(i)
 
     def pixel_digest(self, i: int) -> bytes:
-        """16-byte blake2b of the shape and the pixel bytes of image ``i``; comparable between all sources."""
-        image_CHW = self.image(i)
-        content = hashlib.blake2b(repr(tuple(image_CHW.shape)).encode(), digest_size=16)
-        content.update(image_CHW.contiguous().numpy().data)
-        return content.digest()
+        """16-byte blake2b of the shape and the pixels of image ``i``; comparable between all data sets."""
+        return hashlib.blake2b(self._pixel_bytes(i), digest_size=16).digest()
 
     def fingerprint(self, indices: Iterable[int] | None = None) -> str:
-        """SHA-256 (hex) of the ordered content, of all images or of ``indices``: labels and pixel bytes.
+        """SHA-256 (hex) of labels and pixels, in order, of all images or of ``indices``.
 
-        Sources that read folders hash relative path, file size and label instead of pixels.
+        Data sets that read files hash relative path and file size instead of pixels.
         """
         total = hashlib.sha256()
         for i in range(len(self)) if indices is None else indices:
@@ -73,9 +94,46 @@ class Images:
         raise NotImplementedError
 
     def _fingerprint_item(self, i: int) -> bytes:
+        return self._pixel_bytes(i)
+
+    def _pixel_bytes(self, i: int) -> bytes:
         image_CHW = self.image(i)
         return repr(tuple(image_CHW.shape)).encode() + image_CHW.contiguous().numpy().tobytes()
 
+    def fault(self, what: str, remedy: str = "") -> DataError:
+        """The error that says ``what`` is wrong with this data set and what to do, by default its ``remedy``."""
+        return DataError(f"{self.name}: {what}; {remedy or self.remedy}")
+
     def describe(self) -> str:
-        """One phrase that identifies the source in messages and records, e.g. ``cifar10 test at /data/cifar``."""
+        """One phrase that identifies the data set in messages and records, e.g. ``cifar10 test at /data/cifar``."""
         return f"{self.name} {self.split} at {self.root}"
+
+
+class Source(Images):
+    """Images with one label each, for pretraining and classification. Subclasses set the attributes.
+
+    Attributes, besides those of Images:
+        labels: (N,) int64, indices into ``classes``.
+        has_objects: whether ``object_mask`` gives masks.
+        pixel_classes: what ``pixel_labels`` are indices into; empty where pixels have no labels.
+    """
+
+    contents = "one label per image"
+    classes: list[str]
+    labels: NDArray[np.int64]
+    has_objects: bool = False
+    pixel_classes: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def object_mask(self, i: int) -> Tensor | None:
+        """(H, W) bool, True on objects, or None where nothing is known about objects."""
+        return None
+
+    def pixel_labels(self, i: int) -> Tensor:
+        """(H, W) uint8, the class of every pixel, or IGNORE where it has no label."""
+        raise NotImplementedError
+
+    def _fingerprint_label(self, i: int) -> bytes:
+        return b"%d " % self.labels[i]

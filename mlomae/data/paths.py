@@ -1,12 +1,17 @@
-"""Checks on the folders and files a user names, with messages that say what to do."""
+"""Folders and files that a user names: looking for a data set in them, with messages that say what to do."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from mlomae.common.errors import DataError
+from mlomae.data.reader import is_image
 
 
 def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
@@ -20,9 +25,9 @@ def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def data_folder(root: str | os.PathLike[str], what: str, inner: Sequence[str], markers: Sequence[str]) -> Path:
-    """Where a set lies, resolved: ``root`` or one of its folders ``inner``, whichever holds one of ``markers``.
+    """The folder of a data set, resolved: ``root`` or one of its folders ``inner``, whichever holds one of ``markers``.
 
-    Without a marker the first existing inner folder, else ``root``: what is missing there is for the reader to say.
+    Without a marker the first of ``inner`` that exists, else ``root``; the caller reports what is missing there.
     Raises DataError as ``existing_folder``.
     """
     base = existing_folder(root, what)
@@ -40,16 +45,71 @@ def existing_file(path: Path, what: str, remedy: str) -> Path:
     return path
 
 
-def first_names(names: Iterable[object], most: int = 3) -> str:
-    """The first names and how many more there are, e.g. ``a, b, c and 4 more``."""
-    found = [str(name) for name in names]
-    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
+def inner_folder(path: Path, what: str, remedy: str) -> Path:
+    """``path``, resolved. Raises DataError, opening with ``what``, unless it is a folder."""
+    if not path.is_dir():
+        raise DataError(f"{what}: {path} is missing; {remedy}")
+    return path.resolve()
+
+
+def split_folder(root: Path, split: str, what: str) -> Path:
+    """``root/split``, resolved. Raises DataError listing the folders that exist if it is not one of them."""
+    folder = root / split
+    if not split or not folder.is_dir():
+        have = ", ".join(sorted(e.name for e in root.iterdir() if e.is_dir())) or "none"
+        raise DataError(f"{what}: no folder {split!r} in {root}; set `split` to one that exists ({have})")
+    return folder.resolve()
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in ``folder``, sorted, without hidden ones."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """``files`` (N) relative to ``folder``, which is resolved, and their labels (N)."""
+
+    folder: Path
+    files: Sequence[str]
+    labels: ArrayLike
+
+
+def scan_classes(folder: Path) -> tuple[list[str], LabelledFiles]:
+    """Class folders of ``folder``, sorted, and their image files, sorted within a class.
+
+    Raises DataError if there is no class folder, or one holds no image.
+    """
+    classes = subfolders(folder)
+    if not classes:
+        raise DataError(f"{folder} has no class folders; expected {folder}{os.sep}<class>{os.sep}*.jpg")
+    files: list[str] = []
+    counts: list[int] = []
+    for name in classes:
+        found = sorted(_image_files(folder / name))
+        if not found:
+            raise DataError(f"class folder {folder / name} holds no image; fill it or delete it")
+        files += [os.path.join(name, file) for file in found]
+        counts.append(len(found))
+    return classes, LabelledFiles(folder, files, np.repeat(np.arange(len(classes), dtype=np.int64), counts))
+
+
+def _image_files(folder: Path) -> Iterator[str]:
+    """Image files below ``folder``, relative to it; follows each symlinked folder once, so that loops end."""
+    seen: set[str] = set()
+    for here, below, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield from (os.path.relpath(os.path.join(here, file), folder) for file in files if is_image(file))
 
 
 def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
-    """Those of ``files`` (relative to ``folder``) that are not there, in order; lists each folder once.
+    """Those of ``files`` (relative to ``folder``) that do not exist, in order; lists each folder once.
 
-    A dangling symlink counts as there: one look a file would take minutes on a network disk.
+    A dangling symlink counts as a file: one look at each file would take minutes on a network disk.
     """
     listed: dict[str, frozenset[str]] = {}
     missing = []
@@ -65,10 +125,7 @@ def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
     return missing
 
 
-def split_folder(root: Path, split: str, what: str) -> Path:
-    """``root/split``, resolved. Raises DataError listing the folders that exist if it is not one of them."""
-    folder = root / split
-    if not split or not folder.is_dir():
-        have = ", ".join(sorted(e.name for e in root.iterdir() if e.is_dir())) or "none"
-        raise DataError(f"{what}: no folder {split!r} in {root}; set `split` to one that exists ({have})")
-    return folder.resolve()
+def first_names(names: Iterable[object], most: int = 3) -> str:
+    """The first names and how many more there are, e.g. ``a, b, c and 4 more``."""
+    found = [str(name) for name in names]
+    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")

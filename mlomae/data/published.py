@@ -1,171 +1,150 @@
-"""Data sets that were published with a fixed list of images: what their numbers are, and a source that checks them.
-
-A split is named as its publishers name it: ``train`` everywhere, then ``test``, or ``val`` where the labels of the
-test part are not public (COCO, ImageNet, iNaturalist 2019, Tiny-ImageNet); in sets of scenes ``training`` and
-``validation``. ``PUBLISHED[name].evaluation`` is the part that accuracies are reported on.
-"""
+"""Data sets with one label per image that were published as lists: read, and checked against the published numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from mlomae.common.errors import ConfigError, DataError
-from mlomae.data.files import FileSource
-from mlomae.data.paths import first_names, missing_files
-
-
-@dataclass(frozen=True)
-class Published:
-    """Images of each part and number of classes; the parts that are usually trained on and evaluated on."""
-
-    counts: Mapping[str, int]
-    classes: int
-    training: str = "train"
-    evaluation: str = "test"
-
-
-PUBLISHED = {
-    "ade20k": Published({"training": 20_210, "validation": 2_000}, 150, training="training", evaluation="validation"),
-    "camvid": Published({"training": 367, "validation": 101, "test": 233}, 11, training="training"),
-    "cifar10": Published({"train": 50_000, "test": 10_000}, 10),
-    "cifar100": Published({"train": 50_000, "test": 10_000}, 100),
-    "coco": Published({"train": 118_287, "val": 5_000}, 80, evaluation="val"),
-    "cub200": Published({"train": 5_994, "test": 5_794}, 200),
-    "flowers102": Published({"train": 1_020, "val": 1_020, "test": 6_149}, 102, training="trainval"),
-    "imagenet": Published({"train": 1_281_167, "val": 50_000}, 1000, evaluation="val"),
-    "inat2019": Published({"train": 265_213, "val": 3_030}, 1010, evaluation="val"),
-    "stanford_cars": Published({"train": 8_144, "test": 8_041}, 196),
-    "tiny_imagenet": Published({"train": 100_000, "val": 10_000}, 200, evaluation="val"),
-}
-"""By name of the source. The sum for iNaturalist 2019, 268,243, is the one its publishers state; its val has three
-images a class."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A published part as its lists give it: ``files`` (N) relative to ``folder`` and their labels (N)."""
-
-    folder: Path
-    files: Sequence[str]
-    labels: ArrayLike
-
-
-def check_split(name: str, split: str, more: Sequence[str] = ()) -> None:
-    """Raise ConfigError, naming the valid ones, unless ``split`` is a published part of ``name`` or one of ``more``."""
-    valid = [*PUBLISHED[name].counts, *more]
-    if split not in valid:
-        raise ConfigError(f"{name}: split {split!r} is unknown or unlabelled; valid splits: {', '.join(valid)}")
+from mlomae.common.errors import ConfigError, DataError, reason_of
+from mlomae.data.paths import LabelledFiles, data_folder, existing_file, first_names, missing_files
+from mlomae.data.registry import PUBLISHED
+from mlomae.data.storage import FileSource
 
 
 class PublishedSource(FileSource):
-    """One or more parts of a published set, checked against the published numbers.
+    """A published data set, decoded on each access. A subclass sets the attributes and implements ``read_lists``.
 
     Args:
-        name: key of PUBLISHED.
-        split: what the source is called, e.g. ``trainval``.
-        use: the parts it consists of, e.g. ``("train", "val")``; they lie in one folder.
-        base: resolved folder of the set.
-        classes: class names in label order; those without an image are dropped and the labels renumbered.
-        parts: by name. All published ones, unless listing one is too slow.
-        subset: accept fewer images or classes than published.
-        remedy: what to do about a file that is missing, e.g. ``unpack CUB_200_2011.tgz again``.
+        root: the folder of the data set, or one that holds it under one of the names ``inner``.
+        split: a published split with labels, or one of ``combined``.
+        subset: accept fewer images or classes than published, if what is there is consistent.
 
     Attributes:
-        is_subset: whether there is less than was published.
+        inner, markers: where the data set may be below ROOT, and files or folders by which it is recognised.
+        combined: splits that consist of several published ones, which are in one folder: the published ones by name.
 
-    Raises DataError, one line, if a part is empty, an image is listed twice or in two parts, the parts differ in
-    classes, counts are not the published ones (with ``subset``: exceed them), or a listed file of ``use`` is missing.
+    Raises ConfigError for an unknown split, and DataError, one line, if a file or folder is missing or damaged, a split
+    is empty, an image is listed twice or in two splits, the splits differ in classes, counts are not the published ones
+    (with ``subset``: exceed them), or a listed image of ``split`` is missing.
     """
 
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        use: Sequence[str],
-        base: Path,
-        classes: Sequence[str],
-        parts: Mapping[str, Part],
-        subset: bool,
-        remedy: str,
-    ) -> None:
+    inner: Sequence[str] = ()
+    markers: Sequence[str] = ()
+    combined: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def __init__(self, root: str, split: str = "train", subset: bool = False) -> None:
+        name, published = self.name, PUBLISHED[self.name]
+        check_split(name, split, list(self.combined))
+        base = data_folder(root, name, self.inner, self.markers)
+        classes, parts = self.read_lists(base, split)
         labels = {part: np.asarray(listed.labels, dtype=np.int64) for part, listed in parts.items()}
-        used = np.unique(np.concatenate(list(labels.values())))
-        _check_listed_once(name, base, parts)
+        used = np.unique(np.concatenate(list(labels.values())))  # classes without an image are dropped
+        self._check_listed_once(base, parts)
         check_counts(name, base, {part: len(listed.files) for part, listed in parts.items()}, len(used), subset)
-        _check_classes(name, base, classes, labels)
-        for part in use:
+        self._check_classes(base, classes, labels)
+        wanted = self.combined.get(split, [split])
+        for part in wanted:
             listed = parts[part]
-            missing = missing_files(listed.folder, listed.files)
-            if missing:
-                found = f"{len(missing):,} of {len(listed.files):,} listed {part} images are not in {listed.folder}"
-                raise DataError(f"{name}: {found} ({first_names(missing)}); {remedy}")
-        super().__init__(
-            name,
-            split,
-            base,
-            parts[use[0]].folder,
-            [classes[i] for i in used],
-            [file for part in use for file in parts[part].files],
-            np.searchsorted(used, np.concatenate([labels[part] for part in use])),
-            [_location(name, part, parts) for part in use],
-        )
-        published = PUBLISHED[name]
-        self._of = sum(published.counts[part] for part in use), published.classes
-        self.is_subset = (len(self.labels), len(self.classes)) != self._of
+            if missing := missing_files(listed.folder, listed.files):
+                lack = f"{len(missing):,} of {len(listed.files):,} listed {part} images are not in {listed.folder}"
+                raise self.fault(f"{lack} ({first_names(missing)})")
+        files = [file for part in wanted for file in parts[part].files]
+        numbers = np.searchsorted(used, np.concatenate([labels[part] for part in wanted]))
+        listed = LabelledFiles(parts[wanted[0]].folder, files, numbers)
+        super().__init__(name, split, base, [classes[i] for i in used], listed)
+        self.locations = frozenset(_location(name, part, parts) for part in wanted)
+        self._published = sum(published.counts[part] for part in wanted), published.classes
+
+    def read_lists(self, base: Path, split: str) -> tuple[Sequence[str], Mapping[str, LabelledFiles]]:
+        """Class names in label order, and what the lists of the data set in ``base`` say of each published split.
+
+        Of ``split`` alone where listing the others is too slow. Raises DataError for lists that contradict each other.
+        """
+        raise NotImplementedError
+
+    def read_mat(self, path: Path, variable: str) -> NDArray[Any]:
+        """A variable of the MATLAB file at ``path``, without axes of length one, as an array of at least one axis.
+
+        Reading such a file runs no code. Raises DataError if the file is missing or damaged, or lacks the variable.
+        """
+        from scipy.io import loadmat
+
+        existing_file(path, self.name, self.remedy)
+        try:
+            content = loadmat(path, squeeze_me=True)
+        except Exception as error:  # a damaged file can raise anything
+            raise self.fault(f"cannot read {path} ({reason_of(error)})") from error
+        if variable not in content:
+            raise self.fault(f"{path} holds no variable '{variable}'")
+        return np.atleast_1d(content[variable])
+
+    def integers(self, values: Any, path: Path) -> NDArray[np.int64]:
+        """``values``, which are from ``path``, as (N,) int64. Raises DataError if they are not whole numbers."""
+        try:
+            array = np.asarray(values).astype(np.float64)
+            if array.ndim == 1 and np.array_equal(array, array.round()):
+                return array.astype(np.int64)
+        except (TypeError, ValueError):
+            pass
+        raise self.fault(f"{path} holds something else than whole numbers")
 
     def describe(self) -> str:
-        if not self.is_subset:
-            return super().describe()
-        images, classes = self._of
-        part = f"{len(self):,} of {images:,} images, {len(self.classes):,} of {classes:,} classes"
-        return f"{super().describe()} (subset: {part})"
+        (images, classes), found = self._published, (len(self), len(self.classes))
+        subset = f" (subset: {found[0]:,} of {images:,} images, {found[1]:,} of {classes:,} classes)"
+        return super().describe() + (subset if found != (images, classes) else "")
+
+    def _check_listed_once(self, base: Path, parts: Mapping[str, LabelledFiles]) -> None:
+        seen: dict[tuple[str, str], str] = {}
+        for part, listed in parts.items():
+            if not len(listed.files):
+                raise self.fault(f"in {base} {part} lists no image", "download the lists again")
+            folder = str(listed.folder)
+            for file in listed.files:
+                first = seen.get((folder, file))
+                if first is not None:
+                    where = f"in both {first} and {part}" if first != part else f"twice in {part}"
+                    raise self.fault(f"in {base} {file} is listed {where}", "download the lists again")
+                seen[folder, file] = part
+
+    def _check_classes(self, base: Path, classes: Sequence[str], labels: Mapping[str, NDArray[np.int64]]) -> None:
+        (first, reference), *others = ((part, set(found.tolist())) for part, found in labels.items())
+        for part, found in others:
+            for only, missing in ((reference - found, part), (found - reference, first)):
+                if only:
+                    odd = first_names(classes[i] for i in sorted(only))
+                    raise self.fault(f"in {base} {missing} has no image of class {odd}", "unpack the data set again")
 
 
-def _location(name: str, part: str, parts: Mapping[str, Part]) -> str:
-    """The part's folder; a pseudo-path inside it where several parts lie in one folder, which share no image."""
+def _location(name: str, part: str, parts: Mapping[str, LabelledFiles]) -> str:
+    """The folder of a split, or a pseudo-path in it if other splits, which share no image, are in the same folder."""
     folder = parts[part].folder
     alone = sum(other.folder == folder for other in parts.values()) == 1
     return str(folder if alone else folder / f"<{name} {part}>")
 
 
-def part_folder(name: str, base: Path, part: str, remedy: str) -> Path:
-    """``base/part``, resolved. Raises DataError if it is missing."""
-    if not (base / part).is_dir():
-        raise DataError(f"{name}: {base / part} is missing; {remedy}")
-    return (base / part).resolve()
-
-
-def _check_listed_once(name: str, base: Path, parts: Mapping[str, Part]) -> None:
-    seen: dict[tuple[str, str], str] = {}
-    for part, listed in parts.items():
-        if not len(listed.files):
-            raise DataError(f"{name} at {base}: {part} lists no image; fetch the set's lists again")
-        folder = str(listed.folder)
-        for file in listed.files:
-            if (folder, file) in seen:
-                first = seen[folder, file]
-                where = f"in both {first} and {part}" if first != part else f"twice in {part}"
-                raise DataError(f"{name} at {base}: {file} is listed {where}; fetch the set's lists again")
-            seen[folder, file] = part
+def check_split(name: str, split: str, more: Sequence[str] = ()) -> None:
+    """Raise ConfigError, naming the valid ones, unless ``split`` is a published one of ``name`` or one of ``more``."""
+    valid = [*PUBLISHED[name].counts, *more]
+    if split not in valid:
+        raise ConfigError(f"{name}: split {split!r} is unknown or unlabelled; valid splits: {', '.join(valid)}")
 
 
 def check_counts(name: str, base: Path, images: Mapping[str, int], classes: int, subset: bool) -> None:
-    """Raise DataError unless each part has as many images as published, and as many classes; ``subset``: or fewer."""
+    """Raise DataError unless each split has as many images as published, and as many classes; ``subset``: or fewer."""
     published = PUBLISHED[name]
     pairs = [(found, published.counts[part], f"{part} images") for part, found in images.items()]
     pairs.append((classes, published.classes, "classes"))
     for found, expected, what in pairs:
         if found > expected:
-            remedy = "these lists are not the published ones; fetch them again"
+            remedy = "these lists are not the published ones; download them again"
             raise DataError(f"{name} at {base}: {found:,} {what}, published are only {expected:,}; {remedy}")
     fewer = [f"{found:,} of {expected:,} {what}" for found, expected, what in pairs if found != expected]
     if fewer and not subset:
-        remedy = "unpack the whole set, or accept a part of it with subset=True (--subset)"
+        remedy = "unpack the whole data set, or accept a part of it with subset=True (--subset)"
         raise DataError(f"{name} at {base}: there are {', '.join(fewer)}; {remedy}")
 
 
@@ -173,12 +152,3 @@ def subset_remark(name: str, split: str, images: int) -> str:
     """`` (subset: 3 of 20 images)``, or nothing if all that were published are there or nothing was published."""
     published = PUBLISHED[name].counts[split] if name in PUBLISHED else images
     return f" (subset: {images:,} of {published:,} images)" if images < published else ""
-
-
-def _check_classes(name: str, base: Path, classes: Sequence[str], labels: Mapping[str, NDArray[np.int64]]) -> None:
-    (first, reference), *others = ((part, set(found.tolist())) for part, found in labels.items())
-    for part, found in others:
-        for only, missing in ((reference - found, part), (found - reference, first)):
-            if only:
-                odd = first_names(classes[i] for i in sorted(only))
-                raise DataError(f"{name} at {base}: {missing} has no image of class {odd}; unpack the whole set again")

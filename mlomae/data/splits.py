@@ -1,21 +1,21 @@
-"""The split of the training set, and the rule that no evaluation image reaches training."""
+"""The split of the training set, and the check that no evaluation image reaches training."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import os
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data.images import Images
-from mlomae.data.sources import Source
+from mlomae.data.images import Images, Source
 
 TOLERATED_SHARE = 0.01
 """Share of the evaluation images that may occur in training: CIFAR and others were published with a few duplicates."""
@@ -42,7 +42,7 @@ def split_train(source: Source, val_fraction: float = 0.2, seed: int = 0) -> Spl
     """
     if not 0 < val_fraction < 1:
         raise ConfigError(f"val_fraction {val_fraction} must be between 0 and 1, e.g. 0.2")
-    order_keys = counter.fold(counter.root_key("split", seed), torch.arange(len(source))).numpy()
+    order_keys = random_keys.fold(random_keys.root_key("split", seed), torch.arange(len(source))).numpy()
     val = []
     for label in np.unique(source.labels):
         members = np.flatnonzero(source.labels == label)
@@ -59,14 +59,14 @@ def split_train(source: Source, val_fraction: float = 0.2, seed: int = 0) -> Spl
 
 
 def shuffle_labels(source: Source, split: Split, seed: int) -> Source:
-    """``source`` with its labels permuted within each part of ``split``, a function of ``seed``: a control.
+    """A control: ``source`` with its labels permuted within each part of ``split``, as a function of ``seed``.
 
-    Within the parts, so that each keeps its class counts, and with them chance; the pixels are shared, not copied. Its
-    fingerprint is that of the labels it shows; ``split`` is the one of the true labels.
+    Within the parts, so that each keeps its class counts and thus its chance level. Pixels are shared, not copied. The
+    fingerprint is that of the permuted labels; ``split`` is that of the true ones.
     """
     labels = np.asarray(source.labels).copy()
     for part, indices in (("train", split.train_indices), ("val", split.val_indices)):
-        order = counter.permutation(counter.root_key("shuffled labels", seed, part), len(indices)).numpy()
+        order = random_keys.permutation(random_keys.root_key("shuffled labels", seed, part), len(indices)).numpy()
         labels[indices] = labels[indices[order]]
     shuffled = copy.copy(source)
     shuffled.labels = labels
@@ -76,44 +76,39 @@ def shuffle_labels(source: Source, split: Split, seed: int) -> Source:
 def check_disjoint(training: Images, evaluation: Images) -> None:
     """Refuse an evaluation set whose images would reach training or feedback.
 
-    Raises DataError naming both sources if
+    Raises DataError naming both data sets if
 
     - they read the same place (resolved paths, symlinks followed) or one reads a folder inside the other's, or they
       are embedded images of the same seed and split;
-    - more than 1 % of the evaluation images (TOLERATED_SHARE) occur in training with the same content: pixels for
-      sources in memory, file bytes if both read folders, decoded pixels if only one does. Sources in memory are
-      compared in full; from folders MAX_FILES_CHECKED evaluation images, evenly spaced, after a filter by size.
+    - more than 1 % of the evaluation images (TOLERATED_SHARE) occur in training with the same content: pixels if both
+      are in memory, file bytes if both read folders, decoded pixels if only one does. In memory all images are
+      compared; from folders MAX_FILES_CHECKED evaluation images, evenly spaced, after a filter by size.
 
-    An image that was recompressed or resized on the way is not recognised.
+    An image that was recompressed or resized is not recognised.
     """
     shared = _shared_place(training.locations, evaluation.locations)
     if shared is not None:
-        raise DataError(_refusal(training, evaluation, f"both read {shared}"))
-    checked, found = repeated_images(training, evaluation, most_compared(training, evaluation))
-    if len(found) > TOLERATED_SHARE * checked:
-        raise DataError(
-            _refusal(training, evaluation, f"{len(found)} of {checked} evaluation images checked are in training")
-        )
-
-
-def _refusal(training: Images, evaluation: Images, reason: str) -> str:
+        reason = f"both read {shared}"
+    else:
+        checked, found = repeated_images(training, evaluation, most_compared(training, evaluation))
+        if len(found) <= TOLERATED_SHARE * checked:
+            return
+        reason = f"{len(found)} of {checked} evaluation images checked are in training"
     pair = f"training on {training.describe()}, evaluation on {evaluation.describe()}"
-    return f"evaluation images would reach training: {reason} ({pair}); evaluate on a held-out split"
+    raise DataError(f"evaluation images would reach training: {reason} ({pair}); evaluate on a held-out split")
 
 
 def _shared_place(ours: Iterable[str], theirs: Iterable[str]) -> str | None:
     """The inner of two nested (or equal) places, or None."""
-    for a in ours:
-        for b in theirs:
-            if a == b or a.startswith(b.rstrip(os.sep) + os.sep):
-                return a
-            if b.startswith(a.rstrip(os.sep) + os.sep):
-                return b
+    for pair in itertools.product(ours, theirs):
+        outer, inner = sorted(pair, key=len)
+        if PurePath(inner).is_relative_to(outer):
+            return inner
     return None
 
 
 def repeated_images(training: Images, evaluation: Images, most: int | None) -> tuple[int, dict[int, int]]:
-    """How many evaluation images were compared, and those that occur in training, with the index they have there.
+    """How many evaluation images were compared, and the indices of those that occur in training, with those there.
 
     Compares all of them, or ``most``, evenly spaced; what is compared is as in ``check_disjoint``.
     """
@@ -131,5 +126,5 @@ def repeated_images(training: Images, evaluation: Images, most: int | None) -> t
 
 
 def most_compared(*sources: Images) -> int | None:
-    """``most`` for ``repeated_images``: all (None) if it means no reading of files."""
+    """``most`` for ``repeated_images``: all (None) if no files need to be read."""
     return MAX_FILES_CHECKED if any(source.content == "file" for source in sources) else None

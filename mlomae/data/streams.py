@@ -1,6 +1,6 @@
-"""Endless, resumable streams of batches: what position p of a stream holds is a function of (seed, name, p) alone.
+"""Endless, resumable streams of batches: the sample at position p of a stream is a function of (seed, name, p) alone.
 
-There is no generator state: any worker, any process and any interrupted run finds the same sample at the same position.
+There is no generator state: every worker, every process and every resumed run finds the same sample at a position.
 
 Shape suffixes: B batch, S side of the augmented image.
 """
@@ -8,6 +8,7 @@ Shape suffixes: B batch, S side of the augmented image.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.augment import Augmentation
-from mlomae.data.sources import Source
+from mlomae.data.images import Source
 
 Batch = dict[str, Tensor]
 
@@ -27,10 +28,10 @@ Batch = dict[str, Tensor]
 class Stream:
     """Samples of ``source`` at ``indices`` (all if None), reshuffled every epoch, augmented, without end.
 
-    Position p is in epoch ``p // n`` of the n indices; the epoch's order comes from (seed, name, epoch), the sample's
-    key from (seed, name, epoch, index). ``pixels`` asks for the labels of pixels beside those of images.
+    Position p is in epoch ``p // n`` of the n indices; the order of an epoch follows from (seed, name, epoch), the key
+    of a sample from (seed, name, epoch, index). With ``pixels`` batches have labels of pixels, too.
 
-    Raises DataError if ``indices`` is empty or reaches outside the source, or if it has no labels of pixels.
+    Raises DataError if ``indices`` is empty or reaches outside the source, or if the source has no labels of pixels.
     """
 
     def __init__(
@@ -42,8 +43,7 @@ class Stream:
         name: str,
         pixels: bool = False,
     ) -> None:
-        self.pixels = pixels
-        self.source, self.augment, self.seed, self.name = source, augment, seed, name
+        self.source, self.augment, self.seed, self.name, self.pixels = source, augment, seed, name, pixels
         self.indices = torch.arange(len(source)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
         if not len(self.indices):
             raise DataError(f"stream {name!r} of {source.describe()} holds no sample; enlarge its share of the split")
@@ -51,10 +51,8 @@ class Stream:
             wrong = f"an index outside 0..{len(source) - 1}"
             raise DataError(f"stream {name!r} of {source.describe()} names {wrong}; make the split again")
         if pixels and not source.pixel_classes:
-            raise DataError(
-                f"stream {name!r} needs a class for every pixel, which {source.describe()} does not have; "
-                "set data.feedback to a source of scenes"
-            )
+            lack = f"needs a class for every pixel, which {source.describe()} does not have"
+            raise DataError(f"stream {name!r} {lack}; set data.feedback to a data set of scenes")
         self._labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
         self._orders: dict[int, Tensor] = {}
 
@@ -72,7 +70,7 @@ class Stream:
         if epoch not in self._orders:
             while len(self._orders) >= 2:
                 self._orders.pop(next(iter(self._orders)))
-            shuffled = counter.epoch_order(self.seed, self.name, epoch, len(self))
+            shuffled = random_keys.epoch_order(self.seed, self.name, epoch, len(self))
             self._orders[epoch] = self.indices[shuffled]
         return self._orders[epoch]
 
@@ -92,10 +90,10 @@ class Stream:
         Returns:
             ``image`` (B, 3, S, S) float32 normalised; ``label``, ``index`` (into the source), ``epoch`` and ``key``
             (for further draws, with a salt other than AUGMENT_SALT), each (B,) int64; ``object`` (B, S, S) bool if the
-            source has objects; ``pixel_label`` (B, S, S) uint8, IGNORE where not labelled, if ``pixels`` asks for it.
+            source has objects; ``pixel_label`` (B, S, S) uint8, IGNORE for no label, if ``pixels`` asks for it.
         """
         epoch_B, index_B = self.locate(start, size)
-        key_B = counter.fold(counter.fold(counter.root_key(self.seed, self.name), epoch_B), index_B)
+        key_B = random_keys.fold(random_keys.fold(random_keys.root_key(self.seed, self.name), epoch_B), index_B)
         chosen = index_B.tolist()
         masks = [self.source.object_mask(i) for i in chosen] if self.source.has_objects else None
         image, objects = self.augment([self.source.image(i) for i in chosen], key_B, masks)  # type: ignore[arg-type]
@@ -107,45 +105,45 @@ class Stream:
         return batch
 
 
+@dataclass(eq=False)
 class OuterBatches(Dataset[dict[str, Any]]):
-    """Item t is all that outer iteration t needs: ``lower`` (K batches), and ``head`` and ``upper`` where given.
+    """Item t is all that outer iteration t needs: ``lower`` (K batches), and ``head`` and ``upper`` if given.
 
-    Level batches are the global ones cut into contiguous slices, so the ranks together see exactly what one process
-    sees. Use as ``DataLoader(outer, batch_size=None, sampler=range(start, stop), num_workers=w)``.
+    The batches of a level are the global ones cut into contiguous slices, so the ranks together see exactly what one
+    process sees. Use as ``DataLoader(outer, batch_size=None, sampler=range(start, stop), num_workers=w)``.
 
-    Args:
-        batch_size, feedback_batch_size: over all ranks, for ``lower`` and for ``head`` and ``upper``.
+    Attributes:
+        batch_size, feedback_batch_size: over all ranks, for ``lower`` and for ``head`` and ``upper``; 0: the same.
         steps_per_outer: K, batches of ``lower`` in one item.
-
-    ``needed``, if set, says which of "head" and "upper" iteration t reads; the others are not decoded. What a batch
-    holds does not depend on it.
+        needed: which of "head" and "upper" iteration t reads, by default both; the others are not decoded. What a
+            batch holds does not depend on it.
 
     Raises ConfigError if a batch size cannot be divided by ``world_size``.
     """
 
-    def __init__(
-        self,
-        lower: Stream,
-        head: Stream | None = None,
-        upper: Stream | None = None,
-        *,
-        batch_size: int,
-        feedback_batch_size: int | None = None,
-        steps_per_outer: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.lower, self.head, self.upper = lower, head, upper
-        self.batch_size, self.feedback_batch_size = batch_size, feedback_batch_size or batch_size
-        self.steps_per_outer, self.rank, self.world_size = steps_per_outer, rank, world_size
-        self.needed: Callable[[int], Collection[str]] | None = None
-        for key, value in [("batch_size", batch_size), ("feedback_batch_size", self.feedback_batch_size)]:
-            if value < 1 or value % world_size:
-                raise ConfigError(f"{key} {value} is not a multiple of {world_size} processes; change one of the two")
-        if steps_per_outer < 1:
-            raise ConfigError(f"steps_per_outer {steps_per_outer} must be at least 1")
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"rank {rank} is outside 0..{world_size - 1}; start the processes with torchrun")
+    lower: Stream
+    head: Stream | None = None
+    upper: Stream | None = None
+    _: KW_ONLY
+    batch_size: int
+    feedback_batch_size: int = 0
+    steps_per_outer: int = 1
+    rank: int = 0
+    world_size: int = 1
+    needed: Callable[[int], Collection[str]] | None = None
+
+    def __post_init__(self) -> None:
+        self.feedback_batch_size = self.feedback_batch_size or self.batch_size
+        for key in ("batch_size", "feedback_batch_size"):
+            value, processes = getattr(self, key), self.world_size
+            if value < 1 or value % processes:
+                raise ConfigError(f"{key} {value} is not a multiple of {processes} processes; change one of the two")
+        if self.steps_per_outer < 1:
+            raise ConfigError(f"steps_per_outer {self.steps_per_outer} must be at least 1")
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(
+                f"rank {self.rank} is outside 0..{self.world_size - 1}; start the processes with torchrun"
+            )
 
     def _slice(self, stream: Stream, number: int, size: int) -> Batch:
         share = size // self.world_size

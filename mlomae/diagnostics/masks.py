@@ -23,7 +23,8 @@ from mlomae.common.checkpoint import load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, reason_of
 from mlomae.config.schema import PretrainConfig, config_from_dict, load_config
 from mlomae.data import FileSource, Source, Stream, build_augment, build_training_source
-from mlomae.data.formats.folder import EXTENSIONS
+from mlomae.data.paths import LabelledFiles
+from mlomae.data.reader import IMAGE_ENDINGS
 from mlomae.diagnostics.mask_numbers import DrawnRow, mask_numbers, save_numbers
 from mlomae.diagnostics.pictures import mask_sheet, save_figure
 from mlomae.pretraining.devices import to_device
@@ -145,12 +146,12 @@ def _folder(folder: Path) -> Source:
     """The pictures of a folder, without those of folders in it."""
     if not folder.is_dir():
         raise DataError(f"--images '{folder}' is not a folder; give one with pictures")
-    files = sorted(file for file in os.listdir(folder) if file.lower().endswith(EXTENSIONS))
+    files = sorted(file for file in os.listdir(folder) if file.lower().endswith(IMAGE_ENDINGS))
     if not files:
-        raise DataError(f"--images '{folder}' holds no picture ({', '.join(EXTENSIONS)}); give a folder that does")
+        raise DataError(f"--images '{folder}' holds no picture ({', '.join(IMAGE_ENDINGS)}); give a folder that does")
     place = folder.resolve()
-    labels = np.zeros(len(files), dtype=np.int64)
-    return FileSource("pictures", place.name, place, place, ["picture"], files, labels, [str(place)])
+    listed = LabelledFiles(place, files, np.zeros(len(files), dtype=np.int64))
+    return FileSource("pictures", place.name, place, ["picture"], listed)
 
 
 def _training_images(config: PretrainConfig, data_root: str | None) -> Source:

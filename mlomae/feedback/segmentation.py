@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from mlomae.common.errors import DataError
 from mlomae.common.precision import full_precision
-from mlomae.data.label_maps import IGNORE
+from mlomae.data import IGNORE
 from mlomae.feedback.base import Batch, Feedback, register
 
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.config.schema import PretrainConfig
 from mlomae.data import IGNORE, OuterBatches, Stream
-from mlomae.data.files import in_threads
+from mlomae.data.reader import in_threads
 from mlomae.feedback import is_joint
 from mlomae.pretraining.log import logger
 from mlomae.pretraining.losses import feedback_tokens

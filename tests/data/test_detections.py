@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coco_layouts import BOXES, Content, coco, edit, file_of, read, rectangle, segmentation, write
+from coco_layouts import BOXES, Content, boxes_of, coco, edit, file_of, masks_of, read, rectangle, segmentation, write
 from PIL import Image
 
 from mlomae.common.errors import DataError
 from mlomae.data import Detections, Textures, build_detections, check_disjoint
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 
 
 def build(root: Path, split: str = "train", **more: Any) -> Detections:
@@ -43,11 +43,11 @@ def test_images_and_objects(tmp_path: Path) -> None:
     assert not any(source.dropped.values())
     for i in range(4):
         size = (40 + i, 60)
-        assert source.image_path(i) == str(tmp_path / "train" / f"{i:03d}.jpg")
-        decoded = np.array(Image.open(source.image_path(i)))
+        assert source.path(i) == str(tmp_path / "train" / f"{i:03d}.jpg")
+        decoded = np.array(Image.open(source.path(i)))
         assert torch.equal(source.image(i), torch.from_numpy(decoded).permute(2, 0, 1))
         assert source.image_size(i) == size
-        assert source.boxes(i).tolist() == [list(box) for box in BOXES[:i]]
+        assert boxes_of(source, i).tolist() == [list(box) for box in BOXES[:i]]
         first = 11 + sum(range(i))
         assert source.annotations(i) == [
             {
@@ -69,8 +69,8 @@ def test_masks_are_drawn(tmp_path: Path) -> None:
     source = build(coco(tmp_path))
     for i in range(4):
         expected = np.array([rectangle(box, (40 + i, 60)) for box in BOXES[:i]]).reshape(-1, 40 + i, 60)
-        assert np.array_equal(source.masks(i).numpy(), expected)
-        assert source.masks(i).dtype == torch.bool
+        assert np.array_equal(masks_of(source, i).numpy(), expected)
+        assert masks_of(source, i).dtype == torch.bool
 
 
 def test_annotations_in_any_order_go_to_their_images(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_files_of_other_tools_may_have_more_and_leave_out_what_is_not_needed(tmp
     edit(tmp_path, change)
     file_of(tmp_path).write_bytes(b"\xef\xbb\xbf" + file_of(tmp_path).read_bytes())
     source = build(tmp_path)
-    assert source.image_path(1) == str(nested)
+    assert source.path(1) == str(nested)
     assert [[entry["iscrowd"] for entry in source.annotations(i)] for i in range(4)] == [[], [1], [0, 0], [0, 0, 0]]
 
 
@@ -206,7 +206,7 @@ def test_embedded_images_written_in_the_format_are_read(tmp_path: Path) -> None:
         assert torch.equal(source.image(i), textures.image(i))
         assert [entry["category"] for entry in source.annotations(i)] == shown.labels.tolist()
         pytest.importorskip("pycocotools")
-        assert torch.equal(source.masks(i), shown.masks)
+        assert torch.equal(masks_of(source, i), shown.masks)
     found = source.check_annotations(decode_all=True)
     assert (found.objects, found.median_iou, found.median_area, found.empty) == (len(source.objects.ids), 1, 1, 0)
 
@@ -247,7 +247,7 @@ def test_boxes_that_are_kept(box: list[float], tmp_path: Path) -> None:
     edit(coco(tmp_path), lambda content: content["annotations"][4].update(bbox=box))
     source = build(tmp_path)
     assert not any(source.dropped.values())
-    assert source.boxes(3)[1].tolist() == box
+    assert boxes_of(source, 3)[1].tolist() == box
 
 
 def test_nothing_left(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_the_check_is_the_median_of_brute_force(tmp_path: Path) -> None:
     source = build(tmp_path)
     ious, areas = [], []
     for i in range(4):
-        for entry, mask in zip(source.annotations(i), source.masks(i).numpy(), strict=True):
+        for entry, mask in zip(source.annotations(i), masks_of(source, i).numpy(), strict=True):
             stated = np.zeros((100, 100), dtype=bool)
             x, y, width, height = (int(v) for v in entry["bbox"])
             stated[y : y + height, x : x + width] = True

@@ -14,7 +14,8 @@ from PIL import Image
 from scene_layouts import png_header
 
 from mlomae.common.errors import DataError
-from mlomae.data.label_maps import IGNORE, header_fault, read_labels
+from mlomae.data import IGNORE
+from mlomae.data.formats.label_maps import header_fault, read_labels
 
 
 def save(path: Path, values_HW: np.ndarray, mode: str) -> str:
@@ -97,7 +98,7 @@ def test_sizes_and_files_that_are_no_png(tmp_path: Path) -> None:
         path.write_bytes(content)
         fault = header_fault(str(path), "a.png", (5, 7))
         assert fault is not None
-        assert fault.what == "are no PNG files"
+        assert fault.what == "are not PNG files"
     with pytest.raises(DataError, match="cannot read"):
         header_fault(str(tmp_path / "gone.png"), "gone.png", (5, 7))
 

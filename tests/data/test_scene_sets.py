@@ -14,7 +14,7 @@ from scene_layouts import CAMVID, camvid, scenes, values, write_annotation
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import PUBLISHED, Published, Scenes, build_scenes
-from mlomae.data.sets.ade20k_classes import ADE20K_CLASSES
+from mlomae.data.sets.ade20k import ADE20K_CLASSES
 from mlomae.data.sets.camvid import CAMVID_CLASSES
 
 
@@ -108,7 +108,7 @@ def test_values_above_150(value: int, tmp_path: Path) -> None:
     write_annotation(tmp_path, "training", "scene_1", np.full((13, 17), value, dtype=np.uint8))
     message = refusal("ade20k", tmp_path, subset=True)
     assert f"scene_1.png has the value {value}, above its 150 classes" in message
-    assert "0 (not labelled) and 1 to 150" in message
+    assert "0 (no label) and 1 to 150" in message
     assert "mlomae data prepare ade20k" in message
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from scene_layouts import png_header, scenes, values, write_annotation, write_pair
 
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import IGNORE, Scenes, Textures, build_scenes, check_disjoint, list_scenes
+from mlomae.data import IGNORE, Scenes, Textures, build_scenes, check_disjoint, list_datasets
 
 
 def build(root: Path, split: str = "training", **more: Any) -> Scenes:
@@ -35,9 +35,9 @@ def test_images_labels_and_names(tmp_path: Path) -> None:
     assert source.classes == tuple(f"class {k}" for k in range(1, 6))
     assert source.describe() == f"scene_folder training at {tmp_path}"
     for i in range(4):
-        assert source.image_path(i) == str(tmp_path / "images" / "training" / f"scene_{i}.jpg")
+        assert source.path(i) == str(tmp_path / "images" / "training" / f"scene_{i}.jpg")
         assert source.annotation_path(i) == str(tmp_path / "annotations" / "training" / f"scene_{i}.png")
-        decoded = np.array(Image.open(source.image_path(i)))
+        decoded = np.array(Image.open(source.path(i)))
         assert torch.equal(source.image(i), torch.from_numpy(decoded).permute(2, 0, 1))
         assert source.image_size(i) == tuple(source.labels(i).shape) == (12 + i, 17)
         drawn = values(5, i, (12 + i, 17)).astype(int)
@@ -121,7 +121,7 @@ def cut_off(path: Path) -> None:
         (lambda p: png_header(p, (14, 17), 8, 4), "have an alpha channel"),
         (lambda p: png_header(p, (14, 17), 4, 0), "grey with 4 bits"),
         (lambda p: png_header(p, (17, 14), 8, 0), "(scene_2.png: 17x14 against 14x17 pixels)"),
-        (broken_header, "are no PNG files (scene_2.png)"),
+        (broken_header, "are not PNG files (scene_2.png)"),
         (cut_off, "cannot decode"),
         (
             lambda p: write_annotation(p.parents[2], "training", "scene_2", values(5, 0, (14, 17)) + np.uint8(1)),
@@ -190,7 +190,7 @@ def test_annotations_without_any_label(tmp_path: Path) -> None:
     for i in range(3):
         write_pair(tmp_path, "training", f"{i}", np.zeros((6, 6), dtype=np.uint8))
     (tmp_path / "classes.txt").write_text("a\n")
-    assert "no pixel of 3 annotations is labelled" in refusal(tmp_path)
+    assert "no pixel of 3 annotations has a label" in refusal(tmp_path)
     write_annotation(tmp_path, "training", "2", np.ones((6, 6), dtype=np.uint8))
     assert build(tmp_path).check_labels().ignored == 72
 
@@ -234,7 +234,7 @@ def test_lists_of_classes(content: str, names: tuple[str, ...], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("cfg", "named"),
     [
-        ({"type": "scenes"}, ["unknown scene source 'scenes'", "ade20k, camvid, scene_folder"]),
+        ({"type": "scenes"}, ["unknown data set 'scenes'", "ade20k, camvid, scene_folder"]),
         ({"type": "scene_folder"}, ["needs the option 'root'"]),
         ({"type": "scene_folder", "root": "x", "subset": True}, ["no option 'subset'"]),
         ({"type": "ade20k", "root": "x", "spilt": "training"}, ["did you mean 'split'"]),
@@ -246,7 +246,7 @@ def test_bad_config(cfg: dict[str, Any], named: list[str]) -> None:
         build_scenes(cfg)
     assert all(word in str(error.value) for word in named)
     assert cfg == before
-    assert list_scenes() == ["ade20k", "camvid", "scene_folder"]
+    assert list_datasets(Scenes) == ["ade20k", "camvid", "scene_folder"]
 
 
 def test_links_to_nothing(tmp_path: Path) -> None:

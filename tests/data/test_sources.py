@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import build_source, list_sources
+from mlomae.data import Source, build_source, list_datasets
 
 
 def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
@@ -20,7 +20,7 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
 
 
 def test_registry_lists_every_kind():
-    assert list_sources() == [
+    assert list_datasets(Source) == [
         *("cifar10", "cifar100", "cub200", "flowers102", "imagefolder", "imagenet", "inat2019"),
         *("stanford_cars", "textures", "tiny_imagenet"),
     ]

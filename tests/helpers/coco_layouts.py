@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mlomae.data.textures.write_coco import run_lengths
+from mlomae.data import Detections
+from mlomae.data.formats.coco_masks import encode, mask_tools
+from mlomae.data.textures.write import run_lengths
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
 BOXES = [(4, 5, 20, 10), (0, 0, 8, 9), (30, 20, 20, 12)]
@@ -111,3 +113,15 @@ def drop(kind: str, at: int, key: str) -> Callable[[Content], None]:
         del content[kind][at][key]
 
     return change
+
+
+def boxes_of(source: Detections, i: int) -> np.ndarray:
+    """(n, 4) x, y, width, height in pixels of the objects of image ``i``."""
+    return np.array([entry["bbox"] for entry in source.annotations(i)]).reshape(-1, 4)
+
+
+def masks_of(source: Detections, i: int) -> torch.Tensor:
+    """(n, H, W) bool, True on each object of image ``i``, drawn by pycocotools."""
+    tools, size = mask_tools(), source.image_size(i)
+    drawn = [tools.decode(encode(entry["segmentation"], *size)) for entry in source.annotations(i)]
+    return torch.from_numpy(np.array(drawn, dtype=bool).reshape(-1, *size))

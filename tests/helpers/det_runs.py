@@ -20,7 +20,7 @@ from benchmarks.tasks.detection.config import DetectionConfig
 from mlomae import cli
 from mlomae.backbones import run
 from mlomae.data import Textures
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"train": 16, "val": 6}

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from mlomae.data.published import Published
+from mlomae.data import Published
 
 SEEDS = itertools.count()
 TRAIN, TEST = 3, 2  # images a class
@@ -27,14 +27,13 @@ def cub(root: Path) -> Path:
     base = root / "CUB_200_2011"
     names = ["001.Auk", "002.Owl"]
     rows = [(c, i) for c in range(2) for i in range(TRAIN + TEST)]
-    images, labels, splits, boxes = [], [], [], []
+    images, labels, splits = [], [], []
     for number, (c, i) in enumerate(rows, 1):
         write_image(base / "images" / names[c] / f"{names[c][4:]}_{i}.jpg")
         images.append(f"{number} {names[c]}/{names[c][4:]}_{i}.jpg")
         labels.append(f"{number} {c + 1}")
         splits.append(f"{number} {int(i < TRAIN)}")
-        boxes.append(f"{number} {number}.0 2.0 3.0 4.5")
-    tables = {"images": images, "image_class_labels": labels, "train_test_split": splits, "bounding_boxes": boxes}
+    tables = {"images": images, "image_class_labels": labels, "train_test_split": splits}
     tables["classes"] = [f"{c} {name}" for c, name in enumerate(names, 1)]
     for table, lines in tables.items():
         (base / f"{table}.txt").write_text("\n".join(lines) + "\n")

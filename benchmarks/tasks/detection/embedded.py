@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.transfer.embedded import Bench, embedded_main
 from benchmarks.transfer.textures import write_textures
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 from mlomae.records import Record
 
 SPLITS: dict[str, dict[str, Any]] = {  # no pretraining sees these parts of the textures

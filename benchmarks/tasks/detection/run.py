@@ -55,4 +55,4 @@ def save_pictures(folder: Path, config: DetectionConfig, test: Detections, detec
         shown = [{**d, "class": classes[d["category_id"]]} for d in sorted(found, key=lambda d: d["score"])]
         truth = [{**a, "class": a["category"]} for a in test.annotations(i)]
         image_HWC = test.image(i).permute(1, 2, 0).numpy()
-        save_overlay(folder / f"{Path(test.image_path(i)).stem}.png", image_HWC, truth, shown, test.classes)
+        save_overlay(folder / f"{Path(test.path(i)).stem}.png", image_HWC, truth, shown, test.classes)

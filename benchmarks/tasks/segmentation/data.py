@@ -53,7 +53,7 @@ class ScenePairs(Dataset[dict[str, Any]]):
         image_HWC = self.scenes.image(i).permute(1, 2, 0).numpy()[:, :, ::-1]  # mmcv's colour operations expect BGR
         size = image_HWC.shape[:2]
         results: dict[str, Any] = {"img": np.ascontiguousarray(image_HWC), "img_shape": size, "ori_shape": size}
-        results |= {"index": i, "img_path": str(self.scenes.image_path(i)), "seg_fields": []}
+        results |= {"index": i, "img_path": str(self.scenes.path(i)), "seg_fields": []}
         labels = {"gt_seg_map": self.scenes.labels(i).numpy(), "seg_fields": ["gt_seg_map"]}
         if self.largest is not None:
             results |= labels

@@ -16,7 +16,7 @@ from benchmarks.tasks.segmentation.pixel_counts import PixelCounts
 from benchmarks.transfer import dense_data  # noqa: F401  mmcv's operators, before mmseg
 from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import DataError
-from mlomae.data.scenes import IGNORE
+from mlomae.data import IGNORE
 
 # isort: split
 from mmseg.evaluation import IoUMetric

@@ -55,6 +55,6 @@ class SegmentationSteps(TransferSteps):
         FORMAT.save(path, self.metric.counts, class_names=names, test_set=test_set, **run.identity())
         for i, predicted_HW in sorted(self.metric.kept.items()):
             image_HWC = self.test.image(i).permute(1, 2, 0).numpy()
-            picture = run.work_dir / "overlays" / f"{Path(str(self.test.image_path(i))).stem}.png"
+            picture = run.work_dir / "overlays" / f"{Path(str(self.test.path(i))).stem}.png"
             save_overlay(picture, image_HWC, self.test.labels(i).numpy(), predicted_HW, len(names))
         return path

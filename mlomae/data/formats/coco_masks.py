@@ -1,12 +1,12 @@
-"""Masks as COCO files write them, in three forms; what makes one malformed, and all masks of a set in a few arrays.
+"""Masks as COCO files write them, in three forms: which are malformed, and all masks of a data set in a few arrays.
 
 - polygons: a list of polygons, each the list x, y, x, y, ... of its corners in pixels.
 - run lengths: {"size": [H, W], "counts": [...]}, lengths of alternating runs of 0 and 1, column by column, of 0 first.
-- compressed run lengths: the same with ``counts`` as text. A run is written as its difference to the run two before
-  (the first three as they are), five bits a character from the low ones on: character 48 + bits, + 32 if another one
+- compressed run lengths: the same with ``counts`` as text. A run is written as its difference to the run two before it
+  (the first three as they are), five bits per character, low bits first: character 48 + bits, + 32 if another character
   follows; the highest bit of the last one is the sign.
 
-pycocotools, which turns them into pixels, crashes or writes out of bounds on some malformed ones: check first.
+pycocotools, which turns masks into pixels, crashes or writes out of bounds on some malformed ones: check first.
 
 Shape suffixes: H height, W width.
 """
@@ -27,11 +27,10 @@ from mlomae.common.errors import BackendError
 FORMS = ("polygons", "run lengths", "compressed run lengths")
 
 LARGEST = 1e6
-"""Coordinates further than this many pixels from 0 are none."""
+"""Pixels from 0 beyond which a number is not a coordinate."""
 
 LEAST_CORNERS = 6
-"""Numbers of a polygon with three corners. Shorter ones have no area and are left out; pycocotools takes four for a
-box."""
+"""Numbers of a polygon with three corners. Shorter ones are left out: no area, and pycocotools reads four as a box."""
 
 
 def are_numbers(values: Sequence[Any], most: float = LARGEST) -> bool:
@@ -51,7 +50,7 @@ def mask_fault(mask: Any, height: int, width: int) -> str | None:
         return "is neither a list of polygons nor run lengths with size and counts"
     size, counts, pixels = mask["size"], mask["counts"], height * width
     if size != [height, width]:
-        return f"is of size {size!r:.60}, its image of [{height}, {width}] (height, width)"
+        return f"has size {size!r:.60}, its image [{height}, {width}] (height, width)"
     if isinstance(counts, str):
         try:
             counts = expand(counts)
@@ -73,14 +72,14 @@ def _polygons_fault(polygons: list[Any]) -> str | None:
         if not isinstance(corners, list):
             return "is not a list of polygons, each a list of x, y, x, y, ..."
         if len(corners) % 2:
-            return f"has a polygon of {len(corners):,} numbers, a last x without y"
+            return f"has a polygon of {len(corners):,} numbers, the last an x without y"
         if not are_numbers(corners):
-            return "has a polygon with a corner that is no pixel position"
+            return "has a polygon with a corner that is not a pixel position"
     return None
 
 
 def expand(counts: str) -> list[int]:
-    """Run lengths that were compressed. Raises ValueError for text that is none."""
+    """Expand compressed run lengths. Raises ValueError for other text."""
     runs: list[int] = []
     value = shift = 0
     for code in counts.encode("ascii"):
@@ -106,16 +105,16 @@ def has_outline(mask: Any) -> bool:
 
 
 class Masks:
-    """The masks of N objects as their file has them, less polygons without area; ``forms`` (N,) indexes FORMS.
+    """The masks of N objects as in their file, without polygons that have no area; ``forms`` (N,) indexes FORMS.
 
-    A few arrays, not a million lists, which every worker of a loader would copy as it counts references to them.
+    Stored in a few arrays: a million lists would be copied by every worker, because reading changes reference counts.
 
     Args:
         masks: without fault.
     """
 
     def __init__(self, masks: Iterable[Any]) -> None:
-        values, ends = array("d"), array("q", [0])  # of polygons corners, else runs, or the characters they are in
+        values, ends = array("d"), array("q", [0])  # corners of polygons, runs, or the characters of compressed runs
         forms, lasts = bytearray(), array("q", [0])
         for mask in masks:
             if isinstance(mask, list):
@@ -136,7 +135,7 @@ class Masks:
         return len(self.forms)
 
     def get(self, n: int, height: int, width: int) -> Any:
-        """The mask of object n, in an image of this size, as in the file."""
+        """The mask of object ``n``, in an image of this size, as in the file."""
         ends = self._ends[self._lasts[n] : self._lasts[n + 1] + 1]
         parts = [self._values[start:end] for start, end in pairwise(ends)]
         if self.forms[n] == 0:
@@ -146,7 +145,7 @@ class Masks:
         return {"size": [height, width], "counts": counts}
 
     def content(self, first: int, last: int) -> bytes:
-        """What identifies the masks of objects ``first`` to ``last - 1``."""
+        """Bytes that identify the masks of objects ``first`` to ``last - 1``."""
         ends = self._ends[self._lasts[first] : self._lasts[last] + 1]
         lasts = np.diff(self._lasts[first : last + 1])
         numbers = self._values[ends[0] : ends[-1]].astype("<f8").tobytes()
@@ -163,9 +162,8 @@ def mask_tools() -> ModuleType:
 
 
 def encode(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """The mask, one without fault, in the run lengths that pycocotools computes with; polygons are drawn and joined."""
+    """A mask without fault in the run lengths that pycocotools computes with; polygons are drawn and joined."""
     tools = mask_tools()
     if isinstance(mask, list):
-        encoded: dict[str, Any] = tools.merge(tools.frPyObjects(mask, height, width))
-        return encoded
+        return tools.merge(tools.frPyObjects(mask, height, width))
     return mask if isinstance(mask["counts"], str) else tools.frPyObjects(mask, height, width)

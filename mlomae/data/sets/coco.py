@@ -1,25 +1,32 @@
-"""COCO 2017, and any other set in its format: images in a folder, objects in an annotation file.
+"""COCO 2017: 80 categories of objects, 118,287 training and 5,000 validation images.
 
-    ROOT/<split>/*.jpg
-    ROOT/annotations/instances_<split>.json
-
-Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014. In COCO the folders are train2017 and
-val2017; the labels of its test part are not public: ``val`` is evaluated on.
+Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014. The labels of its test split are not public:
+evaluation is on ``val``. Other data sets in COCO's format are a ``coco_folder``.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
-from mlomae.data.detections import Detections, register_detections
-from mlomae.data.paths import data_folder, existing_file, existing_folder, split_folder
-from mlomae.data.published import check_split, part_folder
-from mlomae.data.sets.coco_classes import COCO_CATEGORIES
+from mlomae.data.detections import Detections
+from mlomae.data.paths import data_folder, existing_file, inner_folder
+from mlomae.data.published import check_split
+from mlomae.data.registry import Published, register_dataset
 
-PREFIX, SUFFIX = "instances_", ".json"
+# By their published ids, which skip ten of 1 to 90, as torchvision's detectors name them.
+NAMES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+COCO_CATEGORIES = {id_: name for id_, name in enumerate(NAMES) if name not in ("__background__", "N/A")}
+
+URL = "http://images.cocodataset.org"
+BY_HAND = f"""\
+COCO 2017 is 20 GB (annotations CC BY 4.0, images under their Flickr licences); download and unpack into {{root}}
+  {URL}/annotations/annotations_trainval2017.zip (241 MB, md5 f4bbac642086de4f52a3fdda2de5fa2c)
+    -> {{root}}/annotations/
+  {URL}/zips/train2017.zip (18 GB, md5 cced6f7f71b7629ddf16f17bbcfab6b2) -> {{root}}/train2017/
+  {URL}/zips/val2017.zip (778 MB, md5 442b8da7639aecaf257c1dceb8ba8c80) -> {{root}}/val2017/"""
 
 
-@register_detections("coco")
+@register_dataset("coco", Published({"train": 118_287, "val": 5_000}, 80, evaluation="val"), BY_HAND)
 class Coco(Detections):
     """COCO 2017 with its 80 categories, decoded on each access.
 
@@ -27,7 +34,7 @@ class Coco(Detections):
         root: the folder with annotations/, train2017/ and val2017/, or the one that holds it as ``coco``.
         split: ``train`` or ``val``.
         subset: accept a part of the published images, listed in files of the published names.
-        classes: names of the classes to look at; all 80 if left out.
+        classes: names of the classes to use; all 80 by default.
 
     Raises ConfigError for an unknown split, DataError for a missing file or folder, besides what Detections raises.
     """
@@ -37,53 +44,6 @@ class Coco(Detections):
     def __init__(self, root: str, split: str = "train", subset: bool = False, classes: list[str] | None = None) -> None:
         check_split("coco", split)
         base = data_folder(root, "coco", ["coco", "coco2017"], ["annotations"])
-        path = existing_file(base / "annotations" / f"{PREFIX}{split}2017{SUFFIX}", "coco", self.remedy)
-        images = part_folder("coco", base, f"{split}2017", self.remedy)
-        super().__init__("coco", split, base, path, images, COCO_CATEGORIES, subset, classes)
-
-
-@register_detections("coco_folder")
-class CocoFolder(Detections):
-    """Any set in COCO's format, with the categories its annotation file has; what `write_coco` writes, for one.
-
-    Args:
-        root: folder of the set.
-        split: name of its part.
-        annotations: the annotation file, if it is not ROOT/annotations/instances_<split>.json; relative to ``root``.
-        images: the folder of the images, if it is not ROOT/<split>; relative to ``root``. Sets with the same one are
-            taken to be disjoint if the images they list are.
-        classes: names of the classes to look at; all if left out.
-
-    Raises DataError for a missing file or folder, besides what Detections raises.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        split: str = "train",
-        annotations: str | None = None,
-        images: str | None = None,
-        classes: list[str] | None = None,
-    ) -> None:
-        base = existing_folder(root, "coco_folder")
-        have = ", ".join(annotated_splits(base)) or "none"
-        remedy = f"set `split` to one that is annotated ({have}), or `annotations` to the annotation file"
-        named = annotations or f"annotations/{PREFIX}{split}{SUFFIX}"
-        path = existing_file(base / Path(named).expanduser(), "coco_folder", remedy)
-        if images is None:
-            folder = split_folder(base, split, "coco_folder")
-        else:
-            remedy = "set `images` to the folder of the images"
-            folder = part_folder("coco_folder", base, str(Path(images).expanduser()), remedy)
-        self._shown = f" ({path.name})" if annotations else ""
-        shares = images is not None
-        super().__init__("coco_folder", split, base, path, folder, classes=classes, shares_folder=shares)
-
-    def describe(self) -> str:
-        return super().describe() + self._shown
-
-
-def annotated_splits(base: Path) -> list[str]:
-    """The parts of a set that have an annotation file of the usual name, training first."""
-    found = [path.name[len(PREFIX) : -len(SUFFIX)] for path in base.glob(f"annotations/{PREFIX}*{SUFFIX}")]
-    return sorted(found, key=lambda split: (not split.startswith("train"), split))
+        path = existing_file(base / "annotations" / f"instances_{split}2017.json", "coco", self.remedy)
+        images = inner_folder(base / f"{split}2017", "coco", self.remedy)
+        super().__init__(split, base, path, images, COCO_CATEGORIES, subset, classes)

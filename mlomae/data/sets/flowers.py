@@ -6,55 +6,59 @@ Accuracies are usually reported after training on train and val together.
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from typing import ClassVar
 
-from mlomae.common.errors import DataError
-from mlomae.data.formats.matfiles import integers, read_mat
-from mlomae.data.paths import data_folder
-from mlomae.data.published import Part, PublishedSource, check_split
-from mlomae.data.sources import register_source
+from mlomae.data.paths import LabelledFiles
+from mlomae.data.published import PublishedSource
+from mlomae.data.registry import Download, Published, register_dataset
 
-REMEDY = "unpack 102flowers.tgz and fetch imagelabels.mat and setid.mat again"
-LISTS = {"train": "trnid", "val": "valid", "test": "tstid"}
-SPLITS = {"train": ["train"], "val": ["val"], "trainval": ["train", "val"], "test": ["test"]}
+URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
+FILES = {
+    f"{URL}/102flowers.tgz": "52808999861908f626f3c1f4e79d11fa",
+    f"{URL}/imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
+    f"{URL}/setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
+}
+
+
+@register_dataset(
+    "flowers102",
+    Published({"train": 1_020, "val": 1_020, "test": 6_149}, 102, training="trainval"),
+    Download("flowers-102", FILES, inside=True),
+)
+class Flowers102(PublishedSource):
+    """Oxford Flowers-102 as published.
+
+    ``root`` is the folder with jpg/, imagelabels.mat and setid.mat, or one that holds it under torchvision's name,
+    ``flowers-102``. ``split`` is ``train``, ``val``, ``trainval`` (the two together) or ``test``. Other arguments and
+    errors as in PublishedSource.
+    """
+
+    remedy = "unpack 102flowers.tgz and download imagelabels.mat and setid.mat again"
+    inner = ("flowers-102",)
+    markers = ("imagelabels.mat", "setid.mat", "jpg")
+    combined: ClassVar = {"trainval": ["train", "val"]}
+
+    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, LabelledFiles]]:
+        path, sets = base / "imagelabels.mat", base / "setid.mat"
+        labels = self.integers(self.read_mat(path, "labels"), path)
+        if labels.min() < 1:
+            raise self.fault(f"{path} has labels below 1")
+        parts = {}
+        for part, variable in {"train": "trnid", "val": "valid", "test": "tstid"}.items():
+            ids = self.integers(self.read_mat(sets, variable), sets)
+            if len(ids) and not (ids.min() >= 1 and ids.max() <= len(labels)):
+                raise self.fault(f"{sets} names images outside 1 to {len(labels)}, the labelled")
+            files = [f"image_{i:05d}.jpg" for i in ids]
+            parts[part] = LabelledFiles((base / "jpg").resolve(), files, labels[ids - 1] - 1)
+        return _class_names(int(labels.max())), parts
 
 
 def _class_names(count: int) -> list[str]:
-    """The names torchvision lists, in label order; numbers, where its version has none or they do not fit."""
+    """The names torchvision lists, in label order; numbers if its version has none or they do not fit."""
     from torchvision.datasets import Flowers102 as Reference
 
     names = getattr(Reference, "classes", None)
     if isinstance(names, list) and len(names) >= count:
         return [str(name) for name in names[:count]]
     return [f"flower_{i + 1:03d}" for i in range(count)]
-
-
-@register_source("flowers102")
-class Flowers102(PublishedSource):
-    """Oxford Flowers-102 as published, decoded on each access.
-
-    Args:
-        root: the folder with jpg/, imagelabels.mat and setid.mat, or one that holds it under torchvision's name,
-            ``flowers-102``.
-        split: ``train``, ``val``, ``trainval`` (the two together) or ``test``.
-        subset: accept a consistent part of the set.
-
-    Raises ConfigError for an unknown split, DataError for files that are missing or contradict each other.
-    """
-
-    def __init__(self, root: str, split: str = "train", subset: bool = False) -> None:
-        check_split("flowers102", split, ["trainval"])
-        base = data_folder(root, "flowers102", ["flowers-102"], ["imagelabels.mat", "setid.mat", "jpg"])
-        path, sets = base / "imagelabels.mat", base / "setid.mat"
-        labels = integers(read_mat(path, "flowers102", "labels", REMEDY), path, "flowers102", REMEDY)
-        if labels.min() < 1:
-            raise DataError(f"flowers102: {path} has labels below 1; {REMEDY}")
-        parts = {}
-        for part, variable in LISTS.items():
-            ids = integers(read_mat(sets, "flowers102", variable, REMEDY), sets, "flowers102", REMEDY)
-            if len(ids) and not (ids.min() >= 1 and ids.max() <= len(labels)):
-                raise DataError(f"flowers102: {sets} names images outside 1 to {len(labels)}, the labelled; {REMEDY}")
-            files = [f"image_{i:05d}.jpg" for i in ids]
-            parts[part] = Part((base / "jpg").resolve(), files, labels[ids - 1] - 1)
-        names = _class_names(int(np.max(labels)))
-        super().__init__("flowers102", split, SPLITS[split], base, names, parts, subset, REMEDY)

@@ -1,7 +1,7 @@
 """The textures that are the classes of the embedded data set: scalar fields over the plane, values in [-1, 1].
 
-Each is a function of coordinates in pixels and of a few uniform draws (phases, centres), so no two objects of a class
-look the same and no colour is involved. All are closed under the left-right flip: augmentation must not change a class.
+Each is a function of coordinates u, v and of a few uniform draws d (phases, centres), so no two objects of a class look
+the same and no colour is involved. All are closed under the left-right flip: augmentation must not change a class.
 
 Shape suffixes: n objects, H height, W width.
 """
@@ -22,8 +22,7 @@ Field = Callable[[Array, Array, Array], Array]
 
 
 def _sin(turns: Array) -> Array:
-    wave: Array = np.sin(2 * np.pi * turns)
-    return wave
+    return np.sin(2 * np.pi * turns)
 
 
 def _cos(turns: Array) -> Array:
@@ -32,24 +31,11 @@ def _cos(turns: Array) -> Array:
 
 def _harden(values: Array, steepness: float) -> Array:
     """Push values towards -1 and 1, as flat areas with soft edges."""
-    hard: Array = np.tanh(steepness * values)
-    return hard
+    return np.tanh(steepness * values)
 
 
 def _stripes(u: Array, v: Array, d: Array) -> Array:
     return _sin(u + d[0])
-
-
-def _checkers(u: Array, v: Array, d: Array) -> Array:
-    return _harden(_sin(u / 1.6 + d[0]) * _sin(v / 1.6 + d[1]), 3)
-
-
-def _dots(u: Array, v: Array, d: Array) -> Array:
-    return _harden(_cos(u + d[0]) + _cos(v + d[1]) - 0.5, 2.5)
-
-
-def _rings(u: Array, v: Array, d: Array) -> Array:
-    return _sin(np.hypot(u + d[1] - 0.5, v + d[2] - 0.5) + d[0])
 
 
 def _noise(u: Array, v: Array, d: Array) -> Array:
@@ -59,18 +45,6 @@ def _noise(u: Array, v: Array, d: Array) -> Array:
     return _harden(np.sum(waves, axis=0), 0.9)
 
 
-def _waves(u: Array, v: Array, d: Array) -> Array:
-    return _sin(u + 0.45 * _sin(v / 2 + d[1]) + d[0])
-
-
-def _grid(u: Array, v: Array, d: Array) -> Array:
-    return _harden(np.maximum(_cos(u / 1.4 + d[0]), _cos(v / 1.4 + d[1])) - 0.65, 4)
-
-
-def _spokes(u: Array, v: Array, d: Array) -> Array:
-    return _sin(7 * np.arctan2(v + d[1] - 0.5, u + d[2] - 0.5) / (2 * np.pi) + d[0])
-
-
 def _bricks(u: Array, v: Array, d: Array) -> Array:
     row = np.floor(v + d[1])
     return _harden(np.maximum(_cos(u / 2 + d[0] + row / 2), _cos(v + d[1])) - 0.65, 4)
@@ -78,7 +52,8 @@ def _bricks(u: Array, v: Array, d: Array) -> Array:
 
 @dataclass(frozen=True)
 class Texture:
-    """A class: its field, the period in pixels (at scale 1), the angle in radians, and whether its sign is random."""
+    """A class: its field, the period in pixels (at scale 1), the angle in radians, and whether the angle's sign is
+    random."""
 
     name: str
     field: Field
@@ -91,13 +66,13 @@ TEXTURES: tuple[Texture, ...] = (
     Texture("horizontal", _stripes, 4.5, np.pi / 2),
     Texture("vertical", _stripes, 4.5),
     Texture("diagonal", _stripes, 4.5, np.pi / 4, mirrored=True),
-    Texture("checkers", _checkers, 4.0),
-    Texture("dots", _dots, 4.5),
-    Texture("rings", _rings, 4.5),
+    Texture("checkers", lambda u, v, d: _harden(_sin(u / 1.6 + d[0]) * _sin(v / 1.6 + d[1]), 3), 4.0),
+    Texture("dots", lambda u, v, d: _harden(_cos(u + d[0]) + _cos(v + d[1]) - 0.5, 2.5), 4.5),
+    Texture("rings", lambda u, v, d: _sin(np.hypot(u + d[1] - 0.5, v + d[2] - 0.5) + d[0]), 4.5),
     Texture("speckle", _noise, 4.5),
-    Texture("waves", _waves, 4.5),
-    Texture("grid", _grid, 4.5),
-    Texture("spokes", _spokes, 4.5),
+    Texture("waves", lambda u, v, d: _sin(u + 0.45 * _sin(v / 2 + d[1]) + d[0]), 4.5),
+    Texture("grid", lambda u, v, d: _harden(np.maximum(_cos(u / 1.4 + d[0]), _cos(v / 1.4 + d[1])) - 0.65, 4), 4.5),
+    Texture("spokes", lambda u, v, d: _sin(7 * np.arctan2(v + d[1] - 0.5, u + d[2] - 0.5) / (2 * np.pi) + d[0]), 4.5),
     Texture("bricks", _bricks, 4.5),
     Texture("cloud", _noise, 10.0),
 )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.data.textures.fields import DRAWS, TEXTURES, Array, evaluate
 
 Pixels = NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Scene:
         noise: standard deviation of the pixel noise, same unit.
         jitter: relative change of a texture's period, and change of its angle in radians.
         scale: multiplies every period, of the textures and of the clutter.
-        colour: saturation, 0 is grey. Colours are random and say nothing of the class, but fill short runs' features.
+        colour: saturation, 0 is grey. Colours are random and say nothing of the class, but short runs learn them.
     """
 
     size: int = 32
@@ -53,7 +53,7 @@ class Scene:
 
 
 def _draw(keys: torch.Tensor, n: int, salt: int) -> Array:
-    return counter.uniform(keys, n, salt).double().numpy()
+    return random_keys.uniform(keys, n, salt).double().numpy()
 
 
 def _span(draws: Array, low: float, high: float) -> Array:
@@ -70,28 +70,23 @@ def _cover(x: Array, y: Array, radius: Array, draws: Array) -> Array:
     profile = np.ones_like(theta)  # an ellipse, unless replaced
     for draw, rows in ((_blob, draws[:, 10] < 1 / 3), (_polygon, draws[:, 10] > 2 / 3)):
         profile[rows] = draw(theta[rows], d[:, rows])
-    cover: Array = np.clip(radius * profile - np.hypot(u, v) + 0.5, 0, 1)  # an edge about one pixel wide
-    return cover
+    return np.clip(radius * profile - np.hypot(u, v) + 0.5, 0, 1)  # an edge about one pixel wide
 
 
 def _blob(theta: Array, d: Array) -> Array:
     waves = [_span(d[2 + j], 0, 0.3 / (j + 1)) * np.cos((j + 2) * theta + _TURN * d[5 + j]) for j in range(3)]
-    radius: Array = 1 + waves[0] + waves[1] + waves[2]
-    return radius
+    return 1 + waves[0] + waves[1] + waves[2]
 
 
 def _polygon(theta: Array, d: Array) -> Array:
     side = _TURN / np.floor(_span(d[8], 3, 7))  # the angle of one of 3 to 6 sides
-    radius: Array = 1.1 * np.cos(side / 2) / np.cos(np.mod(theta + _TURN * d[9], side) - side / 2)
-    return radius
+    return 1.1 * np.cos(side / 2) / np.cos(np.mod(theta + _TURN * d[9], side) - side / 2)
 
 
 def _background(x: Array, y: Array, keys: torch.Tensor, scene: Scene) -> Array:
     """Waves of random direction, length and colour over a base colour, under flat distractors: (n, C, H, W)."""
-    image = np.broadcast_to(
-        _span(_draw(keys, 3, 10), 0.2, 0.8)[:, :, None, None], (len(keys), 3, scene.size, scene.size)
-    )
-    image = image.copy()
+    image = np.empty((len(keys), 3, scene.size, scene.size))
+    image[:] = _span(_draw(keys, 3, 10), 0.2, 0.8)[:, :, None, None]
     waves = _draw(keys, 7 * _WAVES, 11).reshape(-1, _WAVES, 7)
     for j in range(_WAVES):
         d = waves[:, j].T[:, :, None, None]
@@ -104,21 +99,20 @@ def _background(x: Array, y: Array, keys: torch.Tensor, scene: Scene) -> Array:
         d = shapes[:, j]
         centre, radius = d[:, :2] * scene.size, _span(d[:, 2, None, None], 0.08, 0.25) * scene.size
         cover = _cover(x - centre[:, 0, None, None], y - centre[:, 1, None, None], radius, d[:, 3:14])[:, None]
-        # Half transparent, so that the clutter shows through and flatness does not give distractors away.
+        # Half transparent, so that the clutter shows through: flatness must not give distractors away.
         image += 0.6 * cover * (_span(d[:, 14:17, None, None], 0.1, 0.9) - image)
     return image
 
 
 def _place(draws: Array, radius: Array, size: int) -> Array:
-    """Centres (n, K, 2) in pixels, each as far from the earlier objects as its places allow.
+    """Centres (n, K, 2) in pixels, each the one of its candidates that is farthest from the earlier objects.
 
-    The image may cut an object off. Were each kept whole, its centre would stay away from the border, and a mask that
-    only knows positions would find objects with AUROC 0.72; this way it reaches 0.55.
+    The image may cut an object off. If objects were kept whole, their centres would stay away from the border, and a
+    mask that only knows positions would find objects with AUROC 0.72; this way it reaches 0.55.
     """
     n, objects = radius.shape
-    places: Array = draws.reshape(n, objects, _PLACES, 2)
     edge = (0.2 * radius)[:, :, None, None]
-    places = edge + places * (size - 2 * edge)
+    places = edge + draws.reshape(n, objects, _PLACES, 2) * (size - 2 * edge)
     centre = np.empty((n, objects, 2))
     for k in range(objects):
         gaps = np.full((n, _PLACES), np.inf)
@@ -156,8 +150,8 @@ def draw_block(keys: torch.Tensor, labels: NDArray[np.int64], scene: Scene) -> t
             cover = _cover(dx, dy, radius[here, k, None, None], d[:, :11])
             field = evaluate(TEXTURES[label], dx, dy, d[:, 18:], scene.scale, scene.jitter)
             middle, direction = _span(d[:, 11:14], 0.25, 0.75), 2 * d[:, 14:17] - 1
-            # Around grey, by the share of colour: channels drawn apart could cancel and leave the texture invisible.
-            # The sign is random, so dark and light swap freely and the mean colour tells nothing.
+            # Around grey, by the share of colour: channels drawn separately could cancel and leave the texture
+            # invisible. The sign is random: dark and light swap freely, so that the mean colour tells nothing.
             direction = np.where(direction[:, :1] < 0, -1, 1) * (1 - scene.colour) + scene.colour * direction
             direction *= (_span(d[:, 17], *scene.contrast) / np.abs(direction).max(axis=1))[:, None]
             colour = middle[:, :, None, None] + direction[:, :, None, None] * field[:, None]

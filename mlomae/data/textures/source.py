@@ -6,17 +6,17 @@ free, and a weight on object patches has headroom because half the clutter says 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
-from mlomae.data.memory import MemorySource
-from mlomae.data.sources import register_source
+from mlomae.data.registry import register_dataset
+from mlomae.data.storage import MemorySource
 from mlomae.data.textures.fields import TEXTURES
 from mlomae.data.textures.scene import Scene, draw_block
 
@@ -29,7 +29,7 @@ class Annotation:
     """What one image shows, visible parts only.
 
     Attributes:
-        masks: (n, H, W) bool, disjoint, one an instance that is visible.
+        masks: (n, H, W) bool, disjoint, one per visible instance.
         labels: (n,) int64, class of each instance, from 0.
         semantic: (H, W) uint8, 0 background, class + 1 on objects.
     """
@@ -39,16 +39,16 @@ class Annotation:
     semantic: Tensor
 
 
-@register_source("textures")
+@register_dataset("textures")
 class Textures(MemorySource):
-    """``count`` images of ``size`` pixels, drawn into memory; image i is a function of (seed, split, i) and the knobs.
+    """``count`` images of ``size`` pixels, drawn into memory; image i follows from (seed, split, i) and the options.
 
     Args:
         split: ``train``, ``val`` or ``test``; no two share an image.
         size: side in pixels. count: images, by default 10,000 for train and 2,000 for val and test.
         classes: 2 to 12. Image i has class ``i % classes``, so any prefix is balanced.
         objects: least and most objects in an image.
-        mixed: each object draws its own class; the image has the class of its first object, the rearmost one.
+        mixed: each object draws its own class; the class of the image is that of its first, rearmost object.
         radius, contrast, clutter, noise, jitter, scale, colour: how hard the images are, see ``Scene``.
 
     Raises ConfigError for values out of range.
@@ -73,15 +73,14 @@ class Textures(MemorySource):
         scale: float = Scene.scale,
         colour: float = Scene.colour,
     ) -> None:
-        least, most = objects  # lists, if they come from a config file
-        scene = Scene(size, (least, most), _pair(radius), _pair(contrast), clutter, noise, jitter, scale, colour)
+        scene = Scene(size, objects, radius, contrast, clutter, noise, jitter, scale, colour)
         count = DEFAULT_COUNTS.get(split, 0) if count is None else count
         _check(split, count, classes, scene)
         index = torch.arange(count)
-        keys = counter.fold(counter.root_key("textures", seed, split), index)
+        keys = random_keys.fold(random_keys.root_key("textures", seed, split), index)
         labels = np.repeat((index.numpy() % classes)[:, None], scene.objects[1], axis=1)
         if mixed:
-            others = counter.uniform(keys, scene.objects[1], salt=9).numpy()[:, 1:]
+            others = random_keys.uniform(keys, scene.objects[1], salt=9).numpy()[:, 1:]
             labels[:, 1:] = np.floor(others * classes)
         images = torch.empty((count, 3, size, size), dtype=torch.uint8)
         instances = torch.empty((count, size, size), dtype=torch.uint8)
@@ -96,6 +95,11 @@ class Textures(MemorySource):
         self.pixel_classes = ["background", *names]
         self.instances_NHW = instances
         self._object_labels = torch.from_numpy(labels)
+
+    @classmethod
+    def find_splits(cls, base: Path) -> list[str]:
+        """All splits, as they are drawn and not read from ``base``."""
+        return list(DEFAULT_COUNTS)
 
     def object_mask(self, i: int) -> Tensor:
         return self.instances_NHW[i] > 0
@@ -116,21 +120,17 @@ class Textures(MemorySource):
         return f"textures {self.split} (embedded, seed {self.seed})"
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
-    low, high = values
-    return low, high
-
-
 def _check(split: str, count: int, classes: int, scene: Scene) -> None:
     """Raise ConfigError, naming the key and the values that would do, if one is out of range."""
+    (fewest, most), (small, large), (faint, strong) = scene.objects, scene.radius, scene.contrast
     wrong = {
         f"split {split!r}; valid splits: {', '.join(DEFAULT_COUNTS)}": split not in DEFAULT_COUNTS,
         f"count {count}; give at least 1": count < 1,
         f"size {scene.size}; give at least 8 pixels": scene.size < 8,
         f"classes {classes}; give 2 to {len(TEXTURES)}": not 2 <= classes <= len(TEXTURES),
-        f"objects {scene.objects}; give 1 <= least <= most <= 16": not 1 <= scene.objects[0] <= scene.objects[1] <= 16,
-        f"radius {scene.radius}; give 0 < least <= most <= 0.5": not 0 < scene.radius[0] <= scene.radius[1] <= 0.5,
-        f"contrast {scene.contrast}; give 0 < least <= most <= 1": not 0 < scene.contrast[0] <= scene.contrast[1] <= 1,
+        f"objects {fewest, most}; give 1 <= least <= most <= 16": not 1 <= fewest <= most <= 16,
+        f"radius {small, large}; give 0 < least <= most <= 0.5": not 0 < small <= large <= 0.5,
+        f"contrast {faint, strong}; give 0 < least <= most <= 1": not 0 < faint <= strong <= 1,
         f"clutter {scene.clutter}; give 0 or more": scene.clutter < 0,
         f"noise {scene.noise}; give 0 or more": scene.noise < 0,
         f"jitter {scene.jitter}; give 0 to 0.9": not 0 <= scene.jitter <= 0.9,

@@ -1,188 +1,224 @@
-"""`mlomae data check`: is a data set complete, can its images be decoded, does an image occur in two of its parts."""
+"""`mlomae data check`: is a data set complete, can its images be decoded, does an image occur in two of its splits."""
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mlomae.common.errors import ConfigError, DataError, MlomaeError
-from mlomae.common.system import usable_cores
+from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError
 from mlomae.data.detections import Detections
-from mlomae.data.images import Images
+from mlomae.data.formats.coco_masks import FORMS
+from mlomae.data.images import Images, Source
 from mlomae.data.paths import existing_folder, first_names
-from mlomae.data.published import PUBLISHED
-from mlomae.data.registries import build_data, list_data
+from mlomae.data.reader import in_threads
+from mlomae.data.registry import PUBLISHED, build_dataset, find_dataset
 from mlomae.data.scenes import Scenes
-from mlomae.data.sources import Source
 from mlomae.data.splits import TOLERATED_SHARE, most_compared, repeated_images
-from mlomae.data.textures.source import DEFAULT_COUNTS
-from mlomae.data.tools.check_objects import check_objects, find_object_splits
-from mlomae.data.tools.check_scenes import check_labels, find_scene_splits
 
 SAMPLE = 200
-"""Images decoded and measured of each part, evenly spaced, where not all are."""
+"""Images decoded and measured per split, evenly spaced, unless all are."""
 
-
-def find_splits(name: str, root: str | None) -> list[str]:
-    """The parts of a data set: the published ones, or those a folder has (``imagefolder``, ``scene_folder``, ...).
-
-    Raises ConfigError for an unknown name, or a root that is missing or too much, DataError if the root is not there.
-    """
-    if name not in list_data():
-        raise ConfigError(f"unknown data source '{name}'; choose one of {', '.join(list_data())}")
-    if name == "textures":
-        if root is not None:
-            raise ConfigError("textures are embedded in the package and have no folder; leave ROOT out")
-        return list(DEFAULT_COUNTS)
-    if root is None:
-        raise ConfigError(f"{name} needs ROOT, the folder that holds it")
-    base = existing_folder(root, name)
-    if name in PUBLISHED:
-        return list(PUBLISHED[name].counts)
-    if name in ("scene_folder", "coco_folder"):
-        return find_scene_splits(base) if name == "scene_folder" else find_object_splits(base)
-    folders = [e.name for e in base.iterdir() if not e.name.startswith(".") and e.is_dir() and _has_folders(e)]
-    if not folders:
-        raise DataError(f"{name}: {base} has no class folders; expected {base / 'train' / '<class>' / '*.jpg'}")
-    return sorted(
-        folders, key=lambda split: (split != "train", split)
-    )  # training first: the others are looked for in it
-
-
-def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() for entry in folder.iterdir())
-
-
-def _options(name: str, root: str | None, split: str, subset: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {"type": name, "split": split}
-    if root is not None:
-        options["root"] = root
-    if name in ("cifar10", "cifar100"):
-        options["partial"] = subset
-    elif name in PUBLISHED and name != "tiny_imagenet":  # which accepts any part of itself
-        options["subset"] = subset
-    return options
-
-
-def _decode(source: Images, indices: list[int]) -> tuple[list[tuple[int, int]], list[str]]:
-    """Sizes (height, width) in pixels of those of the images that can be decoded, and what is wrong with the others."""
-
-    def look(i: int) -> tuple[int, int] | str:
-        try:
-            _, height, width = source.image(i).shape
-            return height, width
-        except MlomaeError as error:
-            return str(error).removeprefix("cannot decode ").partition("; ")[0]
-
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, usable_cores())) as pool:
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data, of which published sets are full
-        seen = list(pool.map(look, indices))
-    return [s for s in seen if not isinstance(s, str)], [s for s in seen if isinstance(s, str)]
-
-
-def _range(values: np.ndarray[Any, Any]) -> str:
-    low, high = values.min(), values.max()
-    return f"{low}" if low == high else f"{low}-{high}"
-
-
-def _check_part(source: Images, decode: bool, problems: list[str]) -> list[str]:
-    """Lines on one part; appends to ``problems``."""
-    what = "pairs" if isinstance(source, Scenes) else "images"
-    lines = [f"{source.split:<8} {len(source):,} {what}, {len(source.classes):,} classes"]
-    if isinstance(source, Source):
-        per_class = np.bincount(source.labels, minlength=len(source.classes))
-        lines[0] += f", {per_class.min():,}/{np.median(per_class):,g}/{per_class.max():,} images a class"
-    count = len(source) if decode else min(SAMPLE, len(source))
-    sizes, broken = _decode(source, [i * len(source) // count for i in range(count)])
-    if sizes:
-        heights, widths = np.array(sizes).T
-        which = "all decoded" if count == len(source) else f"{count:,} decoded, evenly spaced"
-        lines.append(f"{'':8} height {_range(heights)}, width {_range(widths)} pixels ({which})")
-    if broken:
-        remedy = "fetch these files again"
-        found = f"{len(broken):,} of {count:,} images cannot be decoded"
-        problems.append(f"{source.split}: {found} ({first_names(broken)}); {remedy}")
-    if isinstance(source, Scenes):
-        lines += check_labels(source, decode, problems)
-    if isinstance(source, Detections):
-        lines += check_objects(source, decode, problems)
-    return lines
-
-
-def _check_counts(source: Images, subset: bool, problems: list[str]) -> Iterator[str]:
-    """A part smaller than published is a problem, or a line if ``subset``; most sources refuse it themselves."""
-    published = PUBLISHED.get(source.name)
-    if published is None:
-        return
-    expected = published.counts[source.split], published.classes
-    if (len(source), len(source.classes)) != expected:
-        part = f"{source.split}: published are {expected[0]:,} images of {expected[1]:,} classes"
-        if subset:
-            yield f"note: {part}; this is a subset"
-        else:
-            problems.append(f"{part}, here are {len(source):,} of {len(source.classes):,}; fetch it again or --subset")
-
-
-def _check_pair(training: Images, evaluation: Images, decode: bool, problems: list[str]) -> str:
-    """The line on images of ``evaluation`` that ``training`` has too; up to 1 % are a note, as published sets have."""
-    if training.classes != evaluation.classes:
-        odd = sorted(set(training.classes) ^ set(evaluation.classes)) or ["their order"]
-        problems.append(f"{training.split} and {evaluation.split} differ in class {first_names(odd)}; fetch it again")
-    most = None if decode else most_compared(training, evaluation)
-    compared, found = repeated_images(training, evaluation, most)
-    pairs = (f"{_image_name(evaluation, i)} = {_image_name(training, j)}" for i, j in found.items())
-    which = f" ({first_names(pairs)})" if found else ""
-    line = f"{len(found):,} of {compared:,} {evaluation.split} images are in {training.split}{which}"
-    if len(found) > TOLERATED_SHARE * compared:
-        problems.append(f"{line}; an evaluation on them would be no evaluation, fetch the set again")
-    return f"repeated {line}"
-
-
-def _image_name(source: Images, i: int) -> str:
-    relative = getattr(source, "relative_path", None)
-    return str(relative(i)) if relative else f"image {i}"
+INDENT, PROBLEM = " " * 9, "problem: "
+SMALL, MEDIUM = 32**2, 96**2
+"""Pixels below which COCO's evaluation calls an object small, and medium; the others are large."""
 
 
 def check_data(name: str, root: str | None, subset: bool = False, decode: bool = False) -> tuple[str, int]:
     """The report on a data set as text, and the exit status: 0 if it ends in "ok", 1 if it lists problems.
 
     Args:
-        name: of a source.
-        root: folder of the set; None for embedded data.
-        subset: a consistent part of a published set is no problem.
-        decode: decode all images and compare all evaluation images with the training images; a sample else.
+        name: of the data set.
+        root: its folder; None for embedded data.
+        subset: a consistent part of a published data set is no problem.
+        decode: decode all images and compare all evaluation images with the training images, not only a sample.
 
     Raises ConfigError or DataError if there is nothing to check: an unknown name, a folder that does not exist;
-    BackendError if masks are to be decoded and pycocotools is missing.
+    BackendError if all masks are to be decoded and pycocotools is missing.
     """
     splits = find_splits(name, root)
     if subset and name not in PUBLISHED:
-        raise ConfigError(f"--subset is for published sets ({', '.join(PUBLISHED)}); leave it out for {name}")
-    lines = [f"{name} at {Path(root).expanduser().resolve()}" if root is not None else f"{name} (embedded)"]
-    problems: list[str] = []
-    sources: list[Images] = []
+        raise ConfigError(f"--subset is for published data sets ({', '.join(PUBLISHED)}); leave it out for {name}")
+    title = f"{name} at {Path(root).expanduser().resolve()}" if root is not None else f"{name} (embedded)"
+    possible = {"root": root, "subset": subset, "partial": subset}
+    options = {key: possible[key] for key in inspect.signature(find_dataset(name)).parameters if key in possible}
+    lines: list[str] = []
+    opened: list[Images] = []
     for split in splits:
         try:
-            source = build_data(_options(name, root, split, subset))
+            images = build_dataset({"type": name, "split": split, **options}, Images)
         except DataError as error:
-            if str(error) not in problems:  # what is wrong with the whole set is wrong with every part
-                problems.append(str(error))
+            lines.append(f"{PROBLEM}{error}")
             continue
-        lines += _check_part(source, decode, problems)
-        lines += _check_counts(source, subset, problems)
-        sources.append(source)
-    for training, evaluation in itertools.combinations(sources, 2):
+        lines += [*_check_split(images, decode), *_check_counts(images, subset)]
+        opened.append(images)
+    for training, evaluation in itertools.combinations(opened, 2):
         try:
-            lines.append(_check_pair(training, evaluation, decode, problems))
+            lines += _check_pair(training, evaluation, decode)
         except (DataError, OSError) as error:
-            problems.append(f"{training.split} and {evaluation.split} cannot be compared: {error}")
+            lines.append(f"{PROBLEM}{training.split} and {evaluation.split} cannot be compared: {error}")
+    problems = list(dict.fromkeys(line for line in lines if line.startswith(PROBLEM)))  # once, if of several splits
     if name in PUBLISHED and not problems:
         lines.append(f"usual: train on {PUBLISHED[name].training}, evaluate on {PUBLISHED[name].evaluation}")
-    lines += [f"problem: {problem}" for problem in problems] or ["ok"]
-    return "\n".join(lines), int(bool(problems))
+    report = [title, *(line for line in lines if line not in problems), *(problems or ["ok"])]
+    return "\n".join(report), int(bool(problems))
+
+
+def find_splits(name: str, root: str | None) -> list[str]:
+    """The splits of a data set: the published ones, or those its folder has (``imagefolder``, ``scene_folder``, ...).
+
+    Raises ConfigError for an unknown name, or a root that is missing or too much, DataError if the root does not exist.
+    """
+    dataset = find_dataset(name)
+    if "root" not in inspect.signature(dataset).parameters:
+        if root is not None:
+            raise ConfigError(f"{name} is embedded in the package and has no folder; leave ROOT out")
+        return dataset.find_splits(Path())
+    if root is None:
+        raise ConfigError(f"{name} needs ROOT, the folder that holds it")
+    base = existing_folder(root, name)
+    return list(PUBLISHED[name].counts) if name in PUBLISHED else dataset.find_splits(base)
+
+
+def _check_split(images: Images, decode: bool) -> Iterator[str]:
+    """Lines on one split. Raises BackendError if all masks are to be decoded and pycocotools is missing."""
+    what = "pairs" if isinstance(images, Scenes) else "images"
+    line = f"{images.split:<8} {len(images):,} {what}, {len(images.classes):,} classes"
+    if isinstance(images, Source):
+        line += f", {_spread(np.bincount(images.labels, minlength=len(images.classes)))} images per class"
+    yield line
+    count = len(images) if decode else min(SAMPLE, len(images))
+    sizes, broken = _decode(images, [i * len(images) // count for i in range(count)])
+    if sizes:
+        heights, widths = np.array(sizes).T
+        yield f"{INDENT}height {_range(heights)}, width {_range(widths)} pixels ({_decoded(count, len(images))})"
+    if broken:
+        said = f"{images.split}: {len(broken):,} of {count:,} images cannot be decoded ({first_names(broken)})"
+        yield f"{PROBLEM}{said}; download these files again"
+    if isinstance(images, Scenes):
+        yield from _check_labels(images, decode)
+    if isinstance(images, Detections):
+        yield from _check_objects(images, decode)
+
+
+def _decode(images: Images, indices: list[int]) -> tuple[list[tuple[int, int]], list[str]]:
+    """Sizes (height, width) in pixels of those of the images that can be decoded, and what is wrong with the others."""
+
+    def look(i: int) -> tuple[int, int] | str:
+        try:
+            _, height, width = images.image(i).shape
+            return height, width
+        except MlomaeError as error:
+            return str(error).removeprefix("cannot decode ").partition("; ")[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd EXIF data, of which published data sets are full
+        seen = list(in_threads(look, indices))
+    return [s for s in seen if not isinstance(s, str)], [s for s in seen if isinstance(s, str)]
+
+
+def _range(values: NDArray[np.int64]) -> str:
+    low, high = values.min(), values.max()
+    return f"{low}" if low == high else f"{low}-{high}"
+
+
+def _spread(counts: NDArray[np.int64]) -> str:
+    """Least, median and most of ``counts``."""
+    return f"{counts.min():,}/{np.median(counts):,g}/{counts.max():,}"
+
+
+def _decoded(count: int, total: int) -> str:
+    return "all decoded" if count == total else f"{count:,} decoded, evenly spaced"
+
+
+def _check_labels(scenes: Scenes, decode: bool) -> Iterator[str]:
+    """The line on the annotations of one split, all of them or a sample."""
+    try:
+        found = scenes.check_labels(decode)
+    except DataError as error:
+        yield f"{PROBLEM}{error}"
+        return
+    present, share = int((found.pixels > 0).sum()), found.ignored / (found.ignored + found.pixels.sum())
+    scanned = "all" if found.annotations == len(scenes) else f"{found.annotations:,} evenly spaced"
+    line = f"{present:,} of {len(scenes.classes):,} classes present, {share:.1%} of the pixels have no label"
+    yield f"{INDENT}{line} ({scanned} annotations)"
+
+
+def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
+    """Lines on the objects of one split."""
+    objects = detections.objects
+    present, crowds = len(np.unique(objects.labels)), int(objects.crowds.sum())
+    yield (
+        f"{INDENT}{len(objects.ids):,} objects, {_spread(np.diff(objects.first))} per image, "
+        f"{present:,} of {len(detections.classes):,} categories present, {crowds:,} crowds"
+    )
+    yield f"{INDENT}{_size_line(objects.areas[~objects.crowds])}"
+    left_out = [f"{count:,} {reason}" for reason, count in detections.dropped.items() if count]
+    yield f"{INDENT}objects left out: {', '.join(left_out) or 'none'}"
+    counts = np.bincount(objects.masks.forms, minlength=len(FORMS))
+    forms = ", ".join(f"{count:,} {form}" for form, count in zip(FORMS, counts.tolist(), strict=True) if count)
+    try:
+        found = detections.check_annotations(decode)
+        areas = f"annotated areas are {found.median_area:.2f} of the pixels"
+        empty = f", {found.empty:,} empty" if found.empty else ""
+        which = _decoded(found.objects, len(objects.ids))
+        masks = f"median IoU {found.median_iou:.3f} with the boxes, {areas}{empty} ({which})"
+    except DataError as error:
+        yield f"{PROBLEM}{error}"
+        masks = "not as annotated"
+    except BackendError as error:
+        if decode:
+            raise
+        masks = f"none decoded ({error})"
+    yield f"{INDENT}masks: {forms}; {masks}"
+    if (objects.ids == 0).any():
+        yield "note: an annotation has the id 0, which COCO's evaluation takes for no match; count them from 1"
+
+
+def _size_line(areas: NDArray[np.float64]) -> str:
+    if not len(areas):
+        return "no object that is not a crowd"
+    counts = np.bincount(np.digitize(areas, [SMALL, MEDIUM]), minlength=3)
+    shares = ", ".join(
+        f"{n / len(areas):.1%} {size}" for n, size in zip(counts, ("small", "medium", "large"), strict=True)
+    )
+    return f"areas: {shares} (under 32², under 96² pixels, others; without crowds)"
+
+
+def _check_counts(images: Images, subset: bool) -> Iterator[str]:
+    """Fewer images than published are a problem, or a note if ``subset``; most data sets refuse them themselves."""
+    published = PUBLISHED.get(images.name)
+    if published is None:
+        return
+    expected = published.counts[images.split], published.classes
+    if (len(images), len(images.classes)) != expected:
+        said = f"{images.split}: published are {expected[0]:,} images of {expected[1]:,} classes"
+        here = f"here are {len(images):,} of {len(images.classes):,}"
+        remedy = "download it again or use --subset"
+        yield f"note: {said}; this is a subset" if subset else f"{PROBLEM}{said}, {here}; {remedy}"
+
+
+def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[str]:
+    """Lines on the images of ``evaluation`` that ``training`` has too; up to 1 % of them are accepted."""
+    if training.classes != evaluation.classes:
+        odd = sorted(set(training.classes) ^ set(evaluation.classes)) or ["their order"]
+        pair = f"{training.split} and {evaluation.split}"
+        yield f"{PROBLEM}{pair} differ in class {first_names(odd)}; download the data set again"
+    most = None if decode else most_compared(training, evaluation)
+    compared, found = repeated_images(training, evaluation, most)
+    pairs = (f"{_image_name(evaluation, i)} = {_image_name(training, j)}" for i, j in found.items())
+    which = f" ({first_names(pairs)})" if found else ""
+    line = f"{len(found):,} of {compared:,} {evaluation.split} images are in {training.split}{which}"
+    yield f"repeated {line}"
+    if len(found) > TOLERATED_SHARE * compared:
+        yield f"{PROBLEM}{line}; results on them would be meaningless, download the data set again"
+
+
+def _image_name(images: Images, i: int) -> str:
+    relative = getattr(images, "relative_path", None)
+    return str(relative(i)) if relative else f"image {i}"

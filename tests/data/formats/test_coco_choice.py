@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from coco_layouts import masks_of
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import Textures, build_detections
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_equal_to_a_file_without_the_others(root: Path) -> None:
     assert 0 < len(some.objects.ids) < len(source(root).objects.ids)
     for i in range(24):
         assert some.annotations(i) == written.annotations(i)
-        assert torch.equal(some.masks(i), written.masks(i))
+        assert torch.equal(masks_of(some, i), masks_of(written, i))
     assert some._fingerprint_label(3) == written._fingerprint_label(3)
     assert f"({', '.join(some.classes)} alone)" in some.describe()
     assert some.check_annotations().median_iou == 1.0
@@ -63,7 +64,7 @@ def test_a_choice_of_all_is_the_set(root: Path) -> None:
         ([], "must be a list of different class names"),
         ("person", "must be a list of different class names"),
         (["a", "a"], "must be a list of different class names"),
-        (["zebra"], "has no class 'zebra'; choose of"),
+        (["zebra"], "has no class 'zebra'; choose from"),
     ],
 )
 def test_wrong_choices_are_one_line(root: Path, classes: Any, words: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from coco_layouts import Content, coco, drop, edit, file_of, put, write_image
 
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import Detections, build_detections, list_detections
+from mlomae.data import Detections, build_detections, list_datasets
 
 
 def build(root: Path, split: str = "train", **more: Any) -> Detections:
@@ -37,9 +37,12 @@ def refusal(root: Path, **more: Any) -> str:
         (put("images", 2, file_name="./001.jpg"), "two entries have the image file_name '001.jpg'"),
         (put("categories", 1, id=7), "two entries have the category id 7"),
         (put("categories", 1, name="dog"), "two entries have the category name 'dog'"),
-        (put("images", 2, file_name="../train/002.jpg"), "image 98 has file_name '../train/002.jpg', which is no path"),
-        (put("images", 2, file_name="/etc/002.jpg"), "image 98 has file_name '/etc/002.jpg', which is no path"),
-        (put("images", 2, file_name=""), "image 98 has file_name '.', which is no path"),
+        (
+            put("images", 2, file_name="../train/002.jpg"),
+            "image 98 has file_name '../train/002.jpg', which is not",
+        ),
+        (put("images", 2, file_name="/etc/002.jpg"), "image 98 has file_name '/etc/002.jpg', which is not a path"),
+        (put("images", 2, file_name=""), "image 98 has file_name '.', which is not a path"),
         (put("images", 2, file_name=3), "image 98 has file_name 3"),
         (put("images", 2, height=0), "image 98 has height 0"),
         (put("images", 2, width="60"), "image 98 has width '60'"),
@@ -68,7 +71,7 @@ def refusal(root: Path, **more: Any) -> str:
         (put("annotations", 2, segmentation={"size": [42, 60], "counts": [2519]}), "do not add up to the 2,520 pixels"),
         (
             put("annotations", 2, segmentation={"size": [60, 42], "counts": [2520]}),
-            "of size [60, 42], its image of [42, 60]",
+            "has size [60, 42], its image [42, 60]",
         ),
         (
             put("annotations", 2, segmentation={"size": [42, 60], "counts": "zz"}),
@@ -91,9 +94,9 @@ def refusal(root: Path, **more: Any) -> str:
         (lambda content: content.update(categories=[]), "lists no category"),
         (
             put("images", 2, width=61),
-            "1 of 4 images read are not of the height and width stated (the first 002.jpg of 42x60",
+            "1 of 4 images read do not have the annotated height and width (first: 002.jpg has 42x60",
         ),
-        (put("images", 0, height=60, width=40), "000.jpg of 40x60 pixels, stated 60x40); correct height and width"),
+        (put("images", 0, height=60, width=40), "000.jpg has 40x60 pixels, annotated 60x40); correct height and width"),
     ],
 )
 def test_files_that_are_wrong(change: Callable[[Content], object], said: str, tmp_path: Path) -> None:
@@ -108,11 +111,11 @@ def test_files_that_are_wrong(change: Callable[[Content], object], said: str, tm
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is no JSON"),
-        (b'{"images": [', "is no JSON"),
-        (b"\xff\xfe\x00", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
-        (b'{"images": ' + b"1" * 5000 + b"}", "is no JSON"),
+        (b"", "is not JSON"),
+        (b'{"images": [', "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"images": ' + b"1" * 5000 + b"}", "is not JSON"),
         (b"[]", "is a list, as files of results are"),
         (b"3", "is a single value, not COCO annotations"),
         (b"{}", "has no 'images'"),
@@ -144,7 +147,7 @@ def test_sizes_of_a_sample_are_read_on_opening_and_all_on_request(tmp_path: Path
     write_image(coco(tmp_path) / "train" / "003.jpg", (44, 60))
     source = build(tmp_path)  # reads 0 and 2
     assert source.check_annotations().objects == 2
-    with pytest.raises(DataError, match=r"1 of 4 images read are not of .* \(the first 003.jpg of 44x60 pixels"):
+    with pytest.raises(DataError, match=r"1 of 4 images read do not have .* \(first: 003.jpg has 44x60 pixels"):
         source.check_annotations(decode_all=True)
 
 
@@ -167,7 +170,7 @@ def test_folders_and_files_that_are_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cfg", "named"),
     [
-        ({"type": "scenes"}, ["unknown detection source 'scenes'", "coco, coco_folder"]),
+        ({"type": "scenes"}, ["unknown data set 'scenes'", "coco, coco_folder"]),
         ({"type": "coco_folder"}, ["needs the option 'root'"]),
         ({"type": "coco_folder", "root": "x", "subset": True}, ["no option 'subset'"]),
         ({"type": "coco", "root": "x", "spilt": "train"}, ["did you mean 'split'"]),
@@ -177,4 +180,4 @@ def test_bad_config(cfg: dict[str, Any], named: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
         build_detections(cfg)
     assert all(word in str(error.value) for word in named)
-    assert list_detections() == ["coco", "coco_folder"]
+    assert list_datasets(Detections) == ["coco", "coco_folder"]

@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from mlomae.common.errors import BackendError
 from mlomae.data.formats.coco_masks import FORMS, Masks, are_numbers, encode, expand, has_outline, mask_fault
-from mlomae.data.textures.write_coco import run_lengths
+from mlomae.data.textures.write import run_lengths
 
 few = settings(max_examples=60, deadline=None)
 bitmaps = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.booleans())
@@ -74,7 +74,7 @@ def test_run_lengths_of_another_size_are_a_fault(mask: np.ndarray, more_rows: in
     height, width = mask.shape[0] + more_rows, mask.shape[1] + more_columns
     fault = mask_fault({"size": list(mask.shape), "counts": runs_of(mask)}, height, width)
     assert (fault is None) == (more_rows == more_columns == 0)
-    assert fault is None or f"its image of [{height}, {width}]" in fault
+    assert fault is None or f"its image [{height}, {width}]" in fault
 
 
 @settings(max_examples=100, deadline=None)
@@ -108,7 +108,7 @@ def test_what_has_no_fault_can_be_kept_and_drawn(mask: Any) -> None:
 def test_polygons_have_no_fault_until_a_number_is_lost(polygons: list[list[float]]) -> None:
     assert mask_fault(polygons, 10, 10) is None
     polygons[-1].pop()
-    assert "a last x without y" in str(mask_fault(polygons, 10, 10))
+    assert "the last an x without y" in str(mask_fault(polygons, 10, 10))
 
 
 @pytest.mark.parametrize(
@@ -121,17 +121,17 @@ def test_polygons_have_no_fault_until_a_number_is_lost(polygons: list[list[float
         ([], "is empty"),
         ([1, 2, 3, 4, 5, 6], "is not a list of polygons"),
         ([[1, 2, 3, 4, 5, 6], {}], "is not a list of polygons"),
-        ([[1, 2, 3, 4, 5, 6], [1, 2, 3]], "a polygon of 3 numbers, a last x without y"),
-        ([[1, 2, 3, 4, 5, "6"]], "no pixel position"),
-        ([[1, 2, 3, 4, 5, True]], "no pixel position"),
-        ([[1, 2, 3, 4, 5, None]], "no pixel position"),
-        ([[1, 2, math.nan, 4, 5, 6]], "no pixel position"),
-        ([[math.nan, 2, 3, 4, 5, 6]], "no pixel position"),
-        ([[1, 2, 3, 4, 5, math.inf]], "no pixel position"),
-        ([[1, 2, 3, -1e9, 5, 6]], "no pixel position"),
-        ([[1, 2, 3, 4, 5, 10**400]], "no pixel position"),
-        ({"size": [2, 3], "counts": [6]}, "is of size [2, 3], its image of [2, 2]"),
-        ({"size": None, "counts": [4]}, "is of size None"),
+        ([[1, 2, 3, 4, 5, 6], [1, 2, 3]], "a polygon of 3 numbers, the last an x without y"),
+        ([[1, 2, 3, 4, 5, "6"]], "not a pixel position"),
+        ([[1, 2, 3, 4, 5, True]], "not a pixel position"),
+        ([[1, 2, 3, 4, 5, None]], "not a pixel position"),
+        ([[1, 2, math.nan, 4, 5, 6]], "not a pixel position"),
+        ([[math.nan, 2, 3, 4, 5, 6]], "not a pixel position"),
+        ([[1, 2, 3, 4, 5, math.inf]], "not a pixel position"),
+        ([[1, 2, 3, -1e9, 5, 6]], "not a pixel position"),
+        ([[1, 2, 3, 4, 5, 10**400]], "not a pixel position"),
+        ({"size": [2, 3], "counts": [6]}, "has size [2, 3], its image [2, 2]"),
+        ({"size": None, "counts": [4]}, "has size None"),
         ({"size": [2, 2], "counts": [3]}, "do not add up to the 4 pixels"),
         ({"size": [2, 2], "counts": []}, "do not add up to the 4 pixels"),
         ({"size": [2, 2], "counts": [10**400]}, "do not add up to the 4 pixels"),

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coco_layouts import Content, coco, edit, put, write
+from coco_layouts import Content, coco, edit, masks_of, put, write
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import PUBLISHED, Detections, Published, build_detections, check_disjoint
-from mlomae.data.sets.coco_classes import COCO_CATEGORIES
+from mlomae.data.sets.coco import COCO_CATEGORIES
 
 ALL = [{"id": id_, "name": name} for id_, name in COCO_CATEGORIES.items()]
 
@@ -62,10 +62,10 @@ def test_a_part_needs_consent_and_more_is_never_accepted(tmp_path: Path, monkeyp
     [
         (
             lambda c: c["categories"].pop(),
-            "differs from the published categories in 1: it has no category of id 90, published is 'toothbrush'",
+            "differs from the published categories in 1: id 90 is 'no category', published is 'toothbrush'",
         ),
-        (put("categories", 3, name="motorbike"), "it has 'motorbike' of id 4, published is 'motorcycle'"),
-        (lambda c: c["categories"].append({"id": 91, "name": "hat"}), "it has 'hat' of id 91, published is none"),
+        (put("categories", 3, name="motorbike"), "id 4 is 'motorbike', published is 'motorcycle'"),
+        (lambda c: c["categories"].append({"id": 91, "name": "hat"}), "id 91 is 'hat', published is 'none'"),
     ],
 )
 def test_categories_are_the_published_ones(change: Callable[[Content], object], said: str, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_real_subset_is_what_coco_s_tools_read(
     assert {id_: theirs.cats[id_]["name"] for id_ in source.categories} == COCO_CATEGORIES
     for i, id_ in enumerate(source.image_ids.tolist()):
         entries = theirs.loadAnns(theirs.getAnnIds(imgIds=id_))
-        shown, masks = source.annotations(i), source.masks(i).numpy()
+        shown, masks = source.annotations(i), masks_of(source, i).numpy()
         assert len(shown) == len(entries) == len(masks)
         for ours, entry, mask in zip(shown, entries, masks, strict=True):
             assert source.categories[ours.pop("category")] == entry["category_id"]

@@ -13,8 +13,9 @@ from layouts import LAYOUTS, write_image
 from scipy.io import savemat
 
 from mlomae.common.errors import DataError
-from mlomae.data import PUBLISHED, ImageFolder, build_source, check_disjoint
+from mlomae.data import PUBLISHED, build_source, check_disjoint
 from mlomae.data.paths import first_names
+from mlomae.data.sets.folders import ImageFolder
 
 
 @pytest.fixture(autouse=True)
@@ -68,15 +69,14 @@ def test_missing_list_is_named_for_every_part(layout: str, files: list[str], sub
 # --- CUB-200-2011 ---------------------------------------------------------------------------------------------------
 
 
-def test_cub_labels_names_and_boxes(tmp_path: Path) -> None:
+def test_cub_labels_and_names(tmp_path: Path) -> None:
     layouts.cub(tmp_path)
     train, test = (build("cub", tmp_path, split) for split in ("train", "test"))
     assert train.classes == ["001.Auk", "002.Owl"]
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert train.relative_path(3) == "002.Owl/Owl_0.jpg"
-    assert test.boxes.tolist() == [[n, 2, 3, 4.5] for n in (4.0, 5.0, 9.0, 10.0)]
-    (tmp_path / "CUB_200_2011" / "bounding_boxes.txt").unlink()
-    assert build("cub", tmp_path / "CUB_200_2011").boxes is None
+    assert test.relative_path(3) == "002.Owl/Owl_4.jpg"
+    assert build("cub", tmp_path / "CUB_200_2011").fingerprint() == train.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,10 @@ def test_cub_labels_names_and_boxes(tmp_path: Path) -> None:
         ("images.txt", "2 001.Auk/Auk_1.jpg", "2 001.Auk/Auk_0.jpg", "Auk_0.jpg is listed twice in train"),
         ("image_class_labels.txt", "3 1\n", "", "differ in image 3"),
         ("image_class_labels.txt", "3 1", "3 2", "into class '002.Owl', not its folder's"),
-        ("image_class_labels.txt", "3 1", "3 7", "gives image 3 the value '7'"),
-        ("train_test_split.txt", "3 1", "3 x", "gives image 3 the value 'x'"),
+        ("image_class_labels.txt", "3 1", "3 7", "gives image 3 the invalid value '7'"),
+        ("train_test_split.txt", "3 1", "3 x", "gives image 3 the invalid value 'x'"),
         ("train_test_split.txt", "10 0\n", "10 0\n11 1\n", "differ in image 11"),
         ("classes.txt", "2 002.Owl", "2 002.Emu", "not its folder's"),
-        ("bounding_boxes.txt", "1 1.0 2.0 3.0 4.5", "1 1.0 2.0 3.0", "four numbers an image"),
-        ("bounding_boxes.txt", "1 1.0 2.0 3.0 4.5", "1 1.0 2.0 nan 4.5", "four numbers an image"),
-        ("bounding_boxes.txt", "5 5.0 2.0 3.0 4.5\n", "", "differ in image 5"),
     ],
 )
 def test_cub_tables_that_contradict_each_other(file: str, old: str, new: str, said: str, tmp_path: Path) -> None:
@@ -109,7 +106,7 @@ def test_cub_class_without_test_images(tmp_path: Path) -> None:
     for number in (9, 10):
         replace(split, f"{number} 0", f"{number} 1")
     assert "8 train images, published are only 6" in refusal("cub", tmp_path)
-    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"):
+    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         path = split.with_name(file)
         path.write_text("\n".join(path.read_text().splitlines()[:8]))
     assert "test has no image of class 002.Owl" in refusal("cub", tmp_path, subset=True)
@@ -118,7 +115,7 @@ def test_cub_class_without_test_images(tmp_path: Path) -> None:
 def test_cub_classes_without_images_are_dropped_from_a_subset(tmp_path: Path) -> None:
     layouts.cub(tmp_path)
     base = tmp_path / "CUB_200_2011"
-    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"):
+    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         (base / file).write_text("\n".join((base / file).read_text().splitlines()[5:]))
     source = build("cub", tmp_path, subset=True)
     assert source.classes == ["002.Owl"]
@@ -275,7 +272,7 @@ def test_imagenet_folders_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "val" / "n01443537").rename(tmp_path / "val" / "n01443538")
     assert "differ in class n01443537, n01443538" in refusal("imagenet", tmp_path)
     (tmp_path / "val" / "n01443538").rename(tmp_path / "val" / "goldfish")
-    assert "folders that are no classes (goldfish)" in refusal("imagenet", tmp_path)
+    assert "folders that are not classes (goldfish)" in refusal("imagenet", tmp_path)
     shutil.rmtree(tmp_path / "val")
     assert f"{tmp_path / 'val'} is missing" in refusal("imagenet", tmp_path)
     write_image(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")

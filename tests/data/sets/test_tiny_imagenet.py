@@ -65,5 +65,5 @@ def test_wrong_folders_say_what_is_missing(root: Path, spoil, split: str, messag
 
 
 def test_the_unlabelled_part_is_refused(root: Path) -> None:
-    with pytest.raises(ConfigError, match="choose one of train, val"):
+    with pytest.raises(ConfigError, match="valid splits: train, val"):
         build_source({"type": "tiny_imagenet", "root": str(root), "split": "test"})

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mlomae.common.errors import ConfigError
-from mlomae.data import Textures, build_source, list_sources
+from mlomae.data import Textures, build_source, list_datasets
 from mlomae.data.textures.fields import DRAWS, TEXTURES, evaluate
 
 
@@ -32,7 +32,7 @@ def test_train_and_test_share_no_image(train):
 
 
 def test_defaults_and_registry():
-    assert "textures" in list_sources()
+    assert "textures" in list_datasets()
     source = build_source({"type": "textures", "split": "test", "size": 8, "objects": [1, 2]})
     assert len(source) == 2000
     assert source.root == "embedded"

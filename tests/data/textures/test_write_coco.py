@@ -16,7 +16,7 @@ from PIL import Image
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import Textures
-from mlomae.data.textures.write_coco import run_lengths, write_coco
+from mlomae.data.textures.write import run_lengths, write_coco
 
 
 def textures(split: str = "train", count: int = 12, **knobs: Any) -> Textures:

@@ -11,7 +11,7 @@ from coco_layouts import Content, coco, edit, file_of, put
 
 from mlomae.cli import main
 from mlomae.data import PUBLISHED, Published
-from mlomae.data.sets.coco_classes import COCO_CATEGORIES
+from mlomae.data.sets.coco import COCO_CATEGORIES
 
 ALL = [{"id": id_, "name": name} for id_, name in COCO_CATEGORIES.items()]
 
@@ -45,11 +45,11 @@ def test_a_complete_set_is_ok(data, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"coco at {tmp_path}",
         "train    4 images, 80 classes",
         "height 40-43, width 60 pixels (all decoded)",
-        "6 objects, 0/1.5/3 an image, 3 of 80 categories present, 0 crowds",
+        "6 objects, 0/1.5/3 per image, 3 of 80 categories present, 0 crowds",
         "areas: 100.0% small, 0.0% medium, 0.0% large (under 32², under 96² pixels, others; without crowds)",
         "objects left out: none",
         "masks: 3 polygons, 2 run lengths, 1 compressed run lengths; median IoU 1.000 with the boxes, "
-        "areas stated 1.00 of the pixels (all decoded)",
+        "annotated areas are 1.00 of the pixels (all decoded)",
     ]
     assert "repeated 0 of 4 val images are in train" in lines
     assert lines[-2:] == ["usual: train on train, evaluate on val", "ok"]
@@ -71,7 +71,7 @@ def test_objects_are_described(data, tmp_path: Path) -> None:
     edit(coco(tmp_path), change)
     status, out, _ = data("check", "coco_folder", tmp_path)
     assert status == 0, out
-    assert "5 objects, 0/1.5/2 an image, 2 of 2 categories present, 1 crowds" in out
+    assert "5 objects, 0/1.5/2 per image, 2 of 2 categories present, 1 crowds" in out
     assert "areas: 25.0% small, 50.0% medium, 25.0% large" in out
     assert "objects left out: 1 outside the image" in out
     assert "note: an annotation has the id 0, which COCO's evaluation takes for no match" in out
@@ -108,7 +108,7 @@ def test_masks_that_are_not_where_the_boxes_are_are_a_problem(data, tmp_path: Pa
     edit(coco(tmp_path), change)
     status, out, _ = data("check", "coco_folder", tmp_path)
     assert status == 1
-    assert "run lengths; not as stated" in out
+    assert "run lengths; not as annotated" in out
     assert "problem: coco_folder: " in out
     assert "have a median IoU of 0.00" in out
 
@@ -157,7 +157,7 @@ def test_parts_come_training_first_and_an_image_in_two_is_a_problem(data, tmp_pa
         (["coco"], "coco needs ROOT"),
         (["coco", "nowhere"], "does not exist"),
         (["coco_folder", "."], "has no annotation files; expected"),
-        (["coco_folder", "set", "--subset"], "--subset is for published sets"),
+        (["coco_folder", "set", "--subset"], "--subset is for published data sets"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: list[str], said: str, data, tmp_path: Path, monkeypatch) -> None:

@@ -10,8 +10,7 @@ import pytest
 from layouts import LAYOUTS, write_image
 
 from mlomae.cli import main
-from mlomae.data import PUBLISHED, Published
-from mlomae.data.registries import list_data
+from mlomae.data import PUBLISHED, Published, list_datasets
 from mlomae.data.tools.check import check_data
 
 
@@ -36,7 +35,7 @@ def test_a_complete_set_is_ok(layout: str, tmp_path: Path, capsys: pytest.Captur
     assert err == ""
     lines = out.splitlines()
     assert lines[-1] == "ok"
-    assert "train    6 images, 2 classes, 3/3/3 images a class" in lines
+    assert "train    6 images, 2 classes, 3/3/3 images per class" in lines
     assert sum("height 16, width 20 pixels (all decoded)" in line for line in lines) == len(published.counts)
     count = published.counts[evaluation]
     assert f"repeated 0 of {count} {evaluation} images are in train" in lines
@@ -140,7 +139,7 @@ def test_tiny_imagenet_and_cifar100(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "val" / "val_annotations.txt").write_text("v.JPEG\tn02\t0\t0\t1\t1\n")
     status, out, _ = check("tiny_imagenet", tmp_path, "--subset", capsys=capsys)
     assert status == 0
-    assert "val      1 images, 2 classes, 0/0.5/1 images a class" in out
+    assert "val      1 images, 2 classes, 0/0.5/1 images per class" in out
     assert check("tiny_imagenet", tmp_path, capsys=capsys)[0] == 1
     status, out, _ = check("cifar100", tmp_path, capsys=capsys)
     assert status == 1
@@ -163,7 +162,6 @@ def test_imagefolder_reads_the_folders_it_finds_and_wants_the_same_classes(
 
 def test_textures(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("mlomae.data.textures.source.DEFAULT_COUNTS", {"train": 16, "test": 8})
-    monkeypatch.setattr("mlomae.data.tools.check.DEFAULT_COUNTS", {"train": 16, "test": 8})
     status, out, _ = check("textures", capsys=capsys)
     assert status == 0
     assert "textures (embedded)" in out
@@ -176,11 +174,11 @@ def test_textures(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["cub20", "x"], "unknown data source 'cub20'; choose one of ade20k, camvid, cifar10, "),
+        (["cub20", "x"], "unknown data set 'cub20'; choose one of ade20k, camvid, cifar10, "),
         (["cub200"], "cub200 needs ROOT"),
         (["cub200", "nowhere"], "does not exist"),
         (["textures", "x"], "leave ROOT out"),
-        (["textures", "--subset"], "--subset is for published sets"),
+        (["textures", "--subset"], "--subset is for published data sets"),
         (["imagefolder", "."], "no class folders"),
     ],
 )
@@ -197,7 +195,7 @@ def test_every_source_can_be_checked(tmp_path: Path) -> None:
     for folder in ("train/class", "images/training", "annotations"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "annotations" / "instances_train.json").touch()
-    for name in set(list_data()) - {"textures"}:
+    for name in set(list_datasets()) - {"textures"}:
         text, status = check_data(name, str(tmp_path))
         assert status == 1
         assert "problem: " in text

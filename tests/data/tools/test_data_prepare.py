@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import pickle
 import shutil
 import socket
 import tarfile
@@ -11,14 +11,14 @@ import zipfile
 from pathlib import Path
 
 import layouts
-import numpy as np
 import pytest
 from layouts import LAYOUTS, write_image
 from torchvision import datasets
 
 from mlomae.cli import main
-from mlomae.data import PUBLISHED, Published
-from mlomae.data.tools.prepare import ARCHIVES, BY_HAND, DOWNLOADS, Archive, _download
+from mlomae.data import PUBLISHED, Download, Published
+from mlomae.data.registry import DOWNLOADS
+from mlomae.data.tools.prepare import _download
 
 
 @pytest.fixture(autouse=True)
@@ -57,19 +57,27 @@ def pack(source: Path, archive: Path) -> Path:
     return archive
 
 
+def served_archive(folder: str, address: str, *archives: Path) -> Download:
+    return Download(folder, {f"{address}{archive.name}": md5(archive) for archive in archives})
+
+
 @pytest.fixture
 def cub_archive(served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, address = served
     archive = pack(layouts.cub(folder) / "CUB_200_2011", folder / "CUB_200_2011.tgz")
-    monkeypatch.setitem(ARCHIVES, "cub200", Archive(f"{address}{archive.name}", md5(archive)))
+    monkeypatch.setitem(DOWNLOADS, "cub200", served_archive("CUB_200_2011", address, archive))
     return archive
 
 
 def test_addresses_and_sums_are_the_public_ones() -> None:
-    assert ARCHIVES["cub200"].md5 == "97eceeb196236b17998738112f37df78"
-    assert ARCHIVES["cub200"].url.startswith("https://data.caltech.edu/records/65de6-vp158/")
-    assert sorted([*DOWNLOADS, *BY_HAND]) == sorted(PUBLISHED)
-    assert DOWNLOADS["cifar10"].address() == datasets.CIFAR10.url
+    ((url, sum_),) = DOWNLOADS["cub200"].files.items()
+    assert sum_ == "97eceeb196236b17998738112f37df78"
+    assert url.startswith("https://data.caltech.edu/records/65de6-vp158/")
+    assert sorted(DOWNLOADS) == sorted(PUBLISHED)
+    assert DOWNLOADS["cifar10"].files == {datasets.CIFAR10.url: datasets.CIFAR10.tgz_md5}
+    assert DOWNLOADS["cifar100"].files == {datasets.CIFAR100.url: datasets.CIFAR100.tgz_md5}
+    flowers = {datasets.Flowers102._download_url_prefix + f: md5 for f, md5 in datasets.Flowers102._file_dict.values()}
+    assert DOWNLOADS["flowers102"].files == flowers
 
 
 def test_cub_is_fetched_verified_and_not_fetched_again(prepare, cub_archive: Path, tmp_path: Path) -> None:
@@ -97,45 +105,34 @@ def test_tiny_imagenet_is_fetched(prepare, served: tuple[Path, str], monkeypatch
     (base / "wnids.txt").write_text("n01\n")
     (base / "val" / "val_annotations.txt").write_text("v.JPEG\tn01\t0\t0\t1\t1\n")
     archive = pack(base, folder / "tiny-imagenet-200.zip")
-    monkeypatch.setitem(ARCHIVES, "tiny_imagenet", Archive(f"{address}{archive.name}", md5(archive)))
+    monkeypatch.setitem(DOWNLOADS, "tiny_imagenet", served_archive(base.name, address, archive))
     monkeypatch.setitem(PUBLISHED, "tiny_imagenet", Published({"train": 1, "val": 1}, 1, evaluation="val"))
     assert prepare("tiny_imagenet")[0] == 0
     assert "was there already" in prepare("tiny_imagenet")[1]
 
 
-def test_flowers_are_fetched_by_torchvision(
+def test_flowers_are_files_and_an_archive_inside_their_folder(
     prepare, served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = served
     base = layouts.flowers(folder) / "flowers-102"
-    pack(base / "jpg", folder / "102flowers.tgz")
-    for file in ("imagelabels.mat", "setid.mat"):
-        (base / file).rename(folder / file)
-    files = {key: (file, md5(folder / file)) for key, (file, _) in datasets.Flowers102._file_dict.items()}
-    monkeypatch.setattr(datasets.Flowers102, "_download_url_prefix", address)
-    monkeypatch.setattr(datasets.Flowers102, "_file_dict", files)
+    files = [pack(base / "jpg", folder / "102flowers.tgz")]
+    files += [(base / file).rename(folder / file) for file in ("imagelabels.mat", "setid.mat")]
+    download = dataclasses.replace(served_archive("flowers-102", address, *files), inside=True)
+    assert DOWNLOADS["flowers102"] == dataclasses.replace(download, files=DOWNLOADS["flowers102"].files)
+    monkeypatch.setitem(DOWNLOADS, "flowers102", download)
     status, out, _ = prepare("flowers102")
     assert status == 0
     assert "val      2 images, 2 classes" in out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["flowers-102"]
 
 
-def test_cifar_is_fetched_by_torchvision(
+def test_cifar_is_fetched(
     prepare, served: tuple[Path, str], tmp_path: Path, write_cifar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = served
-    base = write_cifar(folder) / "cifar-10-batches-py"
-    for path in base.iterdir():  # torchvision reads the keys as text
-        batch = pickle.loads(path.read_bytes())
-        text = {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()}
-        path.write_bytes(pickle.dumps({"data": np.zeros((0, 3072), np.uint8), "labels": [], **text}))
-    cifar = datasets.CIFAR10
-    monkeypatch.setattr(cifar, "train_list", [[name, md5(base / name)] for name, _ in cifar.train_list])
-    monkeypatch.setattr(cifar, "test_list", [[name, md5(base / name)] for name, _ in cifar.test_list])
-    monkeypatch.setattr(cifar, "meta", {**cifar.meta, "md5": md5(base / "batches.meta")})
-    archive = pack(base, folder / cifar.filename)
-    monkeypatch.setattr(cifar, "url", f"{address}{archive.name}")
-    monkeypatch.setattr(cifar, "tgz_md5", md5(archive))
+    archive = pack(write_cifar(folder) / "cifar-10-batches-py", folder / "cifar-10-python.tar.gz")
+    monkeypatch.setitem(DOWNLOADS, "cifar10", served_archive("cifar-10-batches-py", address, archive))
     monkeypatch.setitem(PUBLISHED, "cifar10", Published({"train": 60, "test": 12}, 10))
     status, out, _ = prepare("cifar10")
     assert status == 0
@@ -168,8 +165,8 @@ def closed_address() -> str:
 def test_a_failed_download_is_one_line_and_leaves_nothing(
     fault: str, said: str, prepare, cub_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = ARCHIVES["cub200"]
-    address = {"refused": closed_address(), "not found": good.url + "x", "no address": "xyz/CUB.tgz"}
+    ((good, good_sum),) = DOWNLOADS["cub200"].files.items()
+    address = {"refused": closed_address(), "not found": good[:-4] + "x.tgz", "no address": "xyz/CUB.tgz"}
     if fault == "damaged":
         cub_archive.write_bytes(b"?" + cub_archive.read_bytes()[1:])
     elif fault == "cut off":
@@ -181,12 +178,12 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(
         pack(tmp_path / "birds", cub_archive)
     elif fault == "not the published one":
         monkeypatch.setitem(PUBLISHED, "cub200", Published({"train": 5, "test": 4}, 2))
-    sum_ = md5(cub_archive) if fault in ("no archive", "other folder") else good.md5
-    monkeypatch.setitem(ARCHIVES, "cub200", Archive(address.get(fault, good.url), sum_))
+    sum_ = md5(cub_archive) if fault in ("no archive", "other folder") else good_sum
+    monkeypatch.setitem(DOWNLOADS, "cub200", Download("CUB_200_2011", {address.get(fault, good): sum_}))
     status, out, err = prepare("cub200")
     assert status == 2
     assert out == ""
-    assert err.startswith("error: cannot fetch cub200 from ")
+    assert err.startswith("error: cannot download cub200 from ")
     assert said in err
     assert "by hand" in err
     assert list((tmp_path / "out").iterdir()) == []
@@ -199,7 +196,9 @@ def test_an_interrupted_download_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mlomae.data.tools.prepare._verify", interrupt)
-    monkeypatch.setattr("mlomae.data.tools.prepare.prepare_data", lambda name, root: _download(name, Path(root)))
+    monkeypatch.setattr(
+        "mlomae.data.tools.prepare.prepare_data", lambda name, root: _download(name, DOWNLOADS[name], Path(root))
+    )
     status, _, err = prepare("cub200")
     assert status == 130
     assert err == "error: interrupted; run it again"
@@ -213,7 +212,7 @@ def test_a_partial_set_under_the_name_is_not_overwritten(prepare, cub_archive: P
     status, _, err = prepare("cub200")
     assert status == 2
     assert "classes.txt is missing" in err
-    assert f"remove {base} to have it fetched again" in err
+    assert f"remove {base} to have it downloaded again" in err
     assert base.is_dir()
 
 
@@ -242,7 +241,7 @@ def test_sets_to_fetch_by_hand_say_what_goes_where(layout: str, words: list[str]
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("cub20", "unknown data source"), ("textures", "embedded"), ("imagefolder", "a layout, not a data set")],
+    [("cub20", "unknown data set"), ("textures", "embedded"), ("imagefolder", "a layout, not a data set")],
 )
 def test_names_without_a_published_set(name: str, said: str, prepare) -> None:
     status, _, err = prepare(name)

@@ -11,8 +11,8 @@ import pytest
 from scene_layouts import camvid, png_header, scenes, write_annotation
 
 from mlomae.cli import main
-from mlomae.data import PUBLISHED, Published
-from mlomae.data.tools.prepare import ARCHIVES, Archive
+from mlomae.data import PUBLISHED, Download, Published
+from mlomae.data.registry import DOWNLOADS
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_classes_present_and_share_of_ignored_pixels(data, tmp_path: Path) -> No
     write_annotation(tmp_path, "training", "scene_0", values)
     status, out, _ = data("check", "scene_folder", tmp_path)
     assert status == 0, out
-    assert "1 of 5 classes present, 25.0% of the pixels not labelled (all annotations)" in out
+    assert "1 of 5 classes present, 25.0% of the pixels have no label (all annotations)" in out
     assert out.splitlines()[1].startswith("training ")
 
 
@@ -116,7 +116,7 @@ def test_an_image_in_two_parts_is_a_problem(data, tmp_path: Path) -> None:
         (["ade20k"], "ade20k needs ROOT"),
         (["camvid", "nowhere"], "does not exist"),
         (["scene_folder", "."], "images has no folders; expected"),
-        (["scene_folder", "set", "--subset"], "--subset is for published sets"),
+        (["scene_folder", "set", "--subset"], "--subset is for published data sets"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: list[str], said: str, data, tmp_path: Path, monkeypatch) -> None:
@@ -130,13 +130,13 @@ def test_wrong_input_is_one_line(arguments: list[str], said: str, data, tmp_path
 def test_ade20k_is_fetched_and_verified(
     data, served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ARCHIVES["ade20k"].url == "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
-    assert ARCHIVES["ade20k"].md5 == "7328b3957e407ddae1d3cbf487f149ef"
+    url = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
+    assert DOWNLOADS["ade20k"] == Download("ADEChallengeData2016", {url: "7328b3957e407ddae1d3cbf487f149ef"})
     folder, address = served
     base = scenes(tmp_path / "made" / "ADEChallengeData2016", classes=150)
     archive = Path(shutil.make_archive(str(folder / base.name), "zip", base.parent, base.name))
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
-    monkeypatch.setitem(ARCHIVES, "ade20k", Archive(f"{address}{archive.name}", md5))
+    monkeypatch.setitem(DOWNLOADS, "ade20k", Download(base.name, {f"{address}{archive.name}": md5}))
     status, out, _ = data("prepare", "ade20k", tmp_path / "out")
     assert status == 0
     assert out.splitlines() == [
@@ -149,7 +149,7 @@ def test_ade20k_is_fetched_and_verified(
     archive.unlink()
     status, _, err = data("prepare", "ade20k", tmp_path / "other")
     assert status == 2
-    assert f"cannot fetch ade20k from {address}{archive.name} (HTTP 404" in err
+    assert f"cannot download ade20k from {address}{archive.name} (HTTP 404" in err
     assert f"by hand to {tmp_path / 'other' / 'ADEChallengeData2016'}" in err
 
 

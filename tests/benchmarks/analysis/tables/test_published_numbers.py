@@ -11,7 +11,7 @@ from record_samples import make_record
 
 from benchmarks.analysis.published import RECIPES, PublishedNumber, lines_up, read_published
 from mlomae.common.errors import DataError
-from mlomae.data.published import PUBLISHED
+from mlomae.data import PUBLISHED
 
 ROOT = Path(__file__).parents[4]
 HEAD = "method,backbone,pretrain_epochs,task,dataset,metric,value,evidence,source,note\n"

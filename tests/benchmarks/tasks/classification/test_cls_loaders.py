@@ -19,7 +19,8 @@ from benchmarks.tasks.classification.augment import eval_transform, train_transf
 from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
 from mlomae.backbones.batches import ImageLoader, batch_loader, iterations_per_epoch
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import ImageFolder, Plain, Stream, Textures
+from mlomae.data import Plain, Stream, Textures
+from mlomae.data.sets.folders import ImageFolder
 
 Batch = dict[str, Any]
 N, EPOCHS = 22, 3

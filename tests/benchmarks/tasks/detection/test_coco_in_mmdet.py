@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from coco_layouts import boxes_of
 
 from mlomae.backbones.mmcv_ops import install
 from mlomae.data import Textures, build_detections
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 
 pytest.importorskip("mmdet")
 install()
@@ -83,8 +84,8 @@ def test_loader_leaves_out_the_objects_that_our_source_leaves_out(root: Path, tm
     assert sum(ours.dropped.values()) == len(ODD_BOXES) + 2 < len(content["annotations"]) // 2
     for i in range(len(ours)):
         info, shown = theirs.get_data_info(i), ours.annotations(i)
-        assert (info["img_id"], info["img_path"]) == (ours.image_ids[i], ours.image_path(i))
-        boxes = [[x, y, x + width, y + height] for x, y, width, height in ours.boxes(i)]
+        assert (info["img_id"], info["img_path"]) == (ours.image_ids[i], ours.path(i))
+        boxes = [[x, y, x + width, y + height] for x, y, width, height in boxes_of(ours, i)]
         assert [instance["bbox"] for instance in info["instances"]] == boxes
         for instance, entry in zip(info["instances"], shown, strict=True):
             assert instance["bbox_label"] == entry["category"]

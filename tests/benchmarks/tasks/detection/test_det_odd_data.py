@@ -12,6 +12,7 @@ import det_runs
 import numpy as np
 import pytest
 import torch
+from coco_layouts import boxes_of, masks_of
 from det_runs import main, run_transfer
 from mmdet.datasets import CocoDataset
 from mmengine.structures import InstanceData
@@ -88,9 +89,9 @@ def test_training_sees_what_the_source_shows(split: str, root: Path) -> None:
         for kind, crowd in ((sample.gt_instances, 0), (sample.ignored_instances, 1)):
             entries = [k for k, a in enumerate(source.annotations(i)) if a["iscrowd"] == crowd]
             assert kind.labels.tolist() == [source.annotations(i)[k]["category"] for k in entries]
-            boxes = source.boxes(i)[entries]
+            boxes = boxes_of(source, i)[entries]
             assert np.array_equal(kind.bboxes.tensor.numpy(), np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]))
-            assert np.array_equal(kind.masks.masks.astype(bool), source.masks(i)[entries].numpy())
+            assert np.array_equal(kind.masks.masks.astype(bool), masks_of(source, i)[entries].numpy())
 
 
 def truth_as_detected(images: CocoImages) -> list[Any]:

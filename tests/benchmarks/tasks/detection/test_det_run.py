@@ -9,6 +9,7 @@ from typing import Any
 import det_runs
 import pytest
 import torch
+from coco_layouts import boxes_of
 from det_runs import main, run_transfer
 from killed_transfers import in_iteration, killed
 from PIL import Image
@@ -78,7 +79,7 @@ def test_an_image_is_a_function_of_seed_epoch_and_index(coco: Path) -> None:
 
 def test_another_image_takes_the_place_of_one_that_loses_its_objects(coco: Path) -> None:
     source = build_detections({"type": "coco_folder", "root": str(coco), "split": "train"})
-    widest = [max(float(size) for size in source.boxes(i)[:, 2:].min(axis=1)) for i in range(len(source))]
+    widest = [max(float(size) for size in boxes_of(source, i)[:, 2:].min(axis=1)) for i in range(len(source))]
     least = min(range(len(source)), key=widest.__getitem__)
     limit = sorted(widest)[1] - 0.01 if widest.count(min(widest)) == 1 else min(widest) + 0.01
     keep = lambda size: [{"type": "FilterAnnotations", "min_gt_bbox_wh": [size, size]}]  # noqa: E731

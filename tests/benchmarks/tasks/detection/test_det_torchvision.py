@@ -14,6 +14,7 @@ import det_runs
 import numpy as np
 import pytest
 import torch
+from coco_layouts import boxes_of, masks_of
 from mmcv.ops import RoIAlign, batched_nms
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
@@ -28,7 +29,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from benchmarks.tasks.detection.metric import DetectionMetric
 from mlomae.data import Textures, build_detections
-from mlomae.data.textures.write_coco import write_coco
+from mlomae.data.textures.write import write_coco
 
 SIZE, COUNT, CLASSES, WIDTH, STRIDES = 192, 6, 8, 8, (4, 8)
 FINEST = 16
@@ -186,13 +187,13 @@ def detections(seen: Seen, shift: int = 0) -> list[dict[str, Any]]:
     source = build_detections({"type": "coco_folder", "root": str(seen.root), "split": "val"})
     made = []
     for i, found in enumerate(seen.predictions):
-        shown = [k for k in range(len(source.boxes(i))) if draw.uniform() < 0.9]
+        shown = [k for k in range(len(boxes_of(source, i))) if draw.uniform() < 0.9]
         boxes, masks, labels = [], [], []
         for k in shown:
             x, y = draw.integers(-3, 4, size=2).tolist()
-            left, top, width, height = source.boxes(i)[k].tolist()
+            left, top, width, height = boxes_of(source, i)[k].tolist()
             boxes.append([left + x, top + y, left + x + width * draw.uniform(0.9, 1.1), top + y + height])
-            masks.append(source.masks(i)[k].roll((y, x), dims=(0, 1)))
+            masks.append(masks_of(source, i)[k].roll((y, x), dims=(0, 1)))
             labels.append(1 + (source.annotations(i)[k]["category"] + int(draw.uniform() < 0.2)) % CLASSES)
         near = {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64)}
         near["scores"] = torch.from_numpy(draw.uniform(0.1, 1.0, len(shown)).astype(np.float32))

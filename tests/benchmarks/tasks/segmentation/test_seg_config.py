@@ -180,7 +180,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "blocks": ({"backbone__out_indices": [0, 1, 2, 9]}, "must be rising block numbers from 0 to 3"),
     "batch larger than the set": ({"data__batch_size": 25}, "batch_size 25 exceeds the 24 training images"),
     "one image": ({"data__batch_size": 1}, "BatchNorm needs 2 images a process"),
-    "unknown source": ({"data__train__type": "scenefolder"}, "unknown scene source 'scenefolder'"),
+    "unknown source": ({"data__train__type": "scenefolder"}, "unknown data set 'scenefolder'"),
     "unknown option of a source": ({"data__test__colours": 3}, "'scene_folder' has no option 'colours'"),
     "missing folder": ({"data__train__root": "nowhere"}, "nowhere"),
     "missing split": ({"data__train__split": "train"}, "train"),

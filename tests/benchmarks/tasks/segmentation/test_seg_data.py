@@ -245,7 +245,7 @@ def test_evaluation_sees_labels_at_the_size_of_the_file(scenes: Path) -> None:
         assert sample.ori_shape == tuple(labels.shape[1:])
         assert sample.img_shape == tuple(image.shape[1:])
         assert image.shape[1] > labels.shape[1]
-        assert sample.img_path == test.image_path(index)
+        assert sample.img_path == test.path(index)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from benchmarks.tasks.segmentation.metric import SceneMetric, summarise
 from benchmarks.tasks.segmentation.pixel_counts import class_ious
-from mlomae.backbones import gathering
+from mlomae.backbones import training
 from mlomae.common.errors import DataError
 
 IGNORE = 255
@@ -154,7 +154,7 @@ def test_any_order_and_any_split_over_ranks_gives_the_same(seed: int, order: lis
     parts = [list(rank.results) for rank in ranks]
     expected = measure(images, 4, keep=(1, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gathering, "all_gather_object", lambda mine: parts)
+        patch.setattr(training, "all_gather_object", lambda mine: parts)
         for rank in ranks:
             assert rank.evaluate(6) == expected.summary
             assert differences(vars(rank.counts), vars(expected.counts)) == []

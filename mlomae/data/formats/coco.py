@@ -1,0 +1,280 @@
+"""Reads an instance annotation file in COCO's format and verifies all that can be verified without opening an image.
+
+Objects that COCO's tools leave out are left out and counted, as in mmdet: those flagged ``ignore``, less than a pixel
+wide or high, wholly outside their image, or without area (COCO's own train2017 has two of height 0). So are those
+whose polygons all have less than three corners. Any other irregularity is an error.
+
+Source: the format at cocodataset.org/#format-data. Shape suffixes: I images, N objects.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlomae.common.errors import ConfigError, DataError
+from mlomae.data.formats.coco_masks import Masks, are_numbers, has_outline, mask_fault
+
+REMEDY = "correct the file or download it again"
+
+MOST_ID = 2**62
+MOST_AREA = 1e12
+
+
+@dataclass(frozen=True)
+class Objects:
+    """N objects in the order of their images.
+
+    Attributes:
+        ids: (N,) int64, of the annotations. labels: (N,) int64, indices into the categories.
+        image: (N,) int64, ascending indices into the ``images`` images.
+        boxes: (N, 4) float64: x, y, width, height in pixels. areas: (N,) float64, pixels, as annotated.
+        crowds: (N,) bool.
+        masks: as in the file.
+    """
+
+    images: int
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    image: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    crowds: NDArray[np.bool_]
+    masks: Masks
+
+    @cached_property
+    def first(self) -> NDArray[np.int64]:
+        """(I + 1,) int64: the objects of image i are those from ``first[i]`` to ``first[i + 1] - 1``."""
+        return np.searchsorted(self.image, np.arange(self.images + 1))
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """Images in the order of the file, (I,) ids, file names and (I, 2) height and width; category names by their ids,
+    ascending; objects, and how many were left out, by reason."""
+
+    image_ids: NDArray[np.int64]
+    files: list[str]
+    sizes: NDArray[np.int64]
+    categories: dict[int, str]
+    objects: Objects
+    dropped: dict[str, int]
+
+
+def read_coco(path: Path, where: str) -> CocoFile:
+    """Read and verify the annotation file at ``path``, which messages call ``where``.
+
+    Raises DataError, one line that names the image, category or annotation, if the file cannot be read, is not JSON or
+    is of another kind; an entry lacks a value or has one of the wrong kind; an id, file or category occurs twice; an
+    annotation refers to what is not listed, or its box or mask is malformed; no object is left.
+    """
+    with _no_garbage_collection():
+        content = _load(path, where)
+        images, categories, annotations = (
+            Rows(where, content, kind) for kind in ("images", "categories", "annotations")
+        )
+        files = _files(images)
+        sizes = np.stack([images.whole(key, least=1) for key in ("height", "width")], axis=1)
+        names = categories.column("name", {str})
+        categories.refuse_twice("name", names)
+        by_id = dict(sorted(zip(categories.ids.tolist(), names, strict=True)))
+        objects, dropped = _objects(annotations, images.ids.tolist(), sizes, list(by_id))
+        return CocoFile(images.ids, files, sizes, by_id, objects, dropped)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collector, which would walk the millions of lists of a large file again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load(path: Path, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{where} cannot be read ({error.strerror}); check the path and its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON ({str(error)[:80]}); download the file again") from error
+    if not isinstance(content, dict):
+        kind = "a list, as files of results are" if isinstance(content, list) else "a single value"
+        raise DataError(f"{where} is {kind}, not COCO annotations; name a file like instances_train2017.json")
+    return content
+
+
+def _files(images: Rows) -> list[str]:
+    files = [os.path.normpath(file) for file in images.column("file_name", {str})]
+    for at, file in enumerate(files):
+        if file == "." or os.path.isabs(file) or file.split(os.sep)[0] == "..":
+            raise images.fault(at, f"has file_name {file!r:.60}, which is not a path inside the folder of images")
+    images.refuse_twice("file_name", files)
+    return files
+
+
+def _objects(
+    rows: Rows, image_ids: Sequence[int], sizes: NDArray[np.int64], categories: list[int]
+) -> tuple[Objects, dict[str, int]]:
+    image, label = rows.refer("image_id", image_ids, "images"), rows.refer("category_id", categories, "categories")
+    boxes = np.array(rows.column("bbox", {list}, _are_boxes, ", not x, y, width, height in pixels"), dtype=np.float64)
+    areas = np.array(rows.column("area", {int, float}, lambda areas: are_numbers(areas, MOST_AREA)), dtype=np.float64)
+    crowds = rows.column("iscrowd", {int, bool}, lambda flags: set(flags) <= {0, 1}, ", neither 0 nor 1", default=0)
+    ignored = np.array([bool(flag) for flag in rows.column("ignore", {int, bool, type(None)})])
+    used, dropped = _used(boxes, areas, ignored, sizes[image])
+    order = np.flatnonzero(used)[np.argsort(image[used], kind="stable")]
+    rows.choose(order)
+    masks = rows.column("segmentation", {list, dict})
+    for at, (mask, size) in enumerate(zip(masks, sizes[image[order]].tolist(), strict=True)):
+        fault = mask_fault(mask, *size)
+        if fault is not None:
+            raise rows.fault(at, f"has a mask that {fault}")
+    outlined = [has_outline(mask) for mask in masks]
+    order = order[outlined]
+    dropped["without a polygon of three corners"] = len(masks) - len(order)
+    if not len(order):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+        raise DataError(f"{rows.where}: no object is left ({reasons}); {REMEDY}")
+    objects = Objects(
+        images=len(sizes),
+        ids=rows.ids[outlined],
+        labels=label[order],
+        image=image[order],
+        boxes=boxes[order],
+        areas=areas[order],
+        crowds=np.array(crowds, dtype=bool)[order],
+        masks=Masks(compress(masks, outlined)),
+    )
+    return objects, dropped
+
+
+def _used(
+    boxes: NDArray[np.float64], areas: NDArray[np.float64], ignored: NDArray[np.bool_], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """(N,) which objects COCO's tools use, and how many they do not, by the first reason that holds."""
+    (x, y, width, height), (image_height, image_width) = boxes.T, sizes.T
+    across = np.minimum(x + width, image_width) - np.maximum(x, 0)
+    down = np.minimum(y + height, image_height) - np.maximum(y, 0)
+    reasons = {
+        "flagged ignore": ignored,
+        "under a pixel wide or high": (width < 1) | (height < 1),
+        "outside the image": (across <= 0) | (down <= 0),
+        "without area": areas <= 0,
+    }
+    used, dropped = np.ones(len(boxes), dtype=bool), {}
+    for reason, holds in reasons.items():
+        dropped[reason] = int((holds & used).sum())
+        used &= ~holds
+    return used, dropped
+
+
+def _are_boxes(values: list[Any]) -> bool:
+    return set(map(len, values)) == {4} and are_numbers(list(chain.from_iterable(values)))
+
+
+def choose_classes(found: CocoFile, classes: Sequence[str], where: str) -> CocoFile:
+    """The file with the objects of ``classes`` only, as COCO's tools choose them by ``catIds``; all images stay.
+
+    Categories are ascending by id. Raises ConfigError for a choice that is empty, repeats a class, or names one that
+    the file does not have, DataError if no object is left.
+    """
+    names = list(found.categories.values())
+    if isinstance(classes, str) or not classes or len(set(classes)) < len(classes):
+        raise ConfigError(f"{where}: `classes` must be a list of different class names; got {classes!r}")
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        raise ConfigError(f"{where} has no class {unknown[0]!r}; choose from {', '.join(names)}")
+    chosen = [at for at, name in enumerate(names) if name in classes]
+    objects = found.objects
+    kept = np.flatnonzero(np.isin(objects.labels, chosen))
+    if not len(kept):
+        raise DataError(f"{where} has no object of {', '.join(classes)}; choose other classes")
+    sizes = found.sizes[objects.image[kept]].tolist()
+    remaining = replace(
+        objects,
+        **{name: getattr(objects, name)[kept] for name in ("ids", "image", "boxes", "areas", "crowds")},
+        labels=np.searchsorted(chosen, objects.labels[kept]),
+        masks=Masks(objects.masks.get(n, *size) for n, size in zip(kept.tolist(), sizes, strict=True)),
+    )
+    categories = {id_: name for id_, name in found.categories.items() if name in classes}
+    return replace(found, categories=categories, objects=remaining)
+
+
+class Rows:
+    """A list of the file, ``images``, ``categories`` or ``annotations``, by columns; errors name the entry at fault."""
+
+    def __init__(self, where: str, content: Mapping[str, Any], kind: str) -> None:
+        rows = content.get(kind)
+        if not isinstance(rows, list) or not set(map(type, rows)) <= {dict}:
+            keys = "images, annotations and categories, each a list of objects"
+            raise DataError(f"{where} has no '{kind}' as COCO's instance annotations have; they need {keys}")
+        self.where, self.kind = where, kind.removesuffix("s") if kind != "categories" else "category"
+        if not rows:
+            raise DataError(f"{where} lists no {self.kind}; {REMEDY}")
+        self._rows: list[dict[str, Any]] = rows
+        self.ids: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.ids = self.whole("id")
+        self.refuse_twice("id", self.ids.tolist())
+
+    def choose(self, order: NDArray[np.int64]) -> None:
+        """Keep these rows only."""
+        self._rows, self.ids = [self._rows[i] for i in order.tolist()], self.ids[order]
+
+    def fault(self, at: int, what: str) -> DataError:
+        """The error for row ``at``; ``what`` follows its name."""
+        row = f"{self.kind} {self.ids[at]}" if len(self.ids) else f"{self.kind} number {at + 1} in its list"
+        return DataError(f"{self.where}: {row} {what}; {REMEDY}")
+
+    def column(
+        self,
+        key: str,
+        kinds: set[type],
+        valid: Callable[[list[Any]], bool] = lambda values: True,
+        said: str = "",
+        default: Any = None,
+    ) -> list[Any]:
+        """The values under ``key``, all of one of ``kinds`` and ``valid``; ``said`` follows a value that is not."""
+        values = [row.get(key, default) for row in self._rows]
+        if not set(map(type, values)) <= kinds:
+            at = next(i for i, value in enumerate(values) if type(value) not in kinds)
+            raise self.fault(at, f"has {key} {values[at]!r:.60}" if key in self._rows[at] else f"has no {key}")
+        if not valid(values):
+            at = next(i for i, value in enumerate(values) if not valid([value]))
+            raise self.fault(at, f"has {key} {values[at]!r:.60}{said}")
+        return values
+
+    def whole(self, key: str, least: int = 0) -> NDArray[np.int64]:
+        """(rows,) whole numbers, at least ``least``."""
+        values = self.column(key, {int}, lambda values: least <= min(values) <= max(values) < MOST_ID)
+        return np.array(values, dtype=np.int64)
+
+    def refer(self, key: str, ids: Sequence[int], what: str) -> NDArray[np.int64]:
+        """(rows,) index into ``ids`` of the id under ``key``."""
+        index = {id_: i for i, id_ in enumerate(ids)}
+        wanted = self.whole(key).tolist()
+        found = np.array([index.get(id_, -1) for id_ in wanted], dtype=np.int64)
+        if found.min() < 0:
+            at = int((found < 0).argmax())
+            raise self.fault(at, f"has {key} {wanted[at]}, which is not among the {what}")
+        return found
+
+    def refuse_twice(self, key: str, values: Sequence[object]) -> None:
+        """Raise DataError if a value, one of each row, occurs twice."""
+        twice = [value for value, times in Counter(values).items() if times > 1]
+        if twice:
+            raise DataError(f"{self.where}: two entries have the {self.kind} {key} {twice[0]!r:.60}; {REMEDY}")

@@ -1,0 +1,156 @@
+"""Writes the embedded images to disk in the layouts of real data sets, so that the real loaders run everywhere.
+
+Shape suffixes: H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import masks_to_boxes
+
+from mlomae.common.errors import ConfigError, DataError
+from mlomae.data.textures.source import Textures
+
+
+def write_scenes(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -> Path:
+    """Write each data set of ``splits`` under its name as a folder of scenes, to be read as ``scene_folder``.
+
+    Value 1 of the annotations is the background, which is a class of its own, and value k + 2 the texture of class k.
+    The same arguments give the same bytes.
+
+    Args:
+        root: a folder that does not exist yet. It is written under a temporary name beside it and renamed.
+        splits: images by name of the split, e.g. ``training``; all with the same classes.
+
+    Returns:
+        ``root``, resolved.
+
+    Raises ConfigError if ``root`` exists, there is no split, a name cannot be that of a folder or the classes differ,
+    DataError if ``root`` cannot be written; then nothing is left of it.
+    """
+    classes = ["background", *_common_classes(splits)]
+    with _new_folder(root) as folder:
+        (folder / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
+        for split, textures in splits.items():
+            images, annotations = folder / "images" / split, folder / "annotations" / split
+            _write_images(images, textures)
+            annotations.mkdir(parents=True)
+            for i in range(len(textures)):
+                Image.fromarray((textures.annotation(i).semantic + 1).numpy()).save(annotations / _file_name(i))
+    return Path(root).expanduser().resolve()
+
+
+def write_coco(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -> Path:
+    """Write each data set of ``splits`` under its name in COCO's format, to be read as ``coco_folder``.
+
+        root/<split>/000000.png ...
+        root/annotations/instances_<split>.json
+
+    Image i has id i + 1; ids of annotations and categories start from 1 as well, category c + 1 being class c (COCO's
+    evaluation takes an annotation with id 0 for no match). Masks are uncompressed run lengths, which are exact, where
+    polygons would not be. Arguments, result and errors as in `write_scenes`.
+    """
+    _common_classes(splits)
+    if "annotations" in splits:
+        raise ConfigError("'annotations' cannot be the name of a split: that folder is taken; try train")
+    with _new_folder(root) as folder:
+        (folder / "annotations").mkdir()
+        for split, textures in splits.items():
+            _write_images(folder / split, textures)
+            text = json.dumps(_coco_annotations(textures), separators=(",", ":"))
+            (folder / "annotations" / f"instances_{split}.json").write_text(text + "\n", encoding="utf-8")
+    return Path(root).expanduser().resolve()
+
+
+def _coco_annotations(textures: Textures) -> dict[str, Any]:
+    """The content of ``instances_<split>.json``: boxes are x, y, width, height in pixels, areas are pixels."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for i in range(len(textures)):
+        height, width = textures.image_size(i)
+        images.append({"id": i + 1, "file_name": _file_name(i), "height": height, "width": width})
+        shown = textures.annotation(i)
+        for mask_HW, label in zip(shown.masks, shown.labels.tolist(), strict=True):
+            left, top, right, bottom = masks_to_boxes(mask_HW[None])[0].int().tolist()
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": label + 1,
+                    "bbox": [left, top, right - left + 1, bottom - top + 1],
+                    "area": int(mask_HW.sum()),
+                    "iscrowd": 0,
+                    "segmentation": {"size": [height, width], "counts": run_lengths(mask_HW)},
+                }
+            )
+    categories = [{"id": c + 1, "name": name, "supercategory": "texture"} for c, name in enumerate(textures.classes)]
+    info = {"description": textures.describe(), "version": "1.0"}
+    return {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+
+
+def run_lengths(mask_HW: Tensor) -> list[int]:
+    """Uncompressed RLE of a bool mask: lengths of alternating runs, column by column, the first of False (maybe 0)."""
+    pixels = mask_HW.T.flatten().numpy().astype(np.int8)
+    starts = np.flatnonzero(np.diff(pixels, prepend=0))
+    return np.diff(starts, prepend=0, append=len(pixels)).tolist()
+
+
+def _write_images(folder: Path, textures: Textures) -> None:
+    folder.mkdir(parents=True)
+    for i in range(len(textures)):
+        Image.fromarray(textures.image(i).permute(1, 2, 0).contiguous().numpy()).save(folder / _file_name(i))
+
+
+def _file_name(i: int) -> str:
+    return f"{i:06d}.png"
+
+
+@contextmanager
+def _new_folder(root: str | os.PathLike[str]) -> Iterator[Path]:
+    """A hidden folder beside ``root`` to write into; it is renamed at the end, or removed if anything fails.
+
+    Raises ConfigError if ``root`` exists, DataError if it cannot be written.
+    """
+    place = Path(root).expanduser().absolute()
+    if place.exists() or place.is_symlink():
+        raise ConfigError(f"{place} exists; name a new folder or remove this one")
+    outer = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        outer = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+        inner = outer / place.name  # what mkdtemp makes only its owner can read: a folder inside it becomes ``root``
+        inner.mkdir()
+        yield inner
+        os.replace(inner, place)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{place} cannot be written ({reason}); free space or name another folder") from error
+    finally:
+        if outer is not None:
+            shutil.rmtree(outer, ignore_errors=True)
+
+
+def _common_classes(splits: Mapping[str, Textures]) -> list[str]:
+    """The classes of all ``splits``. Raises ConfigError if they differ, if there is no split, or for a bad name."""
+    if not splits:
+        raise ConfigError("no split of textures to write; give at least one, e.g. training")
+    for name in splits:
+        if not name or name.startswith(".") or name != Path(name).name:
+            raise ConfigError(f"'{name}' cannot be the name of a split, which is a folder; try training")
+    (first, reference), *others = splits.items()
+    for name, textures in others:
+        if textures.classes != reference.classes:
+            counts = f"{len(textures.classes)} against {len(reference.classes)} classes"
+            raise ConfigError(f"textures of {name} and {first} differ ({counts}); give both the same `classes`")
+    return reference.classes
