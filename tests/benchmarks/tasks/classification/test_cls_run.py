@@ -27,7 +27,7 @@ from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae import records
 from mlomae.backbones.batches import batch_loader
 from mlomae.backbones.export import export, sha256
-from mlomae.backbones.origin import describe_weights
+from mlomae.backbones.provenance import describe_weights
 from mlomae.backbones.records import described
 from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint

@@ -18,7 +18,7 @@ from mlomae.records import RANDOM, config_hash, strip_paths
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """``method`` is the row's name in a table. ``identity`` belongs to the configuration: it is the same for all seeds
     of one pretraining, and for a checkpoint and its exports. ``details`` does not: name, digest of the file.
     ``seed`` is the pretraining's, None if unknown. ``labelled``: sources that the backbone was fine-tuned on.
@@ -31,16 +31,16 @@ class Origin:
     labelled: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _of_finetuned(path: Path) -> Origin | None:
+def _of_finetuned(path: Path) -> Provenance | None:
     state = read_finetuned(path)
     if state is None:
         return None
     method, identity, details = finetuned_origin(state)
     seed = int(state["config"]["seed"])
-    return Origin(method, identity, {**details, "sha256": sha256(path)}, seed, labelled_sources(state))
+    return Provenance(method, identity, {**details, "sha256": sha256(path)}, seed, labelled_sources(state))
 
 
-def _of_checkpoint(path: Path) -> Origin | None:
+def _of_checkpoint(path: Path) -> Provenance | None:
     try:
         state = checkpoint.load_checkpoint(path)
     except CheckpointError:
@@ -50,10 +50,10 @@ def _of_checkpoint(path: Path) -> Origin | None:
     details = {"name": config["name"], "seed": config["seed"], "dataset": config["data"]["train"].get("type", "")}
     lower = iteration * config["levels"]["lower_steps"] * config["data"]["batch_size"]
     details |= {"images_seen": lower, "clock": state["clock"], "sha256": sha256(path)}
-    return Origin(config["method"], identity, details, config["seed"])
+    return Provenance(config["method"], identity, details, config["seed"])
 
 
-def _of_export(path: Path) -> Origin | None:
+def _of_export(path: Path) -> Provenance | None:
     file = path / "model.safetensors" if path.is_dir() else path
     if file.suffix != ".safetensors" or not file.is_file():
         return None
@@ -68,10 +68,12 @@ def _of_export(path: Path) -> Origin | None:
     details["sha256"] = sha256(file)
     iteration = int(meta.get("mlomae.iteration", "0"))
     if "mlomae.config_hash" not in meta:  # an export of before they told it
-        return Origin(meta["mlomae.name"], {"method": meta["mlomae.name"], "iteration": iteration, **details}, details)
+        return Provenance(
+            meta["mlomae.name"], {"method": meta["mlomae.name"], "iteration": iteration, **details}, details
+        )
     method, seed = meta["mlomae.method"], int(meta["mlomae.seed"])
     identity = {"method": method, "config_hash": meta["mlomae.config_hash"], "iteration": iteration}
-    return Origin(method, identity, {**details, "seed": seed}, seed)
+    return Provenance(method, identity, {**details, "seed": seed}, seed)
 
 
 def _architecture(spec: str) -> dict[str, Any] | str:
@@ -84,20 +86,20 @@ def _architecture(spec: str) -> dict[str, Any] | str:
         return spec if spec.startswith("timm:") else path.name
 
 
-def describe_weights(spec: str) -> Origin:
+def describe_weights(spec: str) -> Provenance:
     """The origin of a backbone ``spec`` (`backbone.create_backbone`); anything that is not ours goes by its name.
 
     Raises CheckpointError for a transfer's checkpoint that holds no fine-tuned backbone."""
     path = Path(spec)
     if spec == "random":
-        return Origin(RANDOM, {"method": RANDOM}, {})
+        return Provenance(RANDOM, {"method": RANDOM}, {})
     if spec.startswith("random:"):
-        return Origin(RANDOM, {"method": RANDOM, "architecture": _architecture(spec.removeprefix("random:"))}, {})
+        return Provenance(RANDOM, {"method": RANDOM, "architecture": _architecture(spec.removeprefix("random:"))}, {})
     if spec.startswith("timm:"):
-        return Origin(spec, {"method": spec}, {})
+        return Provenance(spec, {"method": spec}, {})
     found = (_of_checkpoint(path) or _of_finetuned(path) if path.is_file() else None) or _of_export(path)
     if found is not None:
         return found
     file = path / "model.safetensors" if path.is_dir() else path
     details = {"sha256": sha256(file)} if file.is_file() else {}
-    return Origin(path.stem, {"method": path.stem, **details}, details)
+    return Provenance(path.stem, {"method": path.stem, **details}, details)
