@@ -17,7 +17,7 @@ from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError
 from mlomae.config.schema import ModelConfig, load_config
 from mlomae.models import SIZES
-from mlomae.models.architecture import Architecture
+from mlomae.models.weights import Architecture
 from mlomae.records import RANDOM, config_hash, slug, strip_paths
 
 PRETRAIN = "pretrain"

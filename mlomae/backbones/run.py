@@ -17,8 +17,7 @@ import mlomae.data
 from mlomae import records
 from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.config import DataConfig, TransferConfig, values_of
-from mlomae.backbones.finetuned import check_unseen
-from mlomae.backbones.provenance import Provenance, describe_weights
+from mlomae.backbones.provenance import Provenance, check_unseen, describe_weights
 from mlomae.backbones.records import check_folder, describe_images, described
 from mlomae.backbones.task import Task
 from mlomae.backbones.training import TransferStep, train_transfer

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from mlomae.common.checkpoint import FORMAT
 from mlomae.common.errors import CheckpointError
 from mlomae.models import MAE, create_encoder
+from mlomae.models.loading import load_pretrained, load_strict, to_mae_state
 from mlomae.models.vit import sincos_positions
-from mlomae.models.weights import load_pretrained, load_strict, read_state_dict, to_mae_state
+from mlomae.models.weights import WeightsFile
 
 TINY = {"size": "tiny", "img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 DECODER = {"decoder_embed_dim": 12, "decoder_depth": 1, "decoder_num_heads": 2}
@@ -29,6 +30,10 @@ def make_mae(seed: int = 0, decoder: dict | None = None, **overrides: int) -> MA
         if not name.endswith("pos_embed"):
             torch.nn.init.normal_(parameter)
     return mae
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    return WeightsFile(path).state
 
 
 def official_layout(mae: MAE) -> dict[str, torch.Tensor]:
@@ -133,7 +138,7 @@ def test_timm_model_converts() -> None:
         "vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=3
     )
     mae = make_mae()
-    load_strict(mae, to_mae_state(model.state_dict(), mae), allow_missing=["decoder.*"])
+    load_strict(mae, to_mae_state(model.state_dict(), mae)[0], allow_missing=["decoder.*"])
     mae.eval()
     model.eval()
     images = torch.randn(2, 3, 16, 16)
@@ -229,7 +234,7 @@ def test_malicious_pickle_is_refused_and_not_run(tmp_path: Path, protocol: int) 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_damaged_missing_or_foreign_files(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
-    with pytest.raises(CheckpointError, match="do not exist"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         read_state_dict(path)
     state = {k: v.contiguous() for k, v in make_mae(0).state_dict().items()}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)

@@ -28,7 +28,7 @@ from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Registry
 from mlomae.data import Source, build_source
-from mlomae.models.architecture import section_of
+from mlomae.models.weights import section_of
 from mlomae.pretraining.evaluation import knn_votes
 
 _SECTIONS = Registry[Any]("config section")

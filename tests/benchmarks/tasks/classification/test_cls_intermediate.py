@@ -22,7 +22,7 @@ from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.provenance import describe_weights
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, DataError
-from mlomae.models.architecture import read_encoder
+from mlomae.models.weights import read_encoder
 
 SEED = 3
 NAME = "MLO-MAE + fine-tuned on textures (labels)"

@@ -26,7 +26,7 @@ from benchmarks.tasks.classification.run import build_model
 from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae import records
 from mlomae.backbones.batches import batch_loader
-from mlomae.backbones.export import export, sha256
+from mlomae.backbones.export import export
 from mlomae.backbones.provenance import describe_weights
 from mlomae.backbones.records import described
 from mlomae.backbones.training import TransferStep, train_transfer
@@ -34,6 +34,7 @@ from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_che
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mlomae.data import build_source
 from mlomae.models import create_encoder
+from mlomae.models.weights import sha256
 from mlomae.pretraining.evaluation import extract_features, knn_accuracy
 from mlomae.pretraining.run import plain_batches
 
