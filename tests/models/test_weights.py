@@ -234,7 +234,7 @@ def test_malicious_pickle_is_refused_and_not_run(tmp_path: Path, protocol: int) 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_damaged_missing_or_foreign_files(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="do not exist"):
         read_state_dict(path)
     state = {k: v.contiguous() for k, v in make_mae(0).state_dict().items()}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
