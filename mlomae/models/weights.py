@@ -73,9 +73,7 @@ class WeightsFile:
         self.metadata: dict[str, Any] = {}
         self.notes: list[str] = []
         if not self.path.is_file():
-            raise CheckpointError(
-                f"file of weights '{self.path}' does not exist; give a .safetensors, .pth or .pt file"
-            )
+            raise CheckpointError(f"weights '{self.path}' do not exist; give a .safetensors, .pth or .pt file")
         if self.path.suffix == ".safetensors":
             self.metadata = self._read_metadata()
         else:
