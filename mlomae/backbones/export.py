@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, first_line_of
 from mlomae.models import SIZES, create_encoder
 from mlomae.models.loading import load_strict
@@ -133,30 +134,33 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     """
     out = Path(out)
     _check_target(out, fmt)
-    file = WeightsFile(checkpoint)
-    if file.layout != "pretraining":
-        raise CheckpointError(f"'{file.path}' is no training checkpoint; give one that `mlomae pretrain` wrote")
-    content, state, shape = file.content, file.state, ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
-    encoder = create_encoder(**{key: file.model[key] for key in ("size", *shape) if key in file.model})
+    path = newest_checkpoint(Path(checkpoint))
+    content = load_checkpoint(path)
+    try:
+        config, declared, state = content["config"], content["config"]["model"], content["modules"]["mae"]
+    except KeyError as error:
+        raise CheckpointError(f"checkpoint '{path}' lacks {error}; use one that `mlomae pretrain` wrote") from error
+    shape = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
+    encoder = create_encoder(**{key: declared[key] for key in ("size", *shape) if key in declared})
     tensors = {k.removeprefix("encoder."): v.contiguous().clone() for k, v in state.items() if k.startswith("encoder.")}
     try:
         load_strict(encoder, tensors)
     except CheckpointError as error:
-        raise CheckpointError(f"checkpoint '{file.path}' contradicts its own config: {error}") from error
+        raise CheckpointError(f"checkpoint '{path}' contradicts its own config: {error}") from error
 
-    model = {"size": file.model.get("size", "base"), **{key: getattr(encoder, key) for key in shape}}
-    augment = content["config"].get("data", {}).get("augment") or {}
+    model = {"size": declared.get("size", "base"), **{key: getattr(encoder, key) for key in shape}}
+    augment = config.get("data", {}).get("augment") or {}
     statistics = {key: augment[key] for key in ("mean", "std") if key in augment}
     meta = {
-        "name": str(content.get("meta", {}).get("name", file.path.stem)),
+        "name": str(content.get("meta", {}).get("name", path.stem)),
         "model": model,
-        "source_sha256": sha256(file.path),
+        "source_sha256": sha256(path),
         "iteration": int(content["iteration"]),
-        **_provenance(content["config"]),
+        **_provenance(config),
     }
     _replace(out, fmt, tensors, meta, timm_config(model, **statistics))
 
-    bits = f"equal bit for bit to '{file.path}' ({meta['source_sha256']})"
+    bits = f"equal bit for bit to '{path}' ({meta['source_sha256']})"
     prefix = "backbone." if _SUFFIX[fmt] == ".pth" else ""
     lines = [f"{fmt} export '{out}': {len(tensors)} tensors, {bits}"]
     lines += [f"  mae.encoder.{k} -> {prefix}{k} {tuple(v.shape)}" for k, v in tensors.items()]

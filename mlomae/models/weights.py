@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, list_checkpoints
+from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, list_checkpoints, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.models.vit import SIZES
 
@@ -49,10 +49,7 @@ def sha256(path: Path) -> str:
 
 def weights_path(path: Path) -> Path:
     """``path``, or for a folder the file in it: a run's newest checkpoint, else ``model.safetensors``."""
-    if not path.is_dir():
-        return path
-    checkpoints = list_checkpoints(path)
-    return checkpoints[-1] if checkpoints else path / "model.safetensors"
+    return path / "model.safetensors" if path.is_dir() and not list_checkpoints(path) else newest_checkpoint(path)
 
 
 class WeightsFile:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
+from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.data import Stream, build_augment, build_source
@@ -91,12 +91,7 @@ def load_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Lo
     ``overrides``: keys of the configuration to change, e.g. {"data.train.root": "elsewhere"}. Raises CheckpointError
     for a file that is no checkpoint of a pretraining, ConfigError for an unknown key or a wrong value.
     """
-    path = Path(path)
-    if path.is_dir():
-        checkpoints = list_checkpoints(path)
-        if not checkpoints:
-            raise CheckpointError(f"folder '{path}' holds no checkpoint of a run; name a run's folder or an iter_N.pth")
-        path = checkpoints[-1]
+    path = newest_checkpoint(Path(path))
     state = load_checkpoint(path)
     config = config_from_dict(state["config"])
     if overrides:

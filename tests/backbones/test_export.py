@@ -194,7 +194,7 @@ def test_bad_inputs(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
         (path, tmp_path / "x.bin", "safetensors", "ending in .safetensors"),
         (path, tmp_path / "x", "mmseg", "ending in .pth"),
         (path, occupied, "timm", "holds other things"),
-        (tmp_path / "none.pth", tmp_path / "x.pth", "mmseg", "do not exist"),
+        (tmp_path / "none.pth", tmp_path / "x.pth", "mmseg", "does not exist"),
     ]
     for source, out, fmt, message in cases:
         with pytest.raises(CheckpointError, match=message) as error:
