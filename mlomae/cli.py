@@ -51,8 +51,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    from mlomae.diagnostics.diagnose import diagnose
-    from mlomae.diagnostics.report import table
+    from mlomae.diagnostics.diagnose import diagnose, table
 
     out = Path(args.out) if args.out else None
     result, folder = diagnose(
