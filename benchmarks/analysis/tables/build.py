@@ -42,8 +42,8 @@ def read_results(records_folder: Path) -> Evidence:
 
 
 def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
-    """File -> content: ``<table>.csv`` and ``<table>.md`` of every table in ``out``, and the README above it if that
-    has the marks of the comparison.
+    """File -> content: ``<table>.csv`` and ``<table>.md`` of every table in ``out`` (of a task only if it has records),
+    and the README above it if that has the marks of the comparison.
 
     Raises DataError for a demo record, an unknown task, a seed recorded twice, a record that cannot be read, or
     predictions that are not those of their record.
@@ -51,7 +51,10 @@ def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
     evidence = read_results(records_folder)
     contents: dict[Path, str] = {}
     frames = {}
+    without = {task.name for task in all_tasks() if not evidence.of_task(task.name)}
     for name, table in TABLES.items():
+        if name in without:
+            continue
         frames[name], markdown = table.build(evidence)
         contents |= {out / f"{name}.csv": csv_of(frames[name]), out / f"{name}.md": markdown}
     readme = out.absolute().parent / "README.md"
