@@ -28,6 +28,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
     p.add_argument("--records", help="also write the record into this folder, predictions beside it: results/runs")
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
+    p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins: a task's, ...")
     p.set_defaults(run=_bench)
 
     p = commands.add_parser("demo", help="pretraining and transfer to three tasks on embedded data, minutes on a CPU")

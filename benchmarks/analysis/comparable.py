@@ -1,43 +1,69 @@
-"""Which runs may be compared, and the names of the rows that comparisons are made with."""
+"""Which runs may be compared, and the names of the methods that others are compared with.
+
+Tables, comparison and figures take this from here alone. Compared runs have one `setting_of`; their pretrainings have
+seen as many images (`same_images`), except `SAME_TIME`, which has seen more on purpose; differences are taken within
+`seed_pairs`.
+"""
 
 from __future__ import annotations
 
 import json
 
-from mlomae.records import Record
+from mlomae.common.errors import DataError
+from mlomae.records import Record, config_hash
 
-METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}
+METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}  # of pretrainings
 BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
+EQUAL_IMAGES = 0.01  # totals this close (relative) count as equal: batch sizes seldom divide evenly
+_FEEDBACK_DATA = ("feedback", "feedback_batch_size", "feedback_augment", "shuffle_labels")
+Methods = dict[tuple[str, str], list[Record]]
+"""(method, config hash) -> its runs by seed."""
+
+
+def setting_of(record: Record, any_start: bool = False) -> str:
+    """What runs must agree on to be compared.
+
+    Pretrainings: data, model, the schedule of θ, and the weights they start from unless ``any_start``. The data and
+    labels of the feedback alone may differ: images are the same ones, and probes see true labels. Transfers: data,
+    recipe and protocol, everything but the backbone.
+    """
+    config = record["config"]
+    parts = [record["dataset"], record["train_source"], record["eval_source"]]
+    if record["task"] == "pretrain":
+        parts += [config.get("model"), {k: v for k, v in config.get("data", {}).items() if k not in _FEEDBACK_DATA}]
+        parts += [config.get("optim", {}).get("theta"), config.get("levels", {}).get("lower_steps")]
+        parts += [] if any_start else [config.get("init_from")]
+    else:
+        backbone = {k: v for k, v in config.get("backbone", {}).items() if k not in ("weights", "model")}
+        parts.insert(1, record["name"])
+        parts += [config_hash({**config, "backbone": backbone})]
+    return json.dumps(parts, sort_keys=True)
+
+
+def same_images(a: float, b: float) -> bool:
+    """Whether two pretrainings have seen as many images, up to `EQUAL_IMAGES`."""
+    return abs(a - b) <= EQUAL_IMAGES * a
+
+
+def methods_of(records: list[Record]) -> Methods:
+    """The configurations of each method, their runs by seed, in a stable order. DataError for a seed recorded twice."""
+    found: Methods = {}
+    for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
+        runs = found.setdefault((r["method"], r["config_hash"]), [])
+        if runs and runs[-1]["seed"] == r["seed"]:
+            raise DataError(
+                f"two records hold seed {r['seed']} of {r['method']} on {r['dataset']}; remove '{r['name']}'"
+            )
+        runs.append(r)
+    return found
+
+
+def seed_pairs(runs: list[Record], others: list[Record]) -> list[tuple[Record, Record]]:
+    """Runs of the same seed, in the order of ``runs``; a seed that only one of the two has is left out."""
+    by_seed = {r["seed"]: r for r in others}
+    return [(r, by_seed[r["seed"]]) for r in runs if r["seed"] in by_seed]
 
 
 def is_oracle(record: Record) -> bool:
     """Whether the masks or weights were made from ground truth."""
-    return record["config"].get("mask", {}).get("type") == "oracle"
-
-
-def setting_of(record: Record) -> str:
-    """What compared runs agree on, the schedule of θ included; a run that is longer on purpose names its peer.
-
-    Labels that are shuffled are the feedback's alone (`mlomae.data`): images are the same ones, probes see true labels.
-    """
-    config = record["config"]
-    data = {
-        k: v
-        for k, v in config.get("data", {}).items()
-        if k not in ("feedback", "feedback_batch_size", "feedback_augment", "shuffle_labels")
-    }
-    parts = [record["dataset"], record["train_source"], record["eval_source"], config.get("model"), data]
-    parts += [
-        config.get("optim", {}).get("theta"),
-        config.get("levels", {}).get("lower_steps"),
-        config.get("init_from"),
-    ]
-    return json.dumps(parts, sort_keys=True)
-
-
-def by_config(runs: list[Record]) -> dict[tuple[str, str], list[Record]]:
-    """{(method, config hash): its runs by seed}, in a stable order."""
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for r in sorted(runs, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
-        groups.setdefault((r["method"], r["config_hash"]), []).append(r)
-    return groups
+    return bool(record["config"].get("mask", {}).get("type") == "oracle")

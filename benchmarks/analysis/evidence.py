@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.analysis.lineage import Lineage
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.cost.flops.file import read_flops
 from benchmarks.tasks import all_tasks
@@ -31,6 +33,10 @@ class Evidence:
 
     def __post_init__(self) -> None:
         self._files = {id(record): name for name, record in self.records.items()}
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        return Lineage(self.records.values(), self.flops)
 
     def of_task(self, task: str) -> list[Record]:
         return [r for r in self.records.values() if r["task"] == task]

@@ -56,6 +56,11 @@ class PublishedNumber:
         epochs = f"{self.pretrain_epochs} epochs" if self.pretrain_epochs else "epochs not stated"
         return f"{self.value} ({epochs}{'; ' + self.note if self.note else ''})"
 
+    @property
+    def citation(self) -> str:
+        """Where the number is from."""
+        return f"published.csv, line {self.line}: {self.source}"
+
 
 def read_published(path: Path) -> list[PublishedNumber]:
     """The lines of the file, none if it is not there.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import get_world_size
-from mmengine.evaluator import BaseMetric
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope, Registry
 from torch import nn
 
-from mlomae.backbones.batches import ImageLoader
+from mlomae.backbones.config import DenseConfig
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.layer_decay import layer_decay_groups
-from mlomae.backbones.run import Outcome, TransferRun
 from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import root_key, seeded
@@ -52,18 +51,11 @@ def build_dense(registry: Registry, section: dict[str, Any], backbone: FeatureVi
     return revert_sync_batchnorm(model)
 
 
-def train_dense(
-    run: TransferRun, model: nn.Module, name: str, loader: ImageLoader, test_loader: ImageLoader, metric: BaseMetric
-) -> Outcome:
-    """Train and evaluate a segmentor or detector: layer-wise rates in the backbone, the full rate in neck and heads.
+def dense_step(model: nn.Module, modules: Mapping[str, nn.Module], config: DenseConfig) -> TransferStep:
+    """The update of a model: layer-wise rates in the backbone, the full rate in neck and heads.
 
-    ``name``: "segmentor" or "detector", under which a checkpoint keeps the weights."""
-    config: Any = run.config
-    return run.train(dense_step(model, name, config), loader, test_loader, metric)
-
-
-def dense_step(model: nn.Module, name: str, config: Any) -> TransferStep:
-    """The update of a model, which is moved to the device of training; ``name`` as for `train_dense`."""
+    ``modules``: what a checkpoint keeps of the model, by name. The model is moved to the device of training.
+    """
     model, o = model.to(training_device()), config.optim
     groups = layer_decay_groups(model, o.lr, o.weight_decay, o.layer_decay)
-    return TransferStep(model, {name: model}, groups, config, decay=config.train.decay)
+    return TransferStep(model, modules, groups, config, decay=config.train.decay)

@@ -5,15 +5,14 @@ One recipe a data set, the same for every backbone: the backbone's weights come 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from mlomae.common.errors import ConfigError
-from mlomae.config.strict import Configuration, build_dataclass, plain, read_config
+from mlomae.config.strict import Configuration, Count, NotNegative, build_dataclass, plain, read_config
 
 C = TypeVar("C", bound="TransferConfig")
 
@@ -26,7 +25,7 @@ class BackboneConfig:
     weights: str | None = None
     model: dict | None = None
     img_size: int | list = 224
-    drop_path: float = 0.0
+    drop_path: Annotated[float, "[0, 1)"] = 0.0
 
     @property
     def side(self) -> int | tuple[int, ...]:
@@ -56,15 +55,15 @@ class OptimConfig:
     """``lr`` at this batch size, the peak; ``warmup`` is a fraction of the run; every layer's rate ends at
     ``min_lr`` times its share."""
 
-    type: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    layer_decay: float = 1.0
+    type: Literal["adamw", "sgd", "lars"] = "adamw"
+    lr: Annotated[float, "(0, inf)"] = 1e-3
+    weight_decay: NotNegative = 0.05
+    layer_decay: Annotated[float, "(0, 1]"] = 1.0
     betas: tuple = (0.9, 0.999)
-    momentum: float = 0.9
-    warmup: float = 0.05
-    min_lr: float = 1e-6
-    clip_grad: float | None = None
+    momentum: Annotated[float, "[0, 1)"] = 0.9
+    warmup: Annotated[float, "[0, 1]"] = 0.05
+    min_lr: NotNegative = 1e-6
+    clip_grad: Annotated[float, "(0, inf)"] | None = None
 
 
 @dataclass
@@ -73,18 +72,18 @@ class DataConfig:
 
     train: dict = field(default_factory=dict)
     test: dict = field(default_factory=dict)
-    batch_size: int = 16
-    num_workers: int = 0
+    batch_size: Count = 16
+    num_workers: Annotated[int, "[0, inf)"] = 0
 
 
 @dataclass
 class TrainConfig:
     """Precision and intervals."""
 
-    amp: str = "none"
-    log_interval: int = 50
-    checkpoint_interval: int = 500
-    keep_checkpoints: int = 2
+    amp: Literal["none", "bf16"] = "none"
+    log_interval: Count = 50
+    checkpoint_interval: Count = 500
+    keep_checkpoints: Count = 2
 
 
 @dataclass(kw_only=True)
@@ -96,7 +95,7 @@ class TransferConfig(Configuration):
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    seed: int = 0
+    seed: Annotated[int, "[0, 4294967296)"] = 0
     demo: bool = False
 
     @classmethod
@@ -115,8 +114,18 @@ class TransferConfig(Configuration):
         return config
 
     def check(self) -> None:
-        """Raise ConfigError for a value that no run can have."""
-        check_shared(self)
+        """Raise ConfigError for values that contradict each other, or that a type cannot express."""
+        optim, size = self.optim, self.backbone.img_size
+        if len(optim.betas) != 2 or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in optim.betas):
+            raise ConfigError(f"config key 'optim.betas' must be two numbers inside [0, 1); got {optim.betas}")
+        if optim.min_lr > optim.lr:
+            raise ConfigError(f"config key 'optim.min_lr' must be at most optim.lr, {optim.lr:g}; got {optim.min_lr}")
+        sides = [size] * 2 if isinstance(size, int) else size
+        if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+            raise ConfigError(f"config key 'backbone.img_size' must be a side or [height, width] in pixels; got {size}")
+        for part, source in (("train", self.data.train), ("test", self.data.test)):
+            if "type" not in source:
+                raise ConfigError(f"config key 'data.{part}.type' is missing; name a data source")
 
 
 @dataclass
@@ -133,10 +142,10 @@ class DenseDataConfig(DataConfig):
 
 @dataclass
 class DenseTrainConfig(TrainConfig):
-    """Length, and how the rate falls: "linear" is mmseg's poly of power 1."""
+    """Length, and how the rate falls: "linear" is mmseg's poly of power 1, "steps" are at 8/9 and 26/27."""
 
-    iterations: int = 160_000
-    decay: str = "linear"
+    iterations: Count = 160_000
+    decay: Literal["linear", "cosine", "steps"] = "linear"
 
 
 @dataclass(kw_only=True)
@@ -146,11 +155,13 @@ class DenseConfig(TransferConfig):
     data: DenseDataConfig
     backbone: FeatureBackboneConfig = field(default_factory=FeatureBackboneConfig)
     train: DenseTrainConfig = field(default_factory=DenseTrainConfig)
-    overlays: int = 8
+    overlays: Annotated[int, "[0, inf)"] = 8
+    model: dict = field(default_factory=dict)
 
-    def check(self) -> None:
-        super().check()
-        check_least({"train.iterations": (self.train.iterations, 1), "overlays": (self.overlays, 0)})
+    def check_derived(self, *derived: str) -> None:
+        """Raise ConfigError for a key of ``model`` that follows from the other sections."""
+        if given := sorted(set(derived) & set(self.model)):
+            raise ConfigError(f"config key 'model.{given[0]}' is made from the other sections; leave it out")
 
 
 @contextmanager
@@ -162,76 +173,3 @@ def values_of(section: str) -> Iterator[None]:
         raise ConfigError(
             f"config section '{section}' holds a value of the wrong type ({error}); correct it"
         ) from error
-
-
-def check_choices(choices: dict[str, tuple[Any, tuple[str, ...]]]) -> None:
-    """Key -> (value, the values it may have)."""
-    for key, (value, known) in choices.items():
-        if value not in known:
-            raise ConfigError(f"config key '{key}' must be one of {', '.join(known)}; got {value!r}")
-
-
-def check_least(least: dict[str, tuple[float, float]]) -> None:
-    """Key -> (number, the smallest it may be)."""
-    for key, (number, smallest) in least.items():
-        if not smallest <= number < math.inf:
-            raise ConfigError(f"config key '{key}' must be finite and at least {smallest}; got {number}")
-
-
-def check_inside(inside: dict[str, tuple[Any, bool, str]]) -> None:
-    """Key -> (value, whether it is fine, the interval it must be in)."""
-    for key, (given, fine, interval) in inside.items():
-        if not fine:
-            raise ConfigError(f"config key '{key}' must be inside {interval}; got {given}")
-
-
-def check_shared(config: TransferConfig) -> None:
-    """Check what all tasks have: seed, backbone, optim, and of data and train the sources, batches and intervals."""
-    optim, train, backbone, clip = config.optim, config.train, config.backbone, config.optim.clip_grad
-    check_choices(
-        {
-            "optim.type": (optim.type, ("adamw", "sgd", "lars")),
-            "train.amp": (train.amp, ("none", "bf16")),
-        }
-    )
-    check_least(
-        {
-            "data.batch_size": (config.data.batch_size, 1),
-            "data.num_workers": (config.data.num_workers, 0),
-            "optim.weight_decay": (optim.weight_decay, 0),
-            "train.log_interval": (train.log_interval, 1),
-            "train.checkpoint_interval": (train.checkpoint_interval, 1),
-            "train.keep_checkpoints": (train.keep_checkpoints, 1),
-        }
-    )
-    check_inside(
-        {
-            "optim.lr": (optim.lr, 0.0 < optim.lr < math.inf, "(0, inf)"),
-            "optim.min_lr": (optim.min_lr, 0.0 <= optim.min_lr <= optim.lr, f"[0, {optim.lr:g}], up to optim.lr"),
-            "optim.betas": (optim.betas, _are_betas(optim.betas), "[0, 1) and two"),
-            "optim.layer_decay": (optim.layer_decay, 0.0 < optim.layer_decay <= 1.0, "(0, 1]"),
-            "optim.warmup": (optim.warmup, 0.0 <= optim.warmup <= 1.0, "[0, 1], a fraction of the run"),
-            "optim.momentum": (optim.momentum, 0.0 <= optim.momentum < 1.0, "[0, 1)"),
-            "optim.clip_grad": (clip, clip is None or 0.0 < clip < math.inf, "(0, inf), or None"),
-            "backbone.drop_path": (backbone.drop_path, 0.0 <= backbone.drop_path < 1.0, "[0, 1)"),
-            "seed": (config.seed, 0 <= config.seed < 2**32, "[0, 2**32)"),
-        }
-    )
-    sides = [backbone.img_size] * 2 if isinstance(backbone.img_size, int) else backbone.img_size
-    if len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides):
-        raise ConfigError(
-            f"config key 'backbone.img_size' must be a side or [height, width] in pixels; got {backbone.img_size}"
-        )
-    for part in ("train", "test"):
-        if "type" not in getattr(config.data, part):
-            raise ConfigError(f"config key 'data.{part}.type' is missing; name a data source")
-
-
-def check_derived(model: dict[str, Any], derived: set[str]) -> None:
-    """Raise ConfigError for a key of the section ``model`` that follows from the other sections."""
-    if given := sorted(derived & set(model)):
-        raise ConfigError(f"config key 'model.{given[0]}' is made from the other sections; leave it out")
-
-
-def _are_betas(values: tuple) -> bool:
-    return len(values) == 2 and all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in values)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.registry import load_entry_points
 
 Floats = NDArray[np.float64]
 
@@ -153,12 +154,15 @@ def register_task(task: Task) -> Task:
 
 
 def all_tasks() -> list[Task]:
-    """The registered tasks, by name."""
+    """The registered tasks, by name; those of installed plug-ins are among them."""
+    load_entry_points()
     return [_TASKS[name] for name in sorted(_TASKS)]
 
 
 def get_task(name: str) -> Task:
     """Raises ConfigError, listing the registered tasks, for another name."""
+    if name not in _TASKS:
+        load_entry_points()
     if name not in _TASKS:
         raise ConfigError(f"unknown task '{name}'; choose one of {', '.join(sorted(_TASKS))}")
     return _TASKS[name]

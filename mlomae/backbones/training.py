@@ -96,8 +96,9 @@ class TransferStep:
         self.optimizer = build_optimizer(groups, config.optim)
         self.casts_itself = hasattr(model, "autocast")
         if config.train.amp != "none":
-            trained = (m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)
-            require_bf16(next(trained), model.autocast() if self.casts_itself else self.autocast())
+            layers = [m for m in model.modules() if isinstance(m, nn.Linear)]  # a trained one, if any is linear
+            layer = next((m for m in layers if m.weight.requires_grad), layers[0])
+            require_bf16(layer, model.autocast() if self.casts_itself else self.autocast())
 
     def autocast(self) -> AbstractContextManager[None]:
         """bf16 autocast if the configuration asks for it and the model does not open it itself."""

@@ -78,6 +78,11 @@ def _check_type(value: Any, hint: Any, key: str) -> Any:
     for option in typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,):
         kind, *intervals = typing.get_args(option) if typing.get_origin(option) is Annotated else (option,)
         base = typing.get_origin(kind) or kind
+        if base is typing.Literal:
+            if value in typing.get_args(kind):
+                return value
+            names.append(f"one of {', '.join(typing.get_args(kind))}")
+            continue
         names.append("None" if base is types.NoneType else base.__name__)
         if base is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -93,7 +98,8 @@ def _check_type(value: Any, hint: Any, key: str) -> Any:
 def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
     """Instantiate a config dataclass from a mapping; every key must be known and every type right.
 
-    Fields may be dataclasses and dicts of dataclasses, and numbers with an interval, ``Annotated[float, "[0, 1)"]``.
+    Fields may be dataclasses and dicts of dataclasses, choices, and numbers with an interval,
+    ``Annotated[float, "[0, 1)"]``.
     Raises ConfigError that names the key, ``where`` before it.
     """
     if not isinstance(values, dict):

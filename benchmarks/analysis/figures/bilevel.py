@@ -10,18 +10,17 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from benchmarks.analysis.comparable import BASELINE, METRICS
+from benchmarks.analysis.comparable import BASELINE, METRICS, methods_of, seed_pairs
 from benchmarks.analysis.figures.runs import (
     Drawn,
     Inputs,
     NothingToDrawError,
     at_one_ratio,
     count_phrase,
-    groups,
     settings,
 )
 from benchmarks.analysis.figures.style import FAINT, MINUS, Style, page, styles
-from benchmarks.analysis.tables.difference_table import paired_interval, seed_pairs
+from benchmarks.analysis.statistics import paired_interval
 from mlomae.records import Record
 
 TWO, THREE = "BLO-MAE", "MLO-MAE"
@@ -57,7 +56,7 @@ def comparisons(records: list[Record]) -> list[Comparison]:
     found = []
     for title, alike in settings(at_one_ratio(records)).items():
         for images in sorted({r["images_seen"]["lower"] for r in alike}):
-            runs = groups([r for r in alike if r["images_seen"]["lower"] == images])
+            runs = methods_of([r for r in alike if r["images_seen"]["lower"] == images])
             by_method: dict[str, list[list[Record]]] = {}
             for (method, _), seeds in runs.items():
                 by_method.setdefault(method, []).append(seeds)

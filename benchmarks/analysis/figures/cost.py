@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from benchmarks.analysis.comparable import METRICS, is_oracle
+from benchmarks.analysis.comparable import METRICS, is_oracle, methods_of
 from benchmarks.analysis.figures.labels import STRIP, label_points, side_by_side
 from benchmarks.analysis.figures.runs import (
     RATIO,
@@ -25,7 +25,6 @@ from benchmarks.analysis.figures.runs import (
     NothingToDrawError,
     at_one_ratio,
     count_phrase,
-    groups,
     settings,
 )
 from benchmarks.analysis.figures.style import FAINT, Style, entry, page, styles
@@ -57,7 +56,7 @@ def draw(inputs: Inputs) -> list[Drawn]:
         raise NothingToDrawError("no pretraining run is on record; `make suite` or `make pretrain` make some")
     records = at_one_ratio(found)
     note = f" Mask ratio {RATIO:g} where it was varied." if len(records) < len(found) else ""
-    compared = [runs for runs in settings(records).values() if len(groups(runs)) > 1]
+    compared = [runs for runs in settings(records).values() if len(methods_of(runs)) > 1]
     records = [r for runs in compared for r in runs] or records
     return [Drawn(FILES[m], _figure(records, m, METRICS[m], note), inputs.files(records)) for m in METRICS]
 
@@ -77,7 +76,7 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
     looks = styles(methods)
     numbers = {method: i for i, method in enumerate(looks, start=1)}
     oracles = {r["method"] for r in records if is_oracle(r)}
-    seeds = count_phrase(runs for found in panels.values() for runs in groups(found).values())
+    seeds = count_phrase(runs for found in panels.values() for runs in methods_of(found).values())
     caption = (
         f"Mean over seeds of a configuration, bars ± sample standard deviation (none for one seed); {seeds}. Frozen "
         "encoder, mean of the patch tokens. Grey steps: the front, what nothing reaches at the same cost or less"
@@ -88,7 +87,7 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
     figure, axes = page(
         len(panels),
         len(COSTS),
-        TALL if max(len(groups(runs)) for runs in panels.values()) > MANY else HEIGHT,
+        TALL if max(len(methods_of(runs)) for runs in panels.values()) > MANY else HEIGHT,
         title=f"Accuracy ({name}) against the cost of pretraining",
         caption=caption,
         legend=[(entry(looks[m], line=False, hollow=m in oracles), f"{numbers[m]}  {m}") for m in looks],
@@ -118,7 +117,7 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
 
 def _points(runs: list[Record], metric: str) -> list[Point]:
     points = []
-    for (method, _), found in groups(runs).items():
+    for (method, _), found in methods_of(runs).items():
         costs = [_spread([cost(r) for r in found]) for cost in COSTS.values()]
         points.append(Point(method, is_oracle(found[0]), costs, _spread([r["metrics"][metric] for r in found])))
     return points

@@ -14,14 +14,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from benchmarks.analysis.comparable import BASELINE
+from benchmarks.analysis.comparable import BASELINE, methods_of
 from benchmarks.analysis.figures.runs import (
     Drawn,
     Inputs,
     NothingToDrawError,
     at_one_ratio,
     count_phrase,
-    groups,
     settings,
 )
 from benchmarks.analysis.figures.style import COLOURS, FAINT, GREY, Style, entry, page, styles
@@ -41,7 +40,7 @@ def draw(inputs: Inputs) -> list[Drawn]:
     records = [r for r in at_one_ratio(pretrained) if r.get("curves") is not None]
     if not records:
         raise NothingToDrawError("no pretraining record has the field 'curves'; runs from now on write it")
-    panels = {title: groups(runs) for title, runs in settings(records).items()}
+    panels = {title: methods_of(runs) for title, runs in settings(records).items()}
     looks = _looks(records)
     faint = sum(style is _FAINT for style in looks.values())
     caption = (

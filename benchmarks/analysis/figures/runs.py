@@ -14,14 +14,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.comparable import METRICS, by_config, setting_of
+from benchmarks.analysis.comparable import METRICS, setting_of
 from benchmarks.analysis.evidence import read_measured
 from mlomae.common.errors import DataError
 from mlomae.records import Record, config_hash, grouped
 
 RATIO = 0.75  # the paper's mask ratio: other figures than the one of ratios show this one where several were run
 NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
-Groups = dict[tuple[str, str], list[Record]]  # (method, config hash) -> runs by seed
 
 
 class NothingToDrawError(Exception):
@@ -75,18 +74,6 @@ def _title(record: Record) -> str:
     name = str(NAMES.get(record["dataset"], record["dataset"]))
     count = re.search(r"(\d[\d,]*) images", record["train_source"])
     return f"{name}, {int(count[1].replace(',', '')):,} training images" if count else name
-
-
-def groups(records: list[Record]) -> Groups:
-    """Runs by method and configuration. DataError for a seed that is there twice."""
-    found = by_config(records)
-    for (method, _), runs in found.items():
-        for one, other in itertools.pairwise(runs):
-            if one["seed"] == other["seed"]:
-                raise DataError(
-                    f"two records hold seed {one['seed']} of {method} on {one['dataset']}; remove '{other['name']}'"
-                )
-    return found
 
 
 def ratio_of(record: Record) -> float | None:

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("provenance").textContent);
-  const behind = document.getElementById("behind");
+  const sources = document.getElementById("sources");
   const fullSize = document.getElementById("full-size");
   const collator = new Intl.Collator("en", { numeric: true });
 
@@ -67,15 +67,15 @@
   };
 
   const showRecords = (button) => {
-    behind.querySelector("h2").textContent = `${button.dataset.title}: ${button.textContent}`;
-    const content = behind.querySelector("div");
+    sources.querySelector("h2").textContent = `${button.dataset.title}: ${button.textContent}`;
+    const content = sources.querySelector("div");
     content.replaceChildren();
     for (const [role, runs] of data.cells[Number(button.dataset.p)]) {
       add(content, "h3", runs.length > 1 ? `${role} (${runs.length} records)` : role);
       if (runs.length) addRecords(content, runs);
     }
-    behind.showModal();
-    behind.scrollTop = 0;
+    sources.showModal();
+    sources.scrollTop = 0;
   };
 
   const showPicture = (button) => {
@@ -87,7 +87,7 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) {
-      if (event.target === behind || event.target === fullSize) event.target.close(); // beside the dialog
+      if (event.target === sources || event.target === fullSize) event.target.close(); // beside the dialog
     } else if (button.closest("thead th")) sort(button.closest("th"));
     else if (button.dataset.p !== undefined) showRecords(button);
     else if (button.classList.contains("zoom")) showPicture(button);

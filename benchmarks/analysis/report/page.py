@@ -10,11 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.report.comparison import comparison_section
 from benchmarks.analysis.report.markup import Section, contents
 from benchmarks.analysis.report.pictures import picture_sections
 from benchmarks.analysis.report.provenance import Provenance
-from benchmarks.analysis.report.tables import TITLES, published_section, task_section
+from benchmarks.analysis.report.tables import comparison_section, published_section, table_section
 from benchmarks.analysis.tables.build import TABLES, read_results
 from mlomae.common.atomic import write_text
 
@@ -53,15 +52,15 @@ def render_report(evidence: Evidence, results: Path) -> str:
 <header>
 <h1>{escape(TITLE)}</h1>
 <p>Written by <code>make report</code>, {said}. What holds, and with what certainty, is told in
-<code>results/README.md</code>. A number with a dotted line under it shows the records behind it when it is clicked; the
-head of a column sorts by it.</p>
+<code>results/README.md</code>. A number with a dotted line under it shows the records it is made of when it is
+clicked; the head of a column sorts by it.</p>
 {none if not count else ""}</header>
 {contents(sections)}
 <main>
 {body}
 </main>
-<dialog id="behind" aria-labelledby="behind-title">
-<form method="dialog"><button>Close</button></form><h2 id="behind-title"></h2><div></div></dialog>
+<dialog id="sources" aria-labelledby="sources-title">
+<form method="dialog"><button>Close</button></form><h2 id="sources-title"></h2><div></div></dialog>
 <dialog id="full-size" aria-label="Picture in full size">
 <form method="dialog"><button>Close</button></form><div></div></dialog>
 <script type="application/json" id="provenance">{provenance.as_json()}</script>
@@ -76,7 +75,7 @@ def _sections(evidence: Evidence, results: Path, provenance: Provenance) -> list
     frame, _ = TABLES["comparison"].build(evidence)
     sections = [comparison_section(frame, provenance)] if len(frame) else []
     sections += picture_sections(results, evidence, provenance)
-    for name in TITLES:
-        frame, markdown = TABLES[name].build(evidence)
-        sections += [task_section(name, TABLES[name], frame, markdown, provenance)] if len(frame) else []
+    for name, table in TABLES.items():
+        if name != "comparison" and len(frame := table.build(evidence)[0]):
+            sections.append(table_section(name, table, frame, provenance))
     return sections + ([published_section(evidence.published)] if evidence.published else [])

@@ -14,11 +14,19 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.sources import SOURCES, read_sources
 from benchmarks.analysis.report.markup import Part, Section, button
 from benchmarks.analysis.report.provenance import Provenance
-from benchmarks.analysis.report.words import figure_order, figure_words
 from mlomae.common.errors import DataError, reason_of
 
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}  # the first that is there is shown
 _MASKS = "masks"
+_FIGURES = {
+    "levels": "The three levels of an outer iteration, and the gradients between them",
+    "bilevel": "Two levels against three",
+    "mask_ratio": "Accuracy against the mask ratio",
+    "loss_curves": "Losses of the three levels in training",
+    "cost": "k-NN accuracy against the cost of pretraining",
+    "cost_linear": "Linear probe against the cost of pretraining",
+    "masks": "What is removed from the same images",
+}
 _ZOOM = "Click or tap a picture for its full size."
 
 
@@ -47,6 +55,19 @@ def picture_sections(results: Path, evidence: Evidence, provenance: Provenance) 
     return [Section(name, title, _ZOOM, parts=parts) for name, title, parts in named if parts]
 
 
+def figure_title(name: str) -> str:
+    """The title of a figure by the name of its file: its own, or that of its family with what it is of."""
+    family = max((known for known in _FIGURES if name == known or name.startswith(f"{known}_")), key=len, default="")
+    left = name.removeprefix(family).strip("_").replace("_", " ")
+    return ": ".join(text for text in (_FIGURES.get(family, ""), left) if text)
+
+
+def figure_order(name: str) -> tuple[int, str]:
+    """Sorts figures: those known by name first, in the order of the list."""
+    known = list(_FIGURES)
+    return known.index(name) if name in known else len(known), name
+
+
 def _file_of(folder: Path, name: str) -> Path:
     for kind in _KINDS:
         if (folder / f"{name}.{kind}").is_file():
@@ -55,7 +76,7 @@ def _file_of(folder: Path, name: str) -> Path:
 
 
 def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -> list[str]:
-    """The records behind a source of a figure: itself, or of a file of masks those of its rows' runs."""
+    """The records of a source of a figure: itself, or of a file of masks those of its rows' runs."""
     if source in evidence.records:
         return [source]
     if Path(source).parent.name != _MASKS or not (results / source).is_file():
@@ -69,11 +90,11 @@ def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -
 
 
 def _part(path: Path, name: str, files: list[str], provenance: Provenance) -> Part:
-    words = figure_words(name)
+    title = figure_title(name)
     uri = f"data:{_KINDS[path.suffix[1:]]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
-    image = f'<button type="button" class="zoom"><img alt="{escape(words)}" src="{uri}"></button>'
+    image = f'<button type="button" class="zoom"><img alt="{escape(title)}" src="{uri}"></button>'
     entry = provenance.of_files("made from", files)
     count = f"{len(files)} record{'s' if files[1:] else ''}"
-    caption = f"Made from {button(count, entry, words)}." if files else "No record is behind it."
+    caption = f"Made from {button(count, entry, title)}." if files else "Made from no record."
     body = f'<figure>{image}<figcaption class="note">{caption}</figcaption></figure>'
-    return Part(f"figure-{name}", words, body)
+    return Part(f"figure-{name}", title, body)

@@ -1,4 +1,4 @@
-"""The records behind the page's numbers, numbered once: what the page shows when a number is asked where it is from."""
+"""The records that the page's numbers are made of, numbered once: what it shows when a number is clicked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.lineage import Lineage
-from benchmarks.analysis.tables.table import OWN
-from benchmarks.analysis.tables.trace import behind, line_of, value_of
+from benchmarks.analysis.tables.table import OWN, Row
+from benchmarks.analysis.tables.trace import line_of, sources_of, value_of
 from mlomae.records import Record
 
-_OWN_WORDS = "runs of this row"  # what a reader is told instead of `OWN`
+_OWN_TEXT = "runs of this row"  # what a reader is told instead of `OWN`
 
 
 class Provenance:
@@ -20,18 +19,17 @@ class Provenance:
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
-        self._lineage = Lineage(evidence.records.values(), evidence.flops)
         self._numbers = {file: i for i, file in enumerate(evidence.records)}
         self._entries: dict[str, int] = {}
 
-    def of_cell(self, row: dict[Any, Any], column: str) -> int | None:
-        """The number of the entry of a table's cell; None if nothing is behind it."""
+    def of_cell(self, row: Row, column: str) -> int | None:
+        """The number of the entry of a table's cell; None without any record."""
         parts = [
             [
-                _OWN_WORDS if role == OWN else role,
-                [[self._number(r), _text(value_of(r, row, column, self._lineage))] for r in records],
+                _OWN_TEXT if role == OWN else role,
+                [[self._number(r), _text(value_of(r, row, column, self._evidence))] for r in records],
             ]
-            for role, records in behind(row, column)
+            for role, records in sources_of(row, column)
         ]
         return self._add(parts) if parts else None
 

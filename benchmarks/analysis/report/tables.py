@@ -1,63 +1,120 @@
-"""The tables of the tasks, as their CSV has them: the method first, means with spread and interval in one cell."""
+"""The tables on the page, each number with its records: the comparison's wide ones, the others as their CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
-from typing import Any
 
 import pandas as pd
 
-from benchmarks.analysis.published import COLUMNS as PUBLISHED
-from benchmarks.analysis.published import PublishedNumber
-from benchmarks.analysis.report.markup import Section, button, cell, grouped_digits, html_table, number_of, wrapping
+from benchmarks.analysis.comparable import METRICS
+from benchmarks.analysis.published import COLUMNS, PublishedNumber
+from benchmarks.analysis.report.markup import (
+    Part,
+    Section,
+    button,
+    cell,
+    grouped_digits,
+    html_table,
+    inline,
+    lines,
+    number_of,
+    wrapping,
+)
 from benchmarks.analysis.report.provenance import Provenance
-from benchmarks.analysis.report.words import column_words
-from benchmarks.analysis.tables.table import BEHIND, Table
+from benchmarks.analysis.tables.comparison_table import Shown, legend, section_note, section_title, sections, wide
+from benchmarks.analysis.tables.table import SOURCES, Row, Table, heading
 from benchmarks.tasks import all_tasks
+from mlomae.backbones.task import Metric
 
-TITLES = {
-    "pretrain": "Pretraining: probes of the frozen encoder",
-    "headroom": "Share of the oracle's headroom",
-    "differences": "Differences between methods",
-    **{task.name: task.title for task in all_tasks()},
-    "speed": "Speed of an outer iteration",
-}
 _FIRST = ("method", "row")  # columns that may stand first, where they stay in sight
-_BESIDE = ("_sd", "_low", "_high", "_seeds")  # of columns that stand in the cell of another
+_JOINED = ("_sd", "_low", "_high", "_seeds")  # of columns that stand in the cell of another
 _CODES = ("config_hash", "commit")  # stand last: nobody reads them first
-Row = dict[Any, Any]
+_PROBES = METRICS | {key.replace("avg", "cls"): f"{name}, class token" for key, name in METRICS.items()}
+_METRICS = {key: Metric(key, name) for key, name in _PROBES.items()}
+_METRICS |= {metric.name: metric for task in all_tasks() for metric in task.metrics}
+_COMPARED = {"_vs_mae": "vs MAE", "_vs_random": "vs random initialisation", "_share": "share of headroom"}
 
 
-def task_section(name: str, table: Table, frame: pd.DataFrame, markdown: str, provenance: Provenance) -> Section:
-    """A table under its title and the note that ends its Markdown."""
-    columns = [str(c) for c in frame.columns if c != BEHIND]
+def column_title(column: str, table: Table) -> str:
+    """What a column of a table's CSV is called."""
+    for suffix, text in _COMPARED.items():
+        if column.endswith(suffix):
+            return f"{_METRICS[column.removesuffix(suffix)].title}, {text}"
+    if column in _METRICS:
+        metric, signed = _METRICS[column], table.columns[column].startswith("+")
+        return f"{metric.title} ({'points' if signed else metric.unit})"
+    return next((cell[0] for cell in table.cells if cell[1] == column), heading(column))
+
+
+def comparison_section(frame: pd.DataFrame, provenance: Provenance) -> Section:
+    """A table a pretraining setting: a line a method, a column a task, data set and metric, published ones beside."""
+    parts = []
+    for rows in sections(frame.to_dict("records")):
+        first, (titles, found) = rows[0], wide(rows)
+        name = "-".join(filter(None, ["compared", first["pretraining_dataset"], first["pretraining_setting"]]))
+        name = "".join(c if c.isalnum() else "-" for c in name)
+        shown = [
+            (method, [*(_wide_cell(cell_lines, provenance) for cell_lines in cells), cell(escape(config), kind="code")])
+            for (method, config), cells in found.items()
+        ]
+        heads = ["method", *map(lines, titles), "config"]
+        table = html_table(f"table-{name}", section_title(first), heads, shown)
+        parts.append(Part(name, section_title(first), f'<p class="note">{inline(section_note(rows))}</p>\n{table}'))
+    return Section("comparison", "Comparison", legend(frame.to_dict("records")), parts=parts)
+
+
+def _wide_cell(shown: Sequence[Shown], provenance: Provenance) -> str:
+    """The lines of a cell, those after the first beneath it; it sorts by its first number."""
+    html = ""
+    for i, line in enumerate(shown):
+        title = f"{line.row['method']}: {_asked(line)}"
+        asked = button(grouped_digits(line.text), provenance.of_cell(line.row, line.column), title) + line.mark
+        html += f'<span class="beneath">{asked}</span>' if i else asked
+    text = bool(shown) and shown[0].column.startswith("published_")
+    return cell(html, shown[0].row[shown[0].column] if shown and not text else "", kind="text" if text else "")
+
+
+def _asked(line: Shown) -> str:
+    """What the dialog with the records of a line is called."""
+    if line.column.startswith("published_"):
+        return f"published, {line.column.removeprefix('published_')}"
+    if line.column.startswith("pretraining_"):
+        return f"{heading(line.column.removeprefix('pretraining_'))} of the pretraining"
+    compared = {"mean": "", "difference": ", vs MAE", "share_of_headroom": ", share of the headroom"}
+    return f"{line.row['metric']} on {line.row['dataset']}{compared[line.column]}"
+
+
+def table_section(name: str, table: Table, frame: pd.DataFrame, provenance: Provenance) -> Section:
+    """A table with the method first, means with spread and interval in one cell."""
+    columns = [str(c) for c in frame.columns if c != SOURCES]
     first = next((c for c in _FIRST if c in columns), columns[0])
-    beside = {f"{c}{suffix}" for c in columns for suffix in _BESIDE}
-    others = sorted((c for c in columns if c != first and c not in beside), key=lambda c: c in _CODES)
+    joined = {f"{c}{suffix}" for c in columns for suffix in _JOINED}
+    others = sorted((c for c in columns if c != first and c not in joined), key=lambda c: c in _CODES)
     rows = []
     for row in frame.to_dict("records"):
-        asked = {c: None if c in table.keys else provenance.of_cell(row, c) for c in others}
-        rows.append((str(row[first]), [_cell(name, row, c, str(row[first]), asked[c]) for c in others]))
-    titles = [escape(column_words(c, name)) for c in (first, *others)]
-    note = markdown.rstrip().rsplit("\n\n", 1)[-1]
-    return Section(name, TITLES[name], note, html_table(f"table-{name}", TITLES[name], titles, rows))
+        cells = [_cell(table, row, c, str(row[first]), provenance) for c in others]
+        rows.append((str(row[first]), cells))
+    titles = [escape(column_title(c, table)) for c in (first, *others)]
+    return Section(name, table.title, table.note, html_table(f"table-{name}", table.title, titles, rows))
 
 
-def _cell(table: str, row: Row, column: str, method: str, entry: int | None) -> str:
+def _cell(table: Table, row: Row, column: str, method: str, provenance: Provenance) -> str:
     value = str(row[column])
+    entry = None if column in table.keys else provenance.of_cell(row, column)
     if entry is None or column in _CODES or number_of(value) is None:
         return cell(escape(value), kind="code" if column in _CODES else wrapping(value))
-    signed = f"+{value}" if "_vs_" in column and value[0] not in "+-" else value
-    spread, low, high, seeds = (str(row.get(f"{column}{suffix}", "")) for suffix in _BESIDE)
-    shown = grouped_digits(signed) + (f" ± {spread}" if spread else "") + (f" [{low}, {high}]" if low else "")
+    sign = "+" if "_vs_" in column and value[0] not in "+-" else ""
+    spread, low, high, seeds = (str(row.get(f"{column}{suffix}", "")) for suffix in _JOINED)
+    shown = sign + grouped_digits(value) + (f" ± {spread}" if spread else "") + (f" [{low}, {high}]" if low else "")
     shown += f" ({seeds})" if seeds else ""
-    return cell(button(shown, entry, f"{method}: {column_words(column, table)}"), value)
+    return cell(button(shown, entry, f"{method}: {column_title(column, table)}"), value)
 
 
 def published_section(numbers: Sequence[PublishedNumber]) -> Section:
     """What others report: the source of each number stands beside it."""
+    title = "Published numbers"
     note = (
         "What others report and nothing here measures, as `published.csv` has it; a number that lines up with a run "
         "stands beside it in the comparison as well. Primary: said by the authors of the method or of a reproduction; "
@@ -66,8 +123,5 @@ def published_section(numbers: Sequence[PublishedNumber]) -> Section:
     rows = []
     for number in numbers:
         values = {c: "" if v is None else str(v) for c, v in asdict(number).items()}
-        rows.append((number.method, [cell(escape(values[c]), values[c], wrapping(values[c])) for c in PUBLISHED[1:]]))
-    titles = [escape(column_words(c, "published")) for c in PUBLISHED]
-    return Section(
-        "published", "Published numbers", note, html_table("table-published", "Published numbers", titles, rows)
-    )
+        rows.append((number.method, [cell(escape(values[c]), values[c], wrapping(values[c])) for c in COLUMNS[1:]]))
+    return Section("published", title, note, html_table("table-published", title, [*map(heading, COLUMNS)], rows))

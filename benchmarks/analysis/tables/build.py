@@ -8,33 +8,27 @@ published numbers, of which nothing is written.
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from benchmarks.analysis.evidence import Evidence, read_evidence
-from benchmarks.analysis.tables import difference_table, headroom_table, pretrain_table, speed_table
-from benchmarks.analysis.tables.comparison import KEYS as COMPARISON_KEYS
-from benchmarks.analysis.tables.comparison_table import build_comparison
+from benchmarks.analysis.tables import comparison_table, difference_table, headroom_table, pretrain_table, speed_table
 from benchmarks.analysis.tables.readme_table import BEGIN, filled, readme_table
-from benchmarks.analysis.tables.table import Table, csv_of, table_of
-from benchmarks.analysis.tables.transfer_table import KEYS, transfer_frame, transfer_page
+from benchmarks.analysis.tables.table import Table, csv_of
+from benchmarks.analysis.tables.transfer_table import transfer_table
 from benchmarks.tasks import all_tasks
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError, MlomaeError, refuse
 
 TASKS: dict[str, Table] = {
-    "pretrain": table_of("pretrain", pretrain_table.KEYS, pretrain_table.pretrain_frame, pretrain_table.pretrain_page),
-    "speed": table_of("speed", speed_table.KEYS, speed_table.speed_frame, speed_table.speed_page),
+    "pretrain": pretrain_table.TABLE,
+    "speed": speed_table.TABLE,
+    **{task.name: transfer_table(task) for task in all_tasks()},
 }
-for _task in all_tasks():
-    TASKS[_task.name] = table_of(_task.name, KEYS, partial(transfer_frame, _task), partial(transfer_page, _task))
 TABLES: dict[str, Table] = {
     **TASKS,
-    "headroom": table_of("pretrain", headroom_table.KEYS, headroom_table.headroom_frame, headroom_table.headroom_page),
-    "differences": table_of(
-        "pretrain", difference_table.KEYS, difference_table.difference_frame, difference_table.difference_page
-    ),
-    "comparison": Table(COMPARISON_KEYS, build_comparison),
+    "headroom": headroom_table.TABLE,
+    "differences": difference_table.TABLE,
+    "comparison": comparison_table.TABLE,
 }
 
 
@@ -48,8 +42,8 @@ def read_results(records_folder: Path) -> Evidence:
 
 
 def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
-    """File -> content: ``<table>.csv`` and ``<table>.md`` of every table in ``out``, and the README above it if that
-    has the marks of the comparison.
+    """File -> content: ``<table>.csv`` and ``<table>.md`` of every table in ``out`` (of a task only if it has records),
+    and the README above it if that has the marks of the comparison.
 
     Raises DataError for a demo record, an unknown task, a seed recorded twice, a record that cannot be read, or
     predictions that are not those of their record.
@@ -57,7 +51,10 @@ def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
     evidence = read_results(records_folder)
     contents: dict[Path, str] = {}
     frames = {}
+    without = {task.name for task in all_tasks() if not evidence.of_task(task.name)}
     for name, table in TABLES.items():
+        if name in without:
+            continue
         frames[name], markdown = table.build(evidence)
         contents |= {out / f"{name}.csv": csv_of(frames[name]), out / f"{name}.md": markdown}
     readme = out.absolute().parent / "README.md"

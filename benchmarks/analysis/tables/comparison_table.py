@@ -3,52 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME
+from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import EVIDENCE, PublishedNumber
-from benchmarks.analysis.tables.comparison import COLUMNS, KEYS, MEASURED, SECTION, comparison_rows
+from benchmarks.analysis.tables.comparison import COMPARED, COSTS, MEASURED, SECTION, comparison_rows
 from benchmarks.analysis.tables.headroom_table import MIN_HEADROOM
-from benchmarks.analysis.tables.markdown import markdown_head, markdown_table
-from benchmarks.analysis.tables.table import BEHIND, formatted, make_frame
-from benchmarks.tasks import all_tasks
+from benchmarks.analysis.tables.table import SOURCES, Row, Table, markdown_head, markdown_table
 from mlomae.records import RANDOM
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
-_FORMATS = {
-    "mean": ".2f",
-    "sd": ".2f",
-    "difference": "+.2f",
-    "low": "+.2f",
-    "high": "+.2f",
-    "p": ".3g",
-    "p_holm": ".3g",
-    "pairs": ".0f",
-    "share_of_headroom": ".2f",
-    "pretraining_images_seen": ".0f",
-    "pretraining_wall_clock_s": ".1f",
-    "pretraining_cpu_s": ".1f",
-    "pretraining_flops": ".3g",
-}
-COSTS = {"images_seen": "images seen", "cpu_s": "CPU (s)", "wall_clock_s": "wall-clock (s)", "flops": "FLOPs"}
-_TITLES = METRICS | {metric.name: metric.title for task in all_tasks() for metric in task.metrics}
-MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}  # drawn anew
+_TITLES = {metric.name: metric for metrics in COMPARED.values() for metric in metrics}
+_MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}  # drawn anew
 _FIRST = (BASELINE, SAME_TIME, RANDOM)
 _METHOD = ["method", "pretraining_config"]
-Row = dict[Any, Any]
+_NONE_LINES_UP = (
+    "No published number lines up with a run above: to stand beside one, method, backbone (ViT-B, L or H at 224 "
+    "pixels, pretrained on all of ImageNet), data set (all of it) and protocol must be the same."
+)
+_PUBLISHED = (
+    "What others report and nothing here measures, as `published.csv` has it. Primary: said by the authors of the "
+    "method or of a reproduction; secondary: by the table of another paper."
+)
+Key = tuple[str, ...]
 
 
-def comparison_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """`comparison_rows` as text: metrics in percent, differences in percentage points, costs of the pretraining."""
-    text = make_frame(rows, COLUMNS, KEYS)
-    for column, spec in _FORMATS.items():
-        text[column] = formatted(text[column], spec)
-    for kind in EVIDENCE:
-        text[f"published_{kind}"] = ["; ".join(n.phrase for n in numbers) for numbers in text[f"published_{kind}"]]
-    return text
+@dataclass(frozen=True)
+class Shown:
+    """A line of a cell: ``text``, which is ``column`` of ``row``, and a ``mark`` behind it."""
+
+    text: str
+    row: Row
+    column: str
+    mark: str = ""
 
 
 def marked(row: Row) -> bool:
@@ -62,19 +52,20 @@ def spread(row: Row) -> str:
     return f"{row['mean']} ± {row['sd']} ({row['seeds']})" if row["sd"] else f"{row['mean']} ({row['seeds']})"
 
 
-def _cell(row: Row) -> str:
+def _measured(row: Row) -> list[Shown]:
     """Mean, spread and count; beneath, what it is less MAE's, and the share of the headroom that it captures."""
-    lines = [spread(row)]
+    lines = [Shown(spread(row), row, "mean")]
     if row["difference"]:
-        interval = f" [{row['low']}, {row['high']}]{MARKS[row['interval']]}" if row["low"] else ""
-        lines.append(f"{row['difference']}{'†' if marked(row) else ''}{interval}")
+        interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
+        text = f"{row['difference']}{'†' if marked(row) else ''}{interval}"
+        lines.append(Shown(text, row, "difference", _MARKS[row["interval"]] if interval else ""))
     if row["share_of_headroom"]:
-        lines.append(f"share {row['share_of_headroom']}")
-    return "<br>".join(lines)
+        lines.append(Shown(f"share {row['share_of_headroom']}", row, "share_of_headroom"))
+    return lines
 
 
-def _by(rows: Iterable[Row], columns: list[str]) -> dict[tuple[str, ...], list[Row]]:
-    groups: dict[tuple[str, ...], list[Row]] = {}
+def _by(rows: Iterable[Row], columns: list[str]) -> dict[Key, list[Row]]:
+    groups: dict[Key, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[c] for c in columns), []).append(row)
     return groups
@@ -82,28 +73,28 @@ def _by(rows: Iterable[Row], columns: list[str]) -> dict[tuple[str, ...], list[R
 
 def metric_title(row: Row) -> str:
     """The metric's name as the tables of its task have it."""
-    return _TITLES[row["metric"]]
+    return _TITLES[row["metric"]].title
 
 
-def column_title(row: Row, ambiguous: bool = False) -> str:
+def _column_title(row: Row, ambiguous: bool = False) -> str:
     """What a column measures; with the hash of the transfer's setting where that is ``ambiguous`` without."""
-    lines = [f"{metric_title(row)} (%), {row['dataset']}"]
+    lines = [f"{metric_title(row)} ({_TITLES[row['metric']].unit}), {row['dataset']}"]
     lines += [f"{row['recipe']}, {row['protocol']}"] if row["recipe"] else []
     return "<br>".join([*lines, f"setting {row['transfer_setting']}"] if ambiguous else lines)
 
 
-def columns_of(rows: list[Row]) -> list[tuple[str, dict[tuple[str, ...], Row]]]:
+def columns_of(rows: list[Row]) -> list[tuple[str, dict[Key, Row]]]:
     """The columns of a section in order, a task, data set and metric each: (title, rows by `methods_of`'s keys)."""
     columns = sorted(_by(rows, MEASURED).items(), key=lambda item: (item[0][0] != "pretrain", item[0]))
-    titles = [column_title(found[0]) for _, found in columns]
+    titles = [_column_title(found[0]) for _, found in columns]
     named = []
     for title, (_, found) in zip(titles, columns, strict=True):
-        name = column_title(found[0], True) if titles.count(title) > 1 else title
+        name = _column_title(found[0], True) if titles.count(title) > 1 else title
         named.append((name, {key: row for key, (row, *_) in _by(found, _METHOD).items()}))
     return named
 
 
-def methods_of(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
+def methods_of(rows: list[Row]) -> dict[Key, list[Row]]:
     """(method, config of its pretraining) -> rows, in the order of a section's lines: what is compared with first."""
     methods = _by(rows, _METHOD)
     order = sorted(methods, key=lambda key: (_FIRST.index(key[0]) if key[0] in _FIRST else len(_FIRST), key))
@@ -115,19 +106,24 @@ def cost_row(rows: list[Row], cost: str) -> Row:
     return max(rows, key=lambda row: (bool(row[f"pretraining_{cost}"]), int(row["seeds"])))
 
 
-def _wide(rows: list[Row]) -> list[str]:
-    """One table: a line a method, what its pretraining cost, a column a task, data set and metric, published beside."""
-    shown: list[tuple[str, dict[tuple[str, ...], str]]] = []
+def wide(rows: list[Row]) -> tuple[list[str], dict[Key, list[list[Shown]]]]:
+    """One table of a section: titles, and (method, config) -> its cells.
+
+    First what its pretraining cost, then a column a task, data set and metric, published numbers beside them.
+    """
+    columns: list[tuple[str, dict[Key, list[Shown]]]] = []
     for name, by_method in columns_of(rows):
-        shown.append((name, {key: _cell(row) for key, row in by_method.items()}))
+        columns.append((name, {key: _measured(row) for key, row in by_method.items()}))
         for kind in EVIDENCE:
-            numbers = {key: row[f"published_{kind}"] for key, row in by_method.items()}
-            shown += [(f"{name}<br>published ({kind})", numbers)] if any(numbers.values()) else []
-    lines = []
+            column = f"published_{kind}"
+            numbers = {key: [Shown(row[column], row, column)] for key, row in by_method.items() if row[column]}
+            columns += [(f"{name}<br>published ({kind})", numbers)] if numbers else []
+    lines = {}
     for key, found in methods_of(rows).items():
-        costs = [cost_row(found, cost)[f"pretraining_{cost}"] for cost in COSTS]
-        lines.append([*key, *costs, *(cells.get(key, "") for _, cells in shown)])
-    return markdown_table(["method", "config", *COSTS.values(), *(name for name, _ in shown)], lines)
+        costs = [(cost_row(found, cost), f"pretraining_{cost}") for cost in COSTS]
+        cells = [[Shown(row[column], row, column)] for row, column in costs]
+        lines[key] = cells + [cells_of.get(key, []) for _, cells_of in columns]
+    return [*COSTS.values(), *(name for name, _ in columns)], lines
 
 
 def sections(rows: Iterable[Row]) -> list[list[Row]]:
@@ -149,7 +145,7 @@ def section_note(rows: list[Row]) -> str:
     probes = next((row for row in rows if row["task"] == "pretrain"), None)
     if probes is None:
         return "The pretraining is not on record."
-    record = probes[BEHIND][""][0][1][0]
+    record = probes[SOURCES][""][0][1][0]
     model = ", ".join(f"{k} {v}" for k, v in sorted(record["config"].get("model", {}).items()) if v is not None)
     return f"{record['train_source']}; {model}."
 
@@ -161,30 +157,6 @@ def _published_table(numbers: list[PublishedNumber]) -> list[str]:
         epochs = str(n.pretrain_epochs or "")
         rows.append([n.method, n.backbone, epochs, n.task, n.dataset, n.metric, n.value, n.evidence, n.source, n.note])
     return markdown_table([*columns, "source", "note"], rows)
-
-
-def comparison_page(frame: pd.DataFrame, published: list[PublishedNumber], used: set[int]) -> str:
-    """The Markdown of `comparison_frame`; ``used``: the lines of ``published`` that stand beside a measured number."""
-    rows = frame.to_dict("records")
-    lines = markdown_head("Comparison")
-    lines += [legend(rows), ""]
-    for found in sections(rows):
-        lines += [f"## {section_title(found[0])}", "", section_note(found), "", *_wide(found), ""]
-    if not used:
-        lines += [
-            "No published number lines up with a run above: to stand beside one, method, backbone (ViT-B, L or H at "
-            "224 pixels, pretrained on all of ImageNet), data set (all of it) and protocol must be the same.",
-            "",
-        ]
-    left = [n for n in published if n.line not in used]
-    lines += [
-        "## Published",
-        "",
-        "What others report and nothing here measures, as `published.csv` has it. Primary: said by the authors of the "
-        "method or of a reproduction; secondary: by the table of another paper.",
-        "",
-    ]
-    return "\n".join([*lines, *_published_table(left)]) + "\n"
 
 
 def legend(rows: list[Row]) -> str:
@@ -204,9 +176,37 @@ def legend(rows: list[Row]) -> str:
     )
 
 
-def build_comparison(evidence: Evidence) -> tuple[pd.DataFrame, str]:
-    """(frame, Markdown) of the comparison. Errors as `comparison_rows`."""
-    rows = comparison_rows(evidence)
-    used = {n.line for row in rows for kind in EVIDENCE for n in row[f"published_{kind}"]}
-    frame = comparison_frame(rows)
-    return frame, comparison_page(frame, evidence.published, used)
+class ComparisonTable(Table):
+    """Its page has a wide table for each section, and the published numbers that stand beside none of ours."""
+
+    def page(self, frame: pd.DataFrame, evidence: Evidence) -> str:
+        rows = frame.to_dict("records")
+        lines = [*markdown_head(self.title), legend(rows), ""]
+        for found in sections(rows):
+            titles, table = wide(found)
+            cells = (
+                [*key, *("<br>".join(line.text + line.mark for line in cell) for cell in cells)]
+                for key, cells in table.items()
+            )
+            lines += [f"## {section_title(found[0])}", "", section_note(found), ""]
+            lines += [*markdown_table(["method", "config", *titles], cells), ""]
+        cited = {text for row in rows for kind in EVIDENCE for text, _ in row[SOURCES][f"published_{kind}"]}
+        left = [number for number in evidence.published if number.citation not in cited]
+        lines += [] if cited else [_NONE_LINES_UP, ""]
+        lines += ["## Published", "", _PUBLISHED, ""]
+        return "\n".join([*lines, *_published_table(left)]) + "\n"
+
+
+_KEYS = [*SECTION, *MEASURED, "method", "config_hash"]
+TABLE = ComparisonTable(
+    title="Comparison",
+    keys=_KEYS,
+    columns=dict.fromkeys([*_KEYS, "pretraining_config", "seeds"], "")
+    | {"mean": ".2f", "sd": ".2f", "difference": "+.2f", "low": "+.2f", "high": "+.2f", "p": ".3g", "p_holm": ".3g"}
+    | {"interval": "", "pairs": ".0f", "share_of_headroom": ".2f"}
+    | {"pretraining_images_seen": ".0f", "pretraining_wall_clock_s": ".1f", "pretraining_cpu_s": ".1f"}
+    | {"pretraining_flops": ".3g", **{f"published_{kind}": "" for kind in EVIDENCE}},
+    rows=comparison_rows,
+    cells=(),
+    note="",
+)

@@ -8,36 +8,33 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from typing import Any
 
-import pandas as pd
-
-from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME, by_config, setting_of
+from benchmarks.analysis.comparable import (
+    BASELINE,
+    METRICS,
+    SAME_TIME,
+    Methods,
+    methods_of,
+    same_images,
+    seed_pairs,
+    setting_of,
+)
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.statistics import paired_interval
-from benchmarks.analysis.tables.markdown import difference_cell, markdown_page
-from benchmarks.analysis.tables.table import BEHIND, OWN, RIVAL, formatted, make_frame
+from benchmarks.analysis.tables.table import OWN, RIVAL, SOURCES, Row, Table, interval
 from mlomae.records import Record, grouped
 
 FROZEN = "frozen at random"
 REFERENCES = (BASELINE, FROZEN, SAME_TIME)
 COST_TOLERANCE = 0.15  # relative; runs further apart in processor time are not "same processor time" to each other
-_NUMBERS = [f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_low", "_high")]
 KEYS = ["dataset", "method", "config_hash", "reference"]
-COLUMNS = [*KEYS, "seeds", "images_seen", *_NUMBERS]
-Groups = dict[tuple[str, str], list[Record]]
-
-
-def seed_pairs(runs: list[Record], others: list[Record]) -> list[tuple[Record, Record]]:
-    """Runs of the same seed, in the order of ``runs``; a seed that only one of the two has is left out."""
-    by_seed = {r["seed"]: r for r in others}
-    return [(r, by_seed[r["seed"]]) for r in runs if r["seed"] in by_seed]
 
 
 def _mean_cpu(runs: list[Record]) -> float:
     return statistics.fmean(r["cpu_s"] for r in runs)
 
 
-def _references(runs: list[Record], groups: Groups) -> Iterator[tuple[str, list[Record]]]:
+def _references(runs: list[Record], methods: Methods) -> Iterator[tuple[str, list[Record]]]:
     """(name, runs) of what ``runs`` is compared with, among the methods of its setting."""
     method, images = runs[0]["method"], runs[0]["images_seen"]["lower"]
     for reference in REFERENCES:
@@ -45,58 +42,51 @@ def _references(runs: list[Record], groups: Groups) -> Iterator[tuple[str, list[
             continue
         if reference == FROZEN and runs[0]["config"].get("mask", {}).get("type") != "learned":
             continue
-        for found in (others for (name, _), others in groups.items() if name == reference):
+        for others in (others for (name, _), others in methods.items() if name == reference):
             if reference == SAME_TIME:
-                comparable = abs(_mean_cpu(found) / _mean_cpu(runs) - 1.0) <= COST_TOLERANCE
+                comparable = abs(_mean_cpu(others) / _mean_cpu(runs) - 1.0) <= COST_TOLERANCE
             else:
-                comparable = found[0]["images_seen"]["lower"] == images
+                comparable = same_images(images, others[0]["images_seen"]["lower"])
             if comparable:
-                yield reference, found
+                yield reference, others
 
 
-def difference_rows(records: list[Record]) -> list[dict[str, Any]]:
-    """One dict of `COLUMNS` a (method, reference) with at least one seed in common."""
-    wanted = [r for r in records if all(m in r["metrics"] for m in METRICS)]
+def difference_rows(records: list[Record]) -> list[Row]:
+    """One row a (method, reference) with at least one seed in common."""
     rows = []
-    for alike in grouped(wanted, setting_of).values():
-        groups = by_config(alike)
-        for (method, config_hash), runs in groups.items():
-            for reference, others in _references(runs, groups):
-                pairs = seed_pairs(runs, others)
-                if not pairs:
+    measured = [r for r in records if all(m in r["metrics"] for m in METRICS)]
+    for alike in grouped(measured, setting_of).values():
+        methods = methods_of(alike)
+        for (method, digest), runs in methods.items():
+            for reference, others in _references(runs, methods):
+                if not (pairs := seed_pairs(runs, others)):
                     continue
-                row = {"dataset": runs[0]["dataset"], "method": method, "config_hash": config_hash}
+                row: Row = {"dataset": runs[0]["dataset"], "method": method, "config_hash": digest}
                 row |= {"reference": reference, "seeds": len(pairs), "images_seen": runs[0]["images_seen"]["lower"]}
                 for metric in METRICS:
-                    interval = paired_interval([a["metrics"][metric] - b["metrics"][metric] for a, b in pairs])
-                    row |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), interval, strict=True))
-                row[BEHIND] = {"": [(OWN, [a for a, _ in pairs]), (RIVAL, [b for _, b in pairs])]}
+                    found = paired_interval([a["metrics"][metric] - b["metrics"][metric] for a, b in pairs])
+                    row |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), found, strict=True))
+                row[SOURCES] = {"": [(OWN, [a for a, _ in pairs]), (RIVAL, [b for _, b in pairs])]}
                 rows.append(row)
     return rows
 
 
-def difference_frame(records: list[Record]) -> pd.DataFrame:
-    """The differences as text, in percentage points."""
-    order = ["dataset", "images_seen", "method", "config_hash", "reference"]
-    text = make_frame(difference_rows(records), COLUMNS, order)
-    for column in _NUMBERS:
-        text[column] = formatted(text[column], "+.2f")
-    return text
+def _rows(evidence: Evidence) -> list[Row]:
+    return difference_rows(evidence.of_task("pretrain"))
 
 
-def difference_page(frame: pd.DataFrame) -> str:
-    """The Markdown of `difference_frame`."""
-    titles = ["dataset", "method", "config", "against", "seeds", "images seen", *METRICS.values()]
-    rows = []
-    for row in frame.to_dict("records"):
-        cells = [str(row[c]) for c in COLUMNS[:6]]
-        for metric in METRICS:
-            cells.append(difference_cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], row["seeds"]))
-        rows.append(cells)
-    footnote = (
+TABLE = Table(
+    title="Differences between methods",
+    keys=KEYS,
+    columns=dict.fromkeys([*KEYS, "seeds", "images_seen"], "")
+    | dict.fromkeys([f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_low", "_high")], "+.2f"),
+    rows=_rows,
+    cells=[*KEYS, "seeds", "images_seen", *((title, interval(m, "seeds")) for m, title in METRICS.items())],
+    note=(
         "Percentage points of accuracy (frozen encoder, mean of the patch tokens), runs of the same seed paired; "
         "[low, high] is Student's 95 % interval of the mean over seeds, which with two seeds is very wide. An interval "
         f"that holds 0 shows no difference. `{FROZEN}`: the masking network keeps its random initial values; what a "
         f"method gains over it, it gains by learning. `{SAME_TIME}` has seen more images."
-    )
-    return markdown_page("Differences between methods", titles, rows, footnote)
+    ),
+    order=["dataset", "images_seen", "method", "config_hash", "reference"],
+)

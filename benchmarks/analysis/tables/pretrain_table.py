@@ -2,130 +2,90 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import math
+import statistics
+from functools import partial
 
-import pandas as pd
-
-from benchmarks.analysis.tables.markdown import markdown_page
-from benchmarks.analysis.tables.table import BEHIND, OWN, RIVAL, formatted
-from mlomae.common.errors import DataError
-from mlomae.records import Record, hardware_phrase
+from benchmarks.analysis.comparable import BASELINE, EQUAL_IMAGES, Methods, methods_of, same_images, setting_of
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.tables.table import OWN, RIVAL, SOURCES, Row, Table, mean_and_sd, signed, spread
+from mlomae.records import Record, grouped, hardware_phrase
 
 ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_avg")
-BASELINES = ("MAE",)  # the method name of random-mask MAE
-EQUAL_IMAGES = 0.01  # totals this close (relative) count as equal: batch sizes seldom divide evenly
 KEYS = ["dataset", "method", "config_hash"]
-COLUMNS = [*KEYS, "seeds", "images_seen", "labelled_seen", "wall_clock_s", "cpu_s", "hardware"]
-COLUMNS += [c for key in ACCURACIES for c in (key, f"{key}_sd", f"{key}_vs_mae")]
-COLUMNS += ["feedback_accuracy", "feedback_accuracy_sd", "feedback_chance"]
 
 
-def _runs(records: list[Record]) -> pd.DataFrame:
-    """One row a run; ``setting`` is what must agree before two methods may be compared."""
+def _rows(evidence: Evidence) -> list[Row]:
+    """One row a (data set, method, configuration): means and sample standard deviations, NaN for one seed."""
     rows = []
-    for r in records:
-        data = r["config"].get("data", {})
-        images = [{k: v for k, v in (data.get(part) or {}).items() if k != "root"} for part in ("train", "eval")]
-        compared = [r["dataset"], r["train_source"], r["eval_source"], r["config"].get("model"), images]
-        row = {key: r[key] for key in ("dataset", "method", "config_hash", "seed", "name", "wall_clock_s", "cpu_s")}
-        row["images"] = r["images_seen"]["lower"]
-        row["labelled"] = r["images_seen"]["head"] + r["images_seen"]["upper"]
-        row["hardware"] = hardware_phrase(r)
-        row["setting"] = json.dumps(compared, sort_keys=True)
-        row["record"] = r
-        for key in (*ACCURACIES, "feedback_accuracy", "feedback_chance"):
-            row[key] = float(r["metrics"].get(key, "nan"))
-        rows.append(row)
-    keys = [*KEYS, "seed", "name"]
-    frame = pd.DataFrame(rows).sort_values(keys, kind="stable", ignore_index=True)
-    twice = frame[frame.duplicated(keys[:4])]
-    if len(twice):
-        first = twice.iloc[0]
-        raise DataError(
-            f"two records hold seed {first.seed} of {first.method} on {first.dataset}; remove '{first['name']}'"
-        )
-    return frame
+    for alike in grouped(evidence.of_task("pretrain"), partial(setting_of, any_start=True)).values():
+        methods = methods_of(alike)
+        for (method, digest), runs in methods.items():
+            row: Row = {"dataset": runs[0]["dataset"], "method": method, "config_hash": digest, "seeds": len(runs)}
+            row |= {"images_seen": _images(runs), "labelled_seen": statistics.fmean(map(_labelled, runs))}
+            row |= {cost: statistics.fmean(r[cost] for r in runs) for cost in ("wall_clock_s", "cpu_s")}
+            row["hardware"] = " / ".join(sorted({hardware_phrase(r) for r in runs}))
+            row[SOURCES] = {"": [(OWN, runs)]}
+            for metric in ACCURACIES:
+                row |= mean_and_sd(runs, metric)
+                best = _best_baseline(runs, methods, metric)
+                row[f"{metric}_vs_mae"] = row[metric] - mean_and_sd(best, metric)[metric] if best else math.nan
+                row[SOURCES] |= {f"{metric}_vs_mae": [(OWN, runs), (RIVAL, best)]} if best else {}
+            row |= mean_and_sd(runs, "feedback_accuracy")
+            row["feedback_chance"] = mean_and_sd(runs, "feedback_chance")["feedback_chance"]
+            rows.append(row)
+    return rows
 
 
-def _summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a (dataset, method, config_hash): means, sample standard deviations (NaN for one seed), counts."""
-    groups = frame.groupby(KEYS, sort=True)
-    table = groups.agg(
-        seeds=("seed", "size"),
-        images_seen=("images", "mean"),
-        labelled_seen=("labelled", "mean"),
-        wall_clock_s=("wall_clock_s", "mean"),
-        cpu_s=("cpu_s", "mean"),
-        hardware=("hardware", lambda column: " / ".join(sorted(set(column)))),
-        setting=("setting", lambda column: " / ".join(sorted(set(column)))),
-        feedback_chance=("feedback_chance", "mean"),
-        records=("record", list),
-    )
-    for key in (*ACCURACIES, "feedback_accuracy"):
-        table[key], table[f"{key}_sd"] = groups[key].mean(), groups[key].std(ddof=1)
-    table = table.reset_index()
-    table[BEHIND] = [{"": [(OWN, row.records)]} for row in table.itertuples()]
-    for key in ACCURACIES:
-        table[f"{key}_vs_mae"] = [_difference(table, row, key) for _, row in table.iterrows()]
-    return table
+def _images(runs: list[Record]) -> float:
+    return statistics.fmean(r["images_seen"]["lower"] for r in runs)
 
 
-def _difference(table: pd.DataFrame, row: pd.Series, key: str) -> float:
-    """Mean of ``row`` less the best random-mask MAE of the same setting and equal images seen; NaN without one."""
-    if row.method in BASELINES:
-        return float("nan")
-    near = (table.images_seen - row.images_seen).abs() <= EQUAL_IMAGES * row.images_seen
-    rivals = table[table.method.isin(BASELINES) & (table.setting == row.setting) & near]
-    if rivals[key].notna().any():
-        best = rivals.loc[rivals[key].idxmax()]
-        row[BEHIND][f"{key}_vs_mae"] = [*row[BEHIND][""], (RIVAL, best.records)]
-    return float(row[key] - rivals[key].max())
+def _labelled(record: Record) -> int:
+    return int(record["images_seen"]["head"] + record["images_seen"]["upper"])
 
 
-def pretrain_frame(records: list[Record]) -> pd.DataFrame:
-    """Accuracies, differences and chance in percent, times in seconds, as text. DataError for a seed recorded twice."""
-    if not records:
-        return pd.DataFrame(columns=[*COLUMNS, BEHIND])
-    table = _summary(_runs(records))[[*COLUMNS, BEHIND]]
-    text = table.copy()
-    for column in COLUMNS[4:]:
-        if column != "hardware":
-            digits = 0 if column.endswith("_seen") else 1 if column.endswith("_s") else 2
-            text[column] = formatted(table[column], f".{digits}f")
-    return text
+def _best_baseline(runs: list[Record], methods: Methods, metric: str) -> list[Record]:
+    """The MAE of equal images seen with the highest mean; [] without one."""
+    if runs[0]["method"] == BASELINE:
+        return []
+    fits = [o for (name, _), o in methods.items() if name == BASELINE and same_images(_images(runs), _images(o))]
+    known = [others for others in fits if not math.isnan(mean_and_sd(others, metric)[metric])]
+    return max(known, key=lambda others: mean_and_sd(others, metric)[metric], default=[])
 
 
-def _spread(row: dict[Any, Any], key: str) -> str:
-    """Mean ± sd of formatted cells; one seed has no sd and says so."""
-    if not row[key]:
-        return ""
-    return f"{row[key]} (n=1)" if row["seeds"] == 1 else f"{row[key]} ± {row[f'{key}_sd']}"
+def _feedback(row: Row) -> str:
+    return spread("feedback_accuracy")(row) + (f" ({row['feedback_chance']})" if row["feedback_accuracy"] else "")
 
 
-def pretrain_page(frame: pd.DataFrame) -> str:
-    """The Markdown of `pretrain_frame`."""
-    shown = {
-        "images_seen": "images seen (stage I)",
-        "labelled_seen": "labelled images seen (II, III)",
-        "wall_clock_s": "wall-clock (s)",
-        "cpu_s": "CPU (s)",
-    }
-    titles = [shown.get(c, c) for c in COLUMNS[:9]]
-    titles += [t for key in ACCURACIES for t in (f"{key} (%)", "vs MAE")] + ["feedback accuracy (chance) (%)"]
-    rows = []
-    for row in frame.to_dict("records"):
-        cells = [str(row[c]) for c in COLUMNS[:9]]
-        for key in ACCURACIES:
-            difference = row[f"{key}_vs_mae"]
-            cells += [_spread(row, key), difference if difference[:1] in ("", "-") else f"+{difference}"]
-        cells.append(
-            _spread(row, "feedback_accuracy") + (f" ({row['feedback_chance']})" if row["feedback_accuracy"] else "")
-        )
-        rows.append(cells)
-    footnote = (
+TABLE = Table(
+    title="Pretraining",
+    keys=KEYS,
+    columns=dict.fromkeys([*KEYS, "seeds"], "")
+    | {"images_seen": ".0f", "labelled_seen": ".0f", "wall_clock_s": ".1f", "cpu_s": ".1f", "hardware": ""}
+    | dict.fromkeys([f"{metric}{suffix}" for metric in ACCURACIES for suffix in ("", "_sd", "_vs_mae")], ".2f")
+    | dict.fromkeys(["feedback_accuracy", "feedback_accuracy_sd", "feedback_chance"], ".2f"),
+    rows=_rows,
+    cells=[
+        "dataset",
+        "method",
+        ("config_hash", "config_hash"),
+        "seeds",
+        ("images seen (stage I)", "images_seen"),
+        ("labelled images seen (II, III)", "labelled_seen"),
+        "wall_clock_s",
+        "cpu_s",
+        "hardware",
+        *(
+            cell
+            for metric in ACCURACIES
+            for cell in ((f"{metric} (%)", spread(metric)), ("vs MAE", signed(f"{metric}_vs_mae")))
+        ),
+        ("feedback accuracy (chance) (%)", _feedback),
+    ],
+    note=(
         "Mean ± sample standard deviation over seeds. Images seen count repetitions. `vs MAE`: "
         f"difference of the means to MAE of equal data, model and stage-I images (within {EQUAL_IMAGES:.0%}); "
         "to the best if several fit, empty if none does."
-    )
-    return markdown_page("Pretraining", titles, rows, footnote)
+    ),
+)

@@ -18,7 +18,7 @@ from benchmarks.analysis.tables.comparison_table import (
     sections,
     spread,
 )
-from benchmarks.analysis.tables.markdown import markdown_table
+from benchmarks.analysis.tables.table import markdown_table
 from mlomae.common.errors import DataError
 
 BEGIN, END = "<!-- comparison: written by `make tables` -->", "<!-- end of the comparison -->"

@@ -13,10 +13,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.lineage import Lineage
 from benchmarks.analysis.tables.build import TABLES, read_results
 from benchmarks.analysis.tables.comparison import COSTS
-from benchmarks.analysis.tables.table import BEHIND, Behind, Table
+from benchmarks.analysis.tables.table import SOURCES, Row, Sources, Table
 from mlomae.common.errors import ConfigError
 from mlomae.records import Record, hardware_phrase, predictions_of
 
@@ -36,11 +35,11 @@ def _alike(a: str, b: str) -> float:
     return SequenceMatcher(None, a.lower(), b.lower()).ratio()
 
 
-def _row_name(row: dict[Any, Any], table: Table) -> str:
+def _row_name(row: Row, table: Table) -> str:
     return "|".join(str(row[key]) for key in table.keys if str(row[key]))
 
 
-def _near(rows: list[dict[Any, Any]], columns: list[str], words: list[str], column: str, table: Table) -> list[str]:
+def _near(rows: list[Row], columns: list[str], words: list[str], column: str, table: Table) -> list[str]:
     """Cells whose names resemble what was typed, closest first."""
     to_rows = {
         _row_name(row, table): sum(max(_alike(word, str(row[key])) for key in table.keys) for word in words)
@@ -52,10 +51,10 @@ def _near(rows: list[dict[Any, Any]], columns: list[str], words: list[str], colu
     return [f"{name}|{c}" for name, c, _ in sorted(cells, key=lambda cell: -cell[2])[:SHOWN]]
 
 
-def find_cell(frame: pd.DataFrame, table: Table, cell: str) -> tuple[dict[Any, Any], str]:
+def find_cell(frame: pd.DataFrame, table: Table, cell: str) -> tuple[Row, str]:
     """(row, column) that ``cell`` names. Raises CellError if it names none, or several."""
     *words, column = [word.strip() for word in cell.split("|")]
-    columns, rows = [c for c in frame.columns if c != BEHIND], frame.to_dict("records")
+    columns, rows = [c for c in frame.columns if c != SOURCES], frame.to_dict("records")
     matching = [row for row in rows if {w.lower() for w in words} <= {str(row[key]).lower() for key in table.keys}]
     if column in columns and len(matching) == 1:
         return matching[0], column
@@ -66,17 +65,17 @@ def find_cell(frame: pd.DataFrame, table: Table, cell: str) -> tuple[dict[Any, A
     raise CellError(f"'{cell}' names {many}; give the words of one, like those listed", near)
 
 
-def behind(row: dict[Any, Any], column: str) -> list[tuple[str, list[Record]]]:
+def sources_of(row: Row, column: str) -> list[tuple[str, list[Record]]]:
     """(role, records) that a cell is made of."""
-    made_of: Behind = row[BEHIND]
+    made_of: Sources = row[SOURCES]
     fitting = [key for key in made_of if key and (column == key or column.startswith(f"{key}_"))]
     return made_of[max(fitting, key=len, default="")]
 
 
-def value_of(record: Record, row: dict[Any, Any], column: str, lineage: Lineage) -> Any:
+def value_of(record: Record, row: Row, column: str, evidence: Evidence) -> Any:
     """What a record gives to a cell: its metric, cost or field; "" where a cell is not made of numbers of records."""
     if column.startswith("pretraining_") and (cost := column.removeprefix("pretraining_")) in COSTS:
-        return lineage.cost(record, cost)
+        return evidence.lineage.cost(record, cost)
     metrics = record["metrics"]
     named = [key for key in metrics if column == key or column.startswith(f"{key}_")]
     if named:
@@ -109,19 +108,18 @@ def line_of(record: Record, value: Any, evidence: Evidence) -> dict[str, Any]:
 
 
 def trace(records_folder: Path, name: str, cell: str) -> str:
-    """The value of a cell and every record behind it, as text.
+    """The value of a cell and every record it is made of, as text.
 
     Raises ConfigError for an unknown table, CellError for a cell that is none, and what `read_results` raises.
     """
     table, evidence = _table(name), read_results(records_folder)
     frame, _ = table.build(evidence)
     row, column = find_cell(frame, table, cell)
-    lineage = Lineage(evidence.records.values(), evidence.flops)
     lines = [f"{name}.csv: {_row_name(row, table)}|{column} = {row[column] if str(row[column]) else '(empty)'}"]
-    parts = behind(row, column)
+    parts = sources_of(row, column)
     lines += [role for role, records in parts if not records]
     made_of = [(role, r) for role, records in parts for r in records]
-    shown = [{"role": role} | line_of(r, value_of(r, row, column, lineage), evidence) for role, r in made_of]
+    shown = [{"role": role} | line_of(r, value_of(r, row, column, evidence), evidence) for role, r in made_of]
     if column == "p_holm":
         lines.append("Corrected for all p values of the table; the one of this row is of:")
     if shown:

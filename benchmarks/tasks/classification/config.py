@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args
 
-from mlomae.backbones.config import (
-    BackboneConfig,
-    DataConfig,
-    TrainConfig,
-    TransferConfig,
-    check_choices,
-    check_inside,
-    check_least,
-)
+from mlomae.backbones.config import BackboneConfig, DataConfig, TrainConfig, TransferConfig
 from mlomae.common.errors import ConfigError
+from mlomae.config.strict import Count
 
-PROTOCOLS = ("finetune", "linear", "knn")
+Protocol = Literal["finetune", "linear", "knn"]
+PROTOCOLS = get_args(Protocol)
 
 
 @dataclass
 class PooledBackboneConfig(BackboneConfig):
     """A backbone whose classifier reads the mean of the patch tokens ("avg") or the class token ("token")."""
 
-    global_pool: str = "avg"
+    global_pool: Literal["avg", "token"] = "avg"
 
 
 @dataclass
@@ -38,24 +32,24 @@ class ImageDataConfig(DataConfig):
     augment: dict | None = None
     evaluate: dict = field(default_factory=dict)
     mix: dict | None = None
-    batch_size: int = 128
+    batch_size: Count = 128
 
 
 @dataclass
 class EpochsConfig(TrainConfig):
     """Length, precision, intervals. ``ema``: decay of an average of the weights, None is off."""
 
-    epochs: int = 100
-    label_smoothing: float = 0.0
-    ema: float | None = None
+    epochs: Count = 100
+    label_smoothing: Annotated[float, "[0, 1)"] = 0.0
+    ema: Annotated[float, "(0, 1)"] | None = None
 
 
 @dataclass
 class KnnConfig:
     """Neighbours and temperature of the vote (`mlomae.pretraining.evaluation.knn_accuracy`)."""
 
-    k: int = 20
-    temperature: float = 0.07
+    k: Count = 20
+    temperature: Annotated[float, "(0, inf)"] = 0.07
 
 
 @dataclass(kw_only=True)
@@ -63,36 +57,20 @@ class ClassificationConfig(TransferConfig):
     """A whole transfer: ``protocol`` is "finetune", "linear" or "knn"; ``pooling`` of the frozen features, "cls" or
     "avg", is what the last two read."""
 
-    protocol: str
+    protocol: Protocol
     data: ImageDataConfig
     backbone: PooledBackboneConfig = field(default_factory=PooledBackboneConfig)
     train: EpochsConfig = field(default_factory=EpochsConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)
-    pooling: str = "avg"
+    pooling: Literal["cls", "avg"] = "avg"
 
     def check(self) -> None:
-        train, knn, mix = self.train, self.knn, self.data.mix
-        check_choices(
-            {
-                "protocol": (self.protocol, PROTOCOLS),
-                "pooling": (self.pooling, ("cls", "avg")),
-                "backbone.global_pool": (self.backbone.global_pool, ("avg", "token")),
-            }
-        )
         super().check()
-        check_least({"train.epochs": (train.epochs, 1), "knn.k": (knn.k, 1)})
-        check_inside(
-            {
-                "train.label_smoothing": (train.label_smoothing, 0.0 <= train.label_smoothing < 1.0, "[0, 1)"),
-                "train.ema": (train.ema, train.ema is None or 0.0 < train.ema < 1.0, "(0, 1), or None"),
-                "knn.temperature": (knn.temperature, 0.0 < knn.temperature < math.inf, "(0, inf)"),
-            }
-        )
-        if mix is not None:
-            if "label_smoothing" in mix:
-                raise ConfigError("config key 'data.mix.label_smoothing' is unknown; set train.label_smoothing")
-            if self.protocol == "linear" and self.data.augment is None:
-                raise ConfigError(
-                    "config key 'data.mix' mixes images, and a linear probe without data.augment trains on features; "
-                    "set one of them"
-                )
+        mix = self.data.mix
+        if mix is not None and "label_smoothing" in mix:
+            raise ConfigError("config key 'data.mix.label_smoothing' is unknown; set train.label_smoothing")
+        if mix is not None and self.protocol == "linear" and self.data.augment is None:
+            raise ConfigError(
+                "config key 'data.mix' mixes images, and a linear probe without data.augment trains on features; "
+                "set one of them"
+            )

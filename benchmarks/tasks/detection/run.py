@@ -13,7 +13,7 @@ from benchmarks.tasks.detection.data import eval_loader, train_loader
 from benchmarks.tasks.detection.metric import Detection, DetectionMetric, save_detections
 from benchmarks.tasks.detection.model import build_detector
 from benchmarks.tasks.detection.overlays import save_overlay
-from benchmarks.transfer.dense import train_dense
+from benchmarks.transfer.dense import dense_step
 from benchmarks.transfer.pictures import evenly_spaced
 from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.data import Detections, build_detections
@@ -37,7 +37,7 @@ class DetectionSteps(TransferSteps):
         loader, test_loader = train_loader(self.config, self.train), eval_loader(self.config, self.test)
         images: Any = test_loader.dataset
         self.metric = DetectionMetric(str(self.test.annotation_file), images.category_ids, self.config.evaluator)
-        trained = train_dense(run, model, "detector", loader, test_loader, self.metric)
+        trained = run.train(dense_step(model, {"detector": model}, self.config), loader, test_loader, self.metric)
         classes = {kind: {k: round(v, 3) for k, v in ap.items()} for kind, ap in self.metric.per_class.items()}
         return replace(trained, metrics={**self.metric.summary, **trained.metrics, "class_AP": classes})
 

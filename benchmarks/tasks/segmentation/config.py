@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlomae.backbones.config import DenseConfig, check_choices, check_derived
+from mlomae.backbones.config import DenseConfig
 
 
 @dataclass(kw_only=True)
@@ -16,5 +16,4 @@ class SegmentationConfig(DenseConfig):
 
     def check(self) -> None:
         super().check()
-        check_choices({"train.decay": (self.train.decay, ("linear", "cosine"))})
-        check_derived(self.model, {"backbone", "data_preprocessor", "pretrained", "init_cfg"})
+        self.check_derived("backbone", "data_preprocessor", "pretrained", "init_cfg")

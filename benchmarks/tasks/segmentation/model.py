@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.transfer import dense_data  # noqa: F401  mmcv's operators, before mmseg
 from benchmarks.transfer.dense import PIXELS, build_dense
-from mlomae.backbones.config import check_choices
 from mlomae.backbones.feature_vit import build_feature_vit
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import seeded
@@ -52,7 +51,9 @@ def _check_inference(test_cfg: Any) -> None:
     """mmseg would look at it when the training is over."""
     if not isinstance(test_cfg, dict):
         raise ConfigError(f"config key 'model.test_cfg' must be a dict; got {test_cfg!r}")
-    check_choices({"model.test_cfg.mode": (test_cfg.get("mode"), ("whole", "slide"))})
+    if test_cfg.get("mode") not in ("whole", "slide"):
+        got = test_cfg.get("mode")
+        raise ConfigError(f"config key 'model.test_cfg.mode' must be one of whole, slide; got {got!r}")
     crop, stride = (_sides(test_cfg.get(key)) for key in ("crop_size", "stride"))
     if test_cfg["mode"] == "slide" and not all(0 < s <= c for s, c in zip(stride, crop, strict=True)):
         raise ConfigError(

@@ -14,9 +14,10 @@ from benchmarks.tasks.segmentation.metric import SceneMetric
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.tasks.segmentation.overlays import save_overlay
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
-from benchmarks.transfer.dense import train_dense
+from benchmarks.transfer.dense import dense_step
 from benchmarks.transfer.pictures import evenly_spaced
 from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
+from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import DataError
 from mlomae.data import Scenes, build_scenes
 
@@ -41,11 +42,15 @@ class SegmentationSteps(TransferSteps):
     def build_model(self) -> tuple[nn.Module, str]:
         return build_segmentor(self.config, len(self.train.classes))
 
+    def create_step(self, model: nn.Module) -> TransferStep:
+        """The update of the model."""
+        return dense_step(model, {"segmentor": model}, self.config)
+
     def train_and_test(self, model: nn.Module, run: TransferRun) -> Outcome:
         classes = self.test.classes
         self.metric = SceneMetric(len(classes), keep=evenly_spaced(len(self.test), self.config.overlays))
         loaders = train_loader(self.config, self.train), eval_loader(self.config, self.test)
-        trained = train_dense(run, model, "segmentor", *loaders, self.metric)
+        trained = run.train(self.create_step(model), *loaders, self.metric)
         ious = zip(classes, class_ious(self.metric.counts).tolist(), strict=True)
         class_iou = {name: round(iou, 4) for name, iou in ious if math.isfinite(iou)}
         return replace(trained, metrics={**self.metric.summary, **trained.metrics, "class_iou": class_iou})

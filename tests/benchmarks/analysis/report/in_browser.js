@@ -37,7 +37,7 @@
   };
 
   const askForRecords = () => {
-    const dialog = document.getElementById("behind");
+    const dialog = document.getElementById("sources");
     found.dialogs = all("main button[data-p]").map((button) => {
       button.click();
       const box = dialog.getBoundingClientRect();

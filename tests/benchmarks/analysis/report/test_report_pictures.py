@@ -12,7 +12,7 @@ from page_reader import Page
 from report_samples import ODD_RUN, page_of, png, write_figures, write_masks, write_results
 
 from benchmarks.analysis.report.__main__ import main
-from benchmarks.analysis.report.words import figure_order, figure_words
+from benchmarks.analysis.report.pictures import figure_order, figure_title
 
 
 def entries(page: Page) -> dict[str, list[tuple[str, list[str]]]]:
@@ -33,14 +33,14 @@ def test_each_picture_once_with_its_records(tmp_path: Path) -> None:
     page = Page(page_of(tmp_path))
     found = pictures(page)
     drawn, sheet = "What is removed from the same images: drawn", "What is removed from the same images: only sheet"
-    assert list(found) == [figure_words("levels"), figure_words("cost"), drawn, sheet]
+    assert list(found) == [figure_title("levels"), figure_title("cost"), drawn, sheet]
     assert found[drawn] == (tmp_path / "figures" / "masks_drawn.svg").read_bytes()
     assert found[sheet] == png()
     shown = entries(page)
-    assert shown[figure_words("cost")] == [("made from", ["000.json", "004.json"])]
+    assert shown[figure_title("cost")] == [("made from", ["000.json", "004.json"])]
     assert shown[drawn] == [("made from", ["004.json"])]  # of two seeds that of the sheet
     assert shown[sheet] == [("made from", [f"{len(PRETRAININGS):03d}.json"])]
-    assert figure_words("levels") not in shown
+    assert figure_title("levels") not in shown
     assert {"figures", "masks"} <= set(page.ids)
 
 
@@ -50,14 +50,14 @@ def test_a_picture_in_pixels_where_there_is_no_other(tmp_path: Path) -> None:
     (tmp_path / "figures" / "cost.png").write_bytes(png())
     assert main(["--records", str(runs), "--out", str(tmp_path / "report.html")]) == 0
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert pictures(page)[figure_words("cost")] == png()
+    assert pictures(page)[figure_title("cost")] == png()
 
 
 def test_titles_of_figures() -> None:
     names = ["masks_b", "zeta", "cost_linear", "cost", "levels", "masks"]
     assert sorted(names, key=figure_order) == ["levels", "cost", "cost_linear", "masks", "masks_b", "zeta"]
-    assert figure_words("zeta_two") == "zeta two"
-    assert figure_words("cost_linear") != figure_words("cost")
+    assert figure_title("zeta_two") == "zeta two"
+    assert figure_title("cost_linear") != figure_title("cost")
 
 
 SOURCES = [

@@ -10,7 +10,8 @@ from record_samples import CONFIG, make_record
 from scipy import stats
 from table_samples import table_files, table_rows
 
-from benchmarks.analysis.tables.difference_table import COLUMNS, difference_rows, paired_interval
+from benchmarks.analysis.statistics import paired_interval
+from benchmarks.analysis.tables.difference_table import TABLE, difference_rows
 
 MLO, FROZEN, MAE, LONG = "MLO-MAE (nca)", "frozen at random", "MAE", "MAE, same processor time"
 
@@ -68,7 +69,7 @@ def test_only_equal_images_and_equal_settings_are_compared() -> None:
     other = run(MLO, 0, 70.0) | {"eval_source": "other data"}
     assert difference_rows([run(MAE, 0, 50.0), other]) == []
     assert difference_rows([run(MAE, 0, 50.0), run(MLO, 1, 70.0)]) == []  # no seed in common
-    assert table_files("differences", [])[0].splitlines() == [",".join(COLUMNS)]
+    assert table_files("differences", [])[0].splitlines() == [",".join(TABLE.columns)]
 
 
 def test_a_reference_of_another_cost_is_not_the_same_time() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.analysis.tables.build import TABLES, read_results
-from benchmarks.analysis.tables.table import BEHIND
-from benchmarks.analysis.tables.trace import CellError, behind, find_cell, trace
+from benchmarks.analysis.tables.table import SOURCES
+from benchmarks.analysis.tables.trace import CellError, find_cell, sources_of, trace
 from mlomae.cli import main
 from mlomae.common.errors import ConfigError
 
@@ -46,16 +46,16 @@ def test_a_difference_is_of_two_methods() -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_cell_has_records_behind_it(name: str) -> None:
+def test_every_cell_is_made_of_records(name: str) -> None:
     evidence, table = read_results(RUNS), TABLES[name]
     frame, _ = table.build(evidence)
     assert len(frame)
     for row in frame.to_dict("records"):
         cell = "|".join(str(row[key]) for key in table.keys if str(row[key]))
-        assert find_cell(frame, table, f"{cell}|{frame.columns[-2]}")[0][BEHIND] is row[BEHIND]
-        for column in (c for c in frame.columns if c != BEHIND):
+        assert find_cell(frame, table, f"{cell}|{frame.columns[-2]}")[0][SOURCES] is row[SOURCES]
+        for column in (c for c in frame.columns if c != SOURCES):
             if row[column] and not column.startswith("published_"):
-                parts = behind(row, column)
+                parts = sources_of(row, column)
                 assert all(evidence.file_of(r) in evidence.records for _, records in parts for r in records)
                 assert any(records for _, records in parts), column
 

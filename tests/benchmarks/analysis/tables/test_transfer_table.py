@@ -15,7 +15,7 @@ from scipy import stats
 from table_samples import table_files, table_rows
 
 from benchmarks.analysis.tables.build import build_tables, check_tables
-from benchmarks.analysis.tables.transfer_table import columns_of
+from benchmarks.analysis.tables.transfer_table import transfer_table
 from benchmarks.tasks import get_task
 from mlomae.common.errors import DataError
 from mlomae.records import RANDOM, write_record
@@ -158,7 +158,7 @@ def test_markdown_reads_as_a_table() -> None:
 
 
 def test_no_records_give_an_empty_table() -> None:
-    assert classification_table([])[0].splitlines() == [",".join(columns_of(get_task("classification")))]
+    assert classification_table([])[0].splitlines() == [",".join(transfer_table(get_task("classification")).columns)]
 
 
 def test_it_is_one_of_the_tables(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.analysis.tables import difference_table
+from benchmarks.analysis import statistics
 from benchmarks.tasks.classification import compare as module
 from benchmarks.tasks.classification.compare import compare, main, paired_interval
 from benchmarks.tasks.classification.per_image import PerImage
@@ -162,7 +162,7 @@ def test_many_images_give_students_paired_interval_and_scipys_p_value() -> None:
     a, b = (run(s, label=label) for s in says)
     found = compare(a, b)
     paired = 100.0 * a.images.right - 100.0 * b.images.right
-    mean, low, high = difference_table.paired_interval(paired.tolist())
+    mean, low, high = statistics.paired_interval(paired.tolist())
     assert found.difference == pytest.approx(mean)
     assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
     test = stats.binomtest(int((paired > 0).sum()), int((paired != 0).sum()), 0.5)

@@ -125,7 +125,7 @@ def test_every_parameter_has_its_layer(coco: Path) -> None:
 def test_bf16_is_the_backbones_alone(coco: Path) -> None:
     config = det_runs.config(coco, train__amp="bf16")
     detector, _ = build_detector(config, det_runs.CLASSES)
-    step, seen = dense_step(detector, "detector", config), {}
+    step, seen = dense_step(detector, {"detector": detector}, config), {}
     hooks = [
         (detector.backbone.vit.blocks[0].mlp.fc1, "block"),
         (detector.neck.levels[0][0], "neck"),
