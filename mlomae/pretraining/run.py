@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from mlomae import records
 from mlomae.common import checkpoint
 from mlomae.common.errors import ConfigError
+from mlomae.config.plugins import recorded_plugins
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.data import (
     OuterBatches,
@@ -251,6 +252,7 @@ def run_pretraining(
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    plugins = recorded_plugins(config.to_dict())
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
     trainer.train()
@@ -264,7 +266,7 @@ def run_pretraining(
             plain_batches(data.evaluation, config.model.img_size),
             trainer.device,
         )
-    record = _record(config, data, trainer.clock, metrics, git)
+    record = _record(config, data, trainer.clock, metrics, git) | plugins
     if means := curves.means():  # none of a run that an older version of this code has finished
         record["curves"] = means
     path = work_dir / "record.json"
