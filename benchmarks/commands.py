@@ -76,7 +76,7 @@ def _add_suite(commands: argparse._SubParsersAction) -> None:
 
 def _bench(args: argparse.Namespace) -> int:
     from benchmarks.tasks import get_task
-    from mlomae.backbones.origin import describe_weights
+    from mlomae.backbones.provenance import describe_weights
     from mlomae.backbones.run import run_transfer
     from mlomae.config.strict import overrides
     from mlomae.records import slug

@@ -42,7 +42,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from mlomae.pretraining.run import evaluate_checkpoint
+    from mlomae.pretraining.load import evaluate_checkpoint
 
     overrides = {"data.train.root": args.data, "data.eval.root": args.data} if args.data else {}
     for name, value in evaluate_checkpoint(Path(args.checkpoint), overrides).items():
@@ -51,8 +51,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    from mlomae.diagnostics.diagnose import diagnose
-    from mlomae.diagnostics.report import table
+    from mlomae.diagnostics.diagnose import diagnose, table
 
     out = Path(args.out) if args.out else None
     result, folder = diagnose(

@@ -11,13 +11,13 @@ from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.process import ROOT
 from benchmarks.suite.file import MethodEntry, Suite, TaskEntry
 from benchmarks.tasks import get_task
-from mlomae.backbones.origin import Origin
+from mlomae.backbones.provenance import Provenance
 from mlomae.backbones.records import described
 from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError
 from mlomae.config.schema import ModelConfig, load_config
 from mlomae.models import SIZES
-from mlomae.models.architecture import Architecture
+from mlomae.models.weights import Architecture
 from mlomae.records import RANDOM, config_hash, slug, strip_paths
 
 PRETRAIN = "pretrain"
@@ -164,19 +164,19 @@ class Planner:
         return {f"data.{part}.root": root for part, root in found.items() if root}
 
 
-def origin_of(job: Job) -> Origin:
+def origin_of(job: Job) -> Provenance:
     """What a transfer will say of the backbone that ``job`` makes; its file need not be there."""
     identity = {"method": job.method, "config_hash": job.hash, "iteration": job.config.train.outer_iterations}
-    return Origin(job.method, identity, {}, job.seed)
+    return Provenance(job.method, identity, {}, job.seed)
 
 
-def floor_origin(model: ModelConfig) -> Origin:
+def floor_origin(model: ModelConfig) -> Provenance:
     """What a transfer will say of random weights of this architecture."""
     sizes = dict(zip(("embed_dim", "depth", "num_heads"), SIZES[model.size], strict=True))
     own = {key: value for key in sizes if (value := getattr(model, key)) is not None}
     architecture = asdict(Architecture(patch_size=model.patch_size, **(sizes | own)))
     del architecture["grid"]
-    return Origin(RANDOM, {"method": RANDOM, "architecture": architecture}, {})
+    return Provenance(RANDOM, {"method": RANDOM, "architecture": architecture}, {})
 
 
 def check_labels(jobs: list[Job]) -> None:

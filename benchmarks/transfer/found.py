@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlomae.backbones.create import SPEC
-from mlomae.backbones.origin import Origin, describe_weights
+from mlomae.backbones.provenance import Provenance, describe_weights
 from mlomae.common.checkpoint import TRANSFER_FORMAT, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.records import RANDOM, config_hash, slug
@@ -24,7 +24,7 @@ class Backbone:
     """``weights`` as `create_backbone` takes them; ``note``: what a reader of the table must know, "" if nothing."""
 
     weights: str
-    origin: Origin
+    origin: Provenance
     seed: int
     note: str = ""
 

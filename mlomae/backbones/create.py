@@ -14,39 +14,27 @@ The head's bits, and all bits of a random backbone, depend on ``seed`` and the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.common.random_keys import root_key
 from mlomae.models import create_encoder
-from mlomae.models.architecture import (
-    Architecture,
-    check_model_section,
-    declares_model,
-    read_encoder,
-)
+from mlomae.models.loading import LoadReport, create_timm, load_strict, matches
 from mlomae.models.vit import check_geometry, sincos_positions
-from mlomae.models.weights import LoadReport, State, load_strict
+from mlomae.models.weights import Architecture, State, WeightsFile, check_model_section, read_encoder
 
-SPEC = "a path of weights or of a timm folder, timm:NAME, timm:NAME:pretrained, random, or random:PATH"
-_STORED = ("local-dir:", "hf-hub:", "hf_hub:")  # timm's names whose architecture is read from a config.json
+SPEC = "a path of weights, of a run or of a timm folder, timm:NAME, timm:NAME:pretrained, random, or random:PATH"
 POOLS = ("avg", "token")
 _HEADS = ("head.*", "attn_pool.*")  # another task's classifier; ours is fresh
 _FRESH = ("head.*", "fc_norm.*")
 _DROPPED = ("decoder.*", "decoder_*", "mask_token", "fc_norm.*")
-
-
-def _matches(key: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def has_fresh_norm(backbone: VisionTransformer) -> bool:
@@ -56,7 +44,7 @@ def has_fresh_norm(backbone: VisionTransformer) -> bool:
 
 def _load(backbone: VisionTransformer, state: State, grid: tuple[int, int] | None) -> LoadReport:
     """Strictly load ``state``, whose positions have ``grid`` (rows, columns), into ``backbone``."""
-    heads = [key for key in state if _matches(key, _HEADS)]
+    heads = [key for key in state if matches(key, _HEADS)]
     state = {key: value for key, value in state.items() if key not in heads}
     notes = []
     target = backbone.patch_embed.grid_size
@@ -76,7 +64,7 @@ def _load(backbone: VisionTransformer, state: State, grid: tuple[int, int] | Non
 
 
 def _build(architecture: Architecture, **options: Any) -> VisionTransformer:
-    """Without initial values but the norms': `_load` sets all others, `create_backbone` the head's."""
+    """A ViT whose weights, but for the norms and the head, are still to be set by `_load` or `_load_fresh`."""
     for length in options["img_size"]:
         check_geometry(length, architecture.patch_size)  # timm would cut off a remainder of the image without a word
     keys = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
@@ -85,14 +73,8 @@ def _build(architecture: Architecture, **options: Any) -> VisionTransformer:
 
 def _load_fresh(backbone: VisionTransformer, architecture: Architecture) -> LoadReport:
     """What pretraining starts from: Xavier-uniform layers and the sin-cos table of the grid."""
-    p = architecture.patch_size
-    encoder = create_encoder(
-        img_size=p,
-        patch_size=p,
-        embed_dim=architecture.embed_dim,
-        depth=architecture.depth,
-        num_heads=architecture.num_heads,
-    )
+    shape = {key: getattr(architecture, key) for key in ("patch_size", "embed_dim", "depth", "num_heads")}
+    encoder = create_encoder(img_size=architecture.patch_size, **shape)
     positions = sincos_positions(architecture.embed_dim, backbone.patch_embed.grid_size)
     state = {**encoder.state_dict(), "pos_embed": positions}
     if has_fresh_norm(backbone):
@@ -101,18 +83,8 @@ def _load_fresh(backbone: VisionTransformer, architecture: Architecture) -> Load
     return LoadReport(missing=[*report.missing, *report.matched])  # nothing came from a file
 
 
-def _create_timm(name: str, **options: Any) -> VisionTransformer:
-    try:
-        backbone = timm.create_model(name, **options)
-    except Exception as error:  # unknown names, refused options, downloads and damaged files share no base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if options.get("pretrained") or name.startswith(_STORED):
-            raise CheckpointError(
-                f"timm's '{name}' cannot be had ({reason}); check its name, files, network"
-            ) from error
-        raise ConfigError(
-            f"timm model '{name}' cannot be built as a ViT ({reason}); see timm.list_models('vit_*')"
-        ) from error
+def _create_plain(name: str, **options: Any) -> VisionTransformer:
+    backbone = create_timm(name, **options)
     if type(backbone) is not VisionTransformer:
         raise ConfigError(
             f"timm model '{name}' is a {type(backbone).__name__}; choose a plain ViT (timm's VisionTransformer)"
@@ -121,16 +93,18 @@ def _create_timm(name: str, **options: Any) -> VisionTransformer:
 
 
 def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
-    backbone = _create_timm(name, **options)
+    backbone = _create_plain(name, **options)
     for length, patch in zip(options["img_size"], backbone.patch_embed.feat_ratio(as_scalar=False), strict=True):
         check_geometry(length, patch)
     if not pretrained:
         return backbone, LoadReport(missing=list(backbone.state_dict()), notes=[f"timm's initialisation of {name}"])
-    source = _create_timm(name, pretrained=True)  # timm's own checks and key conversions, at the weights' own size
+    source = _create_plain(name, pretrained=True)  # timm's own checks and key conversions, at the weights' own size
     return backbone, _load(backbone, source.state_dict(), source.patch_embed.grid_size)
 
 
-def _from_file(path: Path, fresh: bool, model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransformer, Any]:
+def _from_file(
+    path: Path, fresh: bool, model: dict[str, Any] | None, **options: Any
+) -> tuple[VisionTransformer, LoadReport]:
     file = read_encoder(path, model)
     backbone = _build(file.architecture, **options)
     if fresh:
@@ -159,29 +133,32 @@ def _random(model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransfo
     return backbone, report
 
 
+def _is_export(folder: Path) -> bool:
+    try:
+        return WeightsFile(folder).layout == "export"
+    except CheckpointError:
+        return False
+
+
 def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
     if spec == "random":
         return _random(model, **options)
-    fresh = spec.startswith("random:")
-    name = spec.removeprefix("random:")
-    path = Path(name)
-    if name.startswith("timm:") or path.is_dir():
-        pretrained = not fresh
-        if name.startswith("timm:"):
-            pretrained = not fresh and name.endswith(":pretrained")
-            name = name.removeprefix("timm:").removesuffix(":pretrained")
-        elif declares_model(path / "model.safetensors"):  # our export: the file says all that the folder does
-            return _from_file(path / "model.safetensors", fresh, model, **options)
-        elif not (path / "config.json").is_file():
-            raise CheckpointError(f"folder '{path}' holds no config.json; give a timm folder or a file of weights")
-        else:
-            name = f"local-dir:{name}"
-        if model:
-            raise ConfigError(f"backbone '{spec}' names its architecture; leave model out")
-        return _from_timm(name, pretrained, **options)
-    if not path.is_file():
+    fresh, name = spec.startswith("random:"), spec.removeprefix("random:")
+    path, pretrained = Path(name), not fresh
+    if name.startswith("timm:"):
+        pretrained = not fresh and name.endswith(":pretrained")
+        name = name.removeprefix("timm:").removesuffix(":pretrained")
+    elif not path.exists():
         raise CheckpointError(f"backbone '{spec}' does not exist; give {SPEC}")
-    return _from_file(path, fresh, model, **options)
+    elif path.is_file() or list_checkpoints(path) or _is_export(path):  # our export says all that timm's config does
+        return _from_file(path, fresh, model, **options)
+    elif not (path / "config.json").is_file():
+        raise CheckpointError(f"folder '{path}' holds no config.json; give a run, a timm folder or a file of weights")
+    else:
+        name = f"local-dir:{name}"
+    if model:
+        raise ConfigError(f"backbone '{spec}' names its architecture; leave model out")
+    return _from_timm(name, pretrained, **options)
 
 
 def _check(num_classes: int, drop_path: float, global_pool: str, img_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -212,8 +189,8 @@ def create_backbone(
 ) -> tuple[VisionTransformer, LoadReport]:
     """A ViT with a fresh classifier (0 ``num_classes``: none) and what was loaded; print the report.
 
-    ``spec``: a training checkpoint, an export or a fine-tuning of ours (`finetuned`), official MAE weights, a timm
-    folder; ``timm:NAME`` (timm's initialisation) or ``timm:NAME:pretrained``; ``random`` with
+    ``spec``: a training checkpoint, an export or a fine-tuning of ours, official MAE weights, a folder of a run (its
+    newest checkpoint) or of timm; ``timm:NAME`` (timm's initialisation) or ``timm:NAME:pretrained``; ``random`` with
     ``model=dict(size=..., patch_size=..., embed_dim=..., depth=..., num_heads=...)`` or ``random:PATH``, both
     initialised as pretraining is. For files ``model`` is checked against the weights. ``img_size`` in pixels, (height,
     width) if not square. ``drop_path``: rate of the last block, rising linearly. ``dynamic_img_size``: timm's,

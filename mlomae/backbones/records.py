@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mlomae import records
 from mlomae.backbones.config import TransferConfig
-from mlomae.backbones.origin import Origin
+from mlomae.backbones.provenance import Provenance
 from mlomae.backbones.training import TASK
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError
@@ -35,7 +35,7 @@ def since(started: tuple[float, float]) -> dict[str, float]:
     return {kind: now - then for kind, now, then in zip(("wall", "cpu"), now(), started, strict=True)}
 
 
-def described(config: TransferConfig, origin: Origin) -> dict[str, Any]:
+def described(config: TransferConfig, origin: Provenance) -> dict[str, Any]:
     """The configuration as a record keeps it: what the backbone is, not the path, under which anything may lie."""
     plain = config.to_dict()
     plain["backbone"]["weights"] = origin.identity

@@ -17,8 +17,7 @@ import mlomae.data
 from mlomae import records
 from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.config import DataConfig, TransferConfig, values_of
-from mlomae.backbones.finetuned import check_unseen
-from mlomae.backbones.origin import Origin, describe_weights
+from mlomae.backbones.provenance import Provenance, check_unseen, describe_weights
 from mlomae.backbones.records import check_folder, describe_images, described
 from mlomae.backbones.task import Task
 from mlomae.backbones.training import TransferStep, train_transfer
@@ -45,7 +44,7 @@ class TransferRun:
     """A transfer that has begun. ``git``: commit, and whether the checkout differed from it when the run began."""
 
     config: TransferConfig
-    source: Origin
+    source: Provenance
     work_dir: Path
     resume: bool
     git: tuple[str | None, bool | None]
@@ -115,7 +114,7 @@ def run_transfer(
     work_dir: Path,
     resume: bool = False,
     records_dir: Path | None = None,
-    source: Origin | None = None,
+    source: Provenance | None = None,
 ) -> records.Record:
     """Transfer, evaluate on the test split, write record, predictions and pictures into ``work_dir``.
 

@@ -77,6 +77,15 @@ def list_checkpoints(work_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def newest_checkpoint(path: Path) -> Path:
+    """``path`` itself, or for the folder of a run its newest checkpoint; CheckpointError for a folder without one."""
+    if not path.is_dir():
+        return path
+    if not (checkpoints := list_checkpoints(path)):
+        raise CheckpointError(f"folder '{path}' holds no checkpoint; give the folder of a run, or an iter_N.pth file")
+    return checkpoints[-1]
+
+
 def prune(work_dir: Path, keep: int) -> None:
     """Remove all but the newest ``keep`` checkpoints, and temporary files a killed run left behind."""
     for path in list_checkpoints(work_dir)[:-keep]:

@@ -1,40 +1,61 @@
-"""``mlomae diagnose``: what a checkpoint's feedback asks for, on fresh batches of the training set.
+"""``mlomae diagnose``: what a checkpoint's feedback asks for, measured on new batches of the training set.
 
-The batches come from streams of their own, functions of the run's seed alone; evaluation images are not opened. The
-upper level's images are few and come back in other crops, so t over batches speaks of this checkpoint and this split.
+The batches come from streams of their own, functions of the run's seed alone; evaluation images are not read. The upper
+level has few images, which come back in other crops, so t over batches speaks of this checkpoint and this split.
 
-Shape legend: B images of the lower batch, U of the upper batch, L patches, n batches.
+Shape legend: B images of the lower batch, U of the upper batch, L patches, n batches. Percentages are 0 to 100.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mlomae.common import random_keys as counter
-from mlomae.common.checkpoint import load_checkpoint
+from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError, TrainingError
-from mlomae.config.schema import PretrainConfig, config_from_dict
-from mlomae.data import Stream, build_augment
 from mlomae.diagnostics.pictures import influence_sheet, save_figure
-from mlomae.diagnostics.report import Measured, sheet_title, summarise, write_json
-from mlomae.feedback import is_dense, is_joint
+from mlomae.feedback import is_joint
 from mlomae.masking import MaskState, is_trainable
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.feedback_gate import chance_on
 from mlomae.pretraining.influence import Influence, model_influence
+from mlomae.pretraining.load import LoadedRun, load_run
 from mlomae.pretraining.pretrainer import Pretrainer
-from mlomae.pretraining.run import PretrainData, build_data
-from mlomae.pretraining.separation import separate
+from mlomae.pretraining.separation import Separation, separate, spread
 
 FORMAT = "mlomae-diagnose/1"
 SHEET_IMAGES = 8
 MASKS = ("own", "random")
+LEVELS = ("lower", "head", "upper")
+
+
+@dataclass
+class Measured:
+    """Lists with one entry a batch.
+
+    Attributes:
+        accuracy, loss_upper, overlap: of the feedback; of two masks of the same images.
+        influence: of the removed patches, flat.
+        sigma: (B, L), empty if the strategy has no score.
+        influence_objects, sigma_objects: None in a batch that cannot be compared; empty where objects are unknown.
+    """
+
+    accuracy: list[float] = field(default_factory=list)
+    loss_upper: list[float] = field(default_factory=list)
+    overlap: list[float] = field(default_factory=list)
+    influence: list[Tensor] = field(default_factory=list)
+    sigma: list[Tensor] = field(default_factory=list)
+    influence_objects: list[Separation | None] = field(default_factory=list)
+    sigma_objects: list[Separation | None] = field(default_factory=list)
 
 
 def diagnose(
@@ -63,14 +84,15 @@ def diagnose(
         raise ConfigError(f"--batches {batches} must be at least 1; t over batches needs 2")
     if mask not in MASKS:
         raise ConfigError(f"--mask '{mask}' is unknown; choose one of {', '.join(MASKS)}")
-    state = load_checkpoint(checkpoint)
-    config = _config(state["config"], checkpoint, feedback, batch_size, data_root)
-    data = build_data(config)
-    streams = _streams(config, data)
+    run = load_for_diagnosis(checkpoint, data_root)
+    config = run.config
+    config.train.accumulate = math.gcd(config.train.accumulate, batch_size)
+    _choose_feedback(run, feedback)
+    streams = {level: run.stream(level, f"diagnose/{level}") for level in LEVELS}
     smallest = min(len(stream) for stream in streams.values())
     if not 1 <= batch_size <= smallest:
         raise ConfigError(f"--batch-size {batch_size} must be 1 to {smallest}, the images of the smallest level")
-    model = _model(state, config, data.num_classes)
+    model = run.build_model(run.data.num_classes)
     device = next(model.parameters()).device
 
     measured = Measured()
@@ -82,66 +104,39 @@ def diagnose(
         sheet = sheet or _columns(batch["lower"], found, measured)
     result = {
         "format": FORMAT,
-        "checkpoint": checkpoint.name,
+        "checkpoint": run.path.name,
         "name": config.name,
-        "iteration": state["iteration"],
+        "iteration": run.iteration,
         "mask_type": config.mask["type"],
         "mask": mask,
         "feedback": config.feedback["type"],
         "batch_size": batch_size,
         "batches": batches,
-        **summarise(measured, 100.0 * chance_on(streams["upper"], data.num_classes).share),
+        **summarise(measured, 100.0 * chance_on(streams["upper"], run.data.num_classes).share),
     }
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    out = out or run / "diagnose"
+    out = out or run.folder / "diagnose"
     figure = influence_sheet(**sheet, grid=model.mae.encoder.grid, title=sheet_title(result))
     save_figure(figure, out / "influence.png")
     write_json(result, out / "diagnose.json")
     return result, out
 
 
-def _config(
-    values: dict[str, Any], path: Path, name: str | None, batch_size: int, data_root: str | None
-) -> PretrainConfig:
-    """The run's configuration without evaluation data and running average, and with the feedback that is asked for.
+def load_for_diagnosis(checkpoint: Path, data_root: str | None) -> LoadedRun:
+    """A run without evaluation data and running average, its training images from ``data_root`` if that is given."""
+    moved = {} if data_root is None else {"data.train.root": data_root}
+    return load_run(checkpoint, {"data.eval": None, "init_from": None, "levels.v_momentum": 0.0, **moved})
 
-    Raises ConfigError for an unknown feedback, or one with a head that the run has not trained.
-    """
-    config = config_from_dict(values)
-    config.data.eval, config.init_from, config.levels.v_momentum = None, None, 0.0
-    config.train.accumulate = math.gcd(config.train.accumulate, batch_size)
-    if data_root is not None:
-        config.data.train["root"] = data_root
-    own, trained = config.feedback["type"], is_trainable(config.mask["type"])
-    if name is None:
-        name = own if trained or is_joint(own) else "nca"
+
+def _choose_feedback(run: LoadedRun, name: str | None) -> None:
+    """Raises ConfigError for an unknown feedback, or one with a head that the run has not trained."""
+    config, own = run.config, run.config.feedback["type"]
+    trained = is_trainable(config.mask["type"])
+    name = name or (own if trained or is_joint(own) else "nca")
     if not is_joint(name) and not (trained and name == own):
-        raise ConfigError(f"'{path}' holds no trained head for feedback '{name}'; use --feedback nca or ridge")
+        raise ConfigError(f"'{run.path}' holds no trained head for feedback '{name}'; use --feedback nca or ridge")
     if name != own:
         config.feedback = {"type": name}
         config.levels.solver_options.pop("paths", None)  # the other feedback may lack a path
-    return config
-
-
-def _streams(config: PretrainConfig, data: PretrainData) -> dict[str, Stream]:
-    """The three levels' images and augmentations as in training, in an order of their own."""
-    lower, seed = data.batches.lower, config.seed
-    augment = build_augment({"size": config.model.img_size, **config.data.feedback_augment})
-    pixels = is_dense(config.feedback["type"])
-    return {
-        "lower": Stream(lower.source, lower.indices, lower.augment, seed, "diagnose/lower"),
-        "head": Stream(data.feedback, data.split.train_indices, augment, seed, "diagnose/head", pixels),
-        "upper": Stream(data.feedback, data.split.val_indices, augment, seed, "diagnose/upper", pixels),
-    }
-
-
-def _model(state: dict[str, Any], config: PretrainConfig, classes: int) -> Pretrainer:
-    """The checkpoint's weights under ``config``; a feedback without parameters has none to load."""
-    model = Pretrainer(config, classes)
-    for name in ("mae", "mask", *(() if model.feedback.joint else ("feedback",))):
-        getattr(model, name).load_state_dict(state["modules"][name])
-    model.set_progress(state["iteration"])
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def _measure(model: Pretrainer, batch: dict[str, Any], random_mask: bool, measured: Measured) -> Influence:
@@ -182,3 +177,115 @@ def _columns(lower: dict[str, Any], found: Influence, measured: Measured) -> dic
         "sigma_BL": measured.sigma[0][:n] if measured.sigma else None,
         "object_BSS": lower["object"][:n] if "object" in lower else None,
     }
+
+
+# --- the summary ------------------------------------------------------------------------------------------------------
+
+
+def summarise(measured: Measured, chance: float) -> dict[str, Any]:
+    """Plain values for JSON; a spread is {mean, sd, t, batches}, without t where there is nothing to test against.
+
+    ``chance`` is the percentage that a constant prediction gets right, which t of the accuracy is against.
+    ``influence``: ``mean`` (with its t against 0), ``sd`` over patches, ``positive`` the percentage above 0.
+    ``objects``: ``influence_gap`` and ``influence_auroc`` on removed patches, ``sigma_auroc`` on all; t of an AUROC is
+    against 0.5. None where the data set has no object masks, or no batch could be compared.
+    """
+    values = torch.cat(measured.influence)
+    sigma = health.score_health(torch.cat(measured.sigma)) if measured.sigma else None
+    return {
+        "feedback_accuracy": _spread(measured.accuracy, null=chance),
+        "feedback_chance": chance,
+        "loss_upper": _spread(measured.loss_upper),
+        "mask_overlap": _spread(measured.overlap),
+        "sigma": None if sigma is None else {name: float(value) for name, value in sigma.items()},
+        "influence": {
+            "mean": _spread([float(batch.mean()) for batch in measured.influence], null=0.0),
+            "sd": float(values.std(correction=0)),
+            "positive": 100.0 * float((values > 0).double().mean()),
+        },
+        "objects": _objects(measured) if measured.influence_objects else None,
+    }
+
+
+def _objects(measured: Measured) -> dict[str, Any]:
+    influence = [found for found in measured.influence_objects if found is not None]
+    sigma = [found for found in measured.sigma_objects if found is not None]
+    return {
+        "influence_gap": _spread([found.gap for found in influence], null=0.0),
+        "influence_auroc": _spread([found.auroc for found in influence], null=0.5),
+        "sigma_auroc": _spread([found.auroc for found in sigma], null=0.5),
+    }
+
+
+def _spread(values: list[float], null: float | None = None) -> dict[str, Any] | None:
+    if not values:
+        return None
+    found = spread(values, null or 0.0)._asdict()
+    return found if null is not None else {name: value for name, value in found.items() if name != "t"}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The summary as text, one line a question."""
+    influence, sigma, objects = result["influence"], result["sigma"], result["objects"]
+    lines = [
+        f"{result['name']}, iteration {result['iteration']}: mask '{result['mask_type']}', feedback "
+        f"'{result['feedback']}'; {result['batches']} batches of {result['batch_size']} training images, masks "
+        f"{'of the strategy' if result['mask'] == 'own' else 'drawn at random'}",
+        _line("feedback accuracy", _number(result["feedback_accuracy"], ".1f"), f"%, chance {_chance(result)}"),
+        _line("loss III", _number(result["loss_upper"], ".4f")),
+        _line("mask overlap", _number(result["mask_overlap"], ".3f"), "under new noise: 0 by chance, 1 the same set"),
+    ]
+    if sigma is None:
+        lines.append(_line("sigma", "none: this strategy has no score"))
+    else:
+        lines.append(_line("sigma mean", f"{sigma['mean']:.3f}", f"entropy {sigma['entropy']:.3f} bit"))
+        lines.append(_line("sigma saturated", f"{100 * sigma['saturated']:.1f} %", "outside [0.01, 0.99]"))
+        over = f"over images, {sigma['var_positions']:.2g} over positions"
+        lines.append(_line("sigma variance", f"{sigma['var_images']:.2g}", over))
+    shape = f"sd {influence['sd']:.2g} over patches, {influence['positive']:.1f} % positive"
+    lines.append(_line("influence mean", _number(influence["mean"], "+.2g"), shape))
+    if objects is None:
+        lines.append(_line("objects", "unknown: this data set has no object masks"))
+        return "\n".join(lines)
+    gap, auroc = objects["influence_gap"], objects["influence_auroc"]
+    lines.append(_line("influence t", _t(gap), "object less background; positive: weight on objects lowers loss III"))
+    lines.append(_line("influence gap", _number(gap, "+.3f"), "standard deviations of the influence"))
+    lines.append(_line("influence AUROC", _number(auroc, ".3f"), "removed patches, 0.5 by chance"))
+    if sigma is not None:
+        lines.append(_line("sigma AUROC", _number(objects["sigma_auroc"], ".3f"), "all patches, 0.5 by chance"))
+    return "\n".join(lines)
+
+
+def sheet_title(result: dict[str, Any]) -> str:
+    objects = result["objects"] or {}
+    gap, auroc = objects.get("influence_gap"), objects.get("influence_auroc")
+    parts = [f"{result['name']}, iteration {result['iteration']}", f"feedback {result['feedback']}"]
+    if gap is not None and auroc is not None:
+        parts += [f"object less background: t = {_t(gap)}", f"AUROC {auroc['mean']:.3f}"]
+    return "   ·   ".join(parts)
+
+
+def write_json(result: dict[str, Any], path: Path) -> None:
+    """Write under a temporary name and rename; the same result gives the same bytes."""
+    write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def _line(name: str, value: str, remark: str = "") -> str:
+    return f"{name:18s} {value:22s} {remark}".rstrip()
+
+
+def _chance(result: dict[str, Any]) -> str:
+    return f"{result['feedback_chance']:.1f}"
+
+
+def _number(found: dict[str, Any] | None, form: str) -> str:
+    if found is None:
+        return "no batch to compare"
+    return f"{found['mean']:{form}}" + ("" if found["sd"] is None else f" ± {found['sd']:{form.lstrip('+')}}")
+
+
+def _t(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "no batch to compare"
+    n = f"{found['batches']} batch{'es' if found['batches'] > 1 else ''}"
+    return f"undefined over {n}" if found["t"] is None else f"{found['t']:+.2f} over {n}"

@@ -1,13 +1,20 @@
-"""``mlomae masks``: the patterns of several strategies side by side, on the same images, as a picture and as numbers.
+"""``mlomae masks``: the masks of several strategies side by side, on the same images, as a picture and as numbers.
 
 A row is a configuration, whose model is as training begins, or a checkpoint. Images are training images or a folder of
-pictures; evaluation images are not opened. Which images and which draws are functions of the seed.
+pictures; evaluation images are not read. Which images and which draws are functions of the seed.
+
+The numbers go into a JSON file beside the picture, from which a figure can be drawn again without data set and
+checkpoints: it holds the images too. A mask is a text, "1" where a patch is removed; weights are given where they
+differ.
 
 Shape legend: B images, L patches, S image side in pixels.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,36 +23,50 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mlomae.common import random_keys as counter
-from mlomae.common.checkpoint import load_checkpoint
-from mlomae.common.errors import CheckpointError, ConfigError, DataError, reason_of
-from mlomae.config.schema import PretrainConfig, config_from_dict, load_config
+from mlomae.common.atomic import write_text
+from mlomae.common.errors import ConfigError, DataError
+from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.data import FileSource, Source, Stream, build_augment, build_training_source
 from mlomae.data.paths import LabelledFiles
 from mlomae.data.reader import IMAGE_ENDINGS
-from mlomae.diagnostics.mask_numbers import DrawnRow, mask_numbers, save_numbers
-from mlomae.diagnostics.pictures import mask_sheet, save_figure
+from mlomae.diagnostics.pictures import mask_sheet, photographs, save_figure
 from mlomae.pretraining.devices import to_device
+from mlomae.pretraining.load import LoadedRun, load_run
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.records import config_hash, strip_paths
 
 
 @dataclass
 class Row:
-    """``state``: of a checkpoint, None for a model as training begins."""
+    """``run``: of a checkpoint, None for a model as training begins."""
 
     config: PretrainConfig
-    state: dict[str, Any] | None = None
+    run: LoadedRun | None = None
 
     @property
     def iteration(self) -> int:
-        return 0 if self.state is None else int(self.state["iteration"])
+        return 0 if self.run is None else self.run.iteration
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnRow:
+    """The masks that the model of ``config_hash``, ``seed`` and ``iteration`` draws. ``grid``: rows, columns."""
+
+    label: str
+    config_hash: str
+    seed: int
+    iteration: int
+    mask_BL: Tensor
+    weight_BL: Tensor
+    grid: tuple[int, int]
 
     @property
-    def config_hash(self) -> str:
-        return config_hash(strip_paths(self.config.to_dict()))
+    def weighted(self) -> bool:
+        return not torch.equal(self.weight_BL, torch.ones_like(self.weight_BL))
 
 
 def draw_masks(
@@ -62,7 +83,7 @@ def draw_masks(
 ) -> list[str]:
     """Write a picture whose first row is the images and whose others are strategies; returns the labels of those.
 
-    Its numbers go into a file of the same name that ends in .json (`mask_numbers`).
+    Its numbers go into a file of the same name that ends in .json.
 
     Args:
         checkpoints: one whose run has the name of a configuration takes its row, others follow.
@@ -89,13 +110,15 @@ def draw_masks(
         for draw in range(draws):
             label = name if not draw else f"draw {draw + 1}"
             mask, weight = _mask(model, {**batch, "key": counter.fold(batch["key"], draw)})
-            of = (row.config_hash, row.config.seed, row.iteration)
-            drawn.append(DrawnRow(label, *of, mask, weight, model.mae.encoder.grid))
-    words = f"{source.name} {source.split}"
+            digest = config_hash(strip_paths(row.config.to_dict()))
+            model_of_row = (digest, row.config.seed, row.iteration)
+            drawn.append(DrawnRow(label, *model_of_row, mask, weight, model.mae.encoder.grid))
+    images_text = f"{source.name} {source.split}"
     legend = "; darker: weighs more" if any(row.weighted for row in drawn) else ""
     shown = [(row.label, row.mask_BL, row.weight_BL, row.grid) for row in drawn]
-    save_figure(mask_sheet(batch["image"], shown, title=f"{words}, seed {seed}{when}{legend}"), out)
-    save_numbers(mask_numbers(batch["image"], drawn, words, seed), out.with_suffix(".json"))
+    save_figure(mask_sheet(batch["image"], shown, title=f"{images_text}, seed {seed}{when}{legend}"), out)
+    numbers = mask_numbers(batch["image"], drawn, images_text, seed)
+    write_text(out.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")
     return labels
 
 
@@ -124,9 +147,9 @@ def _check(
 def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
     rows = [Row(load_config(path)) for path in configs]
     for path in checkpoints:
-        state = load_checkpoint(path)
-        trained = Row(config_from_dict(state["config"]), state)
-        same = [i for i, row in enumerate(rows) if row.state is None and row.config.name == trained.config.name]
+        run = load_run(path)
+        trained = Row(run.config, run)
+        same = [i for i, row in enumerate(rows) if row.run is None and row.config.name == trained.config.name]
         if same:
             rows[same[0]] = trained
         else:
@@ -160,19 +183,12 @@ def _training_images(config: PretrainConfig, data_root: str | None) -> Source:
 
 
 def _model(row: Row) -> Pretrainer:
-    """The model of a row; its feedback, which no mask depends on, stays fresh and has two classes."""
+    """The model of a row; its feedback, on which no mask depends, stays fresh."""
     torch.manual_seed(row.config.seed)
+    if row.run is not None:
+        return row.run.build_model()
     model = Pretrainer(row.config, 2)
-    if row.state is not None:
-        try:
-            for name in ("mae", "mask"):
-                getattr(model, name).load_state_dict(row.state["modules"][name])
-        except (RuntimeError, KeyError) as error:
-            name = row.config.name
-            raise CheckpointError(
-                f"the checkpoint of '{name}' does not fit its model ({reason_of(error)[:80]})"
-            ) from error
-    elif row.config.init_from:
+    if row.config.init_from:
         model.start_from(row.config.init_from)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
@@ -183,3 +199,31 @@ def _mask(model: Pretrainer, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     batch = to_device(batch, next(model.parameters()).device)
     mask = model.choose_mask(model.mae.encoder.embed(batch["image"]), batch)
     return mask.mask, mask.weight
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------------
+
+
+def mask_numbers(image_B3SS: Tensor, rows: list[DrawnRow], source: str, seed: int) -> dict[str, Any]:
+    """The content of the file. ``source``: the images in words; ``seed``: of their choice and of the draws."""
+    images = (255 * torch.from_numpy(photographs(image_B3SS))).round().to(torch.uint8)
+    return {"source": source, "seed": seed, "images": [_png(i) for i in images], "rows": [_row(row) for row in rows]}
+
+
+def _row(row: DrawnRow) -> dict[str, Any]:
+    weights = [[float(f"{w:.4g}") for w in weights] for weights in row.weight_BL.tolist()] if row.weighted else None
+    return {
+        "label": row.label,
+        "config_hash": row.config_hash,
+        "seed": row.seed,
+        "iteration": row.iteration,
+        "grid": list(row.grid),
+        "mask": ["".join("1" if m > 0.5 else "0" for m in mask) for mask in row.mask_BL.tolist()],
+        "weight": weights,
+    }
+
+
+def _png(image_SS3: Tensor) -> str:
+    file = io.BytesIO()
+    Image.fromarray(image_SS3.numpy()).save(file, format="PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode("ascii")

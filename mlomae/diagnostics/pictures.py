@@ -52,7 +52,7 @@ def influence_sheet(
         sigma_BL: scores inside (0, 1), drawn from their least to their largest.
         object_BSS: bool, pixels of objects.
     """
-    images, pale = _photographs(image_B3SS)
+    images = photographs(image_B3SS)
     removed = _tiles(mask_BL, grid) > 0
     influence = _tiles(influence_BL, grid)
     sizes = np.abs(influence[removed])
@@ -60,13 +60,13 @@ def influence_sheet(
     scale = Normalize(-limit, limit)
     rows = ["image", "mask\n(grey: kept)", "influence\n(grey: kept)"] + ([] if sigma_BL is None else ["score sigma"])
     figure, axes = _canvas(len(images), rows, title)
-    for column, (image, grey) in enumerate(zip(images, pale, strict=True)):
+    for column, image in enumerate(images):
         side = image.shape[0]
         edge = (-0.5, side - 0.5, side - 0.5, -0.5)
         paint = lambda ax, rgba, edge=edge: ax.imshow(rgba, extent=edge, interpolation="nearest")  # noqa: E731
         axes[0, column].imshow(image, interpolation="nearest")
         paint(axes[1, column], _two_tone(removed[column]))
-        axes[2, column].imshow(grey, interpolation="nearest")
+        axes[2, column].imshow(0.6 * image.mean(axis=-1, keepdims=True).repeat(3, axis=-1), interpolation="nearest")
         paint(axes[2, column], _heat(influence[column], removed[column], scale))
         if sigma_BL is not None:
             sigma = _tiles(sigma_BL, grid)
@@ -104,7 +104,7 @@ def mask_tiles(image_B3SS: Tensor, rows: list[tuple[str, Tensor, Tensor, tuple[i
         rows: label, mask (B, L) with 1 where a patch is removed, the weights (B, L) of the patches' errors, and the
             grid of patches. Where weights differ, the darker patch weighs more; white to dark spans the row.
     """
-    images, _ = _photographs(image_B3SS)
+    images = photographs(image_B3SS)
     side = images.shape[1]
     tiles = [images.astype(np.float64)]
     for _, mask_BL, weight_BL, (height, width) in rows:
@@ -120,12 +120,10 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
 
 
-def _photographs(image_B3SS: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Images in [0, 1], (B, S, S, 3), and the same darkened and without colour."""
+def photographs(image_B3SS: Tensor) -> NDArray[np.float32]:
+    """Normalised images as they look, (B, S, S, 3), in [0, 1]."""
     std, mean = torch.tensor(IMAGENET_STD).view(3, 1, 1), torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    image = (image_B3SS.detach().float().cpu() * std + mean).clamp(0, 1).permute(0, 2, 3, 1)
-    grey = 0.6 * image.mean(dim=-1, keepdim=True).expand_as(image)
-    return image.numpy(), grey.numpy()
+    return (image_B3SS.detach().float().cpu() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
 def _tiles(values_BL: Tensor, grid: tuple[int, int]) -> NDArray[np.float64]:

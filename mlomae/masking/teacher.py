@@ -12,17 +12,17 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlomae.common.errors import CheckpointError, ConfigError, reason_of
+from mlomae.common.errors import ConfigError
 from mlomae.common.precision import full_precision, wide
 from mlomae.common.registry import check_range
 from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking.base import UnweightedMasking
+from mlomae.models.loading import create_timm
 from mlomae.models.vit import ViT
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def class_attention(block: Block, x_BND: Tensor) -> Tensor:
     return logits.squeeze(2).softmax(dim=-1)
 
 
-def create_timm(spec: str, size: int) -> Any:
+def create_teacher(spec: str, size: int) -> Any:
     """The model that ``timm:NAME`` or ``timm:NAME:pretrained`` names, for images of ``size`` pixels, without a head.
 
     Raises ConfigError for what is not a plain ViT with a class token or does not fit the size, CheckpointError for
@@ -59,11 +59,7 @@ def create_timm(spec: str, size: int) -> Any:
     """
     name = spec.removeprefix(_TIMM).removesuffix(PRETRAINED)
     options: dict[str, Any] = {"num_classes": 0, "img_size": size}
-    try:
-        model: Any = timm.create_model(name, **options)
-    except Exception as error:  # unknown names and refused options share no base class
-        why = f"({reason_of(error)}); see timm.list_models('vit_*')"
-        raise ConfigError(f"teacher '{spec}' cannot be built as a ViT {why}") from error
+    model = create_timm(name, **options)
     last = model.blocks[-1] if type(model) is VisionTransformer else None
     if type(last) is not Block or type(last.attn) is not Attention or model.cls_token is None:
         raise ConfigError(f"teacher '{spec}' is not a plain ViT with a class token; choose one, e.g. vit_small_patch16")
@@ -72,14 +68,7 @@ def create_timm(spec: str, size: int) -> Any:
             f"teacher '{spec}' has patches of {model.patch_embed.patch_size[0]} pixels, which do not divide images "
             f"of {size}; set mask.teacher_size to a multiple"
         )
-    if not spec.endswith(PRETRAINED):
-        return model
-    try:
-        return timm.create_model(name, pretrained=True, **options)
-    except Exception as error:  # nor do failed downloads and damaged files
-        raise CheckpointError(
-            f"teacher '{spec}' cannot be loaded ({reason_of(error)}); check files and network"
-        ) from error
+    return create_timm(name, pretrained=True, **options) if spec.endswith(PRETRAINED) else model
 
 
 class Teacher(nn.Module):
@@ -115,7 +104,7 @@ class Teacher(nn.Module):
         training."""
         self.grid, self.side = mae.encoder.grid, self.size or mae.encoder.img_size
         frozen = self.spec != ENCODER
-        self.model: Any = create_timm(self.spec, self.side) if frozen else copy.deepcopy(mae.encoder)
+        self.model: Any = create_teacher(self.spec, self.side) if frozen else copy.deepcopy(mae.encoder)
         self.model.requires_grad_(False).eval()
         given = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         own: Any = self.model.pretrained_cfg if frozen else given

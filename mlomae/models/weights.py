@@ -1,105 +1,161 @@
-"""Strict loading of weights with a report, and public MAE checkpoints under our parameter names.
+"""What a file of weights holds: its layout, its tensors, the model they belong to.
 
-Layouts understood: ours (``encoder.*``, ``decoder.*``), facebookresearch/mae (encoder keys bare, ``decoder_embed.*``,
-``mask_token``, ...) and timm (encoder only). Files are read as tensors and plain values; code in them is never run.
+Layouts: checkpoints and exports of ours (``encoder.*``, ``decoder.*``, or timm's names for the encoder alone),
+facebookresearch/mae (encoder keys bare, ``decoder_embed.*``, ``mask_token``, ...) and timm. Files are read as tensors
+and plain values; code in them is never run.
+
+Width, depth and patch size are read from the tensors' shapes. The number of heads is not in the shapes: our checkpoints
+and exports declare it; for other files it is the usual one of that width, unless the caller says otherwise (MAE-Lite's
+tiny ViT, for one, has 12 heads and not 3).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import pickle
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
-from mlomae.common.errors import CheckpointError
-from mlomae.models import MAE, SIZES
-from mlomae.models.vit import sincos_positions
+from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, list_checkpoints, newest_checkpoint
+from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.models.vit import SIZES
 
 State = dict[str, Tensor]
 
-_OFFICIAL_DECODER = {
-    "mask_token": "decoder.mask_token",
-    "decoder_pos_embed": "decoder.pos_embed",
-    "decoder_embed": "decoder.embed",
-    "decoder_blocks": "decoder.blocks",
-    "decoder_norm": "decoder.norm",
-    "decoder_pred": "decoder.pred",
-}
-_CLASSIFIER = ("head.*", "fc_norm.*")  # of a timm or fine-tuned model; pretraining has no use for them
-_POSITIONS = ("encoder.pos_embed", "decoder.pos_embed")
+MODEL_KEYS = ("size", "patch_size", "embed_dim", "depth", "num_heads")
+_HEADS = {dim: heads for dim, _, heads in SIZES.values()}
 
 
-@dataclass
-class LoadReport:
-    """What loading did. ``mismatched`` holds (key, shape in the file, shape in the model)."""
-
-    matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """One line of counts, then one line a note and a key; matched keys last."""
-        kinds = {"missing": self.missing, "unexpected": self.unexpected, "matched": self.matched}
-        counts = f"matched {len(self.matched)}, missing {len(self.missing)}, unexpected {len(self.unexpected)}"
-        lines = [f"{counts}, shape mismatches {len(self.mismatched)}"]
-        lines += [f"  note        {note}" for note in self.notes]
-        lines += [f"  shape       {key}: file {theirs}, model {ours}" for key, theirs, ours in self.mismatched]
-        lines += [f"  {kind:<11} {key}" for kind, keys in kinds.items() for key in keys]
-        return "\n".join(lines)
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
-def _forbidden(keys: Sequence[str], allowed: Sequence[str]) -> list[str]:
-    return [key for key in keys if not any(fnmatchcase(key, pattern) for pattern in allowed)]
+def weights_path(path: Path) -> Path:
+    """``path``, or for a folder the file in it: a run's newest checkpoint, else ``model.safetensors``."""
+    return path / "model.safetensors" if path.is_dir() and not list_checkpoints(path) else newest_checkpoint(path)
 
 
-def _first(keys: Sequence[str], n: int = 3) -> str:
-    return ", ".join(keys[:n]) + (f" and {len(keys) - n} more" if len(keys) > n else "")
+class WeightsFile:
+    """A file of weights, or a folder that holds one (`weights_path`).
 
+    Attributes:
+        layout: "pretraining" or "transfer" for a checkpoint of ours, "export" for an export of ours, else "other".
+        content: what a torch file holds, a checkpoint in full; {} for .safetensors, whose tensors `state` reads.
+        metadata: of an export: name, method, seed, config_hash, iteration, source_sha256, model.
 
-def load_strict(
-    module: nn.Module, state_dict: State, allow_missing: Sequence[str] = (), allow_unexpected: Sequence[str] = ()
-) -> LoadReport:
-    """Copy ``state_dict`` into ``module``; the lists are fnmatch patterns of keys that may be missing or unexpected.
-
-    Raises CheckpointError, with ``module`` untouched, for a key outside the lists, a shape that differs, or a value
-    that is not finite.
+    Raises CheckpointError if the file is missing, damaged, holds code, or is the checkpoint of a transfer that
+    fine-tunes no backbone for classification: a linear probe, whose backbone is the one it was given, or a dense task.
     """
-    own = module.state_dict()
-    common = [key for key in own if key in state_dict]
-    shapes = [(key, tuple(state_dict[key].shape), tuple(own[key].shape)) for key in common]
-    report = LoadReport(
-        matched=[key for key, theirs, ours in shapes if theirs == ours],
-        missing=[key for key in own if key not in state_dict],
-        unexpected=[key for key in state_dict if key not in own],
-        mismatched=[entry for entry in shapes if entry[1] != entry[2]],
-    )
-    if report.mismatched:
-        described = [f"{key} (file {theirs}, model {ours})" for key, theirs, ours in report.mismatched]
-        raise CheckpointError(f"weights have other shapes: {_first(described)}; build the model the file was made for")
-    if missing := _forbidden(report.missing, allow_missing):
-        raise CheckpointError(f"weights lack {_first(missing)}; use a file of this architecture, or allow_missing")
-    if unexpected := _forbidden(report.unexpected, allow_unexpected):
-        raise CheckpointError(
-            f"weights hold keys the model has no place for: {_first(unexpected)}; "
-            "use a file of this architecture, or allow_unexpected"
-        )
-    broken = [key for key in report.matched if not torch.isfinite(state_dict[key]).all()]
-    if broken:
-        raise CheckpointError(f"weights are not finite: {_first(broken)}; use an earlier or another checkpoint")
-    module.load_state_dict({key: state_dict[key] for key in report.matched}, strict=False)
-    return report
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = weights_path(Path(path))
+        self.content: Any = {}
+        self.metadata: dict[str, Any] = {}
+        self.notes: list[str] = []
+        if not self.path.is_file():
+            raise CheckpointError(f"weights '{self.path}' do not exist; give a .safetensors, .pth or .pt file")
+        if self.path.suffix == ".safetensors":
+            self.metadata = self._read_metadata()
+        else:
+            self.content = _read_torch(self.path)
+            meta = self.content.get("meta") if isinstance(self.content, dict) else None
+            self.metadata = meta if isinstance(meta, dict) and "format" not in self.content else {}
+        self.layout = self._layout()
+
+    def _read_metadata(self) -> dict[str, Any]:
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                given = file.metadata() or {}
+            own = {k.removeprefix("mlomae."): v for k, v in given.items() if k.startswith("mlomae.")}
+            return {k: json.loads(v) if k == "model" else v for k, v in own.items()}
+        except (SafetensorError, ValueError) as error:
+            raise self._damaged_safetensors() from error
+
+    def _damaged_safetensors(self) -> CheckpointError:
+        return CheckpointError(f"'{self.path}' is damaged or not a safetensors file; export or fetch it again")
+
+    def _layout(self) -> str:
+        if not isinstance(self.content, dict) or "format" not in self.content:
+            return "export" if isinstance(self.metadata.get("model"), dict) else "other"
+        if self.content["format"] not in (FORMAT, TRANSFER_FORMAT):
+            raise CheckpointError(f"checkpoint '{self.path}' is not a training checkpoint of this project ({FORMAT})")
+        if lacking := [key for key in ("config", "modules", "iteration") if key not in self.content]:
+            raise CheckpointError(f"checkpoint '{self.path}' lacks '{lacking[0]}'; use one that a run has written")
+        if self.content["format"] == FORMAT:
+            return "pretraining"
+        if "backbone" not in self.content["modules"]:
+            kind = self.content["config"].get("protocol", "dense task")
+            raise CheckpointError(
+                f"'{self.path}' is of a transfer ({kind}) that fine-tunes no backbone for classification; give a "
+                "checkpoint of protocol 'finetune', or the backbone that this one started from"
+            )
+        return "transfer"
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The model section that a checkpoint or an export of ours carries; {} for other files."""
+        if self.layout == "pretraining":
+            return dict(self.content["config"].get("model", {}))
+        declared = self.content["meta"] if self.layout == "transfer" else self.metadata
+        return dict(declared.get("model", {})) if self.layout != "other" else {}
+
+    @cached_property
+    def state(self) -> State:
+        """Tensors by name, on the CPU: the autoencoder of a pretraining, the backbone of a fine-tuning, or the file's.
+
+        "model" and "state_dict" are unwrapped, and a "module." or "backbone." that every key begins with is removed.
+        Raises CheckpointError for a damaged file or one that is not a state dict.
+        """
+        state = self.content
+        if self.layout == "pretraining":
+            state = state["modules"].get("mae")
+        elif self.layout == "transfer":
+            state = self._fine_tuned()
+        elif self.path.suffix == ".safetensors":
+            try:
+                state = load_file(self.path)
+            except SafetensorError as error:
+                raise self._damaged_safetensors() from error
+        else:
+            for wrapper in ("model", "state_dict"):
+                if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+                    state = state[wrapper]
+        if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+            raise CheckpointError(f"'{self.path}' holds no state dict (names to tensors); give a file of model weights")
+        for prefix in ("module.", "backbone."):
+            if all(key.startswith(prefix) for key in state):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+        return state
+
+    def _fine_tuned(self) -> State:
+        """The weights that were evaluated, so the average where one was kept. ``fc_norm``, which follows the mean of
+        the tokens, becomes ``norm``, which precedes it: an affine map commutes with the mean."""
+        modules = self.content["modules"]
+        state: State = dict(modules["backbone"])
+        if "ema" in modules:
+            state = {k.removeprefix("module."): t for k, t in modules["ema"].items() if k.startswith("module.")}
+            self.notes.append("the average of the fine-tuned weights")
+        if "fc_norm.weight" in state:
+            state = {k.replace("fc_norm.", "norm."): t for k, t in state.items()}
+            self.notes.append("norm: the fine-tuned fc_norm")
+        return state
 
 
 def _read_torch(path: Path) -> Any:
@@ -114,132 +170,116 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
-def read_weights(path: str | Path) -> tuple[State, dict[str, Any]]:
-    """(state dict, the model section that our checkpoints and exports carry, or {}); see `read_state_dict`."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"weights '{path}' do not exist; give a .safetensors, .pth or .pt file")
-    model: dict[str, Any] = {}
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-                model = json.loads((file.metadata() or {}).get("mlomae.model", "{}"))
-        except (SafetensorError, ValueError) as error:
-            raise CheckpointError(f"'{path}' is damaged or not a safetensors file; export or fetch it again") from error
-    else:
-        state = _read_torch(path)
-        if isinstance(state, dict) and "format" in state:
-            from mlomae.common.checkpoint import load_checkpoint  # here, to keep weights free of the engine
-
-            checkpoint = load_checkpoint(path)
-            state, model = checkpoint.get("modules", {}).get("mae"), checkpoint.get("config", {}).get("model", {})
-        elif isinstance(state, dict) and isinstance(state.get("meta"), dict):  # an export for mmseg or mmdet
-            declared = state["meta"].get("model")
-            model = declared if isinstance(declared, dict) else {}
-        for wrapper in ("model", "state_dict"):
-            if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-                state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"'{path}' holds no state dict (names to tensors); give a file of model weights")
-    for prefix in ("module.", "backbone."):
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state, model
+# --- the architecture -------------------------------------------------------------------------------------------------
 
 
-def read_state_dict(path: str | Path) -> State:
-    """Tensors of a .safetensors, .pth or .pt file, or the autoencoder of one of our training checkpoints, on the CPU.
+@dataclass(frozen=True)
+class Architecture:
+    """A plain ViT; ``grid`` is the patch grid (rows, columns) of the file's position embeddings."""
 
-    "model" and "state_dict" are unwrapped, and a "module." or "backbone." that every key begins with is removed.
-    Raises CheckpointError if the file is missing, damaged, holds code, or is not a state dict.
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    grid: tuple[int, int] | None = None
+
+
+@dataclass
+class EncoderFile:
+    """An encoder under timm's names, beside what else the file holds (decoder, classifier)."""
+
+    state: State
+    architecture: Architecture
+    notes: list[str]
+
+
+def check_model_section(model: dict[str, Any] | None) -> dict[str, Any]:
+    """``model`` without None values and with the named size written out; raises ConfigError for a foreign key."""
+    given = {key: value for key, value in (model or {}).items() if value is not None}
+    if unknown := sorted(set(given) - set(MODEL_KEYS)):
+        raise ConfigError(f"backbone model has no key '{unknown[0]}'; it takes {', '.join(MODEL_KEYS)}")
+    size = given.pop("size", None)
+    if size is None:
+        return given
+    if size not in SIZES:
+        raise ConfigError(f"unknown model size '{size}'; choose one of {', '.join(SIZES)}")
+    return {**dict(zip(("embed_dim", "depth", "num_heads"), SIZES[size], strict=True)), **given}
+
+
+def section_of(vit: VisionTransformer) -> dict[str, Any]:
+    """What a checkpoint must declare of a ViT so that `read_encoder` can build it: the keys of MODEL_KEYS but size."""
+    first: Any = vit.blocks[0]
+    values = (vit.patch_embed.patch_size[0], vit.embed_dim, len(vit.blocks), first.attn.num_heads)
+    return dict(zip(MODEL_KEYS[1:], map(int, values), strict=True))
+
+
+def measure(state: State, prefix: str = "") -> dict[str, int]:
+    """``embed_dim``, ``depth``, and for an encoder ``patch_size``, of the transformer whose keys begin with ``prefix``.
+
+    What the shapes do not tell is left out.
     """
-    return read_weights(path)[0]
+    positions, projection = state.get(f"{prefix}pos_embed"), state.get(f"{prefix}patch_embed.proj.weight")
+    blocks = [int(m[1]) for key in state if (m := re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key))]
+    found = {"embed_dim": positions.shape[2]} if positions is not None and positions.ndim == 3 else {}
+    found |= {"depth": max(blocks) + 1} if blocks else {}
+    return found | ({"patch_size": projection.shape[3]} if projection is not None and projection.ndim == 4 else {})
 
 
-def _convert(state_dict: State, mae: MAE) -> tuple[State, list[str], list[str]]:
-    """(state under our names, source keys dropped, notes); see `to_mae_state`."""
-    if any(key.startswith("encoder.") for key in state_dict):
-        state, dropped = dict(state_dict), []
-    else:
-        dropped = [key for key in state_dict if any(fnmatchcase(key, pattern) for pattern in _CLASSIFIER)]
-        state = {}
-        for key, value in state_dict.items():
-            if key not in dropped:
-                head, dot, rest = key.partition(".")
-                state[_OFFICIAL_DECODER.get(head, f"encoder.{head}") + dot + rest] = value
-    notes = []
-    for key in _POSITIONS:
-        own = mae.get_parameter(key)
-        given = state.get(key)
-        if given is None or given.ndim != 3 or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
-            continue  # another width is an architecture error, reported as such later
-        side = math.isqrt(given.shape[1] - 1)
-        theirs = sincos_positions(own.shape[-1], (side, side)) if side * side == given.shape[1] - 1 else None
-        fixed = theirs is not None and torch.allclose(given.float(), theirs, atol=1e-3)
-        notes.append(
-            f"{key}: {given.shape[1]} tokens in the file, {own.shape[1]} in the model; sin-cos table recomputed"
-            + ("" if fixed else "; WARNING: the file's table was not sin-cos, its learned positions are lost")
+def _measure_encoder(state: State, path: Path) -> dict[str, Any]:
+    """Everything but the heads, from the shapes."""
+    measured: dict[str, Any] = dict(measure(state))
+    if len(measured) < 3:
+        raise CheckpointError(
+            f"'{path}' holds no plain ViT (patch_embed.proj.weight, pos_embed, blocks.*); give a ViT's weights"
         )
-        state[key] = sincos_positions(own.shape[-1], mae.encoder.grid)
-    return state, dropped, notes
+    (dim, _, height, width), positions = state["patch_embed.proj.weight"].shape, state["pos_embed"].shape[1]
+    side = math.isqrt(max(positions - 1, 0))
+    if height != width or side * side != positions - 1:
+        raise CheckpointError(
+            f"'{path}' has {height}x{width} patches and {positions} positions; only square patches on a square grid "
+            "with one class token can be read from a file, use timm:NAME for others"
+        )
+    fc1 = state.get("blocks.0.mlp.fc1.weight")
+    return {**measured, "mlp_ratio": fc1.shape[0] / dim if fc1 is not None else 4.0, "grid": (side, side)}
 
 
-def to_mae_state(state_dict: State, mae: MAE) -> State:
-    """Rename an official MAE, timm or own state dict to the keys of ``mae``; classifier heads are dropped.
+def read_encoder(file: str | Path | WeightsFile, model: dict[str, Any] | None = None) -> EncoderFile:
+    """The encoder of a file of any layout.
 
-    Position tables of another patch grid are replaced by the sin-cos table of ``mae``'s grid. Nothing is checked here:
-    pass the result to `load_strict`. Sources: facebookresearch/mae models_mae.py; timm vision_transformer.py.
+    ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where it says something, and
+    settles the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
+    no plain ViT, or another one than ``model``; ConfigError for a bad ``model``.
     """
-    return _convert(state_dict, mae)[0]
-
-
-def _architecture(state: State, part: str) -> str:
-    """Width, depth and (encoder only) patch size of "encoder" or "decoder", read from the tensors' shapes."""
-    token = state.get(f"{part}.cls_token", state.get(f"{part}.mask_token"))
-    numbers = {int(m[1]) for key in state if (m := re.match(rf"{part}\.blocks\.(\d+)\.", key))}
-    width = token.shape[-1] if token is not None else "unknown"
-    projection = state.get("encoder.patch_embed.proj.weight")
-    patch = f", patch {projection.shape[-1]}" if part == "encoder" and projection is not None else ""
-    return f"width {width}, depth {max(numbers, default=-1) + 1}{patch}"
-
-
-def _check_heads(declared: dict[str, Any], mae: MAE, path: Path) -> None:
-    """Shapes do not tell the number of heads, so another number would load without a word."""
-    size = SIZES.get(declared.get("size", ""), (0, 0, 0))
-    theirs = {"num_heads": declared.get("num_heads") or size[2], "decoder_num_heads": declared.get("decoder_num_heads")}
-    decoder_heads = next((n for m in mae.decoder.modules() if (n := getattr(m, "num_heads", None))), None)
-    for key, ours in (("num_heads", mae.encoder.num_heads), ("decoder_num_heads", decoder_heads)):
-        if theirs[key] and ours and theirs[key] != ours:
+    wanted = check_model_section(model)
+    file = file if isinstance(file, WeightsFile) else WeightsFile(file)
+    path, notes = file.path, file.notes
+    state = {key.removeprefix("encoder."): value for key, value in file.state.items()}
+    measured = _measure_encoder(state, path)
+    claims = check_model_section({key: file.model.get(key) for key in MODEL_KEYS})
+    for key in ("patch_size", "embed_dim", "depth"):
+        if claims.get(key, measured[key]) != measured[key]:
             raise CheckpointError(
-                f"'{path}' was trained with {key}={theirs[key]}, not {ours}; set model.{key} to match"
+                f"'{path}' declares {key}={claims[key]} but its tensors have {measured[key]}; export it again"
             )
-
-
-def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
-    """Start ``mae`` from a file for continued pretraining; a decoder the file lacks keeps its initialisation.
-
-    Raises CheckpointError if the file cannot be read, the encoder does not match fully, or the file's decoder is
-    another one.
-    """
-    path = Path(path)
-    given, declared = read_weights(path)
-    state, dropped, notes = _convert(given, mae)
-    own = mae.state_dict()
-    has_decoder = any(key.startswith("decoder.") for key in state)
-    for part in ("encoder", "decoder") if has_decoder else ("encoder",):
-        theirs, ours = _architecture(state, part), _architecture(own, part)
-        if theirs != ours:
+    heads = claims.get("num_heads")
+    if heads is None:
+        heads = wanted.get("num_heads", _HEADS.get(measured["embed_dim"]))
+        if heads is None:
             raise CheckpointError(
-                f"'{path}' holds a {part} of {theirs}, this model's is of {ours}; set the model section to match"
+                f"'{path}' does not say how many heads its width {measured['embed_dim']} has; set model.num_heads"
             )
-    _check_heads(declared, mae, path)
-    try:
-        report = load_strict(mae, state, allow_missing=() if has_decoder else ("decoder.*",))
-    except CheckpointError as error:
-        raise CheckpointError(f"'{path}': {error}") from error
-    if not has_decoder:
-        notes.append("the file has no decoder; it keeps its random initialisation")
-    report.unexpected += dropped
-    report.notes += notes
-    return report
+        source = "given by the model section" if "num_heads" in wanted else "the usual number of this width"
+        notes = [*notes, f"num_heads={heads}: {source}, the file does not say"]
+    if heads < 1 or measured["embed_dim"] % heads:
+        raise ConfigError(
+            f"width {measured['embed_dim']} of '{path}' is not divisible by {heads} heads; change model.num_heads"
+        )
+    architecture = Architecture(num_heads=heads, **measured)
+    for key, value in wanted.items():
+        if value != getattr(architecture, key):
+            raise CheckpointError(
+                f"'{path}' holds a ViT of {key}={getattr(architecture, key)}, not {value}; "
+                f"set model.{key} to match or give another file"
+            )
+    return EncoderFile(state, architecture, notes)

@@ -1,11 +1,14 @@
-"""Frozen-feature evaluation: weighted k-NN and a linear probe on class-token and mean-pooled features.
+"""Evaluation of frozen features: weighted k-NN and a linear probe, on the class token and on mean-pooled patch tokens.
+
+`mlomae evaluate` and the k-NN of the classification task share what is here: the pixels (`PlainBatches`) and the vote.
+"The linear probe" is the convex one of `linear_probe_accuracy`; a head trained by SGD or LARS goes by another name.
 
 Shape legend: N images, D encoder width, B images of a block. Percentages are 0 to 100.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,35 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from mlomae.common.errors import DataError, TrainingError
+from mlomae.data import Source, Stream, build_augment
 from mlomae.models import ViT
+
+
+class PlainBatches(Dataset[dict[str, Any]]):
+    """Every image of ``source`` once, or a fixed random ``limit`` of them, in batches; item i is batch i.
+
+    Images have no augmentation: the centred square, ``size`` pixels a side; ``options`` of `mlomae.data.augment.Plain`
+    are its share of the shorter side, mean and deviation.
+    """
+
+    def __init__(
+        self, source: Source, size: int, limit: int | None = None, batch_size: int = 256, **options: Any
+    ) -> None:
+        self.stream = Stream(source, None, build_augment({"type": "Plain", "size": size, **options}), 0, "evaluation")
+        self.count, self.batch_size = min(limit or len(source), len(source)), batch_size
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        start = i * self.batch_size
+        return self.stream.batch(start, min(self.batch_size, self.count - start))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
 
 
 @torch.no_grad()

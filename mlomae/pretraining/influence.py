@@ -27,6 +27,7 @@ from mlomae.pretraining.losses import level_problem, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 
 Batch = dict[str, Any]
+Errors = Callable[[Params, Batch], Tensor]
 
 
 class Influence(NamedTuple):
@@ -38,9 +39,14 @@ class Influence(NamedTuple):
     loss_upper: Tensor
 
 
+def influence_along(errors: Errors, theta: Params, v: Params, batch: Batch, chunks: int = 1) -> Tensor:
+    """I (B, L) along a given ``v``, in ``chunks`` equal parts of the batch, for memory; the result is the same."""
+    return torch.cat([patch_influence(errors, theta, v, part) for part in split_batch(batch, chunks)])
+
+
 def influence_along_response(
     problem: ThreeLevelProblem,
-    errors: Callable[[Params, Batch], Tensor],
+    errors: Errors,
     theta: Params,
     omega: Params,
     lower_batch: Batch,
@@ -60,8 +66,12 @@ def influence_along_response(
     Raises ConfigError for batches that do not divide into ``chunks`` or an option that the response refuses.
     """
     response = respond(Point(problem, theta, omega, head_batch, upper_batch, chunks=chunks, **options))
-    parts = [patch_influence(errors, theta, response.v, part) for part in split_batch(lower_batch, chunks)]
-    return torch.cat(parts), response.loss_upper
+    return influence_along(errors, theta, response.v, lower_batch, chunks), response.loss_upper
+
+
+def errors_of(model: Pretrainer) -> Errors:
+    """rec (B, L) of ``model`` as a pure function of (θ, batch); the batch has its mask frozen in (`freeze_mask`)."""
+    return lambda theta, batch: functional_call(model, theta, (patch_errors, batch))
 
 
 def model_influence(
@@ -79,13 +89,9 @@ def model_influence(
     """
     levels = model.level_parameters()
     batch = freeze_mask(model, lower_batch, random_mask)
-
-    def errors(theta: Params, part: Batch) -> Tensor:
-        return functional_call(model, theta, (patch_errors, part))
-
     influence, loss_upper = influence_along_response(
         level_problem(model),
-        errors,
+        errors_of(model),
         levels["theta"],
         levels["omega"],
         batch,

@@ -19,7 +19,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.config.schema import PretrainConfig
 from mlomae.masking import Mask, MaskingStrategy, MaskState, Reconstruction
 from mlomae.models import MAE, create_encoder
-from mlomae.models.weights import load_pretrained
+from mlomae.models.loading import load_pretrained
 from mlomae.multilevel import list_options
 
 Batch = dict[str, Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mlomae import records
 from mlomae.common import checkpoint
 from mlomae.common.errors import ConfigError
 from mlomae.config.plugins import recorded_plugins
-from mlomae.config.schema import PretrainConfig, config_from_dict
+from mlomae.config.schema import PretrainConfig
 from mlomae.data import (
     OuterBatches,
     SceneSource,
@@ -35,7 +34,7 @@ from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
 from mlomae.pretraining.curves import LossCurves
 from mlomae.pretraining.devices import join_process_group, to_device, training_device
-from mlomae.pretraining.evaluation import evaluate
+from mlomae.pretraining.evaluation import PlainBatches, evaluate
 from mlomae.pretraining.feedback_gate import FeedbackProbe, is_probe, moves_phi, needed_levels
 from mlomae.pretraining.health import MaskHealth
 from mlomae.pretraining.optim import build_optimizers, deferred_rate, rates
@@ -157,15 +156,6 @@ def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels:
         raise ConfigError(f"auxiliary.type='classification' has other classes than feedback.type='{kind}'; remove one")
 
 
-def plain_batches(source: Source, size: int, limit: int | None = None, batch_size: int = 256) -> Iterator[dict]:
-    """Every image once (or a fixed random ``limit`` of them), without augmentation."""
-    augment = build_augment({"type": "Plain", "size": size})
-    stream = Stream(source, np.arange(len(source)), augment, 0, "evaluation")
-    count = min(limit or len(source), len(source))
-    for start in range(0, count, batch_size):
-        yield stream.batch(start, min(batch_size, count - start))
-
-
 def images_seen(config: PretrainConfig, phi_started: int) -> dict[str, int]:
     """Images each level has used over the whole run, repetitions counted; ``phi_started`` as in the log, -1 is never.
 
@@ -262,8 +252,8 @@ def run_pretraining(
     if data.evaluation is not None:
         metrics |= evaluate(
             model.mae.encoder,
-            plain_batches(data.train, config.model.img_size, config.data.probe_limit),
-            plain_batches(data.evaluation, config.model.img_size),
+            PlainBatches(data.train, config.model.img_size, config.data.probe_limit),
+            PlainBatches(data.evaluation, config.model.img_size),
             trainer.device,
         )
     record = _record(config, data, trainer.clock, metrics, git) | plugins
@@ -301,26 +291,4 @@ def _record(
         eval_source=source(data.evaluation) if data.evaluation else "none",
         metrics=metrics,
         git=git,
-    )
-
-
-def evaluate_checkpoint(path: Path, overrides: dict[str, Any] | None = None) -> dict[str, float]:
-    """k-NN and linear probe of a checkpoint's encoder on the held-out set of its own configuration."""
-    state = checkpoint.load_checkpoint(path)
-    values = state["config"]
-    if not values["data"]["eval"]:
-        raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
-    for key, value in (overrides or {}).items():
-        section, part, name = key.split(".")
-        values[section][part][name] = value
-    config = config_from_dict(values)
-    train, evaluation = build_source(config.data.train), build_source(config.data.eval or {})
-    model = Pretrainer(config, len(train.classes))
-    model.mae.load_state_dict(state["modules"]["mae"])
-    size = config.model.img_size
-    return evaluate(
-        model.mae.encoder,
-        plain_batches(train, size, config.data.probe_limit),
-        plain_batches(evaluation, size),
-        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )

@@ -297,8 +297,8 @@ def test_heads_of_official_weights(tmp_path: Path) -> None:
 def test_wrong_folders(tmp_path: Path, sources: tuple[dict[str, str], ViT]) -> None:
     fails(CheckpointError, "holds no config.json", str(tmp_path))
     (tmp_path / "config.json").write_text("{")
-    fails(CheckpointError, r"local-dir:.* cannot be had \(Expecting", str(tmp_path))
+    fails(CheckpointError, r"local-dir:.* cannot be loaded \(Expecting", str(tmp_path))
     (tmp_path / "config.json").write_bytes((Path(sources[0]["foreign"]) / "config.json").read_bytes())
-    fails(CheckpointError, r"local-dir:.* cannot be had \(", str(tmp_path))  # no weights
+    fails(CheckpointError, r"local-dir:.* cannot be loaded \(", str(tmp_path))  # no weights
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
-    fails(CheckpointError, r"local-dir:.* cannot be had \(", str(tmp_path))
+    fails(CheckpointError, r"local-dir:.* cannot be loaded \(", str(tmp_path))

@@ -8,7 +8,7 @@ import pytest
 from record_samples import make_record
 
 from mlomae.backbones.config import DataConfig, TransferConfig
-from mlomae.backbones.origin import Origin
+from mlomae.backbones.provenance import Provenance
 from mlomae.backbones.run import TransferRun, write_results
 from mlomae.common.errors import DataError
 from mlomae.records import read_records
@@ -57,7 +57,7 @@ def test_without_predictions_or_records_nothing_is_beside(work: Path, tmp_path: 
 
 def test_a_file_of_predictions_names_the_record_it_belongs_to(work: Path) -> None:
     config = TransferConfig(name="knn_cub", seed=3, data=DataConfig())
-    origin = Origin("MLO-MAE (nca)", {"method": "MLO-MAE (nca)"}, {})
+    origin = Provenance("MLO-MAE (nca)", {"method": "MLO-MAE (nca)"}, {})
     identity = TransferRun(config, origin, work, False, (None, None)).identity()
     assert identity["run"] == "MLO-MAE (nca), knn_cub, seed 3"
     assert len(identity["config_hash"]) == 16

@@ -16,8 +16,7 @@ from sklearn.metrics import roc_auc_score
 from mlomae.cli import main
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.data import build_source
-from mlomae.diagnostics import diagnose as command
-from mlomae.diagnostics.diagnose import diagnose
+from mlomae.diagnostics.diagnose import diagnose, load_for_diagnosis
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining import run as pretrain
@@ -121,13 +120,11 @@ def test_evaluation_images_are_not_opened(tmp_path: Path, monkeypatch: pytest.Mo
 def test_numbers_are_those_of_the_batches(linear_checkpoint: Path, tmp_path: Path) -> None:
     """The pipeline once more by hand, from the streams on; upper images are those that no head was trained on."""
     found, _ = diagnose(linear_checkpoint, batches=2, batch_size=16, out=tmp_path)
-    state = command.load_checkpoint(linear_checkpoint)
-    config = command._config(state["config"], linear_checkpoint, None, 16, None)
-    data = pretrain.build_data(config)
-    streams = command._streams(config, data)
-    assert set(streams["upper"].indices.tolist()) == set(data.split.val_indices.tolist())
-    assert set(streams["head"].indices.tolist()) == set(data.split.train_indices.tolist())
-    model = command._model(state, config, tiny.CLASSES)
+    loaded = load_for_diagnosis(linear_checkpoint, None)
+    streams = {level: loaded.stream(level, f"diagnose/{level}") for level in LEVELS}
+    assert set(streams["upper"].indices.tolist()) == set(loaded.data.split.val_indices.tolist())
+    assert set(streams["head"].indices.tolist()) == set(loaded.data.split.train_indices.tolist())
+    model = loaded.build_model(tiny.CLASSES)
     device = next(model.parameters()).device
     areas, accuracies = [], []
     for start in (0, 16):

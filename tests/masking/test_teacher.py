@@ -66,7 +66,7 @@ def timm_vit(monkeypatch: pytest.MonkeyPatch) -> Timm:
                 torch.nn.init.normal_(block.attn.qkv.weight, std=0.5)
             return model
 
-        monkeypatch.setattr(module.timm, "create_model", build)
+        monkeypatch.setattr(timm, "create_model", build)
 
     return enable
 
@@ -220,7 +220,7 @@ def test_weights_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError("no route\nto host")
         return create(name, **options)
 
-    monkeypatch.setattr(module.timm, "create_model", offline)
+    monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(CheckpointError, match="cannot be loaded \\(no route to host\\)") as error:
         attached(autoencoder(), "timm:vit_tiny_patch16_224:pretrained", size=32)
     assert "\n" not in str(error.value)

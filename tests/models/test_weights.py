@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from mlomae.common.checkpoint import FORMAT
 from mlomae.common.errors import CheckpointError
 from mlomae.models import MAE, create_encoder
+from mlomae.models.loading import load_pretrained, load_strict, to_mae_state
 from mlomae.models.vit import sincos_positions
-from mlomae.models.weights import load_pretrained, load_strict, read_state_dict, to_mae_state
+from mlomae.models.weights import WeightsFile
 
 TINY = {"size": "tiny", "img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 DECODER = {"decoder_embed_dim": 12, "decoder_depth": 1, "decoder_num_heads": 2}
@@ -29,6 +30,10 @@ def make_mae(seed: int = 0, decoder: dict | None = None, **overrides: int) -> MA
         if not name.endswith("pos_embed"):
             torch.nn.init.normal_(parameter)
     return mae
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    return WeightsFile(path).state
 
 
 def official_layout(mae: MAE) -> dict[str, torch.Tensor]:
@@ -133,7 +138,7 @@ def test_timm_model_converts() -> None:
         "vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=3
     )
     mae = make_mae()
-    load_strict(mae, to_mae_state(model.state_dict(), mae), allow_missing=["decoder.*"])
+    load_strict(mae, to_mae_state(model.state_dict(), mae)[0], allow_missing=["decoder.*"])
     mae.eval()
     model.eval()
     images = torch.randn(2, 3, 16, 16)

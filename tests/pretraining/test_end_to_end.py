@@ -13,7 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
-from mlomae.pretraining.run import evaluate_checkpoint, run_pretraining
+from mlomae.pretraining.load import evaluate_checkpoint
+from mlomae.pretraining.run import run_pretraining
 from mlomae.records import validate_record
 
 LEARNED_SCALARS = {

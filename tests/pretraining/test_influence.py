@@ -154,7 +154,7 @@ def test_weight_on_planted_objects_lowers_the_upper_loss_and_on_background_does_
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("patch_influence(errors, theta, response.v, part)", "-patch_influence(errors, theta, response.v, part)"),
+        ("influence_along(errors, theta, response.v,", "-influence_along(errors, theta, response.v,"),
         ("response.loss_upper\n", "-response.loss_upper\n"),
     ],
 )

@@ -99,15 +99,14 @@ def evaluate_weights(values: Values, weights: dict[str, torch.Tensor]) -> dict[s
     """k-NN and linear probe of an encoder with ``weights``, as the pretraining of ``values`` evaluates its own."""
     from mlomae.config.schema import config_from_dict
     from mlomae.data import build_source
-    from mlomae.pretraining.evaluation import evaluate
+    from mlomae.pretraining.evaluation import PlainBatches, evaluate
     from mlomae.pretraining.pretrainer import Pretrainer
-    from mlomae.pretraining.run import plain_batches
 
     config = config_from_dict(values)
     size, train = config.model.img_size, build_source(config.data.train)
     encoder = Pretrainer(config, len(train.classes)).mae.encoder
     encoder.load_state_dict(weights)
-    return evaluate(encoder, plain_batches(train, size), plain_batches(build_source(config.data.eval or {}), size))
+    return evaluate(encoder, PlainBatches(train, size), PlainBatches(build_source(config.data.eval or {}), size))
 
 
 def _finish(train: Callable[[], Any], work_dir: Path, stop_after: int | None) -> Run | None:

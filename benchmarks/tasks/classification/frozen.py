@@ -8,20 +8,40 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from benchmarks.tasks.classification.loaders import ImageLoader, Item
+from benchmarks.tasks.classification.augment import Transform
+from benchmarks.tasks.classification.config import ClassificationConfig
+from benchmarks.tasks.classification.loaders import ImageLoader, Item, eval_loader
 from benchmarks.tasks.classification.model import Classifier
+from mlomae.backbones.batches import share_of
 from mlomae.backbones.training import gather
 from mlomae.common import random_keys as counter
 from mlomae.data import Source
-from mlomae.pretraining.evaluation import check_finite
+from mlomae.pretraining.evaluation import PlainBatches, check_finite
+
+
+def knn_loader(config: ClassificationConfig, source: Source, transform: Transform) -> ImageLoader:
+    """Every image once over all ranks, with the pixels that `mlomae evaluate` reads: one k-NN for both commands.
+
+    `mlomae evaluate` reads square images, resized bicubically; for a rectangle or another
+    ``data.evaluate.interpolation`` images go through ``transform``, the evaluation transform of the other protocols.
+    """
+    rank, world = get_dist_info()
+    options, (height, width) = dict(config.data.evaluate), config.backbone.height_width
+    if height != width or options.pop("interpolation", "bicubic") != "bicubic":
+        size, workers = max(1, config.data.batch_size // world), config.data.num_workers
+        return eval_loader(source, transform, batch_size=size, num_workers=workers, rank=rank, world_size=world)
+    batches = PlainBatches(source, height, crop=options.pop("crop_pct", 0.875), **options)
+    mine = share_of(len(batches), rank, world)
+    return ImageLoader(batches, batch_size=None, sampler=mine, num_workers=config.data.num_workers)
 
 
 @torch.no_grad()
 def extract(model: Classifier, loader: ImageLoader, pooling: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (N, D) float32, labels (N,) and indices (N,) of all images of an `eval_loader`, on the CPU, sorted by
+    """Features (N, D) float32, labels (N,) and indices (N,) of all images of a loader, on the CPU, sorted by
     index; every rank does its share and gets them all. Raises TrainingError if a feature is not finite."""
     device = next(model.parameters()).device
     model.eval()

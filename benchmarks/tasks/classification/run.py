@@ -12,7 +12,7 @@ from mmengine.dist import get_dist_info
 from benchmarks.tasks.classification.augment import Transform, build_transform, eval_transform
 from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.tasks.classification.confusion import save_confusion
-from benchmarks.tasks.classification.frozen import CachedFeatures, extract
+from benchmarks.tasks.classification.frozen import CachedFeatures, extract, knn_loader
 from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.tasks.classification.mixing import BatchMix
@@ -28,7 +28,7 @@ from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Registry
 from mlomae.data import Source, build_source
-from mlomae.models.architecture import section_of
+from mlomae.models.weights import section_of
 from mlomae.pretraining.evaluation import knn_votes
 
 _SECTIONS = Registry[Any]("config section")
@@ -74,8 +74,8 @@ class ClassificationSteps(TransferSteps):
         if knn.k > images:
             raise ConfigError(f"config key 'knn.k' exceeds the {images} training images; got {knn.k}")
         started = now()
-        train_f, train_y, _ = extract(model, self._loader(self.train), pooling)
-        test_f, test_y, index = extract(model, self._loader(self.test), pooling)
+        train_f, train_y, _ = extract(model, knn_loader(self.config, self.train, self.plain), pooling)
+        test_f, test_y, index = extract(model, knn_loader(self.config, self.test, self.plain), pooling)
         votes_NC = knn_votes(train_f, train_y, test_f, len(self.train.classes), knn.k, knn.temperature)
         self.images = rank_scores(votes_NC.log(), test_y, index)  # a score is up to a constant
         return Outcome({}, since(started))

@@ -3,7 +3,7 @@
 From a checkpoint, with its optimizer's state and a constant rate, train on under weights 1 + ε s and 1 − ε s for a few
 policies s, and compare the difference in the feedback loss, at growing horizons, with what the influence says. Masks
 are uniform. The feedback loss is measured on fixed images of the training set, the head's and the upper split, under
-the run's ``feedback_augment`` with fixed keys; evaluation images are not opened.
+the run's ``feedback_augment`` with fixed keys; evaluation images are not read.
 
 Common random numbers remove most of the noise, not all: with one set of batches the difference at a long horizon is
 still that of these batches. ``repeats`` trains again on others and gives standard errors, at its multiple of the cost:
@@ -14,31 +14,37 @@ Shape legend: J policies, n batches of the prediction.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from torch.optim import Optimizer
+
 from mlomae.common.errors import ConfigError
-from mlomae.diagnostics.horizon.figure import horizon_figure
+from mlomae.data import Stream
+from mlomae.diagnostics.diagnose import LEVELS, load_for_diagnosis, write_json
+from mlomae.diagnostics.horizon.effects import Batch, Measured, RollOut, measure_feedback, predict
 from mlomae.diagnostics.horizon.policies import Policies, policy_names
-from mlomae.diagnostics.horizon.prediction import predict
-from mlomae.diagnostics.horizon.report import agreements, effect, mean_se
-from mlomae.diagnostics.horizon.rollout import Measured, RollOut, measure_feedback
-from mlomae.diagnostics.horizon.setup import Batch, Setup, set_up
+from mlomae.diagnostics.horizon.report import agreements, effect, horizon_figure, mean_se
 from mlomae.diagnostics.pictures import save_figure
-from mlomae.diagnostics.report import write_json
+from mlomae.feedback import is_joint
 from mlomae.multilevel import AdamPreconditioner
+from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.influence import freeze_mask
+from mlomae.pretraining.load import LoadedRun
+from mlomae.pretraining.optim import build_optimizers
+from mlomae.pretraining.pretrainer import Pretrainer
 
 FORMAT = "mlomae-horizon/1"
 HORIZONS = (1, 5, 20, 50, 100, 200)
-LEVELS = ("lower", "head", "upper")
 PREDICTION_IMAGES = 256  # of each level, in one batch of the prediction
 MEASURED_IMAGES = 512  # of the head's and of the upper split, on which the real effect is measured
 
 Pair: TypeAlias = tuple[list[Measured], list[Measured]]  # under +ε and −ε, one entry a horizon
+Numbered: TypeAlias = Callable[[int], Batch]  # batch t, made anew at every call, so that none is kept in memory
 
 
 def horizon(
@@ -74,48 +80,56 @@ def horizon(
     for a file that is no checkpoint, DataError for missing data, TrainingError if a number is not finite.
     """
     _check(steps, policies, strength, lr, repeats, batches)
-    setup = set_up(checkpoint, feedback, data_root, lr)
-    names = policy_names(policies, setup.data.train.has_objects)
-    scores = Policies(setup.model, setup.config.seed, limit=1.0 / strength)
+    run = load_for_diagnosis(checkpoint, data_root)
+    _simplify(run, feedback)
+    config = run.config
+    rate = _rate(run) if lr is None else lr
+    model = run.build_model(run.data.num_classes)
+    names = policy_names(policies, run.data.train.has_objects)
+    scores = Policies(model, config.seed, limit=1.0 / strength)
     horizons = sorted({h for h in HORIZONS if h < steps} | {steps})
 
-    streams = [setup.stream(level, "prediction") for level in LEVELS]
+    streams = [run.stream(level, f"horizon/prediction/{level}") for level in LEVELS]
     images = min(PREDICTION_IMAGES, *map(len, streams))
-    levels = [setup.numbered(stream, images) for stream in streams]
+    levels = [numbered(stream, images, model) for stream in streams]
     predicted_nJ, adam_nJ = predict(
-        setup.model,
+        model,
         scores,
         names,
         ((levels[0](t), levels[1](t), levels[2](t)) for t in range(batches)),
-        AdamPreconditioner(setup.optimizer(), setup.model.level_parameters()["theta"]),
-        chunks=math.gcd(setup.config.train.accumulate, images),
+        AdamPreconditioner(fresh_optimizer(run, model, rate), model.level_parameters()["theta"]),
+        chunks=math.gcd(config.train.accumulate, images),
     )
-    lower = freeze_mask(setup.model, levels[0](0))
+    lower = freeze_mask(model, levels[0](0))
     clipped = [_clipped(scores, name, lower) for name in names]
 
-    head, upper = (_measured_images(setup, level) for level in ("head", "upper"))
-    start = measure_feedback(setup.model, head, upper)
+    head, upper = (_measured_images(run, model, level) for level in ("head", "upper"))
+    start = measure_feedback(model, head, upper)
     roll_out = RollOut(
-        setup.model,
-        setup.optimizer,
+        model,
+        lambda: fresh_optimizer(run, model, rate),
         lambda model: measure_feedback(model, head, upper),
-        setup.config.optim["theta"].clip_grad,
+        config.optim["theta"].clip_grad,
     )
-    pairs = _roll_outs(setup, roll_out, scores, names, strength, horizons, repeats, say)
+    lower_batches = [
+        numbered(run.stream("lower", f"horizon/roll-out {repeat}/lower"), config.data.batch_size, model)
+        for repeat in range(repeats)
+    ]
+    pairs = _roll_outs(roll_out, lower_batches, scores, names, strength, horizons, say)
 
     result: dict[str, Any] = {
         "format": FORMAT,
-        "checkpoint": checkpoint.name,
-        "name": setup.config.name,
-        "iteration": setup.iteration,
-        "feedback": setup.config.feedback["type"],
+        "checkpoint": run.path.name,
+        "name": config.name,
+        "iteration": run.iteration,
+        "feedback": config.feedback["type"],
         "horizons": horizons,
         "strength": strength,
-        "lr": setup.lr,
+        "lr": rate,
         "repeats": repeats,
-        "batch_size": setup.config.data.batch_size,
+        "batch_size": config.data.batch_size,
         "prediction": {"batches": batches, "images": images},
-        "measured": {"head": len(head["label"]), "upper": len(upper["label"]), **setup.config.data.feedback_augment},
+        "measured": {"head": len(head["label"]), "upper": len(upper["label"]), **config.data.feedback_augment},
         "start": start._asdict(),
         "policies": [
             {
@@ -129,8 +143,7 @@ def horizon(
         ],
     }
     result["agreement"] = agreements(result["policies"], horizons)
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    out = out or run / "horizon"
+    out = out or run.folder / "horizon"
     save_figure(horizon_figure(result), out / "horizon.png")
     write_json(result, out / "horizon.json")
     return result, out
@@ -146,33 +159,71 @@ def _check(steps: int, policies: int, strength: float, lr: float | None, repeats
         raise ConfigError(f"--lr {lr} must be a finite number above 0")
 
 
+def _simplify(run: LoadedRun, feedback: str | None) -> None:
+    """Uniform masks, and a feedback without a head: a roll-out would have to train one anew."""
+    config, own = run.config, run.config.feedback["type"]
+    config.mask = {"type": "random", "ratio": config.mask.get("ratio", 0.75)}
+    name = feedback or (own if is_joint(own) else "nca")
+    if not is_joint(name):
+        raise ConfigError(
+            f"feedback '{name}' has a head, which every roll-out would have to train anew; use --feedback nca or ridge"
+        )
+    if name != own:
+        config.feedback = {"type": name}
+
+
+def _rate(run: LoadedRun) -> float:
+    """The rate of θ's optimizer; ConfigError where its schedule has brought it to nothing."""
+    stored, peak = float(run.state["optimizers"]["theta"]["param_groups"][0]["lr"]), run.config.optim["theta"].lr
+    if not stored > 1e-3 * peak:
+        raise ConfigError(
+            f"the learning rate of '{run.path}' has decayed to {stored:.1e}; give one, e.g. --lr {peak:g}, the highest "
+            "of the run, or take an earlier checkpoint"
+        )
+    return stored
+
+
+def fresh_optimizer(run: LoadedRun, model: Pretrainer, lr: float) -> Optimizer:
+    """A new AdamW of θ in the checkpoint's state, at the constant rate ``lr``."""
+    optimizer = build_optimizers({"theta": model.level_parameters()["theta"]}, run.config)["theta"]
+    # a copy: torch would keep the checkpoint's own tensors and step on them
+    optimizer.load_state_dict(copy.deepcopy(run.state["optimizers"]["theta"]))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return optimizer
+
+
+def numbered(stream: Stream, size: int, model: Pretrainer) -> Numbered:
+    """Batch t of ``size`` images of ``stream``, on the model's device."""
+    device = next(model.parameters()).device
+    return lambda t: to_device(stream.batch(t * size, size), device)
+
+
+def _measured_images(run: LoadedRun, model: Pretrainer, level: str) -> Batch:
+    """Fixed images of a level with fixed crops: all, or the first of a fixed order."""
+    stream = run.stream(level, f"horizon/measured/{level}")
+    return numbered(stream, min(MEASURED_IMAGES, len(stream)), model)(0)
+
+
 def _clipped(scores: Policies, name: str, lower: Batch) -> float:
     """The share of the removed patches whose s is at its limit."""
     at_limit_BL = scores(name, lower).abs() >= scores.limit
     return float(at_limit_BL.sum() / lower["mask"]["mask"].sum())
 
 
-def _measured_images(setup: Setup, level: str) -> Batch:
-    """Fixed images of a level with fixed crops: all, or the first of a fixed order."""
-    stream = setup.stream(level, "measured")
-    return setup.numbered(stream, min(MEASURED_IMAGES, len(stream)))(0)
-
-
 def _roll_outs(
-    setup: Setup,
     roll_out: RollOut,
+    lower_batches: Sequence[Numbered],
     scores: Policies,
     names: Sequence[str],
     strength: float,
     horizons: Sequence[int],
-    repeats: int,
     say: Callable[[str], None],
 ) -> dict[str, list[Pair]]:
     """For every policy one pair of roll-outs a repeat; all policies of a repeat see the same batches."""
     pairs: dict[str, list[Pair]] = {name: [] for name in names}
-    left, clock = 2 * len(names) * repeats, time.perf_counter()
-    for repeat in range(repeats):
-        batch = setup.numbered(setup.stream("lower", f"roll-out {repeat}"), setup.config.data.batch_size)
+    left, clock = 2 * len(names) * len(lower_batches), time.perf_counter()
+    for batch in lower_batches:
         for name in names:
             up = roll_out(batch, lambda b, name=name: 1.0 + strength * scores(name, b), horizons)  # type: ignore[misc]
             if not pairs[name] and name == names[0]:

@@ -14,8 +14,8 @@ import torch
 from mlomae.cli import main
 from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
 from mlomae.data import build_source
-from mlomae.diagnostics.horizon.run import horizon
-from mlomae.diagnostics.horizon.setup import set_up
+from mlomae.diagnostics.diagnose import load_for_diagnosis
+from mlomae.diagnostics.horizon.run import fresh_optimizer, horizon
 from mlomae.pretraining import run as pretrain
 from mlomae.pretraining.run import run_pretraining
 
@@ -94,8 +94,8 @@ def test_repeats_keep_the_first_batches_and_add_errors(
 
 def test_the_optimizer_goes_on_where_the_run_stopped(midway: Path) -> None:
     state = load_checkpoint(midway)
-    setup = set_up(midway, None, None, 0.5)
-    first, second = setup.optimizer(), setup.optimizer()
+    run = load_for_diagnosis(midway, None)
+    first, second = (fresh_optimizer(run, run.model, 0.5) for _ in range(2))
     assert {group["lr"] for group in first.param_groups} == {0.5}
     saved = state["optimizers"]["theta"]["state"]
     parameters = [p for group in first.param_groups for p in group["params"]]

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from mlomae.common.errors import TrainingError
+from mlomae.diagnostics.horizon.effects import RollOut, measure_feedback, predict, weighted_loss
 from mlomae.diagnostics.horizon.policies import Policies
-from mlomae.diagnostics.horizon.prediction import predict
-from mlomae.diagnostics.horizon.rollout import RollOut, measure_feedback, weighted_loss
 from mlomae.multilevel import AdamPreconditioner
 from mlomae.pretraining.losses import lower
 from mlomae.pretraining.pretrainer import Pretrainer

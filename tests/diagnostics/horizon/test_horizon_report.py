@@ -11,9 +11,16 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
-from mlomae.diagnostics.horizon.figure import _object_signs, horizon_figure
-from mlomae.diagnostics.horizon.report import agreement, agreements, effect, signed_ranks, table
-from mlomae.diagnostics.horizon.rollout import Measured
+from mlomae.diagnostics.horizon.effects import Measured
+from mlomae.diagnostics.horizon.report import (
+    _object_signs,
+    agreement,
+    agreements,
+    effect,
+    horizon_figure,
+    signed_ranks,
+    table,
+)
 from mlomae.diagnostics.pictures import save_figure
 
 RNG = np.random.default_rng(0)

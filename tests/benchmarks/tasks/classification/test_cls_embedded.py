@@ -19,7 +19,7 @@ from benchmarks.tasks.classification.embedded import BENCH, main
 from benchmarks.transfer import embedded
 from benchmarks.transfer.embedded import make_tasks
 from benchmarks.transfer.found import find_backbones, floor_of, name_backbones
-from mlomae.backbones.origin import describe_weights
+from mlomae.backbones.provenance import describe_weights
 from mlomae.backbones.records import described
 from mlomae.common.checkpoint import load_checkpoint, save_atomically
 from mlomae.data import build_source

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from benchmarks.tasks.classification.config import ClassificationConfig
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.feature_vit import FeatureViT
-from mlomae.backbones.origin import describe_weights
+from mlomae.backbones.provenance import describe_weights
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, DataError
-from mlomae.models.architecture import read_encoder
+from mlomae.models.weights import read_encoder
 
 SEED = 3
 NAME = "MLO-MAE + fine-tuned on textures (labels)"

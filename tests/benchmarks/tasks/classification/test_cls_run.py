@@ -26,16 +26,16 @@ from benchmarks.tasks.classification.run import build_model
 from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae import records
 from mlomae.backbones.batches import batch_loader
-from mlomae.backbones.export import export, sha256
-from mlomae.backbones.origin import describe_weights
+from mlomae.backbones.export import export
+from mlomae.backbones.provenance import describe_weights
 from mlomae.backbones.records import described
 from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mlomae.data import build_source
 from mlomae.models import create_encoder
-from mlomae.pretraining.evaluation import extract_features, knn_accuracy
-from mlomae.pretraining.run import plain_batches
+from mlomae.models.weights import sha256
+from mlomae.pretraining.evaluation import PlainBatches, extract_features, knn_accuracy
 
 SEED = 3
 Pretrained = dict[str, tuple[Path, dict[str, Any]]]
@@ -140,7 +140,7 @@ def test_knn_is_that_of_the_pretrainings_own_evaluation(pooling: str, pretrained
         labels = torch.from_numpy(source.labels)
         features, _ = extract_features(encoder, [{"image": images, "label": labels}])
         theirs += [features[:, half], labels]
-        plain = list(plain_batches(source, 16))
+        plain = list(PlainBatches(source, 16))
         torch.testing.assert_close(images[plain[0]["index"]], plain[0]["image"], atol=2e-6, rtol=0)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     assert knn_accuracy(*theirs, k=20) == record["metrics"]["top1"]

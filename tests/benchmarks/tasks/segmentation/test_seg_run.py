@@ -22,12 +22,12 @@ from benchmarks.tasks.segmentation.data import eval_loader, train_loader
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.transfer.pictures import palette
 from mlomae import records
-from mlomae.backbones.export import sha256
 from mlomae.backbones.training import TransferStep
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import DataError, TrainingError
 from mlomae.common.random_keys import root_key, seed_step
 from mlomae.data import build_scenes
+from mlomae.models.weights import sha256
 
 LEARNING = {"train__iterations": 60, "train__log_interval": 20, "train__checkpoint_interval": 60, "optim__warmup": 0.1}
 

@@ -1,0 +1,134 @@
+"""Which pretraining a backbone comes from, as records and tables name it, and whose labels it has seen.
+
+A classification transfer with ``protocol="finetune"`` leaves a backbone like any other (supervised intermediate
+fine-tuning). Its row in a table is called "MAE + fine-tuned on cifar10 (labels)", and images whose labels it has seen
+are refused as test images.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+
+from mlomae.common.errors import DataError, MlomaeError
+from mlomae.data import Images, build_source, check_disjoint
+from mlomae.models.weights import WeightsFile, read_encoder, sha256, weights_path
+from mlomae.records import RANDOM, config_hash, strip_paths
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights of a backbone come from.
+
+    Attributes:
+        method: the row's name in a table.
+        identity: part of a transfer's configuration: the same for all seeds of one pretraining, and for a checkpoint
+            and its exports.
+        details: what is not: name, seed, cost, SHA-256 of the file.
+        seed: the pretraining's, None if unknown.
+        labelled: the data sources that the backbone was fine-tuned on.
+    """
+
+    method: str
+    identity: dict[str, Any]
+    details: dict[str, Any]
+    seed: int | None = None
+    labelled: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _of_pretraining(state: dict[str, Any], digest: str) -> Provenance:
+    config, iteration = state["config"], int(state["iteration"])
+    identity = {"method": config["method"], "config_hash": config_hash(strip_paths(config)), "iteration": iteration}
+    details = {"name": config["name"], "seed": config["seed"], "dataset": config["data"]["train"].get("type", "")}
+    lower = iteration * config["levels"]["lower_steps"] * config["data"]["batch_size"]
+    details |= {"images_seen": lower, "clock": state["clock"], "sha256": digest}
+    return Provenance(config["method"], identity, details, config["seed"])
+
+
+def _of_fine_tuning(state: dict[str, Any], digest: str) -> Provenance:
+    """Costs, ``images_seen`` and ``clock``, include the pretraining's, where they are known."""
+    config, meta, iteration = copy.deepcopy(state["config"]), state["meta"], int(state["iteration"])
+    start = {key: value for key, value in meta["origin"].items() if key != "sha256"}
+    config["backbone"]["weights"] = start  # the hash is that of the run's record
+    train = state["config"]["data"]["train"]
+    method = f"{start['method']} + fine-tuned on {train['type']} (labels)"
+    identity = {"method": method, "config_hash": config_hash(strip_paths(config)), "iteration": iteration}
+    before = meta.get("pretrained", {})
+    images = iteration * config["data"]["batch_size"] + before.get("images_seen", 0)
+    clock = {kind: s + before.get("clock", {}).get(kind, 0.0) for kind, s in state["clock"].items()}
+    details = {"name": config["name"], "seed": config["seed"], "dataset": train["type"]}
+    details |= {"images_seen": images, "clock": clock, "sha256": digest}
+    return Provenance(method, identity, details, int(config["seed"]), [*meta.get("labelled", []), train])
+
+
+def _of_export(meta: dict[str, Any], digest: str) -> Provenance:
+    details = {"name": meta["name"], "checkpoint_sha256": meta.get("source_sha256", ""), "sha256": digest}
+    iteration = int(meta.get("iteration", "0"))
+    if "config_hash" not in meta:  # an export of an early version, which did not write it
+        return Provenance(meta["name"], {"method": meta["name"], "iteration": iteration, **details}, details)
+    seed = int(meta["seed"])
+    identity = {"method": meta["method"], "config_hash": meta["config_hash"], "iteration": iteration}
+    return Provenance(meta["method"], identity, {**details, "seed": seed}, seed)
+
+
+def _architecture(spec: str) -> dict[str, Any] | str:
+    """What ``random:SPEC`` takes from its file, which may be of any seed; the name of a timm model."""
+    try:
+        return {k: v for k, v in asdict(read_encoder(spec).architecture).items() if k != "grid"}
+    except MlomaeError:  # a timm model, or `create_backbone` will say what is wrong
+        return spec if spec.startswith("timm:") else Path(spec).name
+
+
+def describe_weights(spec: str) -> Provenance:
+    """Where a backbone ``spec`` (`mlomae.backbones.create.create_backbone`) comes from; other files go by their name.
+
+    Raises CheckpointError for a file that cannot be read, and for a transfer's checkpoint without a fine-tuned
+    backbone.
+    """
+    if spec == "random":
+        return Provenance(RANDOM, {"method": RANDOM}, {})
+    if spec.startswith("random:"):
+        return Provenance(RANDOM, {"method": RANDOM, "architecture": _architecture(spec.removeprefix("random:"))}, {})
+    path = weights_path(Path(spec))
+    if spec.startswith("timm:"):
+        return Provenance(spec, {"method": spec}, {})
+    if path.is_file():
+        file, digest = WeightsFile(path), sha256(path)
+        if file.layout == "pretraining":
+            return _of_pretraining(file.content, digest)
+        if file.layout == "transfer":
+            return _of_fine_tuning(file.content, digest)
+        if file.layout == "export" and "name" in file.metadata:
+            return _of_export(file.metadata, digest)
+    name, details = Path(spec).stem, {"sha256": sha256(path)} if path.is_file() else {}
+    return Provenance(name, {"method": name, **details}, details)
+
+
+def check_unseen(labelled: Sequence[dict[str, Any]], own: dict[str, Any], test: Images) -> None:
+    """Refuse test images whose labels the backbone was fine-tuned on.
+
+    ``own``: the transfer's training source, which has been compared with the test images already. Where the images of
+    an earlier source are not on this machine, its type and split are compared instead, and a line says so.
+    Raises DataError if test images were trained on.
+    """
+    for values in labelled:
+        if values == own:
+            continue
+        named = f"{values.get('type')} {values.get('split', '')}".strip()
+        try:
+            source = build_source(values)
+        except MlomaeError as error:
+            if values.get("type") == test.name and values.get("split", test.split) == test.split:
+                raise DataError(
+                    f"the backbone was fine-tuned with the labels of {named}, the test images: {test.describe()}; "
+                    "test on another part"
+                ) from error
+            if is_main_process():
+                print(f"note: {named}, which the backbone was fine-tuned on, is not compared with the test images")
+            continue
+        check_disjoint(source, test)

@@ -1,0 +1,192 @@
+"""Strict loading of weights, with a report of every key; the start of continued pretraining; timm's ViTs by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from mlomae.common.errors import CheckpointError, ConfigError, reason_of
+from mlomae.models.mae import MAE
+from mlomae.models.vit import sincos_positions
+from mlomae.models.weights import MODEL_KEYS, State, WeightsFile, check_model_section, measure
+
+_OFFICIAL_DECODER = {
+    "mask_token": "decoder.mask_token",
+    "decoder_pos_embed": "decoder.pos_embed",
+    "decoder_embed": "decoder.embed",
+    "decoder_blocks": "decoder.blocks",
+    "decoder_norm": "decoder.norm",
+    "decoder_pred": "decoder.pred",
+}
+_CLASSIFIER = ("head.*", "fc_norm.*")  # of a timm or fine-tuned model; pretraining has no use for them
+_STORED = ("local-dir:", "hf-hub:", "hf_hub:")  # timm's names whose architecture is read from a config.json
+
+
+@dataclass
+class LoadReport:
+    """What loading did. ``mismatched`` holds (key, shape in the file, shape in the model)."""
+
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """One line of counts, then one line a note and a key; matched keys last."""
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "matched": self.matched}
+        counts = f"matched {len(self.matched)}, missing {len(self.missing)}, unexpected {len(self.unexpected)}"
+        lines = [f"{counts}, shape mismatches {len(self.mismatched)}"]
+        lines += [f"  note        {note}" for note in self.notes]
+        lines += [f"  shape       {key}: file {theirs}, model {ours}" for key, theirs, ours in self.mismatched]
+        lines += [f"  {kind:<11} {key}" for kind, keys in kinds.items() for key in keys]
+        return "\n".join(lines)
+
+
+def matches(key: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the fnmatch ``patterns`` fits ``key``."""
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _first(keys: Sequence[str], n: int = 3) -> str:
+    return ", ".join(keys[:n]) + (f" and {len(keys) - n} more" if len(keys) > n else "")
+
+
+def load_strict(
+    module: nn.Module, state_dict: State, allow_missing: Sequence[str] = (), allow_unexpected: Sequence[str] = ()
+) -> LoadReport:
+    """Copy ``state_dict`` into ``module``; the lists are fnmatch patterns of keys that may be missing or unexpected.
+
+    Raises CheckpointError, with ``module`` untouched, for a key outside the lists, a shape that differs, or a value
+    that is not finite.
+    """
+    own = module.state_dict()
+    shapes = [(key, tuple(state_dict[key].shape), tuple(own[key].shape)) for key in own if key in state_dict]
+    report = LoadReport(
+        matched=[key for key, theirs, ours in shapes if theirs == ours],
+        missing=[key for key in own if key not in state_dict],
+        unexpected=[key for key in state_dict if key not in own],
+        mismatched=[entry for entry in shapes if entry[1] != entry[2]],
+    )
+    if report.mismatched:
+        described = [f"{key} (file {theirs}, model {ours})" for key, theirs, ours in report.mismatched]
+        raise CheckpointError(f"weights have other shapes: {_first(described)}; build the model the file was made for")
+    if missing := [key for key in report.missing if not matches(key, allow_missing)]:
+        raise CheckpointError(f"weights lack {_first(missing)}; use a file of this architecture, or allow_missing")
+    if unexpected := [key for key in report.unexpected if not matches(key, allow_unexpected)]:
+        raise CheckpointError(
+            f"weights hold keys the model has no place for: {_first(unexpected)}; "
+            "use a file of this architecture, or allow_unexpected"
+        )
+    if broken := [key for key in report.matched if not torch.isfinite(state_dict[key]).all()]:
+        raise CheckpointError(f"weights are not finite: {_first(broken)}; use an earlier or another checkpoint")
+    module.load_state_dict({key: state_dict[key] for key in report.matched}, strict=False)
+    return report
+
+
+# --- continued pretraining --------------------------------------------------------------------------------------------
+
+
+def to_mae_state(state_dict: State, mae: MAE) -> tuple[State, list[str], list[str]]:
+    """An official MAE, timm or own state dict under the keys of ``mae``, the keys left out, and notes.
+
+    Classifier heads are left out, and position tables of another patch grid are replaced by the sin-cos table of
+    ``mae``'s grid. Nothing is checked here: pass the result to `load_strict`. Sources: facebookresearch/mae
+    models_mae.py; timm vision_transformer.py.
+    """
+    state: State = dict(state_dict)
+    dropped, notes = [], []
+    if not any(key.startswith("encoder.") for key in state_dict):
+        dropped = [key for key in state_dict if matches(key, _CLASSIFIER)]
+        parts = {key: key.partition(".") for key in state_dict if key not in dropped}
+        names = {
+            key: _OFFICIAL_DECODER.get(first, f"encoder.{first}") + dot + rest
+            for key, (first, dot, rest) in parts.items()
+        }
+        state = {name: state_dict[key] for key, name in names.items()}
+    for key in ("encoder.pos_embed", "decoder.pos_embed"):
+        own, given = mae.get_parameter(key), state.get(key)
+        if given is None or given.ndim != 3 or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
+            continue  # another width is an architecture error, reported as such later
+        side = math.isqrt(given.shape[1] - 1)
+        theirs = sincos_positions(own.shape[-1], (side, side)) if side * side == given.shape[1] - 1 else None
+        fixed = theirs is not None and torch.allclose(given.float(), theirs, atol=1e-3)
+        notes.append(
+            f"{key}: {given.shape[1]} tokens in the file, {own.shape[1]} in the model; sin-cos table recomputed"
+            + ("" if fixed else "; WARNING: the file's table was not sin-cos, its learned positions are lost")
+        )
+        state[key] = sincos_positions(own.shape[-1], mae.encoder.grid)
+    return state, dropped, notes
+
+
+def _described(state: State, part: str) -> str:
+    found = measure(state, f"{part}.")
+    patch = f", patch {found['patch_size']}" if "patch_size" in found else ""
+    return f"width {found.get('embed_dim', 'unknown')}, depth {found.get('depth', 0)}{patch}"
+
+
+def _check_heads(declared: dict[str, Any], mae: MAE, path: Path) -> None:
+    """Shapes do not tell the number of heads, so another number would load without a word."""
+    section = check_model_section({key: declared.get(key) for key in MODEL_KEYS})
+    decoder_heads = next((n for m in mae.decoder.modules() if (n := getattr(m, "num_heads", None))), None)
+    for key, theirs, ours in (
+        ("num_heads", section.get("num_heads"), mae.encoder.num_heads),
+        ("decoder_num_heads", declared.get("decoder_num_heads"), decoder_heads),
+    ):
+        if theirs and ours and theirs != ours:
+            raise CheckpointError(f"'{path}' was trained with {key}={theirs}, not {ours}; set model.{key} to match")
+
+
+def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
+    """Start ``mae`` from a file for continued pretraining; a decoder the file lacks keeps its initialisation.
+
+    Raises CheckpointError if the file cannot be read, the encoder does not match fully, or the file's decoder is
+    another one.
+    """
+    file = WeightsFile(path)
+    state, dropped, notes = to_mae_state(file.state, mae)
+    has_decoder = any(key.startswith("decoder.") for key in state)
+    for part in ("encoder", "decoder") if has_decoder else ("encoder",):
+        theirs, ours = _described(state, part), _described(mae.state_dict(), part)
+        if theirs != ours:
+            raise CheckpointError(
+                f"'{path}' holds a {part} of {theirs}, this model's is of {ours}; set the model section to match"
+            )
+    _check_heads(file.model, mae, file.path)
+    try:
+        report = load_strict(mae, state, allow_missing=() if has_decoder else ("decoder.*",))
+    except CheckpointError as error:
+        raise CheckpointError(f"'{path}': {error}") from error
+    if not has_decoder:
+        notes.append("the file has no decoder; it keeps its random initialisation")
+    report.unexpected += dropped
+    report.notes += file.notes + notes
+    return report
+
+
+# --- timm's models ----------------------------------------------------------------------------------------------------
+
+
+def create_timm(name: str, **options: Any) -> Any:
+    """The model that timm has under ``name``, built with ``options`` of ``timm.create_model``, e.g. ``pretrained``.
+
+    Raises ConfigError for a name or an option that timm refuses, CheckpointError for weights that cannot be loaded.
+    """
+    try:
+        return timm.create_model(name, **options)
+    except Exception as error:  # unknown names, refused options, downloads and damaged files share no base class
+        if options.get("pretrained") or name.startswith(_STORED):
+            raise CheckpointError(
+                f"timm's '{name}' cannot be loaded ({reason_of(error)}); check its name, files, network"
+            ) from error
+        raise ConfigError(
+            f"timm model '{name}' cannot be built as a ViT ({reason_of(error)}); see timm.list_models('vit_*')"
+        ) from error
