@@ -145,7 +145,15 @@ def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels:
         raise ConfigError(
             "data.eval is for k-NN and linear probe, which need classes of images; set it to None for scenes"
         )
-    if isinstance(feedback, SceneSource) and is_trainable(config.mask["type"]) and not pixels:
+    learned = is_trainable(config.mask["type"])
+    if not isinstance(train, SceneSource) and len(train.classes) < 2 and config.data.eval is not None:
+        raise ConfigError(f"data.eval needs labels, which {train.describe()} does not have; set it to None")
+    if not pixels and learned and len(feedback.classes) < 2:
+        raise ConfigError(
+            f"mask.type='{config.mask['type']}' learns from labels, which {feedback.describe()} does not have; "
+            "set data.feedback to a data set with labels, or choose another mask"
+        )
+    if isinstance(feedback, SceneSource) and learned and not pixels:
         raise ConfigError(
             f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
             "set feedback.type='segmentation'"
