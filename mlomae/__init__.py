@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlomae.backbones.create import create_backbone
+    from mlomae.backbones.embed import embed
     from mlomae.backbones.export import export
     from mlomae.backbones.feature_vit import FeatureViT
     from mlomae.config.schema import load_config
     from mlomae.data import register_dataset
     from mlomae.masking import MaskingStrategy, list_strategies
     from mlomae.masking import register as register_strategy
+    from mlomae.pretraining.api import pretrain
+    from mlomae.pretraining.load import evaluate_checkpoint as evaluate
+    from mlomae.pretraining.load import load_run
     from mlomae.records import read_records
 
 __version__ = "0.2.0"
@@ -24,9 +28,13 @@ __all__ = [
     "FeatureViT",
     "MaskingStrategy",
     "create_backbone",
+    "embed",
+    "evaluate",
     "export",
     "list_strategies",
     "load_config",
+    "load_run",
+    "pretrain",
     "read_records",
     "register_dataset",
     "register_strategy",
@@ -36,9 +44,13 @@ _WHERE = {
     "FeatureViT": "mlomae.backbones.feature_vit:FeatureViT",
     "MaskingStrategy": "mlomae.masking:MaskingStrategy",
     "create_backbone": "mlomae.backbones.create:create_backbone",
+    "embed": "mlomae.backbones.embed:embed",
+    "evaluate": "mlomae.pretraining.load:evaluate_checkpoint",
     "export": "mlomae.backbones.export:export",
     "list_strategies": "mlomae.masking:list_strategies",
     "load_config": "mlomae.config.schema:load_config",
+    "load_run": "mlomae.pretraining.load:load_run",
+    "pretrain": "mlomae.pretraining.api:pretrain",
     "read_records": "mlomae.records:read_records",
     "register_dataset": "mlomae.data:register_dataset",
     "register_strategy": "mlomae.masking:register",

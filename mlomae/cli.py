@@ -105,12 +105,6 @@ def _masks(args: argparse.Namespace) -> int:
     return 0
 
 
-def _import_plugins(modules: list[str]) -> None:
-    from mlomae.config.plugins import import_plugins, imports_of
-
-    import_plugins(imports_of({"imports": modules}))
-
-
 def _data_check(args: argparse.Namespace) -> int:
     from mlomae.data.tools.check import check_data
 
@@ -255,7 +249,9 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
         if modules := getattr(args, "custom_imports", None):
-            _import_plugins(modules)
+            from mlomae.config.plugins import import_plugins
+
+            import_plugins(modules)
         return args.run(args)
     except MlomaeError as error:
         return refuse(error)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cls_runs
 import pytest
 import tiny
 
@@ -69,6 +70,16 @@ class Dots(MemorySource):
         super().__init__("dots", split, "dots", ["a", "b"], images.byte(), torch.arange(48).numpy() % 2, where)
 """,
 }
+TASK = """
+from benchmarks.tasks.classification.run import ClassificationSteps
+from mlomae.backbones.task import Metric, Task, register_task
+
+class Steps(ClassificationSteps):
+    pass
+
+CONFIG = "benchmarks.tasks.classification.config:ClassificationConfig"
+register_task(Task("again", "Again", (Metric("top1", "top-1"),), CONFIG, f"{__name__}:Steps", "outputs"))
+"""
 SOURCE = {"type": "dots", "split": "train"}
 RUN: dict[str, Any] = {
     "name": "outside",
@@ -134,6 +145,7 @@ def test_the_plugins_travel_in_checkpoint_and_record(work: Path) -> None:
     record = json.loads((work / "record.json").read_text())
     assert saved["custom_imports"] == record["config"]["custom_imports"] == IMPORTS
     assert saved["mask"]["type"] == "centre"
+    assert list(record["plugins"]) == IMPORTS["imports"]
 
 
 def test_every_command_takes_the_run_and_names_its_plugins_first(work: Path, folder: Path) -> None:
@@ -167,12 +179,20 @@ def test_an_entry_point_registers_as_well(tmp_path: Path) -> None:
     info = tmp_path / "other_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
-    points = "[mlomae.plugins]\nmasks = other_package.masks\nothers = other_package.others\n"
-    (info / "entry_points.txt").write_text(points)
+    (tmp_path / "other_package" / "task.py").write_text(TASK)
+    points = "".join(f"{name} = other_package.{name}\n" for name in ("masks", "others", "task"))
+    (info / "entry_points.txt").write_text(f"[mlomae.plugins]\n{points}")
     config = tiny.write_config(tmp_path / "config.py", **RUN)
-    work = tmp_path / "work"
-    commands = ["pretrain", config, "--work-dir", work], ["evaluate", work / "checkpoints" / "iter_4.pth"]
-    assert run(tmp_path, *commands) == [(0, "")] * 2
+    data = {"data__train": SOURCE, "data__test": {**SOURCE, "split": "test"}, "train__epochs": 1}
+    transfer = cls_runs.write_config(tmp_path / "transfer.py", **data, backbone__model=None)
+    work, path = tmp_path / "work", tmp_path / "work" / "checkpoints" / "iter_4.pth"
+    bench = ["bench", "again", transfer, "--weights", path, "--work-dir", tmp_path / "again"]
+    commands = ["pretrain", config, "--work-dir", work], ["evaluate", path], bench
+    assert run(tmp_path, *commands) == [(0, "")] * 3
+    for folder, used in ((work, ["masks", "others"]), (tmp_path / "again", ["others", "task"])):
+        plugins = json.loads((folder / "record.json").read_text())["plugins"]
+        assert list(plugins) == [f"other_package.{name}" for name in used], "those that the run has used"
+        assert UNKNOWN not in plugins.values()
 
 
 def test_an_entry_point_that_does_not_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from mlomae.backbones.task import Task
 from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import DataError
+from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_disjoint
 from mlomae.pretraining.devices import join_process_group
 
@@ -127,6 +128,7 @@ def run_transfer(
     check_folder(work_dir, resume, described(config, source))
     join_process_group()
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    plugins = recorded_plugins(config.to_dict(), task.steps.partition(":")[0])
     run = TransferRun(config, source, work_dir, resume, git)
     steps: TransferSteps = task.create_steps(config)
     steps.train, steps.test = steps.open_data()
@@ -152,6 +154,7 @@ def run_transfer(
         metrics=outcome.metrics,
         git=git,
         pretrained=source.details,  # which backbone it was; what it is belongs to the configuration
+        **plugins,
     )
     write_results(record, work_dir, records_dir, steps.save(run))
     return record

@@ -140,13 +140,18 @@ def check_choice(owner: str, valid: Iterable[str], **option: object) -> None:
             raise ConfigError(f"{owner}: {name}='{value}' is unknown; choose one of {', '.join(choices)}")
 
 
-def check_range(owner: str, interval: str, **options: object) -> None:
-    """Raise ConfigError unless every value is a number in ``interval``: "[0, 1)" includes 0 and excludes 1; "(0, inf)"
-    is every finite positive number."""
+def is_inside(value: object, interval: str) -> bool:
+    """Whether ``value`` is a number in ``interval``: "[0, 1)" includes 0 and excludes 1; "(0, inf)" is every finite
+    positive number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
     low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    return above and (value <= high if interval[-1] == "]" else value < high)
+
+
+def check_range(owner: str, interval: str, **options: object) -> None:
+    """Raise ConfigError unless every value is a number in ``interval`` (`is_inside`)."""
     for name, value in options.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            above = value >= low if interval[0] == "[" else value > low
-            if above and (value <= high if interval[-1] == "]" else value < high):
-                continue
-        raise ConfigError(f"{owner}: {name}={value!r} must be a number in {interval}")
+        if not is_inside(value, interval):
+            raise ConfigError(f"{owner}: {name}={value!r} must be a number in {interval}")

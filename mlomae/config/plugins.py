@@ -80,8 +80,12 @@ def plugins_of(values: dict[str, Any]) -> list[str]:
     registered a ``type`` in it."""
     modules = set(imports_of(values.get("custom_imports")))
     for name in _types_in(values):
-        modules |= {module for module in modules_registering(name) if module.partition(".")[0] not in OWN}
+        modules |= set(filter(_is_outside, modules_registering(name)))
     return sorted(modules)
+
+
+def _is_outside(module: str) -> bool:
+    return module.partition(".")[0] not in OWN
 
 
 def _types_in(value: Any) -> Iterator[str]:
@@ -99,6 +103,12 @@ def plugin_digest(modules: Iterable[str]) -> dict[str, str]:
     top-level package, or of an installed package from this package. Nothing is imported to find that out.
     """
     return {module: _digest(module) for module in sorted(set(modules))}
+
+
+def recorded_plugins(values: dict[str, Any], *modules: str) -> dict[str, Any]:
+    """The field ``plugins`` of the record of a run with this configuration and of these modules, {} if all are ours."""
+    digests = plugin_digest([*plugins_of(values), *filter(_is_outside, modules)])
+    return {"plugins": digests} if digests else {}
 
 
 def changed_plugins(record: dict[str, Any]) -> list[str]:

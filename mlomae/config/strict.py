@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 from mmengine.config import Config
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.registry import is_inside
 from mlomae.config.plugins import check_imported, import_plugins, imports_of
 
 T = TypeVar("T")
@@ -62,14 +63,10 @@ class Configuration:
 
 
 def check_interval(value: Any, interval: str, key: str) -> None:
-    """Raise ConfigError unless ``value`` is a number in ``interval``: 0 is in "[0, 1)" and 1 is not."""
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        above = low <= value if interval[0] == "[" else low < value
-        if above and (value <= high if interval[-1] == "]" else value < high):
-            return
-    phrases = {"(0, inf)": "positive", "[0, inf)": "at least 0", "[1, inf)": "at least 1"}
-    raise ConfigError(f"config key '{key}' must be {phrases.get(interval, f'inside {interval}')}; got {value!r}")
+    """Raise ConfigError unless ``value`` is a number in ``interval``, e.g. "[0, 1)"."""
+    if not is_inside(value, interval):
+        phrases = {"(0, inf)": "positive", "[0, inf)": "at least 0", "[1, inf)": "at least 1"}
+        raise ConfigError(f"config key '{key}' must be {phrases.get(interval, f'inside {interval}')}; got {value!r}")
 
 
 def _check_type(value: Any, hint: Any, key: str) -> Any:

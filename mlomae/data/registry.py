@@ -52,6 +52,7 @@ DOWNLOADS: dict[str, Download | str] = {}
 """By name of the data set; a text says how to fetch it by hand, with ``{root}`` for the folder."""
 
 _DATASETS = Registry[Images]("data set")
+registered_dataset = _DATASETS.registered
 
 
 def register_dataset(

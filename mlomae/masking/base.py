@@ -160,6 +160,7 @@ class AdaptiveMasking(MaskingStrategy):
 
 _STRATEGIES = Registry[MaskingStrategy]("masking strategy")
 register = _STRATEGIES.register
+registered = _STRATEGIES.registered
 
 
 def list_strategies() -> list[str]:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from mlomae import records
 from mlomae.common import checkpoint
 from mlomae.common.errors import ConfigError
+from mlomae.config.plugins import recorded_plugins
 from mlomae.config.schema import PretrainConfig
 from mlomae.data import (
     OuterBatches,
@@ -144,7 +145,15 @@ def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels:
         raise ConfigError(
             "data.eval is for k-NN and linear probe, which need classes of images; set it to None for scenes"
         )
-    if isinstance(feedback, SceneSource) and is_trainable(config.mask["type"]) and not pixels:
+    learned = is_trainable(config.mask["type"])
+    if not isinstance(train, SceneSource) and len(train.classes) < 2 and config.data.eval is not None:
+        raise ConfigError(f"data.eval needs labels, which {train.describe()} does not have; set it to None")
+    if not pixels and learned and len(feedback.classes) < 2:
+        raise ConfigError(
+            f"mask.type='{config.mask['type']}' learns from labels, which {feedback.describe()} does not have; "
+            "set data.feedback to a data set with labels, or choose another mask"
+        )
+    if isinstance(feedback, SceneSource) and learned and not pixels:
         raise ConfigError(
             f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
             "set feedback.type='segmentation'"
@@ -241,6 +250,7 @@ def run_pretraining(
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    plugins = recorded_plugins(config.to_dict())
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
     trainer.train()
@@ -254,7 +264,7 @@ def run_pretraining(
             PlainBatches(data.evaluation, config.model.img_size),
             trainer.device,
         )
-    record = _record(config, data, trainer.clock, metrics, git)
+    record = _record(config, data, trainer.clock, metrics, git) | plugins
     if means := curves.means():  # none of a run that an older version of this code has finished
         record["curves"] = means
     path = work_dir / "record.json"

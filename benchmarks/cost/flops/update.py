@@ -21,6 +21,7 @@ from benchmarks.cost.flops.count import begin_of, classes_of, config_of, count_c
 from benchmarks.cost.flops.file import Entry, read_flops
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError, MlomaeError, reason_of, refuse
+from mlomae.config.plugins import import_plugins
 from mlomae.records import Record, read_records
 
 
@@ -87,8 +88,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--records", type=Path, default=Path("results/runs"), help="folder of run records")
     parser.add_argument("--out", type=Path, default=Path("results/flops.json"), help="file to bring up to date")
     parser.add_argument("--again", action="store_true", help="count anew what the file has already")
+    parser.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins of the runs")
     arguments = parser.parse_args(argv)
     try:
+        import_plugins(arguments.custom_imports)
         errors = update_flops(read_records(arguments.records), arguments.out, arguments.again)
     except MlomaeError as error:
         return refuse(error)

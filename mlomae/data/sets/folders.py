@@ -9,7 +9,7 @@ from torch import Tensor
 from mlomae.common.errors import DataError
 from mlomae.data.detections import Detections
 from mlomae.data.paths import existing_file, existing_folder, inner_folder, scan_classes, split_folder
-from mlomae.data.reader import decode_all
+from mlomae.data.reader import IMAGE_ENDINGS, decode_all, is_image
 from mlomae.data.registry import register_dataset
 from mlomae.data.scenes import Scenes
 from mlomae.data.storage import FileSource
@@ -34,6 +34,24 @@ class ImageFolder(FileSource):
 
     def image(self, i: int) -> Tensor:
         return super().image(i) if self._images_NCHW is None else self._images_NCHW[i]
+
+
+@register_dataset("pictures")
+class Pictures(FileSource):
+    """The pictures in one folder, sorted by name, without those in folders below it and without labels.
+
+    All are of one class, so that a strategy that learns from labels has nothing to learn from. Raises DataError for a
+    folder that does not exist or holds no picture.
+    """
+
+    def __init__(self, root: str) -> None:
+        folder = existing_folder(root, "pictures")
+        files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and is_image(entry.name))
+        if not files:
+            raise DataError(
+                f"pictures: {folder} holds no picture ({', '.join(IMAGE_ENDINGS)}); give a folder that does"
+            )
+        super().__init__("pictures", folder.name, folder, folder, ["picture"], files, [0] * len(files), [str(folder)])
 
 
 @register_dataset("scene_folder")

@@ -10,6 +10,8 @@ Shape legend: L patches.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,10 +30,9 @@ class CellMasking(UnweightedMasking):
 
     def __init__(self, grid: tuple[int, int], cell: int) -> None:
         super().__init__()
-        cell_L = cells(grid, cell)
-        self.cells = int(cell_L.max()) + 1
+        self.cells = math.prod(-(-patches // cell) for patches in grid)
         self.cell_L: Tensor
-        self.register_buffer("cell_L", cell_L, persistent=False)
+        self.register_buffer("cell_L", cells(grid, cell), persistent=False)
 
 
 @register("grid")

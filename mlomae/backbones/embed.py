@@ -1,0 +1,107 @@
+"""Features of images from any backbone that `create_backbone` takes.
+
+Shape legend: N images, B of a batch, C channels, H W pixels, S side of the model's images, L patches, D width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mlomae.backbones.create import create_backbone
+from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_augment, build_source
+from mlomae.data.adapters import TorchDataset, folder_config
+from mlomae.models.weights import read_encoder
+from mlomae.pretraining.evaluation import extract_features
+
+POOLINGS = ("avg", "cls")
+
+
+class _Tokens(nn.Module):
+    """The final tokens (B, 1 + L, D) of a ViT, class token first."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, images_BCSS: Tensor) -> Tensor:
+        tokens_BLD: Tensor = self.vit.forward_features(images_BCSS)
+        return tokens_BLD
+
+
+def embed(
+    weights: str | os.PathLike[str],
+    images: Tensor | Dataset[Any] | Source | str | os.PathLike[str],
+    *,
+    pooling: str = "avg",
+    img_size: int | None = None,
+    model: dict[str, Any] | None = None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+) -> Tensor:
+    """Features (N, D), float32 on the CPU, of images by a frozen backbone; no gradient is kept.
+
+    Args:
+        weights, model: what `create_backbone` takes, e.g. a run's folder, an export, official MAE weights, timm:NAME.
+        images: (N, 3, H, W) uint8, of any size; (N, 3, S, S) floats, which are taken as they are; a torch Dataset; a
+            folder of pictures, or of folders of pictures, in the order of their names.
+        pooling: "avg" for the mean of the patch tokens, "cls" for the class token, both after the final norm.
+        img_size: S; by default that of the weights. Other images than floats are cut to the centred square, resized
+            and normalised by ``mean`` and ``std``, as in `evaluate`.
+        device: by default the GPU if there is one.
+
+    Raises ConfigError for a wrong option, what `create_backbone` raises for the weights, DataError for images that
+    cannot be read, TrainingError if a feature is not finite.
+    """
+    if pooling not in POOLINGS:
+        raise ConfigError(f"unknown pooling '{pooling}'; choose one of {', '.join(POOLINGS)}")
+    spec = os.fspath(weights)
+    size = img_size or _own_size(spec, model)
+    vit, _ = create_backbone(spec, num_classes=0, img_size=size, global_pool="token", model=model)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    plain = {"type": "Plain", "size": size, "mean": mean, "std": std}
+    features, _ = extract_features(_Tokens(vit).to(place), _batches(images, plain, batch_size), place)  # type: ignore[arg-type]
+    cls_ND, avg_ND = features.chunk(2, dim=1)
+    return cls_ND if pooling == "cls" else avg_ND
+
+
+def _own_size(spec: str, model: dict[str, Any] | None) -> int:
+    """The side, in pixels, of the images that the weights were trained on; 224 where only timm knows it."""
+    try:
+        architecture = read_encoder(Path(spec.removeprefix("random:")), model).architecture
+    except MlomaeError:  # create_backbone says what is wrong, if anything is
+        return 224
+    return architecture.patch_size * architecture.grid[0] if architecture.grid else 224
+
+
+def _batches(
+    images: Tensor | Dataset[Any] | Source | str | os.PathLike[str], plain: dict[str, Any], size: int
+) -> Iterator[dict[str, Any]]:
+    if isinstance(images, Tensor) and images.is_floating_point():
+        if tuple(images.shape[1:]) != (3, plain["size"], plain["size"]):
+            raise ConfigError(
+                f"images of shape {tuple(images.shape)} must be (N, 3, {plain['size']}, {plain['size']}); give uint8 "
+                "ones to have them resized, or set img_size"
+            )
+        yield from ({"image": part, "label": torch.zeros(len(part))} for part in images.split(size))
+        return
+    if isinstance(images, str | os.PathLike):
+        images = build_source(folder_config(images))
+    elif isinstance(images, Dataset):
+        images = TorchDataset(images, "all")
+    augment = build_augment(plain)
+    for start in range(0, len(images), size):
+        numbers = range(start, min(start + size, len(images)))
+        chosen = [images.image(i) if isinstance(images, Source) else images[i] for i in numbers]
+        image_BCSS, _ = augment(chosen, torch.zeros(len(chosen), dtype=torch.int64))
+        yield {"image": image_BCSS, "label": torch.zeros(len(chosen))}

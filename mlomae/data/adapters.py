@@ -1,0 +1,80 @@
+"""Images that a script has, a torch Dataset or a folder, as data sets of this package.
+
+Shape suffixes: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mlomae.common.errors import DataError
+from mlomae.data.images import Source
+from mlomae.data.paths import existing_folder, subfolders
+
+
+class TorchDataset(Source):
+    """The items of a map-style torch Dataset: (image, label), or an image alone, which gives all the label 0.
+
+    An image is a PIL image, or a tensor (3, H, W) or (1, H, W), uint8 or float in [0, 1] and then rounded to 8 bits.
+    It must be the same each time that it is asked for: crops and flips are ``data.augment``'s. Labels are ``targets``
+    of the dataset if it has them (as those of torchvision do), else all items are read once.
+
+    Raises DataError for an item that is none of these, and for a dataset whose transform is random.
+    """
+
+    def __init__(self, dataset: Dataset[Any], split: str) -> None:
+        self.dataset, self.name, self.split, self.root = dataset, type(dataset).__name__, split, "memory"
+        self.locations = frozenset({f"dataset {id(dataset)}"})
+        if not len(dataset):  # type: ignore[arg-type]
+            raise DataError(f"{self.name}: the dataset is empty")
+        self.labels = self._read_labels()
+        known = list(map(str, getattr(dataset, "classes", ())))
+        self.classes = known if len(known) > self.labels.max() else list(map(str, range(self.labels.max() + 1)))
+        if self.digest(0) != self.digest(0):
+            raise DataError(
+                f"{self.name}: item 0 is not the same twice; remove random transforms, data.augment has them"
+            )
+
+    def _read_labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        count = len(self.dataset)  # type: ignore[arg-type]
+        targets = getattr(self.dataset, "targets", None)
+        if targets is None or len(targets) != count or getattr(self.dataset, "target_transform", None) is not None:
+            items = (self.dataset[i] for i in range(count))
+            targets = [item[1] if isinstance(item, tuple | list) else 0 for item in items]
+        labels = np.asarray(targets)
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+            raise DataError(f"{self.name}: labels must be integers from 0; give items (image, index of the class)")
+        return labels.astype(np.int64)
+
+    def image(self, i: int) -> Tensor:
+        item = self.dataset[i]
+        image = item[0] if isinstance(item, tuple | list) else item
+        if isinstance(image, Image.Image):
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):
+            shape = f" of shape {tuple(image.shape)}" if isinstance(image, Tensor) else ""
+            what = f"item {i} is a {type(image).__name__}{shape}"
+            raise DataError(f"{self.name}: {what}; give PIL images or tensors (3, H, W)")
+        if image.dtype != torch.uint8:
+            if not image.is_floating_point() or image.min() < 0 or image.max() > 1:
+                raise DataError(f"{self.name}: item {i} has values outside [0, 1]; give images that are not normalised")
+            image = (255 * image).round().to(torch.uint8)
+        return image.expand(3, -1, -1)
+
+
+def folder_config(root: str | os.PathLike[str]) -> dict[str, Any]:
+    """How a config describes a folder: of class folders, or of pictures without labels.
+
+    Raises DataError for a folder that does not exist.
+    """
+    base = existing_folder(root, "images")
+    if subfolders(base):
+        return {"type": "imagefolder", "root": str(base.parent), "split": base.name}
+    return {"type": "pictures", "root": str(base)}
