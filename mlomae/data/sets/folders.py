@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlomae.common.errors import DataError
 from mlomae.data.detections import Detections
-from mlomae.data.paths import existing_file, existing_folder, inner_folder, scan_classes, split_folder
+from mlomae.data.paths import LabelledFiles, existing_file, existing_folder, inner_folder, scan_classes, split_folder
 from mlomae.data.reader import IMAGE_ENDINGS, decode_all, is_image
 from mlomae.data.registry import register_dataset
 from mlomae.data.scenes import Scenes
@@ -51,7 +51,7 @@ class Pictures(FileSource):
             raise DataError(
                 f"pictures: {folder} holds no picture ({', '.join(IMAGE_ENDINGS)}); give a folder that does"
             )
-        super().__init__("pictures", folder.name, folder, folder, ["picture"], files, [0] * len(files), [str(folder)])
+        super().__init__("pictures", folder.name, folder, ["picture"], LabelledFiles(folder, files, [0] * len(files)))
 
 
 @register_dataset("scene_folder")
