@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from traces import adapter, programs, record
+from traces import adapter, numerics_file, programs, record
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -148,3 +148,33 @@ def test_other_values_are_written_only_under_a_raised_number(
     here["numerics"]["pretraining"] += 1
     record.write(NAME, here)
     assert record.read(NAME) == here
+
+
+# --- results/numerics.json -----------------------------------------------------------------------------------------
+
+RESULTS = numerics_file.RESULTS
+
+
+def test_the_file_of_numbers_is_what_its_command_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").symlink_to(RESULTS / "runs")
+    assert numerics_file.main(["--results", str(tmp_path)]) == 0
+    assert (tmp_path / "numerics.json").read_text() == (RESULTS / "numerics.json").read_text()
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("wrote numerics.json: ")
+
+
+def test_every_record_has_the_numbers_of_its_parts_once() -> None:
+    found = json.loads((RESULTS / "numerics.json").read_text())
+    names = [path.name for path in sorted((RESULTS / "runs").rglob("*.json"))]
+    assert list(found["records"]) == list(found["sha256"]) == names
+    assert found["parts"] == {**record.NUMERICS, "speed": 1}
+    assert {tuple(sorted(numbers)) for numbers in found["records"].values()} == {
+        ("data", "evaluation", "pretraining"),
+        *((task,) for task in ("classification", "segmentation", "detection", "speed")),
+    }
+    assert all(1 <= n <= found["parts"][part] for numbers in found["records"].values() for part, n in numbers.items())
+
+
+def test_a_record_of_a_commit_that_was_not_compared_is_refused() -> None:
+    with pytest.raises(ValueError, match="run the traces on its code first"):
+        numerics_file.numbers_of({"git_commit": "0" * 40, "task": "detection"})

@@ -131,6 +131,7 @@ DETECTION: Values = {
     "overlays": 0,
 }
 PLAIN = {"type": "Plain", "size": 16}
+CIFAR_SPLITS = {"train": "train", "eval": "test"}
 SOURCES: dict[str, tuple[Values, Values]] = {  # of each kind the source and its augmentation
     "textures": ({"type": "textures", "split": "train", "count": 64}, {"type": "PadCropFlip", "size": 32}),
     "imagefolder": ({"type": "imagefolder", "split": "train"}, {"type": "RandomResizedCropFlip", "size": 16}),
@@ -216,11 +217,12 @@ def transfer(task: str, values: Values, files: Callable[[Path], Path] | None, sp
 
 
 def evaluation(folder: Path) -> dict[str, Values]:
-    """The frozen evaluation of weights that no training has made, so that it says nothing of pretraining."""
+    """The frozen evaluation of weights that no training has made, of images that no code here has drawn."""
     values = merged(PRETRAINING, MAE)
-    values["data"]["train"]["count"], values["data"]["eval"]["count"] = 200, 100
-    state = drawn.encoder_weights(img_size=16, patch_size=4, embed_dim=16, depth=2)
-    return {"evaluation": adapter.evaluate_weights(values, state)}
+    root = str(drawn.write_cifar10(folder / "data"))
+    values["data"] |= {part: {"type": "cifar10", "root": root, "split": split} for part, split in CIFAR_SPLITS.items()}
+    values["model"]["img_size"] = 32
+    return {"evaluation": adapter.evaluate_weights(values, drawn.encoder_weights(32, 4, embed_dim=16, depth=2))}
 
 
 def data(folder: Path) -> dict[str, Values]:
