@@ -23,7 +23,7 @@ from mlomae.backbones import layer_decay as param_groups
 from mlomae.backbones.layer_decay import count_parameters, layer_decay_groups
 from mlomae.common.errors import ConfigError
 from mlomae.models import SIZES
-from mlomae.models.weights import LoadReport
+from mlomae.models.loading import LoadReport
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "segmentation"
 OUT = {"large": [7, 11, 15, 23]}
