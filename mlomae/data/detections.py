@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from mlomae.common.errors import DataError
 from mlomae.data.formats.coco import choose_classes, read_coco
 from mlomae.data.formats.coco_masks import encode, mask_tools
+from mlomae.data.images import ImageFiles
 from mlomae.data.paths import first_names, missing_files
 from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import PUBLISHED, build_dataset
-from mlomae.data.storage import ImageFiles
 
 SCANNED = 5000
 """Images whose headers are read when a data set is opened, and objects whose masks a check draws, evenly spaced."""

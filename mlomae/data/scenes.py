@@ -21,12 +21,11 @@ from torch import Tensor
 
 from mlomae.common.errors import DataError
 from mlomae.data.formats.label_maps import MOST_CLASSES, Fault, header_fault, read_labels
-from mlomae.data.images import IGNORE, Source
+from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source
 from mlomae.data.paths import LabelledFiles, first_names, inner_folder, split_folder, subfolders
 from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import IMAGE_ENDINGS, in_threads, is_image
 from mlomae.data.registry import PUBLISHED, build_dataset, build_source, list_datasets
-from mlomae.data.storage import FileSource, ImageFiles
 
 ENDINGS = IMAGE_ENDINGS[:3]
 SCANNED = 100

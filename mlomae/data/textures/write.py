@@ -47,7 +47,7 @@ def write_scenes(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -
             _write_images(images, textures)
             annotations.mkdir(parents=True)
             for i in range(len(textures)):
-                Image.fromarray((textures.annotation(i).semantic + 1).numpy()).save(annotations / _file_name(i))
+                Image.fromarray((textures.pixel_labels(i) + 1).numpy()).save(annotations / _file_name(i))
     return Path(root).expanduser().resolve()
 
 
@@ -80,14 +80,13 @@ def _coco_annotations(textures: Textures) -> dict[str, Any]:
     for i in range(len(textures)):
         height, width = textures.image_size(i)
         images.append({"id": i + 1, "file_name": _file_name(i), "height": height, "width": width})
-        shown = textures.annotation(i)
-        for mask_HW, label in zip(shown.masks, shown.labels.tolist(), strict=True):
+        for mask_HW, label in zip(*textures.instances(i), strict=True):
             left, top, right, bottom = masks_to_boxes(mask_HW[None])[0].int().tolist()
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": i + 1,
-                    "category_id": label + 1,
+                    "category_id": int(label) + 1,
                     "bbox": [left, top, right - left + 1, bottom - top + 1],
                     "area": int(mask_HW.sum()),
                     "iscrowd": 0,

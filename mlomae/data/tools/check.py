@@ -211,14 +211,9 @@ def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[
         yield f"{PROBLEM}{pair} differ in class {first_names(odd)}; download the data set again"
     most = None if decode else most_compared(training, evaluation)
     compared, found = repeated_images(training, evaluation, most)
-    pairs = (f"{_image_name(evaluation, i)} = {_image_name(training, j)}" for i, j in found.items())
+    pairs = (f"{evaluation.relative_path(i)} = {training.relative_path(j)}" for i, j in found.items())
     which = f" ({first_names(pairs)})" if found else ""
     line = f"{len(found):,} of {compared:,} {evaluation.split} images are in {training.split}{which}"
     yield f"repeated {line}"
     if len(found) > TOLERATED_SHARE * compared:
         yield f"{PROBLEM}{line}; results on them would be meaningless, download the data set again"
-
-
-def _image_name(images: Images, i: int) -> str:
-    relative = getattr(images, "relative_path", None)
-    return str(relative(i)) if relative else f"image {i}"
