@@ -72,7 +72,7 @@ class Detections(ImageFiles):
     SCANNED images, height and width are not those of the image file.
     """
 
-    contents = "boxes and masks of objects"
+    provides = "boxes and masks of objects"
     classes: tuple[str, ...]
     remedy = "correct the annotation file, or put the images it lists into that folder"
 

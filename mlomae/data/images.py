@@ -37,10 +37,10 @@ class Images:
         locations: resolved paths that the pixels come from (folders or files; a pseudo-path for embedded images). Two
             data sets share images if they share a location or if one location contains the other.
         content: what ``digest`` hashes, ``"pixels"`` or ``"file"``; only digests of one kind are comparable.
-        contents, remedy: what data sets of this kind have, and what to do about missing or damaged files; for messages.
+        provides, remedy: what data sets of this kind have, and what to do about missing or damaged files; for messages.
     """
 
-    contents = "images"
+    provides = "images"
     remedy = "download the data set again"
     name: str
     split: str
@@ -127,7 +127,7 @@ class Source(Images):
         pixel_classes: what ``pixel_labels`` are indices into; empty where pixels have no labels.
     """
 
-    contents = "one label per image"
+    provides = "one label per image"
     classes: list[str]
     labels: NDArray[np.int64]
     has_objects: bool = False

@@ -99,7 +99,7 @@ def build_dataset(cfg: dict[str, Any], kind: type[D]) -> D:
     """
     name, fitting = cfg.get("type"), list_datasets(kind)
     if name not in fitting:
-        known = f"data set '{name}' does not have {kind.contents}" if name in list_datasets() else None
+        known = f"data set '{name}' does not have {kind.provides}" if name in list_datasets() else None
         said = "data set without a type" if name is None else known or f"unknown data set '{name}'"
         raise ConfigError(f"{said}; choose one of {', '.join(fitting)}")
     built = _DATASETS.build(name, {key: value for key, value in cfg.items() if key != "type"})
