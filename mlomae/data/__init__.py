@@ -11,7 +11,7 @@ from mlomae.data.augment import (
     build_augment,
 )
 from mlomae.data.detections import Detections, build_detections
-from mlomae.data.images import IGNORE, Images, Source
+from mlomae.data.images import IGNORE, FileSource, Images, MemorySource, Source
 from mlomae.data.registry import (
     PUBLISHED,
     Download,
@@ -23,7 +23,6 @@ from mlomae.data.registry import (
 )
 from mlomae.data.scenes import Scenes, SceneSource, build_scenes, build_training_source
 from mlomae.data.splits import Split, check_disjoint, shuffle_labels, split_train
-from mlomae.data.storage import FileSource, MemorySource
 from mlomae.data.streams import OuterBatches, Stream
 from mlomae.data.textures.source import Textures
 from mlomae.data.textures.write import write_coco, write_scenes

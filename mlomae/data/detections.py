@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from mlomae.common.errors import DataError
 from mlomae.data.formats.coco import choose_classes, read_coco
 from mlomae.data.formats.coco_masks import encode, mask_tools
+from mlomae.data.images import ImageFiles
 from mlomae.data.paths import first_names, missing_files
 from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import PUBLISHED, build_dataset
-from mlomae.data.storage import ImageFiles
 
 SCANNED = 5000
 """Images whose headers are read when a data set is opened, and objects whose masks a check draws, evenly spaced."""
@@ -72,7 +72,7 @@ class Detections(ImageFiles):
     SCANNED images, height and width are not those of the image file.
     """
 
-    contents = "boxes and masks of objects"
+    provides = "boxes and masks of objects"
     classes: tuple[str, ...]
     remedy = "correct the annotation file, or put the images it lists into that folder"
 
@@ -113,7 +113,7 @@ class Detections(ImageFiles):
         - bbox: x, y, width, height in pixels. area: in pixels, as annotated. iscrowd: 1 for a group as one object.
         - segmentation: as in the file, in one of the forms of coco_masks, without polygons of under three corners.
         """
-        objects, (height, width) = self.objects, self._sizes[i].tolist()
+        objects = self.objects
         return [
             {
                 "id": int(objects.ids[n]),
@@ -121,7 +121,7 @@ class Detections(ImageFiles):
                 "bbox": objects.boxes[n].tolist(),
                 "area": float(objects.areas[n]),
                 "iscrowd": int(objects.crowds[n]),
-                "segmentation": objects.masks.get(n, height, width),
+                "segmentation": objects.masks[n],
             }
             for n in range(*self._objects_of(i).indices(len(objects.ids)))
         ]
@@ -143,7 +143,7 @@ class Detections(ImageFiles):
         count = total if decode_all else min(SCANNED, total)
         chosen = np.arange(count) * total // count
         sizes = self._sizes[objects.image[chosen]].tolist()
-        encoded = [encode(objects.masks.get(n, *size), *size) for n, size in zip(chosen.tolist(), sizes, strict=True)]
+        encoded = [encode(objects.masks[n], *size) for n, size in zip(chosen.tolist(), sizes, strict=True)]
         # One at a time: with numpy 2, pycocotools 2.0.11 counts the masks of a list in 8 bits and fails above 255.
         pixels = np.array([tools.area(mask) for mask in encoded], dtype=np.float64)
         iou = float(np.median(_iou(objects.boxes[chosen], tools.toBbox(encoded))))

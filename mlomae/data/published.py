@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlomae.common.errors import ConfigError, DataError, reason_of
+from mlomae.data.images import FileSource
 from mlomae.data.paths import LabelledFiles, data_folder, existing_file, first_names, missing_files
 from mlomae.data.registry import PUBLISHED
-from mlomae.data.storage import FileSource
 
 
 class PublishedSource(FileSource):

@@ -76,7 +76,8 @@ def decode_all(folder: Path, files: Sequence[str]) -> Tensor:
         image_CHW = first if i == 0 else decode(str(folder / file))
         if image_CHW.shape != first.shape:
             sizes = f"{tuple(image_CHW.shape[1:])} against {tuple(first.shape[1:])}"
-            raise DataError(f"{folder / file} differs in size from the first image ({sizes}); use cache=False")
+            remedy = "resize it, or open the folder as type='imagefolder' with cache=False"
+            raise DataError(f"{folder / file} differs in size from the first image ({sizes}); {remedy}")
         images_NCHW[i] = image_CHW
     return images_NCHW
 

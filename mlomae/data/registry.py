@@ -69,12 +69,14 @@ def register_dataset(
     """
 
     def register(dataset: type[D]) -> type[D]:
-        dataset.name = name
+        if not (isinstance(dataset, type) and issubclass(dataset, Images)):
+            raise TypeError(f"data set '{name}' is no class derived from Source, Scenes or Detections: {dataset!r}")
+        _DATASETS.register(name)(dataset).name = name
         if published is not None:
             PUBLISHED[name] = published
         if download is not None:
             DOWNLOADS[name] = download
-        return _DATASETS.register(name)(dataset)
+        return dataset
 
     return register
 
@@ -99,8 +101,9 @@ def build_dataset(cfg: dict[str, Any], kind: type[D]) -> D:
     """
     name, fitting = cfg.get("type"), list_datasets(kind)
     if name not in fitting:
-        known = f"data set '{name}' does not have {kind.contents}" if name in list_datasets() else None
-        said = "data set without a type" if name is None else known or f"unknown data set '{name}'"
+        said = f"unknown data set '{name}'" if name is not None else "data set without a type"
+        if name in list_datasets():
+            said = f"data set '{name}' does not have {kind.provides}"
         raise ConfigError(f"{said}; choose one of {', '.join(fitting)}")
     built = _DATASETS.build(name, {key: value for key, value in cfg.items() if key != "type"})
     assert isinstance(built, kind)

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlomae.common.errors import DataError
-from mlomae.data.formats.label_maps import MOST_CLASSES, Fault, header_fault, read_labels
-from mlomae.data.images import IGNORE, Source
+from mlomae.data.formats.label_maps import MOST_CLASSES, header_fault, read_labels
+from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source
 from mlomae.data.paths import LabelledFiles, first_names, inner_folder, split_folder, subfolders
 from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import IMAGE_ENDINGS, in_threads, is_image
 from mlomae.data.registry import PUBLISHED, build_dataset, build_source, list_datasets
-from mlomae.data.storage import FileSource, ImageFiles
 
 ENDINGS = IMAGE_ENDINGS[:3]
 SCANNED = 100
@@ -56,7 +55,7 @@ class Scenes(ImageFiles):
     headers are read); or, in SCANNED of them, a value is above C or no pixel has a label.
     """
 
-    contents = "a class for every pixel"
+    provides = "a class for every pixel"
     classes: tuple[str, ...]
     remedy = "every image images/SPLIT/NAME.jpg needs an annotation annotations/SPLIT/NAME.png, and the other way round"
     value_remedy = "0 means no label, 1 is the first class; correct the annotations or the list of classes"
@@ -140,15 +139,12 @@ class Scenes(ImageFiles):
             return error
 
     def _check_headers(self) -> None:
-        faults = list(filter(None, in_threads(self._header_fault, range(len(self)))))
+        found = in_threads(lambda i: header_fault(self.annotation_path(i), self.image_size(i)), range(len(self)))
+        faults = [fault for fault in found if fault is not None]
         if alike := [fault for fault in faults if fault.what == faults[0].what]:
             said = f"{len(alike):,} of {len(self):,} {self.split} annotations {alike[0].what}"
             examples = first_names(fault.example for fault in alike)
             raise self.fault(f"in {self.root} {said} ({examples})", alike[0].remedy)
-
-    def _header_fault(self, i: int) -> Fault | None:
-        path = self.annotation_path(i)
-        return header_fault(path, os.path.basename(path), self.image_size(i))
 
     def _fingerprint_label(self, i: int) -> bytes:
         return b"%d " % os.path.getsize(self.annotation_path(i))

@@ -90,7 +90,7 @@ def check_disjoint(training: Images, evaluation: Images) -> None:
     if shared is not None:
         reason = f"both read {shared}"
     else:
-        checked, found = repeated_images(training, evaluation, most_compared(training, evaluation))
+        checked, found = repeated_images(training, evaluation)
         if len(found) <= TOLERATED_SHARE * checked:
             return
         reason = f"{len(found)} of {checked} evaluation images checked are in training"
@@ -107,12 +107,14 @@ def _shared_place(ours: Iterable[str], theirs: Iterable[str]) -> str | None:
     return None
 
 
-def repeated_images(training: Images, evaluation: Images, most: int | None) -> tuple[int, dict[int, int]]:
+def repeated_images(training: Images, evaluation: Images, compare_all: bool = False) -> tuple[int, dict[int, int]]:
     """How many evaluation images were compared, and the indices of those that occur in training, with those there.
 
-    Compares all of them, or ``most``, evenly spaced; what is compared is as in ``check_disjoint``.
+    Compares all of them if all are in memory or with ``compare_all``, else MAX_FILES_CHECKED, evenly spaced; what is
+    compared is as in ``check_disjoint``.
     """
-    count = min(len(evaluation), most or len(evaluation))
+    in_files = "file" in (training.content, evaluation.content)
+    count = min(len(evaluation), MAX_FILES_CHECKED) if in_files and not compare_all else len(evaluation)
     chosen = [i * len(evaluation) // count for i in range(count)]
     if training.content == evaluation.content:
         size, digest = "content_size", "digest"
@@ -123,8 +125,3 @@ def repeated_images(training: Images, evaluation: Images, most: int | None) -> t
     known = {getattr(training, digest)(i): i for i in range(len(training)) if getattr(training, size)(i) in sizes}
     found = {i: known.get(getattr(evaluation, digest)(i)) for i in chosen}
     return count, {i: at for i, at in found.items() if at is not None}
-
-
-def most_compared(*sources: Images) -> int | None:
-    """``most`` for ``repeated_images``: all (None) if no files need to be read."""
-    return MAX_FILES_CHECKED if any(source.content == "file" for source in sources) else None

@@ -202,11 +202,11 @@ def test_embedded_images_written_in_the_format_are_read(tmp_path: Path) -> None:
     source = build(write_coco(tmp_path / "coco", {"val": textures}), "val")
     assert (len(source), list(source.classes)) == (7, textures.classes)
     for i in range(7):
-        shown = textures.annotation(i)
+        masks, labels = textures.instances(i)
         assert torch.equal(source.image(i), textures.image(i))
-        assert [entry["category"] for entry in source.annotations(i)] == shown.labels.tolist()
+        assert [entry["category"] for entry in source.annotations(i)] == labels.tolist()
         pytest.importorskip("pycocotools")
-        assert torch.equal(masks_of(source, i), shown.masks)
+        assert torch.equal(masks_of(source, i), masks)
     found = source.check_annotations(decode_all=True)
     assert (found.objects, found.median_iou, found.median_area, found.empty) == (len(source.objects.ids), 1, 1, 0)
 

@@ -97,7 +97,7 @@ def test_a_stream_carries_them_where_they_are_asked_for() -> None:
     augment = build_augment({"type": "Plain", "size": 16})
     batch = Stream(source, None, augment, 0, "head", pixels=True).batch(5, 12)
     for label, i in zip(batch["pixel_label"], batch["index"].tolist(), strict=True):
-        assert torch.equal(label, source.annotation(i).semantic)
+        assert torch.equal(label, source.pixel_labels(i))
     assert torch.equal(batch["pixel_label"] > 0, batch["object"])
     plain = Stream(source, None, augment, 0, "head").batch(5, 12)
     assert "pixel_label" not in plain

@@ -204,12 +204,11 @@ def choose_classes(found: CocoFile, classes: Sequence[str], where: str) -> CocoF
     kept = np.flatnonzero(np.isin(objects.labels, chosen))
     if not len(kept):
         raise DataError(f"{where} has no object of {', '.join(classes)}; choose other classes")
-    sizes = found.sizes[objects.image[kept]].tolist()
     remaining = replace(
         objects,
         **{name: getattr(objects, name)[kept] for name in ("ids", "image", "boxes", "areas", "crowds")},
         labels=np.searchsorted(chosen, objects.labels[kept]),
-        masks=Masks(objects.masks.get(n, *size) for n, size in zip(kept.tolist(), sizes, strict=True)),
+        masks=Masks(objects.masks[n] for n in kept.tolist()),
     )
     categories = {id_: name for id_, name in found.categories.items() if name in classes}
     return replace(found, categories=categories, objects=remaining)

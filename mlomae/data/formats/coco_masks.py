@@ -1,4 +1,4 @@
-"""Masks as COCO files write them, in three forms: which are malformed, and all masks of a data set in a few arrays.
+"""Masks as COCO files write them, in three forms: which are malformed, and all masks of a data set in one array.
 
 - polygons: a list of polygons, each the list x, y, x, y, ... of its corners in pixels.
 - run lengths: {"size": [H, W], "counts": [...]}, lengths of alternating runs of 0 and 1, column by column, of 0 first.
@@ -14,9 +14,8 @@ Shape suffixes: H height, W width.
 from __future__ import annotations
 
 import math
-from array import array
+import pickle
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -107,49 +106,42 @@ def has_outline(mask: Any) -> bool:
 class Masks:
     """The masks of N objects as in their file, without polygons that have no area; ``forms`` (N,) indexes FORMS.
 
-    Stored in a few arrays: a million lists would be copied by every worker, because reading changes reference counts.
+    Stored as one array of bytes: a million lists would be copied by every worker, because reading changes reference
+    counts.
 
     Args:
         masks: without fault.
     """
 
     def __init__(self, masks: Iterable[Any]) -> None:
-        values, ends = array("d"), array("q", [0])  # corners of polygons, runs, or the characters of compressed runs
-        forms, lasts = bytearray(), array("q", [0])
+        pickled, forms = [], bytearray()
         for mask in masks:
             if isinstance(mask, list):
-                form, parts = 0, [corners for corners in mask if len(corners) >= LEAST_CORNERS]
-            elif isinstance(mask["counts"], list):
-                form, parts = 1, [mask["counts"]]
-            else:
-                form, parts = 2, [list(mask["counts"].encode("ascii"))]
-            for part in parts:
-                values.extend(part)
-                ends.append(len(values))
-            forms.append(form)
-            lasts.append(len(ends) - 1)
-        self._values, self._ends, self._lasts = np.asarray(values), np.asarray(ends), np.asarray(lasts)
+                mask = [corners for corners in mask if len(corners) >= LEAST_CORNERS]
+            forms.append(0 if isinstance(mask, list) else 1 if isinstance(mask["counts"], list) else 2)
+            pickled.append(pickle.dumps(mask))
         self.forms = np.frombuffer(bytes(forms), dtype=np.uint8)
+        self._bytes = np.frombuffer(b"".join(pickled), dtype=np.uint8)
+        self._ends = np.cumsum([0, *map(len, pickled)])
 
-    def __len__(self) -> int:
-        return len(self.forms)
-
-    def get(self, n: int, height: int, width: int) -> Any:
-        """The mask of object ``n``, in an image of this size, as in the file."""
-        ends = self._ends[self._lasts[n] : self._lasts[n + 1] + 1]
-        parts = [self._values[start:end] for start, end in pairwise(ends)]
-        if self.forms[n] == 0:
-            return [part.tolist() for part in parts]
-        whole = parts[0].astype(np.int64)
-        counts = whole.tolist() if self.forms[n] == 1 else bytes(whole.tolist()).decode("ascii")
-        return {"size": [height, width], "counts": counts}
+    def __getitem__(self, n: int) -> Any:
+        """The mask of object ``n`` as in the file."""
+        return pickle.loads(self._bytes[self._ends[n] : self._ends[n + 1]].tobytes())
 
     def content(self, first: int, last: int) -> bytes:
         """Bytes that identify the masks of objects ``first`` to ``last - 1``."""
-        ends = self._ends[self._lasts[first] : self._lasts[last] + 1]
-        lasts = np.diff(self._lasts[first : last + 1])
-        numbers = self._values[ends[0] : ends[-1]].astype("<f8").tobytes()
-        return self.forms[first:last].tobytes() + lasts.astype("<i8").tobytes() + np.diff(ends).tobytes() + numbers
+        masks = [_numbers(self[n]) for n in range(first, last)]
+        parts = [part for mask in masks for part in mask]
+        counts = np.array([*map(len, masks), *map(len, parts)], dtype="<i8")
+        numbers = np.array([number for part in parts for number in part], dtype="<f8")
+        return self.forms[first:last].tobytes() + counts.tobytes() + numbers.tobytes()
+
+
+def _numbers(mask: Any) -> list[Sequence[float]]:
+    """The corners of each polygon, or the runs, or the characters of compressed runs."""
+    if isinstance(mask, list):
+        return mask
+    return [mask["counts"] if isinstance(mask["counts"], list) else list(mask["counts"].encode("ascii"))]
 
 
 def mask_tools() -> ModuleType:

@@ -7,6 +7,7 @@ Shape suffixes: H height, W width.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import NamedTuple
 
@@ -32,15 +33,15 @@ class Fault(NamedTuple):
     example: str
 
 
-def header_fault(path: str, name: str, image_size: tuple[int, int]) -> Fault | None:
-    """What is wrong with the header of the annotation at ``path``, or None; messages call it ``name``.
+def header_fault(path: str, image_size: tuple[int, int]) -> Fault | None:
+    """What is wrong with the header of the annotation at ``path``, or None.
 
     ``image_size`` is the (H, W) of its image in pixels. Pillow is not used, because it does not tell the bits per
     pixel: it scales grey values of 1, 2 or 4 bits, so that class 1 would be read as 255, 85 or 17.
 
     Raises DataError if the file cannot be read.
     """
-    header = read_bytes(path, 26)
+    header, name = read_bytes(path, 26), os.path.basename(path)
     if len(header) < 26 or not header.startswith(_SIGNATURE):
         return Fault("are not PNG files", "save annotations as single-channel PNG", name)
     width, height, bits, colour = struct.unpack(">IIBB", header[16:26])

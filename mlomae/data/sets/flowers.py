@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from torchvision.datasets import Flowers102 as Names
+
 from mlomae.data.paths import LabelledFiles
 from mlomae.data.published import PublishedSource
 from mlomae.data.registry import Download, Published, register_dataset
@@ -51,14 +53,5 @@ class Flowers102(PublishedSource):
                 raise self.fault(f"{sets} names images outside 1 to {len(labels)}, the labelled")
             files = [f"image_{i:05d}.jpg" for i in ids]
             parts[part] = LabelledFiles((base / "jpg").resolve(), files, labels[ids - 1] - 1)
-        return _class_names(int(labels.max())), parts
-
-
-def _class_names(count: int) -> list[str]:
-    """The names torchvision lists, in label order; numbers if its version has none or they do not fit."""
-    from torchvision.datasets import Flowers102 as Reference
-
-    names = getattr(Reference, "classes", None)
-    if isinstance(names, list) and len(names) >= count:
-        return [str(name) for name in names[:count]]
-    return [f"flower_{i + 1:03d}" for i in range(count)]
+        names = getattr(Names, "classes", [])[: labels.max()]  # numbers if torchvision's version has none
+        return [*names, *(f"flower_{i + 1:03d}" for i in range(len(names), labels.max()))], parts

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mlomae.common.errors import DataError
 from mlomae.data.detections import Detections
+from mlomae.data.images import FileSource
 from mlomae.data.paths import LabelledFiles, existing_file, existing_folder, inner_folder, scan_classes, split_folder
 from mlomae.data.reader import IMAGE_ENDINGS, decode_all, is_image
 from mlomae.data.registry import register_dataset
 from mlomae.data.scenes import Scenes
-from mlomae.data.storage import FileSource
 
 
 @register_dataset("imagefolder")

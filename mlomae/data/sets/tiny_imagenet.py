@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlomae.data.images import MemorySource
 from mlomae.data.paths import LabelledFiles, existing_file, existing_folder, scan_classes
 from mlomae.data.published import check_split
 from mlomae.data.reader import decode_all
 from mlomae.data.registry import Download, Published, register_dataset
-from mlomae.data.storage import MemorySource
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 

@@ -6,7 +6,6 @@ free, and a weight on object patches has headroom because half the clutter says 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +14,13 @@ from torch import Tensor
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
+from mlomae.data.images import MemorySource
 from mlomae.data.registry import register_dataset
-from mlomae.data.storage import MemorySource
 from mlomae.data.textures.fields import TEXTURES
 from mlomae.data.textures.scene import Scene, draw_block
 
 DEFAULT_COUNTS = {"train": 10_000, "val": 2_000, "test": 2_000}
 _BLOCK_PIXELS = 128 * 32 * 32  # pixels drawn at once: few enough to stay in the processor's cache
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """What one image shows, visible parts only.
-
-    Attributes:
-        masks: (n, H, W) bool, disjoint, one per visible instance.
-        labels: (n,) int64, class of each instance, from 0.
-        semantic: (H, W) uint8, 0 background, class + 1 on objects.
-    """
-
-    masks: Tensor
-    labels: Tensor
-    semantic: Tensor
 
 
 @register_dataset("textures")
@@ -105,16 +89,16 @@ class Textures(MemorySource):
         return self.instances_NHW[i] > 0
 
     def pixel_labels(self, i: int) -> Tensor:
-        return self.annotation(i).semantic
+        """(H, W) uint8, 0 on the background, class + 1 on objects."""
+        values = torch.cat([torch.zeros(1, dtype=torch.int64), self._object_labels[i] + 1])
+        return values[self.instances_NHW[i].long()].to(torch.uint8)
 
-    def annotation(self, i: int) -> Annotation:
-        """Instance masks, their classes and the semantic map of image ``i``."""
+    def instances(self, i: int) -> tuple[Tensor, Tensor]:
+        """Masks (n, H, W) bool, disjoint, and classes (n,) int64, from 0, of the visible instances of image ``i``."""
         instances_HW = self.instances_NHW[i]
         visible = torch.unique(instances_HW)
         visible = visible[visible > 0].long()
-        masks = instances_HW[None] == visible[:, None, None]
-        lookup = torch.cat([torch.zeros(1, dtype=torch.int64), self._object_labels[i] + 1])
-        return Annotation(masks, self._object_labels[i][visible - 1], lookup[instances_HW.long()].to(torch.uint8))
+        return instances_HW[None] == visible[:, None, None], self._object_labels[i][visible - 1]
 
     def describe(self) -> str:
         return f"textures {self.split} (embedded, seed {self.seed})"

@@ -22,6 +22,8 @@ from torchvision.ops import masks_to_boxes
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.textures.source import Textures
 
+FILE = "{:06d}.png"
+
 
 def write_scenes(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -> Path:
     """Write each data set of ``splits`` under its name as a folder of scenes, to be read as ``scene_folder``.
@@ -47,7 +49,7 @@ def write_scenes(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -
             _write_images(images, textures)
             annotations.mkdir(parents=True)
             for i in range(len(textures)):
-                Image.fromarray((textures.annotation(i).semantic + 1).numpy()).save(annotations / _file_name(i))
+                Image.fromarray((textures.pixel_labels(i) + 1).numpy()).save(annotations / FILE.format(i))
     return Path(root).expanduser().resolve()
 
 
@@ -79,15 +81,14 @@ def _coco_annotations(textures: Textures) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for i in range(len(textures)):
         height, width = textures.image_size(i)
-        images.append({"id": i + 1, "file_name": _file_name(i), "height": height, "width": width})
-        shown = textures.annotation(i)
-        for mask_HW, label in zip(shown.masks, shown.labels.tolist(), strict=True):
+        images.append({"id": i + 1, "file_name": FILE.format(i), "height": height, "width": width})
+        for mask_HW, label in zip(*textures.instances(i), strict=True):
             left, top, right, bottom = masks_to_boxes(mask_HW[None])[0].int().tolist()
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": i + 1,
-                    "category_id": label + 1,
+                    "category_id": int(label) + 1,
                     "bbox": [left, top, right - left + 1, bottom - top + 1],
                     "area": int(mask_HW.sum()),
                     "iscrowd": 0,
@@ -109,11 +110,7 @@ def run_lengths(mask_HW: Tensor) -> list[int]:
 def _write_images(folder: Path, textures: Textures) -> None:
     folder.mkdir(parents=True)
     for i in range(len(textures)):
-        Image.fromarray(textures.image(i).permute(1, 2, 0).contiguous().numpy()).save(folder / _file_name(i))
-
-
-def _file_name(i: int) -> str:
-    return f"{i:06d}.png"
+        Image.fromarray(textures.image(i).permute(1, 2, 0).contiguous().numpy()).save(folder / FILE.format(i))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from mlomae.data.paths import existing_folder, first_names
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import PUBLISHED, build_dataset, find_dataset
 from mlomae.data.scenes import Scenes
-from mlomae.data.splits import TOLERATED_SHARE, most_compared, repeated_images
+from mlomae.data.splits import TOLERATED_SHARE, repeated_images
 
 SAMPLE = 200
 """Images decoded and measured per split, evenly spaced, unless all are."""
@@ -157,17 +157,21 @@ def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
         f"{INDENT}{len(objects.ids):,} objects, {_spread(np.diff(objects.first))} per image, "
         f"{present:,} of {len(detections.classes):,} categories present, {crowds:,} crowds"
     )
-    yield f"{INDENT}{_size_line(objects.areas[~objects.crowds])}"
+    sizes = np.bincount(np.digitize(objects.areas[~objects.crowds], [SMALL, MEDIUM]), minlength=3)
+    shares = zip(sizes / max(sizes.sum(), 1), ("small", "medium", "large"), strict=True)
+    areas = f"areas: {', '.join(f'{share:.1%} {size}' for share, size in shares)}"
+    areas += " (under 32², under 96² pixels, others; without crowds)"
+    yield f"{INDENT}{areas if sizes.any() else 'no object that is not a crowd'}"
     left_out = [f"{count:,} {reason}" for reason, count in detections.dropped.items() if count]
     yield f"{INDENT}objects left out: {', '.join(left_out) or 'none'}"
     counts = np.bincount(objects.masks.forms, minlength=len(FORMS))
     forms = ", ".join(f"{count:,} {form}" for form, count in zip(FORMS, counts.tolist(), strict=True) if count)
     try:
         found = detections.check_annotations(decode)
-        areas = f"annotated areas are {found.median_area:.2f} of the pixels"
-        empty = f", {found.empty:,} empty" if found.empty else ""
-        which = _decoded(found.objects, len(objects.ids))
-        masks = f"median IoU {found.median_iou:.3f} with the boxes, {areas}{empty} ({which})"
+        masks = f"median IoU {found.median_iou:.3f} with the boxes, "
+        masks += f"annotated areas are {found.median_area:.2f} of the pixels"
+        masks += f", {found.empty:,} empty" if found.empty else ""
+        masks += f" ({_decoded(found.objects, len(objects.ids))})"
     except DataError as error:
         yield f"{PROBLEM}{error}"
         masks = "not as annotated"
@@ -178,16 +182,6 @@ def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
     yield f"{INDENT}masks: {forms}; {masks}"
     if (objects.ids == 0).any():
         yield "note: an annotation has the id 0, which COCO's evaluation takes for no match; count them from 1"
-
-
-def _size_line(areas: NDArray[np.float64]) -> str:
-    if not len(areas):
-        return "no object that is not a crowd"
-    counts = np.bincount(np.digitize(areas, [SMALL, MEDIUM]), minlength=3)
-    shares = ", ".join(
-        f"{n / len(areas):.1%} {size}" for n, size in zip(counts, ("small", "medium", "large"), strict=True)
-    )
-    return f"areas: {shares} (under 32², under 96² pixels, others; without crowds)"
 
 
 def _check_counts(images: Images, subset: bool) -> Iterator[str]:
@@ -209,16 +203,10 @@ def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[
         odd = sorted(set(training.classes) ^ set(evaluation.classes)) or ["their order"]
         pair = f"{training.split} and {evaluation.split}"
         yield f"{PROBLEM}{pair} differ in class {first_names(odd)}; download the data set again"
-    most = None if decode else most_compared(training, evaluation)
-    compared, found = repeated_images(training, evaluation, most)
-    pairs = (f"{_image_name(evaluation, i)} = {_image_name(training, j)}" for i, j in found.items())
+    compared, found = repeated_images(training, evaluation, compare_all=decode)
+    pairs = (f"{evaluation.relative_path(i)} = {training.relative_path(j)}" for i, j in found.items())
     which = f" ({first_names(pairs)})" if found else ""
     line = f"{len(found):,} of {compared:,} {evaluation.split} images are in {training.split}{which}"
     yield f"repeated {line}"
     if len(found) > TOLERATED_SHARE * compared:
         yield f"{PROBLEM}{line}; results on them would be meaningless, download the data set again"
-
-
-def _image_name(images: Images, i: int) -> str:
-    relative = getattr(images, "relative_path", None)
-    return str(relative(i)) if relative else f"image {i}"

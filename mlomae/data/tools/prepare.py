@@ -25,16 +25,11 @@ from mlomae.data.registry import DOWNLOADS, PUBLISHED, Download, build_dataset, 
 TIMEOUT = 60.0
 """Seconds without an answer after which a connection is given up."""
 
-# What urllib, unexpected archives, torchvision (RuntimeError for a wrong checksum) and our own checks raise.
-_FAILURES: tuple[type[Exception], ...] = (
-    OSError,
-    http.client.HTTPException,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    zlib.error,
+# What urllib raises, torchvision for another sum (RuntimeError), archives that are damaged or hold something else.
+_FAILURES = (
+    *(OSError, http.client.HTTPException, RuntimeError, ValueError, EOFError),
+    *(zlib.error, tarfile.TarError, zipfile.BadZipFile, DataError),
 )
-_FAILURES += (tarfile.TarError, zipfile.BadZipFile, DataError)
 
 
 def prepare_data(name: str, root: str) -> tuple[str, int]:

@@ -51,7 +51,7 @@ def test_objects_cover_a_sensible_share(train):
     assert 0.15 < share.mean() < 0.45
     assert share.min() > 0.02
     assert share.max() < 0.8
-    instances = [len(train.annotation(i).labels) for i in range(300)]
+    instances = [len(train.instances(i)[1]) for i in range(300)]
     assert set(instances) == {1, 2, 3}
     assert min(instances.count(n) for n in (1, 2, 3)) > 70
 
@@ -68,20 +68,19 @@ def test_masks_instances_and_semantic_map_agree(mixed):
     source = Textures("test", size=48, count=60, mixed=mixed, objects=(2, 4))
     kinds = 0
     for i in range(60):
-        annotation = source.annotation(i)
-        masks, semantic = annotation.masks, annotation.semantic
+        (masks, labels), semantic = source.instances(i), source.pixel_labels(i)
         assert semantic.dtype == torch.uint8
         assert masks.dtype == torch.bool
-        assert masks.shape == (len(annotation.labels), 48, 48)
+        assert masks.shape == (len(labels), 48, 48)
         assert masks.flatten(1).any(dim=1).all()
         assert torch.equal(masks.sum(dim=0) > 0, source.object_mask(i))
         assert masks.sum(dim=0).max() == 1
-        for mask, label in zip(masks, annotation.labels, strict=True):
+        for mask, label in zip(masks, labels, strict=True):
             assert (semantic[mask] == label + 1).all()
         assert torch.equal(semantic > 0, source.object_mask(i))
         if not mixed:
-            assert (annotation.labels == source.labels[i]).all()
-        kinds += len(annotation.labels.unique()) > 1
+            assert (labels == source.labels[i]).all()
+        kinds += len(labels.unique()) > 1
     assert (kinds > 30) == mixed
 
 

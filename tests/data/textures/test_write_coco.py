@@ -79,10 +79,10 @@ def test_annotations_are_the_instances(written: Path, source: Textures) -> None:
     assert min(names) == 1
     assert [entry["id"] for entry in content["annotations"]] == list(range(1, len(content["annotations"]) + 1))
     for i in range(len(source)):
-        shown = source.annotation(i)
+        masks, labels = source.instances(i)
         entries = [entry for entry in content["annotations"] if entry["image_id"] == i + 1]
-        assert [names[entry["category_id"]] for entry in entries] == [source.classes[c] for c in shown.labels]
-        for entry, mask_HW in zip(entries, shown.masks.numpy(), strict=True):
+        assert [names[entry["category_id"]] for entry in entries] == [source.classes[c] for c in labels]
+        for entry, mask_HW in zip(entries, masks.numpy(), strict=True):
             assert entry["segmentation"]["size"] == [24, 24]
             assert np.array_equal(decode(entry["segmentation"]["counts"], 24, 24), mask_HW)
             assert entry["area"] == mask_HW.sum()
@@ -103,7 +103,7 @@ def test_pycocotools_reads_the_same_masks(written: Path, source: Textures, capsy
     for i in range(len(source)):
         entries = coco.loadAnns(coco.getAnnIds(imgIds=i + 1))
         masks = np.stack([coco.annToMask(entry) for entry in entries]).astype(bool)
-        assert np.array_equal(masks, source.annotation(i).masks.numpy())
+        assert np.array_equal(masks, source.instances(i)[0].numpy())
         for entry in entries:
             rle = coco.annToRLE(entry)
             assert encode.area(rle) == entry["area"]

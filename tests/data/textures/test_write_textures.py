@@ -34,7 +34,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert len(source) == len(drawn)
         for i in range(len(drawn)):
             assert torch.equal(source.image(i), drawn.image(i))
-            assert torch.equal(source.labels(i), drawn.annotation(i).semantic)  # background 0, texture k is k + 1
+            assert torch.equal(source.labels(i), drawn.pixel_labels(i))  # background 0, texture k is k + 1
             assert torch.equal(source.labels(i) > 0, drawn.object_mask(i))
         found = source.check_labels(decode_all=True)
         assert found.ignored == 0
@@ -77,7 +77,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def fail(self: Textures, i: int) -> None:
         raise OSError("disk full") if i else KeyboardInterrupt
 
-    monkeypatch.setattr(Textures, "annotation", fail)
+    monkeypatch.setattr(Textures, "pixel_labels", fail)
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "a", textures())
     assert list(tmp_path.iterdir()) == []

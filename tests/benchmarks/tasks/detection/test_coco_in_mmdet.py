@@ -61,8 +61,8 @@ def test_loader_gives_the_same_pixels_and_masks(root: Path, source: Textures) ->
     for item in data:
         i, found = item["data_samples"].img_id - 1, item["data_samples"].gt_instances
         assert torch.equal(item["inputs"], source.image(i).flip(0))  # mmcv reads blue first
-        assert torch.equal(torch.from_numpy(found.masks.masks).bool(), source.annotation(i).masks)
-        assert torch.equal(found.labels, source.annotation(i).labels)
+        assert torch.equal(torch.from_numpy(found.masks.masks).bool(), source.instances(i)[0])
+        assert torch.equal(found.labels, source.instances(i)[1])
 
 
 def test_loader_leaves_out_the_objects_that_our_source_leaves_out(root: Path, tmp_path: Path) -> None:
@@ -97,14 +97,14 @@ def test_metric_of_perfect_predictions(root: Path, source: Textures) -> None:
     metric = CocoMetric(str(root / "annotations" / "instances_val.json"), ["bbox", "segm"])
     metric.dataset_meta = {"classes": tuple(source.classes)}
     for i in range(len(source)):
-        shown = source.annotation(i)
-        spans = [mask.nonzero() for mask in shown.masks]
+        masks, labels = source.instances(i)
+        spans = [mask.nonzero() for mask in masks]
         corners = [[*at.amin(dim=0).flip(0), *(at.amax(dim=0) + 1).flip(0)] for at in spans]
         found = {
             "bboxes": torch.tensor(corners, dtype=torch.float32),
-            "scores": torch.ones(len(shown.labels)),
-            "labels": shown.labels,
-            "masks": shown.masks,
+            "scores": torch.ones(len(labels)),
+            "labels": labels,
+            "masks": masks,
         }
         metric.process({}, [{"img_id": i + 1, "ori_shape": (48, 48), "pred_instances": found}])
     scores = metric.evaluate(len(source))

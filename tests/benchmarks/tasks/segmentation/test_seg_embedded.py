@@ -146,7 +146,7 @@ def test_the_files_are_the_textures(runs: Path) -> None:
         assert len(scenes) == len(textures)
         for i in range(len(scenes)):
             assert (scenes.image(i) == textures.image(i)).all()
-            assert (scenes.labels(i) == textures.annotation(i).semantic).all()
+            assert (scenes.labels(i) == textures.pixel_labels(i)).all()
 
 
 def test_no_pretraining_sees_the_images() -> None:
