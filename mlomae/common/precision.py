@@ -1,4 +1,4 @@
-"""Number formats: where sums and derivatives need more digits than mixed precision gives them."""
+"""Number formats and kernels: contexts for sums and derivatives that mixed precision would spoil."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def wide(t: Tensor) -> Tensor:
@@ -34,3 +35,10 @@ def no_autocast_cache() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(before)
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Attention by its plain formula: fused kernels have neither a forward-mode nor a double-backward rule."""
+    with sdpa_kernel(SDPBackend.MATH), no_autocast_cache():
+        yield

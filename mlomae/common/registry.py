@@ -97,8 +97,21 @@ class Registry(Generic[T]):
         return self._builders[name]
 
     def options(self, name: object, given: Collection[str] = ()) -> dict[str, inspect.Parameter]:
-        """What the user can set: the builder's parameters but for those that the program passes, ``given``."""
-        return {k: p for k, p in inspect.signature(self.get(name)).parameters.items() if k not in given}
+        """What the user can set: the builder's parameters except those that the program passes, ``given``.
+
+        A class whose ``__init__`` passes ``**options`` on has those of its base class as well.
+        """
+        builder = self.get(name)
+        parameters: dict[str, inspect.Parameter] = {}
+        for owner in inspect.getmro(builder) if isinstance(builder, type) else (builder,):
+            if isinstance(owner, type) and "__init__" not in vars(owner):
+                continue
+            own = inspect.signature(owner).parameters
+            passed_on = [k for k, p in own.items() if p.kind is p.VAR_KEYWORD]
+            parameters |= {k: p for k, p in own.items() if k not in (*given, *parameters, *passed_on)}
+            if not passed_on:
+                break
+        return parameters
 
     def check(self, name: object, options: Iterable[str], given: Collection[str] = ()) -> None:
         """Raise ConfigError for an unknown name, an unknown option, or a missing one."""

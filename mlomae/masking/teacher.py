@@ -162,9 +162,12 @@ class Teacher(nn.Module):
 
 
 class TaughtMasking(UnweightedMasking):
-    """Base class of strategies with a `Teacher`, whose state is the same on all ranks and in every checkpoint."""
+    """Base class of strategies with a `Teacher`, whose state is the same on all ranks and in every checkpoint.
 
-    def __init__(self, teacher: str, decay: float, teacher_size: int | None) -> None:
+    Their options ``teacher``, ``decay`` and ``teacher_size`` are ``spec``, ``decay`` and ``size`` of `Teacher`.
+    """
+
+    def __init__(self, teacher: str = ENCODER, decay: float = 0.996, teacher_size: int | None = None) -> None:
         super().__init__()
         self.teacher = Teacher(teacher, decay, teacher_size)
 

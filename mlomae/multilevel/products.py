@@ -10,26 +10,17 @@ Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128, which approximates the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mlomae.common.precision import no_autocast_cache
+from mlomae.common.precision import twice_differentiable
 
 from .batches import Batch, sum_over_chunks
 from .params import Params, constants, fill, leaves, scale
 from .problem import ThreeLevelProblem
-
-
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Attention by its plain formula: fused kernels have neither a forward-mode nor a double-backward rule."""
-    with sdpa_kernel(SDPBackend.MATH), no_autocast_cache():
-        yield
 
 
 def hessian_vector(loss: Callable[[Params], Tensor], at: Params, u: Params) -> Params:

@@ -41,7 +41,7 @@ def pooled(x: Tensor, pooling: str) -> Tensor:
 
 
 def test_registry_knows_them_and_they_have_no_parameters() -> None:
-    assert feedback.list_feedbacks() == ["linear", "nca", "ridge", "segmentation"]
+    assert {"linear", "nca", "ridge", "segmentation"} <= set(feedback.list_feedbacks())
     for name in JOINT:
         assert not list(make(name).parameters())
         assert make(name).joint

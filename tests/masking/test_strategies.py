@@ -16,15 +16,16 @@ from mlomae import masking
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskingStrategy, MaskState, keep_count
+from mlomae.masking.base import _STRATEGIES as registry
 from mlomae.masking.base import register
 from mlomae.models import MAE, ViT
 from mlomae.models.mask import mask_from_scores
 
 D = 8
-ATTACHED = {"amt", "attg", "attmask", "automae", "hpm", "self_guided", "semmae"}
-"""They have parts of a model, whose images are square."""
 DETERMINED = {"attmask", "cl_mae"}  # the image decides: other keys hardly change its mask
+BY_PLACE: set[str] = set()  # the place decides: the same patches are removed from most images; none of ours
 every_strategy = pytest.mark.parametrize("name", masking.list_strategies())
+every_varied = pytest.mark.parametrize("name", [name for name in masking.list_strategies() if name not in BY_PLACE])
 VARIANTS = [
     ("amt", {"start": 0.0}),
     ("attmask", {"variant": "high"}),
@@ -50,7 +51,7 @@ sides = st.integers(2, 16)
 def build(name: str, grid: tuple[int, int], **options: object) -> MaskingStrategy:
     torch.manual_seed(0)
     strategy = masking.create(name, embed_dim=D, grid=grid, **options)
-    if name in ATTACHED:
+    if attached(name):
         mae = autoencoder(grid[0])
         torch.manual_seed(1)  # what the strategy builds does not depend on whether the model was there
         strategy.attach(mae)
@@ -65,11 +66,16 @@ def autoencoder(side: int) -> MAE:
     return MAE(encoder, decoder_embed_dim=D, decoder_depth=1, decoder_num_heads=2)
 
 
+def attached(name: str) -> bool:
+    """Whether the strategy has parts of a model, whose images are square."""
+    return registry.get(name).attach is not MaskingStrategy.attach
+
+
 def supported(name: str, grid: tuple[int, int], ratio: float) -> tuple[tuple[int, int], float]:
-    """The case itself, or a near one where the strategy refuses it: "grid" takes even sides and one ratio, a model
+    """The case itself, or a similar one that the strategy accepts: "grid" takes even sides and one ratio, a model
     square images."""
     gh, gw = grid
-    if name in ATTACHED:
+    if attached(name):
         return (gh, gh), ratio
     return ((gh - gh % 2, gw - gw % 2), 0.75) if name == "grid" else (grid, ratio)
 
@@ -161,7 +167,7 @@ def test_ratio_outside_the_open_interval_is_refused(name: str, ratio: float) -> 
         build(name, (4, 4))(tokens, images, ratio, 0, state)
 
 
-@every_strategy
+@every_varied
 def test_masks_differ_between_images(name: str) -> None:
     tokens, images, state = inputs(64, (8, 8))
     same = [x[:1].expand_as(x) for x in (tokens, images)]  # one image, other keys
@@ -170,7 +176,7 @@ def test_masks_differ_between_images(name: str) -> None:
     assert mask.unique(dim=0).shape[0] == 64
 
 
-@every_strategy
+@every_varied
 def test_masks_differ_between_epochs(name: str) -> None:
     masks = []
     for epoch in range(8):
@@ -212,7 +218,7 @@ def test_the_ratio_that_it_draws_for_a_batch_is_one_that_it_can_remove(name: str
         keep_count(64, strategy.batch_ratio(0.75, random_keys.root_key(0, number)))
 
 
-@every_strategy
+@every_varied
 def test_every_patch_is_removed_for_some_key(name: str) -> None:
     tokens, images, state = inputs(400, (4, 4))
     frequency = build(name, (4, 4))(tokens, images, 0.75, 0, state).mask.mean(dim=0)

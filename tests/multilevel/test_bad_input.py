@@ -41,7 +41,8 @@ def test_wrong_options_are_named(options: dict[str, object], words: list[str]) -
 
 
 def test_list_solvers() -> None:
-    assert list_solvers() == ["cg", "explicit", "finite_difference", "neumann", "one_step", "sama", "unrolled"]
+    ours = ["cg", "explicit", "finite_difference", "neumann", "one_step", "sama", "unrolled"]
+    assert [name for name in list_solvers() if name in ours] == ours
 
 
 def test_head_path_needs_parameters() -> None:

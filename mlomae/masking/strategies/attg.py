@@ -14,6 +14,7 @@ Shape legend: B batch, S image side, L patches, D width of the features.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from mlomae.common.precision import full_precision
 from mlomae.common.registry import check_range
 from mlomae.masking.base import Mask, MaskState, choose, register
 from mlomae.masking.spectral import object_map, unit
-from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.masking.teacher import TaughtMasking
 
 
 @register("attg")
@@ -47,16 +48,9 @@ class AttGMasking(TaughtMasking):
     scheduled = True
 
     def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        tau_start: float = 2.0,
-        tau_end: float = 0.5,
-        teacher: str = ENCODER,
-        decay: float = 0.996,
-        teacher_size: int | None = None,
+        self, embed_dim: int, grid: tuple[int, int], tau_start: float = 2.0, tau_end: float = 0.5, **teaching: Any
     ) -> None:
-        super().__init__(teacher, decay, teacher_size)
+        super().__init__(**teaching)
         check_range("attg mask", "[0.05, inf)", tau_start=tau_start, tau_end=tau_end)
         self.grid, self.tau_start, self.tau_end = grid, tau_start, tau_end
 

@@ -9,13 +9,15 @@ Shape legend: B batch, S image side, L patches.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from mlomae.common.registry import check_choice, check_range
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import ranks, share_of, uncover
-from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.masking.teacher import TaughtMasking
 from mlomae.models.mask import keep_count
 
 VARIANTS = ("hint", "high", "low")
@@ -51,11 +53,9 @@ class AttMasking(TaughtMasking):
         variant: str = "hint",
         show_max: float = 0.1,
         prob: float = 1.0,
-        teacher: str = ENCODER,
-        decay: float = 0.996,
-        teacher_size: int | None = None,
+        **teaching: Any,
     ) -> None:
-        super().__init__(teacher, decay, teacher_size)
+        super().__init__(**teaching)
         check_choice("attmask", VARIANTS, variant=variant)
         check_range("attmask", "[0, 1]", show_max=show_max, prob=prob)
         self.variant, self.show_max, self.prob = variant, show_max, prob

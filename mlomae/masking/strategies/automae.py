@@ -17,7 +17,7 @@ Shape legend: B batch, H heads, L patches, K kept patches.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from mlomae.common.registry import check_range
 from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choose, register
 from mlomae.masking.discriminator import Discriminator, rectangles
 from mlomae.masking.sampling import gumbel
-from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.masking.teacher import TaughtMasking
 from mlomae.models.mask import Mask, keep_count
 
 if TYPE_CHECKING:
@@ -59,16 +59,9 @@ class AutoMAEMasking(TaughtMasking, AdaptiveMasking):
     generator: nn.Module
 
     def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        adversarial: float = 0.2,
-        strength: float = 0.5,
-        teacher: str = ENCODER,
-        decay: float = 0.996,
-        teacher_size: int | None = None,
+        self, embed_dim: int, grid: tuple[int, int], adversarial: float = 0.2, strength: float = 0.5, **teaching: Any
     ) -> None:
-        super().__init__(teacher, decay, teacher_size)
+        super().__init__(**teaching)
         check_range("automae mask", "[0, inf)", adversarial=adversarial, strength=strength)
         self.grid, self.adversarial, self.strength = grid, adversarial, strength
         self.discriminator = Discriminator(grid)

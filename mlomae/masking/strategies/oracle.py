@@ -23,6 +23,9 @@ class OracleMasking(MaskingStrategy):
     - ``weight``: of the error of an object patch; 1 weights all patches equally.
     - ``normalize``: the divisor of stage I, "mask" (Σm) or "weight" (the sum of the weights per image).
 
+    Budget: exactly L - ⌊(1 - ratio) L⌋ patches are removed, a sample without replacement in which an object patch has
+    exp(bias) times the odds of a background patch.
+
     Raises ConfigError for values out of range and for images without object masks.
     """
 

@@ -9,6 +9,8 @@ Shape legend: B batch, S image side, L patches, D width of the features.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,7 +20,7 @@ from mlomae.common.registry import check_range
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import ranks, share_of, uncover
 from mlomae.masking.spectral import normalised_cut, unit
-from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.masking.teacher import TaughtMasking
 from mlomae.models.mask import keep_count
 
 _TIES, _HINTS = range(2)  # salts
@@ -59,16 +61,9 @@ class SelfGuidedMasking(TaughtMasking):
     scheduled = True
 
     def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        start: float = 0.1,
-        hint: float = 0.1,
-        teacher: str = ENCODER,
-        decay: float = 0.996,
-        teacher_size: int | None = None,
+        self, embed_dim: int, grid: tuple[int, int], start: float = 0.1, hint: float = 0.1, **teaching: Any
     ) -> None:
-        super().__init__(teacher, decay, teacher_size)
+        super().__init__(**teaching)
         check_range("self_guided mask", "[0, 1]", start=start)
         check_range("self_guided mask", "[0, 1)", hint=hint)
         self.grid, self.start, self.hint = grid, start, hint

@@ -10,6 +10,8 @@ Shape legend: B batch, S image side, L patches, P parts, D width of the features
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,7 +20,7 @@ from mlomae.common.precision import full_precision
 from mlomae.common.registry import check_range
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import gumbel, ranks
-from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.masking.teacher import TaughtMasking
 from mlomae.models.mask import keep_count
 
 ROUNDS = 5  # of k-means
@@ -81,16 +83,8 @@ class SemMAEMasking(TaughtMasking):
 
     scheduled = True
 
-    def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        parts: int = 6,
-        teacher: str = ENCODER,
-        decay: float = 0.996,
-        teacher_size: int | None = None,
-    ) -> None:
-        super().__init__(teacher, decay, teacher_size)
+    def __init__(self, embed_dim: int, grid: tuple[int, int], parts: int = 6, **teaching: Any) -> None:
+        super().__init__(**teaching)
         check_range("semmae mask", "[1, inf)", parts=parts)
         self.parts = parts
 

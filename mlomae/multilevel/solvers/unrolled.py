@@ -11,12 +11,11 @@ from __future__ import annotations
 import torch
 
 from mlomae.common.errors import ConfigError
-from mlomae.common.precision import full_precision, wide
+from mlomae.common.precision import full_precision, twice_differentiable, wide
 
 from ..batches import split_batch
 from ..params import axpy, constants, gradient, leaves
 from ..problem import Point
-from ..products import twice_differentiable
 from ..registry import Hypergradient, register
 from ..response import joint_value
 
