@@ -35,7 +35,7 @@ from .noise import NOISE
 @mlomae.register_strategy("centre")
 class Centre(UnweightedMasking):
     def __init__(self, embed_dim, grid):
-        super().__init__()
+        super().__init__(embed_dim, grid)
         y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in grid), indexing="ij")
         self.register_buffer("score", -(x**2 + y**2).flatten())
 

@@ -107,9 +107,9 @@ class Registry(Generic[T]):
             if isinstance(owner, type) and "__init__" not in vars(owner):
                 continue
             own = inspect.signature(owner).parameters
-            passed_on = [k for k, p in own.items() if p.kind is p.VAR_KEYWORD]
-            parameters |= {k: p for k, p in own.items() if k not in (*given, *parameters, *passed_on)}
-            if not passed_on:
+            variadic = [k for k, p in own.items() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+            parameters |= {k: p for k, p in own.items() if k not in (*given, *parameters, *variadic)}
+            if not variadic:
                 break
         return parameters
 

@@ -59,6 +59,7 @@ class MaskingStrategy(nn.Module):
     """Base class. A strategy is a module so that a learned one can have parameters (φ); most have none.
 
     Attributes:
+        grid, length: the patch grid (gh, gw) and the number of patches, L.
         normalize: the divisor of the stage I loss, "mask" for the number of removed patches or "weight" for the sum of
             their weights.
         trainable: whether the upper levels move the parameters.
@@ -70,6 +71,12 @@ class MaskingStrategy(nn.Module):
     trainable: bool = False
     adaptive: bool = False
     scheduled: bool = False
+
+    def __init__(self, embed_dim: int, grid: tuple[int, int]) -> None:
+        """For tokens of width ``embed_dim`` on a patch grid (gh, gw). Further parameters of a subclass are its options,
+        which a configuration sets."""
+        super().__init__()
+        self.grid, self.length = grid, grid[0] * grid[1]
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         """The mask of a batch, from embedded patches and images (B, 3, S, S); `choose` makes it from scores."""

@@ -167,8 +167,15 @@ class TaughtMasking(UnweightedMasking):
     Their options ``teacher``, ``decay`` and ``teacher_size`` are ``spec``, ``decay`` and ``size`` of `Teacher`.
     """
 
-    def __init__(self, teacher: str = ENCODER, decay: float = 0.996, teacher_size: int | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        embed_dim: int,
+        grid: tuple[int, int],
+        teacher: str = ENCODER,
+        decay: float = 0.996,
+        teacher_size: int | None = None,
+    ) -> None:
+        super().__init__(embed_dim, grid)
         self.teacher = Teacher(teacher, decay, teacher_size)
 
     def attach(self, mae: MAE) -> None:

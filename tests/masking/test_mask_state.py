@@ -22,8 +22,7 @@ class Remembering(UnweightedMasking):
     scheduled = True
 
     def __init__(self, embed_dim: int, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.length = grid[0] * grid[1]
+        super().__init__(embed_dim, grid)
         self.states: list[MaskState] = []
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:

@@ -31,7 +31,7 @@ class Pulling(AdaptiveMasking):
     scheduled = True
 
     def __init__(self, embed_dim: int, grid: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         self.level = nn.Parameter(torch.zeros(2))
         self.register_buffer("copy", torch.zeros(16))
         self.seen: list[float] = []
@@ -187,7 +187,7 @@ def test_configurations(pulling: dict[str, Any]) -> None:
     for changes, words in (
         ({**tiny.RANDOM, "auxiliary": {"weight": 1.0}}, "auxiliary.type"),
         ({**tiny.RANDOM, "auxiliary": {"type": "nothing"}}, "unknown auxiliary loss 'nothing'"),
-        ({**tiny.RANDOM, "auxiliary": {"type": "uniformity", "weight": -1.0}}, "at least 0"),
+        ({**tiny.RANDOM, "auxiliary": {"type": "uniformity", "weight": -1.0}}, "weight=-1.0"),
         ({**CLASSIFICATION, "train__compile": True}, "does not go with auxiliary"),
         ({**pulling, "train__compile": True}, "does not go with mask.type='pulling'"),
     ):

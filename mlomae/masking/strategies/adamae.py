@@ -44,7 +44,7 @@ class AdaMAEMasking(AdaptiveMasking):
     """
 
     def __init__(self, embed_dim: int, grid: tuple[int, int], weight: float = 1e-4, hidden: int = 64) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_range("adamae mask", "[0, inf)", weight=weight)
         self.weight = weight
         self.net = TransformerScorer(embed_dim, hidden, depth=1)

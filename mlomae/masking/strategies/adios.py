@@ -77,7 +77,7 @@ class ADIOSMasking(AdaptiveMasking):
     def __init__(
         self, embed_dim: int, grid: tuple[int, int], masks: int = 6, alpha: float = 1.0, width: int = 16
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_range("adios mask", "[2, inf)", masks=masks)
         check_range("adios mask", "[0, inf)", alpha=alpha)
         check_range("adios mask", "[1, inf)", width=width)

@@ -69,7 +69,7 @@ class AMTMasking(TaughtMasking):
         teacher: str = ENCODER,
         teacher_size: int | None = None,
     ) -> None:
-        super().__init__(teacher, 0.0, teacher_size)
+        super().__init__(embed_dim, grid, teacher, 0.0, teacher_size)
         check_range("amt mask", "[0, 1]", start=start)
         check_range("amt mask", "(0, 1]", every=every)
         check_range("amt mask", "[0, 1)", throw=throw)
@@ -100,8 +100,7 @@ class AMTMasking(TaughtMasking):
         return replace(mask, ids_keep=mask.ids_keep[:, :visible])  # the last ones were drawn next
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
-        length = self.teacher.grid[0] * self.teacher.grid[1]
-        noise_BL = gumbel(state.uniform(length))
+        noise_BL = gumbel(state.uniform(self.length))
         if state.progress < self.start:
             return noise_BL
         return attention_weight(self.teacher.attention(images)).clamp(min=SMALLEST).log() + noise_BL

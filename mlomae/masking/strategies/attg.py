@@ -50,9 +50,9 @@ class AttGMasking(TaughtMasking):
     def __init__(
         self, embed_dim: int, grid: tuple[int, int], tau_start: float = 2.0, tau_end: float = 0.5, **teaching: Any
     ) -> None:
-        super().__init__(**teaching)
+        super().__init__(embed_dim, grid, **teaching)
         check_range("attg mask", "[0.05, inf)", tau_start=tau_start, tau_end=tau_end)
-        self.grid, self.tau_start, self.tau_end = grid, tau_start, tau_end
+        self.tau_start, self.tau_end = tau_start, tau_end
 
     def tau(self, progress: float) -> float:
         """Half a cycle of a cosine from ``tau_start`` to ``tau_end``."""
@@ -66,4 +66,4 @@ class AttGMasking(TaughtMasking):
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         weight_BL = self.weight(self.teacher.features(images), state.progress)
-        return choose(state.uniform(self.grid[0] * self.grid[1]), ratio, state, weight_BL)
+        return choose(state.uniform(self.length), ratio, state, weight_BL)

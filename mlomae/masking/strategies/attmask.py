@@ -55,7 +55,7 @@ class AttMasking(TaughtMasking):
         prob: float = 1.0,
         **teaching: Any,
     ) -> None:
-        super().__init__(**teaching)
+        super().__init__(embed_dim, grid, **teaching)
         check_choice("attmask", VARIANTS, variant=variant)
         check_range("attmask", "[0, 1]", show_max=show_max, prob=prob)
         self.variant, self.show_max, self.prob = variant, show_max, prob

@@ -61,9 +61,9 @@ class AutoMAEMasking(TaughtMasking, AdaptiveMasking):
     def __init__(
         self, embed_dim: int, grid: tuple[int, int], adversarial: float = 0.2, strength: float = 0.5, **teaching: Any
     ) -> None:
-        super().__init__(**teaching)
+        super().__init__(embed_dim, grid, **teaching)
         check_range("automae mask", "[0, inf)", adversarial=adversarial, strength=strength)
-        self.grid, self.adversarial, self.strength = grid, adversarial, strength
+        self.adversarial, self.strength = adversarial, strength
         self.discriminator = Discriminator(grid)
 
     def attach(self, mae: MAE) -> None:

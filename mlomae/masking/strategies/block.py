@@ -82,21 +82,20 @@ class BlockMasking(UnweightedMasking):
         smallest: float = 0.08,
         aspect: float = 0.3,
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_choice("block mask", VARIANTS, variant=variant)
         check_range("block mask", "[0, 1)", smallest=smallest)
         check_range("block mask", "(0, 1]", aspect=aspect)
-        self.grid, self.variant, self.smallest, self.aspect = grid, variant, smallest, aspect
+        self.variant, self.smallest, self.aspect = variant, smallest, aspect
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
-        length = self.grid[0] * self.grid[1]
-        kept = keep_count(length, ratio)
+        kept = keep_count(self.length, ratio)
         if self.variant == "square":
             return self._outside_square(kept, state)
         uniform_BT4 = state.uniform(4 * BLOCKS).unflatten(1, (BLOCKS, 4))
-        order = state.uniform(length, salt=1)
-        smallest = self.smallest * length
-        covered_by = place_blocks(uniform_BT4, order, self.grid, length - kept, smallest, self.aspect)
+        order = state.uniform(self.length, salt=1)
+        smallest = self.smallest * self.length
+        covered_by = place_blocks(uniform_BT4, order, self.grid, self.length - kept, smallest, self.aspect)
         return torch.where(covered_by < BLOCKS, -covered_by, order - BLOCKS - 1)
 
     def _outside_square(self, kept: int, state: MaskState) -> Tensor:

@@ -82,7 +82,7 @@ class CLMAEMasking(AdaptiveMasking):
         hidden: int = 64,
         depth: int = 2,
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_range("cl_mae mask", "[0, inf)", gauss=gauss, kl=kl, diversity=diversity)
         self.gauss, self.kl, self.diversity = gauss, kl, diversity
         self.net = TransformerScorer(embed_dim, hidden, depth)

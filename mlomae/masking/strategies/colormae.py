@@ -71,11 +71,11 @@ class ColorMAEMasking(UnweightedMasking):
         narrow: float = 0.5,
         wide: float = 2.0,
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_choice("colormae mask", COLOURS, colour=colour)
         check_range("colormae mask", "(0, inf)", sigma=sigma, narrow=narrow)
         check_range("colormae mask", f"({narrow}, inf)", wide=wide)
-        self.grid, self.side = grid, max(SIDE, *grid)
+        self.side = max(SIDE, *grid)
         self.maps_NSS: Tensor
         maps = noise_maps(response(colour, self.side, sigma, narrow, wide), self.side)
         self.register_buffer("maps_NSS", maps, persistent=False)

@@ -28,8 +28,8 @@ class CellMasking(UnweightedMasking):
     """Base class: which cell of ``cell`` x ``cell`` patches each patch lies in (`cells`), and how many cells there
     are."""
 
-    def __init__(self, grid: tuple[int, int], cell: int) -> None:
-        super().__init__()
+    def __init__(self, embed_dim: int, grid: tuple[int, int], cell: int) -> None:
+        super().__init__(embed_dim, grid)
         self.cells = math.prod(-(-patches // cell) for patches in grid)
         self.cell_L: Tensor
         self.register_buffer("cell_L", cells(grid, cell), persistent=False)
@@ -55,7 +55,7 @@ class GridMasking(CellMasking):
             raise ConfigError(
                 f"grid mask needs even numbers of patches, not {grid[0]} x {grid[1]}; change the image size"
             )
-        super().__init__(grid, 2)
+        super().__init__(embed_dim, grid, 2)
         self.corner = corner
         row, column = (torch.arange(n) for n in grid)
         self.corner_L: Tensor
@@ -91,7 +91,7 @@ class SimMIMMasking(CellMasking):
 
     def __init__(self, embed_dim: int, grid: tuple[int, int], cell: int = 2) -> None:
         check_range("simmim mask", f"[1, {max(grid)}]", cell=cell)
-        super().__init__(grid, cell)
+        super().__init__(embed_dim, grid, cell)
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
         return state.uniform(self.cells)[:, self.cell_L]

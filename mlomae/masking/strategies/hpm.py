@@ -79,7 +79,7 @@ class HPMMasking(AdaptiveMasking):
         decay_end: float = 0.9999,
         rise: float = 0.125,
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_range("hpm mask", "[0, inf)", weight=weight)
         check_range("hpm mask", "[0, 1]", hard=hard, decay=decay)
         check_range("hpm mask", f"[{decay}, 1]", decay_end=decay_end)

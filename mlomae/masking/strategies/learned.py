@@ -53,7 +53,7 @@ class LearnedMasking(MaskingStrategy):
         standardize: bool = True,
         scale: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_choice("learned mask", ("token", "mlp", "transformer"), arch=arch)
         check_choice("learned mask", ("topk", "gumbel_topk", "random"), sampling=sampling)
         check_choice("learned mask", ("value", "gradient"), weighting=weighting)
@@ -74,7 +74,7 @@ class LearnedMasking(MaskingStrategy):
         if arch == "token":
             self.net = TokenScorer(embed_dim, hidden)
         elif arch == "mlp":
-            self.net = FlatScorer(embed_dim, grid[0] * grid[1], hidden)
+            self.net = FlatScorer(embed_dim, self.length, hidden)
         else:
             self.net = TransformerScorer(embed_dim, hidden)
         self.sampling, self.weighting, self.normalize = sampling, weighting, normalize

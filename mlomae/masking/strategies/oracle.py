@@ -32,11 +32,11 @@ class OracleMasking(MaskingStrategy):
     def __init__(
         self, embed_dim: int, grid: tuple[int, int], bias: float = 0.0, weight: float = 5.0, normalize: str = "mask"
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_range("oracle", "(-inf, inf)", bias=bias)
         check_range("oracle", "(0, inf)", weight=weight)
         check_choice("oracle", ("mask", "weight"), normalize=normalize)
-        self.grid, self.bias, self.weight, self.normalize = grid, bias, weight, normalize
+        self.bias, self.weight, self.normalize = bias, weight, normalize
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         if state.object is None:

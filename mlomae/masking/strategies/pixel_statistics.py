@@ -68,12 +68,12 @@ class PixelStatisticsMasking(UnweightedMasking):
         sampling: str = "gumbel_topk",
         strength: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim, grid)
         check_choice("pixel_statistics mask", STATISTICS, statistic=statistic)
         check_choice("pixel_statistics mask", ("high", "low"), prefer=prefer)
         check_choice("pixel_statistics mask", ("gumbel_topk", "topk"), sampling=sampling)
         check_range("pixel_statistics mask", "[0, inf)", strength=strength)
-        self.grid, self.statistic, self.sampling = grid, STATISTICS[statistic], sampling
+        self.statistic, self.sampling = STATISTICS[statistic], sampling
         self.sign, self.strength = 1.0 if prefer == "high" else -1.0, strength
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:

@@ -63,15 +63,14 @@ class SelfGuidedMasking(TaughtMasking):
     def __init__(
         self, embed_dim: int, grid: tuple[int, int], start: float = 0.1, hint: float = 0.1, **teaching: Any
     ) -> None:
-        super().__init__(**teaching)
+        super().__init__(embed_dim, grid, **teaching)
         check_range("self_guided mask", "[0, 1]", start=start)
         check_range("self_guided mask", "[0, 1)", hint=hint)
-        self.grid, self.start, self.hint = grid, start, hint
+        self.start, self.hint = start, hint
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
-        length = self.grid[0] * self.grid[1]
         if state.progress < self.start:
-            return state.uniform(length, _TIES)
+            return state.uniform(self.length, _TIES)
         features_BLD = self.teacher.features(images)
         with full_precision(images.device):
             return self.ranking_of(unit(features_BLD), ratio, state)

@@ -84,7 +84,7 @@ class SemMAEMasking(TaughtMasking):
     scheduled = True
 
     def __init__(self, embed_dim: int, grid: tuple[int, int], parts: int = 6, **teaching: Any) -> None:
-        super().__init__(**teaching)
+        super().__init__(embed_dim, grid, **teaching)
         check_range("semmae mask", "[1, inf)", parts=parts)
         self.parts = parts
 
