@@ -1,6 +1,6 @@
 """Data: labelled images, scenes and detections by name, the split of a training set, augmentation, batch streams."""
 
-from mlomae.data import sets  # noqa: F401  (importing the data sets registers them)
+from mlomae.common.registry import import_modules
 from mlomae.data.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -63,3 +63,5 @@ __all__ = [
     "write_coco",
     "write_scenes",
 ]
+
+import_modules("mlomae.data.sets")  # which registers the data sets

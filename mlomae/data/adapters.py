@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from mlomae.common.errors import DataError
 from mlomae.data.images import Source
 from mlomae.data.paths import existing_folder, subfolders
+from mlomae.data.reader import rgb
 
 
 class TorchDataset(Source):
@@ -57,7 +58,7 @@ class TorchDataset(Source):
         item = self.dataset[i]
         image = item[0] if isinstance(item, tuple | list) else item
         if isinstance(image, Image.Image):
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+            return rgb(image)
         if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):
             shape = f" of shape {tuple(image.shape)}" if isinstance(image, Tensor) else ""
             what = f"item {i} is a {type(image).__name__}{shape}"

@@ -29,9 +29,14 @@ def is_image(name: str, endings: tuple[str, ...] = IMAGE_ENDINGS) -> bool:
     return name.lower().endswith(endings) and not name.startswith(".")
 
 
+def rgb(image: Image.Image) -> Tensor:
+    """A PIL image as (3, H, W) uint8 RGB."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
 def decode(path: str) -> Tensor:
     """The image at ``path`` as (3, H, W) uint8 RGB. Raises DataError naming the file if it cannot be decoded."""
-    return torch.from_numpy(_pixels(path, "replace or delete this file", mode="RGB")).permute(2, 0, 1).contiguous()
+    return _open(path, rgb, "replace or delete this file")
 
 
 def decode_values(path: str) -> NDArray[Any]:
@@ -39,13 +44,13 @@ def decode_values(path: str) -> NDArray[Any]:
 
     Raises DataError naming the file if it cannot be decoded.
     """
-    return _pixels(path, "replace this file", formats=["PNG"])
+    return _open(path, np.array, "replace this file", formats=["PNG"])
 
 
-def _pixels(path: str, remedy: str, mode: str | None = None, formats: list[str] | None = None) -> NDArray[Any]:
+def _open(path: str, convert: Callable[[Image.Image], T], remedy: str, formats: list[str] | None = None) -> T:
     try:
         with Image.open(path, formats=formats) as image:
-            return np.array(image.convert(mode) if mode else image)
+            return convert(image)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         raise DataError(f"cannot decode {path} ({reason_of(error)}); {remedy}") from error
 

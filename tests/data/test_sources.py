@@ -22,7 +22,7 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
 def test_registry_lists_every_kind():
     assert list_datasets(Source) == [
         *("cifar10", "cifar100", "cub200", "flowers102", "imagefolder", "imagenet", "inat2019"),
-        *("stanford_cars", "textures", "tiny_imagenet"),
+        *("pictures", "stanford_cars", "textures", "tiny_imagenet"),
     ]
 
 

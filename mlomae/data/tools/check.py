@@ -45,13 +45,14 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
     if subset and name not in PUBLISHED:
         raise ConfigError(f"--subset is for published data sets ({', '.join(PUBLISHED)}); leave it out for {name}")
     title = f"{name} at {Path(root).expanduser().resolve()}" if root is not None else f"{name} (embedded)"
-    possible = {"root": root, "subset": subset, "partial": subset}
-    options = {key: possible[key] for key in inspect.signature(find_dataset(name)).parameters if key in possible}
+    known = inspect.signature(find_dataset(name)).parameters
     lines: list[str] = []
     opened: list[Images] = []
     for split in splits:
         try:
-            images = build_dataset({"type": name, "split": split, **options}, Images)
+            values = {"root": root, "split": split, "subset": subset, "partial": subset}
+            options = {key: value for key, value in values.items() if key in known}
+            images = build_dataset({"type": name, **options}, Images)
         except DataError as error:
             lines.append(f"{PROBLEM}{error}")
             continue
@@ -75,13 +76,16 @@ def find_splits(name: str, root: str | None) -> list[str]:
     Raises ConfigError for an unknown name, or a root that is missing or too much, DataError if the root does not exist.
     """
     dataset = find_dataset(name)
-    if "root" not in inspect.signature(dataset).parameters:
+    known = inspect.signature(dataset).parameters
+    if "root" not in known:
         if root is not None:
             raise ConfigError(f"{name} is embedded in the package and has no folder; leave ROOT out")
         return dataset.find_splits(Path())
     if root is None:
         raise ConfigError(f"{name} needs ROOT, the folder that holds it")
     base = existing_folder(root, name)
+    if "split" not in known:
+        return [base.name]
     return list(PUBLISHED[name].counts) if name in PUBLISHED else dataset.find_splits(base)
 
 
