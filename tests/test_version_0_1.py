@@ -20,7 +20,6 @@ import torch
 from safetensors.torch import load_file
 from traces import adapter, drawn, programs, record
 
-from benchmarks.tasks.classification.run import run_transfer
 from mlomae.backbones.export import sha256
 from mlomae.cli import main
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
@@ -119,4 +118,4 @@ def test_a_checkpoint_is_the_backbone_of_a_transfer(name: str, tmp_path: Path) -
     textures = {"type": "textures", "size": 16, "classes": 8}
     sources = {f"data__{part}": {**textures, "split": part, "count": 80} for part in ("train", "test")}
     config = cls_runs.config(protocol="knn", backbone={"weights": str(weights), "img_size": 16}, **sources)
-    assert run_transfer(config, tmp_path)["pretrained"]["sha256"] == sha256(weights)
+    assert cls_runs.run_transfer(config, tmp_path)["pretrained"]["sha256"] == sha256(weights)
