@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from mlomae.common.errors import ConfigError, MlomaeError, from_worker
 
 Item = tuple[int, int, int]
-"""(epoch, position in the data set, copy): one augmented image."""
+"""(epoch, position in the data set, 0): one augmented image; the 0 is part of the keys that augmentations draw from."""
 
 
 class Ordered(Protocol):
@@ -27,16 +27,6 @@ class Ordered(Protocol):
     def order(self, epoch: int) -> Tensor: ...
 
     def __getitem__(self, item: Any) -> dict[str, Any]: ...
-
-
-def iterations_per_epoch(images: int, batch_size: int, *, drop_last: bool = True) -> int:
-    """Batches of ``batch_size`` (over all processes) in an epoch of ``images``; ConfigError if there is none."""
-    if batch_size < 1:
-        raise ConfigError(f"batch_size {batch_size} is not positive; give images a step, over all processes")
-    count = images // batch_size if drop_last else -(-images // batch_size)
-    if not count:
-        raise ConfigError(f"batch_size {batch_size} exceeds the {images} training images; lower it to at most that")
-    return count
 
 
 def check_ranks(rank: int, world_size: int) -> None:
@@ -51,9 +41,16 @@ def share_of(images: int, rank: int, world_size: int) -> range:
 
 
 class EpochBatches(Sampler[list[Item]]):
-    """This rank's items of every iteration of a run, or of those from ``start``; arguments as for `batch_loader`.
+    """This rank's items of every iteration of a run, or of those from ``start`` on.
 
-    The length is ``epochs``, or ``iterations``, whose last epoch may end early.
+    Args:
+        images: `LabelledImages`, or features in their place.
+        batch_size: over all processes; a process gets the contiguous slice of its rank. The images that do not fill a
+            batch, others in each epoch, are left out.
+        epochs, iterations: the length of the whole run; the last of the epochs that ``iterations`` make may end early.
+
+    ``per_epoch`` is the number of iterations of an epoch, ``stop`` that of the run. Raises ConfigError for a batch size
+    that does not fit the data or the processes.
     """
 
     def __init__(
@@ -63,28 +60,22 @@ class EpochBatches(Sampler[list[Item]]):
         batch_size: int,
         epochs: int | None = None,
         iterations: int | None = None,
-        rank: int,
-        world_size: int,
-        drop_last: bool = True,
-        repeats: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        n = len(images)
-        self.images, self.batch_size, self.start, self.repeats = images, batch_size, 0, repeats
-        self.rank, self.world_size = rank, world_size
-        self.per_epoch = iterations_per_epoch(n, batch_size, drop_last=drop_last)
-        self.stop = iterations or (epochs or 0) * self.per_epoch
+        if batch_size < 1:
+            raise ConfigError(f"batch_size {batch_size} is not positive; give images a step, over all processes")
+        if batch_size > len(images):
+            count = len(images)
+            raise ConfigError(f"batch_size {batch_size} exceeds the {count} training images; lower it to at most that")
         check_ranks(rank, world_size)
         if batch_size % world_size:
             raise ConfigError(
                 f"batch_size {batch_size} is not a multiple of {world_size} processes; change one of them"
             )
-        if not drop_last and n % batch_size % world_size:
-            raise ConfigError(
-                f"the last batch of an epoch, {n % batch_size} images, is not a multiple of {world_size} processes; "
-                "use drop_last=True"
-            )
-        if repeats < 1:
-            raise ConfigError(f"repeats {repeats} must be at least 1, how often an epoch shows an image it shows")
+        self.images, self.share, self.rank, self.world_size = images, batch_size // world_size, rank, world_size
+        self.per_epoch = len(images) // batch_size
+        self.start, self.stop = 0, iterations or (epochs or 0) * self.per_epoch
 
     def starting_at(self, iteration: int) -> EpochBatches:
         """The same batches from ``iteration`` of the run on; ConfigError if that is outside it."""
@@ -103,10 +94,8 @@ class EpochBatches(Sampler[list[Item]]):
             if iteration // self.per_epoch != epoch:
                 epoch = iteration // self.per_epoch
                 order = self.images.order(epoch)
-            first = iteration % self.per_epoch * self.batch_size
-            share = min(self.batch_size, len(order) - first) // self.world_size
-            mine = range(first + self.rank * share, first + (self.rank + 1) * share)
-            yield [(epoch, int(order[place // self.repeats]), place % self.repeats) for place in mine]
+            first = (iteration % self.per_epoch * self.world_size + self.rank) * self.share
+            yield [(epoch, position, 0) for position in order[first : first + self.share].tolist()]
 
 
 class ImageLoader(DataLoader[dict[str, Any]]):
@@ -121,40 +110,3 @@ class ImageLoader(DataLoader[dict[str, Any]]):
             yield from super().__iter__()
         except MlomaeError as error:
             raise from_worker(error) from error
-
-
-def batch_loader(
-    images: Ordered,
-    *,
-    batch_size: int,
-    epochs: int,
-    start_iteration: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    num_workers: int = 0,
-    drop_last: bool = True,
-    repeats: int = 1,
-) -> ImageLoader:
-    """All batches of a run from ``start_iteration`` on: {"image" (b, ...), "label" (b,), "index" (b,)}.
-
-    Args:
-        images: `LabelledImages`, or features in their place.
-        batch_size: over all processes; a process gets the contiguous slice of its rank.
-        epochs: of the whole run, those before ``start_iteration`` included.
-        drop_last: leave out the images, others in each epoch, that do not fill a batch.
-        repeats: repeated augmentation (Hoffer et al., CVPR 2020; as in DeiT): an epoch has as many places as without,
-            taken by ``repeats`` neighbouring copies of a share of the images, each augmented by itself.
-
-    ``loader.batch_sampler.per_epoch`` is the number of iterations of an epoch. Raises ConfigError for a batch size
-    that does not fit the data or the processes, DataError, while iterating, for an image that cannot be decoded.
-    """
-    batches = EpochBatches(
-        images,
-        batch_size=batch_size,
-        epochs=epochs,
-        rank=rank,
-        world_size=world_size,
-        drop_last=drop_last,
-        repeats=repeats,
-    )
-    return ImageLoader(images, batch_sampler=batches.starting_at(start_iteration), num_workers=num_workers)

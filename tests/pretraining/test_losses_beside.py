@@ -71,7 +71,7 @@ def test_the_strategys_parameters_move_with_theta_and_the_log_tells_the_losses_a
         2 * (9 + (3 - float(model.config.optim["theta"].lr)) ** 2) / 2, 1e-3
     )
     assert losses[2]["loss_beside"] < losses[0]["loss_beside"]
-    assert set(alone[0]) == {"loss_lower"}
+    assert set(alone[0]) == {"loss_lower", "reconstruction_error"}
     # the strategy draws what random masking draws, and its loss does not touch θ but by the common bound of the norm
     assert losses[0]["loss_lower"] == pytest.approx(alone[0]["loss_lower"], rel=1e-2)
     assert list(model.level_parameters()["theta"])[-1] == "mask.level"

@@ -63,7 +63,6 @@ class CachedFeatures(Dataset[dict[str, Any]]):
     ) -> None:
         self.features, self.label, self.index, self.seed = features_ND, label_N, index_N, seed
         self.name = name
-        self.metainfo = {"classes": list(source.classes)}
 
     def __len__(self) -> int:
         return len(self.features)

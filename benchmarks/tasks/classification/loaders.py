@@ -45,7 +45,6 @@ class LabelledImages(Dataset[dict[str, Any]]):
             raise DataError(f"an index outside 0..{len(source) - 1} of {source.describe()}; make the split again")
         self.source, self.transform, self.indices = source, transform, chosen
         self.seed, self.name = seed, name
-        self.metainfo = {"classes": list(source.classes)}  # where MMEngine looks for it
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -20,7 +20,7 @@ from benchmarks.tasks.classification.model import Classifier
 from benchmarks.tasks.classification.per_image import PerImage, summarise
 from benchmarks.tasks.classification.predictions import FORMAT
 from benchmarks.tasks.classification.trainer import TransferModel, build_step
-from mlomae.backbones.batches import ImageLoader, Ordered, batch_loader
+from mlomae.backbones.batches import EpochBatches, ImageLoader, Ordered
 from mlomae.backbones.config import values_of
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.records import now, since
@@ -92,14 +92,9 @@ class ClassificationSteps(TransferSteps):
             features = extract(model, self._loader(self.train), config.pooling)
             images, workers = CachedFeatures(*features, source=self.train, seed=config.seed), 0
             before = since(started)
-        loader = batch_loader(
-            images,
-            batch_size=config.data.batch_size,
-            epochs=config.train.epochs,
-            rank=rank,
-            world_size=world,
-            num_workers=workers,
-        )
+        size, epochs = config.data.batch_size, config.train.epochs
+        batches = EpochBatches(images, batch_size=size, epochs=epochs, rank=rank, world_size=world)
+        loader = ImageLoader(images, batch_sampler=batches, num_workers=workers)
         metric = ClassificationMetric(len(self.train.classes))
         section = section_of(model.backbone) if config.protocol == "finetune" else None
         outcome = run.train(build_step(model, config), loader, self._loader(self.test), metric, section)

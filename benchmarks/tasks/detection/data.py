@@ -69,7 +69,6 @@ class CocoImages(Dataset[dict[str, Any]]):
         if train:  # mmdet's own filter keeps images whose objects are all left out
             self.coco.get_subset_(populated.tolist())
         self.category_ids = list(self.coco.cat_ids)  # of the labels 0, 1, ...
-        self.metainfo = {"classes": list(source.classes)}  # where MMEngine looks for it
 
     def __len__(self) -> int:
         return len(self.coco)

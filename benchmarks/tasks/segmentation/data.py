@@ -39,7 +39,6 @@ class ScenePairs(Dataset[dict[str, Any]]):
     ) -> None:
         self.scenes, self.steps, self.largest, self.seed = scenes, steps, largest, seed
         self.pack = PackSegInputs(meta_keys=_META)
-        self.metainfo = {"classes": list(scenes.classes)}  # where MMEngine looks for it
 
     def __len__(self) -> int:
         return len(self.scenes)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import DistSamplerSeedHook
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.tasks.classification import loaders
 from benchmarks.tasks.classification.augment import eval_transform, train_transform
 from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
-from mlomae.backbones.batches import ImageLoader, batch_loader, iterations_per_epoch
+from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import Plain, Stream, Textures
 from mlomae.data.sets.folders import ImageFolder
@@ -30,15 +28,12 @@ TRANSFORM = train_transform(16)
 PER_EPOCH = N // 4
 
 
-def train_loader(
-    source: Any, indices: Any, transform: Any, *, seed: int, name: str = "train", **options: Any
-) -> ImageLoader:
-    return batch_loader(LabelledImages(source, transform, indices=indices, seed=seed, name=name), **options)
-
-
-def train(**changes: Any) -> list[Batch]:
-    options: dict[str, Any] = {"batch_size": 4, "seed": 5, "epochs": EPOCHS}
-    return list(train_loader(SOURCE, INDICES, TRANSFORM, **(options | changes)))
+def train(
+    seed: int = 5, name: str = "train", start_iteration: int = 0, num_workers: int = 0, **changes: Any
+) -> list[Batch]:
+    images = LabelledImages(SOURCE, TRANSFORM, indices=INDICES, seed=seed, name=name)
+    batches = EpochBatches(images, **({"batch_size": 4, "epochs": EPOCHS} | changes)).starting_at(start_iteration)
+    return list(ImageLoader(images, batch_sampler=batches, num_workers=num_workers))
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
@@ -129,36 +124,6 @@ def test_the_order_is_that_of_a_pretraining_stream(whole: list[Batch]) -> None:
         assert indices(whole[epoch * PER_EPOCH : (epoch + 1) * PER_EPOCH]) == expected
 
 
-def test_the_short_last_batch_can_be_kept() -> None:
-    batches = train(drop_last=False)
-    assert [len(batch["label"]) for batch in batches] == [4, 4, 4, 4, 4, 2] * EPOCHS
-    assert sorted(indices(batches[:6])) == sorted(INDICES.tolist())
-    first, second = (train(drop_last=False, rank=rank, world_size=2) for rank in range(2))
-    joined = [{k: torch.cat([a[k], b[k]]) for k in a} for a, b in zip(first, second, strict=True)]
-    assert same(joined, batches)
-
-
-def test_repeats_are_neighbours_augmented_by_themselves() -> None:
-    batches = train(repeats=2)
-    assert len(batches) == EPOCHS * PER_EPOCH
-    for batch in batches:
-        assert torch.equal(batch["index"][::2], batch["index"][1::2])
-    assert all(not torch.equal(batch["image"][::2], batch["image"][1::2]) for batch in batches)
-    shown = indices(batches[:PER_EPOCH])[::2]
-    assert len(set(shown)) == len(shown) == 10
-    assert same(train(repeats=2, start_iteration=6, num_workers=2), batches[6:])
-    first, second = (train(repeats=3, rank=rank, world_size=2) for rank in range(2))
-    joined = [{k: torch.cat([a[k], b[k]]) for k in a} for a, b in zip(first, second, strict=True)]
-    assert same(joined, train(repeats=3))
-
-
-def test_mmengines_default_hook_and_classes() -> None:
-    loader = train_loader(SOURCE, None, TRANSFORM, batch_size=4, seed=0, epochs=2, start_iteration=3)
-    assert len(loader) == 2 * (30 // 4) - 3
-    DistSamplerSeedHook().before_train_epoch(SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader), epoch=0))
-    assert loader.dataset.metainfo == {"classes": SOURCE.classes}  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize(("count", "world_size"), [(30, 1), (30, 4), (7, 3), (2, 3)])
 def test_evaluation_shows_each_image_once_in_order(count: int, world_size: int) -> None:
     chosen = None if count == 30 else INDICES[:count]
@@ -190,8 +155,6 @@ def test_no_loader_touches_the_global_generators() -> None:
         ({"batch_size": 0}, "batch_size 0"),
         ({"batch_size": 23}, "batch_size 23 exceeds the 22 training images"),
         ({"batch_size": 5, "world_size": 2}, "batch_size 5 is not a multiple of 2 processes"),
-        ({"drop_last": False, "world_size": 4}, "the last batch of an epoch, 2 images"),
-        ({"repeats": 0}, "repeats 0"),
         ({"start_iteration": 16}, r"start_iteration 16 is outside 0\.\.15"),
         ({"rank": 2, "world_size": 2}, "rank 2 is outside"),
     ],
@@ -205,13 +168,11 @@ def test_bad_options_are_one_line(changes: dict[str, Any], message: str) -> None
 def test_bad_indices_are_one_line() -> None:
     for wrong, message in (([], "no image"), ([3, 30], r"outside 0\.\.29"), ([-1], r"outside 0\.\.29")):
         with pytest.raises(DataError, match=message):
-            train_loader(SOURCE, wrong, TRANSFORM, batch_size=1, seed=0, epochs=1)
+            LabelledImages(SOURCE, TRANSFORM, indices=wrong)
         with pytest.raises(DataError, match=message):
             eval_loader(SOURCE, TRANSFORM, batch_size=1, indices=wrong)
     with pytest.raises(ConfigError, match="batch_size 0"):
         eval_loader(SOURCE, TRANSFORM, batch_size=0)
-    assert iterations_per_epoch(10, 4) == 2
-    assert iterations_per_epoch(10, 4, drop_last=False) == 3
 
 
 @pytest.mark.parametrize("workers", [0, 1])

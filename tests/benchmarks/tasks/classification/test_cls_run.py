@@ -25,7 +25,7 @@ from benchmarks.tasks.classification.predictions import FORMAT
 from benchmarks.tasks.classification.run import build_model
 from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae import records
-from mlomae.backbones.batches import batch_loader
+from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import describe_weights
 from mlomae.backbones.records import described
@@ -220,7 +220,7 @@ def linear_weights(
     if cached:
         features = extract(model, eval_loader(inputs.train, inputs.plain, batch_size=40), "avg")
         images = CachedFeatures(*features, source=inputs.train, seed=config.seed, name=name)
-    loader = batch_loader(images, batch_size=16, epochs=config.train.epochs)
+    loader = ImageLoader(images, batch_sampler=EpochBatches(images, batch_size=16, epochs=config.train.epochs))
     test = eval_loader(inputs.test, inputs.plain, batch_size=16)
     train_transfer(build_step(model, config), loader, test, ClassificationMetric(4), work, {"origin": {}})
     assert model.head is not None
