@@ -87,11 +87,14 @@ class Registry(Generic[T]):
         load_entry_points()
         return sorted(self._builders)
 
-    def get(self, name: object) -> Callable[..., T]:
-        """The builder; raises ConfigError, listing the valid names, if there is none."""
+    def __contains__(self, name: object) -> bool:
         if isinstance(name, str) and name not in self._builders:
             load_entry_points()
-        if not isinstance(name, str) or name not in self._builders:
+        return isinstance(name, str) and name in self._builders
+
+    def get(self, name: object) -> Callable[..., T]:
+        """The builder; raises ConfigError, listing the valid names, if there is none."""
+        if not isinstance(name, str) or name not in self:
             said = f"{self.kind} without a type" if name is None else f"unknown {self.kind} '{name}'"
             raise ConfigError(f"{said}; choose one of {', '.join(self.names())}")
         return self._builders[name]

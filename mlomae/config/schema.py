@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from mlomae.common.errors import ConfigError
 from mlomae.config.strict import (
@@ -104,10 +104,10 @@ class OptimConfig:
 
 @dataclass
 class TrainConfig:
-    """Length, precision and intervals, all counted in outer iterations. ``amp``: "none" or "bf16"."""
+    """Length, precision and intervals, all counted in outer iterations."""
 
     outer_iterations: Count = 1000
-    amp: str = "none"
+    amp: Literal["none", "bf16"] = "none"
     accumulate: Count = 1
     compile: bool = False
     log_interval: Count = 50
@@ -167,8 +167,6 @@ def _check(config: PretrainConfig) -> None:
         if level != "theta" and settings.clip_grad is not None:
             raise ConfigError(f"config key 'optim.{level}.clip_grad' has no effect, only theta is clipped; remove it")
     levels, train = config.levels, config.train
-    if train.amp not in ("none", "bf16"):
-        raise ConfigError(f"config key 'train.amp' must be 'none' or 'bf16'; got {train.amp!r}")
     if not 0 <= levels.warmup < train.outer_iterations:
         raise ConfigError(
             f"config key 'levels.warmup' must be inside [0, train.outer_iterations), or the mask never learns; "

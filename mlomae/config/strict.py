@@ -95,9 +95,8 @@ def _check_type(value: Any, hint: Any, key: str) -> Any:
 def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
     """Instantiate a config dataclass from a mapping; every key must be known and every type right.
 
-    Fields may be dataclasses and dicts of dataclasses, choices, and numbers with an interval,
-    ``Annotated[float, "[0, 1)"]``.
-    Raises ConfigError that names the key, ``where`` before it.
+    Fields may be dataclasses and dicts of dataclasses, choices (``Literal``), and numbers with an interval,
+    ``Annotated[float, "[0, 1)"]``. Raises ConfigError that names the key, ``where`` before it.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"config section '{where}' must be a dict; got {values!r}")

@@ -99,12 +99,12 @@ def build_dataset(cfg: dict[str, Any], kind: type[D]) -> D:
     Raises ConfigError for an unknown type or one of another kind, an unknown key or a missing key, and DataError if
     the data cannot be read.
     """
-    name, fitting = cfg.get("type"), list_datasets(kind)
-    if name not in fitting:
+    name = cfg.get("type")
+    if name not in _DATASETS or not issubclass(find_dataset(name), kind):
         said = f"unknown data set '{name}'" if name is not None else "data set without a type"
-        if name in list_datasets():
+        if name in _DATASETS:
             said = f"data set '{name}' does not have {kind.provides}"
-        raise ConfigError(f"{said}; choose one of {', '.join(fitting)}")
+        raise ConfigError(f"{said}; choose one of {', '.join(list_datasets(kind))}")
     built = _DATASETS.build(name, {key: value for key, value in cfg.items() if key != "type"})
     assert isinstance(built, kind)
     return built

@@ -15,24 +15,21 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mlomae.common import random_keys as counter
 from mlomae.common.atomic import write_text
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError
 from mlomae.config.schema import PretrainConfig, load_config
-from mlomae.data import FileSource, Source, Stream, build_augment, build_training_source
-from mlomae.data.paths import LabelledFiles
-from mlomae.data.reader import IMAGE_ENDINGS
+from mlomae.data import Source, Stream, build_augment, build_training_source
+from mlomae.data.sets.folders import Pictures
 from mlomae.diagnostics.pictures import mask_sheet, photographs, save_figure
 from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.load import LoadedRun, load_run
@@ -96,7 +93,7 @@ def draw_masks(
     """
     _check(out, images, data_root, count, draws, progress)
     rows = _rows(configs, checkpoints)
-    source = _folder(images) if images is not None else _training_images(rows[0].config, data_root)
+    source = Pictures(str(images)) if images is not None else _training_images(rows[0].config, data_root)
     size = rows[0].config.model.img_size
     stream = Stream(source, None, build_augment({"type": "Plain", "size": size}), seed, "masks")
     batch: dict[str, Any] = stream.batch(0, min(count, len(stream)))
@@ -163,18 +160,6 @@ def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
                 f"of {rows[0].config.model.img_size}; draw them apart, or set model.img_size"
             )
     return rows
-
-
-def _folder(folder: Path) -> Source:
-    """The pictures of a folder, without those of folders in it."""
-    if not folder.is_dir():
-        raise DataError(f"--images '{folder}' is not a folder; give one with pictures")
-    files = sorted(file for file in os.listdir(folder) if file.lower().endswith(IMAGE_ENDINGS))
-    if not files:
-        raise DataError(f"--images '{folder}' holds no picture ({', '.join(IMAGE_ENDINGS)}); give a folder that does")
-    place = folder.resolve()
-    listed = LabelledFiles(place, files, np.zeros(len(files), dtype=np.int64))
-    return FileSource("pictures", place.name, place, ["picture"], listed)
 
 
 def _training_images(config: PretrainConfig, data_root: str | None) -> Source:

@@ -246,7 +246,7 @@ def test_pictures_of_any_size_are_cut_to_the_models(drawn: dict[str, Any], confi
         (["--draws", "0"], "--draws 0"),
         (["--progress", "1"], r"--progress 1.0 must be"),
         (["--progress", "nan"], r"--progress nan must be"),
-        (["--images", "nowhere"], "--images 'nowhere' is not a folder"),
+        (["--images", "nowhere"], "pictures: nowhere does not exist; give the folder"),
         (["--images", "EMPTY"], "holds no picture"),
         (["--images", "DAMAGED"], "cannot decode"),
         (["--images", "EMPTY", "--data", "x"], "give one of them"),

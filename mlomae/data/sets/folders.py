@@ -38,20 +38,25 @@ class ImageFolder(FileSource):
 
 @register_dataset("pictures")
 class Pictures(FileSource):
-    """The pictures in one folder, sorted by name, without those in folders below it and without labels.
+    """The pictures in ROOT, or in its folder ``split``, sorted by name, without labels and without folders below.
 
     All are of one class, so that a strategy that learns from labels has nothing to learn from. Raises DataError for a
     folder that does not exist or holds no picture.
     """
 
-    def __init__(self, root: str) -> None:
-        folder = existing_folder(root, "pictures")
+    def __init__(self, root: str, split: str = ".") -> None:
+        base = existing_folder(root, "pictures")
+        folder = split_folder(base, split, "pictures")
         files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and is_image(entry.name))
         if not files:
             raise DataError(
                 f"pictures: {folder} holds no picture ({', '.join(IMAGE_ENDINGS)}); give a folder that does"
             )
-        super().__init__("pictures", folder.name, folder, ["picture"], LabelledFiles(folder, files, [0] * len(files)))
+        super().__init__("pictures", folder.name, base, ["picture"], LabelledFiles(folder, files, [0] * len(files)))
+
+    @classmethod
+    def find_splits(cls, base: Path) -> list[str]:
+        return ["."]
 
 
 @register_dataset("scene_folder")
