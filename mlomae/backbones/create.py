@@ -28,7 +28,7 @@ from mlomae.common.random_keys import root_key
 from mlomae.models import create_encoder
 from mlomae.models.loading import LoadReport, create_timm, load_strict, matches
 from mlomae.models.vit import check_geometry, sincos_positions
-from mlomae.models.weights import Architecture, State, WeightsFile, check_model_section, read_encoder
+from mlomae.models.weights import Architecture, State, check_model_section, read_encoder, read_weights
 
 SPEC = "a path of weights, of a run or of a timm folder, timm:NAME, timm:NAME:pretrained, random, or random:PATH"
 POOLS = ("avg", "token")
@@ -135,7 +135,7 @@ def _random(model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransfo
 
 def _is_export(folder: Path) -> bool:
     try:
-        return WeightsFile(folder).layout == "export"
+        return read_weights(folder).layout == "export"
     except CheckpointError:
         return False
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from mlomae.backbones.create import create_backbone
@@ -23,18 +22,6 @@ from mlomae.models.weights import read_encoder
 from mlomae.pretraining.evaluation import extract_features
 
 POOLINGS = ("avg", "cls")
-
-
-class _Tokens(nn.Module):
-    """The final tokens (B, 1 + L, D) of a ViT, class token first."""
-
-    def __init__(self, vit: VisionTransformer) -> None:
-        super().__init__()
-        self.vit = vit
-
-    def forward(self, images_BCSS: Tensor) -> Tensor:
-        tokens_BLD: Tensor = self.vit.forward_features(images_BCSS)
-        return tokens_BLD
 
 
 def embed(
@@ -70,7 +57,7 @@ def embed(
     vit, _ = create_backbone(spec, num_classes=0, img_size=size, global_pool="token", model=model)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     plain = {"type": "Plain", "size": size, "mean": mean, "std": std}
-    features, _ = extract_features(_Tokens(vit).to(place), _batches(images, plain, batch_size), place)  # type: ignore[arg-type]
+    features, _ = extract_features(vit.to(place), _batches(images, plain, batch_size), place)
     cls_ND, avg_ND = features.chunk(2, dim=1)
     return cls_ND if pooling == "cls" else avg_ND
 

@@ -23,7 +23,7 @@ from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, first_line_of
 from mlomae.models import SIZES, create_encoder
 from mlomae.models.loading import load_strict
-from mlomae.models.weights import State, WeightsFile, sha256
+from mlomae.models.weights import State, read_weights, sha256
 from mlomae.records import config_hash, strip_paths
 
 _SUFFIX = {"safetensors": ".safetensors", "timm": "", "mmseg": ".pth", "mmdet": ".pth"}
@@ -95,7 +95,7 @@ def _replace(out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: 
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder:
             new, old = Path(folder) / out.name, Path(folder) / "old"
             _write(new, fmt, tensors, meta, config)
-            written = WeightsFile(new).state
+            written = read_weights(new).state
             wrong = [k for k in tensors if k not in written or not _same_bits(written[k], tensors[k])]
             if wrong or len(written) != len(tensors):
                 raise CheckpointError(f"'{out}' reads back differently ({wrong[:1]}); check the disk and export again")

@@ -17,7 +17,7 @@ from mmengine.dist import is_main_process
 
 from mlomae.common.errors import DataError, MlomaeError
 from mlomae.data import Images, build_source, check_disjoint
-from mlomae.models.weights import WeightsFile, read_encoder, sha256, weights_path
+from mlomae.models.weights import read_encoder, read_weights, sha256, weights_path
 from mlomae.records import RANDOM, config_hash, strip_paths
 
 
@@ -98,13 +98,13 @@ def describe_weights(spec: str) -> Provenance:
     if spec.startswith("timm:"):
         return Provenance(spec, {"method": spec}, {})
     if path.is_file():
-        file, digest = WeightsFile(path), sha256(path)
+        file, digest = read_weights(path), sha256(path)
         if file.layout == "pretraining":
-            return _of_pretraining(file.content, digest)
+            return _of_pretraining(file.about, digest)
         if file.layout == "transfer":
-            return _of_fine_tuning(file.content, digest)
-        if file.layout == "export" and "name" in file.metadata:
-            return _of_export(file.metadata, digest)
+            return _of_fine_tuning(file.about, digest)
+        if file.layout == "export" and "name" in file.about:
+            return _of_export(file.about, digest)
     name, details = Path(spec).stem, {"sha256": sha256(path)} if path.is_file() else {}
     return Provenance(name, {"method": name, **details}, details)
 

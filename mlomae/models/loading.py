@@ -16,7 +16,7 @@ from torch import nn
 from mlomae.common.errors import CheckpointError, ConfigError, reason_of
 from mlomae.models.mae import MAE
 from mlomae.models.vit import sincos_positions
-from mlomae.models.weights import MODEL_KEYS, State, WeightsFile, check_model_section, measure
+from mlomae.models.weights import MODEL_KEYS, State, check_model_section, measure, read_weights
 
 _OFFICIAL_DECODER = {
     "mask_token": "decoder.mask_token",
@@ -151,7 +151,7 @@ def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
     Raises CheckpointError if the file cannot be read, the encoder does not match fully, or the file's decoder is
     another one.
     """
-    file = WeightsFile(path)
+    file = read_weights(path)
     state, dropped, notes = to_mae_state(file.state, mae)
     has_decoder = any(key.startswith("decoder.") for key in state)
     for part in ("encoder", "decoder") if has_decoder else ("encoder",):

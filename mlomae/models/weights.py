@@ -17,8 +17,7 @@ import json
 import math
 import pickle
 import re
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,110 +51,66 @@ def weights_path(path: Path) -> Path:
     return path / "model.safetensors" if path.is_dir() and not list_checkpoints(path) else newest_checkpoint(path)
 
 
+@dataclass
 class WeightsFile:
-    """A file of weights, or a folder that holds one (`weights_path`).
+    """What a file of weights holds.
 
     Attributes:
+        path: the file.
         layout: "pretraining" or "transfer" for a checkpoint of ours, "export" for an export of ours, else "other".
-        content: what a torch file holds, a checkpoint in full; {} for .safetensors, whose tensors `state` reads.
-        metadata: of an export: name, method, seed, config_hash, iteration, source_sha256, model.
-
-    Raises CheckpointError if the file is missing, damaged, holds code, or is the checkpoint of a transfer that
-    fine-tunes no backbone for classification: a linear probe, whose backbone is the one it was given, or a dense task.
+        state: tensors by name, on the CPU: the autoencoder of a pretraining, the backbone of a fine-tuning, or the
+            file's.
+        model: the model section that a checkpoint or an export of ours carries, else {}.
+        about: the whole checkpoint; of an export name, method, seed, config_hash, iteration, source_sha256, model.
+        notes: what of a checkpoint was taken.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = weights_path(Path(path))
-        self.content: Any = {}
-        self.metadata: dict[str, Any] = {}
-        self.notes: list[str] = []
-        if not self.path.is_file():
-            raise CheckpointError(f"weights '{self.path}' do not exist; give a .safetensors, .pth or .pt file")
-        if self.path.suffix == ".safetensors":
-            self.metadata = self._read_metadata()
-        else:
-            self.content = _read_torch(self.path)
-            meta = self.content.get("meta") if isinstance(self.content, dict) else None
-            self.metadata = meta if isinstance(meta, dict) and "format" not in self.content else {}
-        self.layout = self._layout()
+    path: Path
+    layout: str
+    state: State
+    model: dict[str, Any]
+    about: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
-    def _read_metadata(self) -> dict[str, Any]:
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                given = file.metadata() or {}
-            own = {k.removeprefix("mlomae."): v for k, v in given.items() if k.startswith("mlomae.")}
-            return {k: json.loads(v) if k == "model" else v for k, v in own.items()}
-        except (SafetensorError, ValueError) as error:
-            raise self._damaged_safetensors() from error
 
-    def _damaged_safetensors(self) -> CheckpointError:
-        return CheckpointError(f"'{self.path}' is damaged or not a safetensors file; export or fetch it again")
+def read_weights(path: str | Path) -> WeightsFile:
+    """Read a .safetensors, .pth or .pt file, or the one in a folder (`weights_path`).
 
-    def _layout(self) -> str:
-        if not isinstance(self.content, dict) or "format" not in self.content:
-            return "export" if isinstance(self.metadata.get("model"), dict) else "other"
-        if self.content["format"] not in (FORMAT, TRANSFER_FORMAT):
-            raise CheckpointError(f"checkpoint '{self.path}' is not a training checkpoint of this project ({FORMAT})")
-        if lacking := [key for key in ("config", "modules", "iteration") if key not in self.content]:
-            raise CheckpointError(f"checkpoint '{self.path}' lacks '{lacking[0]}'; use one that a run has written")
-        if self.content["format"] == FORMAT:
-            return "pretraining"
-        if "backbone" not in self.content["modules"]:
-            kind = self.content["config"].get("protocol", "dense task")
-            raise CheckpointError(
-                f"'{self.path}' is of a transfer ({kind}) that fine-tunes no backbone for classification; give a "
-                "checkpoint of protocol 'finetune', or the backbone that this one started from"
-            )
-        return "transfer"
+    "model" and "state_dict" are unwrapped, and a "module." or "backbone." that every key begins with is removed.
+    Raises CheckpointError if the file is missing, damaged, holds code, is not a state dict, or is the checkpoint of a
+    transfer that fine-tunes no backbone for classification: a linear probe, whose backbone is the one it was given, or
+    a dense task.
+    """
+    path = weights_path(Path(path))
+    if not path.is_file():
+        raise CheckpointError(f"weights '{path}' do not exist; give a .safetensors, .pth or .pt file")
+    content: Any
+    content, about = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    if isinstance(content, dict) and "format" in content:
+        return _read_checkpoint(path, content)
+    if isinstance(content, dict) and isinstance(content.get("meta"), dict):  # an export for mmseg or mmdet
+        about = content["meta"]
+    for wrapper in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"'{path}' holds no state dict (names to tensors); give a file of model weights")
+    for prefix in ("module.", "backbone."):
+        if all(key.startswith(prefix) for key in content):
+            content = {key.removeprefix(prefix): value for key, value in content.items()}
+    ours = isinstance(about.get("model"), dict)
+    return WeightsFile(path, "export" if ours else "other", content, about["model"] if ours else {}, about)
 
-    @property
-    def model(self) -> dict[str, Any]:
-        """The model section that a checkpoint or an export of ours carries; {} for other files."""
-        if self.layout == "pretraining":
-            return dict(self.content["config"].get("model", {}))
-        declared = self.content["meta"] if self.layout == "transfer" else self.metadata
-        return dict(declared.get("model", {})) if self.layout != "other" else {}
 
-    @cached_property
-    def state(self) -> State:
-        """Tensors by name, on the CPU: the autoencoder of a pretraining, the backbone of a fine-tuning, or the file's.
-
-        "model" and "state_dict" are unwrapped, and a "module." or "backbone." that every key begins with is removed.
-        Raises CheckpointError for a damaged file or one that is not a state dict.
-        """
-        state = self.content
-        if self.layout == "pretraining":
-            state = state["modules"].get("mae")
-        elif self.layout == "transfer":
-            state = self._fine_tuned()
-        elif self.path.suffix == ".safetensors":
-            try:
-                state = load_file(self.path)
-            except SafetensorError as error:
-                raise self._damaged_safetensors() from error
-        else:
-            for wrapper in ("model", "state_dict"):
-                if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-                    state = state[wrapper]
-        if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-            raise CheckpointError(f"'{self.path}' holds no state dict (names to tensors); give a file of model weights")
-        for prefix in ("module.", "backbone."):
-            if all(key.startswith(prefix) for key in state):
-                state = {key.removeprefix(prefix): value for key, value in state.items()}
-        return state
-
-    def _fine_tuned(self) -> State:
-        """The weights that were evaluated, so the average where one was kept. ``fc_norm``, which follows the mean of
-        the tokens, becomes ``norm``, which precedes it: an affine map commutes with the mean."""
-        modules = self.content["modules"]
-        state: State = dict(modules["backbone"])
-        if "ema" in modules:
-            state = {k.removeprefix("module."): t for k, t in modules["ema"].items() if k.startswith("module.")}
-            self.notes.append("the average of the fine-tuned weights")
-        if "fc_norm.weight" in state:
-            state = {k.replace("fc_norm.", "norm."): t for k, t in state.items()}
-            self.notes.append("norm: the fine-tuned fc_norm")
-        return state
+def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
+    """Tensors, and what our exports say in the metadata."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            given = file.metadata() or {}
+        about = {k.removeprefix("mlomae."): v for k, v in given.items() if k.startswith("mlomae.")}
+        return load_file(path), {k: json.loads(v) if k == "model" else v for k, v in about.items()}
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"'{path}' is damaged or not a safetensors file; export or fetch it again") from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -168,6 +123,30 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(
             f"'{path}' {why} and was not loaded; only tensors and plain values are read, convert it to .safetensors"
         ) from error
+
+
+def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
+    if content["format"] not in (FORMAT, TRANSFER_FORMAT):
+        raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({FORMAT})")
+    if lacking := [key for key in ("config", "modules", "iteration") if key not in content]:
+        raise CheckpointError(f"checkpoint '{path}' lacks '{lacking[0]}'; use one that a run has written")
+    modules = content["modules"]
+    if content["format"] == FORMAT:
+        return WeightsFile(path, "pretraining", modules["mae"], dict(content["config"].get("model", {})), content)
+    if "backbone" not in modules:
+        kind = content["config"].get("protocol", "dense task")
+        raise CheckpointError(
+            f"'{path}' is of a transfer ({kind}) that fine-tunes no backbone for classification; give a checkpoint of "
+            "protocol 'finetune', or the backbone that this one started from"
+        )
+    state, notes = dict(modules["backbone"]), []
+    if "ema" in modules:  # what was evaluated
+        state = {k.removeprefix("module."): t for k, t in modules["ema"].items() if k.startswith("module.")}
+        notes.append("the average of the fine-tuned weights")
+    if "fc_norm.weight" in state:  # an affine map commutes with the mean of the tokens, which it follows
+        state = {k.replace("fc_norm.", "norm."): t for k, t in state.items()}
+        notes.append("norm: the fine-tuned fc_norm")
+    return WeightsFile(path, "transfer", state, content["meta"].get("model", {}), content, notes)
 
 
 # --- the architecture -------------------------------------------------------------------------------------------------
@@ -244,15 +223,14 @@ def _measure_encoder(state: State, path: Path) -> dict[str, Any]:
     return {**measured, "mlp_ratio": fc1.shape[0] / dim if fc1 is not None else 4.0, "grid": (side, side)}
 
 
-def read_encoder(file: str | Path | WeightsFile, model: dict[str, Any] | None = None) -> EncoderFile:
+def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> EncoderFile:
     """The encoder of a file of any layout.
 
     ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where it says something, and
     settles the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
     no plain ViT, or another one than ``model``; ConfigError for a bad ``model``.
     """
-    wanted = check_model_section(model)
-    file = file if isinstance(file, WeightsFile) else WeightsFile(file)
+    wanted, file = check_model_section(model), read_weights(path)
     path, notes = file.path, file.notes
     state = {key.removeprefix("encoder."): value for key, value in file.state.items()}
     measured = _measure_encoder(state, path)

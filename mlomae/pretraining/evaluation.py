@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -50,20 +50,22 @@ class PlainBatches(Dataset[dict[str, Any]]):
 
 @torch.no_grad()
 def extract_features(
-    encoder: ViT, batches: Iterable[dict[str, Any]], device: torch.device | str = "cpu"
+    encoder: nn.Module, batches: Iterable[dict[str, Any]], device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Features (N, 2D) float32, class token then mean of the patch tokens, and labels (N,) int64, on the CPU.
 
-    ``batches`` yield {"image": (B, 3, H, W) normalised, "label": (B,)}. The encoder runs in evaluation mode, its mode
-    is restored. Raises TrainingError if a feature is not finite, DataError if there are no batches.
+    ``encoder`` is a `mlomae.models.ViT` or a ViT of timm; ``batches`` yield {"image": (B, 3, H, W) normalised, "label":
+    (B,)}. The encoder runs in evaluation mode, its mode is restored. Raises TrainingError if a feature is not finite,
+    DataError if there are no batches.
     """
-    was_training = encoder.training
+    was_training, encode = encoder.training, getattr(encoder, "forward_features", encoder)
+    prefix = getattr(encoder, "num_prefix_tokens", 1)
     encoder.eval()
     rows, labels = [], []
     try:
         for batch in batches:
-            tokens_BLD = encoder(batch["image"].to(device, non_blocking=True)).float()
-            rows.append(torch.cat([tokens_BLD[:, 0], tokens_BLD[:, 1:].mean(dim=1)], dim=1).cpu())
+            tokens_BLD = encode(batch["image"].to(device, non_blocking=True)).float()
+            rows.append(torch.cat([tokens_BLD[:, 0], tokens_BLD[:, prefix:].mean(dim=1)], dim=1).cpu())
             labels.append(batch["label"].cpu().long())
     finally:
         encoder.train(was_training)

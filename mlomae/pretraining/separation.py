@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from mlomae.common.errors import DataError
@@ -58,9 +59,7 @@ def auroc(scores: Tensor, is_object: Tensor) -> float:
         raise DataError(
             f"AUROC: {objects} object and {background} background patches cannot be compared; use a larger batch"
         )
-    _, place, ties = score.unique(return_inverse=True, return_counts=True)
-    rank = (ties.cumsum(0) - (ties - 1) / 2)[place]  # from 1
-    wins = float(rank[positive].sum()) - objects * (objects + 1) / 2
+    wins = float(rankdata(score.numpy())[positive.numpy()].sum()) - objects * (objects + 1) / 2
     return wins / (objects * background)
 
 

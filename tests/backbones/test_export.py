@@ -17,7 +17,7 @@ from mlomae.common.checkpoint import FORMAT
 from mlomae.common.errors import CheckpointError
 from mlomae.models import MAE, ViT, create_encoder
 from mlomae.models.loading import load_pretrained
-from mlomae.models.weights import WeightsFile
+from mlomae.models.weights import read_weights
 
 MODEL = {
     "size": "tiny",
@@ -216,7 +216,7 @@ def test_checkpoint_that_contradicts_its_config(tmp_path: Path) -> None:
 def test_a_backbone_file_declares_its_heads_too(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
     """Shapes do not tell them; without the file's own word a model of other heads would start from it silently."""
     export(checkpoint[0], tmp_path / "b.pth", "mmseg")
-    assert WeightsFile(tmp_path / "b.pth").model["num_heads"] == 2
+    assert read_weights(tmp_path / "b.pth").model["num_heads"] == 2
     wrong = MAE(create_encoder("tiny", 16, 4, 24, 2, num_heads=3), 12, 1, 2)
     with pytest.raises(CheckpointError, match="num_heads=2, not 3"):
         load_pretrained(wrong, tmp_path / "b.pth")

@@ -16,7 +16,7 @@ from mlomae.common.errors import CheckpointError
 from mlomae.models import MAE, create_encoder
 from mlomae.models.loading import load_pretrained, load_strict, to_mae_state
 from mlomae.models.vit import sincos_positions
-from mlomae.models.weights import WeightsFile
+from mlomae.models.weights import read_weights
 
 TINY = {"size": "tiny", "img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 DECODER = {"decoder_embed_dim": 12, "decoder_depth": 1, "decoder_num_heads": 2}
@@ -33,7 +33,7 @@ def make_mae(seed: int = 0, decoder: dict | None = None, **overrides: int) -> MA
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    return WeightsFile(path).state
+    return read_weights(path).state
 
 
 def official_layout(mae: MAE) -> dict[str, torch.Tensor]:

@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from mlomae.common import random_keys as counter
 from mlomae.diagnostics.horizon.effects import Measured
@@ -72,9 +73,7 @@ def cosine(a_J: Vector, b_J: Vector) -> float | None:
 
 def signed_ranks(x_J: Vector) -> Vector:
     """Centred ranks of x among x and −x: sign(x)·(rank of |x| − ½), ties by their mean rank."""
-    _, place, ties = np.unique(np.abs(x_J), return_inverse=True, return_counts=True)
-    rank = (np.cumsum(ties) - (ties - 1) / 2)[place]
-    return np.sign(x_J) * (rank - 0.5)
+    return np.sign(x_J) * (rankdata(np.abs(x_J)) - 0.5)
 
 
 def chance_level(a_J: Vector, b_J: Vector) -> float | None:
