@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
+from mlomae.common.numerics import declare_numerics
 from mlomae.data.registry import register_dataset
 from mlomae.data.storage import MemorySource
 from mlomae.data.textures.fields import TEXTURES
@@ -37,6 +38,9 @@ class Annotation:
     masks: Tensor
     labels: Tensor
     semantic: Tensor
+
+
+declare_numerics("data.textures", 1)
 
 
 @register_dataset("textures")
