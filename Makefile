@@ -78,8 +78,8 @@ ifdef CONFIG
 	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
 else
 	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/$(TASK)/...; the default has its own data" >&2; exit 2)
-	$(BIN)/python -m benchmarks.tasks.$(TASK).embedded $(if $(CKPT),--weights $(CKPT)) \
-	  $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+	$(BIN)/mlomae suite run configs/suites/bench.py --tasks $(TASK) $(if $(CKPT),--weights $(CKPT)) \
+	  --work-dir $(or $(WORK_DIR),work_dirs/$@) $(OPTIONS)
 endif
 
 suite: $(STAMP)  ## make what is missing of SUITE=configs/suites/... [DATA="TYPE=root ..."], then the tables

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlomae.common.errors import ConfigError
 
+BENCH = str(Path(__file__).parents[1] / "configs" / "suites" / "bench.py")
 CLUSTERS = ("slurm", "local")  # as submitit calls them; local is for trying a suite's jobs out on this machine
 
 
@@ -51,14 +52,14 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--records", default="results/runs", help="folder of run records (default: results/runs)")
     p.set_defaults(run=_table)
 
-    _add_suite(commands)
+    add_suite(commands)
 
 
-def _add_suite(commands: argparse._SubParsersAction) -> None:
+def add_suite(commands: argparse._SubParsersAction) -> None:
     """The subcommands ``suite run`` and ``suite status``."""
     parser = commands.add_parser("suite", help="methods x tasks x data sets x seeds from one file")
     actions = parser.add_subparsers(dest="action", required=True)
-    run = actions.add_parser("run", help="make what is missing, then the tables; what was killed goes on")
+    run = actions.add_parser("run", help="run what is missing, then make the tables; resumes what was killed")
     status = actions.add_parser("status", help="the grid: what is done, running, failed, stale, missing")
     for p in (run, status):
         p.add_argument("file", help="a file of configs/suites/")
@@ -66,13 +67,18 @@ def _add_suite(commands: argparse._SubParsersAction) -> None:
         p.add_argument("--seeds", type=int, nargs="+", help="of the suite's seeds, these alone")
         p.add_argument("--records", default="results/runs", help="folder of the records (default: results/runs)")
         p.add_argument("--work-dir", help="folder of the runs (default: work_dirs/suites/NAME)")
-        p.add_argument("--any-code", action="store_true", help="records of other versions of the code count as done")
+        p.add_argument("--any-numerics", action="store_true", help="records of other NUMERICS count as done")
+        p.add_argument("--weights", nargs="+", default=[], help="of a demo: these backbones, not discovered ones")
+        p.add_argument("--runs", default="work_dirs", help="of a demo: where to discover pretrained backbones")
+        p.add_argument("--most", type=int, default=8, help="of a demo: how many, the newest ones (default: 8)")
+        p.add_argument("--tasks", nargs="+", default=[], help="transfers to these tasks alone")
+        p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override keys of all recipes")
     run.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
     run.add_argument("--cluster", choices=CLUSTERS, help="through submitit, with the suite's parameters")
-    run.add_argument("--redo", action="store_true", help="make stale runs again; what they left goes to 'superseded'")
+    run.add_argument("--redo", action="store_true", help="run stale runs again; what they left goes to 'superseded'")
     run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables beside the records")
-    run.set_defaults(run=_run_suite)
-    status.set_defaults(run=_suite_status)
+    run.set_defaults(run=_suite)
+    status.set_defaults(run=_suite)
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -104,24 +110,31 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_suite(args: argparse.Namespace) -> int:
-    from benchmarks.suite.command import run_suite
+def _suite(args: argparse.Namespace) -> int:
+    from benchmarks.suite.command import run_suite, show_status
 
-    return run_suite(args)
-
-
-def _suite_status(args: argparse.Namespace) -> int:
-    from benchmarks.suite.command import show_status
-
-    return show_status(args)
+    return run_suite(args) if args.action == "run" else show_status(args)
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from benchmarks.demo import run_demo
+    from benchmarks.suite.command import run_suite
+    from mlomae.pretraining.demo import pretrain_demo
 
     if args.jobs < 1:
         raise ConfigError("--jobs must be at least 1")
-    return run_demo(Path(args.work_dir), jobs=args.jobs)
+    work = Path(args.work_dir)
+    weights = [str(path) for path in pretrain_demo(work)]
+    options = ["--work-dir", str(work / "transfer"), "--jobs", str(args.jobs), "--weights", *weights]
+    parser = argparse.ArgumentParser()
+    add_suite(parser.add_subparsers())
+    print("\nTransfer to the tasks: ", end="")
+    status = run_suite(parser.parse_args(["suite", "run", BENCH, *options]))
+    print("Comparisons with seeds and intervals are in results/README.md.\n")
+    print(f"{work}/*/record.json         what was run, on what, with which result")
+    print(f"{work}/*/pictures/*.png      rows: image, masked image, scores, reconstruction")
+    print(f"{work}/*/checkpoints         mlomae export CKPT OUT writes the encoder for timm, mmseg, mmdet")
+    print(f"tensorboard --logdir {work}  loss curves of the three levels")
+    return status
 
 
 def _table(args: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installe
 
 Record = dict[str, Any]
 SCHEMA = 1
+NUMERICS_FILE = "numerics.json"
 RANDOM = "random initialisation"  # the method, in records and tables, of a backbone without pretraining
 Number = (int, float)
 # field -> accepted types; a tuple of names is a dict that must have those keys
@@ -215,6 +216,11 @@ def _paths_in(value: Any, where: str = "") -> list[str]:
     return [where] if isinstance(value, str) and _ABSOLUTE.search(value) else []
 
 
+def _check_numerics(numerics: Any, source: str) -> None:
+    if not isinstance(numerics, dict) or not all(type(number) is int for number in numerics.values()):
+        raise DataError(f"record '{source}': field 'numerics' must hold a whole number for each part; run it again")
+
+
 def _check_curves(curves: Any, source: str) -> None:
     """Raise DataError unless these are lists of equal lengths, increasing ``iteration`` and finite numbers or None."""
     lists = list(curves.values()) if isinstance(curves, dict) else []
@@ -233,8 +239,9 @@ def _check_curves(curves: Any, source: str) -> None:
 def validate_record(record: Record, source: str, slashes: bool = True) -> None:
     """Raise DataError, naming ``source``, for a missing or mistyped field, another schema, a path, or a false hash.
 
-    ``slashes``: whether there is one in its text, so that paths are worth looking for. ``curves`` may be missing: a
-    pretraining's losses by outer iterations (`mlomae.pretraining.curves`).
+    ``slashes``: whether there is one in its text, so that paths are worth looking for. Fields that may be
+    missing: ``curves``, a pretraining's losses by outer iterations (`mlomae.pretraining.curves`), and ``numerics``, the
+    version numbers of what it computed (`mlomae.common.numerics`).
     """
     for key, expected in FIELDS.items():
         if key not in record:
@@ -249,6 +256,8 @@ def validate_record(record: Record, source: str, slashes: bool = True) -> None:
         raise DataError(f"record '{source}' has schema {record['schema']}, this code reads {SCHEMA}; use its version")
     if "curves" in record:
         _check_curves(record["curves"], source)
+    if "numerics" in record:
+        _check_numerics(record["numerics"], source)
     if slashes and (hits := _paths_in(record)):
         raise DataError(f"record '{source}': field '{hits[0]}' holds an absolute path; describe it in words instead")
     if config_hash(record["config"]) != record["config_hash"]:
@@ -291,12 +300,35 @@ def read_record(path: Path, name: str) -> Record:
 
 
 def read_named_records(folder: str | Path) -> dict[str, Record]:
-    """All ``*.json`` under ``folder``, validated, by relative path and sorted by it; DataError names a bad file."""
+    """All ``*.json`` under ``folder``, validated, by relative path and sorted by it; DataError names a bad file.
+
+    Records of version 0.1 do not hold their NUMERICS: the file `NUMERICS_FILE` beside the folder does.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"records folder '{folder}' does not exist; run a benchmark first or name another folder")
     names = sorted(path.as_posix().removeprefix(f"{folder.as_posix()}/") for path in folder.rglob("*.json"))
-    return {name: read_record(folder / name, name) for name in names}
+    found = {name: read_record(folder / name, name) for name in names}
+    for name, kept in read_numerics(folder).items():
+        if name in found:
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != kept["sha256"]:
+                raise DataError(f"record '{name}' is not the one that '{NUMERICS_FILE}' is about; restore the file")
+            found[name]["numerics"] = kept["numerics"]
+    return found
+
+
+def read_numerics(folder: Path) -> dict[str, Any]:
+    """Name of a record in ``folder`` -> its ``numerics`` and the ``sha256`` of its file, of records that do not hold
+    their NUMERICS themselves; DataError for a damaged file."""
+    path = folder.parent / NUMERICS_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for name, kept in content.items():
+            _check_numerics(kept["numerics"], name)
+            str(kept["sha256"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"'{path}' is damaged ({error}); restore it") from error
+    return content
 
 
 def read_records(folder: str | Path) -> list[Record]:

@@ -2,7 +2,7 @@
 
 Tables, comparison and figures take this from here alone. Compared runs have one `setting_of`; their pretrainings have
 seen as many images (`same_images`), except `SAME_TIME`, which has seen more on purpose; differences are taken within
-`seed_pairs`.
+`seed_pairs`. Runs with different NUMERICS of a part (`mlomae.common.numerics`) are neither pooled nor compared.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 
 from mlomae.common.errors import DataError
+from mlomae.common.numerics import different_parts
 from mlomae.records import Record, config_hash
 
 METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}  # of pretrainings
@@ -17,7 +18,7 @@ BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
 EQUAL_IMAGES = 0.01  # totals this close (relative) count as equal: batch sizes seldom divide evenly
 _FEEDBACK_DATA = ("feedback", "feedback_batch_size", "feedback_augment", "shuffle_labels")
 Methods = dict[tuple[str, str], list[Record]]
-"""(method, config hash) -> its runs by seed."""
+"""(method, config hash and what tells NUMERICS apart) -> its runs by seed."""
 
 
 def setting_of(record: Record, any_start: bool = False) -> str:
@@ -37,7 +38,27 @@ def setting_of(record: Record, any_start: bool = False) -> str:
         backbone = {k: v for k, v in config.get("backbone", {}).items() if k not in ("weights", "model")}
         parts.insert(1, record["name"])
         parts += [config_hash({**config, "backbone": backbone})]
-    return json.dumps(parts, sort_keys=True)
+    raised = _raised_numerics(record)
+    return json.dumps([*parts, raised] if raised else parts, sort_keys=True)
+
+
+def _raised_numerics(record: Record) -> dict[str, int]:
+    """The NUMERICS above 1 of what all compared runs depend on: neither of a backbone nor of the feedback's data."""
+    sources = (record["config"].get("data", {}).get(key) or {} for key in ("train", "eval", "test"))
+    shared = {record["task"], "pretraining", "evaluation", *(f"data.{source.get('type')}" for source in sources)}
+    return {part: number for part, number in record.get("numerics", {}).items() if part in shared and number != 1}
+
+
+def may_compare(a: Record, b: Record) -> bool:
+    """Whether the two have the same NUMERICS of every part that both depend on; unknown ones are equal to none."""
+    if "numerics" not in a or "numerics" not in b:
+        return ("numerics" in a) == ("numerics" in b)
+    return not different_parts(a["numerics"], b["numerics"])
+
+
+def numerics_key(record: Record) -> str:
+    """What pooled runs agree on besides their configuration."""
+    return json.dumps(record.get("numerics"), sort_keys=True)
 
 
 def same_images(a: float, b: float) -> bool:
@@ -48,8 +69,8 @@ def same_images(a: float, b: float) -> bool:
 def methods_of(records: list[Record]) -> Methods:
     """The configurations of each method, their runs by seed, in a stable order. DataError for a seed recorded twice."""
     found: Methods = {}
-    for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
-        runs = found.setdefault((r["method"], r["config_hash"]), [])
+    for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], numerics_key(r), r["seed"])):
+        runs = found.setdefault((r["method"], f"{r['config_hash']} {numerics_key(r)}"), [])
         if runs and runs[-1]["seed"] == r["seed"]:
             raise DataError(
                 f"two records hold seed {r['seed']} of {r['method']} on {r['dataset']}; remove '{r['name']}'"
@@ -59,9 +80,11 @@ def methods_of(records: list[Record]) -> Methods:
 
 
 def seed_pairs(runs: list[Record], others: list[Record]) -> list[tuple[Record, Record]]:
-    """Runs of the same seed, in the order of ``runs``; a seed that only one of the two has is left out."""
+    """Runs of the same seed, in the order of ``runs``; left out are seeds that only one of the two has, and runs that
+    differ in NUMERICS."""
     by_seed = {r["seed"]: r for r in others}
-    return [(r, by_seed[r["seed"]]) for r in runs if r["seed"] in by_seed]
+    pairs = [(r, by_seed[r["seed"]]) for r in runs if r["seed"] in by_seed]
+    return [(a, b) for a, b in pairs if may_compare(a, b)]
 
 
 def is_oracle(record: Record) -> bool:

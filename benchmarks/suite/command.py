@@ -1,7 +1,4 @@
-"""``mlomae suite run FILE`` makes what is missing, ``mlomae suite status FILE`` shows what there is.
-
-The command line is in `options`.
-"""
+"""What ``mlomae suite run FILE`` and ``mlomae suite status FILE`` do; `benchmarks.commands` has their command lines."""
 
 from __future__ import annotations
 
@@ -10,27 +7,43 @@ from pathlib import Path
 
 from benchmarks.analysis.tables.build import build_tables
 from benchmarks.cost.flops.update import update_flops
+from benchmarks.suite.backbones import discover_backbones, named_backbones, random_floor
+from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import load_suite
-from benchmarks.suite.grid import describe, stale_jobs
 from benchmarks.suite.jobs import Job, Planner
-from benchmarks.suite.launch import Launcher, cluster, local
-from benchmarks.suite.proof import Proofs
+from benchmarks.suite.launch import cluster, local
 from benchmarks.suite.runner import SuiteRunner
+from benchmarks.suite.status import describe, results_table, stale_jobs
+from benchmarks.tasks import get_task
+from mlomae.backbones.task import EmbeddedBench
 from mlomae.common.errors import ConfigError
-from mlomae.records import Record, predictions_of, read_records
+from mlomae.config.strict import overrides
+from mlomae.records import predictions_of, read_records
 
-SUPERSEDED = "superseded"  # folder beside the records: nothing that was measured is thrown away
+SUPERSEDED = "superseded"  # folder beside the records, and of the work folder: nothing that was measured is deleted
 
 
-def _planned(args: argparse.Namespace) -> tuple[Planner, Proofs, Path]:
+def plan(args: argparse.Namespace) -> tuple[Planner, CompletedRuns]:
+    """The runs of a suite, and which of them are completed."""
     suite = load_suite(Path(args.file))
-    proofs = Proofs(Path(args.records).absolute(), args.any_code)
-    planner = Planner(suite, roots(args.data), args.seeds)
-    return planner, proofs, Path(args.work_dir or f"work_dirs/suites/{suite.name}").absolute()
+    work = Path(args.work_dir or f"work_dirs/suites/{suite.name}").absolute()
+    if args.tasks:
+        wanted = [get_task(name).name for name in args.tasks]
+        suite.tasks = [entry for entry in suite.tasks if entry.task in wanted]
+    backbones = []
+    if suite.demo:
+        if args.most < 1:
+            raise ConfigError("--most must be at least 1")
+        found = named_backbones(args.weights) if args.weights else discover_backbones(Path(args.runs), work, args.most)
+        floor = random_floor(found[0]) if suite.floor else []
+        backbones = found + [b for b in floor if b.folder not in [other.folder for other in found]]
+    records = None if suite.demo else Path(args.records).absolute()
+    planner = Planner(suite, work, records, roots(args.data), args.seeds, backbones, overrides(args.cfg_options))
+    return planner, CompletedRuns(records, args.any_numerics)
 
 
 def roots(pairs: list[str]) -> dict[str, str]:
-    """``TYPE=ROOT`` pairs; ConfigError for a text that is none, or a folder that is not there."""
+    """``TYPE=ROOT`` pairs; ConfigError for a text that is none, or a folder that does not exist."""
     found = {}
     for pair in pairs:
         kind, equals, root = pair.partition("=")
@@ -44,72 +57,101 @@ def roots(pairs: list[str]) -> dict[str, str]:
 
 def show_status(args: argparse.Namespace) -> int:
     """Print the grid; 0."""
-    planner, proofs, work = _planned(args)
-    print(describe(planner, proofs, work))
+    print(describe(*plan(args)))
     return 0
 
 
 def run_suite(args: argparse.Namespace) -> int:
-    """Make what is missing, then the tables; 0, or 1 if a run failed. Raises ConfigError, before anything runs, for
-    records of the suite's runs that prove nothing here."""
-    planner, proofs, work = _planned(args)
+    """Run what is missing, then make the tables; 0, or 1 if a run failed. Raises ConfigError, before anything runs, for
+    records of the suite's runs that do not count."""
     if args.jobs < 1:
         raise ConfigError("--jobs must be at least 1")
-    if stale := stale_jobs(planner, proofs):
+    planner, completed = plan(args)
+    if stale := stale_jobs(planner, completed):
         if not args.redo:
             job, why = stale[0]
             raise ConfigError(
-                f"{len(stale)} records prove nothing here ({job.label}: {why}); --any-code lets those of other code "
-                "count, --redo keeps them in 'superseded' and runs again"
+                f"{len(stale)} records do not count here ({job.label}: {why}); --any-numerics accepts those of other "
+                "NUMERICS, --redo keeps them in 'superseded' and runs again"
             )
-        set_aside([job for job, _ in stale], proofs)
-        planner, proofs, work = _planned(args)
-    runner = SuiteRunner(planner, proofs, work, _launcher(args, planner, work), args.jobs, _say)
+        set_aside([job for job, _ in stale], completed, planner.work)
+        planner, completed = plan(args)
+    suite, launch = planner.suite, local(planner.suite.threads)
+    if args.cluster is not None:
+        launch = cluster(args.cluster, planner.work / "submitit", suite.cluster, suite.threads)
+    runner = SuiteRunner(planner, completed, launch, args.jobs, lambda line: print(line, flush=True))
+    if suite.demo:
+        _prepare_demo(planner, completed, args.jobs)
     complete = runner.run()
-    print(f"\n{describe(planner, proofs, work)}")
-    print(f"{len(runner.made)} made, {len(runner.found)} were on record, {len(runner.failed)} failed", end="")
+    if suite.demo:
+        print(f"\n{_demo_report(planner, runner)}")
+        return 0 if complete else 1
+    print(f"\n{describe(planner, completed)}")
+    print(
+        f"{len(runner.finished)} finished, {len(runner.on_record)} were on record, {len(runner.failed)} failed", end=""
+    )
     print(f", {len(runner.blocked)} not run" if runner.blocked else "")
-    if not args.no_tables and proofs.folder.is_dir():
-        for error in update_flops(read_records(proofs.folder), proofs.folder.parent / "flops.json"):
+    folder = completed.folder
+    if not args.no_tables and folder is not None and folder.is_dir():
+        for error in update_flops(read_records(folder), folder.parent / "flops.json"):
             print(error)  # its cell stays empty
-        build_tables(proofs.folder, proofs.folder.parent)
-        print(f"tables: {proofs.folder.parent}")
+        build_tables(folder, folder.parent)
+        print(f"tables: {folder.parent}")
     return 0 if complete else 1
 
 
-def set_aside(jobs: list[Job], proofs: Proofs) -> None:
-    """Move the records of ``jobs``, and their predictions, out of the way; ConfigError, before anything is moved, if
-    something lies there already."""
-    folder = proofs.folder.parent / SUPERSEDED
+def set_aside(jobs: list[Job], completed: CompletedRuns, work: Path) -> None:
+    """Move the records of ``jobs``, their predictions and the folders of the runs out of the way; a folder's
+    checkpoints would be resumed. Raises ConfigError, before anything is moved, if a target exists."""
     moves: list[tuple[Path, Path]] = []
     for job in jobs:
-        record = proofs.of(job).record
+        path, record = completed.path_and_record(job)
         assert record is not None
-        path = proofs.path_of(record)
-        name = path.relative_to(proofs.folder)
-        kept = folder / name.with_stem(f"{name.stem}_{_version(record)}")
-        # predictions first: killed between the two, the next try moves the record, and no run replaces predictions
-        predictions = predictions_of(name.as_posix(), proofs.folder)
-        if predictions.is_file():
-            moves.append((predictions, kept.with_suffix(predictions.suffix)))
-        moves.append((path, kept))
+        version = str(record["git_commit"] or record["versions"].get("mlomae", "unknown"))[:12]
+        if completed.folder is not None:
+            name = path.relative_to(completed.folder)
+            kept = completed.folder.parent / SUPERSEDED / name.with_stem(f"{name.stem}_{version}")
+            # predictions first: killed between the two, the next try moves the record, and no run replaces predictions
+            predictions = predictions_of(name.as_posix(), completed.folder)
+            moves += [(predictions, kept.with_suffix(predictions.suffix)), (path, kept)]
+        moves.append((job.folder, work / SUPERSEDED / f"{job.label}_{version}"))
+    moves = [(source, target) for source, target in moves if source.exists()]
     if taken := [target for _, target in moves if target.exists()]:
-        raise ConfigError(f"'{taken[0]}' is there already; move it away, it would be replaced")
+        raise ConfigError(f"'{taken[0]}' exists already; move it away, it would be replaced")
     for source, target in moves:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
 
 
-def _version(record: Record) -> str:
-    return str(record["git_commit"] or record["versions"].get("mlomae", "unknown"))[:12]
+# --- demos ------------------------------------------------------------------------------------------------------------
 
 
-def _launcher(args: argparse.Namespace, planner: Planner, work: Path) -> Launcher:
-    suite = planner.suite
-    if args.cluster is None:
-        return local(suite.threads)
-    return cluster(args.cluster, work / "submitit", suite.cluster, suite.threads)
+def _embedded(planner: Planner) -> dict[str, EmbeddedBench]:
+    """Task -> its transfers to the embedded textures, of the tasks of a demo."""
+    tasks = (get_task(name) for name in dict.fromkeys(entry.task for entry in planner.suite.tasks))
+    return {task.name: task.embedded for task in tasks if task.embedded is not None}
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _prepare_demo(planner: Planner, completed: CompletedRuns, jobs: int) -> None:
+    """Write the data that its tasks read from files, and print how long it will take."""
+    missing = [job for job in planner.jobs() if completed.of(job)[0] is None]
+    print(f"{len(planner.backbones)} backbones, {len(missing)} transfers to run, {jobs} at a time", end="")
+    seconds = 0.0
+    for name, bench in _embedded(planner).items():
+        bench.write_data(planner.data_folder)
+        seconds += sum(job.task == name for job in missing) / len(bench.recipes) * bench.processor_s
+    print(f": about {max(1, round(seconds / 60 / jobs))} min for small ViTs" if missing else "", flush=True)
+
+
+def _demo_report(planner: Planner, runner: SuiteRunner) -> str:
+    """The table of a demo, and what is needed to read it."""
+    lines, outputs = [results_table(runner.jobs, runner.records).to_string(index=False), ""], [""]
+    for name, bench in _embedded(planner).items():
+        if done := [job for job in runner.jobs if job.task == name and job.label in runner.records]:
+            some = runner.records[done[0].label]
+            train, test = (some[f"{part}_source"].split(", ")[-1] for part in ("train", "eval"))
+            lines.append(bench.note.format(train=train, test=test))
+            outputs += [f"{done[0].folder.parents[2]}/METHOD/SEED/RECIPE", *(f"    {line}" for line in bench.outputs)]
+    lines.append("One run a row: it shows that the transfers work, not which method is better. s: of pretraining.")
+    lines += [f"note: {backbone.note}" for backbone in planner.backbones if backbone.note]
+    return "\n".join([*lines, *outputs])

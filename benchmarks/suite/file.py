@@ -1,8 +1,8 @@
 """The file of a suite: methods x tasks x data sets x seeds.
 
-An MMEngine Python file. ``methods`` are pretraining configurations and what they change, ``tasks`` recipes that every
-backbone is transferred with; ``{dataset}`` in a recipe's path stands for each of its ``datasets``. Nothing in it says
-where data lie or where it runs, so that the same file serves a laptop and a cluster.
+An MMEngine Python file. ``methods`` are pretraining configurations and what they change, ``tasks`` the recipes that
+every backbone is transferred with; ``{dataset}`` in a recipe's path stands for each of its ``datasets``. A suite names
+neither the folders of the data nor the machine, so the same file serves a laptop and a cluster.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
-from benchmarks.process import ROOT
 from benchmarks.tasks import all_tasks
+from mlomae.backbones.task import Task
 from mlomae.common.errors import ConfigError
 from mlomae.config.strict import build_dataclass, read_config
 from mlomae.records import RANDOM, slug
 
+ROOT = Path(__file__).parents[2]
 EXAMPLES = "configs/suites/"
 
 
@@ -41,13 +42,14 @@ class MethodEntry:
 class TaskEntry:
     """A recipe for each of ``datasets`` (one recipe, if there are none). ``methods``, ``seeds``: default all.
 
-    ``options`` are changed in the recipe. ``name`` replaces the recipe's in tables and files of records: give one where
-    a recipe is used by two suites whose methods share their names.
+    ``options`` are changed in the recipe. ``name`` replaces the recipe's in tables and file names of records: give one
+    where two suites whose methods share their names use the same recipe. ``title``: of its columns in printed tables.
     """
 
     recipe: str
     datasets: list = field(default_factory=list)
     name: str = ""
+    title: str = ""
     options: dict = field(default_factory=dict)
     methods: list | None = None
     seeds: list | None = None
@@ -61,16 +63,24 @@ class TaskEntry:
         """The folder that its recipe is in, under configs/."""
         return Path(self.recipe).parent.name
 
+    def takes(self, method: str, seed: int) -> bool:
+        """Whether a backbone is transferred with the recipe."""
+        return (self.methods is None or method in self.methods) and (self.seeds is None or seed in self.seeds)
+
 
 @dataclass
 class Suite:
-    """``same_time``: a method among the rows; MAE of its processor time becomes one more row. ``floor``: whether random
+    """``same_time``: one of the methods; MAE of its processor time becomes one more row. ``floor``: whether random
     weights go through the tasks. ``options``: of all pretrainings. ``threads``: of each run, None for the machine's.
-    ``cluster``: what submitit is told of the machines, as ``executor.update_parameters`` takes it.
+    ``cluster``: parameters of the machines, as submitit's ``executor.update_parameters`` takes them.
+
+    ``demo``: a demonstration on the embedded textures, with the recipes of every task's `EmbeddedBench`. It has no
+    methods: it transfers the backbones that the command names, or those that pretraining left in work_dirs. Its records
+    stay in the folders of its runs and enter no table of results.
     """
 
     name: str
-    methods: list
+    methods: list = field(default_factory=list)
     seeds: list = field(default_factory=lambda: [0])
     tasks: list = field(default_factory=list)
     options: dict = field(default_factory=dict)
@@ -78,6 +88,7 @@ class Suite:
     floor: bool = False
     threads: int | None = 1
     cluster: dict = field(default_factory=dict)
+    demo: bool = False
 
     def method_name(self, entry: MethodEntry) -> str:
         return entry.method or str(read_config(ROOT / entry.config, None, "configs/pretrain/")["method"])
@@ -90,16 +101,26 @@ def load_suite(path: Path) -> Suite:
     suite = build_dataclass(Suite, read_config(path, None, EXAMPLES))
     suite.methods = [build_dataclass(MethodEntry, values, f"methods[{i}]") for i, values in enumerate(suite.methods)]
     suite.tasks = [build_dataclass(TaskEntry, values, f"tasks[{i}]") for i, values in enumerate(suite.tasks)]
+    if suite.demo:
+        suite.tasks += [entry for task in all_tasks() for entry in embedded_entries(task)]
     for entry in suite.methods:
         entry.method = suite.method_name(entry)
     _check(suite, str(path))
     return suite
 
 
+def embedded_entries(task: Task) -> list[TaskEntry]:
+    """The recipes of ``task`` on the embedded textures, the longest first."""
+    recipes = list(task.embedded.recipes.items()) if task.embedded else []
+    return [TaskEntry(f"configs/{task.name}/{name}.py", title=title) for title, name in reversed(recipes)]
+
+
 def _check(suite: Suite, path: str) -> None:
     names = [entry.method for entry in suite.methods]
-    if not names:
-        raise ConfigError(f"suite '{path}' has no methods; give at least one pretraining configuration")
+    if bool(names) == suite.demo:
+        raise ConfigError(
+            f"suite '{path}' must have methods, or be a demo; give at least one pretraining configuration"
+        )
     _check_once(path, "method", names)
     if suite.same_time is not None:
         for needed in (suite.same_time, BASELINE):

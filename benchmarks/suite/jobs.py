@@ -1,21 +1,23 @@
-"""Every run that a suite asks for, resolved: its name, its command, the hash by which a record proves it."""
+"""Every run that a suite asks for, resolved: its name, its command, the hash and NUMERICS that its record will have."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
-from benchmarks.process import ROOT
-from benchmarks.suite.file import MethodEntry, Suite, TaskEntry
+from benchmarks.suite.backbones import Backbone
+from benchmarks.suite.file import ROOT, MethodEntry, Suite, TaskEntry
 from benchmarks.tasks import get_task
 from mlomae.backbones.provenance import Provenance
 from mlomae.backbones.records import described
 from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError
-from mlomae.config.schema import ModelConfig, load_config
+from mlomae.common.numerics import Numerics, numerics_of
+from mlomae.config.schema import load_config
 from mlomae.models import SIZES
 from mlomae.models.weights import Architecture
 from mlomae.records import RANDOM, config_hash, slug, strip_paths
@@ -25,10 +27,13 @@ PRETRAIN = "pretrain"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One run. ``title`` is its column in the grid; ``label`` names its folder and, with ``.json``, its record.
+    """One run.
 
-    ``options`` is what it changes in the configuration at ``path``; ``hash`` belongs to ``config`` as its record will
-    have it. ``after``: the pretraining whose backbone it transfers.
+    Attributes:
+        title: its column in the grid. label: what it is called.
+        options: what it changes in the configuration at ``path``; ``config`` is the result, ``portable`` how its record
+            describes it. numerics: of its record. folder, record: where the run and its record lie.
+        backbone: what it transfers; None for a pretraining. after: the pretraining that makes the backbone.
     """
 
     task: str
@@ -38,145 +43,176 @@ class Job:
     path: Path
     options: dict[str, Any]
     config: Any
-    hash: str
+    portable: dict[str, Any]
+    numerics: Numerics
     label: str
+    folder: Path
+    record: Path
+    backbone: Backbone | None = None
     after: Job | None = None
 
-    def folder(self, work: Path) -> Path:
-        return work / self.label
+    def command(self, keep_record: bool = True) -> list[str]:
+        """What runs it, and resumes it if it was interrupted. ``keep_record``: whether it is a result."""
+        kind = [PRETRAIN] if self.task == PRETRAIN else ["bench", self.task]
+        command = [
+            sys.executable,
+            "-m",
+            "mlomae.cli",
+            *kind,
+            str(self.path),
+            "--resume",
+            "--work-dir",
+            str(self.folder),
+        ]
+        if keep_record and self.record.parent != self.folder:
+            command += ["--records", str(self.record.parent)]
+        return [*command, "--cfg-options", *(f"{key}={value!r}" for key, value in self.options.items())]
 
-    def command(self, work: Path, records: Path | None) -> list[str]:
-        """What runs it, and goes on with it if it was interrupted. Without ``records`` the record stays there."""
-        start = ["mlomae.cli", "pretrain"] if self.task == PRETRAIN else ["mlomae.cli", "bench", self.task]
-        command = [sys.executable, "-m", *start, str(self.path), "--work-dir", str(self.folder(work)), "--resume"]
-        if records is not None:
-            command += ["--records", str(records)]
-        options = self.options if self.after is None else {**self.options, "backbone.weights": self.weights(work)}
-        return [*command, "--cfg-options", *(f"{key}={value!r}" for key, value in options.items())]
+    @cached_property
+    def hash(self) -> str:
+        """``config_hash`` of its record."""
+        return config_hash(self.portable)
 
-    def weights(self, work: Path) -> str:
-        """The backbone of a transfer, as its recipe takes it."""
-        assert self.after is not None
-        path = str(self.after.checkpoint(work))
-        return f"random:{path}" if self.method == RANDOM else path
-
-    def checkpoint(self, work: Path) -> Path:
+    @property
+    def checkpoint(self) -> Path:
         """The last checkpoint of a pretraining."""
-        return checkpoint_path(self.folder(work), self.config.train.outer_iterations)
+        return checkpoint_path(self.folder, self.config.train.outer_iterations)
 
 
 @dataclass
 class Planner:
-    """Resolves the entries of ``suite``. ``roots``: where data sets lie, by the type of their source; one that is not
-    among them lies where its configuration says. ``seeds``: in place of the suite's own."""
+    """Resolves the entries of ``suite``.
+
+    Attributes:
+        work: folder of the runs' folders. records: folder of their records; None to leave them in the runs' folders.
+        roots: folders of data sets by the type of their source; others lie where the configurations say.
+        seeds: in place of the suite's own.
+        backbones: what a demo transfers. options: what all transfers change in their recipes.
+    """
 
     suite: Suite
+    work: Path = Path("work_dirs")
+    records: Path | None = None
     roots: dict[str, str] = field(default_factory=dict)
     seeds: list[int] | None = None
+    backbones: list[Backbone] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
         """All runs that are known from the start: pretrainings first, those that the same-time row waits for before all
         others, then transfers. Raises ConfigError for a wrong configuration or two runs of one label."""
-        made = [job for entry in self._ordered() for job in self.pretrainings(entry)]
-        if not made:
-            raise ConfigError(f"suite '{self.suite.name}' has no run with seeds {self.seeds}; name others")
-        made += [job for entry, found in self._with_transfers(made) for job in self.transfers(entry, found)]
+        needed = (BASELINE, self.suite.same_time) if self.suite.same_time else ()
+        entries = sorted(self.suite.methods, key=lambda entry: entry.method not in needed)
+        pretrained = [(entry, self.pretrainings(entry)) for entry in entries]
+        jobs = [job for _, runs in pretrained for job in runs]
+        jobs += [job for entry, runs in pretrained for job in self.transfers(entry, runs)]
         if self.suite.floor:
-            made += self.floor([job for job in made if job.task == PRETRAIN])
-        check_labels(made)
-        return made
+            first = next((runs for _, runs in pretrained if runs), [])
+            jobs += self._transfers([(floor_backbone(job), job) for job in first])
+        jobs += self._transfers([(backbone, None) for backbone in self.backbones])
+        if not jobs:
+            raise ConfigError(f"suite '{self.suite.name}' has no run with seeds {self.seeds}, or of these tasks")
+        check_labels(jobs)
+        return jobs
 
     @property
     def same_time_name(self) -> str:
         """The ``name`` of its records."""
         return f"{self.suite.name}_{slug(SAME_TIME)}"
 
-    def same_time(self, length: int, made: list[Job]) -> list[Job]:
-        """The same-time row: the baseline of ``made``, ``length`` outer iterations long, and its transfers."""
+    def same_time(self, length: int, others: list[Job]) -> list[Job]:
+        """The same-time row: the baseline, ``length`` outer iterations long, and its transfers."""
         entry = next(e for e in self.suite.methods if e.method == BASELINE)
         longer = MethodEntry(entry.config, SAME_TIME, {**entry.options, "train.outer_iterations": length}, entry.seeds)
         jobs = self.pretrainings(longer)
         jobs += self.transfers(longer, jobs)
-        check_labels(made + jobs)
+        check_labels(others + jobs)
         return jobs
 
     def pretrainings(self, entry: MethodEntry) -> list[Job]:
-        return [self._pretraining(entry, seed) for seed in self._seeds(entry.seeds)]
+        """One run a seed of a method."""
+        seeds = self.suite.seeds if entry.seeds is None else entry.seeds
+        return [self._pretraining(entry, seed) for seed in seeds if self.seeds is None or seed in self.seeds]
 
     def transfers(self, entry: MethodEntry, pretrained: list[Job]) -> list[Job]:
-        """Of the backbones of ``pretrained``, the runs of one method."""
-        if not entry.transfer:
-            return []
-        return [job for task, recipe in self._recipes(entry.method) for job in self._each(task, recipe, pretrained)]
-
-    def floor(self, pretrained: list[Job]) -> list[Job]:
-        """Random weights of the architecture of the first method's backbones, with its seeds."""
-        first = [job for job in pretrained if job.method == pretrained[0].method]
-        return [job for task, recipe in self._recipes(RANDOM) for job in self._each(task, recipe, first, RANDOM)]
-
-    def _ordered(self) -> list[MethodEntry]:
-        needed = (BASELINE, self.suite.same_time) if self.suite.same_time else ()
-        return sorted(self.suite.methods, key=lambda entry: entry.method not in needed)
-
-    def _with_transfers(self, made: list[Job]) -> list[tuple[MethodEntry, list[Job]]]:
-        return [(entry, [job for job in made if job.method == entry.method]) for entry in self._ordered()]
-
-    def _seeds(self, own: list[int] | None) -> list[int]:
-        wanted = self.suite.seeds if own is None else own
-        return wanted if self.seeds is None else [seed for seed in wanted if seed in self.seeds]
-
-    def _recipes(self, method: str) -> list[tuple[TaskEntry, str]]:
-        tasks = [task for task in self.suite.tasks if task.methods is None or method in task.methods]
-        return [(task, recipe) for task in tasks for recipe in task.recipes]
+        """The transfers of ``pretrained``, the runs of a method."""
+        return self._transfers([(backbone_of(job), job) for job in pretrained]) if entry.transfer else []
 
     def _pretraining(self, entry: MethodEntry, seed: int) -> Job:
         options = {**self.suite.options, **entry.options}
         options |= {"name": f"{self.suite.name}_{slug(entry.method)}", "method": entry.method, "seed": seed}
         path = ROOT / entry.config
         config = load_config(path, options)
-        sources = {part: getattr(config.data, part) for part in ("train", "eval", "feedback")}
-        config = load_config(path, options := options | self._roots(sources))
-        digest = config_hash(strip_paths(config.to_dict()))
+        options |= self._set_roots(config.data, ("train", "eval", "feedback"))
         label = f"{config.name}_seed{seed}"
-        return Job(PRETRAIN, PRETRAIN, entry.method, seed, path, options, config, digest, label)
+        portable = strip_paths(config.to_dict())
+        numerics = numerics_of(PRETRAIN, portable)
+        resolved = (path, options, config, portable, numerics, label, *self._places(label))
+        return Job(PRETRAIN, PRETRAIN, entry.method, seed, *resolved)
 
-    def _each(self, task: TaskEntry, recipe: str, pretrained: list[Job], method: str = "") -> list[Job]:
-        wanted = [job for job in pretrained if task.seeds is None or job.seed in task.seeds]
-        return [self._transfer(task, recipe, job, method or job.method) for job in wanted]
+    def _transfers(self, backbones: list[tuple[Backbone, Job | None]]) -> list[Job]:
+        return [
+            self._transfer(task, recipe, backbone, after)
+            for task in self.suite.tasks
+            for recipe in task.recipes
+            for backbone, after in backbones
+            if task.takes(backbone.method, backbone.seed)
+        ]
 
-    def _transfer(self, task: TaskEntry, recipe: str, pretrained: Job, method: str) -> Job:
-        options = {**task.options, "seed": pretrained.seed}
-        if task.name:
-            options["name"] = task.name
-        path, load = ROOT / recipe, get_task(task.task).load_config
-        config = load(path, options)
-        sources = {part: getattr(config.data, part) for part in ("train", "test")}
-        config = load(path, options := options | self._roots(sources))
-        origin = floor_origin(pretrained.config.model) if method == RANDOM else origin_of(pretrained)
-        digest = config_hash(described(config, origin))
-        label = f"{config.name}_{slug(method)}_seed{pretrained.seed}"
-        return Job(
-            task.task, config.name, method, pretrained.seed, path, options, config, digest, label, after=pretrained
-        )
+    def _transfer(self, entry: TaskEntry, recipe: str, backbone: Backbone, after: Job | None) -> Job:
+        options = {**entry.options, "seed": backbone.seed, **({"name": entry.name} if entry.name else {})}
+        task, path = get_task(entry.task), ROOT / recipe
+        if self.suite.demo and task.embedded:
+            options |= {"demo": True, **task.embedded.data_options(self.data_folder)}
+        options |= {**self.options, "backbone.weights": backbone.weights}
+        config = task.load_config(path, options)
+        options |= self._set_roots(config.data, ("train", "test"))
+        label = f"{config.name}_{slug(backbone.method)}_seed{backbone.seed}"
+        if self.suite.demo:
+            one_task = len({entry.task for entry in self.suite.tasks}) == 1
+            label = f"{'' if one_task else f'{task.name}/'}{backbone.folder}/{path.stem.removesuffix('_textures')}"
+        portable = described(config, backbone.source)
+        numerics = numerics_of(task.name, portable, backbone.source.details.get("numerics"))
+        resolved = (path, options, config, portable, numerics, label, *self._places(label), backbone, after)
+        return Job(task.name, entry.title or config.name, backbone.method, backbone.seed, *resolved)
 
-    def _roots(self, sources: dict[str, Any]) -> dict[str, str]:
-        found = {part: self.roots.get(str(source.get("type"))) for part, source in sources.items() if source}
-        return {f"data.{part}.root": root for part, root in found.items() if root}
+    @property
+    def data_folder(self) -> Path:
+        """Where a demo writes the data of the tasks that read files."""
+        return self.work / "data"
+
+    def _places(self, label: str) -> tuple[Path, Path]:
+        """Folder and record of a run."""
+        folder = self.work / label
+        return folder, folder / "record.json" if self.records is None else self.records / f"{label}.json"
+
+    def _set_roots(self, data: Any, parts: tuple[str, ...]) -> dict[str, str]:
+        """Set where the sources of a configuration's ``data`` lie; the options that do the same."""
+        options = {}
+        for part in parts:
+            source = getattr(data, part) or {}
+            if source.get("type") in self.roots:
+                options[f"data.{part}.root"] = source["root"] = self.roots[source["type"]]
+        return options
 
 
-def origin_of(job: Job) -> Provenance:
-    """What a transfer will say of the backbone that ``job`` makes; its file need not be there."""
+def backbone_of(job: Job) -> Backbone:
+    """The backbone that the pretraining ``job`` will make."""
     identity = {"method": job.method, "config_hash": job.hash, "iteration": job.config.train.outer_iterations}
-    return Provenance(job.method, identity, {}, job.seed)
+    return Backbone(
+        str(job.checkpoint), Provenance(job.method, identity, {"numerics": job.numerics}, job.seed), job.seed
+    )
 
 
-def floor_origin(model: ModelConfig) -> Provenance:
-    """What a transfer will say of random weights of this architecture."""
+def floor_backbone(job: Job) -> Backbone:
+    """Random weights of the architecture that the pretraining ``job`` has."""
+    model = job.config.model
     sizes = dict(zip(("embed_dim", "depth", "num_heads"), SIZES[model.size], strict=True))
     own = {key: value for key in sizes if (value := getattr(model, key)) is not None}
     architecture = asdict(Architecture(patch_size=model.patch_size, **(sizes | own)))
     del architecture["grid"]
-    return Provenance(RANDOM, {"method": RANDOM, "architecture": architecture}, {})
+    source = Provenance(RANDOM, {"method": RANDOM, "architecture": architecture}, {})
+    return Backbone(f"random:{job.checkpoint}", source, job.seed)
 
 
 def check_labels(jobs: list[Job]) -> None:
@@ -186,5 +222,5 @@ def check_labels(jobs: list[Job]) -> None:
         other = labels.setdefault(job.label, job)
         if other is not job:
             raise ConfigError(
-                f"'{job.label}' would be two runs ('{other.path.name}' and '{job.path.name}'); give one another name"
+                f"'{job.label}' would be two runs ('{other.path.name}' and '{job.path.name}'); rename one of them"
             )

@@ -1,29 +1,78 @@
-"""Where a run is started: a process of this machine, or a job that submitit gives to a cluster.
+"""Where a run is started: as a process of this machine, or as a job that submitit gives to a cluster.
 
-Both are called the same way and wait for the end, so that the runner knows no difference.
+Both are called the same way and wait for the end, so the runner treats them alike. Runs that are compared have one
+thread each, so that their processor seconds compare.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process import start
+from benchmarks.suite.file import ROOT
 from mlomae.common.errors import ConfigError
 
-# (command, log, open files that the process must keep) -> exit status
+# (command, log, open files that the process inherits) -> exit status
 Launcher = Callable[[list[str], Path, tuple[int, ...]], int]
+
+
+def start(command: list[str], log: Path, threads: int | None = 1, inherited: tuple[int, ...] = ()) -> int:
+    """The exit status of a process with ``threads`` threads (None: as many as it likes), output appended to ``log``.
+
+    ``inherited``: open files that the process keeps, such as a lock, so that they outlive this process if need be.
+    """
+    environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with log.open("a") as file:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, pass_fds=inherited, check=False
+        )
+    return done.returncode
+
+
+def last_lines(log: Path, count: int = 1) -> list[str]:
+    """The last lines that a process wrote, none if it wrote nothing."""
+    return log.read_text(errors="replace").strip().splitlines()[-count:] if log.is_file() else []
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int | None]:
+    """Lock the folder of a run for one process at a time, until it has ended, whoever started it.
+
+    Yields the open lock file, to be inherited by the process that runs there; None if another process has the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield file
+    finally:
+        os.close(file)  # the lock is free when the last process that has the file closes it
+
+
+def is_locked(folder: Path) -> bool:
+    if not (folder / ".lock").is_file():
+        return False
+    with locked(folder) as file:
+        return file is None
 
 
 def local(threads: int | None) -> Launcher:
     """Processes of this machine."""
-    return lambda command, log, keep: start(command, log, threads, keep)
+    return lambda command, log, inherited: start(command, log, threads, inherited)
 
 
 class Resumable:
-    """A job of submitit. It is told to go on from its checkpoint if it was preempted or ran out of time."""
+    """A job of submitit. It is submitted again, and resumes, if it was preempted or ran out of time."""
 
     def __init__(self, threads: int | None) -> None:
         self.threads = threads
@@ -40,7 +89,7 @@ class Resumable:
 def cluster(kind: str, folder: Path, parameters: dict[str, Any], threads: int | None) -> Launcher:
     """Jobs of submitit, its own files in ``folder``. ``parameters`` as its ``update_parameters`` takes them.
 
-    Raises ConfigError if submitit is not installed, the cluster not there, or a parameter unknown to it.
+    Raises ConfigError if submitit is not installed, there is no such cluster, or submitit does not know a parameter.
     """
     try:
         import submitit
@@ -51,10 +100,10 @@ def cluster(kind: str, folder: Path, parameters: dict[str, Any], threads: int | 
         executor.update_parameters(**parameters)
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"--cluster {kind} cannot be used ({reason}); mend 'cluster' of the suite") from error
-    one_at_a_time = threading.Lock()  # an executor's own state is not made for threads
+        raise ConfigError(f"--cluster {kind} cannot be used ({reason}); correct 'cluster' of the suite") from error
+    one_at_a_time = threading.Lock()  # an executor is not safe for threads
 
-    def launch(command: list[str], log: Path, keep: tuple[int, ...]) -> int:
+    def launch(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
         with one_at_a_time:
             job = executor.submit(Resumable(threads), command, str(log))
         try:

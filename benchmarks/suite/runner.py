@@ -1,7 +1,7 @@
-"""Makes what a suite's records do not prove done: pretrainings, then the transfers of their backbones, N at a time.
+"""Runs what is missing of a suite: pretrainings, then the transfers of their backbones, N at a time.
 
-A run that fails is shown with what it said last and holds up nothing but its own transfers; one that was killed goes on
-from its checkpoint the next time.
+A run that fails is reported with the end of its log and holds up nothing but its own transfers; one that was killed
+resumes from its checkpoint the next time.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
-from benchmarks.process import last_lines
+from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
-from benchmarks.suite.launch import Launcher
-from benchmarks.suite.lock import held
-from benchmarks.suite.proof import Proofs
+from benchmarks.suite.launch import Launcher, last_lines, locked
+from benchmarks.tasks import get_task
 from mlomae.records import Record
 
 STATUS = "exit_status"  # file in a run's folder: how its process ended last
@@ -26,140 +24,145 @@ LINES = 8  # of a failed run's log
 
 @dataclass
 class SuiteRunner:
-    """``work``: folder of the runs' folders. ``made``, ``failed``, ``blocked``, ``found`` (on record): labels of runs,
-    by what became of them."""
+    """``parallel``: runs at a time. ``report`` gets a line for whoever watches.
+
+    ``on_record``, ``finished``, ``failed``, ``blocked`` (by a run that failed): labels of runs, by what became of them.
+    """
 
     planner: Planner
-    proofs: Proofs
-    work: Path
+    completed: CompletedRuns
     launch: Launcher
-    at_once: int
-    say: Callable[[str], None]
-    made: list[str] = field(default_factory=list)
+    parallel: int
+    report: Callable[[str], None]
+    on_record: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)
 
     def run(self) -> bool:
-        """Make what is missing; whether all of it is there now. Ctrl-c starts no further run."""
-        self._jobs, self._records = self.planner.jobs(), dict[str, Record]()
-        self._again = set[str]()  # on record, but their backbones are needed and not here
+        """Run what is missing; whether the suite is complete now. Ctrl-c starts no further run."""
+        self.jobs = self.planner.jobs()  # all that are known by now
+        self.records: dict[str, Record] = {}
+        self._retrained = set[str]()  # on record, but the backbone is needed and its file is gone
         self._waiting: list[Job] = []
-        self._add(self._jobs)
-        self._grown = self.planner.suite.same_time is None
-        self._grow()
+        self._add(self.jobs)
+        self._same_time_planned = self.planner.suite.same_time is None
+        self._plan_same_time()
         running: dict[Future[bool], Job] = {}
-        with ThreadPoolExecutor(self.at_once) as pool:
+        with ThreadPoolExecutor(self.parallel) as pool:
             try:
                 while self._waiting or running:
-                    for job in self._ready()[: self.at_once - len(running)]:
+                    for job in self._ready()[: self.parallel - len(running)]:
                         self._waiting.remove(job)
                         running[pool.submit(self._execute, job)] = job
                     if not running:
-                        break  # what waits, waits for runs that failed
+                        break  # all that wait are blocked
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         self._finish(running.pop(future), future.result())
-                    self._grow()
+                    self._plan_same_time()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         for job in self._waiting:
             self.blocked.append(job.label)
-            self.say(f"{job.label}: not run, '{job.after.label if job.after else ''}' failed")
-        if not self._grown:
+            self.report(f"{job.label}: not run, '{job.after.label if job.after else ''}' failed")
+        if not self._same_time_planned:
             self.blocked.append(SAME_TIME)
-            self.say(f"{SAME_TIME}: not run, the runs whose time it takes are not all there")
+            self.report(f"{SAME_TIME}: not run, a run that its length is taken from is missing")
         return not self.failed and not self.blocked
 
-    @property
-    def jobs(self) -> list[Job]:
-        """All runs that are known by now."""
-        return self._jobs
-
-    # --- what is to be done ---------------------------------------------------------------------------------------
+    # --- what has to be run -------------------------------------------------------------------------------------------
 
     def _add(self, jobs: list[Job]) -> None:
         for job in jobs:
-            proof = self.proofs.of(job)
-            if proof.record is not None and proof.done:
-                self._records[job.label] = proof.record
-                self.found.append(job.label)
+            record, stale = self.completed.of(job)
+            if record is not None and stale is None:
+                self.records[job.label] = record
+                self.on_record.append(job.label)
             else:
                 self._waiting.append(job)
         for needed in [job.after for job in self._waiting if job.after is not None]:
-            gone = needed.label in self._records and not needed.checkpoint(self.work).is_file()
-            if gone and needed.label not in self._again:
-                self.say(f"{needed.label}: on record, but its backbone is not in '{self.work}': trained again for it")
-                self._again.add(needed.label)
+            gone = needed.label in self.records and not needed.checkpoint.is_file()
+            if gone and needed.label not in self._retrained:
+                work = self.planner.work
+                self.report(f"{needed.label}: on record, but its backbone is not in '{work}': trained again for it")
+                self._retrained.add(needed.label)
                 self._waiting.insert(0, needed)
 
-    def _grow(self) -> None:
+    def _plan_same_time(self) -> None:
         """Add the same-time row as soon as its length is known."""
-        if self._grown:
+        if self._same_time_planned:
             return
-        length = same_time_length(self.planner, self._jobs, self._records, self.proofs)
+        length = same_time_length(self.planner, self.jobs, self.records, self.completed)
         if length is not None:
-            jobs = self.planner.same_time(length, self._jobs)
-            self._grown = True
-            self._jobs = [*self._jobs, *jobs]
+            jobs = self.planner.same_time(length, self.jobs)
+            self._same_time_planned = True
+            self.jobs = [*self.jobs, *jobs]
             self._add(jobs)
 
     def _ready(self) -> list[Job]:
         return [job for job in self._waiting if job.after is None or self._has_backbone(job.after)]
 
     def _has_backbone(self, job: Job) -> bool:
-        return job.label in self._records and job.label not in self._again
+        return job.label in self.records and job.label not in self._retrained
 
-    # --- doing it -------------------------------------------------------------------------------------------------
+    # --- running it ---------------------------------------------------------------------------------------------------
 
     def _execute(self, job: Job) -> bool:
-        """Run ``job`` to its end; whether it ended well."""
-        folder = job.folder(self.work)
-        log, again = folder / "log.txt", job.label in self._again
-        with held(folder) as lock:
+        """Run ``job`` to its end; whether it succeeded."""
+        log, again = job.folder / "log.txt", job.label in self._retrained
+        with locked(job.folder) as lock:
             if lock is None:
-                self.say(f"{job.label}: is being run by another process; left to it")
+                self.report(f"{job.label}: skipped, another process is running it")
                 return False
-            if not again and self.proofs.add(job) is not None:
-                self.say(f"{job.label}: another process has made it since this one began")
+            if not again and self.completed.add(job) is not None:
+                self.report(f"{job.label}: another process has finished it since this one began")
                 return True
-            self.say(f"{job.label}: started, log in {log}")
-            (folder / STATUS).unlink(missing_ok=True)
-            status = self.launch(job.command(self.work, None if again else self.proofs.folder), log, (lock,))
-            (folder / STATUS).write_text(f"{status}\n", encoding="utf-8")
+            self.report(f"{job.label}: started, log in {log}")
+            (job.folder / STATUS).unlink(missing_ok=True)
+            status = self.launch(job.command(keep_record=not again), log, (lock,))
+            (job.folder / STATUS).write_text(f"{status}\n", encoding="utf-8")
         if status:
-            said = "\n".join(f"    {line}" for line in last_lines(log, LINES))
-            self.say(f"{job.label}: failed with status {status}; the log ends with\n{said}")
+            shown = "\n".join(f"    {line}" for line in last_lines(log, LINES))
+            self.report(f"{job.label}: failed with status {status}; the log ends with\n{shown}")
         return not status
 
-    def _finish(self, job: Job, well: bool) -> None:
-        if well and job.label in self._again:
-            self._again.discard(job.label)
-            self.made.append(job.label)
+    def _finish(self, job: Job, succeeded: bool) -> None:
+        if succeeded and job.label in self._retrained:
+            self._retrained.discard(job.label)
+            self.finished.append(job.label)
             return
-        record = self.proofs.add(job) if well else None
+        record = self.completed.add(job) if succeeded else None
         if record is None:
-            if well:
-                self.say(f"{job.label}: ended well, but left no record of its configuration in '{self.proofs.folder}'")
+            if succeeded:
+                self.report(f"{job.label}: ended with status 0, but left no record of its configuration")
             self.failed.append(job.label)
             return
-        self._records[job.label] = record
-        self.made.append(job.label)
+        self.records[job.label] = record
+        self.finished.append(job.label)
         left = len(self._waiting)
-        self.say(f"{job.label}: done, {record['cpu_s']:.0f} processor s; {left} more wait")
+        self.report(f"{job.label}: done, {_headline(job, record)}{record['cpu_s']:.0f} processor s; {left} more wait")
 
 
-def same_time_length(planner: Planner, jobs: list[Job], records: dict[str, Record], proofs: Proofs) -> int | None:
+def _headline(job: Job, record: Record) -> str:
+    """The first metric of a transfer's task."""
+    metric = None if job.task == PRETRAIN else get_task(job.task).headline
+    value = record["metrics"].get(metric.name) if metric else None
+    return f"{metric.title} {value:.1f} {metric.unit}, " if metric and value is not None else ""
+
+
+def same_time_length(
+    planner: Planner, jobs: list[Job], records: dict[str, Record], completed: CompletedRuns
+) -> int | None:
     """How many outer iterations of the baseline take the processor time of the suite's ``same_time``, means over seeds.
 
-    A length that is on record stays: runs of further seeds must be of the same configuration. None as long as runs are
-    missing that it is taken from.
+    A length that is on record stays: runs of further seeds must have the same configuration. None as long as a run that
+    it is taken from is missing.
     """
     reference = planner.suite.same_time
     pretrained = [job for job in jobs if job.task == PRETRAIN and job.method in (BASELINE, reference)]
-    label = planner.same_time_name
-    for record in proofs.all():
-        if record["name"] == label and record["task"] == PRETRAIN:
+    for record in completed.all():
+        if record["name"] == planner.same_time_name and record["task"] == PRETRAIN:
             return int(record["outer_iterations"])
     if any(job.label not in records for job in pretrained):
         return None

@@ -41,12 +41,17 @@ class Provenance:
     labelled: list[dict[str, Any]] = field(default_factory=list)
 
 
+def _numerics(meta: dict[str, Any]) -> dict[str, Any]:
+    """The NUMERICS that a file of weights was made with; version 0.1 wrote none."""
+    return {"numerics": meta["numerics"]} if "numerics" in meta else {}
+
+
 def _of_pretraining(state: dict[str, Any], digest: str) -> Provenance:
     config, iteration = state["config"], int(state["iteration"])
     identity = {"method": config["method"], "config_hash": config_hash(strip_paths(config)), "iteration": iteration}
     details = {"name": config["name"], "seed": config["seed"], "dataset": config["data"]["train"].get("type", "")}
     lower = iteration * config["levels"]["lower_steps"] * config["data"]["batch_size"]
-    details |= {"images_seen": lower, "clock": state["clock"], "sha256": digest}
+    details |= {"images_seen": lower, "clock": state["clock"], "sha256": digest, **_numerics(state["meta"])}
     return Provenance(config["method"], identity, details, config["seed"])
 
 
@@ -62,12 +67,13 @@ def _of_fine_tuning(state: dict[str, Any], digest: str) -> Provenance:
     images = iteration * config["data"]["batch_size"] + before.get("images_seen", 0)
     clock = {kind: s + before.get("clock", {}).get(kind, 0.0) for kind, s in state["clock"].items()}
     details = {"name": config["name"], "seed": config["seed"], "dataset": train["type"]}
-    details |= {"images_seen": images, "clock": clock, "sha256": digest}
+    details |= {"images_seen": images, "clock": clock, "sha256": digest, **_numerics(meta)}
     return Provenance(method, identity, details, int(config["seed"]), [*meta.get("labelled", []), train])
 
 
 def _of_export(meta: dict[str, Any], digest: str) -> Provenance:
     details = {"name": meta["name"], "checkpoint_sha256": meta.get("source_sha256", ""), "sha256": digest}
+    details |= _numerics(meta)
     iteration = int(meta.get("iteration", "0"))
     if "config_hash" not in meta:  # an export of an early version, which did not write it
         return Provenance(meta["name"], {"method": meta["name"], "iteration": iteration, **details}, details)

@@ -23,6 +23,7 @@ from mlomae.backbones.task import Task
 from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import DataError
+from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_disjoint
 from mlomae.pretraining.devices import join_process_group
@@ -48,6 +49,7 @@ class TransferRun:
     work_dir: Path
     resume: bool
     git: tuple[str | None, bool | None]
+    numerics: Numerics
 
     def train(
         self,
@@ -70,6 +72,7 @@ class TransferRun:
         source = self.source
         weights = {**source.identity, "sha256": source.details.get("sha256")}
         run = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
+        run["numerics"] = self.numerics
         return {**run, "origin": weights, "pretrained": source.details, "labelled": source.labelled}
 
     def identity(self) -> dict[str, str]:
@@ -129,7 +132,8 @@ def run_transfer(
     join_process_group()
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict(), task.steps.partition(":")[0])
-    run = TransferRun(config, source, work_dir, resume, git)
+    numerics = numerics_of(task.name, config.to_dict(), source.details.get("numerics"))
+    run = TransferRun(config, source, work_dir, resume, git, numerics)
     steps: TransferSteps = task.create_steps(config)
     steps.train, steps.test = steps.open_data()
     check_unseen(source.labelled, config.data.train, steps.test)
@@ -153,6 +157,7 @@ def run_transfer(
         eval_source=describe_images(steps.test),
         metrics=outcome.metrics,
         git=git,
+        numerics=numerics,
         pretrained=source.details,  # which backbone it was; what it is belongs to the configuration
         **plugins,
     )

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.numerics import declare_numerics, number_of
 from mlomae.common.registry import load_entry_points
+from mlomae.records import config_hash
 
 Floats = NDArray[np.float64]
 
@@ -95,6 +97,44 @@ class TestedRun:
     truth: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class EmbeddedBench:
+    """The transfers of a task to the embedded textures, which need no download. Suites with ``demo`` run them.
+
+    Attributes:
+        recipes: title of a transfer -> its configuration, a file of configs/TASK/ without suffix; the longest last.
+        processor_s: processor seconds of all recipes, for a backbone of width 128 and depth 4 (AMD EPYC).
+        note: what a reader of the numbers must know; ``{train}`` and ``{test}`` stand for the counts of images.
+        outputs: lines that name files of interest in the folder of a run.
+        splits: name of a split -> options of `Textures`, for a task that reads files.
+        write: "module:function" (folder, {split: textures}) that writes those files.
+    """
+
+    recipes: Mapping[str, str]
+    processor_s: float
+    note: str
+    outputs: tuple[str, ...]
+    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    write: str = ""
+
+    def data_options(self, parent: Path) -> dict[str, str]:
+        """Options by which the recipes find what `write_data` writes; the folder is named by what it holds."""
+        if not self.splits:
+            return {}
+        digest = config_hash({"splits": self.splits, "numerics": number_of("data.textures")})
+        root = str((parent / f"textures_{digest[:8]}").absolute())
+        return {"data.train.root": root, "data.test.root": root}
+
+    def write_data(self, parent: Path) -> None:
+        """Write the images of ``splits`` below ``parent``, once."""
+        from mlomae.data import Textures
+
+        for root in {Path(root) for root in self.data_options(parent).values()}:
+            if not root.is_dir():
+                textures = {split: Textures(**options) for split, options in self.splits.items()}
+                pkgutil.resolve_name(self.write)(root, textures)
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """What the rest of the project needs to know of a task.
@@ -107,7 +147,9 @@ class Task:
         outputs: what a finished run leaves in its folder, for the last line of the command.
         averaged_over: what its metrics average over besides seeds.
         predictions: "module:function" (path) -> `TestedRun`, None if no file of predictions is kept with the records.
+        numerics: version number of its results (`mlomae.common.numerics`); raise it when they may change.
         published: name of a recipe -> the published protocol that it follows.
+        embedded: its transfers to the embedded textures.
     """
 
     name: str
@@ -118,7 +160,9 @@ class Task:
     outputs: str
     averaged_over: str = "test images"
     predictions: str | None = None
+    numerics: int = 1
     published: Mapping[str, PublishedProtocol] = field(default_factory=dict)
+    embedded: EmbeddedBench | None = None
 
     @property
     def headline(self) -> Metric:
@@ -150,6 +194,7 @@ def register_task(task: Task) -> Task:
     if task.name in _TASKS:
         raise ValueError(f"task '{task.name}' is registered twice")
     _TASKS[task.name] = task
+    declare_numerics(task.name, task.numerics)
     return task
 
 

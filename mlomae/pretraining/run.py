@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from mlomae import records
 from mlomae.common import checkpoint
 from mlomae.common.errors import ConfigError
+from mlomae.common.numerics import numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.config.schema import PretrainConfig
 from mlomae.data import (
@@ -252,6 +253,7 @@ def run_pretraining(
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict())
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
+    meta |= {"numerics": numerics_of("pretrain", config.to_dict())}
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
     trainer.train()
     if not is_main_process():
@@ -264,7 +266,7 @@ def run_pretraining(
             PlainBatches(data.evaluation, config.model.img_size),
             trainer.device,
         )
-    record = _record(config, data, trainer.clock, metrics, git) | plugins
+    record = _record(config, data, trainer.clock, metrics, git) | {"numerics": meta["numerics"], **plugins}
     if means := curves.means():  # none of a run that an older version of this code has finished
         record["curves"] = means
     path = work_dir / "record.json"

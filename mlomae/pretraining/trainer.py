@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from mlomae.common import checkpoint
 from mlomae.common.errors import CheckpointError, DataError, MlomaeError, TrainingError, from_worker
+from mlomae.common.numerics import check_numerics
 from mlomae.common.random_keys import seed_everything
 from mlomae.config.strict import build_dataclass, plain
 from mlomae.pretraining.devices import to_device
@@ -206,6 +207,7 @@ class Trainer:
         state = checkpoint.load_checkpoint(found[-1], self.task.format)
         saved = build_dataclass(type(self.config), plain(state["config"])).to_dict()  # younger keys at their defaults
         check_same_config(saved, self.config.to_dict(), found[-1], self.task.free_to_change)
+        check_numerics(state["meta"], self.meta, found[-1])
         self.check_resumed(state)
         for name, weights in state["modules"].items():
             self.modules[name].load_state_dict(weights)

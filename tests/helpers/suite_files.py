@@ -9,9 +9,9 @@ from typing import Any
 
 from record_samples import make_record
 
+from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import load_suite
-from benchmarks.suite.jobs import PRETRAIN, Job, Planner, floor_origin, origin_of
-from benchmarks.suite.proof import Proofs
+from benchmarks.suite.jobs import PRETRAIN, Job, Planner
 from benchmarks.suite.runner import SuiteRunner
 from mlomae.backbones.records import described
 from mlomae.records import write_record
@@ -71,7 +71,7 @@ class Records:
         self.fails: set[str] = set()
         self.lock = threading.Lock()
 
-    def __call__(self, command: list[str], log: Path, keep: tuple[int, ...]) -> int:
+    def __call__(self, command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
         label = Path(command[command.index("--work-dir") + 1]).name
         with self.lock:
             self.started.append(label)
@@ -87,38 +87,36 @@ class Records:
         if "--records" in command:
             write_record(record_of(job, self.seconds.get(job.method, 20.0)), self.folder / f"{label}.json")
         if job.task == PRETRAIN:
-            checkpoint = job.checkpoint(log.parent.parent)
-            checkpoint.parent.mkdir(exist_ok=True)
-            checkpoint.touch()
+            job.checkpoint.parent.mkdir(exist_ok=True)
+            job.checkpoint.touch()
         return 0
 
 
 def record_of(job: Job, seconds: float = 20.0, **changes: Any) -> dict[str, Any]:
     """The record that ``job`` would leave."""
-    config = job.config.to_dict()
-    iterations = 0
-    if job.after is not None:
-        origin = origin_of(job.after) if job.method == job.after.method else floor_origin(job.after.config.model)
-        config = described(job.config, origin)
-    else:
-        iterations = job.config.train.outer_iterations
-    return make_record(
-        name=job.config.name,
-        method=job.method,
-        task=job.task,
-        seed=job.seed,
-        config=config,
-        cpu_s=seconds,
-        outer_iterations=iterations,
-        metrics={"top1": 50.0, "top5": 90.0, "mean_per_class": 50.0, "knn_top1_avg": 40.0},
-        **changes,
-    )
+    values = {
+        "name": job.config.name,
+        "method": job.method,
+        "task": job.task,
+        "seed": job.seed,
+        "config": described(job.config, job.backbone.source) if job.backbone else job.config.to_dict(),
+        "cpu_s": seconds,
+        "outer_iterations": 0 if job.backbone else job.config.train.outer_iterations,
+        "metrics": {"top1": 50.0, "top5": 90.0, "mean_per_class": 50.0, "knn_top1_avg": 40.0},
+        "numerics": job.numerics,
+    }
+    return make_record(**{**values, **changes})
+
+
+def planner_of(suite: Path, folder: Path, **options: Any) -> Planner:
+    """The runs of a suite in ``folder``/work, their records in ``folder``/runs."""
+    return Planner(load_suite(suite), folder / "work", folder / "runs", **options)
 
 
 def runner_of(suite: Path, folder: Path, launch: Records, at_once: int = 2, **options: Any) -> tuple[SuiteRunner, list]:
     """A runner over ``folder``/runs and ``folder``/work, and what it says."""
     said: list[str] = []
-    planner = Planner(load_suite(suite), **options)
-    runner = SuiteRunner(planner, Proofs(folder / "runs", any_code=True), folder / "work", launch, at_once, said.append)
+    planner = planner_of(suite, folder, **options)
+    runner = SuiteRunner(planner, CompletedRuns(planner.records), launch, at_once, said.append)
     launch.jobs = lambda: runner.jobs
     return runner, said

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,27 @@ class Run:
     rates: dict[str, list[float | None]]
     modules: dict[str, dict[str, torch.Tensor]]
     metrics: dict[str, Any]
+
+
+def numerics(kinds: Iterable[str]) -> dict[str, int]:
+    """The present number of every part; of data, of these kinds of sources."""
+    import mlomae.pretraining  # noqa: F401
+    from benchmarks.tasks import all_tasks
+    from mlomae.common.numerics import number_of
+
+    parts = ["pretraining", "evaluation", *(task.name for task in all_tasks()), *(f"data.{kind}" for kind in kinds)]
+    return {part: number_of(part) for part in parts}
+
+
+def parts_of(task: str, config: Values, backbone: dict[str, int]) -> list[str]:
+    """The parts that a run of ``config`` depends on; those of its backbone begin with "backbone."."""
+    import mlomae.pretraining
+    from benchmarks.tasks import all_tasks
+    from mlomae.common.numerics import numerics_of
+
+    assert all_tasks()
+    assert mlomae.pretraining
+    return list(numerics_of(task, config, backbone))
 
 
 def run_pretraining(values: Values, work_dir: Path, stop_after: int | None = None, resume: bool = False) -> Run | None:

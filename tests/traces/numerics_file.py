@@ -1,9 +1,8 @@
 """Which numbers the code had that made each record, `results/numerics.json`: `python -m tests.traces.numerics_file`.
 
-The numbers of 1913902, whose code the first traces were recorded with, are the highest. A commit whose code reproduces
-the traces of a part has the same number, one that does not has a smaller one; commits that agree with each other share
-it. Two records whose numbers are equal may be compared. The file also holds the SHA-256 of every record's bytes: a
-record that was edited, removed or added afterwards is found by it.
+The numbers of 1913902, whose code the first traces were recorded with, are 1. A commit whose code reproduces the traces
+of a part has the same number, one that does not has a smaller one; commits that agree with each other share it. Records
+whose numbers are equal may be compared. The file also holds the SHA-256 of every record: one that was edited is found.
 """
 
 from __future__ import annotations
@@ -16,18 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .record import NUMERICS
+from . import adapter
 
+Values = dict[str, Any]
 RESULTS = Path(__file__).parents[2] / "results"
-# what the code of 1913902 computes; written out, because NUMERICS will be raised and the records' numbers will not
-FIRST = {"pretraining": 2, "evaluation": 1, "data": 2, "classification": 1, "segmentation": 1, "detection": 1}
-SPEED = {"speed": 1}  # seconds have no trace
-OF_TASK = {"pretrain": ("pretraining", "evaluation", "data")}  # a transfer has the part of its own name alone
-# Every commit that made a record, by date, with the numbers in which it is not FIRST.
+FIRST = 1  # what the code of 1913902 computes; NUMERICS will be raised, the numbers of these records will not
+# Every commit that made a record, by date, with the numbers that are not FIRST.
 # 7ec7bde drew other textures, and on the same pixels its three levels round differently (losses by 1e-7; MAE and the
 # evaluation have the same bits). What a commit could not run, because it came later, was left out.
 COMMITS: dict[str, dict[str, int]] = {
-    "7ec7bdec6072d3fcd11445d77cc15d4415b315d3": {"pretraining": 1, "data": 1},
+    "7ec7bdec6072d3fcd11445d77cc15d4415b315d3": {"pretraining": 0, "data.textures": 0},
     "810855b517aa6264c85bcb7ce9c12b636e6a5c55": {},
     "ae4ab90c46ef2540351986193f362fa1b7d93abb": {},
     "d9f1dc04562fdfa10b10d11effba222c356719f7": {},
@@ -40,21 +37,30 @@ COMMITS: dict[str, dict[str, int]] = {
 }
 
 
-def numbers_of(record: dict[str, Any]) -> dict[str, int]:
-    """By part. Raises ValueError for a commit that was never compared with the traces."""
-    commit, task = record["git_commit"], record["task"]
-    if commit not in COMMITS:
-        raise ValueError(f"commit {commit} is not in COMMITS; run the traces on its code first")
-    numbers = {**FIRST, **SPEED, **COMMITS[commit]}
-    return {part: numbers[part] for part in OF_TASK.get(task, (task,))}
+def numbers_of(record: Values, others: dict[tuple[Any, Any], Values]) -> dict[str, int]:
+    """By part; those of its backbone from the record of its pretraining among ``others``, by configuration and seed.
+
+    Raises ValueError for a commit that was never compared with the traces.
+    """
+    if record["git_commit"] not in COMMITS:
+        raise ValueError(f"commit {record['git_commit']} is not in COMMITS; run the traces on its code first")
+    weights = record["config"].get("backbone", {}).get("weights") or {}
+    made = others.get((weights.get("config_hash"), record.get("pretrained", {}).get("seed")))
+    backbone = {} if made is None else numbers_of(made, others)
+    own = COMMITS[record["git_commit"]]
+    parts = adapter.parts_of(record["task"], record["config"], backbone)
+    return {part: backbone.get(part.removeprefix("backbone."), own.get(part, FIRST)) for part in parts}
 
 
-def contents(runs: Path) -> dict[str, Any]:
-    """Of the file, from the records in ``runs``: ``parts``, the present numbers; ``records`` and ``sha256`` by file."""
+def contents(runs: Path) -> Values:
+    """Of the file: name of each record in ``runs`` -> its numbers, and the SHA-256 of its bytes."""
     files = {path.name: path.read_bytes() for path in sorted(runs.glob("*.json"))}
-    records = {name: numbers_of(json.loads(content)) for name, content in files.items()}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return {"parts": {**NUMERICS, **SPEED}, "records": records, "sha256": digests}
+    records = {name: json.loads(content) for name, content in files.items()}
+    others = {(record["config_hash"], record["seed"]): record for record in records.values()}
+    return {
+        name: {"numerics": numbers_of(record, others), "sha256": hashlib.sha256(files[name]).hexdigest()}
+        for name, record in records.items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,11 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = results / "numerics.json"
     same = path.exists() and path.read_text() == text
     path.write_text(text)
-    current = sum(
-        all(found["parts"][part] == n for part, n in numbers.items()) for numbers in found["records"].values()
-    )
-    count = len(found["records"])
-    print(f"{'unchanged' if same else 'wrote'} {path.name}: {count} records, {current} of them of the present numbers")
+    other = sum(any(n != FIRST for n in kept["numerics"].values()) for kept in found.values())
+    print(f"{'unchanged' if same else 'wrote'} {path.name}: {len(found)} records, {other} of them of other numbers")
     return 0
 
 

@@ -21,15 +21,17 @@ from typing import Any
 
 import torch
 
-from .programs import PROGRAMS
+from . import adapter
+from .programs import PROGRAMS, SOURCES
 
 Trace = dict[str, Any]
 Place = tuple[str | int, ...]
 Leaf = str | int | float | None
 
 FOLDER = Path(__file__).parent
+KINDS = (*SOURCES, "coco_folder")  # of the sources that traces rest on
 # the version of what each part computes; the same number, the same bits (in one environment)
-NUMERICS = {"pretraining": 2, "evaluation": 1, "data": 2, "classification": 1, "segmentation": 1, "detection": 1}
+NUMERICS = adapter.numerics(KINDS)
 # Where all of these are those of the trace, bits must be. The others of `environment` are kept to explain a difference:
 # a new version of timm, say, that moves numbers is a change like any other.
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
@@ -60,11 +62,12 @@ def _cpu() -> str:
 def make(name: str) -> Trace:
     """Run a program here, with as many threads as torch is set to. Raises what the code under test raises.
 
-    Every trace carries the number of the data too, which it rests on: with other pixels all are recorded again.
+    Every trace carries the numbers of the data too, which it rests on: with other pixels all are recorded again.
     """
     with tempfile.TemporaryDirectory() as folder:
         values = json.loads(json.dumps(PROGRAMS[name](Path(folder)), allow_nan=False))
-    numerics = {part: NUMERICS[part] for part in (*values, "data")}
+    parts = [*(part for part in values if part != "data"), *(f"data.{kind}" for kind in KINDS)]
+    numerics = {part: NUMERICS[part] for part in parts}
     return {"environment": environment(), "numerics": numerics, "values": values}
 
 
@@ -106,7 +109,7 @@ def complaint(name: str, trace: Trace, found: Trace) -> str | None:
     if not lines:
         return None
     how = "bit for bit" if is_exact(trace, found) else "within the tolerance for other machines"
-    parts = sorted({line.partition(".")[0] for line in lines})
+    parts = sorted({".".join(line.split(".")[: 1 + line.startswith("data.")]) for line in lines})
     shown = "\n  ".join(lines[:8] + [f"and {len(lines) - 8} more"] * (len(lines) > 8))
     return (
         f"trace '{name}' is not reproduced ({how}): {len(lines)} values differ, first\n  {shown}\n"

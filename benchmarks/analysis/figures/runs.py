@@ -14,7 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.comparable import METRICS, setting_of
+from benchmarks.analysis.comparable import METRICS, numerics_key, setting_of
 from benchmarks.analysis.evidence import read_measured
 from mlomae.common.errors import DataError
 from mlomae.records import Record, config_hash, grouped
@@ -93,7 +93,7 @@ def sweeps(records: list[Record]) -> list[dict[float, list[Record]]]:
         ratio = ratio_of(r)
         if ratio is not None:
             rest = {k: v for k, v in r["config"]["mask"].items() if k != "ratio"}
-            same = config_hash({**r["config"], "mask": rest, "method": ""})
+            same = config_hash({**r["config"], "mask": rest, "method": ""}) + numerics_key(r)
             alike.setdefault((setting_of(r), same), {}).setdefault(ratio, []).append(r)
     found = [dict(sorted(by_ratio.items())) for by_ratio in alike.values() if len(by_ratio) > 1]
     for ratio, runs in (item for by_ratio in found for item in by_ratio.items()):

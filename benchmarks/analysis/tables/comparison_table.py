@@ -12,7 +12,7 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import EVIDENCE, PublishedNumber
 from benchmarks.analysis.tables.comparison import COMPARED, COSTS, MEASURED, SECTION, comparison_rows
 from benchmarks.analysis.tables.headroom_table import MIN_HEADROOM
-from benchmarks.analysis.tables.table import SOURCES, Row, Table, markdown_head, markdown_table
+from benchmarks.analysis.tables.table import SOURCES, Row, Table, markdown_head, markdown_table, numerics_note
 from mlomae.records import RANDOM
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
@@ -162,7 +162,7 @@ def _published_table(numbers: list[PublishedNumber]) -> list[str]:
 def legend(rows: list[Row]) -> str:
     """What one needs to read the comparison of ``rows``, in Markdown."""
     compared = sum(bool(row["p"]) for row in rows)
-    return (
+    text = (
         "Mean ± sample standard deviation over seeds (their number). Beneath: percentage points more than MAE that has "
         f"seen as many images, runs of the same seed paired, with a 95 % interval. `{SAME_TIME}` has seen more images, "
         f"`{RANDOM}` none; both are compared with the same MAE. Intervals: <sup>is</sup> test images and seeds drawn "
@@ -174,6 +174,7 @@ def legend(rows: list[Row]) -> str:
         "reconstruction level, config its hash; empty: not known. `mlomae table comparison --trace` names the runs "
         "behind a cell."
     )
+    return f"{text} {numerics_note(rows)}".rstrip()
 
 
 class ComparisonTable(Table):

@@ -57,11 +57,11 @@ def difference_rows(records: list[Record]) -> list[Row]:
     measured = [r for r in records if all(m in r["metrics"] for m in METRICS)]
     for alike in grouped(measured, setting_of).values():
         methods = methods_of(alike)
-        for (method, digest), runs in methods.items():
+        for (method, _), runs in methods.items():
             for reference, others in _references(runs, methods):
                 if not (pairs := seed_pairs(runs, others)):
                     continue
-                row: Row = {"dataset": runs[0]["dataset"], "method": method, "config_hash": digest}
+                row: Row = {"dataset": runs[0]["dataset"], "method": method, "config_hash": runs[0]["config_hash"]}
                 row |= {"reference": reference, "seeds": len(pairs), "images_seen": runs[0]["images_seen"]["lower"]}
                 for metric in METRICS:
                     found = paired_interval([a["metrics"][metric] - b["metrics"][metric] for a, b in pairs])

@@ -14,7 +14,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME, is_oracle, methods_of, setting_of
+from benchmarks.analysis.comparable import BASELINE, METRICS, SAME_TIME, is_oracle, may_compare, methods_of, setting_of
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import ORACLE, OWN, RIVAL, SOURCES, Row, Table, mean_and_sd, signed, spread
 from mlomae.records import Record, grouped
@@ -39,10 +39,11 @@ def captured(
     ``oracles``: the runs of each. ``sign``: -1 for a metric of which lower is better. NaN where there is no seed in
     common, no oracle with all of them, or no headroom.
     """
+    baseline = [r for r in baseline if may_compare(r, runs[0])]
     seeds = {r["seed"] for r in runs} & {r["seed"] for r in baseline}
     if not seeds:
         return math.nan, math.nan, []
-    paired = [_same_seeds(found, seeds) for found in oracles]
+    paired = [_same_seeds(found, seeds) for found in oracles if may_compare(found[0], runs[0])]
     whole = [found for found in paired if len(found) == len(seeds)]
     best = max(whole, key=lambda found: sign * _mean(found, metric), default=[])
     floor = _mean(_same_seeds(baseline, seeds), metric)
@@ -64,8 +65,8 @@ def _rows(evidence: Evidence) -> list[Row]:
             longer = [r for r in alike if r["images_seen"]["lower"] != images and r["method"] == SAME_TIME]
             baseline = [r for r in equal if r["method"] == BASELINE]
             oracles = list(methods_of([r for r in equal if is_oracle(r)]).values())
-            for (method, digest), runs in methods_of(equal + longer if baseline else []).items():
-                row: Row = {"dataset": runs[0]["dataset"], "method": method, "config_hash": digest}
+            for (method, _), runs in methods_of(equal + longer if baseline else []).items():
+                row: Row = {"dataset": runs[0]["dataset"], "method": method, "config_hash": runs[0]["config_hash"]}
                 row |= {"schedule": equal[0]["outer_iterations"], "seeds": len(runs)}
                 row["images_seen"] = runs[0]["images_seen"]["lower"]
                 row["cpu_s"] = statistics.fmean(r["cpu_s"] for r in runs)

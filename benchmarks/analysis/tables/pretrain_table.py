@@ -6,7 +6,15 @@ import math
 import statistics
 from functools import partial
 
-from benchmarks.analysis.comparable import BASELINE, EQUAL_IMAGES, Methods, methods_of, same_images, setting_of
+from benchmarks.analysis.comparable import (
+    BASELINE,
+    EQUAL_IMAGES,
+    Methods,
+    may_compare,
+    methods_of,
+    same_images,
+    setting_of,
+)
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import OWN, RIVAL, SOURCES, Row, Table, mean_and_sd, signed, spread
 from mlomae.records import Record, grouped, hardware_phrase
@@ -20,8 +28,13 @@ def _rows(evidence: Evidence) -> list[Row]:
     rows = []
     for alike in grouped(evidence.of_task("pretrain"), partial(setting_of, any_start=True)).values():
         methods = methods_of(alike)
-        for (method, digest), runs in methods.items():
-            row: Row = {"dataset": runs[0]["dataset"], "method": method, "config_hash": digest, "seeds": len(runs)}
+        for (method, _), runs in methods.items():
+            row: Row = {
+                "dataset": runs[0]["dataset"],
+                "method": method,
+                "config_hash": runs[0]["config_hash"],
+                "seeds": len(runs),
+            }
             row |= {"images_seen": _images(runs), "labelled_seen": statistics.fmean(map(_labelled, runs))}
             row |= {cost: statistics.fmean(r[cost] for r in runs) for cost in ("wall_clock_s", "cpu_s")}
             row["hardware"] = " / ".join(sorted({hardware_phrase(r) for r in runs}))
@@ -49,7 +62,8 @@ def _best_baseline(runs: list[Record], methods: Methods, metric: str) -> list[Re
     """The MAE of equal images seen with the highest mean; [] without one."""
     if runs[0]["method"] == BASELINE:
         return []
-    fits = [o for (name, _), o in methods.items() if name == BASELINE and same_images(_images(runs), _images(o))]
+    baselines = [o for (name, _), o in methods.items() if name == BASELINE and may_compare(o[0], runs[0])]
+    fits = [others for others in baselines if same_images(_images(runs), _images(others))]
     known = [others for others in fits if not math.isnan(mean_and_sd(others, metric)[metric])]
     return max(known, key=lambda others: mean_and_sd(others, metric)[metric], default=[])
 

@@ -28,6 +28,10 @@ _HEADINGS = {
     "pretraining_cpu_s": "pretraining CPU (s)",
     "transfer_cpu_s": "transfer CPU (s)",
 }
+_NUMERICS_NOTE = (
+    "Rows of one configuration that name their NUMERICS were made by versions of the code whose results may differ: "
+    "they are neither pooled nor compared."
+)
 Sources = dict[str, list[tuple[str, list[Record]]]]
 
 
@@ -54,7 +58,10 @@ class Table:
 
     def build(self, evidence: Evidence) -> tuple[pd.DataFrame, str]:
         """(the rows as text, with a column `SOURCES`; their Markdown). The same for any order of the records."""
-        frame = pd.DataFrame(self.rows(evidence), columns=[*self.columns, SOURCES])
+        rows = self.rows(evidence)
+        if "config_hash" in self.keys:
+            _tell_numerics_apart(rows, self.keys)
+        frame = pd.DataFrame(rows, columns=[*self.columns, SOURCES])
         frame = frame.sort_values(list(self.order or self.keys), kind="stable", ignore_index=True)
         for column, spec in self.columns.items():
             if spec:
@@ -69,7 +76,28 @@ class Table:
             for row in frame.to_dict("records")
         ]
         lines = markdown_table([title for title, _ in cells], rows)
-        return "\n".join([*markdown_head(self.title, self.source), *lines, "", self.note]) + "\n"
+        note = f"{self.note} {numerics_note(frame.to_dict('records'))}".rstrip()
+        return "\n".join([*markdown_head(self.title, self.source), *lines, "", note]) + "\n"
+
+
+def _tell_numerics_apart(rows: list[Row], keys: Sequence[str]) -> None:
+    """Add to the configuration of rows that have the same keys the NUMERICS that tell them apart."""
+    alike: dict[tuple[Any, ...], list[tuple[Row, Record]]] = {}
+    for row in rows:
+        named = tuple(row[key] for key in keys if not key.endswith("_setting"))  # which NUMERICS are part of
+        alike.setdefault(named, []).append((row, row[SOURCES][""][0][1][0]))
+    for found in alike.values():
+        numbers = [record.get("numerics", {}) for _, record in found]
+        parts = sorted({part for n in numbers for part in n if any(other.get(part) != n[part] for other in numbers)})
+        for (row, _), n in zip(found, numbers, strict=True):
+            told = f" (NUMERICS {', '.join(f'{part} {n[part]}' for part in parts if part in n) or 'unknown'})"
+            for column in ("config_hash", "pretraining_config") if parts else ():
+                row |= {column: f"{row[column]}{told}"} if column in row else {}
+
+
+def numerics_note(rows: Iterable[Row]) -> str:
+    """What a reader of ``rows`` must know if NUMERICS tell some of them apart; "" if not."""
+    return _NUMERICS_NOTE if any(" (NUMERICS " in str(row.get("config_hash")) for row in rows) else ""
 
 
 def heading(column: str) -> str:

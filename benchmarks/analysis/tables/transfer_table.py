@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 from functools import partial
 
-from benchmarks.analysis.comparable import BASELINE, methods_of, seed_pairs, setting_of
+from benchmarks.analysis.comparable import BASELINE, methods_of, numerics_key, seed_pairs, setting_of
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.statistics import paired_interval
 from benchmarks.analysis.tables.table import OWN, RIVAL, SOURCES, Row, Table, interval, mean_and_sd, spread
@@ -19,11 +19,14 @@ KEYS = ["dataset", "recipe", "protocol", "method", "config_hash"]
 
 
 def _check(task: Task, records: list[Record]) -> None:
-    """Raise DataError if a (data set, recipe, protocol, method, seed) is there twice, or a record lacks a metric."""
-    keys = [(r["dataset"], r["name"], r["config"].get("protocol"), r["method"], r["seed"]) for r in records]
+    """Raise DataError if a (data set, recipe, protocol, method, seed, NUMERICS) is there twice, or a record lacks a
+    metric."""
+    keys = [
+        (r["dataset"], r["name"], r["config"].get("protocol"), r["method"], r["seed"], numerics_key(r)) for r in records
+    ]
     twice = sorted((key for key, count in Counter(keys).items() if count > 1), key=str)
     if twice:
-        dataset, name, protocol, method, seed = twice[0]
+        dataset, name, protocol, method, seed, _ = twice[0]
         raise DataError(
             f"two records hold seed {seed} of {method} on {dataset} with recipe '{name}' ({protocol}); remove one, or "
             "give what differs a name of its own"
@@ -39,10 +42,10 @@ def _rows(task: Task, evidence: Evidence) -> list[Row]:
     _check(task, records)
     for alike in grouped(records, setting_of).values():
         methods = methods_of(alike)
-        for (method, digest), runs in methods.items():
+        for (method, _), runs in methods.items():
             row: Row = {"dataset": runs[0]["dataset"], "recipe": runs[0]["name"], "method": method}
             row |= {"protocol": runs[0]["config"].get("protocol", "finetune")}
-            row |= {"config_hash": digest, "seeds": len(runs)}
+            row |= {"config_hash": runs[0]["config_hash"], "seeds": len(runs)}
             row |= {f"pretraining_{cost}": evidence.lineage.mean_cost(runs, cost) for cost in ("images_seen", "cpu_s")}
             row["transfer_cpu_s"] = statistics.fmean(r["cpu_s"] for r in runs)
             row["hardware"] = " / ".join(sorted({hardware_phrase(r) for r in runs}))

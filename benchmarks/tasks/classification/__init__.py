@@ -1,6 +1,6 @@
 """Transfer to image classification: fine-tuning, linear probe and k-NN of any backbone on any labelled data set."""
 
-from mlomae.backbones.task import Metric, PublishedProtocol, Task, register_task
+from mlomae.backbones.task import EmbeddedBench, Metric, PublishedProtocol, Task, register_task
 
 register_task(
     Task(
@@ -15,5 +15,16 @@ register_task(
             "finetune_imagenet": PublishedProtocol("imagenet1k", {"top1": "finetune_top1"}),
             "linear_imagenet": PublishedProtocol("imagenet1k", {"top1": "linear_top1"}),
         },
+        embedded=EmbeddedBench(
+            recipes={"k-NN": "knn_textures", "linear": "linear_textures", "fine-tuning": "finetune_textures"},
+            processor_s=85,
+            note="Top-1 on {test} that no pretraining saw, with the labels of {train}; chance 12.5 %. A pretraining "
+            "with feedback has used the labels of its whole training set, more than are used here; MAE has used none.",
+            outputs=(
+                "confusion.png      which classes are taken for which",
+                "predictions.npz    every test image; compare two runs on the same images:",
+                "    python -m benchmarks.tasks.classification.compare A/predictions.npz B/predictions.npz",
+            ),
+        ),
     )
 )

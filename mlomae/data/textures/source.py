@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
+from mlomae.common.numerics import declare_numerics
 from mlomae.data.images import MemorySource
 from mlomae.data.registry import register_dataset
 from mlomae.data.textures.fields import TEXTURES
@@ -21,6 +22,9 @@ from mlomae.data.textures.scene import Scene, draw_block
 
 DEFAULT_COUNTS = {"train": 10_000, "val": 2_000, "test": 2_000}
 _BLOCK_PIXELS = 128 * 32 * 32  # pixels drawn at once: few enough to stay in the processor's cache
+
+
+declare_numerics("data.textures", 1)
 
 
 @register_dataset("textures")

@@ -14,20 +14,18 @@ import pytest
 from run_samples import one_line
 from suite_files import PRETRAINING, write_suite
 
-from benchmarks.process import ROOT
-from benchmarks.suite.file import load_suite
+from benchmarks.suite.completed import CompletedRuns
+from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Planner
-from benchmarks.suite.launch import cluster, local
-from benchmarks.suite.lock import held, is_held
-from benchmarks.suite.proof import Proofs
+from benchmarks.suite.launch import cluster, is_locked, local, locked
 from benchmarks.suite.runner import SuiteRunner
 from mlomae.cli import main
 from mlomae.common.errors import ConfigError
 
 
-def killed_at_the_first_checkpoint(command: list[str], log: Path, keep: tuple[int, ...]) -> int:
+def killed_at_the_first_checkpoint(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
     with log.open("a") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, pass_fds=keep)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, pass_fds=inherited)
         while process.poll() is None and not list(log.parent.glob("checkpoints/iter_*.pth")):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
@@ -45,18 +43,18 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_tables(
     (tmp_path / "tiny.py").write_text(text)
     records, work = tmp_path / "results" / "runs", tmp_path / "work"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    planner, proofs = Planner(load_suite(suite)), Proofs(records, any_code=True)
-    first = SuiteRunner(planner, proofs, work, killed_at_the_first_checkpoint, 1, lambda line: None)
+    planner = Planner(load_suite(suite), work, records)
+    first = SuiteRunner(planner, CompletedRuns(records), killed_at_the_first_checkpoint, 1, lambda line: None)
     assert not first.run()
     assert (first.failed, first.blocked) == (["suite_mae_seed0"], ["knn_a_mae_seed0"])
     reached = sorted((work / "suite_mae_seed0" / "checkpoints").glob("iter_*.pth"))
     assert reached
     assert not (work / "suite_mae_seed0" / "record.json").exists()
 
-    arguments = [str(suite), "--records", str(records), "--work-dir", str(work), "--any-code"]
+    arguments = [str(suite), "--records", str(records), "--work-dir", str(work)]
     assert main(["suite", "run", *arguments]) == 0
     out = capsys.readouterr().out
-    assert "2 made, 0 were on record, 0 failed" in out
+    assert "2 finished, 0 were on record, 0 failed" in out
     logged = json.loads((work / "suite_mae_seed0" / "record.json").read_text())
     assert logged["outer_iterations"] == 150
     assert (records / "suite_mae_seed0.json").is_file()
@@ -66,7 +64,7 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_tables(
 
     before = {path: path.stat().st_mtime_ns for path in records.iterdir()}
     assert main(["suite", "run", *arguments]) == 0
-    assert "0 made, 2 were on record" in capsys.readouterr().out
+    assert "0 finished, 2 were on record" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in records.iterdir()} == before
     assert main(["suite", "status", *arguments]) == 0
     assert "2 done" in capsys.readouterr().out
@@ -74,13 +72,13 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_tables(
 
 def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
     """The run's process holds it on: a suite that is started anew must not start the run a second time beside it."""
-    with held(tmp_path) as lock:
+    with locked(tmp_path) as lock:
         assert lock is not None
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
-    assert is_held(tmp_path)
+    assert is_locked(tmp_path)
     child.communicate(b"\n")
-    assert not is_held(tmp_path)
-    with held(tmp_path) as lock, held(tmp_path) as second:
+    assert not is_locked(tmp_path)
+    with locked(tmp_path) as lock, locked(tmp_path) as second:
         assert lock is not None
         assert second is None
 
@@ -117,7 +115,7 @@ def test_clusters_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--cluster slurm cannot be used") as caught:
         cluster("slurm", tmp_path, {}, 1)  # no srun here
     one_line(caught.value)
-    with pytest.raises(ConfigError, match="mend 'cluster' of the suite"):
+    with pytest.raises(ConfigError, match="correct 'cluster' of the suite"):
         cluster("local", tmp_path, {"colour": "red"}, 1)
 
 

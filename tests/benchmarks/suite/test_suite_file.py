@@ -9,8 +9,8 @@ import pytest
 from run_samples import one_line
 from suite_files import write_suite
 
-from benchmarks.process import ROOT
-from benchmarks.suite.file import load_suite
+from benchmarks.suite.backbones import named_backbones
+from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Planner
 from mlomae.common.errors import ConfigError
 
@@ -20,7 +20,7 @@ SHIPPED = sorted((ROOT / "configs" / "suites").glob("*.py"))
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_suite_resolves(path: Path) -> None:
     suite = load_suite(path)
-    jobs = Planner(suite).jobs()
+    jobs = Planner(suite, backbones=named_backbones(["random"]) if suite.demo else []).jobs()
     assert len({job.label for job in jobs}) == len(jobs)
     assert {job.seed for job in jobs} >= set(suite.seeds)
 
@@ -33,7 +33,8 @@ def test_a_row_is_called_as_its_configuration_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"methods": []}, "has no methods"),
+        ({"methods": []}, "must have methods, or be a demo"),
+        ({"demo": True}, "must have methods, or be a demo"),
         ({"methods": [{"method": "MAE"}]}, r"methods\[0\].config' is missing"),
         ({"methods": [{"config": "none.py"}]}, "none.py' does not exist"),
         ({"methods": [{"config": "tiny.py", "metod": "x"}]}, "did you mean 'method'"),

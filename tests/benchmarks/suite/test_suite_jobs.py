@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from suite_files import write_suite
 
-from benchmarks.process import ROOT
-from benchmarks.suite.file import MethodEntry, Suite, TaskEntry, load_suite
+from benchmarks.suite.file import ROOT, MethodEntry, Suite, TaskEntry, load_suite
 from benchmarks.suite.jobs import PRETRAIN, Planner
 from mlomae.common.errors import ConfigError
 from mlomae.records import read_records
@@ -54,15 +53,15 @@ def test_the_same_time_row_is_the_baseline_at_another_length(tmp_path: Path) -> 
     assert [job.title for job in jobs] == [PRETRAIN] * 2 + ["knn_a"] * 2 + ["knn_b"] * 2
     assert {job.method for job in jobs} == {"MAE, same processor time"}
     assert jobs[0].config.train.outer_iterations == 7
-    assert jobs[0].checkpoint(tmp_path).name == "iter_7.pth"
+    assert jobs[0].checkpoint.name == "iter_7.pth"
     assert jobs[0].label == "suite_mae-same-processor-time_seed0"
 
 
 def test_data_lie_where_the_command_says(tmp_path: Path) -> None:
-    planner = Planner(Suite("s", [MAE], [0]), {"cifar10": "/somewhere", "cub200": "/else"})
+    planner = Planner(Suite("s", [MAE], [0]), roots={"cifar10": "/somewhere", "cub200": "/else"})
     job = planner.jobs()[0]
     assert job.config.data.train["root"] == job.config.data.eval["root"] == "/somewhere"
-    command = job.command(tmp_path, None)
+    command = job.command(keep_record=False)
     assert "data.train.root='/somewhere'" in command
     assert "--records" not in command
     assert job.hash == Planner(Suite("s", [MAE], [0])).jobs()[0].hash, "where data lie is no part of a run's identity"

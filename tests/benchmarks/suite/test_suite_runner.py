@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from suite_files import Records, record_of, runner_of, write_suite
 
+from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import load_suite
-from benchmarks.suite.grid import describe, state_of
 from benchmarks.suite.jobs import PRETRAIN, Planner
-from benchmarks.suite.proof import Proofs
+from benchmarks.suite.status import describe, state_of
 from mlomae.common.errors import ConfigError
 from mlomae.records import write_record
 
@@ -26,7 +26,7 @@ def test_everything_is_made_once_and_backbones_before_their_transfers(tmp_path: 
     runner, _ = runner_of(suite, tmp_path, launch)
     assert runner.run()
     order = {label: i for i, label in enumerate(launch.started)}
-    assert len(order) == len(launch.started) == len(runner.jobs) == len(runner.made)
+    assert len(order) == len(launch.started) == len(runner.jobs) == len(runner.finished)
     assert launch.most == 2
     for job in runner.jobs:
         if job.after is not None:
@@ -34,7 +34,7 @@ def test_everything_is_made_once_and_backbones_before_their_transfers(tmp_path: 
     again, _ = runner_of(suite, tmp_path, nothing := Records(tmp_path / "runs"))
     assert again.run()
     assert nothing.started == []
-    assert len(again.found) == len(runner.made)
+    assert len(again.on_record) == len(runner.finished)
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -50,28 +50,28 @@ def test_a_failure_is_shown_and_stops_its_own_transfers_alone(tmp_path: Path, la
     assert not runner.run()
     assert runner.failed == ["suite_mae_seed1"]
     assert sorted(runner.blocked) == ["knn_a_mae_seed1", "knn_b_mae_seed1"]
-    assert len(runner.made) == 9
+    assert len(runner.finished) == 9
     words = next(line for line in said if "failed with status 2" in line)
     assert "error: suite_mae_seed1 broke; mend it" in words
     assert 3 < len(words.splitlines()) <= 9, "the end of the log, not all of it"
-    states = {job.label: state_of(job, runner.proofs, tmp_path / "work") for job in runner.jobs}
+    states = {job.label: state_of(job, runner.completed) for job in runner.jobs}
     assert states["suite_mae_seed1"][0] == "failed"
     assert "mend it" in states["suite_mae_seed1"][1]
     assert states["knn_a_mae_seed1"] == ("missing", "")
-    shown = describe(runner.planner, runner.proofs, tmp_path / "work")
+    shown = describe(runner.planner, runner.completed)
     assert "1/2, 1 failed" in shown
     launch.fails.clear()
     mended, _ = runner_of(write_suite(tmp_path), tmp_path, launch)
     assert mended.run()
-    assert sorted(mended.made) == ["knn_a_mae_seed1", "knn_b_mae_seed1", "suite_mae_seed1"]
+    assert sorted(mended.finished) == ["knn_a_mae_seed1", "knn_b_mae_seed1", "suite_mae_seed1"]
 
 
 def test_a_run_that_ends_well_without_a_record_has_failed(tmp_path: Path, launch: Records) -> None:
     runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch)
-    runner.launch = lambda command, log, keep: 0
+    runner.launch = lambda command, log, inherited: 0
     assert not runner.run()
     assert len(runner.failed) == 2
-    assert all("left no record" in line for line in said if "ended well" in line)
+    assert sum("left no record" in line for line in said) == 2
 
 
 def test_same_time_waits_for_both_and_takes_the_ratio_of_processor_seconds(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_same_time_is_not_run_if_what_it_is_taken_from_failed(tmp_path: Path, la
     runner, said = runner_of(write_suite(tmp_path, same_time="MLO-MAE"), tmp_path, launch)
     assert not runner.run()
     assert "MAE, same processor time" in runner.blocked
-    assert any("not all there" in line for line in said)
-    assert "its length is known when" in describe(runner.planner, runner.proofs, tmp_path / "work")
+    assert any("length is taken from is missing" in line for line in said)
+    assert "its length is known when" in describe(runner.planner, runner.completed)
 
 
 def test_a_backbone_that_is_on_record_but_gone_is_trained_again_for_a_transfer(tmp_path: Path, launch: Records) -> None:
@@ -134,7 +134,7 @@ def test_a_record_of_another_configuration_in_the_place_of_a_run(tmp_path: Path,
     runner, _ = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch)
     other = Planner(load_suite(write_suite(tmp_path, tasks=[], seeds=[0], options={"data.batch_size": 4}))).jobs()[0]
     write_record(record_of(other), tmp_path / "runs" / f"{other.label}.json")
-    runner.proofs = Proofs(tmp_path / "runs", any_code=True)
+    runner.completed = CompletedRuns(tmp_path / "runs")
     with pytest.raises(ConfigError, match="records another configuration"):
         runner.run()
 
@@ -146,7 +146,7 @@ def test_a_run_in_progress_elsewhere_is_left_to_it(tmp_path: Path, launch: Recor
     with open(folder / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         job = next(job for job in runner.planner.jobs() if job.label == folder.name)
-        assert state_of(job, runner.proofs, tmp_path / "work") == ("running", "before its first checkpoint")
+        assert state_of(job, runner.completed) == ("running", "before its first checkpoint")
         assert not runner.run()
     assert any("another process" in line for line in said)
     assert launch.started == ["suite_mlo-mae_seed0"]
@@ -157,12 +157,12 @@ def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_pat
     _, job = runner.planner.jobs()
     record = tmp_path / "runs" / f"{job.label}.json"
 
-    def first(command: list[str], log: Path, keep: tuple[int, ...]) -> int:
+    def first(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
         write_record(record_of(job, seconds=123.0), record)  # as a second suite would, while this one's first run lasts
-        return launch(command, log, keep)
+        return launch(command, log, inherited)
 
-    runner.launch, runner.at_once = first, 1
+    runner.launch, runner.parallel = first, 1
     assert runner.run()
     assert launch.started == ["suite_mlo-mae_seed0"]
-    assert f"{job.label}: another process has made it since this one began" in said
+    assert f"{job.label}: another process has finished it since this one began" in said
     assert f"{job.label}: done, 123 processor s; 0 more wait" in said

@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks.analysis.figures import build
 from benchmarks.analysis.figures.__main__ import main
 from benchmarks.analysis.figures.runs import NothingToDrawError
-from benchmarks.process import ROOT
+from benchmarks.suite.file import ROOT
 from mlomae.records import write_record
 
 RUNS = [run(m, s, 48.0 + s) for m in ("MAE", "BLO-MAE", "MLO-MAE") for s in (0, 1)]

@@ -1,6 +1,7 @@
-"""The backbones that pretraining on the embedded textures left behind, and their floor.
+"""The backbones that a suite transfers: those of its pretrainings, checkpoints by name, and discovered ones.
 
-The transfer tests on the textures' ``test`` part: a run that trained on it is refused.
+Discovered are the checkpoints that pretraining on the embedded textures left. The transfers test on the textures' part
+``test``: a pretraining that trained on it is left out.
 """
 
 from __future__ import annotations
@@ -24,24 +25,27 @@ class Backbone:
     """``weights`` as `create_backbone` takes them; ``note``: what a reader of the table must know, "" if nothing."""
 
     weights: str
-    origin: Provenance
+    source: Provenance
     seed: int
     note: str = ""
 
     @property
-    def folder(self) -> str:
-        """METHOD/seedN_DIGEST: other weights, other folder, so that a result never stands for a later pretraining."""
-        digest = self.origin.details.get("sha256") or config_hash(self.origin.identity)
-        return f"{slug(self.origin.method)}/seed{self.seed}_{digest[:8]}"
+    def method(self) -> str:
+        return self.source.method
 
     @property
-    def images_seen(self) -> int | str:
-        """In pretraining, by the reconstruction level, repetitions counted; "" if not known."""
-        return 0 if self.origin.method == RANDOM else self.origin.details.get("images_seen", "")
+    def folder(self) -> str:
+        """METHOD/seedN_DIGEST: other weights have another folder, so a result is never taken for that of a later
+        pretraining."""
+        digest = self.source.details.get("sha256") or config_hash(self.source.identity)
+        return f"{slug(self.method)}/seed{self.seed}_{digest[:8]}"
 
-
-def _skip(path: Path, reason: str) -> None:
-    print(f"left out: '{path}' {reason}", file=sys.stderr)
+    def pretraining(self, *keys: str) -> Any:
+        """A number of the pretraining, such as ``images_seen``: 0 for random weights, "" if it is not known."""
+        found: Any = self.source.details
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return 0 if self.method == RANDOM else "" if found is None else found
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -57,6 +61,7 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 
 def _usable(path: Path) -> Backbone | None:
+    """The backbone in a checkpoint; None if it is not pretrained on the textures, or on their test images."""
     state = _load(path)
     if state is None:
         return None
@@ -65,38 +70,38 @@ def _usable(path: Path) -> Backbone | None:
     if sources[0].get("type") != "textures":
         return None
     if any(s.get("type") == "textures" and s.get("split") == "test" for s in sources):
-        _skip(path, "was pretrained on the test images")
+        print(f"left out: '{path}' was pretrained on the test images", file=sys.stderr)
         return None
-    origin = describe_weights(str(path))
+    source = describe_weights(str(path))
     length = config["train"]["outer_iterations"]
     short = state["iteration"] < length
     note = f"'{path}' is at {state['iteration']} of {length} iterations: that pretraining is not finished"
-    return Backbone(str(path.absolute()), origin, origin.seed or 0, note if short else "")
+    return Backbone(str(path.absolute()), source, source.seed or 0, note if short else "")
 
 
-def find_backbones(runs: Path, out: Path, most: int) -> list[Backbone]:
+def discover_backbones(runs: Path, out: Path, most: int) -> list[Backbone]:
     """The newest checkpoint of every run under ``runs`` that was pretrained on the textures, sorted by method and seed.
 
-    Leaves out ``out``, copies of a file, and, saying so, all but the ``most`` newest. Raises ConfigError if there is
-    none.
+    Leaves out those under ``out`` and copies of a file; prints a line if it leaves out all but the ``most`` newest.
+    Raises ConfigError if there is none.
     """
     folders = [f.parent for f in sorted(runs.rglob("checkpoints")) if out.absolute() not in f.absolute().parents]
     newest = [found[-1] for folder in folders if (found := list_checkpoints(folder))]
     different: dict[str, tuple[float, Backbone]] = {}
     for path in newest:
         if (backbone := _usable(path)) is not None:
-            different.setdefault(backbone.origin.details["sha256"], (path.stat().st_mtime, backbone))
+            different.setdefault(backbone.source.details["sha256"], (path.stat().st_mtime, backbone))
     if not different:
         raise ConfigError(f"no backbone pretrained on the textures is under '{runs}'; {MISSING}")
     by_age = sorted(different.values(), key=lambda pair: (-pair[0], pair[1].weights))
     if len(by_age) > most:
         print(f"{len(by_age)} backbones are under '{runs}': taking the {most} newest; --most takes more", flush=True)
-    return sorted((b for _, b in by_age[:most]), key=lambda b: (b.origin.method, b.seed, b.weights))
+    return sorted((b for _, b in by_age[:most]), key=lambda b: (b.method, b.seed, b.weights))
 
 
-def name_backbones(specs: list[str]) -> list[Backbone]:
-    """Backbones by name, in that order; raises ConfigError for one that is named twice, CheckpointError for
-    a file that is not there."""
+def named_backbones(specs: list[str]) -> list[Backbone]:
+    """Backbones by name, in that order. Raises ConfigError for one that is named twice, CheckpointError for a file that
+    does not exist."""
     if len(set(specs)) < len(specs):
         raise ConfigError("--weights names a backbone twice; name each once")
     backbones = []
@@ -104,14 +109,14 @@ def name_backbones(specs: list[str]) -> list[Backbone]:
         if not Path(spec).exists() and not spec.startswith(("timm:", "random")):
             raise CheckpointError(f"backbone '{spec}' does not exist; give {SPEC}")
         weights = str(Path(spec).absolute()) if Path(spec).exists() else spec  # transfers run in another folder
-        origin = describe_weights(weights)
-        backbones.append(Backbone(weights, origin, origin.seed or 0))
+        source = describe_weights(weights)
+        backbones.append(Backbone(weights, source, source.seed or 0))
     return backbones
 
 
-def floor_of(backbone: Backbone) -> list[Backbone]:
+def random_floor(backbone: Backbone) -> list[Backbone]:
     """Random weights of the architecture of ``backbone``, with its seed; nothing if it is random itself."""
-    if backbone.origin.method == RANDOM:
+    if backbone.method == RANDOM:
         return []
     weights = f"random:{backbone.weights}"
     return [Backbone(weights, describe_weights(weights), backbone.seed)]

@@ -1,0 +1,113 @@
+"""Which runs of a suite are completed: there is a record of the same configuration, seed, NUMERICS and split.
+
+- Configuration and seed: the record's ``config_hash`` and ``seed`` are the run's. Names and folders do not matter, so
+  suites share records.
+- NUMERICS: what the run depends on is at the numbers that the record was made with (`mlomae.common.numerics`), and
+  the source of its plug-ins is what it was (`mlomae.config.plugins`).
+- Split: the images that the levels of a pretraining get are those of the record. It is checked where the data are
+  present; without them the run could not be repeated anyway.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.suite.jobs import PRETRAIN, Job
+from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.common.numerics import BACKBONE, describe_difference
+from mlomae.config.plugins import changed_plugins
+from mlomae.config.schema import PretrainConfig
+from mlomae.pretraining.run import find_split
+from mlomae.records import RANDOM, Record, read_named_records, read_record
+
+
+@dataclass
+class CompletedRuns:
+    """The records of ``folder``; None for a demo, whose records lie in the folders of its runs.
+
+    ``any_numerics``: a record of other NUMERICS counts as well.
+    """
+
+    folder: Path | None
+    any_numerics: bool = False
+    _found: dict[tuple[str, int], tuple[Path, Record]] = field(default_factory=dict)
+    _splits: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.folder is not None and self.folder.is_dir():
+            for name, record in read_named_records(self.folder).items():
+                self._found[record["config_hash"], record["seed"]] = self.folder / name, record
+
+    def of(self, job: Job) -> tuple[Record | None, str | None]:
+        """(the record of a run, None without one; why it does not count, None if it does).
+
+        Raises ConfigError if a record of another configuration is where the run's record belongs.
+        """
+        record = self.path_and_record(job)[1]
+        return record, None if record is None else self._stale(job, record)
+
+    def path_and_record(self, job: Job) -> tuple[Path, Record | None]:
+        """Where the record of a run is, whether it counts or not. Errors as `of`."""
+        if self.folder is not None and (job.hash, job.seed) in self._found:
+            return self._found[job.hash, job.seed]
+        record = self.add(job)
+        if record is None and job.record.is_file():
+            remedy = "rename the suite" if self.folder else "choose another --work-dir"
+            raise ConfigError(
+                f"'{job.record}' records another configuration than the suite's; move it away, or {remedy}"
+            )
+        return job.record, record
+
+    def add(self, job: Job) -> Record | None:
+        """The record that a run has just written; None if it has written none, or one of another configuration."""
+        if not job.record.is_file():
+            return None
+        record = read_record(job.record, str(job.record))
+        self._found[record["config_hash"], record["seed"]] = job.record, record
+        # the folder of embedded data is named by what it holds, and no part of the hash
+        same_data = self.folder is not None or record["config"]["data"] == job.portable["data"]
+        return record if same_data and (record["config_hash"], record["seed"]) == (job.hash, job.seed) else None
+
+    def all(self) -> list[Record]:
+        return [record for _, record in self._found.values()]
+
+    def _stale(self, job: Job, record: Record) -> str | None:
+        plugins = None
+        if changed := changed_plugins(record):
+            plugins = f"made with another version of {', '.join(changed)}"
+        return plugins or self._other_numerics(job, record) or self._other_split(job, record)
+
+    def _other_numerics(self, job: Job, record: Record) -> str | None:
+        """A part that a record of version 0.1 does not know of its backbone is taken to be the same."""
+        made = record.get("numerics", {})
+        parts = [
+            part
+            for part, number in job.numerics.items()
+            if made.get(part, number if part.startswith(BACKBONE) else None) != number
+        ]
+        if not parts or self.any_numerics:
+            return None
+        return f"made with {describe_difference(made, job.numerics, parts)}"
+
+    def _other_split(self, job: Job, record: Record) -> str | None:
+        if job.after is not None and job.method != RANDOM:
+            pretraining = self.of(job.after)[0]
+            other = self._other_split(job.after, pretraining) if pretraining else None
+            return f"its backbone was {other}" if other else None
+        if job.task != PRETRAIN or record["split_hash"] is None:
+            return None
+        found = self._split(job.config)
+        return None if found in (None, record["split_hash"]) else "made with another split of the data"
+
+    def _split(self, config: PretrainConfig) -> str | None:
+        """The hash of the split that ``config`` would make; None where its data are not present."""
+        data = config.data
+        key = json.dumps([data.train, data.feedback, data.val_fraction, data.split_seed], sort_keys=True)
+        if key not in self._splits:
+            try:
+                self._splits[key] = find_split(config).hash
+            except MlomaeError:
+                self._splits[key] = None
+        return self._splits[key]
