@@ -32,7 +32,7 @@ PAD = 0.08  # inches, between those and the rim
 TITLE = 0.32  # inches, of the title with the air around it
 HANDLE, SPACE = 32.0, 2.6  # points that an entry of the legend needs beside its words; between two words
 
-# Okabe and Ito, "Color Universal Design", 2002; without the yellow, which white paper swallows
+# Okabe and Ito, "Color Universal Design", 2002; yellow is left out, illegible on white
 BLACK, VERMILLION, BLUE, GREEN = "#000000", "#D55E00", "#0072B2", "#009E73"
 COLOURS = (BLACK, VERMILLION, BLUE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "D", "s", "^", "v", "P", "X", "<", ">", "p", "*")  # as many as share no divisor with the colours
