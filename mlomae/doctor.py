@@ -1,7 +1,7 @@
-"""`mlomae doctor`: what is installed, what it can do here, and what is wrong, in plain lines.
+"""`mlomae doctor`: what is installed, what it can do on this machine, and what is wrong, one line each.
 
-Little but the standard library is imported at the top: the doctor must still speak when torch or torchvision do not
-import.
+Only the standard library and modules that need nothing else are imported at the top: the doctor must also report where
+torch or torchvision do not import.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ def check_versions(problems: list[str]) -> list[str]:
                 f"pip uninstall both, then pip install {maintained}"
             )
         found = [f"{v} ({n})" if n != package else str(v) for n, v in versions.items() if v]
-        note = (
-            "not installed (note: only the benchmarks need it)" if package in ("mmcv", "mmdet", "mmseg") else "missing"
-        )
+        optional = package in ("mmcv", "mmdet", "mmseg")
+        note = "not installed (note: only the benchmarks need it)" if optional else "missing"
         lines.append(f"{package:<12} {', '.join(found) or note}")
         if not found and package not in MM_DISTRIBUTIONS:
             problems.append(f"{package} is not installed; pip install -e . in the repository")
@@ -79,7 +78,7 @@ def check_devices(problems: list[str]) -> list[str]:
 
 
 def run_torchvision_ops() -> None:
-    """Really run ``nms`` and ``roi_align`` on a tiny input; raises whatever torchvision raises, or RuntimeError."""
+    """Run ``nms`` and ``roi_align`` on a tiny input; raises what torchvision raises, or RuntimeError."""
     import torch
     from torchvision.ops import nms, roi_align
 
@@ -92,7 +91,7 @@ def run_torchvision_ops() -> None:
 
 
 def check_ops(problems: list[str]) -> list[str]:
-    """The line on what detection's operators run on; operators that are there but do not run are a problem."""
+    """The line on what runs detection's operators; operators that are installed but do not run are a problem."""
     fallback = "torchvision stand-in"
     try:
         run_torchvision_ops()
@@ -100,7 +99,7 @@ def check_ops(problems: list[str]) -> list[str]:
         fallback = "none"
         pair = f"torch {installed('torch')} and torchvision {installed('torchvision')}"
         problems.append(
-            f"torchvision's operators do not run ({first_line_of(error)}): {pair} do not fit; install them as a pair"
+            f"torchvision's operators do not run ({first_line_of(error)}): {pair} do not match; install them as a pair"
         )
     try:
         state = {True: "compiled", False: fallback, None: "mmcv not installed"}[load_mmcv_ops()]
@@ -111,7 +110,7 @@ def check_ops(problems: list[str]) -> list[str]:
 
 
 def _layout(root: Path, name: str) -> str | None:
-    """How a data set lies under ``root``, None if it is not there."""
+    """The layout of a data set under ``root``, None if it is not there."""
     pickles = {"cifar10": ("cifar-10-batches-py", "data_batch_1"), "cifar100": ("cifar-100-python", "train")}
     folders = [root / name, *sorted(root.glob(f"{name}_*")), root]
     for folder in folders:
@@ -124,7 +123,7 @@ def _layout(root: Path, name: str) -> str | None:
 
 
 def check_data(root: Path, explicit: bool, problems: list[str]) -> list[str]:
-    """Lines on the data sets under ``root``; a root that was named but is not there is a problem."""
+    """Lines on the data sets under ``root``; a missing root is a problem if it was named."""
     if explicit and not root.is_dir():
         problems.append(f"data root '{root}' is not a folder; name an existing one or unset MLOMAE_DATA")
     lines = [f"data root    {root}{'' if root.is_dir() else ' (not there)'}", "textures     embedded, always available"]
@@ -132,7 +131,7 @@ def check_data(root: Path, explicit: bool, problems: list[str]) -> list[str]:
 
 
 def check_folder(problems: list[str]) -> list[str]:
-    """Runs write under the current folder: try it."""
+    """Runs write into the current folder by default: try it."""
     try:
         with tempfile.TemporaryFile(dir=Path.cwd()):
             return ["write        current folder is writable"]

@@ -1,1 +1,1 @@
-"""Pretrained encoders at work: timm models from any weights, feature maps for dense heads, transfers, export."""
+"""Pretrained encoders in use: timm models from any weights, feature maps for dense heads, transfers, export."""

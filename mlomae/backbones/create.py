@@ -1,15 +1,15 @@
 """timm's `VisionTransformer` with a fresh head, from any weights: ours, official MAE, timm's, or none.
 
-`SPEC` below is the one way a backbone is named. Two conventions of MAE's fine-tuning (facebookresearch/mae,
-main_finetune.py and models_vit.py) hold for every source, so that rows of a table differ in their weights alone:
+`SPEC` says how a backbone is named. Two conventions of MAE's fine-tuning (facebookresearch/mae, main_finetune.py and
+models_vit.py) hold for every source, so that rows of a table differ in their weights alone:
 
-- With ``global_pool="avg"`` the pretrained final ``norm`` is dropped (the report names it) and a fresh ``fc_norm``
-  after the pooling is trained. ``keep_norm=True`` keeps ``norm`` before the pooling, as pretraining's evaluation has
-  it; the linear and k-NN protocols want this. With ``global_pool="token"`` the norm is always kept.
+- With ``global_pool="avg"`` the pretrained final ``norm`` is dropped (the report says so) and a fresh ``fc_norm``
+  after the pooling is trained. ``keep_norm=True`` keeps ``norm`` before the pooling, as in the evaluation of a
+  pretraining; the linear and k-NN protocols need this. With ``global_pool="token"`` the norm is always kept.
 - Position embeddings are interpolated to the new patch grid (bicubic, antialiased, `resample_abs_pos_embed`), not
   recomputed, and are trained like any parameter, though pretraining keeps them fixed.
 
-The head's bits, and all bits of a random backbone, depend on ``seed`` and the shapes alone.
+The head, and a whole random backbone, are functions of ``seed`` and the shapes, to the bit.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _build(architecture: Architecture, **options: Any) -> VisionTransformer:
 
 
 def _load_fresh(backbone: VisionTransformer, architecture: Architecture) -> LoadReport:
-    """What pretraining starts from: Xavier-uniform layers and the sin-cos table of the grid."""
+    """Load what pretraining starts from: Xavier-uniform layers and the sin-cos table of the grid."""
     shape = {key: getattr(architecture, key) for key in ("patch_size", "embed_dim", "depth", "num_heads")}
     encoder = create_encoder(img_size=architecture.patch_size, **shape)
     positions = sincos_positions(architecture.embed_dim, backbone.patch_embed.grid_size)
@@ -187,15 +187,18 @@ def create_backbone(
     head_std: float = 2e-5,
     seed: int = 0,
 ) -> tuple[VisionTransformer, LoadReport]:
-    """A ViT with a fresh classifier (0 ``num_classes``: none) and what was loaded; print the report.
+    """A ViT with a fresh classifier, and the report of what was loaded.
 
-    ``spec``: a training checkpoint, an export or a fine-tuning of ours, official MAE weights, a folder of a run (its
-    newest checkpoint) or of timm; ``timm:NAME`` (timm's initialisation) or ``timm:NAME:pretrained``; ``random`` with
-    ``model=dict(size=..., patch_size=..., embed_dim=..., depth=..., num_heads=...)`` or ``random:PATH``, both
-    initialised as pretraining is. For files ``model`` is checked against the weights. ``img_size`` in pixels, (height,
-    width) if not square. ``drop_path``: rate of the last block, rising linearly. ``dynamic_img_size``: timm's,
-    positions for the grid that an image has. ``head_std``: of the truncated normal weights of the head, MAE's
-    fine-tuning value.
+    Args:
+        spec: a training checkpoint, an export or a fine-tuning of ours, official MAE weights, a folder of a run (its
+            newest checkpoint) or of timm; ``timm:NAME`` (timm's initialisation) or ``timm:NAME:pretrained``; ``random``
+            (with ``model``) or ``random:PATH`` (of the architecture of a file), both initialised as pretraining is.
+        num_classes: 0 for no classifier.
+        img_size: pixels; (height, width) if not square.
+        drop_path: rate of the last block, rising linearly.
+        model: size, patch_size, embed_dim, depth, num_heads; for files it is checked against the weights.
+        dynamic_img_size: timm's; positions for the grid of each image.
+        head_std: of the truncated normal weights of the head; the default is MAE's for fine-tuning.
 
     Raises ConfigError for options or models that cannot be used, CheckpointError for weights that cannot be read or do
     not fit.

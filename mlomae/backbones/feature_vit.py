@@ -1,7 +1,7 @@
-"""A pretrained plain ViT as the backbone of dense heads: maps of chosen blocks, for images of any size.
+"""A pretrained plain ViT as the backbone of dense heads: feature maps of chosen blocks, for images of any size.
 
-One module for mmseg and mmdet: ``dict(type="mlomae.FeatureViT", weights=..., out_indices=(3, 5, 7, 11))`` in a config
-of either, once this file is imported (``custom_imports``).
+One module for mmseg and mmdet: once this file is imported (``custom_imports``), a config of either takes
+``dict(type="mlomae.FeatureViT", weights=..., out_indices=(3, 5, 7, 11))``.
 
 Shape legend: B images, C channels, H W pixels, p patch size, h w patch grid, L = h·w patches, D width.
 """
@@ -35,17 +35,17 @@ class FeatureViT(BaseModule):
     Args:
         weights, model, seed: the backbone, as `create_backbone` takes it.
         img_size: pixels, a side or (height, width): the grid at which position embeddings are stored and trained.
-            An image of another size gets them interpolated (bicubic, antialiased), and one whose sides are no
+            They are interpolated (bicubic, antialiased) for an image of another size. An image whose sides are no
             multiples of p is padded with zeros at the right and the bottom.
-        out_indices: blocks, counted from 0, rising. Those after the last one, and the final norm, are dropped.
+        out_indices: blocks, counted from 0, in ascending order. Later blocks and the final norm are dropped.
         drop_path: rate of the last block, rising linearly.
-        window_size: patches of a window's side, as ViTDet has it (`windows`); 0 is global attention in all blocks. With
-            windows the class token is left out.
+        window_size: side of an attention window in patches, as in ViTDet (`windows`); 0 is global attention in all
+            blocks. With windows there is no class token.
         global_blocks, rel_pos: the blocks without windows, and whether attention gets relative positions.
         with_cp: recompute the blocks' activations in the backward pass, which saves memory and costs time.
 
-    ``report`` is what was loaded. Raises ConfigError for options that do not fit, CheckpointError for weights that do
-    not.
+    ``report`` says what was loaded. Raises ConfigError for options that do not fit, CheckpointError for weights that
+    do not.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class FeatureViT(BaseModule):
         return int(height), int(width)
 
     def init_weights(self) -> None:
-        """Nothing: MMEngine calls this after building, and the weights are there."""
+        """Do nothing: MMEngine calls this after building, when the weights are loaded already."""
 
     def embed(self, images_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Prefix and patch tokens with positions (B, 1 + L, D), and the patch grid (h, w)."""

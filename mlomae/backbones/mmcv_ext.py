@@ -1,8 +1,8 @@
-"""Stands in for mmcv's compiled extension `mmcv._ext`: what Mask R-CNN calls, on torchvision's kernels.
+"""A stand-in for mmcv's compiled extension `mmcv._ext`: what Mask R-CNN calls, on torchvision's kernels.
 
-`mmcv_ops.install` registers this module. Names and arguments of the functions are those that the wrappers in
-`mmcv.ops` call them by (onedl-mmcv 2.3.6, mmcv 2.2.0). float16 and bfloat16 are computed in float32, which torchvision
-needs on a processor, and which on a GPU sums a gradient of many boxes without half precision's rounding.
+`mmcv_ops.install` registers this module. Functions have the names and arguments that the wrappers in `mmcv.ops` use
+(onedl-mmcv 2.3.6, mmcv 2.2.0). float16 and bfloat16 are computed in float32: on a CPU torchvision needs it, and on a
+GPU it keeps half precision's rounding out of the gradient, a sum over many boxes.
 
 Shape suffixes: B images, C channels, H x W feature map, R boxes (of any image, in feature pixels times 1 /
 spatial_scale), N boxes of an NMS, P x Q bins of a box.
@@ -24,15 +24,15 @@ _AVERAGE = 1  # mmcv's number for the mean of a bin's samples; 0 is their maximu
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Greedy non-maximum suppression: from the best score down, a box is kept unless a kept one overlaps it too much.
+    """Greedy non-maximum suppression: in order of falling score, a box is kept unless a kept one overlaps it too much.
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2. scores: (N,), of any floating type, not only that of the boxes.
-        iou_threshold: a box goes if its intersection over union with a kept one is greater than this.
+        iou_threshold: a box is dropped if its intersection over union with a kept one is greater than this.
         offset: 1 if x2 and y2 are the last pixels inside, so that widths are x2 - x1 + 1; 0 if they are edges.
 
     Returns:
-        (kept,) int64, indices into ``boxes`` in order of falling score; of equal scores the first comes first.
+        (kept,) int64, indices into ``boxes`` in order of falling score, the first of equal scores first.
     """
     dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
     edges_N4 = boxes.to(dtype) + boxes.new_tensor([0, 0, offset, offset], dtype=dtype)
@@ -54,8 +54,8 @@ def roi_align_forward(
 ) -> None:
     """RoIAlign (He et al., Mask R-CNN, ICCV 2017, section 3): a bin is the mean of bilinear samples, unrounded.
 
-    A bin has sampling_ratio² samples; with 0, as many as the box has pixels, rounded up, of which a box without area
-    has none: its bins are 0. So are those of an inverted box (x2 < x1), where mmcv's own CPU kernel stops.
+    A bin has sampling_ratio² samples; with 0, as many as it covers pixels, rounded up. A box without area has none, and
+    its bins are 0. So are those of an inverted box (x2 < x1), for which mmcv's own CPU kernel fails.
 
     Args:
         input: (B, C, H, W). rois: (R, 5) image, x1, y1, x2, y2.

@@ -1,16 +1,16 @@
-"""Lets mmdet's Mask R-CNN train and evaluate where mmcv has no compiled operators: torchvision's kernels stand in.
+"""Lets mmdet's Mask R-CNN train and evaluate without mmcv's compiled operators, on torchvision's kernels.
 
-mmdet tries its imports of `mmcv.ops` and keeps a function that fails in their place, for good. So whatever imports
-mmdet calls `install()` first, in the same module:
+Where an import from `mmcv.ops` fails, mmdet keeps a function that raises in its place, for good. So a module that
+imports mmdet calls `install()` first:
 
     from mlomae.backbones.mmcv_ops import install
 
     install()
     from mmdet.models import MaskRCNN
 
-Processes that are forked (the default of loaders on Linux) inherit the stand-in. One that is spawned inherits nothing,
-but unpickles an object by importing the module of its class first, and with it the call above; for objects whose class
-is not of such a module there is `OpsFirst`.
+Forked processes (the default of loaders on Linux) inherit the stand-in. A spawned process inherits nothing, but
+unpickling an object imports the module of its class first, and with it makes the call above; for objects of other
+classes there is `OpsFirst`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STAND_IN = "torchvision stand-in"
 NONE = "none"
 
 _EXTENSION = "mmcv._ext"
-_HARMLESS = {"mmdet.version", "mmdet.registry"}  # modules of mmdet that import without operators and look for none
+_HARMLESS = {"mmdet.version", "mmdet.registry"}  # modules of mmdet that import no operators
 
 
 def install() -> str:
@@ -41,8 +41,8 @@ def install() -> str:
     Returns:
         the back-end that is active now, as `backend`.
 
-    Raises BackendError, one line, if mmcv is not installed, if its compiled operators are there but do not load, if
-    `mmcv.ops` runs on something else, or if mmdet was imported without operators.
+    Raises BackendError if mmcv is not installed, if its compiled operators are installed but do not load, if `mmcv.ops`
+    runs on something else, or if mmdet was imported without operators.
     """
     active = backend()
     if active != NONE:
@@ -54,7 +54,7 @@ def install() -> str:
         return COMPILED
     if sys.modules.get(_EXTENSION) or "mmcv.ops" in sys.modules:
         raise BackendError(
-            "mmcv.ops was imported with other operators than torchvision's; start again, mmcv_ops.install() first"
+            "mmcv.ops was imported with other operators than torchvision's; call mmcv_ops.install() before that"
         )
     early = sorted(name for name in sys.modules if name.startswith("mmdet.") and name not in _HARMLESS)
     if early:
@@ -76,9 +76,9 @@ def backend() -> str:
 
 
 def load_mmcv_ops() -> bool | None:
-    """Import mmcv's compiled operators: True once they are there, False if mmcv has none, None without mmcv.
+    """Import mmcv's compiled operators: True if they are loaded, False if mmcv has none, None without mmcv.
 
-    Looks for them on disk, so that no stand-in is taken for them. Raises BackendError, one line, if they do not load.
+    Looks for them on disk, so that no stand-in is taken for them. Raises BackendError if they do not load.
     """
     mmcv = importlib.util.find_spec("mmcv")
     if mmcv is None:

@@ -1,7 +1,7 @@
-"""Attention within windows for large images, as detection with a plain ViT has it (Li et al., ViTDet, ECCV 2022).
+"""Windowed attention for large images, as in detection with a plain ViT (Li et al., ViTDet, ECCV 2022).
 
-Most blocks attend within windows of the patch grid, some globally; tokens are a grid without class token. The attention
-is that of timm's ViTDet-style backbone (vision_transformer_sam), with the weights of the plain ViT.
+Most blocks attend within windows of the patch grid, some globally; tokens form a grid without class token. The
+attention is that of timm's ViTDet-style backbone (vision_transformer_sam), with the weights of the plain ViT.
 
 Shape legend: B images, h w patch grid, D width.
 """
@@ -30,10 +30,10 @@ def _on_grid(attention: nn.Module, size: tuple[int, int], rel_pos: bool) -> Grid
 
 
 class WindowedBlocks:
-    """How the blocks of ``vit`` run over a grid: windows of ``window_size`` patches, but for ``global_blocks``.
+    """Runs the blocks of ``vit`` over a grid: in windows of ``window_size`` patches, except ``global_blocks``.
 
     The grid is padded with zeros, after the norm, to whole windows. With ``rel_pos`` every attention gets relative
-    positions, rows and columns apart, for its window or for the whole grid at the ViT's own image size; they are
+    positions, separate for rows and columns, for its window or for the whole grid at the ViT's own image size; they are
     interpolated to other grids. Changes ``vit.blocks`` in place.
 
     Raises ConfigError for a window or blocks out of range.

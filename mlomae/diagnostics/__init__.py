@@ -1,1 +1,1 @@
-"""What a mask has learned: pictures of masks, influence of patches, and whether one step predicts many."""
+"""What a mask has learned: pictures of masks, the influence of patches, and whether one step predicts many."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError, TrainingError
 from mlomae.diagnostics.pictures import influence_sheet, save_figure
@@ -27,35 +25,15 @@ from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.feedback_gate import chance_on
-from mlomae.pretraining.influence import Influence, model_influence
+from mlomae.pretraining.influence import Batch, model_influence
 from mlomae.pretraining.load import LoadedRun, load_run
 from mlomae.pretraining.pretrainer import Pretrainer
-from mlomae.pretraining.separation import Separation, separate, spread
+from mlomae.pretraining.separation import separate, spread
 
 FORMAT = "mlomae-diagnose/1"
 SHEET_IMAGES = 8
 MASKS = ("own", "random")
 LEVELS = ("lower", "head", "upper")
-
-
-@dataclass
-class Measured:
-    """Lists with one entry a batch.
-
-    Attributes:
-        accuracy, loss_upper, overlap: of the feedback; of two masks of the same images.
-        influence: of the removed patches, flat.
-        sigma: (B, L), empty if the strategy has no score.
-        influence_objects, sigma_objects: None in a batch that cannot be compared; empty where objects are unknown.
-    """
-
-    accuracy: list[float] = field(default_factory=list)
-    loss_upper: list[float] = field(default_factory=list)
-    overlap: list[float] = field(default_factory=list)
-    influence: list[Tensor] = field(default_factory=list)
-    sigma: list[Tensor] = field(default_factory=list)
-    influence_objects: list[Separation | None] = field(default_factory=list)
-    sigma_objects: list[Separation | None] = field(default_factory=list)
 
 
 def diagnose(
@@ -72,8 +50,8 @@ def diagnose(
     Args:
         batches, batch_size: n and the images of each level in a batch. One batch of 32 is mostly noise.
         feedback: another feedback on the checkpoint's encoder; by default its own, or "nca" if it trained none.
-        mask: "own" draws masks as in training, "random" uniform ones, so that objects and background are compared
-            under one distribution.
+        mask: "own" draws masks as in training, "random" uniform ones, so that objects and background are removed
+            equally often.
         data_root: replaces ``data.train.root`` of the run.
         out: by default the folder ``diagnose`` of the run.
 
@@ -95,13 +73,10 @@ def diagnose(
     model = run.build_model(run.data.num_classes)
     device = next(model.parameters()).device
 
-    measured = Measured()
-    sheet: dict[str, Any] = {}
+    measured = []
     for number in range(batches):
         batch = {level: stream.batch(number * batch_size, batch_size) for level, stream in streams.items()}
-        batch = to_device(batch, device)
-        found = _measure(model, batch, mask == "random", measured)
-        sheet = sheet or _columns(batch["lower"], found, measured)
+        measured.append(_measure(model, to_device(batch, device), mask == "random"))
     result = {
         "format": FORMAT,
         "checkpoint": run.path.name,
@@ -115,7 +90,7 @@ def diagnose(
         **summarise(measured, 100.0 * chance_on(streams["upper"], run.data.num_classes).share),
     }
     out = out or run.folder / "diagnose"
-    figure = influence_sheet(**sheet, grid=model.mae.encoder.grid, title=sheet_title(result))
+    figure = influence_sheet(**measured[0]["sheet"], grid=model.mae.encoder.grid, title=sheet_title(result))
     save_figure(figure, out / "influence.png")
     write_json(result, out / "diagnose.json")
     return result, out
@@ -139,50 +114,47 @@ def _choose_feedback(run: LoadedRun, name: str | None) -> None:
         config.levels.solver_options.pop("paths", None)  # the other feedback may lack a path
 
 
-def _measure(model: Pretrainer, batch: dict[str, Any], random_mask: bool, measured: Measured) -> Influence:
-    """Add one batch of the three levels to ``measured``."""
+def _measure(model: Pretrainer, batch: Batch, random_mask: bool) -> dict[str, Any]:
+    """The numbers of one batch of the three levels.
+
+    ``accuracy`` and ``loss_upper`` of the feedback; ``overlap`` of two masks of the same images; ``influence`` of the
+    removed patches, flat; ``sigma`` (B, L), None if the strategy has no score; ``influence_objects`` and
+    ``sigma_objects``, None in a batch that cannot be compared, left out where objects are unknown; ``sheet``, what is
+    drawn of the first images.
+    """
     lower, head, upper = batch["lower"], batch["head"], batch["upper"]
-    found = model_influence(model, lower, head, upper, random_mask=random_mask)
-    removed = found.influence[found.mask > 0]
+    influence_BL, mask_BL, loss_upper = model_influence(model, lower, head, upper, random_mask=random_mask)
+    removed = influence_BL[mask_BL > 0]
     if not torch.isfinite(removed).all():
         raise TrainingError("the influence is not finite: the run has diverged, or the feedback; use another of either")
     scores = health.feedback_scores(model, head, upper)
-    measured.accuracy.append(float(health.feedback_accuracy(model.feedback, scores, upper)))
-    measured.loss_upper.append(float(found.loss_upper))
-    measured.influence.append(removed.double().cpu())
     with torch.no_grad():
         tokens = model.mae.encoder.embed(lower["image"])
         first, second = (
-            model.choose_mask(tokens, {**lower, "key": counter.fold(lower["key"], draw)}).mask for draw in (0, 1)
+            model.choose_mask(tokens, {**lower, "key": random_keys.fold(lower["key"], draw)}).mask for draw in (0, 1)
         )
-        sigma = model.mask.scores(tokens, MaskState.of(lower))
-    measured.overlap.append(float(health.mask_overlap(first, second, model.ratio)))
-    if sigma is not None:
-        measured.sigma.append(sigma.cpu())
+        sigma_BL = model.mask.scores(tokens, MaskState.of(lower))
+    shown = {"image_B3SS": lower["image"], "mask_BL": mask_BL, "influence_BL": influence_BL, "sigma_BL": sigma_BL}
+    shown["object_BSS"] = lower.get("object")
+    numbers: dict[str, Any] = {
+        "accuracy": float(health.feedback_accuracy(model.feedback, scores, upper)),
+        "loss_upper": float(loss_upper),
+        "overlap": float(health.mask_overlap(first, second, model.ratio)),
+        "influence": removed.double().cpu(),
+        "sigma": None if sigma_BL is None else sigma_BL.cpu(),
+        "sheet": {name: None if value is None else value[:SHEET_IMAGES] for name, value in shown.items()},
+    }
     if "object" in lower:
         objects = object_patches(lower["object"], model.mae.encoder.grid)
-        measured.influence_objects.append(separate(found.influence, objects, found.mask))
-        if sigma is not None:
-            measured.sigma_objects.append(separate(sigma, objects))
-    return found
-
-
-def _columns(lower: dict[str, Any], found: Influence, measured: Measured) -> dict[str, Any]:
-    """What the sheet shows: the first images of the first batch."""
-    n = SHEET_IMAGES
-    return {
-        "image_B3SS": lower["image"][:n],
-        "mask_BL": found.mask[:n],
-        "influence_BL": found.influence[:n],
-        "sigma_BL": measured.sigma[0][:n] if measured.sigma else None,
-        "object_BSS": lower["object"][:n] if "object" in lower else None,
-    }
+        numbers["influence_objects"] = separate(influence_BL, objects, mask_BL)
+        numbers["sigma_objects"] = None if sigma_BL is None else separate(sigma_BL, objects)
+    return numbers
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------
 
 
-def summarise(measured: Measured, chance: float) -> dict[str, Any]:
+def summarise(measured: list[dict[str, Any]], chance: float) -> dict[str, Any]:
     """Plain values for JSON; a spread is {mean, sd, t, batches}, without t where there is nothing to test against.
 
     ``chance`` is the percentage that a constant prediction gets right, which t of the accuracy is against.
@@ -190,70 +162,73 @@ def summarise(measured: Measured, chance: float) -> dict[str, Any]:
     ``objects``: ``influence_gap`` and ``influence_auroc`` on removed patches, ``sigma_auroc`` on all; t of an AUROC is
     against 0.5. None where the data set has no object masks, or no batch could be compared.
     """
-    values = torch.cat(measured.influence)
-    sigma = health.score_health(torch.cat(measured.sigma)) if measured.sigma else None
+
+    def compared(name: str, number: str, null: float) -> dict[str, Any] | None:
+        return _spread([getattr(m[name], number) for m in measured if m[name] is not None], null)
+
+    influence = torch.cat([m["influence"] for m in measured])
+    sigma = [m["sigma"] for m in measured if m["sigma"] is not None]
     return {
-        "feedback_accuracy": _spread(measured.accuracy, null=chance),
+        "feedback_accuracy": _spread([m["accuracy"] for m in measured], chance),
         "feedback_chance": chance,
-        "loss_upper": _spread(measured.loss_upper),
-        "mask_overlap": _spread(measured.overlap),
-        "sigma": None if sigma is None else {name: float(value) for name, value in sigma.items()},
+        "loss_upper": _spread([m["loss_upper"] for m in measured]),
+        "mask_overlap": _spread([m["overlap"] for m in measured]),
+        "sigma": {k: float(v) for k, v in health.score_health(torch.cat(sigma)).items()} if sigma else None,
         "influence": {
-            "mean": _spread([float(batch.mean()) for batch in measured.influence], null=0.0),
-            "sd": float(values.std(correction=0)),
-            "positive": 100.0 * float((values > 0).double().mean()),
+            "mean": _spread([float(m["influence"].mean()) for m in measured], null=0.0),
+            "sd": float(influence.std(correction=0)),
+            "positive": 100.0 * float((influence > 0).double().mean()),
         },
-        "objects": _objects(measured) if measured.influence_objects else None,
-    }
-
-
-def _objects(measured: Measured) -> dict[str, Any]:
-    influence = [found for found in measured.influence_objects if found is not None]
-    sigma = [found for found in measured.sigma_objects if found is not None]
-    return {
-        "influence_gap": _spread([found.gap for found in influence], null=0.0),
-        "influence_auroc": _spread([found.auroc for found in influence], null=0.5),
-        "sigma_auroc": _spread([found.auroc for found in sigma], null=0.5),
+        "objects": {
+            "influence_gap": compared("influence_objects", "gap", null=0.0),
+            "influence_auroc": compared("influence_objects", "auroc", null=0.5),
+            "sigma_auroc": compared("sigma_objects", "auroc", null=0.5),
+        }
+        if "influence_objects" in measured[0]
+        else None,
     }
 
 
 def _spread(values: list[float], null: float | None = None) -> dict[str, Any] | None:
     if not values:
         return None
-    found = spread(values, null or 0.0)._asdict()
-    return found if null is not None else {name: value for name, value in found.items() if name != "t"}
+    statistics = spread(values, null or 0.0)._asdict()
+    return statistics if null is not None else {name: value for name, value in statistics.items() if name != "t"}
 
 
 def table(result: dict[str, Any]) -> str:
     """The summary as text, one line a question."""
     influence, sigma, objects = result["influence"], result["sigma"], result["objects"]
-    lines = [
-        f"{result['name']}, iteration {result['iteration']}: mask '{result['mask_type']}', feedback "
-        f"'{result['feedback']}'; {result['batches']} batches of {result['batch_size']} training images, masks "
-        f"{'of the strategy' if result['mask'] == 'own' else 'drawn at random'}",
-        _line("feedback accuracy", _number(result["feedback_accuracy"], ".1f"), f"%, chance {_chance(result)}"),
-        _line("loss III", _number(result["loss_upper"], ".4f")),
-        _line("mask overlap", _number(result["mask_overlap"], ".3f"), "under new noise: 0 by chance, 1 the same set"),
+    chance = f"%, chance {result['feedback_chance']:.1f}"
+    rows = [
+        ("feedback accuracy", _number(result["feedback_accuracy"], ".1f"), chance),
+        ("loss III", _number(result["loss_upper"], ".4f"), ""),
+        ("mask overlap", _number(result["mask_overlap"], ".3f"), "under new noise: 0 by chance, 1 the same set"),
     ]
     if sigma is None:
-        lines.append(_line("sigma", "none: this strategy has no score"))
+        rows.append(("sigma", "none: this strategy has no score", ""))
     else:
-        lines.append(_line("sigma mean", f"{sigma['mean']:.3f}", f"entropy {sigma['entropy']:.3f} bit"))
-        lines.append(_line("sigma saturated", f"{100 * sigma['saturated']:.1f} %", "outside [0.01, 0.99]"))
+        rows.append(("sigma mean", f"{sigma['mean']:.3f}", f"entropy {sigma['entropy']:.3f} bit"))
+        rows.append(("sigma saturated", f"{100 * sigma['saturated']:.1f} %", "outside [0.01, 0.99]"))
         over = f"over images, {sigma['var_positions']:.2g} over positions"
-        lines.append(_line("sigma variance", f"{sigma['var_images']:.2g}", over))
+        rows.append(("sigma variance", f"{sigma['var_images']:.2g}", over))
     shape = f"sd {influence['sd']:.2g} over patches, {influence['positive']:.1f} % positive"
-    lines.append(_line("influence mean", _number(influence["mean"], "+.2g"), shape))
+    rows.append(("influence mean", _number(influence["mean"], "+.2g"), shape))
     if objects is None:
-        lines.append(_line("objects", "unknown: this data set has no object masks"))
-        return "\n".join(lines)
-    gap, auroc = objects["influence_gap"], objects["influence_auroc"]
-    lines.append(_line("influence t", _t(gap), "object less background; positive: weight on objects lowers loss III"))
-    lines.append(_line("influence gap", _number(gap, "+.3f"), "standard deviations of the influence"))
-    lines.append(_line("influence AUROC", _number(auroc, ".3f"), "removed patches, 0.5 by chance"))
-    if sigma is not None:
-        lines.append(_line("sigma AUROC", _number(objects["sigma_auroc"], ".3f"), "all patches, 0.5 by chance"))
-    return "\n".join(lines)
+        rows.append(("objects", "unknown: this data set has no object masks", ""))
+    else:
+        gap, auroc = objects["influence_gap"], objects["influence_auroc"]
+        rows.append(("influence t", _t(gap), "object less background; positive: weight on objects lowers loss III"))
+        rows.append(("influence gap", _number(gap, "+.3f"), "standard deviations of the influence"))
+        rows.append(("influence AUROC", _number(auroc, ".3f"), "removed patches, 0.5 by chance"))
+        if sigma is not None:
+            rows.append(("sigma AUROC", _number(objects["sigma_auroc"], ".3f"), "all patches, 0.5 by chance"))
+    masks = "of the strategy" if result["mask"] == "own" else "drawn at random"
+    title = (
+        f"{result['name']}, iteration {result['iteration']}: mask '{result['mask_type']}', feedback "
+        f"'{result['feedback']}'; {result['batches']} batches of {result['batch_size']} training images, masks {masks}"
+    )
+    return "\n".join([title, *(f"{name:18s} {value:22s} {remark}".rstrip() for name, value, remark in rows)])
 
 
 def sheet_title(result: dict[str, Any]) -> str:
@@ -270,22 +245,15 @@ def write_json(result: dict[str, Any], path: Path) -> None:
     write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
-def _line(name: str, value: str, remark: str = "") -> str:
-    return f"{name:18s} {value:22s} {remark}".rstrip()
-
-
-def _chance(result: dict[str, Any]) -> str:
-    return f"{result['feedback_chance']:.1f}"
-
-
-def _number(found: dict[str, Any] | None, form: str) -> str:
-    if found is None:
+def _number(statistics: dict[str, Any] | None, form: str) -> str:
+    if statistics is None:
         return "no batch to compare"
-    return f"{found['mean']:{form}}" + ("" if found["sd"] is None else f" ± {found['sd']:{form.lstrip('+')}}")
+    sd = "" if statistics["sd"] is None else f" ± {statistics['sd']:{form.lstrip('+')}}"
+    return f"{statistics['mean']:{form}}{sd}"
 
 
-def _t(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _t(statistics: dict[str, Any] | None) -> str:
+    if statistics is None:
         return "no batch to compare"
-    n = f"{found['batches']} batch{'es' if found['batches'] > 1 else ''}"
-    return f"undefined over {n}" if found["t"] is None else f"{found['t']:+.2f} over {n}"
+    n = f"{statistics['batches']} batch{'es' if statistics['batches'] > 1 else ''}"
+    return f"undefined over {n}" if statistics["t"] is None else f"{statistics['t']:+.2f} over {n}"

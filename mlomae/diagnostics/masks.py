@@ -3,9 +3,8 @@
 A row is a configuration, whose model is as training begins, or a checkpoint. Images are training images or a folder of
 pictures; evaluation images are not read. Which images and which draws are functions of the seed.
 
-The numbers go into a JSON file beside the picture, from which a figure can be drawn again without data set and
-checkpoints: it holds the images too. A mask is a text, "1" where a patch is removed; weights are given where they
-differ.
+The numbers go into a JSON file beside the picture. It holds the images too, so that a figure can be drawn again
+without data set and checkpoints. A mask is a text, "1" where a patch is removed; weights are given where they differ.
 
 Shape legend: B images, L patches, S image side in pixels.
 """
@@ -21,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError
 from mlomae.config.schema import PretrainConfig, load_config
@@ -32,6 +32,7 @@ from mlomae.data import Source, Stream, build_augment, build_training_source
 from mlomae.data.sets.folders import Pictures
 from mlomae.diagnostics.pictures import mask_sheet, photographs, save_figure
 from mlomae.pretraining.devices import to_device
+from mlomae.pretraining.influence import Batch
 from mlomae.pretraining.load import LoadedRun, load_run
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.records import config_hash, strip_paths
@@ -47,23 +48,6 @@ class Row:
     @property
     def iteration(self) -> int:
         return 0 if self.run is None else self.run.iteration
-
-
-@dataclass(frozen=True, eq=False)
-class DrawnRow:
-    """The masks that the model of ``config_hash``, ``seed`` and ``iteration`` draws. ``grid``: rows, columns."""
-
-    label: str
-    config_hash: str
-    seed: int
-    iteration: int
-    mask_BL: Tensor
-    weight_BL: Tensor
-    grid: tuple[int, int]
-
-    @property
-    def weighted(self) -> bool:
-        return not torch.equal(self.weight_BL, torch.ones_like(self.weight_BL))
 
 
 def draw_masks(
@@ -96,8 +80,9 @@ def draw_masks(
     source = Pictures(str(images)) if images is not None else _training_images(rows[0].config, data_root)
     size = rows[0].config.model.img_size
     stream = Stream(source, None, build_augment({"type": "Plain", "size": size}), seed, "masks")
-    batch: dict[str, Any] = stream.batch(0, min(count, len(stream)))
-    drawn = []
+    batch: Batch = stream.batch(0, min(count, len(stream)))
+    shown: list[tuple[str, Tensor, Tensor, tuple[int, int]]] = []
+    written = []
     labels, when = _labels(rows)
     for row, name in zip(rows, labels, strict=True):
         model = _model(row)
@@ -105,16 +90,15 @@ def draw_masks(
         if progress is not None:
             model.progress = progress
         for draw in range(draws):
+            mask_BL, weight_BL = _mask(model, {**batch, "key": random_keys.fold(batch["key"], draw)})
             label = name if not draw else f"draw {draw + 1}"
-            mask, weight = _mask(model, {**batch, "key": counter.fold(batch["key"], draw)})
-            digest = config_hash(strip_paths(row.config.to_dict()))
-            model_of_row = (digest, row.config.seed, row.iteration)
-            drawn.append(DrawnRow(label, *model_of_row, mask, weight, model.mae.encoder.grid))
+            shown.append((label, mask_BL, weight_BL, model.mae.encoder.grid))
+            written.append(_numbers(row, *shown[-1]))
     images_text = f"{source.name} {source.split}"
-    legend = "; darker: weighs more" if any(row.weighted for row in drawn) else ""
-    shown = [(row.label, row.mask_BL, row.weight_BL, row.grid) for row in drawn]
+    legend = "; darker: weighs more" if any(row["weight"] for row in written) else ""
     save_figure(mask_sheet(batch["image"], shown, title=f"{images_text}, seed {seed}{when}{legend}"), out)
-    numbers = mask_numbers(batch["image"], drawn, images_text, seed)
+    pixels = (255 * photographs(batch["image"])).round().astype(np.uint8)
+    numbers = {"source": images_text, "seed": seed, "images": [_png(image) for image in pixels], "rows": written}
     write_text(out.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")
     return labels
 
@@ -179,36 +163,28 @@ def _model(row: Row) -> Pretrainer:
 
 
 @torch.no_grad()
-def _mask(model: Pretrainer, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _mask(model: Pretrainer, batch: Batch) -> tuple[Tensor, Tensor]:
     """Mask and weights, (B, L)."""
     batch = to_device(batch, next(model.parameters()).device)
     mask = model.choose_mask(model.mae.encoder.embed(batch["image"]), batch)
     return mask.mask, mask.weight
 
 
-# --- the numbers ------------------------------------------------------------------------------------------------------
-
-
-def mask_numbers(image_B3SS: Tensor, rows: list[DrawnRow], source: str, seed: int) -> dict[str, Any]:
-    """The content of the file. ``source``: the images in words; ``seed``: of their choice and of the draws."""
-    images = (255 * torch.from_numpy(photographs(image_B3SS))).round().to(torch.uint8)
-    return {"source": source, "seed": seed, "images": [_png(i) for i in images], "rows": [_row(row) for row in rows]}
-
-
-def _row(row: DrawnRow) -> dict[str, Any]:
-    weights = [[float(f"{w:.4g}") for w in weights] for weights in row.weight_BL.tolist()] if row.weighted else None
+def _numbers(row: Row, label: str, mask_BL: Tensor, weight_BL: Tensor, grid: tuple[int, int]) -> dict[str, Any]:
+    """What the JSON file says of one row of masks."""
+    weighted = not torch.equal(weight_BL, torch.ones_like(weight_BL))
     return {
-        "label": row.label,
-        "config_hash": row.config_hash,
-        "seed": row.seed,
+        "label": label,
+        "config_hash": config_hash(strip_paths(row.config.to_dict())),
+        "seed": row.config.seed,
         "iteration": row.iteration,
-        "grid": list(row.grid),
-        "mask": ["".join("1" if m > 0.5 else "0" for m in mask) for mask in row.mask_BL.tolist()],
-        "weight": weights,
+        "grid": list(grid),
+        "mask": ["".join("1" if m > 0.5 else "0" for m in mask_L) for mask_L in mask_BL.tolist()],
+        "weight": [[float(f"{w:.4g}") for w in weight_L] for weight_L in weight_BL.tolist()] if weighted else None,
     }
 
 
-def _png(image_SS3: Tensor) -> str:
+def _png(image_SS3: NDArray[np.uint8]) -> str:
     file = io.BytesIO()
-    Image.fromarray(image_SS3.numpy()).save(file, format="PNG", optimize=True)
+    Image.fromarray(image_SS3).save(file, format="PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,7 +1,8 @@
-"""The influence sheet: one column an image; rows image, mask, influence of the removed patches, σ where there is one.
+"""Sheets of images: the influence of their patches, or the masks of several strategies.
 
-Red patches are those whose reconstruction, if weighted more, lowers the upper loss; blue ones raise it; kept patches
-are grey. Objects, where known, are outlined.
+The influence sheet has a column for each image, and the rows image, mask, influence of the removed patches, and σ where
+there is one. Red patches are those whose reconstruction, if weighted more, lowers the upper loss; blue ones raise it;
+kept patches are grey. Objects, where known, are outlined.
 
 Shape legend: B images of the sheet, S side in pixels, L patches.
 """
@@ -65,7 +66,7 @@ def influence_sheet(
         edge = (-0.5, side - 0.5, side - 0.5, -0.5)
         paint = lambda ax, rgba, edge=edge: ax.imshow(rgba, extent=edge, interpolation="nearest")  # noqa: E731
         axes[0, column].imshow(image, interpolation="nearest")
-        paint(axes[1, column], _two_tone(removed[column]))
+        paint(axes[1, column], np.where(removed[column], 0.1, KEPT)[..., None].repeat(3, axis=-1))
         axes[2, column].imshow(0.6 * image.mean(axis=-1, keepdims=True).repeat(3, axis=-1), interpolation="nearest")
         paint(axes[2, column], _heat(influence[column], removed[column], scale))
         if sigma_BL is not None:
@@ -132,19 +133,11 @@ def _tiles(values_BL: Tensor, grid: tuple[int, int]) -> NDArray[np.float64]:
 
 def _greys(removed: NDArray[np.bool_], weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """The grey of removed patches, NaN where a patch is kept."""
-    found = weight[removed]
-    span = np.ptp(found)
-    if span > 1e-6 * np.abs(found).max():
-        grey = LEAST + (MOST - LEAST) * (weight - found.min()) / span
-    else:
-        grey = np.full_like(weight, REMOVED)
+    weights = weight[removed]
+    span = np.ptp(weights)
+    equal = span <= 1e-6 * np.abs(weights).max()
+    grey = REMOVED if equal else LEAST + (MOST - LEAST) * (weight - weights.min()) / span
     return np.where(removed, grey, np.nan)
-
-
-def _two_tone(removed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Removed patches dark, kept ones grey."""
-    tone = np.where(removed, 0.1, KEPT)[..., None]
-    return np.concatenate([np.repeat(tone, 3, axis=-1), np.ones_like(tone)], axis=-1)
 
 
 def _heat(influence: NDArray[np.float64], removed: NDArray[np.bool_], scale: Normalize) -> NDArray[np.float64]:

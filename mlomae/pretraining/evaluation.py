@@ -142,10 +142,10 @@ def linear_probe_accuracy(
 ) -> float:
     """Top-1 in percent of multinomial logistic regression on frozen features, standardised with training statistics.
 
-    Standardising is BatchNorm1d(affine=False, eps=1e-6) of MAE's recipe (main_linprobe.py); its LARS schedule is
-    replaced by the convex optimum of Σ cross-entropy + ||W||² / (2 ``inverse_penalty``), found by L-BFGS from zero in
-    float64, so the number has no seed. Raises DataError for fewer than two training classes or shapes that do not
-    fit, TrainingError if a feature is not finite.
+    Standardising takes the place of BatchNorm1d(affine=False, eps=1e-6) in MAE's recipe (main_linprobe.py), and the
+    convex optimum of Σ cross-entropy + ||W||² / (2 ``inverse_penalty``), found by L-BFGS from zero in float64, that of
+    its LARS schedule: the number depends on no seed and no learning rate. Raises DataError for fewer than two training
+    classes or shapes that do not fit, TrainingError if a feature is not finite.
     """
     _check_pair(train_f, train_y, "training")
     _check_pair(test_f, test_y, "test")
@@ -169,9 +169,9 @@ def evaluate(
 ) -> dict[str, float]:
     """k-NN and linear probe for both poolings.
 
-    Returns percent under knn_top1_cls, knn_top1_avg, linear_top1_cls, linear_top1_avg and chance (always answering
-    the most frequent training class), and the image counts n_train, n_test. Both loaders must use the evaluation
-    transform: training crops understate the accuracy. Errors as in the functions above.
+    Returns percent under knn_top1_cls, knn_top1_avg, linear_top1_cls, linear_top1_avg and chance (the most frequent
+    training class for every image), and the image counts n_train, n_test. Both take `PlainBatches`: training crops
+    would understate the accuracy. Errors as in the functions above.
     """
     train_f, train_y = extract_features(encoder, train_batches, device)
     test_f, test_y = extract_features(encoder, test_batches, device)

@@ -1,4 +1,4 @@
-"""Influence of the patches of a batch: how much the upper loss gains if the lower level cares more for a patch.
+"""Influence of the patches of a batch: how much the upper loss falls if the lower level weights a patch more.
 
     I_i = ⟨∂rec_i/∂θ, v⟩,   v the response of L_III to θ at the present θ and ω
 
@@ -31,7 +31,7 @@ Errors = Callable[[Params, Batch], Tensor]
 
 
 class Influence(NamedTuple):
-    """``influence`` (B, L) of every patch, in units of L_III a unit of weight and of learning rate; ``mask`` (B, L),
+    """``influence`` (B, L) of every patch, in units of L_III per unit of weight and of learning rate; ``mask`` (B, L),
     1 where the patch was removed; ``loss_upper`` L_III, 0-dim. All outside every graph."""
 
     influence: Tensor
@@ -56,7 +56,7 @@ def influence_along_response(
     chunks: int = 1,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """(I (B, L), L_III) for any three-level problem; the Hessian of stage II is taken for the identity.
+    """(I (B, L), L_III) for any three-level problem; the Hessian of stage II is taken to be the identity.
 
     Args:
         errors: (θ, batch) → rec (B, L), a pure function of θ with the mask of the batch frozen.
@@ -84,8 +84,8 @@ def model_influence(
 
     Args:
         lower_batch, head_batch, upper_batch: batches of `mlomae.data.Stream` on the model's device.
-        random_mask: draw uniform masks in place of the strategy's own, so that objects and background are compared
-            under one distribution of masks.
+        random_mask: draw uniform masks in place of the strategy's own, so that objects and background are removed
+            equally often.
     """
     levels = model.level_parameters()
     batch = freeze_mask(model, lower_batch, random_mask)

@@ -1,4 +1,4 @@
-"""Does a number per patch tell objects from background? AUROC, normalised difference of means, t over batches.
+"""Whether a number per patch tells objects from background: AUROC, normalised difference of means, t over batches.
 
 Sign: positive influence means that more weight on the patch lowers the upper loss, so **a positive gap, a positive t
 and an AUROC above 0.5 say that the feedback asks for objects**.
@@ -20,8 +20,8 @@ from mlomae.common.errors import DataError
 
 
 class Separation(NamedTuple):
-    """Of one batch: ``gap``, mean over object patches less mean over background, in standard deviations of all patches
-    compared; ``auroc``, the chance that an object patch has the higher number, 0.5 if they are alike."""
+    """Of one batch: ``gap``, mean over object patches minus mean over background, in standard deviations of all patches
+    compared; ``auroc``, the chance that an object patch has the higher number, 0.5 if objects make no difference."""
 
     gap: float
     auroc: float
@@ -30,7 +30,7 @@ class Separation(NamedTuple):
 class Spread(NamedTuple):
     """``mean`` and sample standard deviation ``sd`` over n batches; ``t`` = (mean − null) / (sd / √n).
 
-    ``sd`` is None for one batch; ``t`` also where all batches agree to the last bit.
+    ``sd`` and ``t`` are None for one batch, ``t`` also where all batches have the same number.
     """
 
     mean: float

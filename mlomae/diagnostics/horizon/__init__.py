@@ -1,1 +1,1 @@
-"""Does the influence of one step predict the effect of many real ones (`mlomae horizon`)."""
+"""Whether the influence of one step predicts the effect of many real ones (`mlomae horizon`)."""

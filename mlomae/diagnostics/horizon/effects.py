@@ -56,10 +56,10 @@ def predict(
     """p of every batch and policy, (n, J) float64, with v and with P v; in full precision.
 
     Args:
-        batches: (lower, head, upper) batches on the model's device. Lower and upper images are drawn apart, so that
-            the product of their gradients has no bias.
+        batches: (lower, head, upper) batches on the model's device. Lower and upper images are drawn independently,
+            so that the product of their gradients has no bias.
         precondition: v → P v, an `mlomae.multilevel.AdamPreconditioner`.
-        chunks: equal parts in which a batch passes, for memory; the result is the same.
+        chunks: equal parts in which a batch is processed, for memory; the result is the same.
 
     Raises TrainingError if a prediction is not finite.
     """
@@ -92,10 +92,10 @@ class Measured(NamedTuple):
 
 
 class RollOut:
-    """Trains ``model`` in place, from the weights that it has when this is made, as often as it is called.
+    """Each call trains ``model`` in place, starting from the weights that it had when this object was made.
 
     Args:
-        optimizer: makes a fresh optimizer of θ, in the state of the checkpoint; it is called once a roll-out.
+        optimizer: makes a fresh optimizer of θ in the checkpoint's state; called once per roll-out.
         batch: lower batch of step t, counted from 0, on the model's device; the same t gives the same batch.
         measure: called with the model at every horizon.
         clip_grad: bound on the global norm of the gradient of θ, as in the run.
@@ -116,8 +116,8 @@ class RollOut:
     ) -> list[Measured]:
         """What ``measure`` gives after each number of steps in ``horizons``, which ascend.
 
-        ``weight`` gives w (B, L) of a batch with its mask frozen in. The model is left as the last step made it. Raises
-        TrainingError if a measured loss is not finite.
+        ``weight`` gives w (B, L) of a batch with its mask frozen in. The model keeps the weights of the last step.
+        Raises TrainingError if a measured loss is not finite.
         """
         self.model.mae.load_state_dict(self.start)
         step = OuterStep(
@@ -152,7 +152,7 @@ def weighted_loss(model: Pretrainer, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def measure_feedback(model: Pretrainer, head_batch: Batch, upper_batch: Batch) -> Measured:
-    """The feedback of fixed images, in full precision: differences between roll-outs are small."""
+    """Feedback on fixed images, in full precision because differences between roll-outs are small."""
     feedback = model.feedback
     assert isinstance(feedback, JointFeedback)
     z_head, z_upper = (_features(model, batch) for batch in (head_batch, upper_batch))

@@ -1,4 +1,4 @@
-"""Policies of the horizon study: fixed rules that give every removed patch a number, by which its loss is weighted.
+"""Policies of the horizon study: fixed rules that give every removed patch a number s, by which its loss is weighted.
 
     w = 1 + ε s
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking.sampling import object_patches
 from mlomae.models.mae import patchify
@@ -36,7 +36,7 @@ RANDOM = "random"
 def policy_names(count: int, has_objects: bool) -> list[str]:
     """``count`` policies: object (where the data has objects), error, contrast, then random_1, random_2, ...
 
-    Raises ConfigError for less than one.
+    Raises ConfigError for a ``count`` below 1.
     """
     if count < 1:
         raise ConfigError(f"--policies {count} must be at least 1; a correlation needs 3, and 8 to mean something")
@@ -50,15 +50,14 @@ class Policies:
     - ``object``: patches that objects cover (`mlomae.masking.strategies.oracle`); the batch must have ``object``.
     - ``error``: reconstruction error under the batch's mask, at the checkpoint.
     - ``contrast``: standard deviation of the patch's pixels.
-    - ``random_N``: a random two-layer network on LayerNormed patch embeddings. Positions are left out: a preference
-      for places, under random crops, has next to no effect that a roll-out could measure.
+    - ``random_N``: a random two-layer network on LayerNormed patch embeddings. Positions are left out: under
+      random crops, a preference for places has hardly any effect that a roll-out could measure.
 
     ``limit`` bounds ±s, 1/ε say, so that the weights of +s and of −s stay inside [0, 2] and remain mirror images.
     """
 
     def __init__(self, model: Pretrainer, seed: int, limit: float = math.inf) -> None:
         self.model, self.seed, self.limit = copy.deepcopy(model).requires_grad_(False), seed, limit
-        self._weights: dict[str, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def __call__(self, name: str, batch: Batch) -> Tensor:
@@ -74,22 +73,17 @@ class Policies:
         if name == "error":
             return patch_errors(self.model, batch)
         if name == "contrast":
-            patches_BLP = patchify(batch["image"], encoder.patch_size)
-            return patches_BLP.std(dim=-1)
+            return patchify(batch["image"], encoder.patch_size).std(dim=-1)
         tokens_BLD = encoder.patch_embed(batch["image"])
         first_DH, second_H = self._scorer(name, tokens_BLD)
-        hidden_BLH = F.gelu(F.layer_norm(tokens_BLD, tokens_BLD.shape[-1:]) @ first_DH)
-        return hidden_BLH @ second_H
+        return F.gelu(F.layer_norm(tokens_BLD, tokens_BLD.shape[-1:]) @ first_DH) @ second_H
 
     def _scorer(self, name: str, tokens_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (D, H) and (H,), functions of (seed, name); their signs are symmetric, so s and −s are as likely."""
-        if name not in self._weights:
-            width = tokens_BLD.shape[-1]
-            first_DH = _normal(counter.root_key(self.seed, "horizon/policy", name, 1), width * HIDDEN)
-            second_H = _normal(counter.root_key(self.seed, "horizon/policy", name, 2), HIDDEN)
-            pair = (first_DH.view(width, HIDDEN) / math.sqrt(width), second_H / math.sqrt(HIDDEN))
-            self._weights[name] = (pair[0].to(tokens_BLD), pair[1].to(tokens_BLD))
-        return self._weights[name]
+        width = tokens_BLD.shape[-1]
+        first = _normal(random_keys.root_key(self.seed, "horizon/policy", name, 1), width * HIDDEN)
+        second_H = _normal(random_keys.root_key(self.seed, "horizon/policy", name, 2), HIDDEN) / math.sqrt(HIDDEN)
+        return (first.view(width, HIDDEN) / math.sqrt(width)).to(tokens_BLD), second_H.to(tokens_BLD)
 
 
 def standardise_removed(values_BL: Tensor, mask_BL: Tensor) -> Tensor:
@@ -106,5 +100,4 @@ def standardise_removed(values_BL: Tensor, mask_BL: Tensor) -> Tensor:
 
 def _normal(key: int, n: int) -> Tensor:
     """(n,) standard normal numbers of a key, float32, the same on every device."""
-    uniform = counter.uniform(torch.tensor(key), n)
-    return math.sqrt(2.0) * torch.erfinv(2.0 * uniform - 1.0)
+    return math.sqrt(2.0) * torch.erfinv(2.0 * random_keys.uniform(torch.tensor(key), n) - 1.0)

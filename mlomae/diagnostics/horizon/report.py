@@ -1,11 +1,11 @@
 """The result of the horizon study: correlations of predicted and real effects, as numbers, a table and a figure.
 
-The mirror −s of a policy is a policy as good, with effect −D and prediction −p. Agreement must not depend on which of
-the two was drawn, so correlations are taken over the policies and their mirrors: the linear one is then the cosine of p
-and D, the rank one the cosine of their signed ranks (Spearman's on the mirrored set).
+The mirror −s of a policy is as good a policy, with effect −D and prediction −p. Agreement must not depend on which of
+the two was drawn, so correlations are taken over the policies and their mirrors: the linear correlation is then the
+cosine of p and D, and the rank correlation the cosine of their signed ranks (Spearman's on the mirrored set).
 
 In the figure a point is a policy, and in the shaded quadrants prediction and effect have the same sign. In the right
-panel the band is what |linear correlation| stays within, 19 times of 20, if all signs were chance.
+panel the band holds |linear correlation| 19 times out of 20 if all signs were chance.
 
 Shape legend: J policies, F sign flips.
 """
@@ -21,17 +21,18 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.diagnostics.horizon.effects import Measured
 from mlomae.pretraining.separation import spread
 
 FLIPS = 12  # policies up to which all signs are enumerated; 2**FLIPS random ones for more
 Vector = NDArray[np.float64]
 
-# Okabe and Ito's palette, told apart under the usual colour-blindnesses; shapes say the same once more
+# Okabe and Ito's palette, safe for the usual kinds of colour-blindness; the markers differ too
 COLOURS = {"object": "#D55E00", "error": "#0072B2", "contrast": "#009E73"}
 MARKERS = {"object": "*", "error": "s", "contrast": "^"}
 OTHER, BAND = "#666666", "#e6e6e6"
@@ -85,8 +86,8 @@ def chance_level(a_J: Vector, b_J: Vector) -> float | None:
     if n <= FLIPS:
         flips_FJ = (np.arange(1 << n)[:, None] >> np.arange(n)) & 1
     else:
-        keys = counter.fold(counter.root_key("horizon/flips"), torch.arange(1 << FLIPS))
-        flips_FJ = (counter.uniform(keys, n) > 0.5).numpy()
+        keys = random_keys.fold(random_keys.root_key("horizon/flips"), torch.arange(1 << FLIPS))
+        flips_FJ = (random_keys.uniform(keys, n) > 0.5).numpy()
     return float(np.quantile(np.abs((2.0 * flips_FJ - 1.0) @ terms_J), 0.95)) / size
 
 
@@ -115,7 +116,7 @@ def agreements(policies: Sequence[dict[str, Any]], horizons: Sequence[int]) -> l
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as text: a row a policy, a column a horizon, then the correlations."""
+    """The result as text: a row for each policy, a column for each horizon, then the correlations."""
     horizons, start = result["horizons"], result["start"]
     width = max(len(policy["name"]) for policy in result["policies"])
     name = max(width, len("linear, Adam scale"))
@@ -124,7 +125,7 @@ def table(result: dict[str, Any]) -> str:
         f"{result['name']}, iteration {result['iteration']}: feedback '{result['feedback']}', loss III "
         f"{start['loss']:.4f}, accuracy {start['accuracy']:.1f} %; weights 1 ± {result['strength']:g} s, rate "
         f"{result['lr']:.3g}",
-        "effect a unit of s on loss III; negative: weight where the policy is high lowers it",
+        "effect per unit of s on loss III; negative: weight where the policy is high lowers it",
         f"{'policy':{name}s} {'predicted ± se':>22s}"
         + "".join(f"{f'real at {h}':>14s}" for h in horizons)
         + f"{last:>19s}",
@@ -202,36 +203,31 @@ def _scatter(ax: Axes, policies: list[dict[str, Any]], i: int, horizon: int) -> 
 
 
 def _scaled(values: list[dict[str, Any]]) -> tuple[list[tuple[float, float | None]], str]:
-    """(mean, standard error) in units of a power of ten, and that unit's name: an axis offset would hit the labels."""
+    """(mean, standard error) in units of a power of ten, and that unit's name: matplotlib would write the power where
+    the labels are."""
     largest = max(abs(value["mean"]) for value in values)
     power = math.floor(math.log10(largest)) if largest else 0
     unit = 10.0**power
-    found = [(value["mean"] / unit, None if value["se"] is None else value["se"] / unit) for value in values]
-    return found, f"$10^{{{power}}}$"
+    scaled = [(value["mean"] / unit, None if value["se"] is None else value["se"] / unit) for value in values]
+    return scaled, f"$10^{{{power}}}$"
 
 
 def _label(ax: Axes, names: list[str], places: list[tuple[float, float]]) -> None:
-    """Names beside the points, each in the first of six places that is free of points and other names."""
+    """Write the names next to the points, each in the first of six places that is free of points and other names."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     points = [((x - left) / (right - left) * PANEL, (y - low) / (high - low) * PANEL) for x, y in places]
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
     for name, place, (x, y) in zip(names, places, points, strict=True):
         label = name.replace("_", " ")
         width = 4.4 * len(label)
         choices = [(5.0 if side > 0 else -5.0 - width, up) for side in (1, -1) for up in (3.0, -11.0, 13.0)]
         # at the rim of the panel a name would leave it
         choices = [c for c in choices if 0 <= x + c[0] <= PANEL - width] or choices
-        free = [c for c in choices if not any(_overlap((x + c[0], y + c[1], width, 9.0), box) for box in taken)]
-        dx, dy = (free or choices)[0]
-        taken.append((x + dx, y + dy, x + dx + width, y + dy + 9))
+        boxes = [Bbox.from_bounds(x + dx, y + dy, width, 9.0) for dx, dy in choices]
+        chosen = next((i for i, box in enumerate(boxes) if not box.count_overlaps(taken)), 0)
+        taken.append(boxes[chosen])
         colour = COLOURS.get(name, OTHER)
-        ax.annotate(label, place, (dx, dy), textcoords="offset points", fontsize=8, color=colour)
-
-
-def _overlap(box: tuple[float, float, float, float], taken: tuple[float, float, float, float]) -> bool:
-    """Whether (x, y, width, height) meets (x0, y0, x1, y1)."""
-    x, y, width, height = box
-    return x < taken[2] and x + width > taken[0] and y < taken[3] and y + height > taken[1]
+        ax.annotate(label, place, choices[chosen], textcoords="offset points", fontsize=8, color=colour)
 
 
 def _symmetric(ax: Axes) -> None:

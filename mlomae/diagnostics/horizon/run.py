@@ -5,9 +5,9 @@ policies s, and compare the difference in the feedback loss, at growing horizons
 are uniform. The feedback loss is measured on fixed images of the training set, the head's and the upper split, under
 the run's ``feedback_augment`` with fixed keys; evaluation images are not read.
 
-Common random numbers remove most of the noise, not all: with one set of batches the difference at a long horizon is
-still that of these batches. ``repeats`` trains again on others and gives standard errors, at its multiple of the cost:
-2 · policies · steps · repeats lower steps.
+Common random numbers remove most of the noise, not all: with one set of batches, the difference at a long horizon still
+depends on these batches. ``repeats`` trains again on others and gives standard errors; the cost grows with it, 2 ·
+policies · steps · repeats lower steps.
 
 Shape legend: J policies, n batches of the prediction.
 """
@@ -67,8 +67,8 @@ def horizon(
         steps: lower steps of a roll-out; measured at those of `HORIZONS` below it, and at ``steps``.
         policies: how many, in the order of `policy_names`.
         strength: ε, above 0 and at most 1. s is clipped to ±1/ε in predictions and roll-outs alike, so that weights
-            are at least 0 and +s and −s stay mirror images; the JSON says which share of the patches that touches.
-        feedback: one without a head; by default the run's own if it is such a one, else "nca".
+            are at least 0 and +s and −s stay mirror images; the JSON says which share of the patches is clipped.
+        feedback: one without a head; by default the run's own if it has none, else "nca".
         data_root: replaces ``data.train.root`` of the run.
         out: by default the folder ``horizon`` of the run.
         lr: rate of θ; by default the one that the checkpoint's optimizer had.
@@ -220,7 +220,7 @@ def _roll_outs(
     horizons: Sequence[int],
     say: Callable[[str], None],
 ) -> dict[str, list[Pair]]:
-    """For every policy one pair of roll-outs a repeat; all policies of a repeat see the same batches."""
+    """For every policy one pair of roll-outs per repeat; all policies of a repeat see the same batches."""
     pairs: dict[str, list[Pair]] = {name: [] for name in names}
     left, clock = 2 * len(names) * len(lower_batches), time.perf_counter()
     for batch in lower_batches:
