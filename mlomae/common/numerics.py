@@ -43,7 +43,7 @@ def numerics_of(task: str, config: Mapping[str, Any], backbone: Mapping[str, int
         return {}
     numbers = {part: number_of(part) for part in (*own, *(f"data.{kind}" for kind in sorted(kinds)))}
     weights = {part: number for part, number in (backbone or {}).items() if part != "evaluation"}
-    return numbers | {BACKBONE + part: number for part, number in weights.items()}
+    return numbers | {BACKBONE + part.removeprefix(BACKBONE): number for part, number in weights.items()}
 
 
 def number_of(part: str) -> int:

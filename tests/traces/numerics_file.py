@@ -49,7 +49,8 @@ def numbers_of(record: Values, others: dict[tuple[Any, Any], Values]) -> dict[st
     backbone = {} if made is None else numbers_of(made, others)
     own = COMMITS[record["git_commit"]]
     parts = adapter.parts_of(record["task"], record["config"], backbone)
-    return {part: backbone.get(part.removeprefix("backbone."), own.get(part, FIRST)) for part in parts}
+    given = {f"backbone.{part.removeprefix('backbone.')}": number for part, number in backbone.items()}
+    return {part: given.get(part, own.get(part, FIRST)) for part in parts}
 
 
 def contents(runs: Path) -> Values:

@@ -29,8 +29,8 @@ _HEADINGS = {
     "transfer_cpu_s": "transfer CPU (s)",
 }
 _NUMERICS_NOTE = (
-    "Rows of one configuration that name their NUMERICS were made by versions of the code whose results may differ: "
-    "they are neither pooled nor compared."
+    "Rows that name their NUMERICS are of an older version of the code, whose results may differ. They are "
+    "neither pooled nor compared with the others."
 )
 Sources = dict[str, list[tuple[str, list[Record]]]]
 
@@ -59,8 +59,7 @@ class Table:
     def build(self, evidence: Evidence) -> tuple[pd.DataFrame, str]:
         """(the rows as text, with a column `SOURCES`; their Markdown). The same for any order of the records."""
         rows = self.rows(evidence)
-        if "config_hash" in self.keys:
-            _tell_numerics_apart(rows, self.keys)
+        _name_older_numerics(rows)
         frame = pd.DataFrame(rows, columns=[*self.columns, SOURCES])
         frame = frame.sort_values(list(self.order or self.keys), kind="stable", ignore_index=True)
         for column, spec in self.columns.items():
@@ -80,23 +79,21 @@ class Table:
         return "\n".join([*markdown_head(self.title, self.source), *lines, "", note]) + "\n"
 
 
-def _tell_numerics_apart(rows: list[Row], keys: Sequence[str]) -> None:
-    """Add to the configuration of rows that have the same keys the NUMERICS that tell them apart."""
-    alike: dict[tuple[Any, ...], list[tuple[Row, Record]]] = {}
-    for row in rows:
-        named = tuple(row[key] for key in keys if not key.endswith("_setting"))  # which NUMERICS are part of
-        alike.setdefault(named, []).append((row, row[SOURCES][""][0][1][0]))
-    for found in alike.values():
-        numbers = [record.get("numerics", {}) for _, record in found]
-        parts = sorted({part for n in numbers for part in n if any(other.get(part) != n[part] for other in numbers)})
-        for (row, _), n in zip(found, numbers, strict=True):
-            told = f" (NUMERICS {', '.join(f'{part} {n[part]}' for part in parts if part in n) or 'unknown'})"
-            for column in ("config_hash", "pretraining_config") if parts else ():
-                row |= {column: f"{row[column]}{told}"} if column in row else {}
+def _name_older_numerics(rows: list[Row]) -> None:
+    """Add to the configuration of a row the NUMERICS that are not the newest of the table."""
+    numbers = [row[SOURCES][""][0][1][0].get("numerics") for row in rows]
+    newest: dict[str, int] = {}
+    for part, number in (item for known in numbers for item in (known or {}).items()):
+        newest[part] = max(number, newest.get(part, number))
+    for row, known in zip(rows, numbers, strict=True):
+        older = [f"{part} {number}" for part, number in (known or {}).items() if number != newest[part]]
+        if older or (known is None and newest):
+            named = f" (NUMERICS {', '.join(older) or 'unknown'})"
+            row |= {key: f"{row[key]}{named}" for key in ("config_hash", "pretraining_config") if key in row}
 
 
 def numerics_note(rows: Iterable[Row]) -> str:
-    """What a reader of ``rows`` must know if NUMERICS tell some of them apart; "" if not."""
+    """What a reader of ``rows`` must know if some of them name their NUMERICS; "" if none does."""
     return _NUMERICS_NOTE if any(" (NUMERICS " in str(row.get("config_hash")) for row in rows) else ""
 
 
