@@ -7,7 +7,18 @@ import torch
 from checks import THROUGH_THETA
 from quadratic import quadratic, relative_error
 
-from mlomae.multilevel import hypergradient, mixed_product, response_vector
+from mlomae.common.errors import ConfigError
+from mlomae.multilevel import (
+    Hypergradient,
+    Point,
+    hypergradient,
+    identity,
+    implicit,
+    list_options,
+    mixed_product,
+    response_vector,
+)
+from mlomae.multilevel.registry import SOLVERS
 
 PATHS = ["both", "direct", "head"]
 EXACT = {
@@ -103,3 +114,17 @@ def test_cg_falls_back_to_one_step_on_negative_curvature() -> None:
     options = {"solver": "cg", "paths": "direct"}
     found = hypergradient(q.problem, q.theta, q.omega, q.phi, **q.batches(), **options)
     assert relative_error(found, q.closed_form("direct", identity=True)) < 1e-12
+
+
+def test_a_solver_from_elsewhere_is_found_by_its_name_and_takes_its_own_options() -> None:
+    def damped(at: Point, *, damping: float = 1.0) -> Hypergradient:
+        return implicit(at, lambda product, b: {k: t / (1 + damping) for k, t in b.items()}, identity)
+
+    q = quadratic()
+    with SOLVERS.registered("damped", damped):
+        assert {"damping", "reduce", "chunks", "paths"} == set(list_options("damped"))
+        found = hypergradient(q.problem, q.theta, q.omega, q.phi, **q.batches(), solver="damped", damping=3.0)
+        with pytest.raises(ConfigError, match="'damped' has no option 'steps': choose from chunks, damping"):
+            hypergradient(q.problem, q.theta, q.omega, q.phi, **q.batches(), solver="damped", steps=3)
+    plain = hypergradient(q.problem, q.theta, q.omega, q.phi, **q.batches())
+    assert relative_error(found, {"p": plain["p"] / 4}) < 1e-12
