@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from bench_runs import bench
-from mlomae.backbones.origin import describe_weights
 from pretrained_samples import pretrain, put
 
 from benchmarks.commands import BENCH
@@ -16,6 +15,7 @@ from benchmarks.suite.backbones import discover_backbones, named_backbones, rand
 from benchmarks.suite.command import plan
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.jobs import Planner
+from mlomae.backbones.provenance import describe_weights
 from mlomae.common.checkpoint import load_checkpoint, save_atomically
 from mlomae.records import RANDOM
 
