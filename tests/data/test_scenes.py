@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from scene_layouts import png_header, scenes, values, write_annotation, write_pair
 
-from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import IGNORE, Scenes, Textures, build_scenes, check_disjoint, list_datasets
+from mlomae.common.errors import DataError
+from mlomae.data import IGNORE, Scenes, Textures, build_scenes, check_disjoint
 
 
 def build(root: Path, split: str = "training", **more: Any) -> Scenes:
@@ -229,24 +229,6 @@ def test_lists_of_classes(content: str, names: tuple[str, ...], tmp_path: Path) 
     path = scenes(tmp_path, classes=3) / "classes.txt"
     path.write_bytes(content.encode())
     assert build(tmp_path).classes == names
-
-
-@pytest.mark.parametrize(
-    ("cfg", "named"),
-    [
-        ({"type": "scenes"}, ["unknown data set 'scenes'", "ade20k, camvid, scene_folder"]),
-        ({"type": "scene_folder"}, ["needs the option 'root'"]),
-        ({"type": "scene_folder", "root": "x", "subset": True}, ["no option 'subset'"]),
-        ({"type": "ade20k", "root": "x", "spilt": "training"}, ["did you mean 'split'"]),
-    ],
-)
-def test_bad_config(cfg: dict[str, Any], named: list[str]) -> None:
-    before = dict(cfg)
-    with pytest.raises(ConfigError) as error:
-        build_scenes(cfg)
-    assert all(word in str(error.value) for word in named)
-    assert cfg == before
-    assert list_datasets(Scenes) == ["ade20k", "camvid", "scene_folder"]
 
 
 def test_links_to_nothing(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from coco_layouts import Content, coco, drop, edit, file_of, put, write_image
 
-from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import Detections, build_detections, list_datasets
+from mlomae.common.errors import DataError
+from mlomae.data import Detections, build_detections
 
 
 def build(root: Path, split: str = "train", **more: Any) -> Detections:
@@ -165,19 +165,3 @@ def test_folders_and_files_that_are_missing(tmp_path: Path) -> None:
     file_of(tmp_path).unlink()
     file_of(tmp_path).mkdir()
     assert "instances_train.json is missing" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("cfg", "named"),
-    [
-        ({"type": "scenes"}, ["unknown data set 'scenes'", "coco, coco_folder"]),
-        ({"type": "coco_folder"}, ["needs the option 'root'"]),
-        ({"type": "coco_folder", "root": "x", "subset": True}, ["no option 'subset'"]),
-        ({"type": "coco", "root": "x", "spilt": "train"}, ["did you mean 'split'"]),
-    ],
-)
-def test_bad_config(cfg: dict[str, Any], named: list[str]) -> None:
-    with pytest.raises(ConfigError) as error:
-        build_detections(cfg)
-    assert all(word in str(error.value) for word in named)
-    assert list_datasets(Detections) == ["coco", "coco_folder"]

@@ -14,7 +14,6 @@ from scipy.io import savemat
 
 from mlomae.common.errors import DataError
 from mlomae.data import PUBLISHED, build_source, check_disjoint
-from mlomae.data.paths import first_names
 from mlomae.data.sets.folders import ImageFolder
 
 
@@ -280,8 +279,3 @@ def test_imagenet_folders_that_do_not_fit(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "val")
     (tmp_path / "val").symlink_to(tmp_path / "train")
     assert "train and val are one folder" in refusal("imagenet", tmp_path, "val")
-
-
-def test_first_names_says_how_many_more() -> None:
-    assert first_names("abc") == "a, b, c"
-    assert first_names(range(7)) == "0, 1, 2 and 4 more"

@@ -256,7 +256,7 @@ DAMAGED = {
     "another size": "differ in size from their images (000002.png: 15x16 against 16x16 pixels)",
     "value above the classes": "000002.png has the value 6, above its 5 classes",
     "colours": "are RGB pictures",
-    "nothing labelled": "no pixel of 24 annotations is labelled",
+    "nothing labelled": "no pixel of 24 annotations has a label",
     "other classes": "has the value 5, above its 4 classes",
 }
 

@@ -1,4 +1,4 @@
-"""Fingerprints of existing sources are in records: they must never change."""
+"""Fingerprints of existing data sets are in records: they must never change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from mlomae.data import MemorySource, build_source
-from mlomae.data.paths import missing_files
 
 
 def test_fingerprints_and_digests_are_those_of_earlier_records(tmp_path: Path) -> None:
@@ -25,17 +24,3 @@ def test_fingerprints_and_digests_are_those_of_earlier_records(tmp_path: Path) -
     memory = MemorySource("memory", "train", "/m", ["a", "b"], pixels, np.array([1, 0]), ["/m"])
     assert memory.fingerprint() == "f7d1974cfa7a5d56b94c60991c011bdf845e289ef45a5050682d62a743ee4b0e"
     assert memory.digest(1).hex() == "1c402458972a0749e91ced58fbde7250"
-
-
-def test_missing_files_come_in_order_and_each_folder_is_listed_once(tmp_path: Path, monkeypatch) -> None:
-    import os
-
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.jpg").touch()
-    (tmp_path / "0.jpg").touch()
-    listed = []
-    real = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda folder: (listed.append(folder), real(folder))[1])
-    wanted = ["a/1.jpg", "gone/2.jpg", "0.jpg", "a/0.jpg", "gone/1.jpg"]
-    assert missing_files(tmp_path, wanted) == ["gone/2.jpg", "a/0.jpg", "gone/1.jpg"]
-    assert len(listed) == 3
