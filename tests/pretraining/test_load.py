@@ -107,6 +107,9 @@ def test_the_folder_of_a_run_is_a_backbone_and_a_start(folder: Path, tmp_path: P
     export(file, tmp_path / "same.safetensors", "safetensors")
     of_folder, of_file = (read_weights(tmp_path / name) for name in ("vit.safetensors", "same.safetensors"))
     assert of_folder.about == of_file.about
+    numerics = load_run(folder).state["meta"]["numerics"]
+    for provenance in map(describe_weights, (str(folder), str(tmp_path / "vit.safetensors"))):
+        assert provenance.details["numerics"] == numerics
     assert tiny.differences(of_folder.state, of_file.state) == []
     mae = MAE(create_encoder("tiny", 16, 4, 16, 2, 2), 16, 1, 2)
     load_pretrained(mae, folder)
