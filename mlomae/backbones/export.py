@@ -112,11 +112,13 @@ def _replace(out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: 
         raise CheckpointError(f"export '{out}' cannot be written ({reason}); free space or choose another") from error
 
 
-def _provenance(config: dict[str, Any]) -> dict[str, Any]:
-    """What a transfer needs to tell pretrainings, and their seeds, apart; {} for a config without method or seed."""
+def _provenance(config: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
+    """What a transfer needs to tell pretrainings, their seeds and versions of the code apart, where it is known."""
+    numerics = {"numerics": meta["numerics"]} if "numerics" in meta else {}
     if "method" not in config or "seed" not in config:
-        return {}
-    return {"method": config["method"], "seed": config["seed"], "config_hash": config_hash(strip_paths(config))}
+        return numerics
+    digest = config_hash(strip_paths(config))
+    return {"method": config["method"], "seed": config["seed"], "config_hash": digest, **numerics}
 
 
 def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
@@ -156,7 +158,7 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
         "model": model,
         "source_sha256": sha256(path),
         "iteration": int(content["iteration"]),
-        **_provenance(config),
+        **_provenance(config, content.get("meta", {})),
     }
     _replace(out, fmt, tensors, meta, timm_config(model, **statistics))
 

@@ -35,6 +35,7 @@ State = dict[str, Tensor]
 
 MODEL_KEYS = ("size", "patch_size", "embed_dim", "depth", "num_heads")
 _HEADS = {dim: heads for dim, _, heads in SIZES.values()}
+_SECTIONS = ("model", "numerics")  # of the metadata of an export, written as JSON
 
 
 def sha256(path: Path) -> str:
@@ -61,7 +62,7 @@ class WeightsFile:
         state: tensors by name, on the CPU: the autoencoder of a pretraining, the backbone of a fine-tuning, or the
             file's.
         model: the model section that a checkpoint or an export of ours carries, else {}.
-        about: the whole checkpoint; of an export name, method, seed, config_hash, iteration, source_sha256, model.
+        about: the whole checkpoint; of an export name, method, seed, config_hash, iteration, numerics, source_sha256.
         notes: what of a checkpoint was taken.
     """
 
@@ -108,7 +109,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             given = file.metadata() or {}
         about = {k.removeprefix("mlomae."): v for k, v in given.items() if k.startswith("mlomae.")}
-        return load_file(path), {k: json.loads(v) if k == "model" else v for k, v in about.items()}
+        return load_file(path), {k: json.loads(v) if k in _SECTIONS else v for k, v in about.items()}
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"'{path}' is damaged or not a safetensors file; export or fetch it again") from error
 
