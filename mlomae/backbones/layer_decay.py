@@ -82,12 +82,6 @@ def layer_decay_groups(
     return [groups[key] for key in sorted(groups)]
 
 
-def count_parameters(groups: list[dict[str, Any]]) -> int:
-    """Numbers (not tensors) that the groups train."""
-    parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
-    return sum(p.numel() for p in parameters)
-
-
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TimmLayerDecay:
     """`layer_decay_groups` for configs of MMEngine's own: mmseg's and mmdet's constructors know no timm names.

@@ -1,9 +1,11 @@
 """Training checkpoints: written to a temporary name and renamed, read without running anybody's code.
 
 A checkpoint is a dict of tensors and plain Python values:
-``format``, ``iteration`` (outer iterations done), ``config``, ``meta``, ``clock`` (seconds so far), ``modules``
-{mae, mask, feedback, average if v is averaged}, ``optimizers`` and ``schedulers`` per level, ``watch`` (when φ began,
-and the evidence so far), ``curves`` (sums of the losses so far), ``rng``, ``logged`` (last values of the log).
+``format``, ``iteration`` (iterations done), ``config``, ``meta``, ``clock`` (seconds so far), ``modules`` (of a
+pretraining mae, mask, feedback, and average and auxiliary if there are any), ``optimizers`` (of a pretraining one for
+each level), ``rng``, ``logged`` (last values of the log). Of a pretraining also ``watch`` (the feedback gate: when φ
+began, and the evidence so far) and ``curves`` (sums of the losses so far). Version 0.1 wrote ``schedulers``, too, which
+nothing reads: rates are functions of the iteration.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ from mlomae.config.schema import PretrainConfig
 from mlomae.data import IGNORE, OuterBatches, Stream
 from mlomae.data.reader import in_threads
 from mlomae.feedback import is_joint
+from mlomae.pretraining.health import feedback_scores
 from mlomae.pretraining.log import logger
-from mlomae.pretraining.losses import feedback_tokens
 from mlomae.pretraining.pretrainer import Pretrainer
 
 PROBE_INTERVAL = 10  # outer iterations; a probe costs one encoder pass, two if the feedback is joint
@@ -163,13 +163,8 @@ class FeedbackGate:
 def judge(model: Pretrainer, data: dict[str, Any]) -> tuple[float, int]:
     """Right predictions on the upper batch (of dense feedback the sum of the images' shares) and its size, over all
     ranks; waits for the device."""
-    head, upper = data["head"], data["upper"]
     with model.autocast():
-        reference = feedback_tokens(model, head) if model.feedback.joint else None
-        scores = model.feedback.predict(
-            feedback_tokens(model, upper), reference, head if model.feedback.joint else None
-        )
-        correct_U = model.feedback.correct(scores, upper)
+        correct_U = model.feedback.correct(feedback_scores(model, data["head"], data["upper"]), data["upper"])
     right, judged = correct_U.sum(), torch.tensor(len(correct_U), device=correct_U.device)
     for count in (right, judged):
         all_reduce(count)

@@ -266,26 +266,8 @@ def run_pretraining(
             PlainBatches(data.evaluation, config.model.img_size),
             trainer.device,
         )
-    record = _record(config, data, trainer.clock, metrics, git) | {"numerics": meta["numerics"], **plugins}
-    if means := curves.means():  # none of a run that an older version of this code has finished
-        record["curves"] = means
-    path = work_dir / "record.json"
-    path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
-    records.write_record(record, path)
-    if records_dir is not None:
-        records.write_record(record, records_dir / f"{config.name}_seed{config.seed}.json")
-    return record
-
-
-def _record(
-    config: PretrainConfig,
-    data: PretrainData,
-    clock: dict[str, float],
-    metrics: dict,
-    git: tuple[str | None, bool | None],
-) -> dict[str, Any]:
     source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
-    return records.make_record(
+    record = records.make_record(
         task="pretrain",
         name=config.name,
         method=config.method,
@@ -295,10 +277,20 @@ def _record(
         config=config.to_dict(),
         images_seen=images_seen(config, int(metrics.get("phi_started", -1))),
         outer_iterations=config.train.outer_iterations,
-        clock={kind: round(seconds, 2) for kind, seconds in clock.items()},
+        clock={kind: round(seconds, 2) for kind, seconds in trainer.clock.items()},
         split_hash=data.split.hash,
         train_source=source(data.train),
         eval_source=source(data.evaluation) if data.evaluation else "none",
         metrics=metrics,
         git=git,
+        numerics=meta["numerics"],
+        **plugins,
     )
+    if means := curves.means():  # none of a run that an older version of this code has finished
+        record["curves"] = means
+    path = work_dir / "record.json"
+    path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
+    records.write_record(record, path)
+    if records_dir is not None:
+        records.write_record(record, records_dir / f"{config.name}_seed{config.seed}.json")
+    return record

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -58,7 +59,7 @@ class PretrainStep:
             solver=levels.solver,
             solver_options=options,
             head_steps=levels.head_steps,
-            reduce=mean_over_ranks,
+            reduce=mean_over_ranks if get_world_size() > 1 else None,
             accumulate=train.accumulate,
             clip_grad=model.config.optim["theta"].clip_grad,
             autocast=model.autocast,

@@ -7,7 +7,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from mlomae.pretraining.losses import level_problem, lower
+from mlomae.pretraining.losses import level_problem, lower, lower_terms
 from mlomae.pretraining.pretrainer import Pretrainer
 
 
@@ -106,3 +106,21 @@ def test_only_the_weight_carries_the_mask_gradient(case: tuple[Pretrainer, dict,
     expected = torch.autograd.grad(by_mask if normalize == "mask" else by_weight, phi)
     for a, b in zip(found, expected, strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-14)
+
+
+@torch.no_grad()
+def test_the_reconstruction_error_weighs_nothing(case: tuple[Pretrainer, dict, str]) -> None:
+    """By it a weighted run and a plain one of the same autoencoder compare; the objective differs."""
+    model, batch, _ = case
+    plain, _ = tiny.trainer(tiny.config(**tiny.RANDOM))
+    plain.double().mae.load_state_dict(model.mae.state_dict())
+    weighted, unweighted = lower_terms(model, batch), lower_terms(plain, batch)
+    assert weighted.error == unweighted.error == unweighted.loss
+    assert abs(weighted.loss - unweighted.loss) > 0.1
+
+
+def test_the_reconstruction_error_of_a_run_is_that_of_its_steps() -> None:
+    model, data = tiny.trainer(tiny.config(**tiny.RANDOM, train__accumulate=2))
+    losses = tiny.step_of(model)(data.batches[0], 0)
+    assert float(losses["reconstruction_error"]) == pytest.approx(float(losses["loss_lower"]), rel=1e-6)
+    assert not losses["reconstruction_error"].requires_grad

@@ -1,4 +1,4 @@
-"""Losses beside the reconstruction: what they move, that they are told apart in the log, that a resume keeps them."""
+"""Auxiliary losses and those of a strategy: what they move, that the log tells them apart, that a resume keeps them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from mlomae.masking import AdaptiveMasking, Mask, MaskState, Reconstruction
 from mlomae.masking import base as registry
 from mlomae.masking.base import mask_from_scores
 from mlomae.models import MAE
+from mlomae.multilevel import list_solvers
 from mlomae.pretraining.run import run_pretraining
 
 CLASSIFICATION = {**tiny.RANDOM, "auxiliary": {"type": "classification", "weight": 0.5}}
@@ -113,6 +114,27 @@ def test_a_resumed_run_ends_with_the_same_bits(kind: str, pulling: dict[str, Any
     states = [load_checkpoint(checkpoint_path(tmp_path / name, 10)) for name in ("straight", "resumed")]
     assert tiny.state_differences(*states) == []
     assert any(t.numel() for t in states[0]["modules"]["mask" if kind == "pulling" else "auxiliary"].values())
+
+
+def test_the_first_losses_are_the_same_for_every_solver() -> None:
+    """Solvers take the lower loss again at other parameters; the log shows that of the steps on θ."""
+    first = {}
+    for solver in sorted(set(list_solvers()) - {"explicit"}):  # which has nothing to follow without pooled features
+        changes = {"levels__solver": solver, "auxiliary": {"type": "uniformity", "weight": 1.0}}
+        _, (first[solver],) = steps(changes, 1)
+    assert first["one_step"].keys() >= {"loss_lower", "loss_beside", "loss_head", "reconstruction_error"}
+    assert first["one_step"]["loss_beside"] > 0.1
+    for name in ("loss_lower", "loss_beside", "loss_head", "reconstruction_error"):
+        assert len({losses[name] for losses in first.values()}) == 1, (name, first)
+
+
+def test_a_step_leaves_its_batch_as_it_is() -> None:
+    model, data = tiny.trainer(tiny.config(auxiliary={"type": "classification", "weight": 0.5}, levels__warmup=1))
+    step = tiny.step_of(model)
+    for t in range(2):  # with random masks, then with learned ones
+        batch, again = data.batches[t], data.batches[t]
+        step(batch, t)
+        assert tiny.differences(batch, again) == []
 
 
 def test_a_gate_keeps_the_reconstruction_and_passes_its_gradient() -> None:

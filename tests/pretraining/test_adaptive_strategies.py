@@ -1,4 +1,4 @@
-"""Training with the strategies that learn beside θ: a resume keeps their state, and chunks are means over images."""
+"""Training with strategies that learn together with θ: a resume keeps their state, chunks are means over images."""
 
 from __future__ import annotations
 
