@@ -87,10 +87,8 @@ class ClassificationSteps(TransferSteps):
         loader = training_loader(images, config.data.batch_size, epochs=config.train.epochs, num_workers=workers)
         metric = ClassificationMetric(len(self.train.classes))
         section = section_of(model.backbone) if config.protocol == "finetune" else None
-        outcome = run.train(
-            build_step(model, config), loader, eval_loader(config, self.test, self.plain), metric, section
-        )
-        assert metric.per_image is not None
+        tests = eval_loader(config, self.test, self.plain)
+        outcome = run.train(build_step(model, config), loader, tests, metric, section)
         self.images = metric.per_image
         return replace(outcome, clock={kind: before[kind] + seconds for kind, seconds in outcome.clock.items()})
 
