@@ -129,5 +129,8 @@ def training_loader(
 
 
 def evaluation_loader(images: Sized, batch_size: int | None = 1, **options: Any) -> ImageLoader:
-    """Every item once over all ranks, in order (`share_of`); ``batch_size`` is of one process, None if items are batches."""
+    """Every item once over all ranks, in order (`share_of`).
+
+    ``batch_size`` is of one process, None where the items are batches already.
+    """
     return ImageLoader(images, sampler=share_of(len(images), *get_dist_info()), batch_size=batch_size, **options)
