@@ -1,8 +1,13 @@
-"""All that tables are made of: the records, and beside their folder predictions, FLOPs and published numbers."""
+"""What tables, figures and the report are made of: records, and what lies beside their folder.
+
+That is predictions, FLOPs, published numbers and the list of the records that each figure was drawn from.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +22,7 @@ from mlomae.backbones.task import TestedRun
 from mlomae.common.errors import DataError
 from mlomae.records import Record, predictions_folder, predictions_of, read_named_records, run_phrase
 
+FIGURE_SOURCES = "sources.json"  # beside the figures
 TOLERANCE = 1e-6  # percentage points between a record's metric and that of its predictions
 
 
@@ -127,3 +133,25 @@ def check_same_test(a: TestedRun, b: TestedRun) -> None:
             f"predictions '{a.file}' and '{b.file}' are of different {differing[0]}, though their records name the "
             "same data; give what differs a recipe of its own"
         )
+
+
+def read_figure_sources(folder: Path) -> dict[str, list[str]]:
+    """{figure: files it was made from} of a folder of figures, {} without the file; DataError for a damaged one."""
+    path = folder / FIGURE_SOURCES
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"'{path}' is not valid JSON ({error}); remove it and run again") from error
+    lists = isinstance(found, dict) and all(
+        isinstance(files, list) and Path(figure).name == figure for figure, files in found.items()
+    )
+    if not lists or not all(isinstance(file, str) for files in found.values() for file in files):
+        raise DataError(f"'{path}' does not map figures to lists of records; remove it and run again")
+    return found
+
+
+def figure_of(name: str, figures: Iterable[str]) -> str:
+    """The figure that a file of this name is of: the longest of ``figures`` that it begins with, "" if none."""
+    return max((figure for figure in figures if name == figure or name.startswith(f"{figure}_")), key=len, default="")

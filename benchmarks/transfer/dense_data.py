@@ -9,34 +9,30 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.dist import get_dist_info
 from mmengine.registry import DefaultScope, Registry
 
 from mlomae.backbones import mmcv_ops
-from mlomae.backbones.batches import EpochBatches, ImageLoader, Ordered, share_of
+from mlomae.backbones.batches import ImageLoader, NumberedImages, evaluation_loader, training_loader
 from mlomae.backbones.config import DenseConfig
 from mlomae.common.errors import ConfigError, reason_of
 
 mmcv_ops.install()
 
 
-def training_batches(config: DenseConfig, images: Ordered) -> ImageLoader:
+def training_batches(config: DenseConfig, images: NumberedImages) -> ImageLoader:
     """All batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes.
 
     The transforms are tried on one image, so that wrong ones are told at once; errors as ``images`` and `EpochBatches`.
     """
     images[0]
-    rank, world = get_dist_info()
-    size, iterations = config.data.batch_size, config.train.iterations
-    batches = EpochBatches(images, batch_size=size, iterations=iterations, rank=rank, world_size=world)
-    return ImageLoader(images, batch_sampler=batches, num_workers=config.data.num_workers, collate_fn=pseudo_collate)
+    options = {"num_workers": config.data.num_workers, "collate_fn": pseudo_collate}
+    return training_loader(images, config.data.batch_size, iterations=config.train.iterations, **options)
 
 
-def evaluation_batches(config: DenseConfig, images: Ordered) -> ImageLoader:
+def evaluation_batches(config: DenseConfig, images: NumberedImages) -> ImageLoader:
     """Every image once over all ranks, one by one, after a trial as for `training_batches`."""
     images[0]
-    mine, workers = share_of(len(images), *get_dist_info()), config.data.num_workers
-    return ImageLoader(images, sampler=mine, batch_size=1, num_workers=workers, collate_fn=pseudo_collate)
+    return evaluation_loader(images, num_workers=config.data.num_workers, collate_fn=pseudo_collate)
 
 
 def build_pipeline(registry: Registry, steps: list[dict[str, Any]], section: str) -> Compose:

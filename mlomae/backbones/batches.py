@@ -1,81 +1,83 @@
-"""Batches that are functions of (seed, iteration): for any number of workers, of processes, of interruptions.
-
-An epoch's order is the data set's own (`random_keys.epoch_order` of seed, name and epoch, as in `mlomae.data.Stream`).
-"""
+"""Batches that are functions of (seed, iteration): for any number of workers, of processes, of interruptions."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Any, Protocol
+from abc import abstractmethod
+from collections.abc import Iterator, Sized
+from typing import Any
 
 import torch
+from mmengine.dist import get_dist_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, MlomaeError, from_worker
 
-Item = tuple[int, int, int]
-"""(epoch, position in the data set, 0): one augmented image; the 0 is part of the keys that augmentations draw from."""
+Item = tuple[int, int]
+"""(epoch, position in the data set): one augmented image."""
 
 
-class Ordered(Protocol):
-    """A data set that says in which order an epoch visits it, and takes an `Item`."""
+class NumberedImages(Dataset[dict[str, Any]]):
+    """A data set that is asked for an `Item`; a plain position is one of epoch 0.
 
+    ``seed``, ``name``: what the order of every epoch depends on, as in `mlomae.data.Stream`.
+    """
+
+    def __init__(self, seed: int, name: str) -> None:
+        self.seed, self.name = seed, name
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def order(self, epoch: int) -> Tensor: ...
+    @abstractmethod
+    def load(self, epoch: int, position: int) -> dict[str, Any]:
+        """The image at a position, augmented as ``epoch`` has it."""
 
-    def __getitem__(self, item: Any) -> dict[str, Any]: ...
+    def __getitem__(self, item: int | Item) -> dict[str, Any]:
+        return self.load(0, item) if isinstance(item, int) else self.load(*item)
 
-
-def check_ranks(rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise ConfigError(f"rank {rank} is outside 0..{world_size - 1}; start the processes with torchrun")
+    def order(self, epoch: int) -> Tensor:
+        """The permutation (n,) int64 of positions in which ``epoch`` visits the images."""
+        return random_keys.epoch_order(self.seed, self.name, epoch, len(self))
 
 
 def share_of(images: int, rank: int, world_size: int) -> range:
     """What a rank evaluates: rank r has the r-th contiguous part of all images; no padding, nothing dropped."""
-    check_ranks(rank, world_size)
     return range(rank * images // world_size, (rank + 1) * images // world_size)
 
 
 class EpochBatches(Sampler[list[Item]]):
-    """This rank's items of every iteration of a run, or of those from ``start`` on.
+    """This rank's items of every iteration of a run, or of those from ``start``.
 
-    Args:
-        images: `LabelledImages`, or features in their place.
-        batch_size: over all processes; a process gets the contiguous slice of its rank. The images that do not fill a
-            batch, others in each epoch, are left out.
-        epochs, iterations: the length of the whole run; the last of the epochs that ``iterations`` make may end early.
-
-    ``per_epoch`` is the number of iterations of an epoch, ``stop`` that of the run. Raises ConfigError for a batch size
-    that does not fit the data or the processes.
+    The length of the run is ``epochs``, or ``iterations``, whose last epoch may end early. ``batch_size`` is over all
+    processes; a process gets the contiguous slice of its rank. Images that do not fill a batch, others in each epoch,
+    are left out. Raises ConfigError for a batch size that does not fit the images or the processes.
     """
 
     def __init__(
         self,
-        images: Ordered,
-        *,
+        images: NumberedImages,
         batch_size: int,
-        epochs: int | None = None,
-        iterations: int | None = None,
+        *,
+        epochs: int = 0,
+        iterations: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size {batch_size} is not positive; give images a step, over all processes")
-        if batch_size > len(images):
-            count = len(images)
-            raise ConfigError(f"batch_size {batch_size} exceeds the {count} training images; lower it to at most that")
-        check_ranks(rank, world_size)
+        self.images, self.batch_size, self.start = images, batch_size, 0
+        self.rank, self.world_size = rank, world_size
+        self.per_epoch = len(images) // batch_size
+        self.stop = iterations or epochs * self.per_epoch
+        if not self.per_epoch:
+            raise ConfigError(
+                f"batch_size {batch_size} exceeds the {len(images)} training images; lower it to at most that"
+            )
         if batch_size % world_size:
             raise ConfigError(
                 f"batch_size {batch_size} is not a multiple of {world_size} processes; change one of them"
             )
-        self.images, self.share, self.rank, self.world_size = images, batch_size // world_size, rank, world_size
-        self.per_epoch = len(images) // batch_size
-        self.start, self.stop = 0, iterations or (epochs or 0) * self.per_epoch
 
     def starting_at(self, iteration: int) -> EpochBatches:
         """The same batches from ``iteration`` of the run on; ConfigError if that is outside it."""
@@ -94,8 +96,9 @@ class EpochBatches(Sampler[list[Item]]):
             if iteration // self.per_epoch != epoch:
                 epoch = iteration // self.per_epoch
                 order = self.images.order(epoch)
-            first = (iteration % self.per_epoch * self.world_size + self.rank) * self.share
-            yield [(epoch, position, 0) for position in order[first : first + self.share].tolist()]
+            share = self.batch_size // self.world_size
+            first = iteration % self.per_epoch * self.batch_size + self.rank * share
+            yield [(epoch, int(position)) for position in order[first : first + share]]
 
 
 class ImageLoader(DataLoader[dict[str, Any]]):
@@ -110,3 +113,24 @@ class ImageLoader(DataLoader[dict[str, Any]]):
             yield from super().__iter__()
         except MlomaeError as error:
             raise from_worker(error) from error
+
+
+def training_loader(
+    images: NumberedImages, batch_size: int, *, epochs: int = 0, iterations: int = 0, **options: Any
+) -> ImageLoader:
+    """This rank's share of all batches of a run; ``options`` as a DataLoader takes them.
+
+    Raises the errors of `EpochBatches` and, while iterating, DataError for an image that cannot be decoded.
+    """
+    rank, world = get_dist_info()
+    length = {"epochs": epochs, "iterations": iterations}
+    batches = EpochBatches(images, batch_size, **length, rank=rank, world_size=world)
+    return ImageLoader(images, batch_sampler=batches, **options)
+
+
+def evaluation_loader(images: Sized, batch_size: int | None = 1, **options: Any) -> ImageLoader:
+    """Every item once over all ranks, in order (`share_of`).
+
+    ``batch_size`` is of one process, None where the items are batches already.
+    """
+    return ImageLoader(images, sampler=share_of(len(images), *get_dist_info()), batch_size=batch_size, **options)

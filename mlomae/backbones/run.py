@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmengine.dist import is_main_process
-from mmengine.evaluator import BaseMetric
 from torch import nn
 
 import mlomae.data
@@ -20,7 +19,7 @@ from mlomae.backbones.config import DataConfig, TransferConfig, values_of
 from mlomae.backbones.provenance import Provenance, check_unseen, describe_weights
 from mlomae.backbones.records import check_folder, describe_images, described
 from mlomae.backbones.task import Task
-from mlomae.backbones.training import TransferStep, train_transfer
+from mlomae.backbones.training import GatheringMetric, TransferStep, train_transfer
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import DataError
 from mlomae.common.numerics import Numerics, numerics_of
@@ -56,7 +55,7 @@ class TransferRun:
         step: TransferStep,
         loader: ImageLoader,
         test_loader: ImageLoader,
-        metric: BaseMetric,
+        metric: GatheringMetric,
         section: dict[str, Any] | None = None,
     ) -> Outcome:
         """Train to the end, from a checkpoint or not, and fill ``metric``; arguments and errors as `train_transfer`'s.

@@ -6,22 +6,23 @@ processes make the update of one.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.evaluator import BaseMetric
+from numpy.typing import NDArray
 from timm.optim import Lars
 from torch import Tensor, nn
 
 from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.backbones.config import OptimConfig
 from mlomae.common.checkpoint import TRANSFER_FORMAT
-from mlomae.common.errors import CheckpointError
+from mlomae.common.errors import CheckpointError, DataError
 from mlomae.common.random_keys import root_key, seed_step
 from mlomae.pretraining.devices import mean_over_ranks, require_bf16
 from mlomae.pretraining.log import logger, run_log
@@ -140,29 +141,39 @@ def gather(parts: list[T]) -> list[T]:
     return [part for parts_of_rank in all_gather_object(parts) for part in parts_of_rank]
 
 
-class GatheringMetric(BaseMetric):
-    """A metric that every rank has, and what it was computed from, the same for any number of processes."""
+class GatheringMetric(ABC):
+    """What a model says about the test images, on every rank, the same for any number of processes."""
 
-    default_prefix = ""  # None makes MMEngine warn
+    def __init__(self) -> None:
+        self.results: list[Any] = []  # of this rank
 
     @abstractmethod
-    def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
-        """Metrics of the images that all processes have seen, in any order; DataError if not exactly ``size`` were."""
+    def process(self, data_samples: Sequence[Any]) -> None:
+        """Add what ``test_step`` says about a batch to ``results``."""
+
+    @abstractmethod
+    def compute(self, results: list[Any], size: int) -> dict[str, float]:
+        """The metrics of what all ranks have seen, in any order, of ``size`` images (`check_complete`)."""
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Metrics of the ``size`` images of the test set, on every rank; DataError if not exactly these were seen."""
+        """The metrics of the ``size`` images of the test set, on every rank."""
         results = gather(self.results)
         self.results.clear()
-        metrics = self.compute_metrics(results, size)
-        return {f"{self.prefix}/{key}" if self.prefix else key: value for key, value in metrics.items()}
+        return self.compute(results, size)
+
+
+def check_complete(index: Sequence[int] | NDArray[np.int64], size: int) -> None:
+    """Raise DataError unless the images ``index`` are ``size`` different ones."""
+    if len(index) != size or len(np.unique(index)) < size or not size:
+        raise DataError(f"evaluation saw {len(index)} of {size} images; give every image once, under its own index")
 
 
 @torch.no_grad()
-def evaluate(model: Any, loader: ImageLoader, metric: BaseMetric, log_interval: int) -> None:
+def evaluate(model: Any, loader: ImageLoader, metric: GatheringMetric, log_interval: int) -> None:
     """Show ``metric`` what the model says about every image of the test set, this rank's share of it."""
     model.eval()
     for done, data in enumerate(loader, 1):
-        metric.process(data, model.test_step(data))
+        metric.process(model.test_step(data))
         if done % log_interval == 0:
             logger.info(f"test {done}/{len(loader)}")
     metric.evaluate(len(loader.dataset))  # type: ignore[arg-type]
@@ -172,7 +183,7 @@ def train_transfer(
     step: TransferStep,
     loader: ImageLoader,
     test_loader: ImageLoader,
-    metric: BaseMetric,
+    metric: GatheringMetric,
     work_dir: Path,
     meta: dict[str, Any],
     resume: bool = False,

@@ -17,8 +17,7 @@ import cls_runs
 import torch
 
 from benchmarks.tasks.classification import run
-from benchmarks.tasks.classification.model import BatchPreprocessor
-from benchmarks.tasks.classification.trainer import TransferModel
+from benchmarks.tasks.classification.model import BatchPreprocessor, Classifier
 from mlomae.backbones import training
 from mlomae.backbones.run import Outcome
 from mlomae.pretraining import devices
@@ -60,26 +59,26 @@ def in_double(stack: ExitStack) -> None:
     """Weights, images and scores of a run in float64."""
     train, cast = run.ClassificationSteps.train_and_test, BatchPreprocessor.forward
 
-    def patched(self: run.ClassificationSteps, model: TransferModel, *rest: Any) -> Outcome:
+    def patched(self: run.ClassificationSteps, model: Classifier, *rest: Any) -> Outcome:
         return train(self, model.double(), *rest)
 
     def to_double(self: BatchPreprocessor, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         batch = cast(self, data, training)
         return {**batch, "batch_inputs": batch["batch_inputs"].double()}
 
-    def logits(self: TransferModel, images: torch.Tensor) -> torch.Tensor:
+    def logits(self: Classifier, images: torch.Tensor) -> torch.Tensor:
         """Without the rounding to float32 at its end."""
         return self.backbone(images)
 
     stack.enter_context(mock.patch.object(run.ClassificationSteps, "train_and_test", patched))
     stack.enter_context(mock.patch.object(BatchPreprocessor, "forward", to_double))
-    stack.enter_context(mock.patch.object(TransferModel, "logits", logits))
+    stack.enter_context(mock.patch.object(Classifier, "logits", logits))
 
 
-def watched(stack: ExitStack, models: list[TransferModel]) -> None:
+def watched(stack: ExitStack, models: list[Classifier]) -> None:
     build = run.build_model
 
-    def patched(*given: Any) -> tuple[TransferModel, str]:
+    def patched(*given: Any) -> tuple[Classifier, str]:
         model, report = build(*given)
         models.append(model)
         return model, report
@@ -89,7 +88,7 @@ def watched(stack: ExitStack, models: list[TransferModel]) -> None:
 
 def transfer(name: str, out: Path) -> dict[str, torch.Tensor]:
     changes, patch = VARIANTS[name]
-    models: list[TransferModel] = []
+    models: list[Classifier] = []
     config = cls_runs.config(name=name.replace(" ", "-"), train__epochs=1, **changes)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(run, "save_confusion"))  # its picture takes longer than the training

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.analysis.evidence import FIGURE_SOURCES, figure_of, read_figure_sources, read_measured
 from benchmarks.analysis.figures import bilevel, cost, levels, loss_curves, mask_ratio, masks
-from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError, read_inputs
-from benchmarks.analysis.figures.sources import SOURCES, read_sources
+from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError
 from benchmarks.analysis.figures.style import look, rendered
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError
@@ -36,8 +36,8 @@ def build_figures(
     """
     if only is not None and only not in FIGURES:
         raise ConfigError(f"no figure is called '{only}'; there are {', '.join(FIGURES)}")
-    inputs = read_inputs(records, masks_folder)
-    before = read_sources(out / SOURCES)
+    inputs = Inputs(read_measured(records), masks_folder)
+    before = read_figure_sources(out)
     files: dict[str, bytes] = {}
     sources: dict[str, list[str]] = {}
     skipped = []
@@ -50,17 +50,12 @@ def build_figures(
                     sources[drawn.name] = drawn.sources
         except NothingToDrawError as reason:
             skipped.append(f"{name}: skipped, {reason}")
-    kept = {k: v for k, v in before.items() if _figure_of(k) not in wanted}
+    kept = {k: v for k, v in before.items() if figure_of(k, FIGURES) not in wanted}
     stale = [f"{name}.{kind}" for name in before if name not in sources | kept for kind in ("png", "svg")]
-    files[SOURCES] = (json.dumps(sources | kept, indent=1, sort_keys=True) + "\n").encode()
+    files[FIGURE_SOURCES] = (json.dumps(sources | kept, indent=1, sort_keys=True) + "\n").encode()
     for name, content in files.items():
         with replacing(out / name) as temporary:
             temporary.write_bytes(content)
     for name in stale:
         (out / name).unlink(missing_ok=True)
     return [out / name for name in files], skipped
-
-
-def _figure_of(drawn: str) -> str:
-    """The name in `FIGURES` of a figure's file: the longest that it begins with."""
-    return max((name for name in FIGURES if drawn == name or drawn.startswith(f"{name}_")), key=len, default="")

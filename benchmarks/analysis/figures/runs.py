@@ -1,12 +1,7 @@
-"""What figures are made from: records by file name, in groups that may be compared.
-
-Runs of one setting agree on data, model and schedule (`headroom_table.setting_of`); a group is the seeds of one
-configuration of one method.
-"""
+"""What figures are made from: records by file name, and those that one panel may show together."""
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +10,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.analysis.comparable import METRICS, numerics_key, setting_of
-from benchmarks.analysis.evidence import read_measured
 from mlomae.common.errors import DataError
 from mlomae.records import Record, config_hash, grouped
 
@@ -54,11 +48,6 @@ class Inputs:
         return sorted(name for name, r in self.records.items() if id(r) in wanted)
 
 
-def read_inputs(records: Path, masks: Path) -> Inputs:
-    """Everything under ``records``; DataError for a record that is damaged or of a demo, or a missing folder."""
-    return Inputs(read_measured(records), masks)
-
-
 def settings(records: list[Record]) -> dict[str, list[Record]]:
     """{title: runs that may be compared}, in a stable order; of equal titles, those of fewer runs are numbered."""
     found = sorted(grouped(records, setting_of).values(), key=lambda runs: (_title(runs[0]), -len(runs)))
@@ -94,16 +83,14 @@ def sweeps(records: list[Record]) -> list[dict[float, list[Record]]]:
         if ratio is not None:
             rest = {k: v for k, v in r["config"]["mask"].items() if k != "ratio"}
             same = config_hash({**r["config"], "mask": rest, "method": ""}) + numerics_key(r)
-            alike.setdefault((setting_of(r), same), {}).setdefault(ratio, []).append(r)
-    found = [dict(sorted(by_ratio.items())) for by_ratio in alike.values() if len(by_ratio) > 1]
-    for ratio, runs in (item for by_ratio in found for item in by_ratio.items()):
-        for one, other in itertools.combinations(runs, 2):
-            if one["seed"] == other["seed"]:
+            runs = alike.setdefault((setting_of(r), same), {}).setdefault(ratio, [])
+            if any(other["seed"] == r["seed"] for other in runs):
                 raise DataError(
-                    f"two records hold seed {one['seed']} of {one['method']} at mask ratio {ratio:g} on "
-                    f"{one['dataset']}; remove '{other['name']}'"
+                    f"two records hold seed {r['seed']} of {r['method']} at mask ratio {ratio:g} on {r['dataset']}; "
+                    f"remove '{r['name']}'"
                 )
-    return found
+            runs.append(r)
+    return [dict(sorted(by_ratio.items())) for by_ratio in alike.values() if len(by_ratio) > 1]
 
 
 def at_one_ratio(records: list[Record]) -> list[Record]:

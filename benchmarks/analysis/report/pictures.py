@@ -10,8 +10,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.figures.sources import SOURCES, read_sources
+from benchmarks.analysis.evidence import FIGURE_SOURCES, Evidence, figure_of, read_figure_sources
 from benchmarks.analysis.report.markup import Part, Section, button
 from benchmarks.analysis.report.provenance import Provenance
 from mlomae.common.errors import DataError, reason_of
@@ -36,7 +35,7 @@ def picture_sections(results: Path, evidence: Evidence, provenance: Provenance) 
     Raises DataError for a damaged list of sources or file of masks, a figure without its file, or one made of records
     that are gone.
     """
-    sources = read_sources(results / "figures" / SOURCES)
+    sources = read_figure_sources(results / "figures")
     figures: list[Part] = []
     masks: list[Part] = []
     for name in sorted(sources, key=figure_order):
@@ -57,7 +56,7 @@ def picture_sections(results: Path, evidence: Evidence, provenance: Provenance) 
 
 def figure_title(name: str) -> str:
     """The title of a figure by the name of its file: its own, or that of its family with what it is of."""
-    family = max((known for known in _FIGURES if name == known or name.startswith(f"{known}_")), key=len, default="")
+    family = figure_of(name, _FIGURES)
     left = name.removeprefix(family).strip("_").replace("_", " ")
     return ": ".join(text for text in (_FIGURES.get(family, ""), left) if text)
 
@@ -72,7 +71,7 @@ def _file_of(folder: Path, name: str) -> Path:
     for kind in _KINDS:
         if (folder / f"{name}.{kind}").is_file():
             return folder / f"{name}.{kind}"
-    raise DataError(f"the figure '{name}' of '{folder / SOURCES}' has no file; run `make figures`")
+    raise DataError(f"the figure '{name}' of '{folder / FIGURE_SOURCES}' has no file; run `make figures`")
 
 
 def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -> list[str]:

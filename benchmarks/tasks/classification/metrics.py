@@ -1,4 +1,4 @@
-"""Scores ranked per image, ties as `per_image` says, and the MMEngine metric that collects them over processes.
+"""Scores ranked per image, ties as `per_image` says, and the metric that collects them over processes.
 
 Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 """
@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.registry import METRICS
 from torch import Tensor
 
 from benchmarks.tasks.classification.per_image import TOP, PerImage, summarise
-from mlomae.backbones.training import GatheringMetric
+from mlomae.backbones.training import GatheringMetric, check_complete
 from mlomae.common.errors import DataError, TrainingError
 
 
@@ -45,52 +44,28 @@ def rank_scores(scores_NC: Tensor, label_N: Tensor, index_N: Tensor) -> PerImage
     )
 
 
-def merge(parts: Sequence[PerImage]) -> PerImage:
-    """All images of ``parts``, each once (the first of copies, as samplers pad with), sorted by index.
-
-    Raises DataError if there is none or if copies disagree about the label.
-    """
-    if not any(len(part) for part in parts):
-        raise DataError("evaluation got no images; check the evaluation data set and its batch size")
-    every = PerImage(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(PerImage)))
-    _, first, which = np.unique(every.index, return_index=True, return_inverse=True)
-    if not np.array_equal(every.label, every.label[first][which]):
-        raise DataError("two images of the test set share an index but not the label; number each image once")
-    return every.take(first)
-
-
-@METRICS.register_module()
 class ClassificationMetric(GatheringMetric):
     """`summarise` of data samples with ``score`` (C,), ``label`` and ``index``, over all processes.
 
-    After ``evaluate`` every rank has the images in ``per_image``, copies removed, sorted.
-
-    Args:
-        num_classes: C, whatever classes the test set has.
-        prefix: of the metrics' names; none by default.
+    After ``evaluate`` every rank has the images in ``per_image``, sorted. ``num_classes``: C, whatever classes the test
+    set has.
     """
 
-    def __init__(self, num_classes: int, prefix: str | None = None) -> None:
-        super().__init__(prefix=prefix)
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
         self.num_classes = num_classes
-        self.per_image: PerImage | None = None
+        self.per_image: PerImage
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+    def process(self, data_samples: Sequence[dict[str, Any]]) -> None:
         scores_BC = torch.stack([sample["score"] for sample in data_samples])
-        if scores_BC.shape[1:] != (self.num_classes,):
-            raise DataError(
-                f"the model gives scores of shape {tuple(scores_BC.shape[1:])} an image, the metric has "
-                f"{self.num_classes} classes; set both from the data set"
-            )
         label_B, index_B = (
             torch.stack([torch.as_tensor(sample[key]) for sample in data_samples]).reshape(-1).cpu()
             for key in ("label", "index")
         )
         self.results.append(rank_scores(scores_BC, label_B, index_B))
 
-    def compute_metrics(self, results: list[PerImage], size: int | None = None) -> dict[str, float]:
-        self.per_image = merge(results)
-        if size not in (None, len(self.per_image)):
-            seen = len(self.per_image)
-            raise DataError(f"evaluation saw {seen} of {size} images; give every image once, under its own index")
+    def compute(self, results: list[PerImage], size: int) -> dict[str, float]:
+        check_complete([i for part in results for i in part.index], size)
+        every = PerImage(*(np.concatenate([getattr(r, field.name) for r in results]) for field in fields(PerImage)))
+        self.per_image = every.take(np.argsort(every.index))
         return summarise(self.per_image, self.num_classes)

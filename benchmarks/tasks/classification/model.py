@@ -1,4 +1,4 @@
-"""The model that MMEngine trains and evaluates: a backbone with its own head, or frozen under a linear head.
+"""The classifier of the three protocols: a backbone with its own head, or frozen under a linear head; its step.
 
 Shape legend: B images, C classes, D backbone width, L patches. A batch is {"image": (B, 3, H, W) float, "label": (B,)
 int64 or soft targets (B, C), "index": (B,) int64}.
@@ -10,34 +10,19 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
-from mmengine.registry import MODELS
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mlomae.backbones.create import create_backbone, has_fresh_norm
+from benchmarks.tasks.classification.config import ClassificationConfig
+from benchmarks.tasks.classification.mixing import BatchMix, mix_key
+from mlomae.backbones.create import has_fresh_norm
+from mlomae.backbones.layer_decay import layer_decay_groups
+from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
-
-POOLINGS = ("cls", "avg")
-LOSSES = ("cross_entropy", "label_smoothing", "soft_target")
-
-
-def create_loss(name: str, smoothing: float = 0.0) -> nn.Module:
-    """timm's loss by name: cross_entropy, label_smoothing (hard labels) or soft_target (mixup's targets (B, C)).
-
-    MAE's rule is soft_target with mixup, which smooths by itself, else label_smoothing if any, else cross_entropy.
-    Raises ConfigError for another name, or a ``smoothing`` that the loss would not use or that is not in [0, 1).
-    """
-    if name not in LOSSES:
-        raise ConfigError(f"unknown loss '{name}'; choose one of {', '.join(LOSSES)}")
-    if not 0.0 <= smoothing < 1.0:
-        raise ConfigError(f"label smoothing {smoothing} is outside [0, 1)")
-    if name == "label_smoothing":
-        return LabelSmoothingCrossEntropy(smoothing)
-    if smoothing:
-        raise ConfigError(f"loss '{name}' does not smooth labels; set smoothing=0 or choose label_smoothing")
-    return SoftTargetCrossEntropy() if name == "soft_target" else nn.CrossEntropyLoss()
+from mlomae.pretraining.optim import parameter_groups
 
 
 class LinearHead(nn.Sequential):
@@ -55,7 +40,6 @@ class LinearHead(nn.Sequential):
         nn.init.zeros_(linear.bias)
 
 
-@MODELS.register_module()
 class BatchPreprocessor(BaseDataPreprocessor):
     """Moves a batch to the model's device and splits images from labels, as MMEngine's ``forward`` takes them."""
 
@@ -64,43 +48,48 @@ class BatchPreprocessor(BaseDataPreprocessor):
         return {"batch_inputs": batch.pop("image"), "data_samples": batch}
 
 
-@MODELS.register_module()
 class Classifier(BaseModel):
     """A ViT classifier for the three protocols.
 
     Fine-tuning: ``linear=None``; the backbone's own head is trained with everything else. Linear: ``linear="cls"`` or
     "avg"; the backbone is frozen, stays in evaluation mode, and a `LinearHead` is trained on its `features`. k-NN:
-    `features` alone. ``backbone`` is a model of `create_backbone` or a dict of its arguments; ``seed`` is the linear
-    head's. Raises ConfigError for options that do not fit each other, and what `create_backbone` raises.
+    `features` alone.
+
+    Args:
+        backbone: a model of `create_backbone`. seed: of the linear head.
+        mix: of the batches that it is trained on, which makes soft targets; None trains on the labels as they are.
+        smoothing: of these labels, in [0, 1).
+        ema: decay of an average of the weights, which is evaluated instead of the last ones; None is off.
+
+    Raises ConfigError for a backbone that does not fit the protocol.
     """
 
     def __init__(
         self,
-        backbone: VisionTransformer | dict[str, Any],
-        loss: str = "cross_entropy",
-        smoothing: float = 0.0,
+        backbone: VisionTransformer,
+        *,
         linear: str | None = None,
         seed: int = 0,
-        data_preprocessor: dict[str, Any] | nn.Module | None = None,
+        mix: BatchMix | None = None,
+        smoothing: float = 0.0,
+        ema: float | None = None,
     ) -> None:
-        super().__init__(data_preprocessor or {"type": BatchPreprocessor, "non_blocking": True})
-        self.report = None
-        if not isinstance(backbone, VisionTransformer):
-            backbone, self.report = create_backbone(**backbone)
-        self.backbone, self.linear = backbone, linear
-        self.num_classes = int(backbone.num_classes)
-        self.loss_name, self.criterion = loss, create_loss(loss, smoothing)
+        super().__init__({"type": BatchPreprocessor, "non_blocking": True})
+        self.backbone, self.linear, self.mix = backbone, linear, mix
+        self.criterion: nn.Module = LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss()
+        if mix is not None:
+            self.criterion = SoftTargetCrossEntropy()
         self.head: LinearHead | None = None
         if linear is not None:
             self._check_pooling(linear)
-            if not self.num_classes:
+            if not backbone.num_classes:
                 raise ConfigError("the linear protocol needs classes; create the backbone with their number")
-            self.head = LinearHead(backbone.embed_dim, self.num_classes, seed)
+            self.head = LinearHead(backbone.embed_dim, int(backbone.num_classes), seed)
             backbone.requires_grad_(False)
             backbone.eval()
-
-    def init_weights(self) -> None:
-        """Nothing: MMEngine's Runner calls this, and the inherited one would call timm's and undo the loading."""
+        self.trained = "backbone" if self.head is None else "head"
+        averaging = get_ema_multi_avg_fn(ema) if ema else None
+        self.ema = AveragedModel(getattr(self, self.trained), multi_avg_fn=averaging) if ema else None
 
     def train(self, mode: bool = True) -> Classifier:
         """As always, but a frozen backbone stays in evaluation mode: no drop path in its features."""
@@ -109,9 +98,14 @@ class Classifier(BaseModel):
             self.backbone.eval()
         return self
 
+    def saved_modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds, by name; a frozen backbone is not trained and stays in its own file."""
+        modules = {self.trained: getattr(self, self.trained)}
+        return modules if self.ema is None else {**modules, "ema": self.ema}
+
     def _check_pooling(self, pooling: str) -> None:
-        if pooling not in POOLINGS:
-            raise ConfigError(f"unknown pooling '{pooling}'; choose one of {', '.join(POOLINGS)}")
+        if pooling not in ("cls", "avg"):
+            raise ConfigError(f"unknown pooling '{pooling}'; choose one of cls, avg")
         if has_fresh_norm(self.backbone):
             raise ConfigError(
                 "features need the pretrained final norm, which this backbone dropped; use keep_norm=True"
@@ -141,24 +135,45 @@ class Classifier(BaseModel):
         return self.head(features_BD).float()
 
     def forward(self, batch_inputs: Tensor, data_samples: dict[str, Tensor] | None = None, mode: str = "tensor") -> Any:
-        """By ``mode``: "tensor" the logits (B, C); "loss" {"loss": scalar}; "predict" a list of B dicts.
-
-        Each holds an image's ``score`` (C,) float32, the logits, and its ``label`` and ``index`` as they came: what
-        MMEngine's evaluator iterates over. Raises ConfigError for an unknown mode and if
-        labels are of the other kind than the loss takes.
-        """
-        if mode not in ("tensor", "loss", "predict"):
-            raise ConfigError(f"unknown mode '{mode}'; choose tensor, loss or predict")
+        """By ``mode``: "tensor" the logits (B, C); "loss" {"loss": scalar}; "predict" a list of B dicts, an image's
+        ``score`` (C,) float32, the logits, and its ``label`` and ``index`` as they came."""
         logits_BC = self.logits(batch_inputs)
-        if mode == "tensor":
+        if mode == "tensor" or data_samples is None:
             return logits_BC
-        if data_samples is None:
-            raise ConfigError(f"mode '{mode}' needs the labels of the batch")
-        if mode == "predict":
-            rows = zip(logits_BC, data_samples["label"], data_samples["index"], strict=True)
-            return [{"score": score_C, "label": label, "index": index} for score_C, label, index in rows]
-        target = data_samples["label"]
-        if (target.ndim == 2) != (self.loss_name == "soft_target"):
-            kind = "soft targets (B, C)" if target.ndim == 2 else "hard labels (B,)"
-            raise ConfigError(f"loss '{self.loss_name}' got {kind}; soft_target goes with mixup, the others without")
-        return {"loss": self.criterion(logits_BC, target)}
+        if mode == "loss":
+            return {"loss": self.criterion(logits_BC, data_samples["label"])}
+        rows = zip(logits_BC, data_samples["label"], data_samples["index"], strict=True)
+        return [{"score": score_C, "label": label, "index": index} for score_C, label, index in rows]
+
+    def test_step(self, data: dict[str, Any]) -> list[dict[str, Tensor]]:
+        """Scores of a batch, by the average of the weights if there is one."""
+        if self.ema is None:
+            return super().test_step(data)
+        last = getattr(self, self.trained)
+        setattr(self, self.trained, self.ema.module)
+        try:
+            return super().test_step(data)
+        finally:
+            setattr(self, self.trained, last)
+
+
+def build_step(model: Classifier, config: ClassificationConfig) -> TransferStep:
+    """The update of what the protocol trains: the whole backbone, or the linear head alone."""
+    settings, ema, batch_mix = config.optim, model.ema, model.mix
+    if model.head is None:
+        groups = layer_decay_groups(model.backbone, settings.lr, settings.weight_decay, settings.layer_decay)
+    else:
+        head: dict[str, Tensor] = {name: p for name, p in model.head.named_parameters() if p.requires_grad}
+        groups = [{"lr": settings.lr, **group} for group in parameter_groups(head, settings.weight_decay)]
+
+    def mix(data: dict[str, Any], t: int, rank: int) -> dict[str, Any]:
+        if batch_mix is None:
+            return data
+        image, label = batch_mix(data["image"], data["label"], mix_key(config.seed, t, rank))
+        return {**data, "image": image, "label": label}
+
+    def follow() -> None:
+        if ema is not None:
+            ema.update_parameters(getattr(model, model.trained))
+
+    return TransferStep(model, model.saved_modules(), groups, config, mix=mix, follow=follow)

@@ -6,21 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.dist import get_dist_info
+from mmengine.dist import get_world_size
 
 from benchmarks.tasks.classification.augment import Transform, build_transform, eval_transform
 from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.tasks.classification.confusion import save_confusion
-from benchmarks.tasks.classification.frozen import CachedFeatures, extract, knn_loader
-from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
+from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract, knn_loader
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.tasks.classification.mixing import BatchMix
-from benchmarks.tasks.classification.model import Classifier
+from benchmarks.tasks.classification.model import Classifier, build_step
 from benchmarks.tasks.classification.per_image import PerImage, summarise
 from benchmarks.tasks.classification.predictions import FORMAT
-from benchmarks.tasks.classification.trainer import TransferModel, build_step
-from mlomae.backbones.batches import EpochBatches, ImageLoader, Ordered
+from mlomae.backbones.batches import NumberedImages, training_loader
 from mlomae.backbones.config import values_of
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.records import now, since
@@ -29,6 +26,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Registry
 from mlomae.data import Source, build_source
 from mlomae.models.weights import section_of
+from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import knn_votes
 
 _SECTIONS = Registry[Any]("config section")
@@ -49,10 +47,10 @@ class ClassificationSteps(TransferSteps):
         self.augment, self.plain = build_transforms(self.config)
         return pair
 
-    def build_model(self) -> tuple[TransferModel, str]:
+    def build_model(self) -> tuple[Classifier, str]:
         return build_model(self.config, len(self.train.classes))
 
-    def train_and_test(self, model: TransferModel, run: TransferRun) -> Outcome:
+    def train_and_test(self, model: Classifier, run: TransferRun) -> Outcome:
         outcome = self._vote(model) if self.config.protocol == "knn" else self._train(model, run)
         return replace(outcome, metrics=summarise(self.images, len(self.train.classes)) | outcome.metrics)
 
@@ -61,12 +59,6 @@ class ClassificationSteps(TransferSteps):
         FORMAT.save(path, self.images, class_names=classes, test_set=test_set, **run.identity())
         save_confusion(run.work_dir, self.images, classes, f"{run.source.method}: {self.config.name}")
         return path
-
-    def _loader(self, source: Source) -> ImageLoader:
-        """Every image once, without augmentation."""
-        rank, world = get_dist_info()
-        size, workers = max(1, self.config.data.batch_size // world), self.config.data.num_workers
-        return eval_loader(source, self.plain, batch_size=size, num_workers=workers, rank=rank, world_size=world)
 
     def _vote(self, model: Classifier) -> Outcome:
         """Votes of the nearest training images, by frozen features."""
@@ -80,25 +72,23 @@ class ClassificationSteps(TransferSteps):
         self.images = rank_scores(votes_NC.log(), test_y, index)  # a score is up to a constant
         return Outcome({}, since(started))
 
-    def _train(self, model: TransferModel, run: TransferRun) -> Outcome:
+    def _train(self, model: Classifier, run: TransferRun) -> Outcome:
         """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""
-        config, (rank, world) = self.config, get_dist_info()
-        if config.protocol == "linear" and config.data.batch_size < 2 * world:
+        config = self.config
+        if config.protocol == "linear" and config.data.batch_size < 2 * get_world_size():
             raise ConfigError("config key 'data.batch_size' must give each process 2 images, for the head's BatchNorm")
         started, before = now(), {"wall": 0.0, "cpu": 0.0}
-        images: Ordered = LabelledImages(self.train, self.augment, seed=config.seed)
+        images: NumberedImages = LabelledImages(self.train, self.augment, seed=config.seed)
         workers = config.data.num_workers
         if config.protocol == "linear" and config.data.augment is None:
-            features = extract(model, self._loader(self.train), config.pooling)
-            images, workers = CachedFeatures(*features, source=self.train, seed=config.seed), 0
+            features = extract(model, eval_loader(config, self.train, self.plain), config.pooling)
+            images, workers = CachedFeatures(*features, seed=config.seed), 0
             before = since(started)
-        size, epochs = config.data.batch_size, config.train.epochs
-        batches = EpochBatches(images, batch_size=size, epochs=epochs, rank=rank, world_size=world)
-        loader = ImageLoader(images, batch_sampler=batches, num_workers=workers)
+        loader = training_loader(images, config.data.batch_size, epochs=config.train.epochs, num_workers=workers)
         metric = ClassificationMetric(len(self.train.classes))
         section = section_of(model.backbone) if config.protocol == "finetune" else None
-        outcome = run.train(build_step(model, config), loader, self._loader(self.test), metric, section)
-        assert metric.per_image is not None
+        tests = eval_loader(config, self.test, self.plain)
+        outcome = run.train(build_step(model, config), loader, tests, metric, section)
         self.images = metric.per_image
         return replace(outcome, clock={kind: before[kind] + seconds for kind, seconds in outcome.clock.items()})
 
@@ -119,11 +109,11 @@ def build_mix(config: ClassificationConfig, num_classes: int) -> BatchMix | None
     smoothing = config.train.label_smoothing
     with values_of("data.mix"):
         mix: BatchMix = _SECTIONS.build("data.mix", config.data.mix, num_classes=num_classes, label_smoothing=smoothing)
-    mix.check_batch(config.data.batch_size // get_dist_info()[1])
+    mix.check_batch(config.data.batch_size // get_world_size())
     return mix
 
 
-def build_model(config: ClassificationConfig, num_classes: int) -> tuple[TransferModel, str]:
+def build_model(config: ClassificationConfig, num_classes: int) -> tuple[Classifier, str]:
     """The model of the protocol, and what was loaded."""
     b, protocol = config.backbone, config.protocol
     if not b.weights:
@@ -140,15 +130,12 @@ def build_model(config: ClassificationConfig, num_classes: int) -> tuple[Transfe
             seed=config.seed,
         )
     mix = build_mix(config, num_classes) if protocol != "knn" else None
-    smoothing = config.train.label_smoothing if mix is None else 0.0
-    loss = "soft_target" if mix is not None else "label_smoothing" if smoothing else "cross_entropy"
-    model = TransferModel(
+    model = Classifier(
         backbone,
+        linear=None if protocol == "finetune" else config.pooling,
         seed=config.seed,
         mix=mix,
+        smoothing=config.train.label_smoothing,
         ema=config.train.ema,
-        loss=loss,
-        smoothing=smoothing,
-        linear=None if protocol == "finetune" else config.pooling,
     )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), str(report)
+    return model.to(training_device()), str(report)

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.transfer.dense_data import build_pipeline, evaluation_batches, training_batches
-from mlomae.backbones.batches import ImageLoader, Item
+from mlomae.backbones.batches import ImageLoader, NumberedImages
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError, DataError, reason_of
 from mlomae.common.random_keys import seeded
@@ -40,8 +38,8 @@ class _Coco(CocoDataset):
     COCOAPI = _ById
 
 
-class CocoImages(Dataset[dict[str, Any]]):
-    """Item (epoch, i, copy) is image i after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR, "data_samples":
+class CocoImages(NumberedImages):
+    """At position i is image i after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR, "data_samples":
     DetDataSample}. In training the steps see boxes and masks, and images without objects, or with crowds alone, are
     left out.
 
@@ -54,7 +52,8 @@ class CocoImages(Dataset[dict[str, Any]]):
         section = "data.augment" if train else "data.evaluate"
         before = [_LOAD, _TRUTH] if train else [_LOAD]
         self.steps: Compose = build_pipeline(TRANSFORMS, [*before, *steps], section)
-        self.section, self.train, self.seed = section, train, seed
+        super().__init__(seed, "coco")
+        self.section, self.train = section, train
         self.pack = PackDetInputs(meta_keys=_META)
         self.coco = _Coco(
             ann_file=str(source.annotation_file),
@@ -73,14 +72,9 @@ class CocoImages(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.coco)
 
-    def order(self, epoch: int) -> Tensor:
-        """The permutation (n,) int64 in which ``epoch`` visits the images."""
-        return counter.epoch_order(self.seed, "coco", epoch, len(self))
-
-    def __getitem__(self, item: int | Item) -> dict[str, Any]:
-        epoch, i, again = (0, item, 0) if isinstance(item, int) else item
+    def load(self, epoch: int, i: int) -> dict[str, Any]:
         for attempt in range(_ATTEMPTS):
-            key = counter.root_key(self.seed, "coco", epoch, i, again, attempt)
+            key = counter.root_key(self.seed, self.name, epoch, i, 0, attempt)
             info = self.coco.get_data_info(i if attempt < _ON_ITSELF else key % len(self))
             with seeded(key):
                 done = self._run(info)

@@ -14,9 +14,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mlomae.backbones.training import GatheringMetric
+from mlomae.backbones.training import GatheringMetric, check_complete
 from mlomae.common.atomic import write_text
-from mlomae.common.errors import BackendError, DataError
+from mlomae.common.errors import BackendError
 from mlomae.data.formats.coco_masks import LEAST_CORNERS
 
 KINDS = {"box": "bbox", "mask": "segm"}  # our word -> COCO's
@@ -104,7 +104,7 @@ class DetectionMetric(GatheringMetric):
         self.summary: dict[str, float] = {}
         self.per_class: dict[str, dict[str, float]] = {}
 
-    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+    def process(self, data_samples: Sequence[Any]) -> None:
         for sample in data_samples:
             found = sample.pred_instances
             corners, scores, labels = (found[key].detach().cpu().numpy() for key in ("bboxes", "scores", "labels"))
@@ -117,11 +117,9 @@ class DetectionMetric(GatheringMetric):
                 lines.append({**line, "segmentation": {**runs, "counts": runs["counts"].decode()}})
             self.results.append((int(sample.img_id), lines))
 
-    def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
+    def compute(self, results: list[Any], size: int) -> dict[str, float]:
         results = sorted(results, key=lambda row: row[0])
-        images = {image for image, _ in results}
-        if len(images) < len(results) or size not in (None, len(results)):
-            raise DataError(f"evaluation saw {len(results)} of {size} images; give every image once, under its own id")
+        check_complete([image for image, _ in results], size)
         self.detections = [line for _, lines in results for line in lines]
         self.summary = {"n": len(results), "detections": len(self.detections)}
         for kind in KINDS:

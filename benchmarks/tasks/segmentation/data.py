@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.dense_data import build_pipeline, evaluation_batches, training_batches
-from mlomae.backbones.batches import ImageLoader, Item
+from mlomae.backbones.batches import ImageLoader, NumberedImages
 from mlomae.common import random_keys as counter
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import seeded
@@ -24,8 +22,8 @@ from mmseg.registry import TRANSFORMS
 _META = ("index", "img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction")
 
 
-class ScenePairs(Dataset[dict[str, Any]]):
-    """Item (epoch, i, copy) is image i of ``scenes`` after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR,
+class ScenePairs(NumberedImages):
+    """At position i is image i of ``scenes`` after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR,
     "data_samples": SegDataSample with ``gt_sem_seg`` (1, H, W) int64}.
 
     In training the steps see image and labels, and ``largest`` (height, width) is what they may leave of an image: the
@@ -37,18 +35,14 @@ class ScenePairs(Dataset[dict[str, Any]]):
     def __init__(
         self, scenes: Scenes, steps: Compose, largest: tuple[int, int] | None = None, *, seed: int = 0
     ) -> None:
-        self.scenes, self.steps, self.largest, self.seed = scenes, steps, largest, seed
+        super().__init__(seed, "scenes")
+        self.scenes, self.steps, self.largest = scenes, steps, largest
         self.pack = PackSegInputs(meta_keys=_META)
 
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def order(self, epoch: int) -> Tensor:
-        """The permutation (n,) int64 in which ``epoch`` visits the images."""
-        return counter.epoch_order(self.seed, "scenes", epoch, len(self))
-
-    def __getitem__(self, item: int | Item) -> dict[str, Any]:
-        epoch, i, again = (0, item, 0) if isinstance(item, int) else item
+    def load(self, epoch: int, i: int) -> dict[str, Any]:
         image_HWC = self.scenes.image(i).permute(1, 2, 0).numpy()[:, :, ::-1]  # mmcv's colour operations expect BGR
         size = image_HWC.shape[:2]
         results: dict[str, Any] = {"img": np.ascontiguousarray(image_HWC), "img_shape": size, "ori_shape": size}
@@ -56,7 +50,7 @@ class ScenePairs(Dataset[dict[str, Any]]):
         labels = {"gt_seg_map": self.scenes.labels(i).numpy(), "seg_fields": ["gt_seg_map"]}
         if self.largest is not None:
             results |= labels
-        with seeded(counter.root_key(self.seed, "scenes", epoch, i, again)):
+        with seeded(counter.root_key(self.seed, self.name, epoch, i, 0)):
             results = self._run(results)
         if self.largest is None:
             results |= labels

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.tasks.segmentation.pixel_counts import PixelCounts
 from benchmarks.transfer import dense_data  # noqa: F401  mmcv's operators, before mmseg
-from mlomae.backbones.training import GatheringMetric
+from mlomae.backbones.training import GatheringMetric, check_complete
 from mlomae.common.errors import DataError
 from mlomae.data import IGNORE
 
@@ -57,7 +57,7 @@ class SceneMetric(GatheringMetric):
         self.summary: dict[str, float] = {}
         self.kept: dict[int, NDArray[np.uint8]] = {}
 
-    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+    def process(self, data_samples: Sequence[Any]) -> None:
         for sample in data_samples:
             predicted_HW = sample.pred_sem_seg.data.squeeze(0)
             true_HW = sample.gt_sem_seg.data.squeeze(0).to(predicted_HW)
@@ -72,11 +72,10 @@ class SceneMetric(GatheringMetric):
             kept = predicted_HW.byte().cpu().numpy() if index in self.keep else None
             self.results.append((index, intersect, predicted, true, kept))
 
-    def compute_metrics(self, results: list[Any], size: int | None = None) -> dict[str, float]:
+    def compute(self, results: list[Any], size: int) -> dict[str, float]:
         results = sorted(results, key=lambda row: row[0])
         index = np.array([row[0] for row in results], dtype=np.int64)
-        if not len(index) or len(np.unique(index)) < len(index) or size not in (None, len(index)):
-            raise DataError(f"evaluation saw {len(index)} of {size} images; give every image once, under its own index")
+        check_complete(index, size)
         self.counts = PixelCounts(index, *(np.stack([row[k] for row in results]) for k in (1, 2, 3)))
         self.kept = {row[0]: row[4] for row in results if row[4] is not None}
         self.summary = summarise(self.counts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ import pytest
 import sklearn.metrics
 import torch
 import torch.distributed as dist
-from mmengine.dataset import DefaultSampler
-from mmengine.evaluator import Evaluator
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.tasks.classification.confusion import confusion_figure, confusion_matrix, most_confused, save_confusion
-from benchmarks.tasks.classification.metrics import ClassificationMetric, merge, rank_scores
+from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.tasks.classification.per_image import PerImage, summarise
 from mlomae.common.errors import DataError, TrainingError
 
@@ -102,54 +99,39 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
 def run(metric: ClassificationMetric, batches: list[list[int]], size: int) -> dict[str, float]:
     scores, label = data()
     for index in batches:
-        metric.process(None, sample(scores, label, index))
+        metric.process(sample(scores, label, index))
     return metric.evaluate(size)
 
 
-def test_metric_in_mmengines_evaluator() -> None:
-    scores, label = data()
-    evaluator = Evaluator({"type": "ClassificationMetric", "num_classes": 12})
-    for start in range(0, 200, 60):
-        evaluator.process(sample(scores, label, list(range(start, min(start + 60, 200)))))
-    assert evaluator.evaluate(200) == summarise(ranked(scores, label), 12)
-    images = evaluator.metrics[0].per_image
-    assert images.index.tolist() == list(range(200))
-    assert evaluator.metrics[0].results == []
-    assert run(ClassificationMetric(12, prefix="test"), [list(range(200))], 200).keys() >= {"test/top1", "test/n"}
-
-
-def test_copies_and_order_do_not_matter_but_missing_images_do() -> None:
+def test_order_does_not_matter_but_missing_images_and_copies_do() -> None:
     expected = run(ClassificationMetric(12), [list(range(200))], 200)
-    metric = ClassificationMetric(12)
-    assert run(metric, [list(range(100, 200)), list(range(120)), [3, 3]], 200) == expected
-    with pytest.raises(DataError, match="evaluation saw 199 of 200 images"):
-        run(metric, [list(range(199))], 200)
-    with pytest.raises(DataError, match="evaluation saw 200 of 199 images"):
-        run(metric, [list(range(200))], 199)
-    with pytest.raises(DataError, match="got no images"):
-        metric.evaluate(200)
-    one = PerImage(np.array([4]), np.array([0]), np.array([[0]]), np.zeros((1, 1), np.float32))
-    other = PerImage(np.array([4]), np.array([1]), np.array([[0]]), np.zeros((1, 1), np.float32))
-    with pytest.raises(DataError, match="share an index but not the label"):
-        merge([one, other])
-
-
-def test_wrong_numbers_of_classes_are_one_line() -> None:
     scores, label = data()
-    with pytest.raises(DataError, match=r"shape \(12,\) an image, the metric has 10 classes") as error:
-        ClassificationMetric(10).process(None, sample(scores, label, [0]))
-    assert "\n" not in str(error.value)
-    with pytest.raises(DataError, match="outside the model's 5 classes"):
+    assert expected == summarise(ranked(scores, label), 12)
+    metric = ClassificationMetric(12)
+    assert run(metric, [list(range(100, 200)), list(range(100))], 200) == expected
+    assert metric.per_image.index.tolist() == list(range(200))
+    assert metric.results == []
+    for seen, size in ((list(range(199)), 200), (list(range(200)), 199), ([*range(199), 3], 200)):
+        with pytest.raises(DataError, match=f"evaluation saw {len(seen)} of {size} images") as error:
+            run(metric, [seen], size)
+        assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="evaluation saw 0 of 200 images"):
+        metric.evaluate(200)
+
+
+def test_labels_outside_the_classes_are_one_line() -> None:
+    scores, label = data()
+    with pytest.raises(DataError, match="outside the model's 5 classes") as error:
         ranked(scores[:, :5], label)
+    assert "\n" not in str(error.value)
 
 
-def _rank(rank: int, folder: Path, shares: Callable[[int], list[int]]) -> None:
+def _rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     metric = ClassificationMetric(12)
-    metrics = run(metric, [shares(rank)], 199)
+    metrics = run(metric, [contiguous(rank)], 199)
     images = metric.per_image
-    assert images is not None
     arrays = [torch.from_numpy(a) for a in (images.index, images.label, images.top_classes, images.top_log_probs)]
     try:
         run(metric, [[rank]], 199)
@@ -163,17 +145,8 @@ def contiguous(rank: int) -> list[int]:
     return list(range(rank * 199 // 2, (rank + 1) * 199 // 2))
 
 
-def padded(rank: int) -> list[int]:
-    """As MMEngine's sampler deals 199 images to two ranks: 100 each, image 0 twice."""
-    sampler = DefaultSampler(range(199), shuffle=False, round_up=True)
-    sampler.rank, sampler.world_size, sampler.num_samples, sampler.total_size = rank, 2, 100, 200
-    return list(sampler)
-
-
-@pytest.mark.parametrize("shares", [contiguous, padded])
-def test_two_ranks_have_the_images_of_one(shares: Callable[[int], list[int]], tmp_path: Path) -> None:
-    assert sum(len(shares(rank)) for rank in range(2)) == (199 if shares is contiguous else 200)
-    processes = [multiprocessing.get_context("fork").Process(target=_rank, args=(r, tmp_path, shares)) for r in (0, 1)]
+def test_two_ranks_have_the_images_of_one(tmp_path: Path) -> None:
+    processes = [multiprocessing.get_context("fork").Process(target=_rank, args=(r, tmp_path)) for r in (0, 1)]
     for process in processes:
         process.start()
     deadline = time.monotonic() + 60
@@ -183,7 +156,6 @@ def test_two_ranks_have_the_images_of_one(shares: Callable[[int], list[int]], tm
     metric = ClassificationMetric(12)
     expected = run(metric, [list(range(199))], 199)
     images = metric.per_image
-    assert images is not None
     for rank in range(2):
         found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         assert found["metrics"] == expected

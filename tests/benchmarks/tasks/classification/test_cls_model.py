@@ -1,4 +1,4 @@
-"""The classifier under MMEngine: losses, features, resuming with the same bits; timm's own training loop beside it."""
+"""The classifier: losses, features, resuming with the same bits; timm's own training loop beside it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ import torch
 from backbone_samples import MODEL, write_checkpoint
 from mmengine.optim import OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
-from mmengine.registry import MODELS
-from mmengine.runner import Runner
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from benchmarks.tasks.classification.model import Classifier, LinearHead, create_loss
+from benchmarks.tasks.classification.mixing import BatchMix
+from benchmarks.tasks.classification.model import Classifier, LinearHead
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.common.errors import ConfigError
@@ -84,7 +82,7 @@ def timm_run(state: dict[str, Tensor], layer_decay: float = 0.75) -> tuple[list[
 
 
 def our_run(backbone: VisionTransformer) -> tuple[list[float], Tensor]:
-    model = Classifier(backbone, loss="label_smoothing", smoothing=0.1)
+    model = Classifier(backbone, smoothing=0.1)
     wrapper = adamw(model, LR)
     schedule = OptimConfig(lr=LR, min_lr=MIN_LR, warmup=0.0)
     tables = [rates(schedule, STEPS, peak=group["lr"]) for group in wrapper.optimizer.param_groups]
@@ -119,8 +117,8 @@ def test_training_equals_timms_own_loop() -> None:
 @pytest.mark.parametrize("global_pool", ["avg", "token"])
 def test_features_equal_pretrainings_evaluation(tmp_path: Path, global_pool: str) -> None:
     encoder = write_checkpoint(tmp_path / "c.pth")
-    options = {"spec": str(tmp_path / "c.pth"), "num_classes": 0, "img_size": 16}
-    model = Classifier({**options, "global_pool": global_pool, "keep_norm": True}).eval()
+    options: dict[str, Any] = {"spec": str(tmp_path / "c.pth"), "num_classes": 0, "img_size": 16}
+    model = Classifier(create_backbone(**options, global_pool=global_pool, keep_norm=True)[0]).eval()
     data = batches(2)
     expected, _ = extract_features(encoder, data)
     with torch.no_grad():
@@ -128,7 +126,7 @@ def test_features_equal_pretrainings_evaluation(tmp_path: Path, global_pool: str
             found = torch.cat([model.features(batch["image"], pooling) for batch in data])
             assert found.dtype == torch.float32
             torch.testing.assert_close(found, expected[:, part], rtol=1e-6, atol=1e-6)
-    dropped = Classifier(options)
+    dropped = Classifier(create_backbone(**options)[0])
     with pytest.raises(ConfigError, match="use keep_norm=True"):
         dropped.features(data[0]["image"], "avg")
     with pytest.raises(ConfigError, match="unknown pooling 'max'"):
@@ -151,20 +149,20 @@ def test_losses_by_hand() -> None:
         soft = soft / soft.sum(1, keepdim=True)
         cases = [
             ({}, label, nll),
-            ({"loss": "label_smoothing", "smoothing": 0.1}, label, smooth),
-            ({"loss": "soft_target"}, F.one_hot(label, C).float(), nll),
-            ({"loss": "soft_target"}, soft, -(soft * logp).sum(1).mean()),
+            ({"smoothing": 0.1}, label, smooth),
+            ({"mix": BatchMix(C)}, F.one_hot(label, C).float(), nll),
+            ({"mix": BatchMix(C)}, soft, -(soft * logp).sum(1).mean()),
         ]
         for options, target, expected in cases:
             loss = Classifier(tiny(), **options)(image, {"label": target}, mode="loss")["loss"]
             torch.testing.assert_close(loss, expected)
 
 
-def test_predict_gives_one_dict_an_image_through_val_step() -> None:
+def test_predict_gives_one_dict_an_image() -> None:
     model = Classifier(tiny()).eval()
     data = batches(2)[1]
     with torch.no_grad():
-        rows = model.val_step(data)
+        rows = model.test_step(data)
         logits = model(data["image"])
     assert len(rows) == 6
     assert torch.equal(torch.stack([row["score"] for row in rows]), logits)
@@ -174,23 +172,6 @@ def test_predict_gives_one_dict_an_image_through_val_step() -> None:
 
 
 def test_errors() -> None:
-    data = batches(1)[0]
-    samples = {"label": data["label"], "index": data["index"]}
-    model = Classifier(tiny())
-    with pytest.raises(ConfigError, match="unknown mode 'train'"):
-        model(data["image"], samples, mode="train")
-    with pytest.raises(ConfigError, match="needs the labels"):
-        model(data["image"], mode="loss")
-    with pytest.raises(ConfigError, match="'cross_entropy' got soft targets"):
-        model(data["image"], {"label": torch.rand(6, C)}, mode="loss")
-    with pytest.raises(ConfigError, match="'soft_target' got hard labels"):
-        Classifier(tiny(), loss="soft_target")(data["image"], samples, mode="loss")
-    with pytest.raises(ConfigError, match="unknown loss 'mse'"):
-        create_loss("mse")
-    with pytest.raises(ConfigError, match="outside"):
-        create_loss("label_smoothing", 1.0)
-    with pytest.raises(ConfigError, match="does not smooth"):
-        create_loss("soft_target", 0.1)
     with pytest.raises(ConfigError, match="keep_norm=True"):
         Classifier(tiny(), linear="avg")
     with pytest.raises(ConfigError, match="unknown pooling 'mean'"):
@@ -236,29 +217,7 @@ def test_linear_protocol_trains_the_head_alone_on_fixed_features(pooling: str) -
         optimizer.step()
 
 
-# --- MMEngine -----------------------------------------------------------------------------------------------
-
-
-def test_runner_keeps_the_loaded_weights(tmp_path: Path) -> None:
-    """Runner.train calls init_weights on the model and its children; timm's would reinitialise the backbone."""
-    model = MODELS.build(
-        {"type": "Classifier", "backbone": {"spec": "random", "num_classes": C, "img_size": 16, "model": MODEL}}
-    )
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert "random weights" in str(model.report)
-    Runner(
-        model=model,
-        work_dir=str(tmp_path),
-        train_dataloader=DataLoader(batches(1), collate_fn=lambda items: items[0]),  # type: ignore[arg-type]
-        train_cfg={"by_epoch": False, "max_iters": 1},
-        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.0}},
-        default_hooks={"checkpoint": None, "logger": {"type": "LoggerHook"}},
-        log_level="ERROR",
-        experiment_name="keep",
-    ).train()
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    super(Classifier, model).init_weights()  # the mutation: what would happen without the override
-    assert not torch.equal(before["backbone.blocks.0.mlp.fc1.weight"], model.backbone.blocks[0].mlp.fc1.weight)
+# --- bits and precision --------------------------------------------------------------------------------------
 
 
 def train(model: Classifier, wrapper: OptimWrapper, steps: range, seeded: bool = True) -> None:
@@ -312,4 +271,4 @@ def test_bf16_under_amp_wrapper(monkeypatch: pytest.MonkeyPatch) -> None:
     first = full.train_step(data, adamw(full))["loss"]
     assert losses[0].item() == pytest.approx(first.item(), rel=1e-2)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        assert model.eval().val_step(data)[0]["score"].dtype == torch.float32
+        assert model.eval().test_step(data)[0]["score"].dtype == torch.float32

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.tasks.classification.model import build_step
 from benchmarks.tasks.classification.run import build_model
-from benchmarks.tasks.classification.trainer import build_step
 from mlomae.backbones.config import OptimConfig
 from mlomae.backbones.training import build_optimizer
 

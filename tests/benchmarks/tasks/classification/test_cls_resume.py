@@ -16,7 +16,7 @@ from killed_transfers import Arm, half_a_checkpoint, in_iteration, killed, unren
 from run_samples import differences, one_line
 
 from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.trainer import TransferModel
+from benchmarks.tasks.classification.model import Classifier
 from mlomae.backbones import training
 from mlomae.backbones.batches import EpochBatches
 from mlomae.common import checkpoint
@@ -123,9 +123,9 @@ def from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_average(monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = TransferModel.saved_modules
+    saved = Classifier.saved_modules
     only = lambda self: {k: v for k, v in saved(self).items() if k != "ema"}  # noqa: E731
-    monkeypatch.setattr(TransferModel, "saved_modules", only)
+    monkeypatch.setattr(Classifier, "saved_modules", only)
 
 
 PATCHES = {"batches from the start": from_the_start, "average not kept": without_average}

@@ -17,15 +17,14 @@ from run_samples import differences, one_line
 
 from benchmarks.analysis.evidence import read_evidence
 from benchmarks.tasks.classification.config import PROTOCOLS, ClassificationConfig
-from benchmarks.tasks.classification.frozen import CachedFeatures, extract
-from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
+from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
+from benchmarks.tasks.classification.model import Classifier, build_step
 from benchmarks.tasks.classification.per_image import summarise
 from benchmarks.tasks.classification.predictions import FORMAT
 from benchmarks.tasks.classification.run import build_model
-from benchmarks.tasks.classification.trainer import TransferModel, build_step
 from mlomae import records
-from mlomae.backbones.batches import EpochBatches, ImageLoader
+from mlomae.backbones.batches import training_loader
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import describe_weights
 from mlomae.backbones.records import described
@@ -135,8 +134,8 @@ def test_knn_is_that_of_the_pretrainings_own_evaluation(pooling: str, pretrained
     ours, theirs = [], []
     half = slice(0, 16) if pooling == "cls" else slice(16, None)
     for source in (inputs.train, inputs.test):
-        ours += extract(model, eval_loader(source, inputs.plain, batch_size=16), pooling)[:2]
-        images = torch.cat([batch["image"] for batch in eval_loader(source, inputs.plain, batch_size=16)])
+        ours += extract(model, eval_loader(config, source, inputs.plain), pooling)[:2]
+        images = torch.cat([batch["image"] for batch in eval_loader(config, source, inputs.plain)])
         labels = torch.from_numpy(source.labels)
         features, _ = extract_features(encoder, [{"image": images, "label": labels}])
         theirs += [features[:, half], labels]
@@ -201,7 +200,7 @@ def test_the_average_is_what_is_evaluated(tmp_path: Path) -> None:
     for name, weights in {"ema": average, "last": state["modules"]["backbone"]}.items():
         model.backbone.load_state_dict(weights)
         with torch.no_grad():
-            batches = list(eval_loader(inputs.test, inputs.plain, batch_size=16))
+            batches = list(eval_loader(config, inputs.test, inputs.plain))
             scores = torch.cat([model.logits(batch["image"]) for batch in batches])
         index = torch.cat([batch["index"] for batch in batches])
         found[name] = rank_scores(scores, torch.from_numpy(inputs.test.labels), index)
@@ -218,10 +217,10 @@ def linear_weights(
     model, _ = build_model(config, 4)
     images: Any = LabelledImages(inputs.train, inputs.plain, seed=config.seed)
     if cached:
-        features = extract(model, eval_loader(inputs.train, inputs.plain, batch_size=40), "avg")
-        images = CachedFeatures(*features, source=inputs.train, seed=config.seed, name=name)
-    loader = ImageLoader(images, batch_sampler=EpochBatches(images, batch_size=16, epochs=config.train.epochs))
-    test = eval_loader(inputs.test, inputs.plain, batch_size=16)
+        features = extract(model, eval_loader(config, inputs.train, inputs.plain), "avg")
+        images = CachedFeatures(*features, seed=config.seed, name=name)
+    loader = training_loader(images, 16, epochs=config.train.epochs)
+    test = eval_loader(config, inputs.test, inputs.plain)
     train_transfer(build_step(model, config), loader, test, ClassificationMetric(4), work, {"origin": {}})
     assert model.head is not None
     return model.head.state_dict()
@@ -243,14 +242,14 @@ def test_bf16_is_active_in_training_and_evaluation_stays_exact(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
-    logits = TransferModel.logits
+    logits = Classifier.logits
 
-    def watched(self: TransferModel, images: torch.Tensor) -> torch.Tensor:
+    def watched(self: Classifier, images: torch.Tensor) -> torch.Tensor:
         hook = lambda layer, given, out: seen[self.training].add(out.dtype)  # noqa: E731
         with self.backbone.blocks[0].mlp.fc1.register_forward_hook(hook):
             return logits(self, images)
 
-    monkeypatch.setattr(TransferModel, "logits", watched)
+    monkeypatch.setattr(Classifier, "logits", watched)
     run_transfer(cls_runs.config(protocol=protocol, train__amp="bf16", train__epochs=1), tmp_path)
     assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
     state = load_checkpoint(checkpoint_path(tmp_path, 6), "mlomae-transfer/1")

@@ -94,13 +94,13 @@ def test_any_order_gives_the_same_and_every_image_counts_once(annotations: Path,
         metric = DetectionMetric(str(annotations), list(range(1, 9)))
         given = samples(annotations)
         for i in order:
-            metric.process(None, [given[i]])
+            metric.process([given[i]])
         results.append(metric.evaluate(COUNT))
     assert results[0] == results[1]
     save_detections(tmp_path / "detections.json", metric.detections)
     numbers, _ = evaluate_detections(annotations, json.loads((tmp_path / "detections.json").read_text()), "mask")
     assert numbers["AP"] == results[0]["mask_AP"]
-    metric.process(None, samples(annotations)[:3])
+    metric.process(samples(annotations)[:3])
     with pytest.raises(DataError, match="saw 3 of 12 images"):
         metric.evaluate(COUNT)
 

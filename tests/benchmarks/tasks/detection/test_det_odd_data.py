@@ -116,7 +116,7 @@ def test_labels_are_the_same_categories_whatever_their_order_in_a_file(
     for api in (data._Coco.COCOAPI, CocoDataset.COCOAPI):
         monkeypatch.setattr(data._Coco, "COCOAPI", api)
         metric = DetectionMetric(str(det_runs.annotation_file(copied, "val")), ids[0])
-        metric.process(None, truth_as_detected(CocoImages(opened(copied, "val"), [], train=True)))
+        metric.process(truth_as_detected(CocoImages(opened(copied, "val"), [], train=True)))
         found.append(metric.evaluate(det_runs.COUNTS["val"])["mask_AP"])
     assert found[0] == pytest.approx(100.0)
     assert found[1] < 20, "mmdet's own order"
@@ -126,7 +126,7 @@ def test_boxes_without_area_are_missed_and_crowds_are_not(root: Path) -> None:
     """As pycocotools has it: of n objects of a class the truth finds all but those without area."""
     source = opened(root, "val")
     metric = DetectionMetric(str(det_runs.annotation_file(root, "val")), source.categories)
-    metric.process(None, truth_as_detected(CocoImages(source, [], train=True)))
+    metric.process(truth_as_detected(CocoImages(source, [], train=True)))
     found = metric.evaluate(3)
     content = json.loads(det_runs.annotation_file(root, "val").read_text())
     counted = [a for a in content["annotations"] if not a.get("iscrowd")]

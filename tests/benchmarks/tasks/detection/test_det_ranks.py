@@ -125,7 +125,7 @@ def test_both_ranks_detections_are_those_of_one_process_once_each_and_in_order(f
     metric = DetectionMetric(str(det_runs.annotation_file(found.root, "val")), images.category_ids)
     for i in range(len(images)):
         with torch.no_grad():
-            metric.process(None, detector.test_step(pseudo_collate([images[i]])))
+            metric.process(detector.test_step(pseudo_collate([images[i]])))
     numbers = metric.evaluate(len(images))
     written = json.loads((found.together_dir / "plain" / "detections.json").read_text())
     record = json.loads((found.together_dir / "plain" / "record.json").read_text())
@@ -159,7 +159,7 @@ def test_an_image_that_two_ranks_evaluate_is_an_error(found: Found, monkeypatch:
         ranks = []
         for part in parts:
             metric = DetectionMetric(annotations, range(1, 9))
-            metric.process(None, [given(image) for image in part])
+            metric.process([given(image) for image in part])
             ranks.append(list(metric.results))
         monkeypatch.setattr(training, "all_gather_object", lambda results, ranks=ranks: ranks)
         if said is None:

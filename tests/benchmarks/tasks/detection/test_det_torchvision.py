@@ -210,7 +210,7 @@ def ours(seen: Seen, found: list[dict[str, Any]]) -> dict[str, float]:
     for image in found:
         instances = {"bboxes": image["boxes"], "scores": image["scores"], "labels": image["labels"] - 1}
         pred = InstanceData(**instances, masks=image["masks"])
-        metric.process(None, [SimpleNamespace(img_id=image["image"], pred_instances=pred)])
+        metric.process([SimpleNamespace(img_id=image["image"], pred_instances=pred)])
     return metric.evaluate(COUNT)
 
 

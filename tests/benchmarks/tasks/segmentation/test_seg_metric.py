@@ -53,7 +53,7 @@ def measure(images: Sequence[Pair], classes: int, order: Sequence[int] | None = 
     metric = SceneMetric(classes, keep)
     order = range(len(images)) if order is None else order
     for i in order:
-        metric.process({}, [sample(i, images[i])])
+        metric.process([sample(i, images[i])])
     metric.evaluate(len(images))
     return metric
 
@@ -150,7 +150,7 @@ def test_any_order_and_any_split_over_ranks_gives_the_same(seed: int, order: lis
     ranks = [SceneMetric(4, keep=(1, 4)) for _ in bounds[1:]]
     for rank, first, last in zip(ranks, bounds, bounds[1:], strict=False):
         for i in order[first:last]:
-            rank.process({}, [sample(i, images[i])])
+            rank.process([sample(i, images[i])])
     parts = [list(rank.results) for rank in ranks]
     expected = measure(images, 4, keep=(1, 4))
     with pytest.MonkeyPatch.context() as patch:
@@ -187,7 +187,7 @@ def test_a_mean_over_images_would_be_another_number() -> None:
 def test_other_images_than_the_test_set_are_refused(order: list[int], size: int, said: str) -> None:
     images, metric = pairs(0, 3), SceneMetric(3)
     for i in order:
-        metric.process({}, [sample(i, images[i])])
+        metric.process([sample(i, images[i])])
     with pytest.raises(DataError, match=said) as error:
         metric.evaluate(size)
     one_line(error.value)
@@ -197,7 +197,7 @@ def test_sizes_that_differ_are_one_line() -> None:
     wrong = sample(0, (np.zeros((3, 4), np.uint8), np.zeros((4, 4), np.uint8)))
     wrong = SimpleNamespace(pred_sem_seg=wrong.pred_sem_seg, gt_sem_seg=wrong.gt_sem_seg, img_path="scene_7")
     with pytest.raises(DataError, match=r"prediction \(3, 4\) and labels \(4, 4\) of 'scene_7' differ") as error:
-        SceneMetric(2).process({}, [wrong])
+        SceneMetric(2).process([wrong])
     one_line(error.value)
 
 
