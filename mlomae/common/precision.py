@@ -39,6 +39,9 @@ def no_autocast_cache() -> Iterator[None]:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Attention by its plain formula: fused kernels have neither a forward-mode nor a double-backward rule."""
+    """Attention by its plain formula: fused kernels have neither a forward-mode nor a double-backward rule.
+
+    For everything that ``torch.func.jvp``, ``forward_ad`` or ``create_graph=True`` differentiates.
+    """
     with sdpa_kernel(SDPBackend.MATH), no_autocast_cache():
         yield

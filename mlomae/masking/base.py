@@ -31,7 +31,7 @@ class MaskState:
         key: (B,) int64, a random key for each image, a function of (seed, stream, epoch, index). It is the only source
             of randomness, through `uniform`: so masks do not depend on batch size, workers, ranks or interruptions.
         object: (B, S, S) bool, pixels of the labelled objects; None where the data has none.
-        fixed: a mask whose set of patches must be kept while the weights are computed anew; None to choose freely.
+        fixed: a mask whose set of patches must be kept while the weights are recomputed; None to choose freely.
         progress: share of the run that is done, in [0, 1), for a strategy that is ``scheduled``, else 0.
         index: (B,) int64, index of each image in its data set, the same in every epoch: for whatever a strategy
             stores per image. None outside the data streams.

@@ -1,4 +1,4 @@
-"""Derivatives through the encoder: cut the graph at the features, work on the tiny head, come back once.
+"""Derivatives through the encoder: cut the graph at the features, differentiate the tiny head, go back once.
 
     ∂s(E(θ))/∂θ = (∂E/∂θ)ᵀ c   with   c = ∂s/∂z at z = E(θ)
 

@@ -53,7 +53,7 @@ def zeros_like(x: Mapping[str, Tensor]) -> Params:
 
 
 def fill(x: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Params:
-    """``x`` with the keys that only ``like`` has filled with zeros, in ``like``'s order."""
+    """``x`` with zeros for the keys that only ``like`` has, in ``like``'s order."""
     return {k: x[k] if k in x else torch.zeros_like(t) for k, t in like.items()}
 
 

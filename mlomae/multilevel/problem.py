@@ -38,7 +38,7 @@ class ThreeLevelProblem:
 
     Every function must be a pure function of its arguments (``torch.func.functional_call``), without wrapped modules.
     A part of ``lower`` that must not be differentiated has to be cut with ``Tensor.detach``: ``torch.no_grad`` stops
-    reverse but not forward derivatives, and the mixed product takes both.
+    reverse but not forward derivatives, and the mixed product uses both.
 
     Attributes:
         lower: L_I(θ, φ, batch), 0-dim, the mean over the batch.
@@ -77,7 +77,7 @@ class ThreeLevelProblem:
 
 @dataclass(frozen=True)
 class Point:
-    """A problem, parameters and batches: where solvers take a hypergradient, and how they compute it.
+    """Problem, parameters and batches at which a hypergradient is taken, and the options common to all solvers.
 
     Attributes:
         theta, omega, phi: the parameters, dicts from name to tensor; φ may be {} where nothing depends on it.

@@ -1,4 +1,4 @@
-"""The hypergradient by the name of a solver, and the registry: one function and one file in ``solvers`` for each.
+"""`hypergradient`, which calls a solver by its name, and the registry of solvers: one file in ``solvers`` for each.
 
 A solver is a function of a ``Point`` and of options of its own, which are keyword-only.
 """
@@ -28,7 +28,7 @@ class Hypergradient(NamedTuple):
 
 SOLVERS = Registry[Hypergradient]("solver")
 register = SOLVERS.register
-COMMON = ("reduce", "chunks", "paths")  # options of every solver: they belong to the point
+COMMON = ("reduce", "chunks", "paths")  # options of every solver: fields of `Point`
 
 
 def list_solvers() -> list[str]:

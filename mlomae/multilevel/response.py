@@ -4,8 +4,8 @@
 
 A feedback without parameters (``ThreeLevelProblem.joint_loss``) has v = ∂J/∂θ through the features of both batches:
 the part through z_upper is the direct path, the part through z_head is the head's. If features are pooled by the scores
-of φ (``ThreeLevelProblem.pool``), the same scalar has a gradient in φ at fixed θ, the explicit part of g_φ; a path that
-is left out takes its explicit part along.
+of φ (``ThreeLevelProblem.pool``), the same scalar has a gradient in φ at fixed θ, the explicit part of g_φ; leaving out
+a path leaves out its explicit part, too.
 
 With the identity for H_ωω⁻¹ this is the one-step approximation of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
@@ -40,7 +40,7 @@ class Response(NamedTuple):
 
 
 def identity(product: Callable[[Params], Params], b: Params) -> Params:
-    """The linear solver that takes the Hessian for the identity: ``x = b``."""
+    """The linear solver that replaces the Hessian by the identity: ``x = b``."""
     return b
 
 

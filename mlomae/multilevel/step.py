@@ -81,7 +81,7 @@ class OuterStep:
         self.problem, self.theta, self.omega, self.phi = problem, theta, omega, phi
         self.optimizers, self.lower_loss = optimizers, lower_loss or problem.lower
         self.solver, self.options = solver, options
-        # The response differentiates the features that the last step on ω used: θ has not moved in between.
+        # The response differentiates the features that the last step on ω used: θ does not change in between.
         self.shares_features = "encoded_head" in list_options(solver) and options.get("paths") != "direct"
         self.head_steps, self.average = head_steps, reduce or unchanged
         self.accumulate, self.clip_grad, self.autocast = accumulate, clip_grad, autocast
@@ -121,7 +121,7 @@ class OuterStep:
         return losses
 
     def _freeze(self, batch: Batch) -> Batch:
-        """The batch with the mask of the present θ and φ frozen in, for its θ step and the hypergradient alike."""
+        """The batch with the mask of the current θ and φ frozen, for both its θ step and the hypergradient."""
         if self.problem.fix is None:
             return batch
         with torch.no_grad(), self.autocast():
@@ -146,7 +146,7 @@ class OuterStep:
 
     def _encode(self, batch: Batch) -> Encoded:
         """The last head batch's features at the new θ, with their graph: the response differentiates them later, so
-        the steps on ω need no pass of their own."""
+        the steps on ω need no encoder pass of their own."""
         with self.autocast():
             return encode(self.problem, self.theta, batch, self.accumulate)
 

@@ -5,7 +5,7 @@
     each      g_φ = −[∂L_I/∂φ(θ + ε v) − ∂L_I/∂φ(θ − ε v)] / 2ε,       ε = 0.01/‖·‖
 
 Kept as the reference for the published method (MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128): the error is of
-order ε² and, in half precision, drowns in rounding. Unlike the authors' code, the mask is the same at θ ± ε v.
+order ε² and, in half precision, mostly rounding. Unlike the authors' code, the mask is the same at θ ± ε v.
 A difference of values does not see ``Tensor.detach``: if ``lower`` detaches the masking network's tokens, this solver
 still counts the path of θ through them, and the exact ones do not. A joint loss (no ω) has one exact v through both
 features, and only the last line is a difference.

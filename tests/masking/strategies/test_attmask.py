@@ -6,15 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from mlomae import masking
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState
-from mlomae.masking.sampling import ranks, uncover
 
 L, GRID = 64, (8, 8)
 
@@ -95,20 +92,6 @@ def test_keys_settle_ties_evenly_and_always_alike() -> None:
     torch.testing.assert_close(mask.mean(0), torch.full((L,), 0.75), atol=0.05, rtol=0)
     assert torch.equal(mask, choose(attention, variant="high").mask)
     assert not torch.equal(mask, choose(attention, variant="high", seed=1).mask)
-
-
-@given(values=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12))
-@settings(deadline=None, derandomize=True, max_examples=30)
-def test_ranks_against_sorting_pairs(values: list[tuple[int, int]]) -> None:
-    scores, ties = torch.tensor(values, dtype=torch.float32).T[:, None]
-    order = sorted(range(len(values)), key=lambda i: (*values[i], i))
-    assert ranks(scores, ties)[0].tolist() == [order.index(i) for i in range(len(values))]
-
-
-def test_uncover_keeps_the_order_of_the_rest() -> None:
-    order, noise = torch.tensor([[4, 0, 3, 1, 2]]), torch.tensor([[0.1, 0.9, 0.8, 0.7, 0.6]])
-    assert uncover(order, 3, 1, noise).tolist() == [[4, 0, -2, 1, 2]]
-    assert uncover(order, 3, 0, noise).tolist() == order.tolist()
 
 
 @pytest.mark.parametrize(

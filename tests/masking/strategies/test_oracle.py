@@ -10,7 +10,6 @@ from mlomae import masking
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState
-from mlomae.masking.sampling import gumbel, object_patches
 
 GRID = (4, 4)
 OBJECT = torch.zeros(16, dtype=torch.bool).index_fill(0, torch.tensor([5, 6, 9, 10]), True)
@@ -52,17 +51,6 @@ def test_weight_lies_on_exactly_the_object_patches(weight: float) -> None:
 def test_every_image_follows_its_own_objects() -> None:
     objects = torch.cat([pixels(OBJECT, 1), pixels(~OBJECT, 1), pixels(OBJECT & False, 1)])
     assert torch.equal(draw(3, objects, weight=2.0).weight > 1, torch.stack([OBJECT, ~OBJECT, OBJECT & False]))
-
-
-@pytest.mark.parametrize(("covered", "is_object"), [(0, False), (4, False), (5, True), (16, True)])
-def test_a_patch_is_object_above_a_quarter_of_its_area(covered: int, is_object: bool) -> None:
-    objects = torch.zeros(1, 16, 16, dtype=torch.bool)
-    objects[0, 4:8, 8:12] = (torch.arange(16) < covered).view(4, 4)  # patch (1, 2)
-    assert object_patches(objects, GRID).nonzero().tolist() == ([[0, 6]] if is_object else [])
-
-
-def test_gumbel_noise_is_finite_at_the_ends_of_the_interval() -> None:
-    assert gumbel(torch.tensor([2**-24, 1 - 2**-24])).isfinite().all()
 
 
 def test_without_object_masks_it_is_a_one_line_error() -> None:
