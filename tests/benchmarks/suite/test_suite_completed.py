@@ -13,8 +13,9 @@ from suite_files import planner_of, record_of, write_suite
 
 from benchmarks.suite.command import set_aside
 from benchmarks.suite.completed import CompletedRuns
-from benchmarks.suite.jobs import Job
-from benchmarks.suite.status import describe
+from benchmarks.suite.file import ROOT, load_suite
+from benchmarks.suite.jobs import Job, Planner
+from benchmarks.suite.status import describe, state_of
 from mlomae.cli import main
 from mlomae.common import numerics
 from mlomae.config.plugins import plugin_digest
@@ -166,3 +167,11 @@ def test_predictions_and_the_folder_of_the_run_are_set_aside_with_a_record(tmp_p
     assert not predictions.exists(), "the tables refuse predictions without a record"
     assert not transfer.folder.exists(), "its checkpoints would be resumed"
     assert (tmp_path / "work" / "superseded" / f"{transfer.label}_{'b' * 12}" / "checkpoints").is_dir()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "evidence_cifar10", "mask_ratio", "tiny-imagenet"])
+def test_the_shipped_records_count(name: str, tmp_path: Path) -> None:
+    records = ROOT / "results" / "runs"
+    planner = Planner(load_suite(ROOT / "configs" / "suites" / f"{name}.py"), tmp_path, records)
+    completed = CompletedRuns(records)
+    assert {state_of(job, completed)[0] for job in planner.jobs()} == {"done"}
