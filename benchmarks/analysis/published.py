@@ -9,25 +9,13 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from benchmarks.tasks import all_tasks
 from mlomae.common.errors import DataError
 from mlomae.records import Record
 
-COLUMNS = [
-    "method",
-    "backbone",
-    "pretrain_epochs",
-    "task",
-    "dataset",
-    "metric",
-    "value",
-    "evidence",
-    "source",
-    "note",
-]
 EVIDENCE = ("primary", "secondary")
 # our recipes whose protocol is a published one
 RECIPES = {name: protocol for task in all_tasks() for name, protocol in task.published.items()}
@@ -51,6 +39,11 @@ class PublishedNumber:
     note: str
 
     @property
+    def cells(self) -> list[str]:
+        """The values of `COLUMNS`, as text."""
+        return ["" if value is None else str(value) for value in astuple(self)[1:]]
+
+    @property
     def phrase(self) -> str:
         """The number and what it hangs on, for a cell."""
         epochs = f"{self.pretrain_epochs} epochs" if self.pretrain_epochs else "epochs not stated"
@@ -60,6 +53,9 @@ class PublishedNumber:
     def citation(self) -> str:
         """Where the number is from."""
         return f"published.csv, line {self.line}: {self.source}"
+
+
+COLUMNS = [field.name for field in fields(PublishedNumber)][1:]
 
 
 def read_published(path: Path) -> list[PublishedNumber]:

@@ -11,7 +11,7 @@ from run_samples import changed
 
 from benchmarks.tasks import get_task
 from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.tasks.classification.per_image import FORMAT
 from benchmarks.tasks.classification.run import ClassificationSteps
 from mlomae import cli
 from mlomae.backbones import run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 
 import pandas as pd
@@ -122,6 +121,6 @@ def published_section(numbers: Sequence[PublishedNumber]) -> Section:
     )
     rows = []
     for number in numbers:
-        values = {c: "" if v is None else str(v) for c, v in asdict(number).items()}
-        rows.append((number.method, [cell(escape(values[c]), values[c], wrapping(values[c])) for c in COLUMNS[1:]]))
+        method, *others = number.cells
+        rows.append((method, [cell(escape(text), text, wrapping(text)) for text in others]))
     return Section("published", title, note, html_table("table-published", title, [*map(heading, COLUMNS)], rows))

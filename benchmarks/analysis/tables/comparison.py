@@ -26,13 +26,13 @@ from benchmarks.analysis.comparable import (
     seed_pairs,
     setting_of,
 )
-from benchmarks.analysis.evidence import Evidence, check_same_test
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import EVIDENCE, lines_up
 from benchmarks.analysis.statistics import Estimate, bootstrap_interval, holm, seed_interval
 from benchmarks.analysis.tables.headroom_table import captured
 from benchmarks.analysis.tables.table import ORACLE, OWN, RIVAL, SOURCES, Row, Sources
 from benchmarks.tasks import all_tasks
-from mlomae.backbones.task import Metric
+from mlomae.backbones.task import Metric, check_same_test
 from mlomae.records import RANDOM, Record
 
 # task -> metrics; the tables of a task have the rest
@@ -110,9 +110,10 @@ def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence
     differences = [a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]
     if len(known) < len(pairs):
         return seed_interval(differences)
+    remedy = "their records name the same data: give what differs a recipe of its own"
     for a, b in known:
-        check_same_test(known[0][0], a)
-        check_same_test(a, b)
+        check_same_test(known[0][0], a, remedy)
+        check_same_test(a, b, remedy)
     compared = ((a["config_hash"], b["config_hash"], str(a["seed"])) for a, b in pairs)
     found = bootstrap_interval([(a.sums, b.sums) for a, b in known], "|".join([metric, *map("|".join, compared)]))
     return replace(found, mean=statistics.fmean(differences))  # to the last bit what the task's own table rounds

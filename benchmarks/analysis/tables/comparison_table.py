@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.published import EVIDENCE, PublishedNumber
+from benchmarks.analysis.published import COLUMNS, EVIDENCE
 from benchmarks.analysis.tables.comparison import COMPARED, COSTS, MEASURED, SECTION, comparison_rows
 from benchmarks.analysis.tables.headroom_table import MIN_HEADROOM
 from benchmarks.analysis.tables.table import SOURCES, Row, Table, markdown_head, markdown_table, numerics_note
@@ -150,15 +150,6 @@ def section_note(rows: list[Row]) -> str:
     return f"{record['train_source']}; {model}."
 
 
-def _published_table(numbers: list[PublishedNumber]) -> list[str]:
-    columns = ["method", "backbone", "pretraining epochs", "task", "dataset", "metric", "value", "evidence"]
-    rows = []
-    for n in numbers:
-        epochs = str(n.pretrain_epochs or "")
-        rows.append([n.method, n.backbone, epochs, n.task, n.dataset, n.metric, n.value, n.evidence, n.source, n.note])
-    return markdown_table([*columns, "source", "note"], rows)
-
-
 def legend(rows: list[Row]) -> str:
     """What one needs to read the comparison of ``rows``, in Markdown."""
     compared = sum(bool(row["p"]) for row in rows)
@@ -195,7 +186,8 @@ class ComparisonTable(Table):
         left = [number for number in evidence.published if number.citation not in cited]
         lines += [] if cited else [_NONE_LINES_UP, ""]
         lines += ["## Published", "", _PUBLISHED, ""]
-        return "\n".join([*lines, *_published_table(left)]) + "\n"
+        titles = [column.replace("pretrain_", "pretraining ") for column in COLUMNS]
+        return "\n".join([*lines, *markdown_table(titles, [number.cells for number in left])]) + "\n"
 
 
 _KEYS = [*SECTION, *MEASURED, "method", "config_hash"]

@@ -13,8 +13,9 @@ import pytest
 from prediction_samples import some_counts, transfer_record, write_classified, write_segmented
 from record_samples import make_record
 
-from benchmarks.analysis.evidence import check_same_test, read_evidence, read_tested
+from benchmarks.analysis.evidence import read_evidence, read_tested
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
+from mlomae.backbones.task import check_same_test
 from mlomae.common.errors import DataError
 from mlomae.records import read_record, write_record
 
@@ -111,10 +112,10 @@ def test_a_record_that_lacks_the_metric_is_not_taken_to_agree(runs: Path) -> Non
 def test_runs_on_different_images_are_not_compared(runs: Path, changes: dict[str, Any], message: str) -> None:
     other = write_classified(runs, "mlo_0", "MLO-MAE", 0, 0.8)
     a, b = read_evidence(runs).tested["mae_0.json"], read_evidence(runs).tested["mlo_0.json"]
-    check_same_test(a, b)
+    check_same_test(a, b, "remedy")
     rewrite(other, **changes)
     with pytest.raises(DataError, match=f"'mae_0.npz' and 'mlo_0.npz' are of {message}"):
-        check_same_test(a, read_evidence(runs).tested["mlo_0.json"])
+        check_same_test(a, read_evidence(runs).tested["mlo_0.json"], "remedy")
 
 
 def test_areas_survive_the_file(tmp_path: Path) -> None:

@@ -20,14 +20,13 @@ from benchmarks.tasks.classification.config import PROTOCOLS, ClassificationConf
 from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.tasks.classification.model import Classifier, build_step
-from benchmarks.tasks.classification.per_image import summarise
-from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.tasks.classification.per_image import FORMAT, summarise
 from benchmarks.tasks.classification.run import build_model
 from mlomae import records
 from mlomae.backbones.batches import training_loader
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import describe_weights
-from mlomae.backbones.records import described
+from mlomae.backbones.run import described
 from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, TrainingError
