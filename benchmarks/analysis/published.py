@@ -1,5 +1,4 @@
-"""Published numbers, as `results/published.csv` lists them: read, checked, and set beside a run only where both mean
-the same.
+"""Published numbers from `results/published.csv`: read, checked, and shown next to a run only if both measure the same.
 
 They are copied, never changed, and never averaged with ours. ``evidence`` is primary where the authors of a method, or
 of a reproduction, say it themselves, secondary where somebody else's table does.
@@ -45,7 +44,7 @@ class PublishedNumber:
 
     @property
     def phrase(self) -> str:
-        """The number and what it hangs on, for a cell."""
+        """The number and what it depends on, for a cell."""
         epochs = f"{self.pretrain_epochs} epochs" if self.pretrain_epochs else "epochs not stated"
         return f"{self.value} ({epochs}{'; ' + self.note if self.note else ''})"
 
@@ -110,7 +109,7 @@ def _whole(record: Record) -> bool:
 
 
 def lines_up(number: PublishedNumber, record: Record, pretraining: Record | None, metric: str) -> bool:
-    """Whether ``number`` may stand beside ``metric`` of ``record``, a transfer of what ``pretraining`` records.
+    """Whether ``number`` is comparable with ``metric`` of ``record``, a transfer of the backbone of ``pretraining``.
 
     Method, backbone, data set, metric and protocol must agree, pretraining be on ImageNet, and both data sets be whole.
     """

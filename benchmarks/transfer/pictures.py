@@ -18,7 +18,7 @@ _GOLDEN = 0.6180339887498949  # steps of the golden ratio spread hues evenly for
 
 
 def palette(num_classes: int) -> NDArray[np.uint8]:
-    """(256, 3) RGB, a colour a class; black where there is no label."""
+    """(256, 3) RGB: one colour for each class, black for pixels without a label."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     for i in range(min(num_classes, IGNORE)):
         hue, value = i * _GOLDEN % 1.0, (1.0, 0.75, 0.5)[i // 7 % 3]

@@ -69,7 +69,7 @@ class TransferRun:
         return Outcome(trainer.logged, trainer.clock, trainer.iterations)
 
     def meta(self) -> dict[str, Any]:
-        """What the checkpoints of a run keep beside its configuration; ``origin`` is compared on resume."""
+        """What checkpoints keep besides the configuration; ``origin`` is compared on resume."""
         source = self.source
         weights = {**source.identity, "sha256": source.details.get("sha256")}
         run = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
@@ -122,7 +122,7 @@ def run_transfer(
 ) -> records.Record:
     """Transfer, evaluate on the test split, write record, predictions and pictures into ``work_dir``.
 
-    ``records_dir``: also write the record there, predictions beside it. ``source``: of the configuration's weights,
+    ``records_dir``: also write the record there, and predictions in the folder next to it. ``source``: of the configuration's weights,
     where the caller has read them already. Returns the record on the main process, {} on others.
 
     Raises ConfigError if the folder already holds a run and ``resume`` is off, CheckpointError if it holds another run,
@@ -178,7 +178,7 @@ def write_results(record: records.Record, work_dir: Path, records_dir: Path | No
     if records_dir is None:
         return
     place = records_dir / f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
-    if predictions is not None and not place.exists():  # or they would replace those of the record that is there
+    if predictions is not None and not place.exists():  # never replace those of an existing record
         with replacing(records.predictions_of(place.name, records_dir)) as temporary:
             shutil.copyfile(predictions, temporary)
     records.write_record(record, place)
@@ -232,5 +232,5 @@ def _check_folder(work_dir: Path, resume: bool, portable: dict[str, Any]) -> Non
 
 
 def _describe_images(images: mlomae.data.Images) -> str:
-    """Images in words and numbers, without the path they lie under."""
+    """A description of images and their number, without the path of their folder."""
     return f"{images.describe()}, {len(images)} images".replace(images.root, Path(images.root).name)

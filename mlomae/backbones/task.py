@@ -47,7 +47,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class PublishedProtocol:
-    """The published protocol that a recipe follows, in the words of `results/published.csv`.
+    """The published protocol that a recipe follows, in the terms of `results/published.csv`.
 
     ``metrics``: name of our metric -> the published one. ``note``: what the note of a published number must contain.
     """

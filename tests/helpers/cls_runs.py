@@ -85,4 +85,4 @@ def pretrain(work: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
 
 
 def predictions(work: Path) -> dict[str, np.ndarray]:
-    return dict(vars(FORMAT.read(work / "predictions.npz").images))
+    return dict(vars(FORMAT.read(work / "predictions.npz")[0]))

@@ -1,4 +1,4 @@
-"""Every method beside MAE of the same images, on every task: the rows of the comparison table.
+"""The rows of the comparison table: every method against MAE that has seen as many images, on every task.
 
 A row is a method on one metric of one task; it is compared within the pretraining setting (data, model, schedule of θ)
 and the transfer's setting (data, recipe, protocol), with what the existing tables compare: MAE that has seen as many
@@ -131,7 +131,7 @@ def _oracles(methods: Methods, reference: list[Record], evidence: Evidence) -> l
 
 
 def _measured(group: Group, runs: list[Record], metric: str, evidence: Evidence) -> Row:
-    """What a row says of its own runs."""
+    """The columns of a row that depend on its own runs alone."""
     first, values = runs[0], [r["metrics"][metric] for r in runs]
     row: Row = {**group.columns(), "dataset": first["dataset"], "metric": metric, "method": first["method"]}
     row["recipe"] = first["name"] if group.transfer else ""
@@ -145,7 +145,7 @@ def _measured(group: Group, runs: list[Record], metric: str, evidence: Evidence)
 def _compared(
     runs: list[Record], others: list[Record], oracles: list[list[Record]], metric: Metric, evidence: Evidence
 ) -> tuple[Row, Sources]:
-    """What a row says of ``runs`` beside ``others``, and the records of that; nothing without a seed in common."""
+    """The columns that compare ``runs`` with ``others``, and their records; nothing without a common seed."""
     if not (pairs := seed_pairs(runs, others)):
         return {"interval": ""}, {}
     found = estimate(pairs, metric.name, evidence)

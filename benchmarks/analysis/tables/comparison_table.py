@@ -33,7 +33,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Shown:
-    """A line of a cell: ``text``, which is ``column`` of ``row``, and a ``mark`` behind it."""
+    """One line of a cell: ``text`` shows ``column`` of ``row``; ``mark`` follows it."""
 
     text: str
     row: Row
@@ -53,7 +53,7 @@ def spread(row: Row) -> str:
 
 
 def _measured(row: Row) -> list[Shown]:
-    """Mean, spread and count; beneath, what it is less MAE's, and the share of the headroom that it captures."""
+    """Mean, spread and count; below, the difference to MAE and the captured share of the headroom."""
     lines = [Shown(spread(row), row, "mean")]
     if row["difference"]:
         interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
@@ -109,7 +109,8 @@ def cost_row(rows: list[Row], cost: str) -> Row:
 def wide(rows: list[Row]) -> tuple[list[str], dict[Key, list[list[Shown]]]]:
     """One table of a section: titles, and (method, config) -> its cells.
 
-    First what its pretraining cost, then a column a task, data set and metric, published numbers beside them.
+    The costs of the pretraining come first, then one column for each task, data set and metric, each followed by the
+    published numbers that line up with it.
     """
     columns: list[tuple[str, dict[Key, list[Shown]]]] = []
     for name, by_method in columns_of(rows):
@@ -169,7 +170,7 @@ def legend(rows: list[Row]) -> str:
 
 
 class ComparisonTable(Table):
-    """Its page has a wide table for each section, and the published numbers that stand beside none of ours."""
+    """Its page has a wide table for each section, and the published numbers that line up with none of ours."""
 
     def page(self, frame: pd.DataFrame, evidence: Evidence) -> str:
         rows = frame.to_dict("records")

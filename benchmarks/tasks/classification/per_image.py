@@ -98,6 +98,6 @@ def top1(sums_R1: Floats, images: int) -> Floats:
 
 def read_tested(path: str | Path) -> TestedRun:
     """The file as tables compare it; errors as ``FORMAT.read``."""
-    found = FORMAT.read(path)
-    sums = ImageSums(found.images.right[:, None].astype(np.int64), top1)
-    return found.tested(Path(path), "top1", sums, found.images.index, found.images.label)
+    images, identity = FORMAT.read(path)
+    sums = ImageSums(images.right[:, None].astype(np.int64), top1)
+    return TestedRun(metric="top1", sums=sums, index=images.index, truth=images.label, **identity)

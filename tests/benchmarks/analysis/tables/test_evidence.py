@@ -122,14 +122,15 @@ def test_areas_survive_the_file(tmp_path: Path) -> None:
     counts = some_counts(3)
     path = tmp_path / "new" / "a.npz"
     FORMAT.save(path, counts, class_names=("a", "b", "c"), test_set="t", run="r", config_hash="c")
-    found = FORMAT.read(path)
+    found, identity = FORMAT.read(path)
     for name in ("index", "intersect", "predicted", "true", "union"):
-        assert np.array_equal(getattr(found.images, name), getattr(counts, name))
-    assert (found.class_names, found.test_set, found.run, found.config_hash) == (("a", "b", "c"), "t", "r", "c")
+        assert np.array_equal(getattr(found, name), getattr(counts, name))
+    expected = {"class_names": ("a", "b", "c"), "test_set": "t", "run": "r", "config_hash": "c", "file": "a.npz"}
+    assert identity == expected
     by_hand = 100 * counts.intersect.sum(0) / (counts.predicted + counts.true - counts.intersect).sum(0)
-    np.testing.assert_allclose(class_ious(found.images), by_hand)
+    np.testing.assert_allclose(class_ious(found), by_hand)
     rewrite(path, run=None)  # a file of before the run was written
-    assert FORMAT.read(path).run is None
+    assert FORMAT.read(path)[1]["run"] is None
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,13 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_round_trip_without_pickles(saved: Path) -> None:
-    found = FORMAT.read(saved)
+    found, identity = FORMAT.read(saved)
     expected = images(LABEL, A_SAYS)
     for name in ("index", "label", "top_classes", "top_log_probs"):
-        array = getattr(found.images, name)
+        array = getattr(found, name)
         assert np.array_equal(array, getattr(expected, name))
         assert array.dtype == getattr(expected, name).dtype
-    assert {name: getattr(found, name) for name in IDENTITY} == IDENTITY
+    assert identity == {**IDENTITY, "file": "a.npz"}
     with np.load(saved, allow_pickle=False) as file:
         assert not any(file[name].dtype.hasobject for name in file.files)
     assert [p.name for p in saved.parent.iterdir()] == ["a.npz"]
