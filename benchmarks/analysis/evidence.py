@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.analysis.lineage import Lineage
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.cost.flops.file import read_flops
@@ -114,25 +112,6 @@ def read_tested(path: Path, record: Record) -> TestedRun:
         ours, theirs = f"{found.metric} {value:.4f} on {images} images", f"{said:.4f} on {counted}"
         raise DataError(f"predictions '{path.name}' give {ours}, the record says {theirs}; {remedy}")
     return found
-
-
-def check_same_test(a: TestedRun, b: TestedRun) -> None:
-    """Raise DataError unless both runs were tested on the same images with the same labels."""
-    differing = [
-        what
-        for what, same in (
-            ("test sets (fingerprints)", a.test_set == b.test_set),
-            ("classes", a.class_names == b.class_names),
-            ("images", np.array_equal(a.index, b.index)),
-            ("labels", np.array_equal(a.truth, b.truth)),
-        )
-        if not same
-    ]
-    if differing:
-        raise DataError(
-            f"predictions '{a.file}' and '{b.file}' are of different {differing[0]}, though their records name the "
-            "same data; give what differs a recipe of its own"
-        )
 
 
 def read_figure_sources(folder: Path) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Which pretraining a record is of: its own, or for a transfer that of its backbone; and what it cost."""
+"""The pretraining that a record depends on: the run itself, or for a transfer that of its backbone; and its cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COSTS = {
 
 
 class Lineage:
-    """Finds the pretraining behind a record among ``records``; ``flops``: of a whole pretraining, by config hash."""
+    """Finds the pretraining that a record depends on among ``records``; ``flops``: of a whole pretraining, by config hash."""
 
     def __init__(self, records: Iterable[Record], flops: dict[str, float]) -> None:
         self._by_hash = {r["config_hash"]: r for r in records if r["task"] != "speed"}

@@ -1,5 +1,4 @@
-"""Published numbers, as `results/published.csv` lists them: read, checked, and set beside a run only where both mean
-the same.
+"""Published numbers from `results/published.csv`: read, checked, and shown next to a run only if both measure the same.
 
 They are copied, never changed, and never averaged with ours. ``evidence`` is primary where the authors of a method, or
 of a reproduction, say it themselves, secondary where somebody else's table does.
@@ -9,25 +8,13 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from benchmarks.tasks import all_tasks
 from mlomae.common.errors import DataError
 from mlomae.records import Record
 
-COLUMNS = [
-    "method",
-    "backbone",
-    "pretrain_epochs",
-    "task",
-    "dataset",
-    "metric",
-    "value",
-    "evidence",
-    "source",
-    "note",
-]
 EVIDENCE = ("primary", "secondary")
 # our recipes whose protocol is a published one
 RECIPES = {name: protocol for task in all_tasks() for name, protocol in task.published.items()}
@@ -51,8 +38,13 @@ class PublishedNumber:
     note: str
 
     @property
+    def cells(self) -> list[str]:
+        """The values of `COLUMNS`, as text."""
+        return ["" if value is None else str(value) for value in astuple(self)[1:]]
+
+    @property
     def phrase(self) -> str:
-        """The number and what it hangs on, for a cell."""
+        """The number and what it depends on, for a cell."""
         epochs = f"{self.pretrain_epochs} epochs" if self.pretrain_epochs else "epochs not stated"
         return f"{self.value} ({epochs}{'; ' + self.note if self.note else ''})"
 
@@ -60,6 +52,9 @@ class PublishedNumber:
     def citation(self) -> str:
         """Where the number is from."""
         return f"published.csv, line {self.line}: {self.source}"
+
+
+COLUMNS = [field.name for field in fields(PublishedNumber)][1:]
 
 
 def read_published(path: Path) -> list[PublishedNumber]:
@@ -114,7 +109,7 @@ def _whole(record: Record) -> bool:
 
 
 def lines_up(number: PublishedNumber, record: Record, pretraining: Record | None, metric: str) -> bool:
-    """Whether ``number`` may stand beside ``metric`` of ``record``, a transfer of what ``pretraining`` records.
+    """Whether ``number`` is comparable with ``metric`` of ``record``, a transfer of the backbone of ``pretraining``.
 
     Method, backbone, data set, metric and protocol must agree, pretraining be on ImageNet, and both data sets be whole.
     """

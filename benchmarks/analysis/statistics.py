@@ -1,7 +1,7 @@
 """Is a difference between two methods more than chance: intervals, p values, and Holm's correction of many.
 
-Where the predictions of both methods are at hand, seeds and test images are both drawn anew (`bootstrap_interval`);
-else seeds alone stand for chance (`seed_interval`).
+With the predictions of both methods, seeds and test images are both resampled (`bootstrap_interval`); without them,
+only seeds are (`seed_interval`).
 
 Shape suffixes: N images, D distinct images, F numbers an image, R replicates, S seeds.
 """

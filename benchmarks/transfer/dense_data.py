@@ -46,6 +46,19 @@ def build_pipeline(registry: Registry, steps: list[dict[str, Any]], section: str
         raise ConfigError(f"config section '{section}' is refused by {scope} ({reason_of(error)})") from error
 
 
+def apply_steps(steps: Compose, results: dict[str, Any], section: str) -> Any:
+    """What the transforms make of ``results``, with ``img_path``, or None if they drop the image.
+
+    Raises ConfigError, naming file and section, if they fail: a transform that does not fit, or a damaged file.
+    """
+    path = results["img_path"]
+    try:
+        return steps(results)
+    except Exception as error:
+        said = f"the transforms fail on '{path}' ({reason_of(error)})"
+        raise ConfigError(f"{said}; change {section}, or replace the file") from error
+
+
 def _tuples(value: Any) -> Any:
     """Lists of numbers as tuples: mmcv's transforms insist on them, and a checked configuration holds lists."""
     if isinstance(value, dict):

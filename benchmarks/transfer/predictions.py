@@ -13,46 +13,22 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.backbones.task import ImageSums, TestedRun
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import DataError, reason_of
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
+Identity = dict[str, Any]
 _TEXTS = ("format", "test_set", "config_hash", "run")
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions(Generic[T]):
-    """``images``: arrays with a row for each image, sorted by index, and what they belong to.
-
-    Attributes:
-        class_names: one a class. test_set: fingerprint of the test set, as ``Source.fingerprint`` gives it.
-        run: name of the run, None in files written before they held it.
-        config_hash: as `mlomae.records.config_hash` gives it.
-    """
-
-    images: T
-    class_names: tuple[str, ...]
-    test_set: str
-    run: str | None
-    config_hash: str
-
-    def tested(
-        self, file: Path, metric: str, sums: ImageSums, index: NDArray[np.int64], truth: NDArray[np.int64]
-    ) -> TestedRun:
-        """As tables compare runs."""
-        identity = self.run, self.config_hash, self.test_set, self.class_names
-        return TestedRun(file.name, metric, sums, *identity, index, truth)
 
 
 @dataclass(frozen=True)
 class PredictionFormat(Generic[T]):
-    """One kind of file.
+    """One kind of file, with arrays that have a row for each image, sorted by "index".
 
     Attributes:
         format: its name and version. images: builds what the arrays are, from ``arrays``.
-        arrays: name -> (kind of its type, number of dimensions); "index" is one of them.
+        arrays: name -> (kind of its type, number of dimensions).
         problem: what is wrong with arrays of these types, given the number of classes; None if nothing is.
         optional: texts that older files lack.
     """
@@ -78,17 +54,17 @@ class PredictionFormat(Generic[T]):
         with replacing(Path(path)) as temporary, temporary.open("wb") as file:  # given a name, numpy would append .npz
             np.savez_compressed(file, **arrays)
 
-    def read(self, path: str | Path) -> Predictions[T]:
-        """Read and check a file of `save`.
+    def read(self, path: str | Path) -> tuple[T, Identity]:
+        """Read and check a file of `save`: the images, and what they belong to as a `TestedRun` has it.
 
         Raises DataError, one line that names the file, if it is missing, damaged, of another kind or contradicts
         itself.
         """
         arrays = _load(Path(path))
         self._check(arrays, Path(path))
-        names = tuple(map(str, arrays["class_names"]))
-        texts = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS[1:]}
-        return Predictions(self.images(*(arrays[name] for name in self.arrays)), names, **texts)  # type: ignore[arg-type]
+        identity: Identity = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS[1:]}
+        identity |= {"file": Path(path).name, "class_names": tuple(map(str, arrays["class_names"]))}
+        return self.images(*(arrays[name] for name in self.arrays)), identity
 
     def _check(self, arrays: Arrays, path: Path) -> None:
         if wrong := self._what_is_wrong(arrays):

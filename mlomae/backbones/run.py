@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,15 +18,16 @@ from mlomae import records
 from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.config import DataConfig, TransferConfig, values_of
 from mlomae.backbones.provenance import Provenance, check_unseen, describe_weights
-from mlomae.backbones.records import check_folder, describe_images, described
 from mlomae.backbones.task import Task
-from mlomae.backbones.training import GatheringMetric, TransferStep, train_transfer
+from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, train_transfer
 from mlomae.common.atomic import replacing
-from mlomae.common.errors import DataError
+from mlomae.common.checkpoint import list_checkpoints
+from mlomae.common.errors import CheckpointError, ConfigError, DataError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_disjoint
 from mlomae.pretraining.devices import join_process_group
+from mlomae.pretraining.trainer import check_same_config
 
 AnyImages = TypeVar("AnyImages", bound=mlomae.data.Images)
 
@@ -67,7 +69,7 @@ class TransferRun:
         return Outcome(trainer.logged, trainer.clock, trainer.iterations)
 
     def meta(self) -> dict[str, Any]:
-        """What the checkpoints of a run keep beside its configuration; ``origin`` is compared on resume."""
+        """What checkpoints keep besides the configuration; ``origin`` is compared on resume."""
         source = self.source
         weights = {**source.identity, "sha256": source.details.get("sha256")}
         run = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
@@ -120,14 +122,14 @@ def run_transfer(
 ) -> records.Record:
     """Transfer, evaluate on the test split, write record, predictions and pictures into ``work_dir``.
 
-    ``records_dir``: also write the record there, predictions beside it. ``source``: of the configuration's weights,
+    ``records_dir``: also write the record there, and predictions in the folder next to it. ``source``: of the configuration's weights,
     where the caller has read them already. Returns the record on the main process, {} on others.
 
     Raises ConfigError if the folder already holds a run and ``resume`` is off, CheckpointError if it holds another run,
     DataError for test images whose labels the backbone was fine-tuned on, and what the steps of the task raise.
     """
     source = source or describe_weights(config.backbone.weights or "")
-    check_folder(work_dir, resume, described(config, source))
+    _check_folder(work_dir, resume, described(config, source))
     join_process_group()
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict(), task.steps.partition(":")[0])
@@ -152,8 +154,8 @@ def run_transfer(
         images_seen={"lower": outcome.iterations * config.data.batch_size, "head": 0, "upper": 0},
         outer_iterations=outcome.iterations,
         clock={kind: round(seconds, 2) for kind, seconds in outcome.clock.items()},
-        train_source=describe_images(steps.train),
-        eval_source=describe_images(steps.test),
+        train_source=_describe_images(steps.train),
+        eval_source=_describe_images(steps.test),
         metrics=outcome.metrics,
         git=git,
         numerics=numerics,
@@ -176,7 +178,7 @@ def write_results(record: records.Record, work_dir: Path, records_dir: Path | No
     if records_dir is None:
         return
     place = records_dir / f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
-    if predictions is not None and not place.exists():  # or they would replace those of the record that is there
+    if predictions is not None and not place.exists():  # never replace those of an existing record
         with replacing(records.predictions_of(place.name, records_dir)) as temporary:
             shutil.copyfile(predictions, temporary)
     records.write_record(record, place)
@@ -203,3 +205,32 @@ def _print_loaded(report: str) -> None:
     if is_main_process():
         counts, *others = report.splitlines()
         print("\n".join([counts, *(line for line in others if "note" in line)]))
+
+
+def described(config: TransferConfig, source: Provenance) -> dict[str, Any]:
+    """The configuration as a record keeps it: what the backbone is, not the path, under which anything may lie."""
+    plain = config.to_dict()
+    plain["backbone"]["weights"] = source.identity
+    return dict(records.strip_paths(plain))
+
+
+def _check_folder(work_dir: Path, resume: bool, portable: dict[str, Any]) -> None:
+    """Raise ConfigError if ``work_dir`` holds a run, finished or not, that ``resume`` does not ask for, CheckpointError
+    if it holds a finished run of another configuration: its results would be replaced."""
+    path = work_dir / "record.json"
+    if (list_checkpoints(work_dir) or path.exists()) and not resume:
+        raise ConfigError(
+            f"'{work_dir}' already holds a run; add --resume to go on with it, or choose another --work-dir"
+        )
+    if not path.exists():
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))["config"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"'{path}' is damaged; remove it, or choose another work dir") from error
+    check_same_config(saved, portable, path, TASK.free_to_change)
+
+
+def _describe_images(images: mlomae.data.Images) -> str:
+    """A description of images and their number, without the path of their folder."""
+    return f"{images.describe()}, {len(images)} images".replace(images.root, Path(images.root).name)

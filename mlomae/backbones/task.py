@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.numerics import declare_numerics, number_of
 from mlomae.common.registry import load_entry_points
 from mlomae.records import config_hash
@@ -47,7 +47,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class PublishedProtocol:
-    """The published protocol that a recipe follows, in the words of `results/published.csv`.
+    """The published protocol that a recipe follows, in the terms of `results/published.csv`.
 
     ``metrics``: name of our metric -> the published one. ``note``: what the note of a published number must contain.
     """
@@ -95,6 +95,19 @@ class TestedRun:
     class_names: tuple[str, ...]
     index: NDArray[np.int64]
     truth: NDArray[np.int64]
+
+
+def check_same_test(a: TestedRun, b: TestedRun, remedy: str) -> None:
+    """Raise DataError, with ``remedy``, unless both runs were tested on the same images with the same labels."""
+    alike = {
+        "test sets (fingerprints)": a.test_set == b.test_set,
+        "classes": a.class_names == b.class_names,
+        "images": np.array_equal(a.index, b.index),
+        "labels": np.array_equal(a.truth, b.truth),
+    }
+    for what, same in alike.items():
+        if not same:
+            raise DataError(f"predictions '{a.file}' and '{b.file}' are of different {what}; {remedy}")
 
 
 @dataclass(frozen=True)

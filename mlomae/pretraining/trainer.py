@@ -248,3 +248,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def seconds() -> dict[str, float]:
     """Wall-clock and processor seconds; differences of two readings are times."""
     return {"wall": time.perf_counter(), "cpu": time.process_time()}
+
+
+def elapsed(started: dict[str, float]) -> dict[str, float]:
+    """Seconds since the reading ``started``."""
+    return {kind: now - started[kind] for kind, now in seconds().items()}

@@ -11,7 +11,7 @@ from run_samples import changed
 
 from benchmarks.tasks import get_task
 from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.tasks.classification.per_image import FORMAT
 from benchmarks.tasks.classification.run import ClassificationSteps
 from mlomae import cli
 from mlomae.backbones import run
@@ -85,4 +85,4 @@ def pretrain(work: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
 
 
 def predictions(work: Path) -> dict[str, np.ndarray]:
-    return dict(vars(FORMAT.read(work / "predictions.npz").images))
+    return dict(vars(FORMAT.read(work / "predictions.npz")[0]))

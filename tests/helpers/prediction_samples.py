@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from record_samples import make_record
 
-from benchmarks.tasks.classification import predictions
+from benchmarks.tasks.classification import per_image
 from benchmarks.tasks.classification.per_image import PerImage, summarise
 from benchmarks.tasks.segmentation import pixel_counts
 from benchmarks.tasks.segmentation.pixel_counts import PixelCounts, class_ious
@@ -52,7 +52,7 @@ def write_classified(runs: Path, file: str, method: str, seed: int, share: float
     write_record(record, runs / f"{file}.json")
     identity = {"run": run_phrase(method, record["name"], seed), "config_hash": record["config_hash"]}
     path = predictions_of(f"{file}.json", runs)
-    predictions.FORMAT.save(path, images, class_names=CLASSES, test_set="f" * 64, **identity)
+    per_image.FORMAT.save(path, images, class_names=CLASSES, test_set="f" * 64, **identity)
     return path
 
 

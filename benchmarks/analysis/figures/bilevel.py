@@ -44,7 +44,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a panel: a value a seed, in percent or points."""
+    """One line of a panel: one value for each seed, in percent or points."""
 
     label: str
     style: Style
@@ -77,7 +77,7 @@ def comparisons(records: list[Record]) -> list[Comparison]:
 
 
 def draw(inputs: Inputs) -> list[Drawn]:
-    """The figure `bilevel`: a row of panels a comparison and probe; accuracies left, differences right."""
+    """The figure `bilevel`: one row for each comparison and probe, accuracies on the left, differences on the right."""
     found = comparisons(inputs.pretraining)
     if not found:
         raise NothingToDrawError(
@@ -146,8 +146,8 @@ def _row(ax: Axes, y: int, row: Row, low: float, high: float, signed: bool) -> N
             if goes_on:
                 ax.plot([edge], [y], arrow, color=style.colour, markersize=5, clip_on=False)
     ax.plot([mean], [y], style.marker, color=style.colour, markersize=8, zorder=3, gid="mean")
-    beside = [y + 0.28] * len(row.values)
-    ax.plot(row.values, beside, style.marker, color=style.colour, markersize=3.5, markerfacecolor="none", gid="seeds")
+    below = [y + 0.28] * len(row.values)
+    ax.plot(row.values, below, style.marker, color=style.colour, markersize=3.5, markerfacecolor="none", gid="seeds")
     number = f"{mean:+.1f}" if signed else f"{mean:.1f}"
     if not math.isnan(start):
         number += f" [{start:+.1f}, {end:+.1f}]" if signed else f" [{start:.1f}, {end:.1f}]"

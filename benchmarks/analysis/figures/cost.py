@@ -1,7 +1,7 @@
-"""Accuracy against what it cost: processor seconds, wall-clock, images seen. A row of panels a setting of several runs.
+"""Accuracy against cost: processor seconds, wall-clock, images seen. One row of panels for each setting.
 
-A marker is a configuration of a method, the mean of its seeds; a number beside it leads to its name. The grey steps are
-the front: what no other method reaches at the same cost or less. Oracles, which know the objects, are no part of it.
+A marker is one configuration of a method, the mean over its seeds; its number refers to the legend. The grey steps are
+the Pareto front: the best accuracy at the same cost or less. Oracles, which know the objects, are left out of it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
             _limits(ax, points, i)
             ax.set_xlabel(label)
             drawn.append((ax, points, i))
-    figure.draw_without_rendering()  # what lies beside what depends on where the panels come to lie
+    figure.draw_without_rendering()  # label positions depend on the final layout
     figure.set_layout_engine("none")
     for ax, points, i in drawn:
         places = [(p.costs[i][0], p.accuracy[0]) for p in points]
@@ -128,7 +128,7 @@ def _spread(values: list[float]) -> tuple[float, float]:
 
 
 def _limits(ax: Axes, points: list[Point], i: int) -> None:
-    """All bars, and room for labels at the rim: more where labels stand in columns beside points of equal cost."""
+    """Fit all bars, with room for labels at the edge: more where labels stand in columns next to points of equal cost."""
     equal = Counter(p.costs[i][0] for p in points).most_common(1)[0][1]
     shares = {"x": 0.3 if equal >= STRIP else 0.17, "y": 0.12}
     for axis, values in (("x", [p.costs[i] for p in points]), ("y", [p.accuracy for p in points])):
@@ -138,7 +138,7 @@ def _limits(ax: Axes, points: list[Point], i: int) -> None:
 
 
 def _point(ax: Axes, p: Point, i: int, style: Style, right: float) -> None:
-    """Marker and bars, drawn ``right`` points beside their place."""
+    """Marker and bars, shifted ``right`` points to the right."""
     (x, x_sd), (y, y_sd) = p.costs[i], p.accuracy
     inches = ax.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
     moved = ax.transData + ScaledTranslation(right / 72, 0, inches)

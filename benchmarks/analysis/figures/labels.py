@@ -1,4 +1,4 @@
-"""Short labels beside points that lie close together, no label on another, a thin line where it is far from its point.
+"""Short labels next to points that lie close together, without overlaps, with a thin line to points far away.
 
 Points of equal x, a strip, have theirs in order on both sides of it; others in the nearest free place. Lengths are in
 points. Everything is a function of the input: ties go by order.
@@ -44,7 +44,7 @@ def side_by_side(ax: Axes, places: list[tuple[float, float]]) -> list[float]:
 
 
 def label_points(ax: Axes, places: list[Place], texts: list[str]) -> None:
-    """Write ``texts`` beside ``places``, none on another or on a marker as long as there is room. Layout as above."""
+    """Write ``texts`` next to ``places``, avoiding each other and the markers where there is room. Layout as above."""
     points_N2 = _points(ax, places)
     box = ax.get_window_extent()
     frame = np.array([box.x0 + 2, box.y0 + 2, box.x1, box.y1]) * 72 / _dpi(ax)
@@ -125,16 +125,16 @@ def _costs(
     inside = np.all((lines > low[:, None, None]) & (lines < high[:, None, None]), axis=3)
     costs += 40 * inside.any(axis=2).sum(axis=1)
     share = np.clip(((others - points_N2[own]) @ way.T / distance**2).T, 0, 1)  # of the way, where others are nearest
-    beside = np.hypot(*(points_N2[own] + share[..., None] * way[:, None] - others).transpose(2, 0, 1))
-    return np.asarray(costs + np.where(distance > NEAR, 25 * (beside < MARKER).sum(axis=1), 0))
+    aside = np.hypot(*(points_N2[own] + share[..., None] * way[:, None] - others).transpose(2, 0, 1))
+    return np.asarray(costs + np.where(distance > NEAR, 25 * (aside < MARKER).sum(axis=1), 0))
 
 
 def _write(ax: Axes, text: str, place: Place, offset: Floats) -> None:
-    words = ax.text(
+    label = ax.text(
         offset[0], offset[1], text, transform=_points_from(ax, place), ha="center", va="center_baseline", zorder=5
     )
-    words.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
-    words.set_in_layout(False)
+    label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+    label.set_in_layout(False)
 
 
 def _lead(ax: Axes, place: Place, offset: Floats) -> None:

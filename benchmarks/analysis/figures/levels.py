@@ -77,13 +77,13 @@ def _levels(ax: Axes, middles: list[float]) -> None:
         _box(ax, Box(HEAD, second - low), "head\nω", OMEGA, moves=True),
         _box(ax, Box(HEAD, third - low), "head\nω*, fixed", OMEGA, moves=False),
     ]
-    for y, symbols, words in (
+    for y, symbols, text in (
         (first, "$x$", "images"),
         (second, r"$x_\mathrm{tr}$, $y_\mathrm{tr}$", "labelled images"),
         (third, r"$x_\mathrm{val}$, $y_\mathrm{val}$", "others, labelled"),
     ):
         ax.text(DATA, y - low + 0.02, symbols, ha="center", va="bottom", fontsize=FORMULA)
-        ax.text(DATA, y - low - 0.02, words, ha="center", va="top", fontsize=9)
+        ax.text(DATA, y - low - 0.02, text, ha="center", va="top", fontsize=9)
     start = DATA + 0.5
     _down(ax, (start, mask.y), mask.side(-1, 0))
     _down(ax, mask.side(1, 0.3), encoders[0].side(-1, 0.3))
@@ -140,7 +140,7 @@ def _band(ax: Axes, middle: float, number: str, name: str, moves: str) -> None:
     ax.text(left + 0.08, low + 0.07, moves, ha="left", va="bottom", fontsize=9)
 
 
-def _box(ax: Axes, box: Box, words: str, colour: str, *, moves: bool) -> Box:
+def _box(ax: Axes, box: Box, text: str, colour: str, *, moves: bool) -> Box:
     width, height = BOX
     corner = (box.x - width / 2, box.y - height / 2)
     face = PALE[colour] if moves else "white"
@@ -148,7 +148,7 @@ def _box(ax: Axes, box: Box, words: str, colour: str, *, moves: bool) -> Box:
     ax.add_patch(
         FancyBboxPatch(corner, width, height, style, facecolor=face, edgecolor=colour, linewidth=2.0 if moves else 1.0)
     )
-    ax.text(box.x, box.y, words, ha="center", va="center", fontsize=9)
+    ax.text(box.x, box.y, text, ha="center", va="center", fontsize=9)
     return box
 
 

@@ -35,7 +35,7 @@ _FAINT = Style(FAINT, "", "-")
 
 
 def draw(inputs: Inputs) -> list[Drawn]:
-    """The figure `loss_curves`: a row of panels a setting, a panel a level."""
+    """The figure `loss_curves`: one row for each setting, one panel for each level."""
     pretrained = [r for r in inputs.records.values() if r["task"] == "pretrain"]
     records = [r for r in at_one_ratio(pretrained) if r.get("curves") is not None]
     if not records:

@@ -1,7 +1,7 @@
 """The files of `mlomae masks`: images and what several strategies remove from them, read back with checks.
 
-    {"source": words, "seed": int, "images": [base64 of a PNG, ...],
-     "rows": [{"label": words, "config_hash": words, "iteration": int, "grid": [rows, columns],
+    {"source": text, "seed": int, "images": [base64 of a PNG, ...],
+     "rows": [{"label": text, "config_hash": text, "iteration": int, "grid": [rows, columns],
                "mask": ["0101..." an image], "weight": [[number, ...] an image] or null}]}
 
 Shape legend: B images, S image side in pixels, L patches.
@@ -71,7 +71,7 @@ def _row(row: dict[str, Any], image_B3SS: Tensor) -> Row:
     if not isinstance(label, str) or not label.strip() or not isinstance(row["config_hash"], str):
         raise ValueError("a row has no label or no config_hash")
     if type(row["iteration"]) is not int or row["iteration"] < 0:
-        raise ValueError(f"row '{label}': 'iteration' is no count")
+        raise ValueError(f"row '{label}': 'iteration' is not a count")
     height, width = row["grid"]
     if not all(type(n) is int and n > 0 and side % n == 0 for n in (height, width)):
         raise ValueError(f"row '{label}': grid {row['grid']} does not divide images of {side} pixels")

@@ -20,7 +20,7 @@ Sweep = dict[float, list[Record]]
 
 
 def draw(inputs: Inputs) -> list[Drawn]:
-    """The figure `mask_ratio`: a row of panels a setting, k-NN and linear probe, a line a method."""
+    """The figure `mask_ratio`: one row for each setting with k-NN and linear probe, one line for each method."""
     records = inputs.pretraining
     panels = {title: found for title, runs in settings(records).items() if (found := sweeps(runs))}
     if not panels:
@@ -57,7 +57,7 @@ def draw(inputs: Inputs) -> list[Drawn]:
 
 
 def method_of(sweep: Sweep) -> str:
-    """The name of a sweep: what the names of its methods begin with, less words about the ratio."""
+    """The name of a sweep: the common prefix of its methods' names, without words about the ratio."""
     names = sorted({r["method"] for runs in sweep.values() for r in runs})
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(names[0], names[-1], strict=False))
     return _RATIO.sub("", "".join(letter for letter, _ in alike)) or names[0]

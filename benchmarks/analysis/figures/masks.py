@@ -1,7 +1,7 @@
 """What each method removes from the same images (the paper's figure 5), from the files that `mlomae masks` writes.
 
-Tiles are those of its own sheet; here they are as small as print allows, names are set level, and many methods stand in
-two blocks, each under the images.
+Tiles are those of the sheet that `mlomae masks` draws, here as small as print allows; many methods are split into two
+blocks, each below the images.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _figure(file: MaskFile) -> Figure:
 
 
 def _names(file: MaskFile) -> tuple[list[str], str]:
-    """Names of the rows, and in words when their masks were drawn where that is the same for all."""
+    """Names of the rows, and the iteration of their masks as text if all rows share it."""
     labels = [label for label, *_ in file.rows]
     iterations = set(file.iterations)
     if len(iterations) > 1:

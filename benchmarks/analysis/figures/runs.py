@@ -103,7 +103,7 @@ def at_one_ratio(records: list[Record]) -> list[Record]:
 
 
 def count_phrase(found: Iterable[list[Record]]) -> str:
-    """How many seeds groups have, in words: "n = 5 seeds", "n = 1 to 5 seeds"."""
+    """How many seeds groups have: "n = 5 seeds", "n = 1 to 5 seeds"."""
     counts = sorted({len(runs) for runs in found})
     if counts == [1]:
         return "n = 1 seed"

@@ -30,16 +30,16 @@ SMALLEST = 8.0  # points
 LINE, ROW = 0.16, 0.158  # inches: a line of the caption, a row of the legend
 PAD = 0.08  # inches, between those and the rim
 TITLE = 0.32  # inches, of the title with the air around it
-HANDLE, SPACE = 32.0, 2.6  # points that an entry of the legend needs beside its words; between two words
+HANDLE, SPACE = 32.0, 2.6  # points that a legend entry needs besides its text; between two words
 
 # Okabe and Ito, "Color Universal Design", 2002; yellow is left out, illegible on white
 BLACK, VERMILLION, BLUE, GREEN = "#000000", "#D55E00", "#0072B2", "#009E73"
 COLOURS = (BLACK, VERMILLION, BLUE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "D", "s", "^", "v", "P", "X", "<", ">", "p", "*")  # as many as share no divisor with the colours
+MARKERS = ("o", "D", "s", "^", "v", "P", "X", "<", ">", "p", "*")  # 11: coprime to the number of colours
 Line = Literal["-", "--", ":", "-.", "none"]
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 MINUS = "\N{MINUS SIGN}"
-FAINT, GREY = "#bdbdbd", "#555555"  # lines that are there for orientation; words and what leads to them
+FAINT, GREY = "#bdbdbd", "#555555"  # reference lines; text and leader lines
 FIRST = (BASELINE, "MLO-MAE", "BLO-MAE", "MLO-MAE (nca, mask pooling)", SAME_TIME)  # the first styles are theirs
 
 SETTINGS: dict[Any, Any] = {
@@ -141,7 +141,7 @@ def page(
 
 
 def _columns(labels: list[str]) -> int:
-    """How many columns a legend may have: as many as fit beside each other, filled from above."""
+    """As many legend columns as fit next to each other, filled from the top."""
     for count in range(len(labels), 1, -1):
         columns = np.array_split(np.array([text_width(label) for label in labels]), count)
         if sum(max(column) + HANDLE for column in columns) <= 72 * (WIDTH - 2 * PAD):
@@ -157,7 +157,7 @@ def text_width(text: str) -> float:
 
 @functools.cache
 def _word_width(word: str) -> float:
-    return float(TextPath((0, 0), word, size=SMALLEST).get_extents().width) + 1.4  # the air beside letters counts
+    return float(TextPath((0, 0), word, size=SMALLEST).get_extents().width) + 1.4  # with side bearings
 
 
 def wrapped(text: str, width: float) -> list[str]:

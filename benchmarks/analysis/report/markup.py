@@ -98,7 +98,7 @@ def cell(html: str, value: str = "", kind: str = "") -> str:
 
 
 def wrapping(text: str) -> str:
-    """The kind of a cell of words."""
+    """The kind of a cell with text."""
     return "text" if len(text) > LONG else ""
 
 

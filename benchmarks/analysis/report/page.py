@@ -21,7 +21,7 @@ TITLE = "Learned against random masks: results"
 
 
 def build_report(records: Path, out: Path) -> Path:
-    """Write the page of the results beside ``records``, with those figures and masks that are there; returns ``out``.
+    """Write the page of the results around ``records``, with the figures and masks that exist; returns ``out``.
 
     Raises what `read_results`, the tables and `picture_sections` raise, before anything is written.
     """

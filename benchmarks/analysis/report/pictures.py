@@ -15,7 +15,7 @@ from benchmarks.analysis.report.markup import Part, Section, button
 from benchmarks.analysis.report.provenance import Provenance
 from mlomae.common.errors import DataError, reason_of
 
-_KINDS = {"svg": "image/svg+xml", "png": "image/png"}  # the first that is there is shown
+_KINDS = {"svg": "image/svg+xml", "png": "image/png"}  # the first that exists is shown
 _MASKS = "masks"
 _FIGURES = {
     "levels": "The three levels of an outer iteration, and the gradients between them",
@@ -30,7 +30,7 @@ _ZOOM = "Click or tap a picture for its full size."
 
 
 def picture_sections(results: Path, evidence: Evidence, provenance: Provenance) -> list[Section]:
-    """The figures of ``results`` and its sheets of masks, those that are there.
+    """The figures of ``results`` and its sheets of masks, as far as they exist.
 
     Raises DataError for a damaged list of sources or file of masks, a figure without its file, or one made of records
     that are gone.

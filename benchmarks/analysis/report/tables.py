@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 
 import pandas as pd
@@ -49,7 +48,7 @@ def column_title(column: str, table: Table) -> str:
 
 
 def comparison_section(frame: pd.DataFrame, provenance: Provenance) -> Section:
-    """A table a pretraining setting: a line a method, a column a task, data set and metric, published ones beside."""
+    """One table for each pretraining setting: methods in rows; tasks, data sets and metrics in columns."""
     parts = []
     for rows in sections(frame.to_dict("records")):
         first, (titles, found) = rows[0], wide(rows)
@@ -113,7 +112,7 @@ def _cell(table: Table, row: Row, column: str, method: str, provenance: Provenan
 
 
 def published_section(numbers: Sequence[PublishedNumber]) -> Section:
-    """What others report: the source of each number stands beside it."""
+    """The numbers that others report, each with its source."""
     title = "Published numbers"
     note = (
         "What others report and nothing here measures, as `published.csv` has it; a number that lines up with a run "
@@ -122,6 +121,6 @@ def published_section(numbers: Sequence[PublishedNumber]) -> Section:
     )
     rows = []
     for number in numbers:
-        values = {c: "" if v is None else str(v) for c, v in asdict(number).items()}
-        rows.append((number.method, [cell(escape(values[c]), values[c], wrapping(values[c])) for c in COLUMNS[1:]]))
+        method, *others = number.cells
+        rows.append((method, [cell(escape(text), text, wrapping(text)) for text in others]))
     return Section("published", title, note, html_table("table-published", title, [*map(heading, COLUMNS)], rows))

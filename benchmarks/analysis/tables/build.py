@@ -1,8 +1,8 @@
 """Result tables from run records: `python -m benchmarks.analysis.tables [--records results/runs] [--out results]`.
 
 The README above ``--out`` has the comparison between two marks. The same records give the same bytes: rows are sorted,
-numbers formatted here, lines end in LF. What lies beside the folder of records belongs to them: predictions, FLOPs and
-published numbers, of which nothing is written.
+numbers formatted here, lines end in LF. Predictions, FLOPs and
+published numbers are read from beside the folder of records, and never written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every method beside MAE of the same images, on every task: the rows of the comparison table.
+"""The rows of the comparison table: every method against MAE that has seen as many images, on every task.
 
 A row is a method on one metric of one task; it is compared within the pretraining setting (data, model, schedule of θ)
 and the transfer's setting (data, recipe, protocol), with what the existing tables compare: MAE that has seen as many
@@ -26,13 +26,13 @@ from benchmarks.analysis.comparable import (
     seed_pairs,
     setting_of,
 )
-from benchmarks.analysis.evidence import Evidence, check_same_test
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import EVIDENCE, lines_up
 from benchmarks.analysis.statistics import Estimate, bootstrap_interval, holm, seed_interval
 from benchmarks.analysis.tables.headroom_table import captured
 from benchmarks.analysis.tables.table import ORACLE, OWN, RIVAL, SOURCES, Row, Sources
 from benchmarks.tasks import all_tasks
-from mlomae.backbones.task import Metric
+from mlomae.backbones.task import Metric, check_same_test
 from mlomae.records import RANDOM, Record
 
 # task -> metrics; the tables of a task have the rest
@@ -110,9 +110,10 @@ def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence
     differences = [a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]
     if len(known) < len(pairs):
         return seed_interval(differences)
+    remedy = "their records name the same data: give what differs a recipe of its own"
     for a, b in known:
-        check_same_test(known[0][0], a)
-        check_same_test(a, b)
+        check_same_test(known[0][0], a, remedy)
+        check_same_test(a, b, remedy)
     compared = ((a["config_hash"], b["config_hash"], str(a["seed"])) for a, b in pairs)
     found = bootstrap_interval([(a.sums, b.sums) for a, b in known], "|".join([metric, *map("|".join, compared)]))
     return replace(found, mean=statistics.fmean(differences))  # to the last bit what the task's own table rounds
@@ -130,7 +131,7 @@ def _oracles(methods: Methods, reference: list[Record], evidence: Evidence) -> l
 
 
 def _measured(group: Group, runs: list[Record], metric: str, evidence: Evidence) -> Row:
-    """What a row says of its own runs."""
+    """The columns of a row that depend on its own runs alone."""
     first, values = runs[0], [r["metrics"][metric] for r in runs]
     row: Row = {**group.columns(), "dataset": first["dataset"], "metric": metric, "method": first["method"]}
     row["recipe"] = first["name"] if group.transfer else ""
@@ -144,7 +145,7 @@ def _measured(group: Group, runs: list[Record], metric: str, evidence: Evidence)
 def _compared(
     runs: list[Record], others: list[Record], oracles: list[list[Record]], metric: Metric, evidence: Evidence
 ) -> tuple[Row, Sources]:
-    """What a row says of ``runs`` beside ``others``, and the records of that; nothing without a seed in common."""
+    """The columns that compare ``runs`` with ``others``, and their records; nothing without a common seed."""
     if not (pairs := seed_pairs(runs, others)):
         return {"interval": ""}, {}
     found = estimate(pairs, metric.name, evidence)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.published import EVIDENCE, PublishedNumber
+from benchmarks.analysis.published import COLUMNS, EVIDENCE
 from benchmarks.analysis.tables.comparison import COMPARED, COSTS, MEASURED, SECTION, comparison_rows
 from benchmarks.analysis.tables.headroom_table import MIN_HEADROOM
 from benchmarks.analysis.tables.table import SOURCES, Row, Table, markdown_head, markdown_table, numerics_note
@@ -33,7 +33,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Shown:
-    """A line of a cell: ``text``, which is ``column`` of ``row``, and a ``mark`` behind it."""
+    """One line of a cell: ``text`` shows ``column`` of ``row``; ``mark`` follows it."""
 
     text: str
     row: Row
@@ -53,7 +53,7 @@ def spread(row: Row) -> str:
 
 
 def _measured(row: Row) -> list[Shown]:
-    """Mean, spread and count; beneath, what it is less MAE's, and the share of the headroom that it captures."""
+    """Mean, spread and count; below, the difference to MAE and the captured share of the headroom."""
     lines = [Shown(spread(row), row, "mean")]
     if row["difference"]:
         interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
@@ -109,7 +109,8 @@ def cost_row(rows: list[Row], cost: str) -> Row:
 def wide(rows: list[Row]) -> tuple[list[str], dict[Key, list[list[Shown]]]]:
     """One table of a section: titles, and (method, config) -> its cells.
 
-    First what its pretraining cost, then a column a task, data set and metric, published numbers beside them.
+    The costs of the pretraining come first, then one column for each task, data set and metric, each followed by the
+    published numbers that line up with it.
     """
     columns: list[tuple[str, dict[Key, list[Shown]]]] = []
     for name, by_method in columns_of(rows):
@@ -150,15 +151,6 @@ def section_note(rows: list[Row]) -> str:
     return f"{record['train_source']}; {model}."
 
 
-def _published_table(numbers: list[PublishedNumber]) -> list[str]:
-    columns = ["method", "backbone", "pretraining epochs", "task", "dataset", "metric", "value", "evidence"]
-    rows = []
-    for n in numbers:
-        epochs = str(n.pretrain_epochs or "")
-        rows.append([n.method, n.backbone, epochs, n.task, n.dataset, n.metric, n.value, n.evidence, n.source, n.note])
-    return markdown_table([*columns, "source", "note"], rows)
-
-
 def legend(rows: list[Row]) -> str:
     """What one needs to read the comparison of ``rows``, in Markdown."""
     compared = sum(bool(row["p"]) for row in rows)
@@ -178,7 +170,7 @@ def legend(rows: list[Row]) -> str:
 
 
 class ComparisonTable(Table):
-    """Its page has a wide table for each section, and the published numbers that stand beside none of ours."""
+    """Its page has a wide table for each section, and the published numbers that line up with none of ours."""
 
     def page(self, frame: pd.DataFrame, evidence: Evidence) -> str:
         rows = frame.to_dict("records")
@@ -195,7 +187,8 @@ class ComparisonTable(Table):
         left = [number for number in evidence.published if number.citation not in cited]
         lines += [] if cited else [_NONE_LINES_UP, ""]
         lines += ["## Published", "", _PUBLISHED, ""]
-        return "\n".join([*lines, *_published_table(left)]) + "\n"
+        titles = [column.replace("pretrain_", "pretraining ") for column in COLUMNS]
+        return "\n".join([*lines, *markdown_table(titles, [number.cells for number in left])]) + "\n"
 
 
 _KEYS = [*SECTION, *MEASURED, "method", "config_hash"]

@@ -1,7 +1,7 @@
 """From a cell of a result table to the records it was made of: `mlomae table NAME --trace "WORD|...|COLUMN"`.
 
-COLUMN is one of the table's CSV, the words before it name the row: cells of its key columns, in any order, as many as
-tell the row from others.
+COLUMN is a column of the table's CSV. The words before it name the row: values of its key columns, in any order, as
+many as needed to tell the row from others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OWN = {"seeds": "seed", "transfer_cpu_s": "cpu_s", "rounds": "outer_iterations"
 
 
 class CellError(ConfigError):
-    """A cell that does not exist, or is not told from others; ``near``: cells as they can be typed, closest first."""
+    """A cell that does not exist or is ambiguous. ``near``: similar cells as they can be typed, closest first."""
 
     def __init__(self, message: str, near: list[str]) -> None:
         super().__init__(message)

@@ -10,7 +10,7 @@ register_task(
         config=f"{__name__}.config:ClassificationConfig",
         steps=f"{__name__}.run:ClassificationSteps",
         outputs="record, predictions, confusion matrix",
-        predictions=f"{__name__}.predictions:read_tested",
+        predictions=f"{__name__}.per_image:read_tested",
         published={
             "finetune_imagenet": PublishedProtocol("imagenet1k", {"top1": "finetune_top1"}),
             "linear_imagenet": PublishedProtocol("imagenet1k", {"top1": "linear_top1"}),

@@ -87,7 +87,7 @@ def _training_stages(
     """Crop and flip; colours or RandAugment; to a tensor, normalise and erase."""
     if color_jitter is not None and auto_augment and "3a" not in auto_augment:
         raise ConfigError(
-            f"color_jitter {color_jitter} has no effect beside auto_augment '{auto_augment}'; set one of them to None"
+            f"color_jitter {color_jitter} has no effect with auto_augment '{auto_augment}'; set one of them to None"
         )
     check_shares(hflip=options["hflip"], reprob=reprob)
     stages: tuple[Transform, Transform, Transform] = _timm(

@@ -2,7 +2,7 @@
 
     python -m benchmarks.tasks.classification.compare A.npz B.npz
 
-What is asked is whether *these two trained models* differ on images like these. Another seed gives another model: a
+The question is whether *these two trained models* differ on images like these. Another seed gives another model: a
 claim about two methods needs runs over seeds (`make tables`) as well.
 """
 
@@ -13,14 +13,12 @@ import math
 import sys
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.tasks.classification.per_image import PerImage, per_class
-from benchmarks.tasks.classification.predictions import FORMAT
-from benchmarks.transfer.predictions import Predictions
-from mlomae.common.errors import DataError, MlomaeError, refuse
+from benchmarks.tasks.classification.per_image import read_tested
+from mlomae.backbones.task import TestedRun, check_same_test
+from mlomae.common.errors import MlomaeError, refuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +58,20 @@ def paired_interval(only_a: int, only_b: int, n: int, confidence: float = 0.95) 
     return max(a - b - half, -1.0), min(a - b + half, 1.0)
 
 
-def compare(a: Predictions[PerImage], b: Predictions[PerImage]) -> Comparison:
+def compare(a: TestedRun, b: TestedRun) -> Comparison:
     """Compare two runs image by image.
 
     Raises DataError if they were not tested on the same images with the same classes.
     """
-    _check_same_test(a, b)
-    right_a, right_b = a.images.right, b.images.right
+    check_same_test(a, b, "compare runs tested on the same images")
+    right_a, right_b = (run.sums.numbers_NF[:, 0].astype(bool) for run in (a, b))
     n = len(right_a)
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     low, high = paired_interval(only_a, only_b, n)
-    # McNemar, exact: images on which the runs disagree are fair coins if neither is better
-    p_value = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    right = pd.DataFrame({"n": 1, "top1_a": 100.0 * right_a, "top1_b": 100.0 * right_b})
+    per_class = right.groupby(a.truth).agg({"n": "sum", "top1_a": "mean", "top1_b": "mean"})
+    per_class.insert(0, "class", [a.class_names[label] for label in per_class.index])
+    per_class["difference"] = per_class["top1_a"] - per_class["top1_b"]
     return Comparison(
         n=n,
         top1_a=100.0 * float(right_a.mean()),
@@ -83,36 +83,13 @@ def compare(a: Predictions[PerImage], b: Predictions[PerImage]) -> Comparison:
         only_a=only_a,
         only_b=only_b,
         neither=int((~right_a & ~right_b).sum()),
-        p_value=p_value,
-        per_class=_per_class(a, b),
+        # McNemar, exact: images on which the runs disagree are fair coins if neither is better
+        p_value=float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
+        per_class=per_class.reset_index(drop=True),
     )
 
 
-def _check_same_test(a: Predictions[PerImage], b: Predictions[PerImage]) -> None:
-    remedy = "compare runs tested on the same images"
-    if a.test_set != b.test_set:
-        raise DataError(f"'{a.run}' and '{b.run}' were tested on different test sets (fingerprints differ); {remedy}")
-    if a.class_names != b.class_names:
-        raise DataError(f"'{a.run}' and '{b.run}' name different classes; {remedy} and classes")
-    if not np.array_equal(a.images.index, b.images.index):
-        counts = f"{len(a.images)} and {len(b.images)}"
-        raise DataError(f"'{a.run}' and '{b.run}' were tested on different images ({counts}) of one set; {remedy}")
-    if not np.array_equal(a.images.label, b.images.label):
-        raise DataError(f"'{a.run}' and '{b.run}' have different labels for the same images; {remedy} and labels")
-
-
-def _per_class(a: Predictions[PerImage], b: Predictions[PerImage]) -> pd.DataFrame:
-    total_C, right_a_C = per_class(a.images, len(a.class_names))
-    _, right_b_C = per_class(b.images, len(b.class_names))
-    seen_C = total_C > 0
-    table = pd.DataFrame({"class": a.class_names, "n": total_C})[seen_C].reset_index(drop=True)
-    for name, right_C in (("top1_a", right_a_C), ("top1_b", right_b_C)):
-        table[name] = 100.0 * right_C[seen_C] / total_C[seen_C]
-    table["difference"] = table["top1_a"] - table["top1_b"]
-    return table
-
-
-def describe(a: Predictions[PerImage], b: Predictions[PerImage], found: Comparison, classes: int = 5) -> str:
+def describe(a: TestedRun, b: TestedRun, found: Comparison, classes: int = 5) -> str:
     """A few lines; the ``classes`` classes that differ most come last."""
     lines = [
         f"A  {a.run} ({a.config_hash}): top-1 {found.top1_a:.2f} %",
@@ -141,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, default=5, help="how many of the classes that differ most are named")
     arguments = parser.parse_args(argv)
     try:
-        a, b = FORMAT.read(arguments.a), FORMAT.read(arguments.b)
+        a, b = read_tested(arguments.a), read_tested(arguments.b)
         print(describe(a, b, compare(a, b), arguments.classes))
     except MlomaeError as error:
         return refuse(error)

@@ -87,9 +87,9 @@ def confusion_figure(matrix_CC: NDArray[np.int64], class_names: Sequence[str], t
     size = min(9.0, 0.85 * 72.0 * side / classes)  # points of a font that fits a cell
     named = size >= SMALLEST_FONT
     room = 0.55 + 0.0085 * size * max(map(len, names)) if named else 0.9  # left of and below the matrix
-    words = _list(most_confused(matrix_CC, min(LISTED, int((side - 0.4) / 0.42))), class_names)
-    beside = room + side + 1.3  # where the list begins, after the colour bar
-    width, height = beside + 0.07 * max(map(len, words.split("\n"))) + 0.2, room + side + 0.8
+    listed = _list(most_confused(matrix_CC, min(LISTED, int((side - 0.4) / 0.42))), class_names)
+    list_left = room + side + 1.3  # after the colour bar
+    width, height = list_left + 0.07 * max(map(len, listed.split("\n"))) + 0.2, room + side + 0.8
     figure = Figure(figsize=(width, height))
     ax = figure.add_axes((room / width, room / height, side / width, side / height))
     _paint(figure, ax, matrix_CC, (room + side + 0.25) / width)
@@ -102,7 +102,7 @@ def confusion_figure(matrix_CC: NDArray[np.int64], class_names: Sequence[str], t
     longest = max(map(len, title.split("\n")))
     font = min(11.0, (width - 0.4) * 72 / (0.55 * longest)) if longest else 11.0
     figure.text(0.2 / width, 1 - 0.15 / height, title, fontsize=font, va="top")
-    figure.text(beside / width, (room + side) / height, words, fontsize=8, va="top", family="monospace")
+    figure.text(list_left / width, (room + side) / height, listed, fontsize=8, va="top", family="monospace")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What a model says about each test image, and the accuracies of that; free of torch, so that tables can read it.
+"""What a model says about each test image, the accuracies of that, and its file; free of torch, for the tables.
 
 Ties: of classes with the same score the one with the lower index ranks first, on every device. (scikit-learn's
 ``top_k_accuracy_score`` puts the higher one first.)
@@ -9,9 +9,13 @@ Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.transfer.predictions import Arrays, PredictionFormat
+from mlomae.backbones.task import Floats, ImageSums, TestedRun
 
 TOP = 5
 
@@ -48,19 +52,14 @@ class PerImage:
         return PerImage(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def per_class(images: PerImage, num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Images and right answers of each class, both (C,) int64."""
-    total_C = np.bincount(images.label, minlength=num_classes)
-    return total_C, np.bincount(images.label[images.right], minlength=num_classes)
-
-
 def summarise(images: PerImage, num_classes: int) -> dict[str, float]:
     """top1, top5 and mean_per_class in percent, and the counts n and classes_without_images.
 
     top5 is top-C with fewer than five classes. mean_per_class is the mean of the classes' own top-1, over those that
     have test images (scikit-learn's balanced accuracy).
     """
-    total_C, right_C = per_class(images, num_classes)
+    total_C = np.bincount(images.label, minlength=num_classes)
+    right_C = np.bincount(images.label[images.right], minlength=num_classes)
     seen_C = total_C > 0
     return {
         "top1": 100.0 * float(images.right.mean()),
@@ -69,3 +68,36 @@ def summarise(images: PerImage, num_classes: int) -> dict[str, float]:
         "n": len(images),
         "classes_without_images": int((~seen_C).sum()),
     }
+
+
+def _problem(arrays: Arrays, classes: int) -> str | None:
+    index, label, top, log_probs = (arrays[name] for name in FORMAT.arrays)
+    n, width = len(index), min(TOP, classes)
+    if not n or len(label) != n or top.shape != (n, width) or log_probs.shape != (n, width):
+        return f"its arrays do not hold {n} images and {width} of {classes} classes each"
+    for name, values in (("label", label), ("top_classes", top)):
+        if values.min() < 0 or values.max() >= classes:
+            return f"'{name}' reaches outside its {classes} classes"
+    if np.isnan(log_probs).any() or (log_probs[:, 1:] > log_probs[:, :-1]).any() or (log_probs > 1e-6).any():
+        return "its log-probabilities are not sorted numbers up to 0"
+    return None
+
+
+FORMAT = PredictionFormat(
+    "mlomae classification predictions 1",
+    PerImage,
+    {"index": ("i", 1), "label": ("i", 1), "top_classes": ("i", 2), "top_log_probs": ("f", 2)},
+    _problem,
+)
+
+
+def top1(sums_R1: Floats, images: int) -> Floats:
+    """Top-1 in percent from the number of images that are right."""
+    return np.asarray(100.0 * sums_R1[:, 0] / images)
+
+
+def read_tested(path: str | Path) -> TestedRun:
+    """The file as tables compare it; errors as ``FORMAT.read``."""
+    images, identity = FORMAT.read(path)
+    sums = ImageSums(images.right[:, None].astype(np.int64), top1)
+    return TestedRun(metric="top1", sums=sums, index=images.index, truth=images.label, **identity)

@@ -15,12 +15,10 @@ from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImag
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.tasks.classification.mixing import BatchMix
 from benchmarks.tasks.classification.model import Classifier, build_step
-from benchmarks.tasks.classification.per_image import PerImage, summarise
-from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.tasks.classification.per_image import FORMAT, PerImage, summarise
 from mlomae.backbones.batches import NumberedImages, training_loader
 from mlomae.backbones.config import values_of
 from mlomae.backbones.create import create_backbone
-from mlomae.backbones.records import now, since
 from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Registry
@@ -28,6 +26,7 @@ from mlomae.data import Source, build_source
 from mlomae.models.weights import section_of
 from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import knn_votes
+from mlomae.pretraining.trainer import elapsed, seconds
 
 _SECTIONS = Registry[Any]("config section")
 _SECTIONS.register("data.evaluate")(eval_transform)
@@ -65,25 +64,25 @@ class ClassificationSteps(TransferSteps):
         knn, pooling, images = self.config.knn, self.config.pooling, len(self.train)
         if knn.k > images:
             raise ConfigError(f"config key 'knn.k' exceeds the {images} training images; got {knn.k}")
-        started = now()
+        started = seconds()
         train_f, train_y, _ = extract(model, knn_loader(self.config, self.train, self.plain), pooling)
         test_f, test_y, index = extract(model, knn_loader(self.config, self.test, self.plain), pooling)
         votes_NC = knn_votes(train_f, train_y, test_f, len(self.train.classes), knn.k, knn.temperature)
         self.images = rank_scores(votes_NC.log(), test_y, index)  # a score is up to a constant
-        return Outcome({}, since(started))
+        return Outcome({}, elapsed(started))
 
     def _train(self, model: Classifier, run: TransferRun) -> Outcome:
         """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""
         config = self.config
         if config.protocol == "linear" and config.data.batch_size < 2 * get_world_size():
             raise ConfigError("config key 'data.batch_size' must give each process 2 images, for the head's BatchNorm")
-        started, before = now(), {"wall": 0.0, "cpu": 0.0}
+        started, before = seconds(), {"wall": 0.0, "cpu": 0.0}
         images: NumberedImages = LabelledImages(self.train, self.augment, seed=config.seed)
         workers = config.data.num_workers
         if config.protocol == "linear" and config.data.augment is None:
             features = extract(model, eval_loader(config, self.train, self.plain), config.pooling)
             images, workers = CachedFeatures(*features, seed=config.seed), 0
-            before = since(started)
+            before = elapsed(started)
         loader = training_loader(images, config.data.batch_size, epochs=config.train.epochs, num_workers=workers)
         metric = ClassificationMetric(len(self.train.classes))
         section = section_of(model.backbone) if config.protocol == "finetune" else None

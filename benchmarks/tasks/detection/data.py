@@ -8,10 +8,10 @@ import numpy as np
 from mmengine.dataset import Compose
 
 from benchmarks.tasks.detection.config import DetectionConfig
-from benchmarks.transfer.dense_data import build_pipeline, evaluation_batches, training_batches
+from benchmarks.transfer.dense_data import apply_steps, build_pipeline, evaluation_batches, training_batches
 from mlomae.backbones.batches import ImageLoader, NumberedImages
 from mlomae.common import random_keys as counter
-from mlomae.common.errors import ConfigError, DataError, reason_of
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.random_keys import seeded
 from mlomae.data import Detections
 
@@ -87,11 +87,7 @@ class CocoImages(NumberedImages):
 
     def _run(self, info: dict[str, Any]) -> Any:
         path = info["img_path"]
-        try:
-            done = self.steps(info)
-        except Exception as error:  # a file that cannot be read, a transform that does not fit the image
-            said = f"the transforms fail on '{path}' ({reason_of(error)})"
-            raise ConfigError(f"{said}; change {self.section}, or replace the file") from error
+        done = apply_steps(self.steps, info, self.section)
         if done is None and not self.train:
             raise ConfigError(f"the transforms drop '{path}'; change {self.section}")
         if done is None or (self.train and np.all(done["gt_ignore_flags"])):  # also if there is none

@@ -1,4 +1,4 @@
-"""Pictures of what was detected in a test image beside what is there: boxes, masks, classes, scores."""
+"""Pictures of the ground truth and the detections of a test image: boxes, masks, classes, scores."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class DetectionSteps(TransferSteps):
 
 
 def save_pictures(folder: Path, config: DetectionConfig, test: Detections, detections: list[Detection]) -> None:
-    """Evenly spaced test images, the detections above ``overlay_score`` beside the truth."""
+    """Evenly spaced test images: the truth, and the detections above ``overlay_score``."""
     classes = {category: i for i, category in enumerate(test.categories)}
     for i in evenly_spaced(len(test), config.overlays):
         image = test.image_ids[i]

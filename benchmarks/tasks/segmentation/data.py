@@ -8,10 +8,10 @@ import numpy as np
 from mmengine.dataset import Compose
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.transfer.dense_data import build_pipeline, evaluation_batches, training_batches
+from benchmarks.transfer.dense_data import apply_steps, build_pipeline, evaluation_batches, training_batches
 from mlomae.backbones.batches import ImageLoader, NumberedImages
 from mlomae.common import random_keys as counter
-from mlomae.common.errors import ConfigError, reason_of
+from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import seeded
 from mlomae.data import Scenes
 
@@ -59,10 +59,7 @@ class ScenePairs(NumberedImages):
     def _run(self, results: dict[str, Any]) -> dict[str, Any]:
         path = results["img_path"]
         section = "data.evaluate" if self.largest is None else "data.augment"
-        try:
-            done = self.steps(results)
-        except Exception as error:  # a transform that does not fit the image
-            raise ConfigError(f"the transforms fail on '{path}' ({reason_of(error)}); change {section}") from error
+        done = apply_steps(self.steps, results, section)
         if done is None or "img" not in done:
             raise ConfigError(f"the transforms leave no image of '{path}'; change {section}, which is not to pack it")
         height, width = done["img"].shape[:2]

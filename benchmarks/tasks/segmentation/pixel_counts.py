@@ -71,6 +71,6 @@ FORMAT = PredictionFormat(
 
 def read_tested(path: Path) -> TestedRun:
     """The file as tables compare it; errors as ``FORMAT.read``."""
-    found = FORMAT.read(path)
-    sums = ImageSums(np.concatenate([found.images.intersect, found.images.union], axis=1), miou)
-    return found.tested(path, "mIoU", sums, found.images.index, found.images.true)
+    counts, identity = FORMAT.read(path)
+    sums = ImageSums(np.concatenate([counts.intersect, counts.union], axis=1), miou)
+    return TestedRun(metric="mIoU", sums=sums, index=counts.index, truth=counts.true, **identity)

@@ -12,10 +12,9 @@ from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.tasks.segmentation.data import eval_loader, train_loader
 from benchmarks.tasks.segmentation.metric import SceneMetric
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.tasks.segmentation.overlays import save_overlay
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
 from benchmarks.transfer.dense import dense_step
-from benchmarks.transfer.pictures import evenly_spaced
+from benchmarks.transfer.pictures import evenly_spaced, save_overlay
 from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import DataError

@@ -22,7 +22,7 @@ from benchmarks.analysis.statistics import (
     seed_of,
     variances,
 )
-from benchmarks.tasks.classification.predictions import top1
+from benchmarks.tasks.classification.per_image import top1
 from benchmarks.tasks.segmentation.pixel_counts import PixelCounts, class_ious, miou
 
 Pairs = list[tuple[ImageSums, ImageSums]]

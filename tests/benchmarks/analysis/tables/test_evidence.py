@@ -13,8 +13,9 @@ import pytest
 from prediction_samples import some_counts, transfer_record, write_classified, write_segmented
 from record_samples import make_record
 
-from benchmarks.analysis.evidence import check_same_test, read_evidence, read_tested
+from benchmarks.analysis.evidence import read_evidence, read_tested
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
+from mlomae.backbones.task import check_same_test
 from mlomae.common.errors import DataError
 from mlomae.records import read_record, write_record
 
@@ -111,24 +112,25 @@ def test_a_record_that_lacks_the_metric_is_not_taken_to_agree(runs: Path) -> Non
 def test_runs_on_different_images_are_not_compared(runs: Path, changes: dict[str, Any], message: str) -> None:
     other = write_classified(runs, "mlo_0", "MLO-MAE", 0, 0.8)
     a, b = read_evidence(runs).tested["mae_0.json"], read_evidence(runs).tested["mlo_0.json"]
-    check_same_test(a, b)
+    check_same_test(a, b, "remedy")
     rewrite(other, **changes)
     with pytest.raises(DataError, match=f"'mae_0.npz' and 'mlo_0.npz' are of {message}"):
-        check_same_test(a, read_evidence(runs).tested["mlo_0.json"])
+        check_same_test(a, read_evidence(runs).tested["mlo_0.json"], "remedy")
 
 
 def test_areas_survive_the_file(tmp_path: Path) -> None:
     counts = some_counts(3)
     path = tmp_path / "new" / "a.npz"
     FORMAT.save(path, counts, class_names=("a", "b", "c"), test_set="t", run="r", config_hash="c")
-    found = FORMAT.read(path)
+    found, identity = FORMAT.read(path)
     for name in ("index", "intersect", "predicted", "true", "union"):
-        assert np.array_equal(getattr(found.images, name), getattr(counts, name))
-    assert (found.class_names, found.test_set, found.run, found.config_hash) == (("a", "b", "c"), "t", "r", "c")
+        assert np.array_equal(getattr(found, name), getattr(counts, name))
+    expected = {"class_names": ("a", "b", "c"), "test_set": "t", "run": "r", "config_hash": "c", "file": "a.npz"}
+    assert identity == expected
     by_hand = 100 * counts.intersect.sum(0) / (counts.predicted + counts.true - counts.intersect).sum(0)
-    np.testing.assert_allclose(class_ious(found.images), by_hand)
+    np.testing.assert_allclose(class_ious(found), by_hand)
     rewrite(path, run=None)  # a file of before the run was written
-    assert FORMAT.read(path).run is None
+    assert FORMAT.read(path)[1]["run"] is None
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.analysis import statistics
 from benchmarks.tasks.classification import compare as module
 from benchmarks.tasks.classification.compare import compare, main, paired_interval
-from benchmarks.tasks.classification.per_image import PerImage
-from benchmarks.tasks.classification.predictions import FORMAT
-from benchmarks.transfer.predictions import Predictions
+from benchmarks.tasks.classification.per_image import FORMAT, PerImage, top1
+from mlomae.backbones.task import ImageSums, TestedRun
 from mlomae.common.errors import DataError
 
 NAMES = ("cat", "dog", "horse")
@@ -34,9 +34,15 @@ def images(label: list[int], says: list[int]) -> PerImage:
     return PerImage(np.arange(len(label)) * 2, np.array(label), order, log_probs)
 
 
-def run(says: list[int], **changes: Any) -> Predictions[PerImage]:
+def run(says: list[int], **changes: Any) -> TestedRun:
     identity = IDENTITY | {k: v for k, v in changes.items() if k in IDENTITY}
-    return Predictions(changes.get("images", images(changes.get("label", LABEL), says)), **identity)
+    found = changes.get("images", images(changes.get("label", LABEL), says))
+    sums = ImageSums(found.right[:, None].astype(np.int64), top1)
+    return TestedRun("a.npz", "top1", sums, index=found.index, truth=found.label, **identity)
+
+
+def right(tested: TestedRun) -> NDArray[np.int64]:
+    return tested.sums.numbers_NF[:, 0]
 
 
 @pytest.fixture
@@ -47,13 +53,13 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_round_trip_without_pickles(saved: Path) -> None:
-    found = FORMAT.read(saved)
+    found, identity = FORMAT.read(saved)
     expected = images(LABEL, A_SAYS)
     for name in ("index", "label", "top_classes", "top_log_probs"):
-        array = getattr(found.images, name)
+        array = getattr(found, name)
         assert np.array_equal(array, getattr(expected, name))
         assert array.dtype == getattr(expected, name).dtype
-    assert {name: getattr(found, name) for name in IDENTITY} == IDENTITY
+    assert identity == {**IDENTITY, "file": "a.npz"}
     with np.load(saved, allow_pickle=False) as file:
         assert not any(file[name].dtype.hasobject for name in file.files)
     assert [p.name for p in saved.parent.iterdir()] == ["a.npz"]
@@ -161,13 +167,13 @@ def test_many_images_give_students_paired_interval_and_scipys_p_value() -> None:
     says = [[t if generator.random() < share else (t + 1) % 3 for t in label] for share in (0.72, 0.70)]
     a, b = (run(s, label=label) for s in says)
     found = compare(a, b)
-    paired = 100.0 * a.images.right - 100.0 * b.images.right
+    paired = 100.0 * right(a) - 100.0 * right(b)
     mean, low, high = statistics.paired_interval(paired.tolist())
     assert found.difference == pytest.approx(mean)
     assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
     test = stats.binomtest(int((paired > 0).sum()), int((paired != 0).sum()), 0.5)
     assert found.p_value == pytest.approx(test.pvalue)
-    unpaired = 1.96 * math.sqrt(sum(r.images.right.var() / 4000 for r in (a, b))) * 100
+    unpaired = 1.96 * math.sqrt(sum(right(r).var() / 4000 for r in (a, b))) * 100
     assert abs((found.high - found.low) / 2 - unpaired) < 0.2  # independent errors: pairing gains nothing here
 
 
@@ -184,14 +190,16 @@ def test_the_interval_covers_the_truth(n: int, shares: tuple[float, float, float
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_set": "e" * 64}, "different test sets"),
-        ({"class_names": ("dog", "cat", "horse")}, "name different classes"),
-        ({"images": images(LABEL[:9], A_SAYS[:9])}, r"different images \(10 and 9\)"),
+        ({"test_set": "e" * 64}, r"different test sets \(fingerprints\)"),
+        ({"class_names": ("dog", "cat", "horse")}, "different classes"),
+        ({"images": images(LABEL[:9], A_SAYS[:9])}, "different images"),
         ({"label": LABEL[::-1]}, "different labels"),
     ],
 )
 def test_different_tests_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=f"'mae' and 'mae'.*{message}") as error:
+    with pytest.raises(
+        DataError, match=f"'a.npz' and 'a.npz' are of {message}; compare runs tested on the same images"
+    ) as error:
         compare(run(A_SAYS), run(A_SAYS, **changes))
     assert "\n" not in str(error.value)
 

@@ -20,14 +20,13 @@ from benchmarks.tasks.classification.config import PROTOCOLS, ClassificationConf
 from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.tasks.classification.model import Classifier, build_step
-from benchmarks.tasks.classification.per_image import summarise
-from benchmarks.tasks.classification.predictions import FORMAT
+from benchmarks.tasks.classification.per_image import FORMAT, summarise
 from benchmarks.tasks.classification.run import build_model
 from mlomae import records
 from mlomae.backbones.batches import training_loader
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import describe_weights
-from mlomae.backbones.records import described
+from mlomae.backbones.run import described
 from mlomae.backbones.training import TransferStep, train_transfer
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -67,7 +66,7 @@ def test_what_a_run_leaves_agrees_with_itself(protocol: str, runs: dict[str, Pat
     evidence = read_evidence(work / "records")
     assert list(evidence.records.values()) == [record]
     assert [t.sums.whole() for t in evidence.tested.values()] == [pytest.approx(record["metrics"]["top1"])]
-    assert [t.test_set for t in evidence.tested.values()] == [FORMAT.read(work / "predictions.npz").test_set]
+    assert [t.test_set for t in evidence.tested.values()] == [FORMAT.read(work / "predictions.npz")[1]["test_set"]]
     assert record["task"] == "classification"
     assert (record["method"], record["seed"]) == ("MLO-MAE", SEED), "taken from the pretraining"
     identity = {"method": "MLO-MAE", "config_hash": before["config_hash"], "iteration": 2}
@@ -77,13 +76,13 @@ def test_what_a_run_leaves_agrees_with_itself(protocol: str, runs: dict[str, Pat
     assert record["images_seen"]["lower"] == (0 if protocol == "knn" else 2 * 96)
     assert 0 < record["cpu_s"] < 60
 
-    saved = FORMAT.read(work / "predictions.npz")
+    images, identity = FORMAT.read(work / "predictions.npz")
     test = build_source(cls_runs.values()["data"]["test"])
-    assert saved.test_set == test.fingerprint()
-    assert saved.config_hash == record["config_hash"]
-    assert saved.images.index.tolist() == list(range(cls_runs.TEST_IMAGES))
-    assert saved.images.label.tolist() == test.labels.tolist()
-    assert {k: record["metrics"][k] for k in summarise(saved.images, 4)} == summarise(saved.images, 4)
+    assert identity["test_set"] == test.fingerprint()
+    assert identity["config_hash"] == record["config_hash"]
+    assert images.index.tolist() == list(range(cls_runs.TEST_IMAGES))
+    assert images.label.tolist() == test.labels.tolist()
+    assert {k: record["metrics"][k] for k in summarise(images, 4)} == summarise(images, 4)
     table = pd.read_csv(work / "confusion.csv", index_col=0)
     assert list(table.columns) == test.classes
     assert int(table.to_numpy().sum()) == record["metrics"]["n"] == cls_runs.TEST_IMAGES
@@ -146,7 +145,7 @@ def test_knn_is_that_of_the_pretrainings_own_evaluation(pooling: str, pretrained
 
 
 def test_predictions_of_a_vote_are_probabilities(runs: dict[str, Path]) -> None:
-    images = FORMAT.read(runs["knn"] / "predictions.npz").images
+    images = FORMAT.read(runs["knn"] / "predictions.npz")[0]
     np.testing.assert_allclose(np.exp(images.top_log_probs.astype(np.float64)).sum(axis=1), 1.0, atol=1e-5)
 
 
@@ -204,7 +203,7 @@ def test_the_average_is_what_is_evaluated(tmp_path: Path) -> None:
             scores = torch.cat([model.logits(batch["image"]) for batch in batches])
         index = torch.cat([batch["index"] for batch in batches])
         found[name] = rank_scores(scores, torch.from_numpy(inputs.test.labels), index)
-    saved = FORMAT.read(tmp_path / "predictions.npz").images
+    saved = FORMAT.read(tmp_path / "predictions.npz")[0]
     assert differences(vars(found["ema"]), vars(saved)) == []
     assert differences(vars(found["last"]), vars(saved)), "too blunt"
 
