@@ -88,7 +88,8 @@ def _bench(args: argparse.Namespace) -> int:
     from mlomae.config.strict import overrides
     from mlomae.records import slug
 
-    task, options = get_task(args.task), overrides(args.cfg_options)
+    options = overrides(args.cfg_options)
+    task = get_task(args.task, Path(args.config))
     if args.weights:
         options["backbone.weights"] = args.weights
     if args.seed is not None:

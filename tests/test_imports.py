@@ -35,7 +35,7 @@ def test_the_rule_holds(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "imports"),
     [
-        ("The core stands alone", {"mlomae/records.py": "benchmarks.process"}),
+        ("The core stands alone", {"mlomae/records.py": "benchmarks.commands"}),
         ("Layers of the core", {"mlomae/models/vit.py": "mlomae.masking.base"}),
         (
             "No circles",

@@ -174,17 +174,18 @@ def test_every_command_takes_the_run_and_names_its_plugins_first(work: Path, fol
 
 
 def test_an_entry_point_registers_as_well(tmp_path: Path) -> None:
-    """A package that is installed with an entry point needs no custom_imports."""
+    """A package that is installed with an entry point needs no custom_imports; a recipe may name its task itself."""
     write_package(tmp_path, "other_package")
     info = tmp_path / "other_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
     (tmp_path / "other_package" / "task.py").write_text(TASK)
-    points = "".join(f"{name} = other_package.{name}\n" for name in ("masks", "others", "task"))
+    points = "".join(f"{name} = other_package.{name}\n" for name in ("masks", "others"))
     (info / "entry_points.txt").write_text(f"[mlomae.plugins]\n{points}")
     config = tiny.write_config(tmp_path / "config.py", **RUN)
     data = {"data__train": SOURCE, "data__test": {**SOURCE, "split": "test"}, "train__epochs": 1}
-    transfer = cls_runs.write_config(tmp_path / "transfer.py", **data, backbone__model=None)
+    data |= {"custom_imports": {"imports": ["other_package.task"]}, "backbone__model": None}
+    transfer = cls_runs.write_config(tmp_path / "transfer.py", **data)
     work, path = tmp_path / "work", tmp_path / "work" / "checkpoints" / "iter_4.pth"
     bench = ["bench", "again", transfer, "--weights", path, "--work-dir", tmp_path / "again"]
     commands = ["pretrain", config, "--work-dir", work], ["evaluate", path], bench

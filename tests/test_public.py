@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 SIGNATURES = {
     "FeatureViT": "(weights, img_size=224, out_indices=(3, 5, 7, 11), drop_path=0.0, model=None, window_size=0, "
     "global_blocks=(), rel_pos=False, with_cp=False, seed=0, init_cfg=None)",
-    "MaskingStrategy": "(*args, **kwargs)",
+    "MaskingStrategy": "(embed_dim, grid)",
     "create_backbone": "(spec, *, num_classes, img_size, drop_path=0.0, global_pool='avg', model=None, "
     "keep_norm=False, dynamic_img_size=False, head_std=2e-05, seed=0)",
     "embed": "(weights, images, *, pooling='avg', img_size=None, model=None, mean=(0.485, 0.456, 0.406), "

@@ -18,7 +18,7 @@ _COSTS = {
 
 
 class Lineage:
-    """Finds the pretraining that a record depends on among ``records``; ``flops``: of a whole pretraining, by config hash."""
+    """Finds the pretraining that a record depends on; ``flops``: of whole pretrainings, by config hash."""
 
     def __init__(self, records: Iterable[Record], flops: dict[str, float]) -> None:
         self._by_hash = {r["config_hash"]: r for r in records if r["task"] != "speed"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
-from benchmarks.tasks import all_tasks
+from benchmarks.tasks import all_tasks, get_task
 from mlomae.backbones.task import Task
 from mlomae.common.errors import ConfigError
 from mlomae.config.strict import build_dataclass, read_config
@@ -139,8 +139,12 @@ def _check(suite: Suite, path: str) -> None:
 
 
 def _check_task(path: str, task: TaskEntry, methods: set[str]) -> None:
-    if task.task not in (known := [each.name for each in all_tasks()]):
-        raise ConfigError(f"suite '{path}': recipe '{task.recipe}' must lie in configs/{{{','.join(known)}}}/")
+    try:
+        get_task(task.task, ROOT / task.recipes[0])
+    except ConfigError as error:
+        raise ConfigError(
+            f"suite '{path}': recipe '{task.recipe}' must lie in the folder of a task; {error}"
+        ) from error
     if ("{dataset}" in task.recipe) != bool(task.datasets):
         raise ConfigError(f"suite '{path}': recipe '{task.recipe}' and its datasets must both name {{dataset}}, or not")
     if task.name and len(task.recipes) > 1:

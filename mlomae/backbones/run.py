@@ -122,8 +122,9 @@ def run_transfer(
 ) -> records.Record:
     """Transfer, evaluate on the test split, write record, predictions and pictures into ``work_dir``.
 
-    ``records_dir``: also write the record there, and predictions in the folder next to it. ``source``: of the configuration's weights,
-    where the caller has read them already. Returns the record on the main process, {} on others.
+    ``records_dir``: also write the record there, and predictions in the folder next to it. ``source``: of the
+    configuration's weights, where the caller has read them already. Returns the record on the main process, {} on
+    others.
 
     Raises ConfigError if the folder already holds a run and ``resume`` is off, CheckpointError if it holds another run,
     DataError for test images whose labels the backbone was fine-tuned on, and what the steps of the task raise.

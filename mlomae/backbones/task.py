@@ -217,10 +217,16 @@ def all_tasks() -> list[Task]:
     return [_TASKS[name] for name in sorted(_TASKS)]
 
 
-def get_task(name: str) -> Task:
-    """Raises ConfigError, listing the registered tasks, for another name."""
+def get_task(name: str, recipe: Path | None = None) -> Task:
+    """The task of this name. One that is not registered may be among the ``custom_imports`` of its ``recipe``.
+
+    Raises ConfigError, listing the registered tasks, for another name."""
     if name not in _TASKS:
         load_entry_points()
+    if name not in _TASKS and recipe is not None and recipe.is_file():
+        from mlomae.config.strict import read_config
+
+        read_config(recipe, None, "configs/")
     if name not in _TASKS:
         raise ConfigError(f"unknown task '{name}'; choose one of {', '.join(sorted(_TASKS))}")
     return _TASKS[name]

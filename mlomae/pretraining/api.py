@@ -26,7 +26,7 @@ Given = Dataset[Any] | str | os.PathLike[str]
 def pretrain(
     config: PretrainConfig | Mapping[str, Any] | str | os.PathLike[str],
     *,
-    strategy: MaskingStrategy | None = None,
+    strategy: MaskingStrategy | type[MaskingStrategy] | None = None,
     data: Given | None = None,
     eval_data: Given | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -39,7 +39,8 @@ def pretrain(
     Args:
         config: a config file's path, its values, or a `PretrainConfig`. ``overrides``: changes to a file's values, by
             dotted keys, {"train.outer_iterations": 100}.
-        strategy: used in place of ``mask.type``, at the config's ratio. It is trained in place if it has parameters.
+        strategy: used in place of ``mask.type``, at the config's ratio: an object, which is trained in place if it has
+            parameters, or a class, which is called with (embed_dim, grid).
         data: training images in place of ``data.train``: a torch Dataset of (image, label), a folder of class folders
             or of pictures without labels, or a folder that holds ``train`` and perhaps ``test`` or ``val``.
         eval_data: held-out images for k-NN and linear probe in place of ``data.eval``; with ``data`` and without this
@@ -48,10 +49,10 @@ def pretrain(
             that it holds. ``records_dir``: write the record there as well.
 
     Under torchrun the record is {} on all processes but the first. A folder of images is part of the config, so the run
-    can be repeated by the command line. Of a strategy object or a torch Dataset the record and the checkpoints hold no
-    more than the name of its class: such a run is resumed by calling this again with an equal object, and `load_run`
-    reads its checkpoint once that class is registered under its own name. The backbone needs neither: `embed`, `export`
-    and `create_backbone` take the checkpoint as it is.
+    can be repeated by the command line. Of a strategy or a torch Dataset the record and the checkpoints hold no more
+    than the name of its class: such a run is resumed by calling this again with an equal one, and `load_run` reads its
+    checkpoint once the class is registered under its own name. The backbone needs neither: `embed`, `export` and
+    `create_backbone` take the checkpoint as it is.
 
     Raises ConfigError for a configuration that is not usable or a folder that holds another run, DataError for images
     that cannot be read or that are used for training and evaluation, TrainingError if the training diverges.
@@ -63,8 +64,9 @@ def pretrain(
     values = config.to_dict() if isinstance(config, PretrainConfig) else dict(config)
     with ExitStack() as stack:
         if strategy is not None:
-            name, ratio = type(strategy).__name__, values.get("mask", {}).get("ratio", 0.75)
-            stack.enter_context(registered(name, _builder_of(strategy)))
+            builder = strategy if isinstance(strategy, type) else _builder_of(strategy)
+            name, ratio = builder.__name__, values.get("mask", {}).get("ratio", 0.75)
+            stack.enter_context(registered(name, builder))
             values["mask"] = {"type": name, "ratio": ratio}
         if data is not None or eval_data is not None:
             values["data"] = {**values.get("data", {}), **_sections(data, eval_data, stack)}
@@ -77,9 +79,11 @@ def _builder_of(strategy: MaskingStrategy) -> Callable[..., MaskingStrategy]:
     """What the registry of strategies calls, and asks for the attributes of the class."""
 
     def build(embed_dim: int, grid: tuple[int, int]) -> MaskingStrategy:
+        if strategy.grid != grid:
+            raise ConfigError(f"the strategy is made for a patch grid {strategy.grid}, the model's is {grid}")
         return strategy
 
-    build.__module__ = type(strategy).__module__
+    build.__module__, build.__name__ = type(strategy).__module__, type(strategy).__name__
     for name in ("trainable", "adaptive", "scheduled"):
         setattr(build, name, getattr(strategy, name))
     return build

@@ -25,8 +25,8 @@ SHORT = {"train__outer_iterations": 2, "data__eval": None}
 class Left(UnweightedMasking):
     """Removes the left part of the image; its one option is not in any config."""
 
-    def __init__(self, noise: float) -> None:
-        super().__init__()
+    def __init__(self, embed_dim: int, grid: tuple[int, int], noise: float = 0.0) -> None:
+        super().__init__(embed_dim, grid)
         self.noise, self.calls = noise, 0
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
@@ -65,11 +65,15 @@ def test_a_file_values_and_a_config_give_the_run_of_the_command(tmp_path: Path) 
 
 
 def test_a_strategy_object_is_used_and_its_class_recorded(tmp_path: Path) -> None:
-    strategy = Left(noise=0.1)
+    strategy = Left(16, (4, 4), noise=0.1)
     record = mlomae.pretrain(tiny.config(**SHORT), strategy=strategy, work_dir=tmp_path)
     assert strategy.calls
     assert record["config"]["mask"] == {"type": "Left", "ratio": 0.75}
     assert "Left" not in mlomae.list_strategies(), "only as long as it runs"
+    with pytest.raises(ConfigError, match=r"made for a patch grid \(8, 8\), the model's is \(4, 4\)"):
+        mlomae.pretrain(tiny.config(**SHORT), strategy=Left(16, (8, 8)), work_dir=tmp_path / "other")
+    of_class = mlomae.pretrain(tiny.config(**SHORT), strategy=Left, work_dir=tmp_path / "class")
+    assert of_class["config"] == record["config"]
     path = checkpoint_path(tmp_path, 2)
     assert mlomae.embed(path, dataset().tensors[0]).shape == (48, 16)
     with pytest.raises(ConfigError, match="unknown masking strategy 'Left'"):
@@ -78,11 +82,11 @@ def test_a_strategy_object_is_used_and_its_class_recorded(tmp_path: Path) -> Non
 
 def test_a_strategy_object_resumes(tmp_path: Path) -> None:
     config = tiny.config(data__eval=None, train__outer_iterations=4)
-    mlomae.pretrain(config, strategy=Left(0.1), work_dir=tmp_path)
+    mlomae.pretrain(config, strategy=Left(16, (4, 4), 0.1), work_dir=tmp_path)
     last = checkpoint_path(tmp_path, 4)
     expected = load_checkpoint(last)
     last.unlink()
-    mlomae.pretrain(config, strategy=Left(0.1), work_dir=tmp_path, resume=True)
+    mlomae.pretrain(config, strategy=Left(16, (4, 4), 0.1), work_dir=tmp_path, resume=True)
     assert tiny.state_differences(expected, load_checkpoint(last)) == []
 
 

@@ -85,7 +85,7 @@ def run_transfer(
 def predictions_of(task: str, work_dir: Path) -> dict[str, NDArray[Any]]:
     """What a finished transfer says of every test image: the numbers of its file of predictions, or its detections."""
     if task != "detection":
-        name = {"classification": "predictions.npz", "segmentation": "pixel_counts.npz"}[task]
+        name = "predictions.npz" if task == "classification" else "pixel_counts.npz"
         with np.load(work_dir / name, allow_pickle=False) as file:
             return {key: file[key] for key in file.files if file[key].dtype.kind in "fiu"}
     lines = json.loads((work_dir / "detections.json").read_text())

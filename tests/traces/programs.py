@@ -20,6 +20,12 @@ from .recipes import DETECTION_MODEL, SEGMENTATION_AUGMENT, SEGMENTATION_MODEL
 
 Values = dict[str, Any]
 Program = Callable[[Path], dict[str, Values]]
+FILES = {  # the type of source that a task's files are read by
+    "classification": "imagefolder",
+    "segmentation": "scene_folder",
+    "linear_segmentation": "scene_folder",
+    "detection": "coco_folder",
+}
 
 ITERATIONS, KILLED_AFTER = 20, 10
 SHAPE = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -109,6 +115,11 @@ SEGMENTATION: Values = {
     "train": {"iterations": ITERATIONS, "decay": "linear", **INTERVALS},
     "overlays": 0,
 }
+LINEAR_SEGMENTATION: Values = {
+    **{key: value for key, value in SEGMENTATION.items() if key != "model"},
+    "backbone": {"img_size": 16, "out_indices": [3], "model": DENSE_SHAPE},
+    "optim": {"lr": 1e-2, "warmup": 0.1, "min_lr": 0.0},
+}
 DETECTION: Values = {
     "name": "trace",
     "seed": 3,
@@ -196,7 +207,7 @@ def transfer(task: str, values: Values, files: Callable[[Path], Path] | None, sp
     def program(folder: Path) -> dict[str, Values]:
         config = copy.deepcopy(values)
         if files is not None:
-            kind = {"classification": "imagefolder", "segmentation": "scene_folder", "detection": "coco_folder"}[task]
+            kind = FILES[task]
             root = str(files(folder / "data"))
             for part, split in zip(("train", "test"), splits, strict=True):
                 config["data"][part] = {"type": kind, "root": root, "split": split}
@@ -256,5 +267,8 @@ PROGRAMS: dict[str, Program] = {
     "classification_finetune": transfer("classification", FINETUNE, None, ("", "")),
     "classification_linear": transfer("classification", LINEAR_PROBE, drawn.write_class_folders, ("train", "test")),
     "segmentation_upernet": transfer("segmentation", SEGMENTATION, drawn.write_scenes, ("training", "validation")),
+    "linear_segmentation": transfer(
+        "linear_segmentation", LINEAR_SEGMENTATION, drawn.write_scenes, ("training", "validation")
+    ),
     "detection_mask_rcnn": transfer("detection", DETECTION, drawn.write_objects, ("train", "val")),
 }

@@ -128,7 +128,7 @@ def _spread(values: list[float]) -> tuple[float, float]:
 
 
 def _limits(ax: Axes, points: list[Point], i: int) -> None:
-    """Fit all bars, with room for labels at the edge: more where labels stand in columns next to points of equal cost."""
+    """Fit all bars, with room for labels at the edge, more where they stand in columns next to points of equal cost."""
     equal = Counter(p.costs[i][0] for p in points).most_common(1)[0][1]
     shares = {"x": 0.3 if equal >= STRIP else 0.17, "y": 0.12}
     for axis, values in (("x", [p.costs[i] for p in points]), ("y", [p.accuracy for p in points])):

@@ -9,10 +9,9 @@ import cls_runs
 import numpy as np
 import pytest
 import torch
-from benchmarks.tasks.classification.frozen import extract, knn_loader
 from PIL import Image
 
-from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader
+from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader, extract, knn_loader
 from benchmarks.tasks.classification.run import build_model
 from mlomae.pretraining.evaluation import PlainBatches, extract_features
 from mlomae.pretraining.load import evaluate_checkpoint, load_run
