@@ -1,9 +1,9 @@
 """Augmentation as a function of (key, image): the key alone decides crop and flip.
 
 Parameters are drawn for the whole batch at once; the pixels then go through torchvision's ``resized_crop``, one image
-at a time. That is the only path, for images of equal and of different sizes. A batched resampling by matrix products or
-one ``grid_sample`` took 15-25 us an image of 32 px against 40 us, but needs images of one size and is five times slower
-at 224 px than the uint8 kernel (6 ms against 1.1 ms); ``grid_sample`` does not antialias nor stop at the crop's border.
+at a time, whether the images have one size or several. Batched resampling by matrix products or one ``grid_sample``
+took 15-25 us per image of 32 px against 40 us, but it needs images of one size and is five times slower at 224 px than
+the uint8 kernel (6 ms against 1.1 ms); ``grid_sample`` neither antialiases nor stops at the border of the crop.
 
 Shape suffixes: B batch, C channels, H height, W width, S output side.
 """
@@ -34,7 +34,7 @@ _ATTEMPTS = 10
 
 
 class Crops(NamedTuple):
-    """Where each output comes from, in pixels of its image: (B,) int64 boxes and (B,) bool horizontal flips."""
+    """The part of its image that each output shows, in pixels: (B,) int64 boxes and (B,) bool horizontal flips."""
 
     top: Tensor
     left: Tensor

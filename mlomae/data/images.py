@@ -74,7 +74,7 @@ class Images:
         return height, width
 
     def relative_path(self, i: int) -> str:
-        """How messages call image ``i``: the path of its file below the folder, if it has one."""
+        """What messages call image ``i``: the path of its file below the folder, if it has one."""
         return f"image {i}"
 
     def content_size(self, i: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,15 +84,12 @@ def scan_classes(folder: Path) -> tuple[list[str], LabelledFiles]:
     classes = subfolders(folder)
     if not classes:
         raise DataError(f"{folder} has no class folders; expected {folder}{os.sep}<class>{os.sep}*.jpg")
-    files: list[str] = []
-    counts: list[int] = []
-    for name in classes:
-        found = sorted(_image_files(folder / name))
-        if not found:
-            raise DataError(f"class folder {folder / name} holds no image; fill it or delete it")
-        files += [os.path.join(name, file) for file in found]
-        counts.append(len(found))
-    return classes, LabelledFiles(folder, files, np.repeat(np.arange(len(classes), dtype=np.int64), counts))
+    found = {name: sorted(_image_files(folder / name)) for name in classes}
+    if empty := [name for name in classes if not found[name]]:
+        raise DataError(f"class folder {folder / empty[0]} holds no image; fill it or delete it")
+    files = [os.path.join(name, file) for name in classes for file in found[name]]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(found[name]) for name in classes])
+    return classes, LabelledFiles(folder, files, labels)
 
 
 def _image_files(folder: Path) -> Iterator[str]:
@@ -111,18 +109,15 @@ def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
 
     A dangling symlink counts as a file: one look at each file would take minutes on a network disk.
     """
-    listed: dict[str, frozenset[str]] = {}
-    missing = []
-    for file in files:
-        inner, name = os.path.split(file)
-        if inner not in listed:
-            try:
-                listed[inner] = frozenset(os.listdir(folder / inner))
-            except OSError:
-                listed[inner] = frozenset()
-        if name not in listed[inner]:
-            missing.append(file)
-    return missing
+
+    @functools.cache
+    def names(inner: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(folder / inner))
+        except OSError:
+            return frozenset()
+
+    return [file for file in files if os.path.basename(file) not in names(os.path.dirname(file))]
 
 
 def first_names(names: Iterable[object], most: int = 3) -> str:

@@ -86,9 +86,9 @@ def read_coco(path: Path, where: str) -> CocoFile:
             Rows(where, content, kind) for kind in ("images", "categories", "annotations")
         )
         files = _files(images)
-        sizes = np.stack([images.whole(key, least=1) for key in ("height", "width")], axis=1)
+        sizes = np.stack([images.integers(key, least=1) for key in ("height", "width")], axis=1)
         names = categories.column("name", {str})
-        categories.refuse_twice("name", names)
+        categories.refuse_repeated("name", names)
         by_id = dict(sorted(zip(categories.ids.tolist(), names, strict=True)))
         objects, dropped = _objects(annotations, images.ids.tolist(), sizes, list(by_id))
         return CocoFile(images.ids, files, sizes, by_id, objects, dropped)
@@ -124,14 +124,14 @@ def _files(images: Rows) -> list[str]:
     for at, file in enumerate(files):
         if file == "." or os.path.isabs(file) or file.split(os.sep)[0] == "..":
             raise images.fault(at, f"has file_name {file!r:.60}, which is not a path inside the folder of images")
-    images.refuse_twice("file_name", files)
+    images.refuse_repeated("file_name", files)
     return files
 
 
 def _objects(
     rows: Rows, image_ids: Sequence[int], sizes: NDArray[np.int64], categories: list[int]
 ) -> tuple[Objects, dict[str, int]]:
-    image, label = rows.refer("image_id", image_ids, "images"), rows.refer("category_id", categories, "categories")
+    image, label = rows.indices("image_id", image_ids, "images"), rows.indices("category_id", categories, "categories")
     boxes = np.array(rows.column("bbox", {list}, _are_boxes, ", not x, y, width, height in pixels"), dtype=np.float64)
     areas = np.array(rows.column("area", {int, float}, lambda areas: are_numbers(areas, MOST_AREA)), dtype=np.float64)
     crowds = rows.column("iscrowd", {int, bool}, lambda flags: set(flags) <= {0, 1}, ", neither 0 nor 1", default=0)
@@ -227,8 +227,8 @@ class Rows:
             raise DataError(f"{where} lists no {self.kind}; {REMEDY}")
         self._rows: list[dict[str, Any]] = rows
         self.ids: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self.ids = self.whole("id")
-        self.refuse_twice("id", self.ids.tolist())
+        self.ids = self.integers("id")
+        self.refuse_repeated("id", self.ids.tolist())
 
     def choose(self, order: NDArray[np.int64]) -> None:
         """Keep these rows only."""
@@ -257,23 +257,23 @@ class Rows:
             raise self.fault(at, f"has {key} {values[at]!r:.60}{said}")
         return values
 
-    def whole(self, key: str, least: int = 0) -> NDArray[np.int64]:
-        """(rows,) whole numbers, at least ``least``."""
+    def integers(self, key: str, least: int = 0) -> NDArray[np.int64]:
+        """(rows,) integers, at least ``least``."""
         values = self.column(key, {int}, lambda values: least <= min(values) <= max(values) < MOST_ID)
         return np.array(values, dtype=np.int64)
 
-    def refer(self, key: str, ids: Sequence[int], what: str) -> NDArray[np.int64]:
+    def indices(self, key: str, ids: Sequence[int], what: str) -> NDArray[np.int64]:
         """(rows,) index into ``ids`` of the id under ``key``."""
         index = {id_: i for i, id_ in enumerate(ids)}
-        wanted = self.whole(key).tolist()
+        wanted = self.integers(key).tolist()
         found = np.array([index.get(id_, -1) for id_ in wanted], dtype=np.int64)
         if found.min() < 0:
             at = int((found < 0).argmax())
             raise self.fault(at, f"has {key} {wanted[at]}, which is not among the {what}")
         return found
 
-    def refuse_twice(self, key: str, values: Sequence[object]) -> None:
-        """Raise DataError if a value, one of each row, occurs twice."""
-        twice = [value for value, times in Counter(values).items() if times > 1]
-        if twice:
-            raise DataError(f"{self.where}: two entries have the {self.kind} {key} {twice[0]!r:.60}; {REMEDY}")
+    def refuse_repeated(self, key: str, values: Sequence[object]) -> None:
+        """Raise DataError if one of ``values``, which are one per row, occurs twice."""
+        repeated = [value for value, times in Counter(values).items() if times > 1]
+        if repeated:
+            raise DataError(f"{self.where}: two entries have the {self.kind} {key} {repeated[0]!r:.60}; {REMEDY}")
