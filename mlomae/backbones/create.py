@@ -83,22 +83,17 @@ def _load_fresh(backbone: VisionTransformer, architecture: Architecture) -> Load
     return LoadReport(missing=[*report.missing, *report.matched])  # nothing came from a file
 
 
-def _create_plain(name: str, **options: Any) -> VisionTransformer:
+def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
     backbone = create_timm(name, **options)
     if type(backbone) is not VisionTransformer:
         raise ConfigError(
             f"timm model '{name}' is a {type(backbone).__name__}; choose a plain ViT (timm's VisionTransformer)"
         )
-    return backbone
-
-
-def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
-    backbone = _create_plain(name, **options)
     for length, patch in zip(options["img_size"], backbone.patch_embed.feat_ratio(as_scalar=False), strict=True):
         check_geometry(length, patch)
     if not pretrained:
         return backbone, LoadReport(missing=list(backbone.state_dict()), notes=[f"timm's initialisation of {name}"])
-    source = _create_plain(name, pretrained=True)  # timm's own checks and key conversions, at the weights' own size
+    source = create_timm(name, pretrained=True)  # timm's own checks and key conversions, at the weights' own size
     return backbone, _load(backbone, source.state_dict(), source.patch_embed.grid_size)
 
 

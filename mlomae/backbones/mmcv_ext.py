@@ -65,14 +65,9 @@ def roi_align_forward(
 
     Raises BackendError for the maximum (``pool_mode`` 0), which torchvision has no kernel for.
     """
-    _check_pool_mode(pool_mode)
-    dtype = torch.promote_types(input.dtype, torch.float32)
-    boxes_R5 = _ordered(rois.to(dtype), sampling_ratio, aligned)
-    output.copy_(
-        torch.ops.torchvision.roi_align(
-            input.to(dtype), boxes_R5, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
-        )
-    )
+    wide, boxes_R5 = _prepare(input, rois, sampling_ratio, pool_mode, aligned)
+    bins = spatial_scale, aligned_height, aligned_width
+    output.copy_(torch.ops.torchvision.roi_align(wide, boxes_R5, *bins, sampling_ratio, aligned))
 
 
 def roi_align_backward(
@@ -89,15 +84,10 @@ def roi_align_backward(
     aligned: bool,
 ) -> None:
     """Overwrites ``grad_input`` (B, C, H, W), given ``grad_output`` (R, C, P, Q); the rest is as in the forward."""
-    _check_pool_mode(pool_mode)
-    dtype = torch.promote_types(grad_output.dtype, torch.float32)
-    boxes_R5 = _ordered(rois.to(dtype), sampling_ratio, aligned)
+    wide, boxes_R5 = _prepare(grad_output, rois, sampling_ratio, pool_mode, aligned)
     bins = spatial_scale, aligned_height, aligned_width
-    grad_input.copy_(
-        torch.ops.torchvision._roi_align_backward(
-            grad_output.to(dtype), boxes_R5, *bins, *grad_input.shape, sampling_ratio, aligned
-        )
-    )
+    backward = torch.ops.torchvision._roi_align_backward
+    grad_input.copy_(backward(wide, boxes_R5, *bins, *grad_input.shape, sampling_ratio, aligned))
 
 
 def get_compiler_version() -> str:
@@ -108,16 +98,16 @@ def get_compiler_version() -> str:
 get_compiling_cuda_version = get_compiler_version
 
 
-def _check_pool_mode(pool_mode: int) -> None:
+def _prepare(values: Tensor, rois: Tensor, sampling_ratio: int, pool_mode: int, aligned: bool) -> tuple[Tensor, Tensor]:
+    """``values`` and ``rois`` (R, 5) in at least float32, boxes with x2 >= x1 and y2 >= y1 where torchvision's CPU
+    kernel would fail to allocate a negative number of samples."""
     if pool_mode != _AVERAGE:
         raise BackendError(f"RoIAlign with pool_mode='max' is not in torchvision; use pool_mode='avg' or {_INSTALL}")
-
-
-def _ordered(rois_R5: Tensor, sampling_ratio: int, aligned: bool) -> Tensor:
-    """With x2 >= x1 and y2 >= y1 where torchvision's CPU kernel would fail to allocate a negative number of samples."""
-    if sampling_ratio > 0 or not aligned:
-        return rois_R5
-    return torch.cat([rois_R5[:, :3], torch.maximum(rois_R5[:, 1:3], rois_R5[:, 3:])], dim=1)
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    boxes_R5 = rois.to(dtype)
+    if sampling_ratio <= 0 and aligned:
+        boxes_R5 = torch.cat([boxes_R5[:, :3], torch.maximum(boxes_R5[:, 1:3], boxes_R5[:, 3:])], dim=1)
+    return values.to(dtype), boxes_R5
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:

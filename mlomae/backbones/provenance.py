@@ -7,7 +7,6 @@ are refused as test images.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,34 +40,25 @@ class Provenance:
     labelled: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _numerics(meta: dict[str, Any]) -> dict[str, Any]:
-    """The NUMERICS that a file of weights was made with; version 0.1 wrote none."""
-    return {"numerics": meta["numerics"]} if "numerics" in meta else {}
-
-
-def _of_pretraining(state: dict[str, Any], digest: str) -> Provenance:
-    config, iteration = state["config"], int(state["iteration"])
-    identity = {"method": config["method"], "config_hash": config_hash(strip_paths(config)), "iteration": iteration}
-    details = {"name": config["name"], "seed": config["seed"], "dataset": config["data"]["train"].get("type", "")}
-    lower = iteration * config["levels"]["lower_steps"] * config["data"]["batch_size"]
-    details |= {"images_seen": lower, "clock": state["clock"], "sha256": digest, **_numerics(state["meta"])}
-    return Provenance(config["method"], identity, details, config["seed"])
-
-
-def _of_fine_tuning(state: dict[str, Any], digest: str) -> Provenance:
-    """Costs, ``images_seen`` and ``clock``, include the pretraining's, where they are known."""
-    config, meta, iteration = copy.deepcopy(state["config"]), state["meta"], int(state["iteration"])
-    start = {key: value for key, value in meta["origin"].items() if key != "sha256"}
-    config["backbone"]["weights"] = start  # the hash is that of the run's record
-    train = state["config"]["data"]["train"]
-    method = f"{start['method']} + fine-tuned on {train['type']} (labels)"
+def _of_checkpoint(state: dict[str, Any], digest: str) -> Provenance:
+    """Of a pretraining or a fine-tuning; costs of the latter, ``images_seen`` and ``clock``, include those of the run
+    that it started from, where they are known."""
+    config, meta, iteration = state["config"], state["meta"], int(state["iteration"])
+    train, images, clock = config["data"]["train"], iteration * config["data"]["batch_size"], dict(state["clock"])
+    labelled: list[dict[str, Any]] = []
+    if "origin" in meta:
+        start, before = {k: v for k, v in meta["origin"].items() if k != "sha256"}, meta.get("pretrained", {})
+        config = {**config, "backbone": {**config["backbone"], "weights": start}}  # as in the run's record
+        method = f"{start['method']} + fine-tuned on {train['type']} (labels)"
+        images += before.get("images_seen", 0)
+        clock = {kind: s + before.get("clock", {}).get(kind, 0.0) for kind, s in clock.items()}
+        labelled = [*meta.get("labelled", []), train]
+    else:
+        method, images = config["method"], images * config["levels"]["lower_steps"]
     identity = {"method": method, "config_hash": config_hash(strip_paths(config)), "iteration": iteration}
-    before = meta.get("pretrained", {})
-    images = iteration * config["data"]["batch_size"] + before.get("images_seen", 0)
-    clock = {kind: s + before.get("clock", {}).get(kind, 0.0) for kind, s in state["clock"].items()}
-    details = {"name": config["name"], "seed": config["seed"], "dataset": train["type"]}
+    details = {"name": config["name"], "seed": config["seed"], "dataset": train.get("type", "")}
     details |= {"images_seen": images, "clock": clock, "sha256": digest, **_numerics(meta)}
-    return Provenance(method, identity, details, int(config["seed"]), [*meta.get("labelled", []), train])
+    return Provenance(method, identity, details, int(config["seed"]), labelled)
 
 
 def _of_export(meta: dict[str, Any], digest: str) -> Provenance:
@@ -80,6 +70,11 @@ def _of_export(meta: dict[str, Any], digest: str) -> Provenance:
     seed = int(meta["seed"])
     identity = {"method": meta["method"], "config_hash": meta["config_hash"], "iteration": iteration}
     return Provenance(meta["method"], identity, {**details, "seed": seed}, seed)
+
+
+def _numerics(meta: dict[str, Any]) -> dict[str, Any]:
+    """The NUMERICS that a file of weights was made with; version 0.1 wrote none."""
+    return {"numerics": meta["numerics"]} if "numerics" in meta else {}
 
 
 def _architecture(spec: str) -> dict[str, Any] | str:
@@ -105,10 +100,8 @@ def describe_weights(spec: str) -> Provenance:
         return Provenance(spec, {"method": spec}, {})
     if path.is_file():
         file, digest = read_weights(path), sha256(path)
-        if file.layout == "pretraining":
-            return _of_pretraining(file.about, digest)
-        if file.layout == "transfer":
-            return _of_fine_tuning(file.about, digest)
+        if file.layout in ("pretraining", "transfer"):
+            return _of_checkpoint(file.about, digest)
         if file.layout == "export" and "name" in file.about:
             return _of_export(file.about, digest)
     name, details = Path(spec).stem, {"sha256": sha256(path)} if path.is_file() else {}
