@@ -42,7 +42,7 @@ def test_a_row_is_called_as_its_configuration_says(tmp_path: Path) -> None:
         ({"seeds": [True]}, "seeds must be different integers"),
         ({"seeds": []}, "seeds must be different integers"),
         ({"same_time": "nothing"}, "needs a method 'nothing'"),
-        ({"tasks": [{"recipe": "configs/pretrain/x.py"}]}, "must lie in configs/"),
+        ({"tasks": [{"recipe": "configs/pretrain/x.py"}]}, "must lie in the folder of a task; unknown task 'pretrain'"),
         ({"tasks": [{"recipe": "configs/classification/x.py", "datasets": ["a"]}]}, "must both name"),
         ({"tasks": [{"recipe": "configs/classification/{dataset}.py"}]}, "must both name"),
         ({"tasks": [{"recipe": "configs/classification/x.py", "methods": ["none"]}]}, "which is no method of it"),
