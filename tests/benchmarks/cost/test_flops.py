@@ -328,6 +328,8 @@ def broken(what: str) -> dict[str, Any]:
         return record(cfg, images_seen={"lower": 1, "head": 0, "upper": 0})
     if what == "outer_iterations":
         return record(cfg, outer_iterations=41)
+    if what == "width":  # an error of torch's
+        return record(cfg, config={**cfg.to_dict(), "mask": {"type": "learned", "hidden": 8.5}})
     odd = {"mask": {"type": "none"}, "levels": {"lowersteps": 2}, "feedback": {"type": "linear", "dropout": "high"}}
     return record(cfg, config={**cfg.to_dict(), what: odd[what]})
 
@@ -337,7 +339,8 @@ def broken(what: str) -> dict[str, Any]:
     [
         ("mask", "masking strategy"),
         ("levels", "lowersteps"),
-        ("feedback", "not supported between"),
+        ("feedback", "dropout='high' must be a number"),
+        ("width", "float"),
         ("images_seen", "run it again"),
         ("outer_iterations", "run it again"),
     ],
