@@ -37,7 +37,7 @@ def numerics_of(task: str, config: Mapping[str, Any], backbone: Mapping[str, int
         backbone: the numbers of the run that made the backbone, where they are known.
     """
     data = config.get("data", {})
-    kinds = {source["type"] for key in _SOURCES if (source := data.get(key))}
+    kinds = {str(source["type"]) for key in _SOURCES if (source := data.get(key))}
     own = ["pretraining", *(["evaluation"] if data.get("eval") else [])] if task == "pretrain" else [task]
     if own[0] not in _NUMBERS:
         return {}

@@ -149,15 +149,15 @@ def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels:
     learned = is_trainable(config.mask["type"])
     if not isinstance(train, SceneSource) and len(train.classes) < 2 and config.data.eval is not None:
         raise ConfigError(f"data.eval needs labels, which {train.describe()} does not have; set it to None")
-    if not pixels and learned and len(feedback.classes) < 2:
-        raise ConfigError(
-            f"mask.type='{config.mask['type']}' learns from labels, which {feedback.describe()} does not have; "
-            "set data.feedback to a data set with labels, or choose another mask"
-        )
     if isinstance(feedback, SceneSource) and learned and not pixels:
         raise ConfigError(
             f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
             "set feedback.type='segmentation'"
+        )
+    if not pixels and learned and len(feedback.classes) < 2:
+        raise ConfigError(
+            f"mask.type='{config.mask['type']}' learns from labels, which {feedback.describe()} does not have; "
+            "set data.feedback to a data set with labels, or choose another mask"
         )
     if pixels and config.data.shuffle_labels is not None:
         raise ConfigError(f"data.shuffle_labels permutes labels of images, which feedback.type='{kind}' does not read")

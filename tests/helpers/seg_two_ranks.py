@@ -37,6 +37,8 @@ def clipped_before_averaging(stack: ExitStack) -> None:
     def patched(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if training.get_world_size() == 1:
             return gradients
+        if not gradients:
+            return gradients
         share = (0.05 / torch.stack([g.norm() for g in gradients.values()]).norm()).clamp(max=1.0)
         return devices.mean_over_ranks({name: share * g for name, g in gradients.items()})
 

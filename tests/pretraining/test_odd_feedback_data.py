@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from mlomae.common.errors import DataError
+from mlomae.common.errors import ConfigError
 from mlomae.data import Textures
 from mlomae.pretraining.run import run_pretraining
 from mlomae.pretraining.step import PretrainStep
@@ -32,7 +32,7 @@ def unlabelled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", ["linear", "nca", "ridge"])
 def test_a_learned_mask_on_unlabelled_images_is_refused(kind: str, unlabelled: None, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"textures train .+ has 1; set data\.feedback to a labelled") as error:
+    with pytest.raises(ConfigError, match=r"textures train .+ does not have; set data\.feedback to") as error:
         run_pretraining(tiny.config(feedback={"type": kind}, **SHORT), tmp_path)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("checkpoints/*"))

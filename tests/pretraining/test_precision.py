@@ -105,7 +105,7 @@ def test_full_precision_does_not_ask_for_autocast() -> None:
 
 
 def test_unknown_amp_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train\.amp.*'none' or 'bf16'; got 'fp16'"):
+    with pytest.raises(ConfigError, match=r"train\.amp.*must be one of none, bf16; got 'fp16'"):
         tiny.config(train__amp="fp16")
 
 

@@ -251,7 +251,7 @@ def test_images_seen_counts_the_batches_that_are_read(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"levels__warmup_margin": -1.0}, r"levels.warmup_margin' must be percentage points inside \[0, 100\); got -1"),
+        ({"levels__warmup_margin": -1.0}, r"levels.warmup_margin' must be inside \[0, 100\); got -1"),
         ({"levels__warmup_margin": 100}, r"levels.warmup_margin.+got 100"),
         ({"levels__warmup_margin": float("nan")}, "levels.warmup_margin.+got nan"),
         ({"levels__warmup_margin": "5"}, "levels.warmup_margin' must be float"),

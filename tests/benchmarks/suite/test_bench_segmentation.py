@@ -149,7 +149,7 @@ def test_the_files_are_the_textures(runs: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(scenes) == len(textures)
         for i in range(len(scenes)):
             assert (scenes.image(i) == textures.image(i)).all()
-            assert (scenes.labels(i) == textures.annotation(i).semantic).all()
+            assert (scenes.labels(i) == textures.pixel_labels(i)).all()
     monkeypatch.setitem(numerics._NUMBERS, "data.textures", 2)
     assert embedded().data_options(runs / "out") != options, "images of another number are written anew"
 

@@ -178,7 +178,7 @@ ROW = mask_values(rows=1)["rows"][0]
         ({"rows": [{**ROW, "weight": [[1.0] * 64] * 7}]}, "'weight' is not 8 lists of 64"),
         ({"rows": [{**ROW, "weight": [[float("nan")] * 64] * 8}]}, "'weight' is not 8 lists of 64"),
         ({"rows": [{**ROW, "label": " "}]}, "no label"),
-        ({"rows": [{**ROW, "iteration": -1}]}, "'iteration' is no count"),
+        ({"rows": [{**ROW, "iteration": -1}]}, "'iteration' is not a count"),
         ({"rows": [{k: v for k, v in ROW.items() if k != "grid"}]}, "lacks 'grid'"),
     ],
 )

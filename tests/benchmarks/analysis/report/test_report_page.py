@@ -87,7 +87,10 @@ def test_text_of_records_is_only_text(sample: str) -> None:
     assert f"{ODD}: k-NN (%)" in titles
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name != "comparison"])
+RECORDED = [name for name in TABLES if (RUNS.parent / f"{name}.csv").exists()]  # a task without records has no table
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDED if name != "comparison"])
 def test_numbers_of_a_table_show_their_records(name: str, real: Page) -> None:
     frame, _ = TABLES[name].build(EVIDENCE)
     head, *lines = real.tables[f"table-{name}"]

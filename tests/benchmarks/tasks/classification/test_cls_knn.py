@@ -49,7 +49,7 @@ def test_both_commands_read_the_same_pixels_and_count_the_same_votes(data: dict[
 
     model, _ = build_model(config, 4)
     steps = cls_runs.opened(config)
-    loaders = knn_loader(config, steps.test, steps.plain), eval_loader(steps.test, steps.plain, batch_size=20)
+    loaders = knn_loader(config, steps.test, steps.plain), eval_loader(config, steps.test, steps.plain)
     (rows, _, index), (others, _, _) = (extract(model, loader, "avg") for loader in loaders)
     batches = list(PlainBatches(steps.test, 16))
     expected, _ = extract_features(load_run(checkpoint).model.mae.encoder, batches)

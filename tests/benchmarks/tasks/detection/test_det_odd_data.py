@@ -152,7 +152,7 @@ def test_a_crop_that_leaves_a_crowd_alone_is_drawn_again(coco: Path, tmp_path: P
     det_runs.edit(copied, "train", change)
     crop = {"type": "RandomCrop", "crop_type": "absolute", "crop_size": [16, 16], "recompute_bbox": True}
     images = CocoImages(opened(copied, "train"), [crop], train=True)
-    samples = [images[epoch, 0, 0]["data_samples"] for epoch in range(12)]
+    samples = [images[epoch, 0]["data_samples"] for epoch in range(12)]
     assert {len(sample.gt_instances) for sample in samples} == {1}
 
 

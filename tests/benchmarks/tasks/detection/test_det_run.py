@@ -68,13 +68,13 @@ def test_an_image_is_a_function_of_seed_epoch_and_index(coco: Path) -> None:
     ]
     images, again, other = (CocoImages(source, steps, train=True, seed=seed) for seed in (0, 0, 1))
     torch.manual_seed(1)
-    first = [images[epoch, 3, 0]["inputs"] for epoch in range(4)]
+    first = [images[epoch, 3]["inputs"] for epoch in range(4)]
     torch.manual_seed(2)
-    second = [again[epoch, 3, 0]["inputs"] for epoch in reversed(range(4))][::-1]
+    second = [again[epoch, 3]["inputs"] for epoch in reversed(range(4))][::-1]
     assert differences(first, second) == []
     assert differences(first, [first[0]] * 4), "an epoch changes nothing"
-    assert differences(first, [other[epoch, 3, 0]["inputs"] for epoch in range(4)])
-    assert all(len(images[epoch, i, 0]["data_samples"].gt_instances) for epoch in range(3) for i in range(len(images)))
+    assert differences(first, [other[epoch, 3]["inputs"] for epoch in range(4)])
+    assert all(len(images[epoch, i]["data_samples"].gt_instances) for epoch in range(3) for i in range(len(images)))
 
 
 def test_another_image_takes_the_place_of_one_that_loses_its_objects(coco: Path) -> None:
@@ -84,12 +84,12 @@ def test_another_image_takes_the_place_of_one_that_loses_its_objects(coco: Path)
     limit = sorted(widest)[1] - 0.01 if widest.count(min(widest)) == 1 else min(widest) + 0.01
     keep = lambda size: [{"type": "FilterAnnotations", "min_gt_bbox_wh": [size, size]}]  # noqa: E731
     images, again = (CocoImages(source, keep(limit), train=True) for _ in range(2))
-    drawn = [images[epoch, least, 0]["data_samples"].img_id for epoch in range(6)]
+    drawn = [images[epoch, least]["data_samples"].img_id for epoch in range(6)]
     assert int(source.image_ids[least]) not in drawn
     assert len(set(drawn)) > 1
-    assert drawn == [again[epoch, least, 0]["data_samples"].img_id for epoch in range(6)]
+    assert drawn == [again[epoch, least]["data_samples"].img_id for epoch in range(6)]
     large = widest.index(max(widest))
-    assert images[0, large, 0]["data_samples"].img_id == source.image_ids[large]
+    assert images[0, large]["data_samples"].img_id == source.image_ids[large]
     with pytest.raises(ConfigError, match=r"leave no object of .*, nor of 15 others; change data.augment"):
         CocoImages(source, keep(100.0), train=True)[0]
 

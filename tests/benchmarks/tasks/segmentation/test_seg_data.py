@@ -20,8 +20,8 @@ from torch import Tensor
 from benchmarks.tasks.segmentation import data as module
 from benchmarks.tasks.segmentation.data import ScenePairs, eval_loader, train_loader
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.transfer import dense_data
 from benchmarks.transfer.dense_data import build_pipeline
+from mlomae.backbones import batches
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Scenes, build_scenes
 
@@ -96,7 +96,7 @@ def test_two_ranks_together_see_the_batches_of_one_process(
 ) -> None:
     parts = []
     for rank in range(2):
-        monkeypatch.setattr(dense_data, "get_dist_info", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(batches, "get_dist_info", lambda rank=rank: (rank, 2))
         parts.append(all_of(train(scenes)))
     assert differences([a + b for a, b in zip(*parts, strict=True)], whole) == []
 
@@ -106,7 +106,7 @@ def test_evaluation_is_dealt_out_whole(scenes: Path, monkeypatch: pytest.MonkeyP
     for world in (1, 3, 16):
         seen = []
         for rank in range(world):
-            monkeypatch.setattr(dense_data, "get_dist_info", lambda rank=rank, world=world: (rank, world))
+            monkeypatch.setattr(batches, "get_dist_info", lambda rank=rank, world=world: (rank, world))
             seen += [content(batch)[0][0] for batch in eval_loader(config, test)]
         assert seen == list(range(seg_runs.COUNTS["validation"]))
 
@@ -123,18 +123,18 @@ def test_every_transform_is_a_function_of_seed_epoch_and_image(part: str, scenes
             source(scenes), build_pipeline(TRANSFORMS, [PARTS[part]], "data.augment"), (64, 64), seed=seed
         )
 
-    def several(seed: int, epoch: int, copy: int = 0) -> list[Any]:
+    def several(seed: int, epoch: int) -> list[Any]:
         """Of several images: the flip of one is a coin."""
-        return [drawn(pairs(seed), (epoch, i, copy)) for i in range(8)]
+        return [drawn(pairs(seed), (epoch, i)) for i in range(8)]
 
     once = several(0, 0)
     torch.rand(7)
     np.random.rand(7)  # noqa: NPY002
     assert differences(several(0, 0), once) == []
     backwards = pairs(0)
-    assert differences([drawn(backwards, (0, i, 0)) for i in reversed(range(8))][::-1], once) == []
+    assert differences([drawn(backwards, (0, i)) for i in reversed(range(8))][::-1], once) == []
     if part != "crop":  # of images of its size
-        for other in (several(1, 0), several(0, 1), several(0, 0, 1)):
+        for other in (several(1, 0), several(0, 1)):
             assert differences(other, once)
 
 
@@ -174,7 +174,7 @@ def test_labels_follow_their_pixels_through_the_transforms(scenes: Path, tmp_pat
     agree = total = 0
     for epoch in range(10):
         for i in range(4):
-            image, labels = drawn(pairs, (epoch, i, 0))
+            image, labels = drawn(pairs, (epoch, i))
             rgb = image.flip(0).long()
             nearest = (rgb[None] - torch.from_numpy(colours)[:, :, None, None].long()).abs().sum(1).argmin(0)
             agree += int((labels[0] == torch.where(nearest == 0, 255, nearest - 1)).sum())
@@ -290,7 +290,7 @@ def test_an_image_that_is_larger_than_the_first_is_one_line_too(scenes: Path) ->
         classes=raw.classes,
         image=lambda i: torch.zeros(3, 16, 16 + i, dtype=torch.uint8),
         labels=lambda i: torch.zeros(16, 16 + i, dtype=torch.uint8),
-        image_path=raw.image_path,
+        path=raw.path,
     )
     pairs = ScenePairs(large, build_pipeline(TRANSFORMS, [], "data.augment"), (16, 16))  # type: ignore[arg-type]
     pairs[0]
@@ -302,7 +302,7 @@ def test_an_image_that_is_larger_than_the_first_is_one_line_too(scenes: Path) ->
 def test_batches_that_do_not_fit_are_one_line(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="batch_size 25 exceeds the 24 training images"):
         train(scenes, data__batch_size=25)
-    monkeypatch.setattr(dense_data, "get_dist_info", lambda: (0, 3))
+    monkeypatch.setattr(batches, "get_dist_info", lambda: (0, 3))
     with pytest.raises(ConfigError, match="batch_size 8 is not a multiple of 3 processes"):
         train(scenes)
 
