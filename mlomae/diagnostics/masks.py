@@ -32,7 +32,7 @@ from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.data import Source, Stream, build_augment, build_training_source
 from mlomae.data.sets.folders import Pictures
 from mlomae.diagnostics.pictures import mask_sheet, photographs, save_figure
-from mlomae.pretraining.devices import to_device
+from mlomae.pretraining.devices import to_device, training_device
 from mlomae.pretraining.influence import Batch
 from mlomae.pretraining.load import LoadedRun, load_run
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -160,7 +160,7 @@ def _model(row: Row) -> Pretrainer:
     model = Pretrainer(row.config, 2)
     if row.config.init_from:
         model.start_from(row.config.init_from)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to(training_device()).eval()
 
 
 @torch.no_grad()

@@ -8,14 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.data import Stream, build_augment, build_source
 from mlomae.feedback import is_dense
 from mlomae.models.loading import load_strict
+from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import PlainBatches, evaluate
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import PretrainData, build_data
@@ -72,7 +71,7 @@ class LoadedRun:
                 except CheckpointError as error:
                     raise CheckpointError(f"'{self.path}' does not fit its configuration: {name} {error}") from error
         model.set_progress(self.iteration)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return model.to(training_device()).eval()
 
     def stream(self, level: str, name: str) -> Stream:
         """Images and augmentation of "lower", "head" or "upper" as in training, in an order that ``name`` decides."""

@@ -13,7 +13,7 @@ and from how a general library for multilevel optimisation goes about it, which 
 - parameters are moved in place to +ε and −ε and back, ε is a number on the host, and so is every loss of a step.
 
 The graphs of the K steps on θ are freed after each step, which is the lighter reading. The mask is kept fixed in the
-differences, as in `mlomae.multilevel.finite_difference`, whose result this one equals (tests).
+differences, as in `mlomae.multilevel.solvers.finite_difference`, whose result this one equals (tests).
 """
 
 from __future__ import annotations
