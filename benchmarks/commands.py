@@ -3,8 +3,6 @@
 They import what they run when they run, so that --help answers at once.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

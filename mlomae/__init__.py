@@ -4,8 +4,6 @@ The names in ``__all__`` are what a script needs; each is imported on first use,
 does not load torch. To change the method, see `mlomae.masking`, `mlomae.feedback`, `mlomae.multilevel`, `mlomae.data`.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from typing import TYPE_CHECKING, Any
 

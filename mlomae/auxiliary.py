@@ -6,8 +6,6 @@
 `create` builds one by name. Shape legend: B batch, K kept patches, D width.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -3,8 +3,6 @@
 A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

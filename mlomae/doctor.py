@@ -4,8 +4,6 @@ Only the standard library and modules that need nothing else are imported at the
 torch or torchvision do not import.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

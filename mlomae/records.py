@@ -3,8 +3,6 @@
 Records travel between machines, so nothing in them names a folder or a host.
 """
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 import json

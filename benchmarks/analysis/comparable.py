@@ -5,8 +5,6 @@ seen as many images (`same_images`), except `SAME_TIME`, which has seen more on 
 `seed_pairs`. Runs with different NUMERICS of a part (`mlomae.common.numerics`) are neither pooled nor compared.
 """
 
-from __future__ import annotations
-
 import json
 
 from mlomae.common.errors import DataError

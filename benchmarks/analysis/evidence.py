@@ -3,8 +3,6 @@
 That is predictions, FLOPs, published numbers and the list of the records that each figure was drawn from.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable

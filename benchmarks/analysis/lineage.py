@@ -1,7 +1,5 @@
 """The pretraining that a record depends on: the run itself, or for a transfer that of its backbone; and its cost."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 from typing import Any

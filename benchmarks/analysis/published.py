@@ -4,8 +4,6 @@ They are copied, never changed, and never averaged with ours. ``evidence`` is pr
 of a reproduction, say it themselves, secondary where somebody else's table does.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from dataclasses import astuple, dataclass, fields

@@ -6,8 +6,6 @@ only seeds are (`seed_interval`).
 Shape suffixes: N images, D distinct images, F numbers an image, R replicates, S seeds.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import statistics

@@ -4,8 +4,6 @@ Discovered are the checkpoints that pretraining on the embedded textures left. T
 ``test``: a pretraining that trained on it is left out.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from pathlib import Path

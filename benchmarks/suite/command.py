@@ -1,7 +1,5 @@
 """What ``mlomae suite run FILE`` and ``mlomae suite status FILE`` do; `benchmarks.commands` has their command lines."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -8,8 +8,6 @@
   present; without them the run could not be repeated anyway.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,8 +5,6 @@ every backbone is transferred with; ``{dataset}`` in a recipe's path stands for 
 neither the folders of the data nor the machine, so the same file serves a laptop and a cluster.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path

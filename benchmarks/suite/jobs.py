@@ -1,7 +1,5 @@
 """Every run that a suite asks for, resolved: its name, its command, the hash and NUMERICS that its record will have."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -49,7 +47,7 @@ class Job:
     folder: Path
     record: Path
     backbone: Backbone | None = None
-    after: Job | None = None
+    after: "Job | None" = None
 
     def command(self, keep_record: bool = True) -> list[str]:
         """What runs it, and resumes it if it was interrupted. ``keep_record``: whether it is a result."""
@@ -159,7 +157,7 @@ class Planner:
             if task.takes(backbone.method, backbone.seed)
         ]
 
-    def _transfer(self, entry: TaskEntry, recipe: str, backbone: Backbone, after: Job | None) -> Job:
+    def _transfer(self, entry: TaskEntry, recipe: str, backbone: Backbone, after: "Job | None") -> Job:
         options = {**entry.options, "seed": backbone.seed, **({"name": entry.name} if entry.name else {})}
         task, path = get_task(entry.task), ROOT / recipe
         if self.suite.demo and task.embedded:

@@ -4,8 +4,6 @@ Both are called the same way and wait for the end, so the runner treats them ali
 thread each, so that their processor seconds compare.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import subprocess

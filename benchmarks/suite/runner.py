@@ -4,8 +4,6 @@ A run that fails is reported with the end of its log and holds up nothing but it
 resumes from its checkpoint the next time.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait

@@ -1,7 +1,5 @@
 """What there is of a suite: the state of every run, methods x tasks, and the results of a demo, a row a backbone."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from pathlib import Path

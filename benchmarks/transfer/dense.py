@@ -1,7 +1,5 @@
 """mmseg's and mmdet's models around our backbone: how they are built and trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

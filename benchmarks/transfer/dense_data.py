@@ -4,8 +4,6 @@ Modules that import mmseg or mmdet import this one first: it gives mmcv its oper
 functions that fail for the rest of the process. That holds for workers too, which import the module of a data set.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmengine.dataset import Compose, pseudo_collate

@@ -1,7 +1,5 @@
 """Pictures of test images: which ones are drawn, in which colours, and label maps over them."""
 
-from __future__ import annotations
-
 import colorsys
 from pathlib import Path
 from typing import Any

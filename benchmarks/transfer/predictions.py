@@ -3,8 +3,6 @@
 A file is NumPy's ``npz`` without pickled objects: reading one runs no code, and needs neither torch nor mmseg.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Batches that are functions of (seed, iteration): for any number of workers, of processes, of interruptions."""
 
-from __future__ import annotations
-
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Sized
@@ -79,7 +77,7 @@ class EpochBatches(Sampler[list[Item]]):
                 f"batch_size {batch_size} is not a multiple of {world_size} processes; change one of them"
             )
 
-    def starting_at(self, iteration: int) -> EpochBatches:
+    def starting_at(self, iteration: int) -> "EpochBatches":
         """The same batches from ``iteration`` of the run on; ConfigError if that is outside it."""
         if not 0 <= iteration <= self.stop:
             raise ConfigError(f"start_iteration {iteration} is outside 0..{self.stop}, the run")

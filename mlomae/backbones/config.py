@@ -3,8 +3,6 @@
 One recipe a data set, the same for every backbone: the backbone's weights come from the command line.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

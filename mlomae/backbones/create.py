@@ -12,8 +12,6 @@ models_vit.py) hold for every source, so that rows of a table differ in their we
 The head, and a whole random backbone, are functions of ``seed`` and the shapes, to the bit.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 Shape legend: N images, B of a batch, C channels, H W pixels, S side of the model's images, L patches, D width.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Only the encoder is written, under timm's parameter names; decoder, mask and fee
 checkpoint. Everything is written to a temporary name, read back, compared bit for bit, then renamed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

@@ -6,8 +6,6 @@ One module for mmseg and mmdet: once this file is imported (``custom_imports``),
 Shape legend: B images, C channels, H W pixels, p patch size, h w patch grid, L = h·w patches, D width.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from functools import partial

@@ -6,8 +6,6 @@ norms and head are the last layer, depth + 1; a layer's rate is lr · decay^(dep
 ``fc_norm`` has none, and then the two agree, which the tests hold us to).
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -8,8 +8,6 @@ Shape suffixes: B images, C channels, H x W feature map, R boxes (of any image, 
 spatial_scale), N boxes of an NMS, P x Q bins of a box.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NoReturn
 

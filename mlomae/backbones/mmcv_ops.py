@@ -13,8 +13,6 @@ unpickling an object imports the module of its class first, and with it makes th
 classes there is `OpsFirst`.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.machinery
 import importlib.util

@@ -5,8 +5,6 @@ fine-tuning). Its row in a table is called "MAE + fine-tuned on cifar10 (labels)
 are refused as test images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One transfer of a backbone to a task: `run_transfer` is what all tasks share, `TransferSteps` what a task adds."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from abc import ABC, abstractmethod

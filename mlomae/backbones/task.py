@@ -7,8 +7,6 @@ is named as "package.module:attribute" and imported on first use.
 Shape suffixes: N images, F numbers an image, R replicates.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

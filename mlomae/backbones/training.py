@@ -4,8 +4,6 @@ As in pretraining nothing is wrapped for data parallelism: the mean over ranks i
 processes make the update of one.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager

@@ -6,8 +6,6 @@ attention is that of timm's ViTDet-style backbone (vision_transformer_sam), with
 Shape legend: B images, h w patch grid, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

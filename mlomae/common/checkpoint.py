@@ -8,8 +8,6 @@ began, and the evidence so far) and ``curves`` (sums of the losses so far). Vers
 nothing reads: rates are functions of the iteration.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

@@ -3,8 +3,6 @@
 The command line prints the line and exits with status 2; a traceback means a bug of ours, not a wrong input.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

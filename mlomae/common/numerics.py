@@ -9,8 +9,6 @@ A record holds the numbers of the parts that its run depended on (`numerics_of`)
 are neither pooled nor compared, and a suite makes runs with older numbers again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

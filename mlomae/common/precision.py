@@ -1,7 +1,5 @@
 """Number formats and kernels: contexts for sums and derivatives that mixed precision would spoil."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 

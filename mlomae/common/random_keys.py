@@ -9,8 +9,6 @@ Libraries draw from the global generators: timm, torchvision and mmcv from those
 torch's. `seeded` and `seed_step` make these functions of a key, too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import operator
 import random

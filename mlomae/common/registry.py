@@ -4,8 +4,6 @@ MMEngine's registries are kept for what MMEngine users register there (transfer 
 names and options before anything runs, and say in one line what is wrong.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import functools
@@ -22,7 +20,7 @@ T = TypeVar("T")
 B = TypeVar("B", bound=Callable[..., Any])
 
 ENTRY_POINTS = "mlomae.plugins"
-_REGISTRIES: list[Registry[Any]] = []
+_REGISTRIES: list["Registry[Any]"] = []
 
 
 @functools.cache

@@ -1,7 +1,5 @@
 """Facts about this machine and what is installed on it; needs the standard library alone."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -6,8 +6,6 @@ configuration is an error until the user has imported the modules. Installed pac
 entry point group ``mlomae.plugins`` instead (`mlomae.common.registry`).
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib

@@ -3,8 +3,6 @@
 An unknown key, a value of the wrong type or out of range is a `ConfigError`; nothing is silently ignored.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -3,8 +3,6 @@
 An unknown key, a missing key or a value of the wrong type is a `ConfigError`; nothing is silently ignored.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import difflib

@@ -3,8 +3,6 @@
 Shape suffixes: N images, C channels, H height, W width.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

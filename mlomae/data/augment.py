@@ -8,8 +8,6 @@ the uint8 kernel (6 ms against 1.1 ms); ``grid_sample`` neither antialiases nor 
 Shape suffixes: B batch, C channels, H height, W width, S output side.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass

@@ -6,8 +6,6 @@ training.
 Shape suffixes: n objects of an image, H height, W width.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

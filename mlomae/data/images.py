@@ -5,8 +5,6 @@ The images are files that are decoded on each access (`ImageFiles`), or decoded 
 Shape suffixes: N images of the data set, C channels, H height, W width.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Sequence

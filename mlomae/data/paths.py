@@ -1,7 +1,5 @@
 """Folders and files that a user names: looking for a data set in them, with messages that say what to do."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence

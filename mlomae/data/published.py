@@ -1,7 +1,5 @@
 """Data sets with one label per image that were published as lists: read, and checked against the published numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar

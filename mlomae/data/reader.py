@@ -3,8 +3,6 @@
 Shape suffixes: N images, C channels, H height, W width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """All data sets by name, whatever their task: how to build one, what was published of it, and where to fetch it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial

@@ -6,8 +6,6 @@ has no label and 1 to C for the classes. Cheap checks are made when a data set i
 Shape suffixes: C classes, H height, W width.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The split of the training set, and the check that no evaluation image reaches training."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import itertools

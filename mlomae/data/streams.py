@@ -5,8 +5,6 @@ There is no generator state: every worker, every process and every resumed run f
 Shape suffixes: B batch, S side of the augmented image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any

@@ -6,8 +6,6 @@ level has few images, which come back in other crops, so t over batches speaks o
 Shape legend: B images of the lower batch, U of the upper batch, L patches, n batches. Percentages are 0 to 100.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

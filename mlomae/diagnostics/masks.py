@@ -9,8 +9,6 @@ without data set and checkpoints. A mask is a text, "1" where a patch is removed
 Shape legend: B images, L patches, S image side in pixels.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -7,8 +7,6 @@ kept patches are grey. Objects, where known, are outlined.
 Shape legend: B images of the sheet, S side in pixels, L patches.
 """
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Shape legend: B batch, H samples of the head batch, U of the upper batch, L patches, D width, C classes.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ Shape legend: B batch, L patches, D width, C classes.
 Source: MLO-MAE (Guo et al., TMLR 2025, arXiv 2402.18128), stages II and III.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

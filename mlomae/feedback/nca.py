@@ -11,8 +11,6 @@ Source: Goldberger, Roweis, Hinton, Salakhutdinov, "Neighbourhood Components Ana
 temperature as in Wu, Efros, Yu, "Improving Generalization via Scalable Neighborhood Component Analysis", ECCV 2018.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -10,8 +10,6 @@ Shape legend: H samples of the head batch, U of the upper batch, L patches, D wi
 Source: Bertinetto et al., "Meta-learning with differentiable closed-form solvers", ICLR 2019 (through the solve).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -10,8 +10,6 @@ Not in the paper, whose feedback classifies whole images. Shape legend: B batch,
 width, C classes, S image side, P pixels of a patch.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,21 +4,17 @@ Shape legend: B batch, L patches, K kept patches, D token width, S image side in
 Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mlomae.common import random_keys
 from mlomae.common.registry import Registry
+from mlomae.models import MAE
 from mlomae.models.mask import Mask, keep_count, mask_from_scores
-
-if TYPE_CHECKING:
-    from mlomae.models import MAE
 
 STRATEGY_SALT = 100  # salts below are reserved for the augmentation
 
@@ -46,7 +42,7 @@ class MaskState:
     iteration: int = 0
 
     @classmethod
-    def of(cls, batch: Mapping[str, Any], **known: Any) -> MaskState:
+    def of(cls, batch: Mapping[str, Any], **known: Any) -> "MaskState":
         """The state of a batch of `mlomae.data.Stream`; ``known`` are the fields that the batch does not hold."""
         return cls(batch["key"], batch.get("object"), index=batch.get("index"), **known)
 

@@ -12,8 +12,6 @@ that depends on the number of calls: the kernels are small, and so ranks, chunks
 Shape legend: B batch, L patches of a map, gh gw patch grid, C scores of a map.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -3,8 +3,6 @@
 Shape legend: B batch, L patches, D token width.
 """
 
-from __future__ import annotations
-
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 

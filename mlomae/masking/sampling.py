@@ -3,8 +3,6 @@
 Shape legend: B batch, L patches, gh gw patch grid, S image side in pixels.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

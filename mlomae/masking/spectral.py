@@ -7,8 +7,6 @@ linear in the cosine separate groups of unequal size wrongly.
 Shape legend: B batch, L patches, D width of the features.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -7,10 +7,8 @@ Shape legend: B batch, S image side, H heads, N tokens (class token first, regis
 of the model being trained, D width of the teacher, C channels of a map.
 """
 
-from __future__ import annotations
-
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
@@ -22,11 +20,9 @@ from mlomae.common.precision import full_precision, wide
 from mlomae.common.registry import check_range
 from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking.base import UnweightedMasking
+from mlomae.models import MAE
 from mlomae.models.loading import create_timm
 from mlomae.models.vit import ViT
-
-if TYPE_CHECKING:
-    from mlomae.models import MAE
 
 ENCODER = "encoder"
 PRETRAINED = ":pretrained"  # at the end of a name: with the weights, which are downloaded
@@ -114,7 +110,7 @@ class Teacher(nn.Module):
         self.register_buffer("scale", std / own_std, persistent=False)
         self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
 
-    def train(self, mode: bool = True) -> Teacher:
+    def train(self, mode: bool = True) -> "Teacher":
         """Stays in evaluation mode, whatever mode the model around it is in."""
         return super().train(False)
 

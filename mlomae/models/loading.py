@@ -1,7 +1,5 @@
 """Strict loading of weights, with a report of every key; the start of continued pretraining; timm's ViTs by name."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

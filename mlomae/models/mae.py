@@ -4,8 +4,6 @@ Shape legend: B batch, C channels, H W pixels, L patches, K kept patches, D enco
 (patch_size² * 3). Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 Shape legend: B batch, L patches, K kept patches. Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +29,7 @@ class Mask:
     gate: Tensor | None = None
     choice: Tensor | None = None
 
-    def with_weight(self, weight_BL: Tensor) -> Mask:
+    def with_weight(self, weight_BL: Tensor) -> "Mask":
         """The same set of patches with other weights: "its own mask kept fixed" of the hypergradient."""
         return replace(self, weight=weight_BL)
 
@@ -52,7 +50,7 @@ def keep_count(length: int, ratio: float) -> int:
     return kept
 
 
-def mask_from_scores(scores_BL: Tensor, ratio: float, weight_BL: Tensor | None = None) -> Mask:
+def mask_from_scores(scores_BL: Tensor, ratio: float, weight_BL: Tensor | None = None) -> "Mask":
     """Remove the patches with the highest scores; ties are broken by position, which keeps the choice deterministic.
 
     The weights default to ones.

@@ -5,8 +5,6 @@ The state dict of `ViT` loads strictly into timm's ``VisionTransformer`` of the 
 and the features agree (tests/models/test_vit.py). Architecture: Dosovitskiy et al. 2021; use in an MAE: He et al. 2022.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -9,8 +9,6 @@ and exports declare it; for other files it is the usual one of that width, unles
 tiny ViT, for one, has 12 heads and not 3).
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -4,8 +4,6 @@ A solver is a function of losses, parameters and batches; ``OuterStep`` is one i
 knows about engines, data-parallel wrappers or logging. Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
 
-from __future__ import annotations
-
 from mlomae.common.registry import import_modules
 
 from .implicit import implicit

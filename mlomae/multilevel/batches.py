@@ -3,8 +3,6 @@
 A batch is a Tensor with samples along dimension 0, or a (nested) dict, tuple or list of such Tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeAlias
 

@@ -6,8 +6,6 @@ However often ``s`` differentiates the head, the encoder is traversed once forwa
 needs the features earlier (the steps on ω) encodes the batch itself and passes in the result with its graph.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

@@ -9,8 +9,6 @@ Solvers differ only in what stands for the two inverses. Source: MLO-MAE, Guo et
 (identity); Lorraine et al., AISTATS 2020 (Neumann series, conjugate gradients).
 """
 
-from __future__ import annotations
-
 from mlomae.common.precision import no_autocast_cache
 
 from .batches import Batch, sum_over_chunks

@@ -4,8 +4,6 @@ A key that is missing from one operand stands for zeros, so that a vector known 
 decoder's, in the response vector) need not be stored or multiplied.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 

@@ -12,8 +12,6 @@ If the feedback pools the features by the scores of φ (``pool``), L_II and L_II
 Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args

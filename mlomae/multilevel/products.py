@@ -8,8 +8,6 @@ Each is forward mode: the derivative along the vector of a gradient, or of the e
 Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128, which approximates the mixed product by finite differences.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -3,8 +3,6 @@
 A solver is a function of a ``Point`` and of options of its own, which are keyword-only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple

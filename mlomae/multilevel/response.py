@@ -10,8 +10,6 @@ a path leaves out its explicit part, too.
 With the identity for H_ωω⁻¹ this is the one-step approximation of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias

@@ -6,8 +6,6 @@ A are the optimizers' updates; g_φ is taken at the new θ and ω, on the last l
 on it used. Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """`mlomae.pretrain`: a pretraining from Python, with a strategy object or images in place of those of the config."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack

@@ -5,8 +5,6 @@ depend on the length of the run alone, not on how often it logs. The feedback's 
 (`mlomae.pretraining.feedback_gate`), on upper images that its head has not trained on.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 What is finished is not repeated, and what was interrupted is resumed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Devices and ranks: where a process trains, in which precision, and the mean over all processes."""
 
-from __future__ import annotations
-
 import os
 from contextlib import AbstractContextManager
 from typing import Any

@@ -6,8 +6,6 @@
 Shape legend: N images, D encoder width, B images of a block. Percentages are 0 to 100.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

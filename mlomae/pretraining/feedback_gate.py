@@ -16,8 +16,6 @@ Independently of the margin, an epoch (a pass over the head's data, at least WIN
 chance by two errors leads to a warning that names the remedy.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable

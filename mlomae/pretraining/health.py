@@ -4,8 +4,6 @@ Shape legend: B probe images, L patches, S image side, C classes, U images of th
 gradient; a σ that varies over positions but not over images is a learned constant.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -10,8 +10,6 @@ Shape legend: B images of the lower batch, L patches.
 Source: the response vector of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128; `mlomae.multilevel.patch_influence`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """A pretraining run from its checkpoint: configuration, model and data; and the evaluation of its encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

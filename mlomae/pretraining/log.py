@@ -1,7 +1,5 @@
 """The log of a run: messages, and its numbers as JSON lines and for TensorBoard. Only the main process writes."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import logging
@@ -58,7 +56,7 @@ class Scalars:
                 write_text(self.path, "".join(line for line in lines if 0 < _step_of(line) <= done))
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
-    def __enter__(self) -> Scalars:
+    def __enter__(self) -> "Scalars":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -5,8 +5,6 @@
 Shape legend: B images, L patches, K kept patches, N = 1 + L tokens, D token width.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

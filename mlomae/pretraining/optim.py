@@ -1,7 +1,5 @@
 """AdamW for each of the three levels, and learning rates: warm-up, then a fall over the rest of the run."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from typing import Any, Protocol

@@ -5,8 +5,6 @@ them (``auxiliary.``, and ``mask.`` if the strategy is adaptive); φ under ``mas
 ``feedback.``. Batches are dicts of tensors as `mlomae.data` streams make them; legend there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

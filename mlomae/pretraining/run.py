@@ -1,7 +1,5 @@
 """The main job: configuration in, checkpoint, pictures, curves and one JSON record out."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

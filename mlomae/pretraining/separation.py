@@ -6,8 +6,6 @@ and an AUROC above 0.5 say that the feedback asks for objects**.
 Shape legend: B images, L patches, n batches.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """One outer iteration of pretraining on the batches of `mlomae.data.OuterBatches`, as the trainer's step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any

@@ -5,8 +5,6 @@ and a checkpoint holds the state: a run that is killed and resumed ends with the
 wrapper for data parallelism; a step averages its gradients over ranks itself.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

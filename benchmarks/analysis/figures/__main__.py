@@ -3,8 +3,6 @@
 What was drawn and what was skipped, and why, is printed a line each.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 A comparison is one setting and one number of images seen; "BLO-MAE (x)" is compared with "MLO-MAE (x)".
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

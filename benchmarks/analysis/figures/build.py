@@ -1,7 +1,5 @@
 """All figures, from reading records to files; `sources.json` says which records each was made from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ A marker is one configuration of a method, the mean over its seeds; its number r
 the Pareto front: the best accuracy at the same cost or less. Oracles, which know the objects, are left out of it.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Callable

@@ -6,8 +6,6 @@ points. Everything is a function of the input: ties go by order.
 Shape legend: N points, C places that a label could take, T labels there already.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D

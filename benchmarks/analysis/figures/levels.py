@@ -3,8 +3,6 @@
 Lengths are inches. Equations are those of README.md: v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) ∂L_III/∂ω, g_φ = −(∂²L_I/∂φ∂θ) v.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ Lists are as long as ``iteration`` and hold null where a level did not run; a le
 Reading a record checks them.
 """
 
-from __future__ import annotations
-
 import statistics
 
 from matplotlib.artist import Artist

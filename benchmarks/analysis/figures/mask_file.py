@@ -7,8 +7,6 @@
 Shape legend: B images, S image side in pixels, L patches.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """Accuracy against mask ratio (the paper's figure 3): runs whose configurations differ in the ratio alone."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import statistics

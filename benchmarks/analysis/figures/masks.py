@@ -4,8 +4,6 @@ Tiles are those of the sheet that `mlomae masks` draws, here as small as print a
 blocks, each below the images.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """What figures are made from: records by file name, and those that one panel may show together."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Sizes are those of print: a page is as wide as the text of a two-column paper an
 Colour never speaks alone: methods that share a colour differ in marker and line.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """`python -m benchmarks.analysis.report [--records results/runs] [--out results/report.html]`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 Arguments are plain text and escaped here, except where they are said to be HTML.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 The same results give the same bytes: nothing on the page depends on when or where it was made.
 """
 
-from __future__ import annotations
-
 from html import escape
 from importlib.resources import files
 from pathlib import Path

@@ -3,8 +3,6 @@
 A sheet of masks that a figure shows already is not shown again.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from html import escape

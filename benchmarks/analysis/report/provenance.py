@@ -1,7 +1,5 @@
 """The records that the page's numbers are made of, numbered once: what it shows when a number is clicked."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """The tables on the page, each number with its records: the comparison's wide ones, the others as their CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 

@@ -5,8 +5,6 @@ numbers formatted here, lines end in LF. Predictions, FLOPs and
 published numbers are read from beside the folder of records, and never written.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -6,8 +6,6 @@ images. "MAE, same processor time" has seen more on purpose and is compared with
 weights, which have seen none, with any.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import statistics

@@ -1,7 +1,5 @@
 """The comparison of all methods on all tasks: a tidy CSV, and a page with one wide table a pretraining setting."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

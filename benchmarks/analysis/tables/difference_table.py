@@ -4,8 +4,6 @@ For every method and each of its references with runs of the same seeds: MAE (sa
 masking network frozen at its random initial values (same images), and MAE of the same processor time (more images).
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator
 

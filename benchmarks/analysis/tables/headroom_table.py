@@ -8,8 +8,6 @@ the seeds they have in common. All runs of a comparison agree on data, splits, m
 told from another.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The table of pretraining runs: accuracies of the frozen encoder, what they cost, and how the feedback did."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from functools import partial

@@ -3,8 +3,6 @@
 It stands between two marks, in any file that has them, and is written and checked like the tables.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from benchmarks.analysis.comparable import BASELINE

@@ -3,8 +3,6 @@
 Rows of one run share ``finished_at``; a ratio belongs to the run it was measured in and is never formed between runs.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """What every result table is: rows, the records that each cell is made of, a CSV and a Markdown page."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence

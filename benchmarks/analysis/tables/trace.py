@@ -4,8 +4,6 @@ COLUMN is a column of the table's CSV. The words before it name the row: values 
 many as needed to tell the row from others.
 """
 
-from __future__ import annotations
-
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The table of a task's transfers: the metrics of every backbone, and what it gains, seed by seed."""
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from functools import partial

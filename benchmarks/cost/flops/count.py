@@ -16,8 +16,6 @@ follow from two counts, of which the second has a lower batch twice as large.
 - It is this code's count, also for a record of an older commit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any

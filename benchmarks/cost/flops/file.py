@@ -1,7 +1,5 @@
 """The file of `benchmarks.cost.flops`, for readers that do not count: {hash of a configuration: its operations}."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

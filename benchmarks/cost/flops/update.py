@@ -11,8 +11,6 @@ for configurations with ``levels.warmup_margin``, whose mean changes with every 
 removed. What counts and what does not: `benchmarks.cost.flops.count`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

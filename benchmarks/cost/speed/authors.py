@@ -16,8 +16,6 @@ The graphs of the K steps on θ are freed after each step, which is the lighter 
 differences, as in `mlomae.multilevel.solvers.finite_difference`, whose result this one equals (tests).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any

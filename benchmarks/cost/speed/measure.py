@@ -4,8 +4,6 @@ Every row has its own process, so that memory is its own, and takes turns with t
 busy machine is busy for all of them. Units: seconds, MiB (2^20 bytes), GFLOP (10^9 operations, multiply and add apart).
 """
 
-from __future__ import annotations
-
 import gc
 import math
 import resource

@@ -4,8 +4,6 @@ Shape legend: B batch, L patches, K kept patches, D width, P values in a patch. 
 loss of ours (per-patch normalised pixels) and the same fused AdamW, so that only the model's code differs.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -4,8 +4,6 @@ Ours go the way of a real run, `PretrainStep` with its optimizers; the other met
 and AdamW. Every row that makes K plain steps counts them as one outer iteration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -5,8 +5,6 @@ one machine, beside the machine's own rate of matrix products. Data are random t
 A ratio is the median over rounds of the ratio within a round, with an interval that covers the median 95 times in 100.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import multiprocessing

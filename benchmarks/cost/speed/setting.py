@@ -3,8 +3,6 @@
 The data are random tensors made once: loading and augmenting images is not timed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ puts them back, so that an image's augmentation depends on (seed, epoch, index) 
 workers or processes, and after an interruption.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -6,8 +6,6 @@ The question is whether *these two trained models* differ on images like these. 
 claim about two methods needs runs over seeds (`make tables`) as well.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

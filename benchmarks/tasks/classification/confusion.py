@@ -3,8 +3,6 @@
 Shape suffix: C classes; rows are true classes, columns predicted ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Shape legend: N images, D backbone width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any

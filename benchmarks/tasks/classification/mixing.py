@@ -3,8 +3,6 @@
 Shape suffixes: B batch, C channels or (of targets) classes, H height, W width.
 """
 
-from __future__ import annotations
-
 from timm.data import Mixup
 from timm.data.mixup import mixup_target
 from torch import Tensor

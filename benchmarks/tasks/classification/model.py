@@ -4,8 +4,6 @@ Shape legend: B images, C classes, D backbone width, L patches. A batch is {"ima
 int64 or soft targets (B, C), "index": (B,) int64}.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -91,7 +89,7 @@ class Classifier(BaseModel):
         averaging = get_ema_multi_avg_fn(ema) if ema else None
         self.ema = AveragedModel(getattr(self, self.trained), multi_avg_fn=averaging) if ema else None
 
-    def train(self, mode: bool = True) -> Classifier:
+    def train(self, mode: bool = True) -> "Classifier":
         """As always, but a frozen backbone stays in evaluation mode: no drop path in its features."""
         super().train(mode)
         if self.linear is not None:

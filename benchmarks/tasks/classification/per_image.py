@@ -6,8 +6,6 @@ Ties: of classes with the same score the one with the lower index ranks first, o
 Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -48,7 +46,7 @@ class PerImage:
         """(N,) bool, whether the best class is the label."""
         return self.predicted == self.label
 
-    def take(self, rows: NDArray[np.int64]) -> PerImage:
+    def take(self, rows: NDArray[np.int64]) -> "PerImage":
         return PerImage(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 

@@ -1,7 +1,5 @@
 """The steps of a transfer to classification by any of its protocols: accuracies, predictions, confusion matrix."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The configuration of a transfer to object detection."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Images with boxes and masks through mmdet's transforms; a function of (seed, epoch, image), whatever they draw."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """COCO's average precision of boxes and masks, by size and by class, from what was detected in every test image."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

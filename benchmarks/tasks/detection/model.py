@@ -1,7 +1,5 @@
 """mmdet's Mask R-CNN around our backbone, in bf16 where boxes allow it."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pictures of the ground truth and the detections of a test image: boxes, masks, classes, scores."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Shape legend: B images, D width of the backbone, C channels of the pyramid, h w patch grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch.nn.functional as F

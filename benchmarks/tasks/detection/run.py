@@ -1,7 +1,5 @@
 """The steps of a transfer to detection: box and mask AP, detections, overlays."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The configuration of linear segmentation: that of segmentation without a model section, which has no choices."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -4,8 +4,6 @@ Source: the linear segmentation protocol of DINOv2 (Oquab et al., TMLR 2024), Ba
 patch features of the last block. Shape legend: B images, C classes, D width, h w patch grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +42,7 @@ class FrozenSegmentor(EncoderDecoder):
         super().__init__(*args, **options)
         self.backbone.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> FrozenSegmentor:
+    def train(self, mode: bool = True) -> "FrozenSegmentor":
         super().train(mode)
         self.backbone.eval()
         return self

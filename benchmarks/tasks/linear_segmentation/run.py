@@ -1,7 +1,5 @@
 """The steps of linear segmentation: those of segmentation, with a frozen backbone."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The configuration of a transfer to semantic segmentation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlomae.backbones.config import DenseConfig

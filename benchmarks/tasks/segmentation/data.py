@@ -1,7 +1,5 @@
 """Images and label maps as mmseg's transforms take them; a function of (seed, epoch, image), whatever they draw."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

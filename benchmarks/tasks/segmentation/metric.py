@@ -3,8 +3,6 @@
 Shape legend: H W pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

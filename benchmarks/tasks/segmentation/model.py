@@ -1,7 +1,5 @@
 """mmseg's EncoderDecoder around our backbone, checked before anything is trained."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

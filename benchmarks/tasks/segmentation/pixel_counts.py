@@ -3,8 +3,6 @@
 Free of torch and mmseg, so that tables can read it. Shape legend: N images, C classes, R replicates.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The steps of a transfer to segmentation: mIoU, pixel counts of every image, overlays."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path

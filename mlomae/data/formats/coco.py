@@ -7,8 +7,6 @@ whose polygons all have less than three corners. Any other irregularity is an er
 Source: the format at cocodataset.org/#format-data. Shape suffixes: I images, N objects.
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import os
@@ -119,7 +117,7 @@ def _load(path: Path, where: str) -> dict[str, Any]:
     return content
 
 
-def _files(images: Rows) -> list[str]:
+def _files(images: "Rows") -> list[str]:
     files = [os.path.normpath(file) for file in images.column("file_name", {str})]
     for at, file in enumerate(files):
         if file == "." or os.path.isabs(file) or file.split(os.sep)[0] == "..":
@@ -129,7 +127,7 @@ def _files(images: Rows) -> list[str]:
 
 
 def _objects(
-    rows: Rows, image_ids: Sequence[int], sizes: NDArray[np.int64], categories: list[int]
+    rows: "Rows", image_ids: Sequence[int], sizes: NDArray[np.int64], categories: list[int]
 ) -> tuple[Objects, dict[str, int]]:
     image, label = rows.indices("image_id", image_ids, "images"), rows.indices("category_id", categories, "categories")
     boxes = np.array(rows.column("bbox", {list}, _are_boxes, ", not x, y, width, height in pixels"), dtype=np.float64)

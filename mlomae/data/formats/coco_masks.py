@@ -11,8 +11,6 @@ pycocotools, which turns masks into pixels, crashes or writes out of bounds on s
 Shape suffixes: H height, W width.
 """
 
-from __future__ import annotations
-
 import math
 import pickle
 from collections.abc import Iterable, Sequence

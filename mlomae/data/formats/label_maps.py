@@ -5,8 +5,6 @@ The layout of the ADE20K scene parsing challenge (Zhou et al., CVPR 2017), which
 Shape suffixes: H height, W width.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from typing import NamedTuple

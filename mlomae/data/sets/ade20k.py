@@ -5,8 +5,6 @@ not public: evaluation is on ``validation``. The full release, with thousands of
 images, is another data set.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

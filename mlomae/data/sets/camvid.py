@@ -5,8 +5,6 @@ Badrinarayanan et al., "SegNet", PAMI 2017, as in github.com/alexgkendall/SegNet
 classes from 0 and has 11 where a pixel has no label; here its value v is (v + 1) % 12.
 """
 
-from __future__ import annotations
-
 from mlomae.common.errors import DataError
 from mlomae.data.paths import data_folder
 from mlomae.data.published import check_split

@@ -4,8 +4,6 @@ The batches are pickles, which can run code when loaded; a restricted unpickler 
 and refuses everything else.
 """
 
-from __future__ import annotations
-
 import codecs
 import pickle
 from collections.abc import Mapping, Sequence

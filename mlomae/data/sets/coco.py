@@ -4,8 +4,6 @@ Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014. The 
 evaluation is on ``val``. Other data sets in COCO's format are a ``coco_folder``.
 """
 
-from __future__ import annotations
-
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mlomae.data.detections import Detections

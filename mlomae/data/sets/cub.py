@@ -3,8 +3,6 @@
 Source: Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", CNS-TR-2011-001; data.caltech.edu/records/65de6-vp158.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mlomae.data.paths import LabelledFiles, existing_file, first_names

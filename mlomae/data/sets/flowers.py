@@ -4,8 +4,6 @@ Source: Nilsback and Zisserman, "Automated Flower Classification over a Large Nu
 Accuracies are usually reported after training on train and val together.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Data sets in a common layout: class folders, folders of scenes with a list of classes, and COCO's format."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import Tensor

@@ -4,8 +4,6 @@ Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge",
 public: evaluation is on ``val``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

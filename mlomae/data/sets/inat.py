@@ -4,8 +4,6 @@ Source: github.com/visipedia/inat_comp, 2019. The sum, 268,243, is the one its p
 has three images per class. The test labels are not public: evaluation is on ``val``.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Source: Krause et al., "3D Object Representations for Fine-Grained Categorizatio
 copies exist in the published layout (as torchvision reads it) and in class folders, train/ and test/.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

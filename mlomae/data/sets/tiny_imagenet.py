@@ -3,8 +3,6 @@
 The test labels are not public: evaluation is on ``val``. Classes are those of ``wnids.txt``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mlomae.data.images import MemorySource

@@ -6,8 +6,6 @@ the same and no colour is involved. All are closed under the left-right flip: au
 Shape suffixes: n objects, H height, W width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ same pixels whatever the vector instructions of the processor; images are drawn 
 Shape suffixes: n images of the block, K objects, C colour channels, H height, W width.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

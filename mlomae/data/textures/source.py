@@ -4,8 +4,6 @@ It stands in for the real data sets of every task: class labels, semantic maps a
 free, and a weight on object patches has headroom because half the clutter says nothing about the class.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

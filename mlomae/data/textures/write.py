@@ -3,8 +3,6 @@
 Shape suffixes: H height, W width.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """`mlomae data check`: is a data set complete, can its images be decoded, does an image occur in two of its splits."""
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import warnings

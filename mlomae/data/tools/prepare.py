@@ -3,8 +3,6 @@
 A data set is downloaded and unpacked into a hidden folder, checked as on loading, and only then renamed.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import shutil

@@ -19,26 +19,22 @@ Shape legend: B images of a lower batch, U of the upper batch, L patches, J poli
 Source: `mlomae.multilevel.patch_influence`; P as in the solver `sama`.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from mlomae.common.errors import TrainingError
+from mlomae.diagnostics.horizon.policies import Policies
 from mlomae.feedback import JointFeedback
 from mlomae.multilevel import OuterStep, Params, Point, respond
 from mlomae.pretraining.health import feedback_accuracy
 from mlomae.pretraining.influence import errors_of, freeze_mask, influence_along
 from mlomae.pretraining.losses import features, level_problem
 from mlomae.pretraining.pretrainer import Pretrainer
-
-if TYPE_CHECKING:
-    from mlomae.diagnostics.horizon.policies import Policies
 
 Batch = dict[str, Any]
 Precondition = Callable[[Params], Params]

@@ -9,8 +9,6 @@ patches) has s = 0. Rules see pixels, masks and the checkpoint's weights only, n
 Shape legend: B images, L patches, D token width, H hidden width, P values in a patch.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from typing import Any

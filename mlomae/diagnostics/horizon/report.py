@@ -10,8 +10,6 @@ panel the band holds |linear correlation| 19 times out of 20 if all signs were c
 Shape legend: J policies, F sign flips.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

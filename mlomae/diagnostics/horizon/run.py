@@ -12,8 +12,6 @@ policies · steps · repeats lower steps.
 Shape legend: J policies, n batches of the prediction.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

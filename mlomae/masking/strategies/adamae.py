@@ -13,8 +13,6 @@ For a fixed error of each patch the expected gradient is 0 where p is proportion
 Shape legend: B batch, L patches, D token width.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from torch import Tensor

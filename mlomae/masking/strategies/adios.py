@@ -8,8 +8,6 @@ probabilities m that sum to 1; it maximises the loss that the encoder minimises,
 Shape legend: B batch, N masks, L patches, S image side, gh gw patch grid.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -7,11 +7,8 @@ heads is the patch's weight w. The patches to remove are drawn without replaceme
 Shape legend: B batch, S image side, H heads, L patches, K kept patches, D token width.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,10 +18,8 @@ from mlomae.common.registry import check_range
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import gumbel, share_of
 from mlomae.masking.teacher import ENCODER, TaughtMasking
+from mlomae.models import MAE
 from mlomae.models.mask import Mask, keep_count
-
-if TYPE_CHECKING:
-    from mlomae.models import MAE
 
 SMALLEST = 1e-12  # so that a patch without attention is removed last and has a finite logarithm
 

@@ -11,8 +11,6 @@ network's weights.
 Shape legend: B batch, S image side, L patches, D width of the features.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

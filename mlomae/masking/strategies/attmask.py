@@ -7,8 +7,6 @@ mean over heads.
 Shape legend: B batch, S image side, L patches.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

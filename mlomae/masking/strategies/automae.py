@@ -14,10 +14,8 @@ reaches the generator.
 Shape legend: B batch, H heads, L patches, K kept patches.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +26,8 @@ from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choo
 from mlomae.masking.discriminator import Discriminator, rectangles
 from mlomae.masking.sampling import gumbel
 from mlomae.masking.teacher import TaughtMasking
+from mlomae.models import MAE
 from mlomae.models.mask import Mask, keep_count
-
-if TYPE_CHECKING:
-    from mlomae.models import MAE
 
 
 @register("automae")

@@ -6,8 +6,6 @@ Sources: BEiT (Bao et al., ICLR 2022, algorithm 1) for the blocks; the visible s
 Shape legend: B batch, L patches, gh gw patch grid, T blocks placed.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -15,8 +15,6 @@ counts 1 - s, relative to the sum of these: all of it can be differentiated by s
 Shape legend: B batch, L patches, D token width.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -7,8 +7,6 @@ green G₁*W - G₂*W with σ₁ < σ₂ (a band between: blobs of one size, eve
 Shape legend: B batch, N noise maps, S side of a map in patches, gh gw patch grid.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -8,8 +8,6 @@ enlarged to the grid of the model's patches.
 Shape legend: L patches.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

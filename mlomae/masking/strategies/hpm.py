@@ -8,10 +8,7 @@ loss compares the removed patches i, j of an image, l the prediction and L the t
 Shape legend: B batch, L patches, R removed patches, K kept patches, D width, S image side.
 """
 
-from __future__ import annotations
-
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +18,9 @@ from mlomae.common.precision import wide
 from mlomae.common.registry import check_range
 from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choose, register
 from mlomae.masking.teacher import move_average
+from mlomae.models import MAE
 from mlomae.models.mask import Mask, keep_count
 from mlomae.models.vit import init_weights
-
-if TYPE_CHECKING:
-    from mlomae.models import MAE
 
 
 def ranking_loss(predicted_BR: Tensor, true_BR: Tensor) -> Tensor:

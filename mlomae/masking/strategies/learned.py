@@ -5,8 +5,6 @@ Source: MLO-MAE (Guo et al., TMLR 2025, arXiv 2402.18128), section 3; options th
 Shape legend: B batch, L patches, D token width.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

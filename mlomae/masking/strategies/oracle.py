@@ -5,8 +5,6 @@ Not a method: it reads the ground truth, so it runs only on data that comes with
 Shape legend: B batch, L patches.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError

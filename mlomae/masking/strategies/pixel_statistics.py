@@ -7,8 +7,6 @@ weights is how AMT (Liu et al., AAAI 2023) turns attention into masks; the weigh
 Shape legend: B batch, S image side, L patches, gh gw patch grid.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

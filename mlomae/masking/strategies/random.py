@@ -5,8 +5,6 @@ Pretraining towards Universal Representations", NeurIPS 2025, arXiv 2509.21650):
 are masked uniformly.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

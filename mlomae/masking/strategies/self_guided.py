@@ -7,8 +7,6 @@ the order of their similarity to the mean of the object's cluster, except a few 
 Shape legend: B batch, S image side, L patches, D width of the features.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

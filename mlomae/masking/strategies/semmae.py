@@ -8,8 +8,6 @@ second, rounded, with λ = 1 - progress².
 Shape legend: B batch, S image side, L patches, P parts, D width of the features.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ waits for the device. A network's Hessian is indefinite: the iteration stops at 
 curvature, and if that is ``b`` itself the result is ``b``, the one-step approximation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

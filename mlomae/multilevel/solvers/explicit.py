@@ -7,8 +7,6 @@ the labels apart get a higher score, and the lower level weights or masks them b
 it costs one encoder forward without a graph, and its signal does not have to wait for a lower step to take effect.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

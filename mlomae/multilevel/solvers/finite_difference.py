@@ -11,8 +11,6 @@ still counts the path of θ through them, and the exact ones do not. A joint los
 features, and only the last line is a difference.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 H⁻¹ b ≈ lr · Σ_{j=0}^{steps} (I − lr·H)ʲ b,   which converges for 0 < lr·H < 2
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from mlomae.common.errors import ConfigError

@@ -13,8 +13,6 @@ mean of squared gradients, is held constant (its own dependence on φ is of the 
 "Making Scalable Meta Learning Practical", NeurIPS 2023 (algorithmic adaptation).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer

@@ -6,8 +6,6 @@ Starts at the given θ and ω and leaves them unchanged. Memory grows with K + M
 included: for small models and as a yardstick (Franceschi et al., ICML 2017).
 """
 
-from __future__ import annotations
-
 import torch
 
 from mlomae.common.errors import ConfigError
