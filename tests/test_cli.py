@@ -1,7 +1,5 @@
 """The command line under wrong input: non-zero, one line on standard error that names the thing and the remedy."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import os

@@ -1,7 +1,5 @@
 """The doctor's report on a sound installation and with faults planted one at a time."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

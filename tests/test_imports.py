@@ -1,7 +1,5 @@
 """The rule of who may import whom (pyproject.toml, import-linter) holds, and notices what it is there to notice."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

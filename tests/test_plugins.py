@@ -1,8 +1,6 @@
 """A package outside mlomae registers a strategy, a feedback, an auxiliary loss and a data set; every command takes its
 runs, and nothing that a checkpoint names is imported unasked."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

@@ -1,7 +1,5 @@
 """What `import mlomae` offers: these names with these signatures, documented, typed, and nothing heavy on import."""
 
-from __future__ import annotations
-
 import inspect
 import subprocess
 import sys

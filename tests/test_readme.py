@@ -1,7 +1,5 @@
 """What the README says can be done in ten lines is ten lines, and works as it is printed."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

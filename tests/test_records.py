@@ -1,7 +1,5 @@
 """Records: complete, portable, written once."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

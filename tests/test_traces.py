@@ -3,8 +3,6 @@
 Never skipped: a change that moves a number of training, evaluation or data is made on purpose, or not at all.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import math

@@ -5,8 +5,6 @@ whole run, and in ``final.json`` the hashes of the weights and predictions that 
 programs of `traces`, the dense ones with smaller heads.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The wheel holds `mlomae` with the configurations of pretraining; its commands need no checkout, or say so."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Backbones from every source: what is loaded, what is fresh, positions at other sizes, one-line errors."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

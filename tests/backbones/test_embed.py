@@ -1,7 +1,5 @@
 """`mlomae.embed`: the features of the evaluation, from every kind of weights and images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exports load elsewhere with the same features, say what they did, and never leave half a file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Maps of a pretrained ViT's blocks: those of the core encoder, by every name, at every size of image."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The layer of every parameter of every size, scales by hand, timm's assignment, and the scaled schedule."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

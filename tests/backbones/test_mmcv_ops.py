@@ -1,7 +1,5 @@
 """When the stand-in is installed and when not, what it refuses, and that spawned processes have it."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import multiprocessing

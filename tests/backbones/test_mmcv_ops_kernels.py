@@ -3,8 +3,6 @@
 Shape suffixes as in `mlomae.backbones.mmcv_ext`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 

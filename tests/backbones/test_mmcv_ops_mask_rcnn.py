@@ -1,7 +1,5 @@
 """mmdet's Mask R-CNN end to end on the stand-in: one step of training and one prediction, on a processor."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where a transfer leaves its record and its predictions, and what it never replaces."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Attention in windows, against attention with a mask over the whole grid, and against no windows at all."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

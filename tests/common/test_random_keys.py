@@ -1,7 +1,5 @@
 """Counter-based random numbers: the statistics of the draws, and their bits."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

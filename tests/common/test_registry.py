@@ -1,7 +1,5 @@
 """The registry's checks of names, options and values, and its import of a folder."""
 
-from __future__ import annotations
-
 import math
 import sys
 from pathlib import Path

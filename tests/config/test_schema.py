@@ -1,7 +1,5 @@
 """Configurations: the shipped ones build, and every wrong key, type or range is one line that names it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

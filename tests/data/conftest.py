@@ -1,7 +1,5 @@
 """Small data sets written to disk in the published layouts, and a server for archives of them."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import pickle

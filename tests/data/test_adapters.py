@@ -1,7 +1,5 @@
 """A torch Dataset and a folder of pictures as data sets: pixels, labels, and one line for what cannot be used."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Augmentation: crop parameters, pixels against torchvision, and masks cut like their image."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode, RandomResizedCrop

@@ -1,7 +1,5 @@
 """The registry of data sets: names and kinds, configs that are wrong, and a class of one's own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

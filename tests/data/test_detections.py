@@ -1,7 +1,5 @@
 """Sets in COCO's format: what they give, what COCO's tools leave out, and every way in which a file can be wrong."""
 
-from __future__ import annotations
-
 import gc
 import json
 import pickle

@@ -1,7 +1,5 @@
 """Fingerprints of existing data sets are in records: they must never change."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What is said of files and folders that a user names."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Labels of pixels go where their pixels go: through crops and flips, in streams, from textures and from scenes."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

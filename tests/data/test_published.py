@@ -1,7 +1,5 @@
 """What every published set shares: complete ones load, others are refused in one line, parts need consent."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import pickle

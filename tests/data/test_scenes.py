@@ -1,7 +1,5 @@
 """Folders of scenes: what they give, and every way in which they are not what they should be."""
 
-from __future__ import annotations
-
 import pickle
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The split of the training set, and the refusal of evaluation images in training."""
 
-from __future__ import annotations
-
 import shutil
 
 import numpy as np

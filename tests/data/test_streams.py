@@ -1,7 +1,5 @@
 """Streams: a sample depends on (seed, name, epoch, index) alone, in any process, worker or rank."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

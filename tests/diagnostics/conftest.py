@@ -1,7 +1,5 @@
 """Finished tiny runs for the tests of the diagnostics; nothing may write into their folders."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``mlomae diagnose`` from the command line, on tiny runs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the health hook logs about objects, and that training does not notice that anybody looked."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``mlomae masks``: what is grey, which model draws, on which images; and what it refuses."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """The influence sheet: what is red, what is blue, what is grey."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

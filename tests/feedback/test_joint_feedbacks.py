@@ -1,7 +1,5 @@
 """Ridge and soft k-NN: values against other implementations, derivatives, the odd batches, bad input."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Linear feedback: pooling, keyed dropout, and derivatives; errors of every registered feedback."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

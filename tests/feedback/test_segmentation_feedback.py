@@ -1,7 +1,5 @@
 """Segmentation feedback against the loss pixel by pixel, its gradient in closed form, and what it counts as right."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

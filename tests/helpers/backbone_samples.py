@@ -1,7 +1,5 @@
 """Tiny weights in every layout a backbone can come from, written independently of the code that reads them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

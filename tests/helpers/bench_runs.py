@@ -1,7 +1,5 @@
 """The suite configs/suites/bench.py at a size for tests, its transfers run in this process."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

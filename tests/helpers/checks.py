@@ -1,7 +1,5 @@
 """Oracle checks that take the package as an argument, so that mutated copies of it can be put through them."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil

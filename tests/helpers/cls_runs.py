@@ -1,7 +1,5 @@
 """The smallest transfers: 96 textures of 16 pixels for training, 40 for testing, a ViT of width 16."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Writes OUT/rankN.pt: {variant: {name: tensor} of the trained weights and buffers}; predictions are in OUT/VARIANT.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Small sets in COCO's format, with masks in its three forms, and ways to write them otherwise."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from collections.abc import Callable

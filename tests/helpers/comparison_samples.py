@@ -1,7 +1,5 @@
 """Records of a comparison: pretrainings of five methods, and transfers of their backbones."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

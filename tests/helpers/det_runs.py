@@ -1,7 +1,5 @@
 """The smallest transfers to detection: textures of 32 pixels as COCO files, a ViT of width 16, the small heads."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

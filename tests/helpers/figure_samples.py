@@ -1,7 +1,5 @@
 """Made-up runs to draw: 25 methods with seeds, ratios, curves; and a file of masks."""
 
-from __future__ import annotations
-
 import base64
 import functools
 import io

@@ -1,7 +1,5 @@
 """The tiny autoencoder with a feedback that has no parameters, and both feedbacks written another way."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from types import ModuleType

@@ -4,8 +4,6 @@ The legs are forked from this process, which has imported everything and run not
 Prints one line a leg: its name and the checkpoints that lie in the folder after it was killed.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import signal

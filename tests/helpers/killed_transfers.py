@@ -1,7 +1,5 @@
 """Transfers in a forked process that kills itself at a point that is armed beforehand."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

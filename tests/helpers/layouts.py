@@ -1,7 +1,5 @@
 """Tiny data sets in the layouts of the published ones: two classes, three training and two evaluation images each."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable

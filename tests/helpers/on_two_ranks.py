@@ -1,7 +1,5 @@
 """Two gloo ranks of one thread each: a program under torchrun, or a function in two forked processes."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """The page as a test sees it: tags checked for balance, ids, tables by id, and what its script reads."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser

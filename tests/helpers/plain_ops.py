@@ -3,8 +3,6 @@
 RoIAlign (He et al., Mask R-CNN, ICCV 2017, section 3): the mean of bilinear values at regular points, unrounded.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -7,8 +7,6 @@ loss, so objects have I = ∂rec/∂a · ∂L_III/∂a = (−2d)(−2) = 4d > 0 
 Shape legend: B images, L patches.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from types import ModuleType

@@ -1,7 +1,5 @@
 """A data set that uses `mmcv.ops`, in a module as they should be: the stand-in is installed before the import."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset

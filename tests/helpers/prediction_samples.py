@@ -1,7 +1,5 @@
 """Records of transfers with predictions that belong to them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

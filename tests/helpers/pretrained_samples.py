@@ -1,7 +1,5 @@
 """Runs of pretraining on the textures for the defaults of the benchmarks to find, and copies with other content."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A three-level quadratic whose total derivative is written down with matrices."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """A valid record to vary."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mlomae.records import config_hash, strip_paths

@@ -1,7 +1,5 @@
 """Results for the page: made-up records, one of them named to break HTML, figures and sheets of masks."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

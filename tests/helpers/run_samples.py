@@ -1,7 +1,5 @@
 """What the tests of whole transfers share: changed configurations, comparison to the bit, one-line messages."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Small sets with a class for every pixel: folders of scenes, and the files that go wrong in them."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The smallest transfers: 24 scenes of 16 pixels for training, 10 for testing, a ViT of width 16, narrow heads."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

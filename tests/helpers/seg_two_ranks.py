@@ -1,7 +1,5 @@
 """Whole transfers in float64, as they are and under mutations, for one process or several."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One thread for all tests of the transfers: bit-identity is promised for equal numbers of threads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """What `test_ops` runs in spawned processes. Imports nothing of the project, so that only what is sent can install."""
 
-from __future__ import annotations
-
 import pickle
 
 Outcome = tuple[str, list[float]]

@@ -1,7 +1,5 @@
 """A tiny suite on disk, and a launcher that makes records without training."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path

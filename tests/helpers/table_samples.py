@@ -1,7 +1,5 @@
 """A table as `make tables` makes it, of records that lie nowhere."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The smallest run that exercises everything: 96 textures of 16 pixels, width 16, seconds on one core."""
 
-from __future__ import annotations
-
 import copy
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A masked autoencoder small enough for double backward: attention, LayerNorm, top-k mask, class-token head."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call

@@ -3,8 +3,6 @@
 ``python -m two_ranks OUT`` writes OUT/rankN.pt: {variant: {"losses", "gradients", "start", "parameters"}}.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """A float64 run whose warm-up ends at run time; ``torchrun -m warmup_ranks OUT`` writes OUT/rankN.pt."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """The discriminator's convolutions have the norm 1, its losses their closed form, and real maps are rectangles."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What a strategy of one's own is told in training: random keys, indices, objects, iteration and progress."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

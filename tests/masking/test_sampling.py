@@ -1,7 +1,5 @@
 """Ranks, hints, noise, object patches, cells and rectangles of patches."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """Properties every masking strategy has, whatever it prefers; a newly registered strategy is covered by its name."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import cache

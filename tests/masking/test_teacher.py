@@ -1,7 +1,5 @@
 """The teacher: its attention against the unfused softmax, its copy of the encoder, timm's models, refused ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A short run with every baseline that learns no mask, and what choosing its masks costs."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

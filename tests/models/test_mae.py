@@ -1,7 +1,5 @@
 """The masked autoencoder: patches, targets, errors, and what the mask hides."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """How many patches a ratio keeps, and the mask that scores give."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import pytest

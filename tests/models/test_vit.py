@@ -1,7 +1,5 @@
 """The encoder is timm's ViT: same keys, same features; plus the positions and the errors."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

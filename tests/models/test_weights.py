@@ -1,7 +1,5 @@
 """Strict loading, public layouts, and files that must be refused."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import pickle

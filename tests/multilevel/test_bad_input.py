@@ -1,7 +1,5 @@
 """What a user can get wrong is said in one line that names it and lists what is valid."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from quadratic import quadratic

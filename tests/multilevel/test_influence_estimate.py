@@ -1,7 +1,5 @@
 """Influence of patches along v: against one backward a patch, against the hypergradient, and its first-order claim."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """Feedback without parameters: the hypergradient through both feature sets, for every solver, and defects in it."""
 
-from __future__ import annotations
-
 import types
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Each of these defects, written into a copy of the package, must fail the oracle that passes on the package."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The exact one-step hypergradient on a tiny masked autoencoder, against double backward and finite differences."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from checks import THROUGH_THETA, Operations, check_one_step

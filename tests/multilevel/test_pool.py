@@ -1,7 +1,5 @@
 """Features pooled by the scores of φ: the explicit part of the hypergradient, alone and with the part through θ."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Every solver against the closed form of a three-level quadratic: each path alone, and the sum."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from checks import THROUGH_THETA

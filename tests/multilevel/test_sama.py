@@ -1,7 +1,5 @@
 """The Adam-preconditioned solver: its own closed form, and the derivative of a real step of Adam."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from quadratic import relative_error

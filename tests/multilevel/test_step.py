@@ -1,7 +1,5 @@
 """The outer iteration: order of updates, accumulation, clipping, autocast, warm-up, plain MAE."""
 
-from __future__ import annotations
-
 import copy
 from functools import partial
 

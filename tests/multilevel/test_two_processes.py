@@ -1,7 +1,5 @@
 """Two processes with half the batch each must find what one process finds on the whole; averaging late must not."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Finished tiny runs, shared by the tests of the engine. Nothing may write into their folders."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

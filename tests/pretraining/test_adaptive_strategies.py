@@ -1,7 +1,5 @@
 """Training with strategies that learn together with θ: a resume keeps their state, chunks are means over images."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`mlomae.pretrain`: the run of the command; strategy objects, Datasets and folders in place of those of the config."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 from typing import Any

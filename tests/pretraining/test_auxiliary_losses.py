@@ -1,7 +1,5 @@
 """Auxiliary losses and those of a strategy: what they move, that the log tells them apart, that a resume keeps them."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from dataclasses import replace

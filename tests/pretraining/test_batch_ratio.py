@@ -1,7 +1,5 @@
 """A strategy may choose another mask ratio for every training batch: one number for all images, ranks and chunks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

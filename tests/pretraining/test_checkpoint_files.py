@@ -1,7 +1,5 @@
 """Checkpoint files: whole or absent, read without running code, and never a state that cannot be resumed."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """Controls of the learned mask: each differs from its reference in what its name says, and in nothing else."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Curves in a record: true means of all iterations, whatever the logs do and however often a run is interrupted."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

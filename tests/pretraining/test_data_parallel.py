@@ -3,8 +3,6 @@
 In float64: AdamW's first steps are g/(|g| + 1e-8) and would turn float32 rounding of zero gradients into real steps.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from typing import Any

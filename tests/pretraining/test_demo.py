@@ -1,7 +1,5 @@
 """The first act of the demo: three pretrainings, the second of them as long as the third takes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

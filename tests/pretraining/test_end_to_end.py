@@ -1,7 +1,5 @@
 """A whole run: what it writes, what it moves, and that it is a function of its configuration alone."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """k-NN and the linear probe against scikit-learn, closed cases and planted structure."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """A run that is killed and resumed ends with the bits of one that never was, whatever it was doing when it died."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Influence on the tiny Pretrainer against one backward a patch, and on a planted problem against its closed form."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs whose feedback has no parameters: no optimizer for ω, the same bits after a resume, accuracy in the log."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

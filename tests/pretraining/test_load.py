@@ -1,7 +1,5 @@
 """A run from its checkpoint: what is loaded, what starts fresh, and which configurations are refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The lower loss against a loop over images and patches written from the formula, and its additivity over parts."""
 
-from __future__ import annotations
-
 import pytest
 import tiny
 import torch

@@ -1,7 +1,5 @@
 """The statistics of a mask at the cases that can be worked out by hand."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

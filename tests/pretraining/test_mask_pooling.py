@@ -1,7 +1,5 @@
 """``levels.mask_pooling``: σ weighs what the feedback pools, φ follows the explicit gradient, and runs stay exact."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

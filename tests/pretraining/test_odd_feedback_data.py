@@ -1,7 +1,5 @@
 """Runs on data that a feedback cannot use, or can barely: one line, or the documented fallback."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Accumulation, mixed precision and compilation change cost, not the method; asked-for precision is checked."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Learning rates over a whole run and parameter groups, for the three levels."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs under segmentation feedback: exact gradient, exact resume, scenes of their own, chance of pixels, refusals."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """AUROC, gap and t against scikit-learn, scipy and the cases that can be worked out by hand."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

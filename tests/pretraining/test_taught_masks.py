@@ -1,7 +1,5 @@
 """Strategies with a teacher: one pass of it for a batch, no part in what is trained, and a resume that keeps it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

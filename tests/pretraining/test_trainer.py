@@ -1,7 +1,5 @@
 """The training loop on a toy: what hooks see, what is logged and kept, that a resume leaves no trace; errors."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterator

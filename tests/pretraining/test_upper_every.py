@@ -1,7 +1,5 @@
 """A cheaper upper level: φ moves in every n-th iteration, and what nobody reads is not loaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

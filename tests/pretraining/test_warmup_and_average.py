@@ -1,7 +1,5 @@
 """Random masks before the mask learns, and the running average of v: what they do, and that a resume keeps both."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Random masks until the feedback beats chance: when they end, what a resume keeps, and what is said if they do not."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

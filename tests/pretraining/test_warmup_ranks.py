@@ -1,7 +1,5 @@
 """Two processes end the warm-up at the same iteration, which is the one that a single process finds."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

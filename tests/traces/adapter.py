@@ -5,8 +5,6 @@ the arrays of the last checkpoint and the numbers of the record come out. Import
 that a part that cannot be imported fails the traces that need it and no others.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pkgutil

@@ -3,8 +3,6 @@
 No library's generator is used, because a new version may draw other numbers. Shape suffixes: H height, W width.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import zlib

@@ -5,8 +5,6 @@ of a part has the same number, one that does not has a smaller one; commits that
 whose numbers are equal may be compared. The file also holds the SHA-256 of every record: one that was edited is found.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

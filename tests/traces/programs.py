@@ -4,8 +4,6 @@ A program is a function of a folder, which is empty, to values by part: what the
 below it names and numbers. It knows the code under test by `adapter` alone.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections.abc import Callable, Iterable

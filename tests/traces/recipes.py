@@ -3,8 +3,6 @@
 Shortened nowhere but in widths and numbers of boxes, so that every part of the loss is there.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 _BN: dict[str, Any] = {"type": "BN", "requires_grad": True}

@@ -6,8 +6,6 @@ on purpose raises the part's number in NUMERICS and records again (``--write``);
 to be compared. A change that was not meant to move numbers, and does, is to be mended.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """Intervals and p values against scipy, closed forms and brute force; Holm's correction against a worked example."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Operations of pretrainings: against closed forms, over whole runs, and the file that holds them."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The speed benchmark's plumbing: rows run, numbers are numbers, records become tables, bad input is one line."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import itertools

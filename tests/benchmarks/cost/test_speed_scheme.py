@@ -1,7 +1,5 @@
 """What the speed rows claim: the authors' scheme is what it says, operations by hand, no host sync, no graph kept."""
 
-from __future__ import annotations
-
 import copy
 import weakref
 from collections.abc import Callable

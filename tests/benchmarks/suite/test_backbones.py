@@ -1,7 +1,5 @@
 """Which backbones a demo discovers, and how backbones are told apart."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """configs/suites/bench.py for classification: what it transfers, does not run twice, and says when something fails."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """configs/suites/bench.py for segmentation: data written once, every backbone and the floor, nothing run twice."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``mlomae suite`` in real processes: a small suite from its file to its tables, killed once on the way; submitit."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Which records count: configuration, NUMERICS and split; each changed alone must make a run stale."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`mlomae demo`: MAE, MAE of the same wall-clock, MLO-MAE and random weights through every task, one table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

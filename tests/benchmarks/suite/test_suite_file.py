@@ -1,7 +1,5 @@
 """What a suite's file may not say, in one line each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

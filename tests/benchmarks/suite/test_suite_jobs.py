@@ -1,7 +1,5 @@
 """Which runs a suite asks for, and that their hashes are those that runs write."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What is run, in which order, and what a failure stops; with a launcher that only leaves records."""
 
-from __future__ import annotations
-
 import fcntl
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Some of the classes of a set in COCO's format: as if the file had been written without the others."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every way in which a file in COCO's format, or the folder beside it, can be wrong: one line that says what is."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Masks of COCO files: faults against brute force, forms against pycocotools, storage that gives back what it got."""
 
-from __future__ import annotations
-
 import math
 import pickle
 import sys

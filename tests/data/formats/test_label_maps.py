@@ -1,7 +1,5 @@
 """The rule that turns the values of an annotation into labels, and the headers that are refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """CIFAR from Python batches and from image folders; batches that are damaged, partial or hostile."""
 
-from __future__ import annotations
-
 import os
 import pickle
 

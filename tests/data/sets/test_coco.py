@@ -1,7 +1,5 @@
 """COCO 2017: published numbers, names and layout; and the real subset, against COCO's own tools."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Image folders: what is read, and what is said about bad input."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

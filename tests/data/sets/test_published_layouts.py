@@ -1,7 +1,5 @@
 """What is particular to each published layout: label order, files that are missing or contradict each other."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

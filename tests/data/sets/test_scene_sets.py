@@ -1,7 +1,5 @@
 """ADE20K and CamVid: published numbers and names, and the copies that are another set or another encoding."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tiny-ImageNet's layout: labels of both parts, and folders that are wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The embedded images: determinism, balance, masks that agree, and classes that only texture tells apart."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

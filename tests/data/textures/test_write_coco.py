@@ -1,7 +1,5 @@
 """The COCO layout of the embedded images: exact, deterministic, never over something, never half."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

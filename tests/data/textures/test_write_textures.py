@@ -1,7 +1,5 @@
 """The embedded textures as a folder of scenes: what the loader reads back, and what is refused."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

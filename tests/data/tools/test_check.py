@@ -1,7 +1,5 @@
 """`mlomae data check`: the report on good sets, every kind of problem, and the exit status."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

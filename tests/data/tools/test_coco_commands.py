@@ -1,7 +1,5 @@
 """`mlomae data check` and `mlomae data prepare` on sets in COCO's format."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

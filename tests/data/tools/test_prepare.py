@@ -1,7 +1,5 @@
 """`mlomae data prepare`: a local server stands for the public addresses; nothing half is ever left under a name."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import shutil

@@ -1,7 +1,5 @@
 """The check on real parts of published sets, where the environment variable MLOMAE_DATA names a folder with them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

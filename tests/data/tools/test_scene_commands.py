@@ -1,7 +1,5 @@
 """`mlomae data check` and `mlomae data prepare` on sets with a class for every pixel."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``mlomae horizon`` from the command line, on tiny runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prediction and roll-out against each other: for one small step the two are one number."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any

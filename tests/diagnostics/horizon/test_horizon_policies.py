@@ -1,7 +1,5 @@
 """Policies: zero sum over the removed patches, fixed at the checkpoint, functions of seed and name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Agreement of predicted and real effects, and the figure."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Shape legend: B images, L patches, D token width.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

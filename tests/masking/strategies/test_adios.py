@@ -3,8 +3,6 @@
 Shape legend: B images, N masks, L patches.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """AMT: weights by hand, draws against the exact law, when snapshots are taken, and thrown patches."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import permutations
 from typing import Any

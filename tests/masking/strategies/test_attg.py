@@ -1,7 +1,5 @@
 """AttG-MAE: planted objects weigh more, by the formula, on the schedule; masks are random masking's."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

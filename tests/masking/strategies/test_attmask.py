@@ -1,7 +1,5 @@
 """AttMask against planted attention maps; its hints by counting; that the state of the copy survives a resume."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

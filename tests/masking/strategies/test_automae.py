@@ -3,8 +3,6 @@
 Shape legend: B images, H heads, L patches.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

@@ -3,8 +3,6 @@
 Shape legend: B images, L patches, T blocks.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -3,8 +3,6 @@
 Shape legend: B images, L patches, P values in a patch.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

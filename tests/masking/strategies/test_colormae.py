@@ -3,8 +3,6 @@
 Shape legend: B images, N noise maps, S side of a map, R radii.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

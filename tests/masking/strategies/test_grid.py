@@ -1,8 +1,6 @@
 """Grid: one visible patch in every 2x2 cell, at ratio 0.75 and on even grids only. SimMIM: masks are constant on
 coarse cells, which are chosen uniformly."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from scipy import stats

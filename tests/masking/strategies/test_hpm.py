@@ -3,8 +3,6 @@
 Shape legend: B images, L patches, R removed patches.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from dataclasses import replace

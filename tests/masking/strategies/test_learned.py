@@ -1,7 +1,5 @@
 """The learned mask: its sampling, its gradients, and what it refuses."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """The oracle: bias and weight go to the object patches, and it needs object masks."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

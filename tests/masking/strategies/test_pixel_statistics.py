@@ -3,8 +3,6 @@
 Shape legend: B images, L patches, S image side.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The random ratio is uniform on its interval; that a batch shares it is tests/engine/test_batch_ratio.py's affair."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from scipy import stats

@@ -1,7 +1,5 @@
 """Self-guided masks: the cut on planted blocks, the side that is the object, the order, hints, even features."""
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 

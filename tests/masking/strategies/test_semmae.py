@@ -1,7 +1,5 @@
 """SemMAE: parts' budgets against a plain oracle, the cut to the exact number, and planted clusters."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

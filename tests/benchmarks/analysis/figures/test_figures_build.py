@@ -1,7 +1,5 @@
 """`make figures`: the same bytes every time, what it refuses, what it skips, what it leaves behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What is drawn is what the records say: data read back from the artists, against numbers by hand."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import statistics

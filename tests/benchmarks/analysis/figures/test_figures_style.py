@@ -1,7 +1,5 @@
 """The look: colours that colour-blind readers tell apart, markers and lines beside them, text on the page."""
 
-from __future__ import annotations
-
 import itertools
 
 import matplotlib

@@ -4,8 +4,6 @@ Two starts: one for the made-up results, with every button pressed, and one for 
 as a desktop and a phone (a window of its own is not made that narrow).
 """
 
-from __future__ import annotations
-
 import html
 import json
 import math

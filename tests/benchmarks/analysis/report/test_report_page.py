@@ -1,7 +1,5 @@
 """The page without a browser: well formed, alone, the same every time, and true to the records."""
 
-from __future__ import annotations
-
 import random
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figures and sheets of masks on the page: those that are there, each once, with their records."""
 
-from __future__ import annotations
-
 import base64
 import json
 from pathlib import Path

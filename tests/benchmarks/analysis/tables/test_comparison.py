@@ -1,7 +1,5 @@
 """The rows of the comparison table: what is compared with what, numbers by hand."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

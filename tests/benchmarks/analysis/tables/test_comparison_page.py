@@ -1,7 +1,5 @@
 """The comparison as files: published numbers apart, the same bytes every time, nothing edited, nothing of demos."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Paired differences: by hand, against scipy's paired test, and what is not paired."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

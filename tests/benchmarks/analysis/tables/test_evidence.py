@@ -1,7 +1,5 @@
 """Predictions beside records: those of their record, of nothing else, and read without torch; FLOPs."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

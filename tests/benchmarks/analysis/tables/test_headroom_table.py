@@ -1,7 +1,5 @@
 """Headroom: shares by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from record_samples import CONFIG, make_record

@@ -1,7 +1,5 @@
 """Tables of thousands of records, each as large as a real one, in seconds of one core."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -1,7 +1,5 @@
 """Runs that differ in the NUMERICS of a part are neither pooled nor compared, and the pages say so."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

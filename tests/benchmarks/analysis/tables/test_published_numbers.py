@@ -1,7 +1,5 @@
 """Published numbers: the file as it ships, every way it can be wrong, and what may stand beside a measured number."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

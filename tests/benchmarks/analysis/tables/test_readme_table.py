@@ -1,7 +1,5 @@
 """The comparison in the README: between its marks, of the transferred methods alone, checked like the tables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Tables: numbers by hand, the same bytes every time, nothing that is not a result."""
 
-from __future__ import annotations
-
 import csv
 import io
 import random

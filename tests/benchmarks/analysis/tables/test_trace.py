@@ -1,7 +1,5 @@
 """From a cell to its records: every table, every column, and what is typed wrong."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """The table of transfers: numbers by hand, what is compared with what, the same bytes every time."""
 
-from __future__ import annotations
-
 import itertools
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Transforms and mixing of the classification benchmark: functions of a key, with timm's meaning."""
 
-from __future__ import annotations
-
 import pickle
 import random
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Configurations of transfers are checked key by key; whatever is wrong on the command line is one line, status 2."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Supervised intermediate fine-tuning: what a fine-tuning leaves is a backbone, and its labels are not tested on."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """One k-NN: protocol knn and `mlomae evaluate` give the same number for the same weights and images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

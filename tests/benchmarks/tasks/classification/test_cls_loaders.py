@@ -1,7 +1,5 @@
 """Loaders of the classification benchmark: the same batches for any number of workers, ranks and interruptions."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Accuracies against scikit-learn, the metric on one and two processes, and the confusion matrix."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import time

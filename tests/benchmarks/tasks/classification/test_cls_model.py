@@ -1,7 +1,5 @@
 """The classifier: losses, features, resuming with the same bits; timm's own training loop beside it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

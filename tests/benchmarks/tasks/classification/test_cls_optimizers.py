@@ -1,7 +1,5 @@
 """LARS as MAE's linear probe has it, and decay of matrices alone in a head."""
 
-from __future__ import annotations
-
 import cls_runs
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Files of predictions, and the paired comparison of two runs."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 In float64 as AdamW's first steps are g/(|g| + 1e-8) and would turn the rounding of zero gradients into real steps.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """A transfer that is killed and resumed ends with the bits of one that never was; what differs is refused."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

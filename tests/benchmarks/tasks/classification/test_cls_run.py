@@ -1,7 +1,5 @@
 """Whole transfers: what lands in the folder is consistent, knows where its backbone comes from, and refuses leaks."""
 
-from __future__ import annotations
-
 import json
 from contextlib import nullcontext
 from pathlib import Path

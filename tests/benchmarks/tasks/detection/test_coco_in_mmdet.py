@@ -1,7 +1,5 @@
 """mmdet's own loader and metric on the COCO layout of the embedded images: same pixels, same masks, full marks."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """COCO's numbers: of the truth itself, against mmdet's own metric, over any split into ranks, of nothing at all."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Annotation files as other tools write them, and wrong ones, through the whole chain: as COCO's tools, or one line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Two processes with half of each batch: one model, whose step is the mean of the halves', and which both evaluate."""
 
-from __future__ import annotations
-
 import gc
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Whole transfers to detection: what they write, that a killed one ends with the same bits, wrong input in one line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

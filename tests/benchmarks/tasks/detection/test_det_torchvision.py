@@ -3,8 +3,6 @@
 Shape suffixes: R boxes, K classes, C channels, P x P bins, H x W pixels.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace

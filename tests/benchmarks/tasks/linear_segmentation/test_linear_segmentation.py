@@ -1,7 +1,5 @@
 """Linear segmentation: only the head learns, a killed run ends with the same bits, and every table has its records."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

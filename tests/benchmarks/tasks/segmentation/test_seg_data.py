@@ -1,7 +1,5 @@
 """Augmented images are functions of (seed, epoch, image); labels are the classes, 255 where there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The layer of every parameter of a whole segmentor: stem, blocks, and all of neck and heads at the full rate."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """mIoU, mAcc and aAcc: those of torchmetrics and of mmseg, for any split of the images over calls and ranks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """The segmentor: mmseg's own on the same weights, inference by plain torch, what is built, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

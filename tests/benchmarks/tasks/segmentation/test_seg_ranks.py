@@ -1,7 +1,5 @@
 """Two processes with half of each batch do what one does with the whole, in float64; they evaluate the same model."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Whole transfers: what lands in the folder agrees with itself and with mmseg's step, and leaks are refused."""
 
-from __future__ import annotations
-
 import json
 from contextlib import nullcontext
 from pathlib import Path
