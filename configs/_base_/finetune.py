@@ -1,6 +1,7 @@
-"""Fine-tuning as MAE does it for ViT-B on ImageNet, at a batch of 1,024 (learning rate 5e-4 per 256 images).
+"""MAE's fine-tuning recipe for ViT-B on ImageNet, at a batch of 1,024 (learning rate 5e-4 per 256 images).
 
-Source: facebookresearch/mae, FINETUNE.md. One recipe for every backbone of a table; data sets change lr and length.
+Source: facebookresearch/mae, FINETUNE.md. Every backbone of a table gets the same recipe; only lr and length depend on
+the data set.
 """
 
 protocol = "finetune"

@@ -1,6 +1,7 @@
-"""Linear probe as MAE does it on ImageNet: LARS at a batch of 16,384 (0.1 per 256 images), BatchNorm before the head.
+"""MAE's linear head on frozen features, for ImageNet: LARS at a batch of 16,384 (0.1 per 256 images), after BatchNorm.
 
-Source: facebookresearch/mae, FINETUNE.md and main_linprobe.py. The class token; crops and flips alone.
+Source: facebookresearch/mae, FINETUNE.md and main_linprobe.py. Features: the class token. Augmentation: crops and flips
+only.
 """
 
 protocol = "linear"

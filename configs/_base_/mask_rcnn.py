@@ -1,7 +1,7 @@
-"""Mask R-CNN on a plain ViT as ViTDet has it: windows of 14 patches, four global blocks, simple feature pyramid.
+"""Mask R-CNN on a plain ViT, following ViTDet: windows of 14 patches, four global blocks, simple feature pyramid.
 
 1,024-pixel images with large-scale jitter (0.1 to 2), 100 epochs of 64 images. Source: detectron2 (projects/ViTDet,
-configs/common/models/mask_rcnn_vitdet.py). Departure: bf16 instead of fp16, and only in backbone and neck.
+configs/common/models/mask_rcnn_vitdet.py). Difference: bf16 instead of fp16, in backbone and neck only.
 """
 
 _norm = dict(type="LN2d")

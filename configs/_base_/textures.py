@@ -1,4 +1,4 @@
-"""Embedded data: procedural textures, nothing to download. 10,000 training and 2,000 test images of 32 pixels."""
+"""Embedded data: procedural textures; nothing to download. 10,000 training and 2,000 test images of 32 pixels."""
 
 data = dict(
     train=dict(type="textures", split="train"),

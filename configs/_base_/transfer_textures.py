@@ -1,4 +1,4 @@
-"""Few labels of the embedded textures: 1,600 training images (200 a class), and the 2,000 that no pretraining saw."""
+"""The embedded textures with few labels: 1,600 training images (200 per class), 2,000 test images."""
 
 data = dict(
     train=dict(type="textures", split="train", count=1600),

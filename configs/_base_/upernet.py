@@ -1,7 +1,7 @@
-"""UperNet on a plain ViT as the MAE line trains it on ADE20K: 512x512 crops, 160,000 iterations of 16 images.
+"""UperNet on a plain ViT, with MAE's recipe for ADE20K: 512x512 crops, 160,000 iterations of 16 images.
 
-Source: implus/mae_segmentation (configs/mae) and its mmsegmentation 1.x ports. Departures: absolute positions alone (no
-relative bias, no layer scale: the backbone is the ViT that was pretrained), bf16 instead of fp16.
+Source: implus/mae_segmentation (configs/mae) and its mmsegmentation 1.x ports. Differences: absolute positions
+only (no relative bias, no layer scale: the backbone is the ViT that was pretrained), bf16 instead of fp16.
 """
 
 backbone = dict(img_size=512, drop_path=0.1, out_indices=[3, 5, 7, 11])

@@ -1,4 +1,4 @@
-"""Linear probe on CUB-200-2011, 200 birds.
+"""Linear head (SGD) on CUB-200-2011, 200 birds.
 
 Command:  make bench-cls CONFIG=configs/classification/linear_cub200.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: any GPU, minutes: features are computed once, without augmentation. Not run here.

@@ -1,4 +1,4 @@
-"""Linear probe of a small ViT at 64 pixels on the first 10 classes of CUB-200-2011 (300 training and 243 test images).
+"""Linear head (SGD) on a small ViT at 64 pixels: the first 10 classes of CUB-200-2011 (300 training, 243 test images).
 
 Command:  make bench-cls CONFIG=configs/classification/linear_cub200_small.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: 1 core of an AMD EPYC. Time: 4 processor seconds.

@@ -1,4 +1,4 @@
-"""Linear probe on Oxford Flowers, 102 classes; trained on train and validation part together.
+"""Linear head (SGD) on Oxford Flowers, 102 classes; trained on train and validation part together.
 
 Command:  make bench-cls CONFIG=configs/classification/linear_flowers102.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: any GPU, minutes: features are computed once, without augmentation. Not run here.

@@ -1,4 +1,4 @@
-"""Linear probe on ImageNet-1K.
+"""Linear head (LARS) on ImageNet-1K.
 
 Command:  make bench-cls CONFIG=configs/classification/linear_imagenet.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: 8 V100, about 10 hours for ViT-B. Not run here.

@@ -1,4 +1,4 @@
-"""Linear probe on iNaturalist 2019, 1,010 species; test labels are not public, so accuracy is on the validation part.
+"""Linear head (SGD) on iNaturalist 2019, 1,010 species; accuracy on the validation part (test labels are not public).
 
 Command:  make bench-cls CONFIG=configs/classification/linear_inat2019.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: any GPU, minutes: features are computed once, without augmentation. Not run here.

@@ -1,4 +1,4 @@
-"""Linear probe on Stanford Cars, 196 makes and models.
+"""Linear head (SGD) on Stanford Cars, 196 makes and models.
 
 Command:  make bench-cls CONFIG=configs/classification/linear_stanford_cars.py CKPT=path/to/backbone DATA=path/to/data
 Hardware: any GPU, minutes: features are computed once, without augmentation. Not run here.

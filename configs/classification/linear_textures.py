@@ -1,4 +1,4 @@
-"""Linear probe on the embedded textures with 1,600 labels, patch tokens averaged; one of `make bench-cls`.
+"""Linear head (SGD) on the embedded textures with 1,600 labels, patch tokens averaged; one of `make bench-cls`.
 
 Command:  make bench-cls
           make bench-cls CONFIG=configs/classification/linear_textures.py CKPT=path/to/checkpoint

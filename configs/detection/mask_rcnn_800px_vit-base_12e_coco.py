@@ -1,4 +1,4 @@
-"""Mask R-CNN with ViT-B on COCO for small budgets: 800 pixels, flips alone, 12 epochs of 16 images.
+"""Mask R-CNN with ViT-B on COCO for small budgets: 800 pixels, flips only, 12 epochs of 16 images.
 
 Command:  torchrun --nproc-per-node=8 -m mlomae.cli bench detection
           configs/detection/mask_rcnn_800px_vit-base_12e_coco.py --weights path/to/backbone --data path/to/coco

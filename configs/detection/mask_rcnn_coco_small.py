@@ -1,4 +1,4 @@
-"""Mask R-CNN of the small ViT on the people of a part of COCO, at 128 pixels: real images and masks, whole chain.
+"""Mask R-CNN with the small ViT on people in a part of COCO, at 128 pixels: real images and masks, end to end.
 
 Command:  make bench-det CONFIG=configs/detection/mask_rcnn_coco_small.py CKPT=path/to/backbone DATA=path/to/coco
 Hardware: 1 core of an AMD EPYC. Time: 13 processor minutes.
@@ -6,14 +6,14 @@ Expected: box AP 1.6 ± 0.4, AP50 5.0 ± 0.3, mask AP 0.9 ± 0.2 (MAE); 1.2 ± 0
 3 seeds, differences within their spread. Backbones of configs/pretrain/*_vit-w128-d4_cifar10.py; their position
 embeddings are interpolated.
 
-166 images have 342 people; of no other class is there enough to learn (a trial with all 80 detected next to nothing).
-The recipe was chosen by MAE's AP on 100 further images of train2017, which are in no part of this benchmark.
+166 images show 342 people; no other class has enough examples (a trial with all 80 classes detected almost nothing).
+The recipe was tuned on MAE's AP for 100 other images of train2017, which this benchmark does not use.
 """
 
 _base_ = "../_base_/mask_rcnn_small.py"
 name = "mask_rcnn_coco_small"
 backbone = dict(img_size=128, window_size=8, global_blocks=[3])
-model = dict(  # maps at 4, 8 and 16 pixels: finer ones would cost most of the time for objects too small to be found
+model = dict(  # strides 4, 8 and 16: finer maps would take most of the time, for objects too small to detect
     neck=dict(scales=[1, 0.5]),
     rpn_head=dict(anchor_generator=dict(scales=[3, 6], strides=[4, 8, 16])),
     roi_head=dict(

@@ -4,7 +4,7 @@ Command:  make bench-det (every backbone that `make demo` or `make pretrain` lef
 Hardware: 1 core of an AMD EPYC. Time: 1 min 45 s of a processor a backbone.
 Box AP of the backbones of one `make demo`, one seed: 1.7 (random), 7.7 (MAE: boxes, but no classes), 34.1 (MLO-MAE).
 
-Two objects an image: half the regions of the other small recipes suffice, at two thirds of the time.
+Images hold two objects, so half as many regions as in the other small recipes suffice, in two thirds of the time.
 """
 
 _base_ = "../_base_/mask_rcnn_small.py"

@@ -1,4 +1,4 @@
-"""AdaMAE on CIFAR-10: a network learns to show what is reconstructed badly, by REINFORCE.
+"""AdaMAE on CIFAR-10: a network learns, by REINFORCE, to keep visible the patches that are reconstructed badly.
 
 Command:  make pretrain CONFIG=configs/pretrain/adamae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 8 processor minutes, 1.3 times that of the MAE config.

@@ -1,4 +1,4 @@
-"""ADIOS on CIFAR-10: an adversary learns which patches to remove so that the rest tells little about them.
+"""ADIOS on CIFAR-10: an adversary learns to remove the patches that the visible ones predict worst.
 
 Command:  make pretrain CONFIG=configs/pretrain/adios_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 7 processor minutes, about that of the MAE config.

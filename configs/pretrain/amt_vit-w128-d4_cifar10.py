@@ -3,7 +3,7 @@
 Command:  make pretrain CONFIG=configs/pretrain/amt_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 11 processor minutes, 1.7 times that of the MAE config.
 Expected: k-NN 46.2, linear probe 51.0 (one seed).
-With thrown patches (the authors' other setting): mask.ratio=0.45 mask.throw=0.4.
+With thrown-away patches (the authors' other setting): mask.ratio=0.45 mask.throw=0.4.
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py"]

@@ -1,4 +1,4 @@
-"""AttG-MAE on CIFAR-10: random masks; errors on what a cut of the patches' features takes for the object weigh more.
+"""AttG-MAE on CIFAR-10: random masks; errors weigh more on the object, found by a normalised cut of the features.
 
 Command:  make pretrain CONFIG=configs/pretrain/attg_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 13 processor minutes, 2.1 times that of the MAE config.

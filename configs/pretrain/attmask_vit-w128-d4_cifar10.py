@@ -1,4 +1,4 @@
-"""AttMask on CIFAR-10: what the class token of the encoder's moving average attends to most is removed, but for hints.
+"""AttMask on CIFAR-10: removes what the class token of the encoder's moving average attends to, except for a few hints.
 
 Command:  make pretrain CONFIG=configs/pretrain/attmask_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 11 processor minutes, 1.8 times that of the MAE config.

@@ -1,4 +1,4 @@
-"""AutoMAE on CIFAR-10: a generator draws masks from attention, against a discriminator that knows rectangles.
+"""AutoMAE on CIFAR-10: a generator draws masks from attention; a discriminator pushes them towards rectangles.
 
 Command:  make pretrain CONFIG=configs/pretrain/automae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 12 processor minutes, 1.9 times that of the MAE config.

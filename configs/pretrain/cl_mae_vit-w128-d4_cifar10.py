@@ -1,4 +1,4 @@
-"""CL-MAE on CIFAR-10: a network chooses the mask, to help the autoencoder at first and to trouble it in the end.
+"""CL-MAE on CIFAR-10: a network chooses masks that are easy for the autoencoder at first and hard at the end.
 
 Command:  make pretrain CONFIG=configs/pretrain/cl_mae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 25 processor minutes, 3.9 times that of the MAE config.

@@ -1,4 +1,4 @@
-"""ColorMAE on CIFAR-10: green noise, which has blobs of one size, decides what is removed.
+"""ColorMAE on CIFAR-10: masks are thresholded green noise, whose blobs are of one size.
 
 Command:  make pretrain CONFIG=configs/pretrain/colormae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 7 processor minutes, about that of the MAE config.

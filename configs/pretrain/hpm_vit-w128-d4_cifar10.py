@@ -1,9 +1,9 @@
-"""HPM on CIFAR-10: a second decoder predicts which patches are hard, and a growing share of the removed ones is.
+"""HPM on CIFAR-10: a second decoder predicts which patches are hard; a growing share of the removed ones are hard.
 
 Command:  make pretrain CONFIG=configs/pretrain/hpm_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 15 processor minutes, twice that of the MAE config.
 Expected: k-NN 47.9, linear probe 53.6 (one seed).
-Decays are below the paper's 0.999 and 0.9999, whose averages reach over 1,000 iterations and more: here 10 and 33.
+The EMA decays are below the paper's 0.999 and 0.9999, which average over 1,000 iterations or more; here 10 and 33.
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py"]

@@ -6,7 +6,7 @@ Expected: k-NN 49.1, linear probe 54.5 (one seed).
 
 First:    make pretrain CONFIG=configs/pretrain/mae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Encoder and decoder start from init_from; optimizers, schedules and the masking network start afresh. Any MAE of this
-size does, also in the official or the timm layout. The control is MAE, continued for as long from the same file:
+size will do, also in the official or the timm layout. The control is MAE, continued as long from the same file:
 CONFIG=configs/pretrain/mae_vit-w128-d4_cifar10.py OPTIONS="--cfg-options init_from=... name=mae-continued".
 """
 

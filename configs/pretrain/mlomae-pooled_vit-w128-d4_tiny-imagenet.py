@@ -5,8 +5,8 @@ Hardware: 1 core of an AMD EPYC. Time: 5.8 processor minutes.
 Expected: k-NN 3.5 ± 0.3, linear probe 6.4 ± 0.4 (2 seeds, frozen encoder, averaged tokens, chance 0.5 %).
 No better than MAE (3.6, 7.7).
 
-200 classes with 256 images a feedback batch: about three quarters of the upper images find their class in the head
-batch, the others are left out of the feedback's mean.
+200 classes with 256 images a feedback batch: for about a quarter of the upper images the head batch has no
+image of their class; they are left out of the feedback's mean.
 """
 
 _base_ = ["../_base_/vit-w128-d4_64px.py", "../_base_/tiny-imagenet.py", "../_base_/mlomae_pooled.py"]

@@ -3,8 +3,8 @@
 Command:  make pretrain CONFIG=configs/pretrain/mlomae-segmentation_vit-w128-d4_camvid.py DATA=path/to/camvid
 Then:     make bench-seg CONFIG=configs/segmentation/upernet_camvid_small.py CKPT=... DATA=path/to/camvid
 Hardware: 1 CPU core of an AMD EPYC. Time: 6 processor minutes. Expected: the head names 70 % of the pixels (one seed).
-Scenes have no classes of images, so that there is no k-NN: the transfer is the evaluation. Images of another source
-under the feedback of these: data.train=dict(type="cifar10", ...) and data.feedback=dict(type="camvid", ...).
+Scenes have no image labels, so there is no k-NN: the transfer is the evaluation. To pretrain on images of another
+source with this feedback: data.train=dict(type="cifar10", ...) and data.feedback=dict(type="camvid", ...).
 """
 
 _base_ = ["../_base_/vit-w128-d4_64px.py", "../_base_/mlomae.py"]

@@ -1,4 +1,4 @@
-"""MLO-MAE whose feedback is semantic segmentation, on the embedded textures; each object draws its own class.
+"""MLO-MAE whose feedback is semantic segmentation, on the embedded textures; the objects of an image differ in class.
 
 Command:  make pretrain CONFIG=configs/pretrain/mlomae-segmentation_vit-w128-d4_textures.py
 Hardware: 1 core of an AMD EPYC, no data to download. Time: 7 processor minutes.

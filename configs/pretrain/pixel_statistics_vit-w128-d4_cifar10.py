@@ -1,4 +1,4 @@
-"""MAE on CIFAR-10 that removes patches with odds proportional to the variance of their pixels.
+"""MAE on CIFAR-10 that removes patches with probability proportional to the variance of their pixels.
 
 Command:  make pretrain CONFIG=configs/pretrain/pixel_statistics_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 7 processor minutes, about that of the MAE config.

@@ -3,7 +3,7 @@
 Command:  make pretrain CONFIG=configs/pretrain/random_ratio_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 7 processor minutes, about that of the MAE config.
 Expected: k-NN 47.0, linear probe 53.4 (one seed).
-The mean ratio is MAE's; mask.ratio is that of pictures and of the log.
+The mean ratio is MAE's; mask.ratio applies to pictures and to the log.
 """
 
 _base_ = ["../_base_/vit-w128-d4_32px.py", "../_base_/cifar10.py"]

@@ -1,4 +1,4 @@
-"""Self-guided MAE on CIFAR-10: from a tenth of the run on, the object's cluster of the encoder's features goes first.
+"""Self-guided MAE on CIFAR-10: after a tenth of the run, patches in the object's cluster of encoder features go first.
 
 Command:  make pretrain CONFIG=configs/pretrain/self_guided_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 13 processor minutes, 2.0 times that of the MAE config.

@@ -1,4 +1,4 @@
-"""SemMAE on CIFAR-10: six clusters of features lose a share of their patches at first, later whole clusters go.
+"""SemMAE on CIFAR-10: first a share of the patches in each of six feature clusters is removed, later whole clusters.
 
 Command:  make pretrain CONFIG=configs/pretrain/semmae_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 13 processor minutes, 2.0 times that of the MAE config.

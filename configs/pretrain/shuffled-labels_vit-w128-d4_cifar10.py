@@ -4,9 +4,9 @@ Command:  make pretrain CONFIG=configs/pretrain/shuffled-labels_vit-w128-d4_cifa
 Hardware: 1 CPU core of an AMD EPYC. Time: 9 processor minutes, 1.4 times that of the MAE config.
 Expected: k-NN 46.9, linear probe 52.3 (one seed).
 
-The question: does what is learned come from the labels, or from images and optimisation alone? Images, split and class
+The question: does the effect come from the labels, or from images and optimisation alone? Images, split and class
 counts are those of the reference; k-NN and linear probe are fitted on the true labels. The log warns that the feedback
-stays at chance: it must.
+stays at chance, as it should.
 """
 
 _base_ = "mlomae-pooled_vit-w128-d4_cifar10.py"

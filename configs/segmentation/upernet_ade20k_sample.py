@@ -1,4 +1,4 @@
-"""UperNet of the small ViT on a handful of ADE20K pairs: shows that the layout is read, measures nothing.
+"""UperNet with the small ViT on a handful of ADE20K images: a smoke test of the layout, not a measurement.
 
 Command:  make bench-seg CONFIG=configs/segmentation/upernet_ade20k_sample.py CKPT=path/to/backbone DATA=folder
 Hardware: 1 core of an AMD EPYC. Time: 10 s.

@@ -1,7 +1,7 @@
 """UperNet on the embedded textures, written as image and annotation files: background and 8 textures, 32 pixels.
 
 Command:  make bench-seg (every backbone that `make demo` or `make pretrain` left, and random weights)
-Hardware: 1 core of an AMD EPYC. Time: 95 s of a processor for a backbone of width 128 and depth 4.
+Hardware: 1 core of an AMD EPYC. Time: 95 processor seconds for a backbone of width 128 and depth 4.
 """
 
 _base_ = "../_base_/upernet_small.py"

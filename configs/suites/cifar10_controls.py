@@ -1,11 +1,11 @@
-"""What of a learned mask's effect is the mask's? Every control beside its reference, on CIFAR-10.
+"""How much of a learned mask's effect is due to the mask? Every control and its reference, on CIFAR-10.
 
 Command:  make suite SUITE=configs/suites/cifar10_controls.py DATA=cifar10=path/to/cifar10
 Hardware: 2 CPU cores, two runs at a time with one thread each. Time: about 2.5 hours.
 Expected: results/README.md (one seed).
 
-All rows see the same images in the same order; records are shared with configs/suites/cifar10.py. Equal processor
-time is the row that ``same_time`` adds: MAE, as long as the reference takes. MAE fine-tuned on the labels is no
+All rows see the same images in the same order; records are shared with configs/suites/cifar10.py. ``same_time``
+adds the row of equal processor time: MAE, for as long as the reference takes. MAE fine-tuned on the labels is not a
 pretraining: configs/classification/intermediate_cifar10.py. Continued pretraining needs a finished MAE of the same
 seed: configs/pretrain/mlomae-continued_vit-w128-d4_cifar10.py.
 """

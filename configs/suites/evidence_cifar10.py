@@ -3,12 +3,12 @@
 Command:  make suite SUITE=configs/suites/evidence_cifar10.py
           DATA="cifar10=... cub200=... stanford_cars=... camvid=... coco=..."
 Hardware: 2 cores of an AMD EPYC, two runs at a time with one thread each. Time: about 6 hours.
-Expected: results/README.md. No mask differs from random masks by more than the seeds do.
+Expected: results/README.md. No mask differs from random masks by more than seeds differ from one another.
 
-Every pretraining is probed on CIFAR-10 (k-NN, linear). Three seeds of the rows that the question is about; one of the
-baselines and controls beside them, which says how far they are off, not which of them is better; they are neither
-fine-tuned for CUB nor for COCO. MLO-MAE with the paper's linear feedback, which BLO-MAE is compared with, is probed
-alone. The data are parts of the published sets: numbers compare with each other, not with published ones.
+Every pretraining is probed on CIFAR-10 (k-NN, linear). Three seeds of the rows that answer the question; one
+seed of the other baselines and controls, which cannot rank them; these are not fine-tuned on CUB or COCO. MLO-MAE with
+the paper's linear feedback, the reference of BLO-MAE, is only probed. The data are parts of the published sets, so
+numbers compare with each other but not with published ones.
 """
 
 name = "cifar10"

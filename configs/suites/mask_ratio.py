@@ -4,7 +4,7 @@ Command:  make suite SUITE=configs/suites/mask_ratio.py
 Hardware: 2 cores of an AMD EPYC, two runs at a time with one thread each, no data to download. Time: about 25 minutes.
 Expected: results/figures/mask_ratio.png.
 
-The ratio of the other suites, 0.75, is in configs/suites/textures.py: the same configurations under their own names.
+The ratio 0.75 is that of configs/suites/textures.py, which has the same configurations under their own names.
 """
 
 name = "ratio"

@@ -4,10 +4,10 @@ Command:  make suite
 Hardware: 2 cores of an AMD EPYC, two runs at a time with one thread each, no data to download. Time: about 45 minutes.
 Expected: results/headroom.md.
 
-All rows see the same 64,000 images in the same order (500 outer iterations of 2 x 64). The rows through θ (linear as
-published but for the departures of configs/_base_/mlomae.py; ridge and nca) and those with mask pooling get the same
-labelled images; "frozen" has the masking network at its random initial values, the control of every learned row.
-Five seeds of the rows that the question is about, two of the rest.
+All rows see the same 64,000 images in the same order (500 outer iterations of 2 x 64). The rows without mask pooling
+(linear as published, with the changes of configs/_base_/mlomae.py; ridge and nca) and those with it get the same
+labelled images; "frozen" keeps the masking network at its random initial values, the control of every learned row.
+Five seeds of the rows that answer the question, two of the rest.
 """
 
 name = "textures"
