@@ -6,12 +6,10 @@ knows about engines, data-parallel wrappers or logging. Source: MLO-MAE, Guo et 
 
 from mlomae.common.registry import import_modules
 
-from .implicit import implicit
 from .params import Params
-from .problem import Point, ThreeLevelProblem
+from .problem import Hypergradient, Point, ThreeLevelProblem, hypergradient, list_options, list_solvers, register
 from .products import mixed_product, patch_influence
-from .registry import Hypergradient, hypergradient, list_options, list_solvers, register
-from .response import identity, respond, response_vector
+from .response import identity, implicit, respond
 from .solvers.one_step import AdamPreconditioner
 from .step import OuterStep
 
@@ -33,5 +31,4 @@ __all__ = [
     "patch_influence",
     "register",
     "respond",
-    "response_vector",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from torch import Tensor, cat
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mlomae.common.errors import ConfigError
 
@@ -17,17 +18,10 @@ Batch: TypeAlias = Any
 
 def batch_size(batch: Batch) -> int:
     """Number of samples: the length of the first Tensor in the batch. Raises ConfigError if there is none."""
-    first = _first(batch)
+    first = next((t for t in tree_leaves(batch) if isinstance(t, Tensor)), None)
     if first is None or first.dim() == 0:
         raise ConfigError("batch holds no tensor with samples along dimension 0")
     return first.shape[0]
-
-
-def _first(batch: Batch) -> Tensor | None:
-    if isinstance(batch, Tensor):
-        return batch
-    items = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else ()
-    return next((t for t in map(_first, items) if t is not None), None)
 
 
 def concat_batches(a: Batch, b: Batch) -> Batch:
@@ -60,18 +54,11 @@ def split_batch(batch: Batch, chunks: int, equal: bool = True) -> list[Batch]:
     size = batch_size(batch)
     if size < chunks or (equal and size % chunks):
         raise ConfigError(f"a batch of {size} samples does not divide into {chunks} equal chunks")
-    return [_part(batch, i, chunks) for i in range(chunks)]
 
+    def part(i: int) -> Batch:
+        return tree_map_only(Tensor, lambda t: t.tensor_split(chunks)[i] if t.dim() else t, batch)
 
-def _part(batch: Batch, i: int, chunks: int) -> Batch:
-    if isinstance(batch, Tensor):
-        return batch if batch.dim() == 0 else batch.tensor_split(chunks)[i]
-    if isinstance(batch, dict):
-        return {k: _part(t, i, chunks) for k, t in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        parts = [_part(t, i, chunks) for t in batch]
-        return parts if isinstance(batch, list) else tuple(parts)
-    return batch
+    return [part(i) for i in range(chunks)]
 
 
 def sum_over_chunks(find: Callable[[Batch], Params], batch: Batch, chunks: int) -> Params:

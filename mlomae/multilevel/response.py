@@ -1,29 +1,34 @@
-"""The response vector: how the upper loss changes with θ, directly and through the head's best response.
+"""Implicit differentiation of both best responses, with the linear solvers as arguments.
 
-    v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) q,   q = H_ωω⁻¹ ∂L_III/∂ω,   H_ωω = ∂²L_II/∂ω²
+    g_φ = e − (∂²L_I/∂φ∂θ) H_θθ⁻¹ v,   v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) q,   q = H_ωω⁻¹ ∂L_III/∂ω
+                                        e = ∂L_III/∂φ − (∂²L_II/∂φ∂ω) q
+
+v is the response vector: how the upper loss changes with θ, directly and through the head's best response. Solvers
+differ only in how they approximate the two inverses.
 
 A feedback without parameters (``ThreeLevelProblem.joint_loss``) has v = ∂J/∂θ through the features of both batches:
 the part through z_upper is the direct path, the part through z_head is the head's. If features are pooled by the scores
 of φ (``ThreeLevelProblem.pool``), the same scalar has a gradient in φ at fixed θ, the explicit part of g_φ; leaving out
 a path leaves out its explicit part, too.
 
-With the identity for H_ωω⁻¹ this is the one-step approximation of MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
+Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128 (the identity for both inverses); Lorraine et al., AISTATS
+2020 (Neumann series, conjugate gradients).
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import no_autocast_cache
 
-from .batches import Batch
+from .batches import Batch, sum_over_chunks
 from .encoder import Encoded, pull_back
-from .params import Params, constants, dot, fill, gradient, leaves
-from .problem import Point, ThreeLevelProblem
-from .products import hessian_vector
+from .params import Params, Reduce, axpy, constants, dot, fill, gradient, leaves, scale
+from .problem import Hypergradient, Point
+from .products import hessian_vector, mixed_product
 
 LinearSolver: TypeAlias = Callable[[Callable[[Params], Params], Params], Params]
 
@@ -113,18 +118,45 @@ def respond(at: Point, inverse_head: LinearSolver = identity, encoded_head: Enco
     return Response(v, explicit, loss_upper)
 
 
-def response_vector(
-    problem: ThreeLevelProblem,
-    theta: Params,
-    omega: Params,
-    head_batch: Batch,
-    upper_batch: Batch,
+def implicit(
+    at: Point,
+    solve_lower: LinearSolver,
+    solve_head: LinearSolver,
     *,
-    inverse_head: LinearSolver = identity,
-    **options: Any,
-) -> Params:
-    """``v`` as a dict like θ, zeros where the features do not use an entry (the decoder's).
+    smooth: Reduce | None = None,
+    rate: float = 1.0,
+    encoded_head: Encoded | None = None,
+) -> Hypergradient:
+    """The hypergradient with ``solve_lower`` for H_θθ⁻¹ and ``solve_head`` for H_ωω⁻¹.
 
-    ``options`` are those of ``Point``: ``phi``, ``reduce``, ``chunks``, ``paths``. Raises what ``respond`` raises.
+    Args:
+        solve_lower, solve_head: (Hessian-vector product, b) → an approximation of H⁻¹ b.
+        smooth: replaces v, averaged over ranks, by another vector with its keys (a running average over outer
+            iterations).
+        rate: factor of the part through θ. Next to e the length of the lower step matters, which the identity for
+            H_θθ⁻¹ sets to 1.
+        encoded_head: the head batch as ``encode`` returned it at this θ, so that steps on ω and the response share one
+            encoder pass.
+
+    Raises:
+        ConfigError: batches that do not divide into ``at.chunks``.
     """
-    return fill(respond(Point(problem, theta, omega, head_batch, upper_batch, **options), inverse_head).v, theta)
+    v, explicit, loss_upper = respond(at, solve_head, encoded_head)
+    if smooth is not None:
+        v = smooth(v)
+    with no_autocast_cache():
+        if solve_lower is not identity:  # H_θθ couples all of θ, so the entries that are zero in v are needed too
+            v = solve_lower(lambda u: at.average(_curvature(at, u)), fill(v, at.theta))
+        through_theta = mixed_product(at.problem, at.theta, at.phi, v, at.lower_batch, chunks=at.chunks)
+        g_phi = axpy(rate, through_theta, explicit)
+    return Hypergradient(at.average(g_phi), loss_upper)
+
+
+def _curvature(at: Point, u: Params) -> Params:
+    """``H_θθ u`` of L_I, averaged over equal chunks of the batch."""
+    phi = constants(at.phi)
+
+    def product(part: Batch) -> Params:
+        return hessian_vector(lambda theta: at.problem.lower(theta, phi, part), at.theta, u)
+
+    return scale(1.0 / at.chunks, sum_over_chunks(product, at.lower_batch, at.chunks))

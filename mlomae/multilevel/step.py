@@ -21,8 +21,7 @@ from mlomae.common.precision import full_precision, no_autocast_cache, wide
 from .batches import Batch, split_batch
 from .encoder import Encoded, encode
 from .params import Params, Reduce, axpy, constants, gradient, leaves, norm, scale, unchanged
-from .problem import Point, ThreeLevelProblem
-from .registry import check_options, list_options, solve
+from .problem import Point, ThreeLevelProblem, check_options, list_options, solve
 
 
 class OuterStep:

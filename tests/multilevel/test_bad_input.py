@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from checks import response_vector
 from quadratic import quadratic
 from torch.optim import SGD
 
 from mlomae.common.errors import ConfigError
-from mlomae.multilevel import OuterStep, ThreeLevelProblem, hypergradient, list_options, list_solvers, response_vector
+from mlomae.multilevel import OuterStep, ThreeLevelProblem, hypergradient, list_options, list_solvers
 from mlomae.multilevel.batches import batch_size, concat_batches, split_batch
 
 

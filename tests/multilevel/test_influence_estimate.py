@@ -5,14 +5,14 @@ from types import ModuleType
 
 import pytest
 import torch
-from checks import mutant
+from checks import mutant, response_vector
 from quadratic import relative_error
 from tiny_mae import Tiny
 from torch import Tensor
 from torch.func import functional_call
 
 from mlomae import multilevel
-from mlomae.multilevel import Params, mixed_product, patch_influence, response_vector
+from mlomae.multilevel import Params, mixed_product, patch_influence
 
 
 def setting(tiny: Tiny) -> tuple[dict[str, Tensor], Params]:

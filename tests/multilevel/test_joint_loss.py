@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checks import THROUGH_THETA, Operations, mutant, outer_step, two_ranks
+from checks import THROUGH_THETA, Operations, mutant, outer_step, response_vector, two_ranks
 from joint_tiny import CASES, CLASSES, WIDTH, JointTiny, brute_force_joint, build, check_joint
 from quadratic import quadratic, relative_error
 from test_two_processes import average
@@ -13,8 +13,8 @@ from test_two_processes import average
 import mlomae.feedback
 from mlomae import multilevel
 from mlomae.common.errors import ConfigError
-from mlomae.multilevel import ThreeLevelProblem, hypergradient, mixed_product, response_vector
-from mlomae.multilevel.solvers.cg import conjugate_gradients
+from mlomae.multilevel import ThreeLevelProblem, hypergradient, mixed_product
+from mlomae.multilevel.solvers.iterative import conjugate_gradients
 
 OPTIONS: dict[str, dict] = {"neumann": {"steps": 3, "lr": 0.05}, "cg": {"steps": 3, "damping": 1.0}}
 

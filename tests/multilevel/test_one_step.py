@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from checks import THROUGH_THETA, Operations, check_one_step
+from checks import THROUGH_THETA, Operations, check_one_step, response_vector
 from quadratic import relative_error
 from tiny_mae import Tiny, brute_force
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlomae import multilevel
-from mlomae.multilevel import hypergradient, mixed_product, response_vector
+from mlomae.multilevel import hypergradient, mixed_product
 
 SYNCHRONISE = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "item")
 

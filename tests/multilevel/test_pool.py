@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from checks import RATES, mutant, outer_step
+from checks import RATES, mutant, outer_step, response_vector
 from joint_tiny import JointTiny, build
 from quadratic import quadratic, relative_error
 from torch import Tensor
@@ -74,7 +74,7 @@ def check_pool(ml: ModuleType, head: bool) -> None:
         arguments, batches = (tiny.problem, tiny.theta, tiny.omega, tiny.phi), tiny.frozen()
         explicit, v = brute_force(tiny)
         assert relative_error(ml.hypergradient(*arguments, **batches, solver="explicit"), explicit) < 1e-9
-        response = ml.response_vector(*arguments[:3], tiny.head_batch, tiny.upper_batch, phi=tiny.phi)
+        response = response_vector(*arguments[:3], tiny.head_batch, tiny.upper_batch, tiny.phi, ml=ml)
         assert relative_error(response, v) < 1e-9
         implicit = mixed_product(tiny.problem, tiny.theta, tiny.phi, v, batches["lower_batch"])
         expected = {k: explicit[k] + RATE * implicit[k] for k in implicit}
@@ -88,8 +88,8 @@ def test_both_parts_equal_autograd(head: bool) -> None:
 
 
 MUTATIONS = {
-    "sign of the part through theta": ("implicit.py", ("axpy(rate, through_theta", "axpy(-rate, through_theta"), False),
-    "rate ignored": ("implicit.py", ("axpy(rate, through_theta", "axpy(1.0, through_theta"), False),
+    "sign of the part through theta": ("response.py", ("axpy(rate, through_theta", "axpy(-rate, through_theta"), False),
+    "rate ignored": ("response.py", ("axpy(rate, through_theta", "axpy(1.0, through_theta"), False),
     "head batch not weighted": ("response.py", ("problem.pooled(at.theta, at.phi, z[0], at.head_batch)", "z[0]"), True),
     "upper batch not weighted": (
         "response.py",
@@ -156,4 +156,4 @@ def test_contradictions_are_one_line_errors() -> None:
     with pytest.raises(ConfigError, match="does not differentiate pool"):
         hypergradient(tiny.problem, tiny.theta, {}, tiny.phi, **tiny.batches(), solver="finite_difference")
     with pytest.raises(ConfigError, match="needs phi"):
-        multilevel.response_vector(tiny.problem, tiny.theta, {}, tiny.head_batch, tiny.upper_batch)
+        response_vector(tiny.problem, tiny.theta, {}, tiny.head_batch, tiny.upper_batch)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checks import THROUGH_THETA
+from checks import THROUGH_THETA, response_vector
 from quadratic import quadratic, relative_error
 
 from mlomae.common.errors import ConfigError
@@ -14,9 +14,8 @@ from mlomae.multilevel import (
     implicit,
     list_options,
     mixed_product,
-    response_vector,
 )
-from mlomae.multilevel.registry import SOLVERS
+from mlomae.multilevel.problem import SOLVERS
 
 PATHS = ["both", "direct", "head"]
 EXACT = {

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from checks import response_vector
 from quadratic import relative_error
 from tiny_mae import Tiny
 from torch.optim import SGD, AdamW
 
 from mlomae.common.errors import ConfigError
-from mlomae.multilevel import AdamPreconditioner, hypergradient, mixed_product, response_vector
+from mlomae.multilevel import AdamPreconditioner, hypergradient, mixed_product
 
 RATE, BETAS, EPS = 1e-4, (0.0, 0.999), 1e-8
 

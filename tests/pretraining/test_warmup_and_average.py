@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from checks import response_vector
 
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, ConfigError
-from mlomae.multilevel import hypergradient, mixed_product, response_vector
+from mlomae.multilevel import hypergradient, mixed_product
 from mlomae.pretraining.losses import level_problem
 from mlomae.pretraining.pretrainer import RunningAverage
 from mlomae.pretraining.run import run_pretraining

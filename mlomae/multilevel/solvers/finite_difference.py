@@ -20,8 +20,7 @@ from mlomae.common.precision import no_autocast_cache
 from ..batches import Batch, sum_over_chunks
 from ..encoder import pull_back
 from ..params import Params, axpy, constants, fill, gradient, leaves, norm, scale
-from ..problem import Point
-from ..registry import Hypergradient, register
+from ..problem import Hypergradient, Point, register
 from ..response import respond
 
 

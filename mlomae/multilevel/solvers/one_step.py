@@ -1,8 +1,9 @@
-"""One step of the lower level: H_θθ⁻¹ is the identity (``one_step``) or the scaling of Adam (``sama``).
+"""One step of the lower level: H_θθ⁻¹ is the identity (``one_step``), Adam's scaling (``sama``) or 0 (``explicit``).
 
-    g_φ = −(∂²L_I/∂φ∂θ) P v,   v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) ∂L_III/∂ω
+    g_φ = e − (∂²L_I/∂φ∂θ) P v,   v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) ∂L_III/∂ω,   e = ∂L_III/∂φ − (∂²L_II/∂φ∂ω) ∂L_III/∂ω
     one_step   P = 1
     sama       P = diag(1 / (√ŝ + ε)),   ŝ = s / (1 − β₂^t)
+    explicit   P = 0
 
 ``one_step`` is MLO-MAE's approximation (Guo et al., TMLR 2025, arXiv 2402.18128): up to the factor lr·head_lr it
 differentiates one gradient step of each lower level. Cost: one encoder forward and backward, and one forward-mode pass
@@ -11,7 +12,14 @@ through the lower model. Exact, where the authors take finite differences.
 Under Adam θ does not move along −∂L_I/∂θ but along −P ∂L_I/∂θ, so that one step of it turns v into P v; ŝ, the running
 mean of squared gradients, is held constant (its own dependence on φ is of the order 1 − β₂). Source: Choe et al.,
 "Making Scalable Meta Learning Practical", NeurIPS 2023 (algorithmic adaptation).
+
+The explicit part e, how L_III changes with φ at fixed θ, exists if the feedback pools features by the scores of φ
+(``ThreeLevelProblem.pool``): patches whose features tell the labels apart get a higher score, and the lower level
+weights or masks them by it. Alone it costs one encoder forward without a graph and need not wait for a lower step to
+take effect.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,11 +28,9 @@ from torch.optim import Optimizer
 from mlomae.common.errors import ConfigError
 
 from ..encoder import Encoded
-from ..implicit import implicit
 from ..params import Params, Reduce, unchanged
-from ..problem import Point
-from ..registry import Hypergradient, register
-from ..response import identity
+from ..problem import Hypergradient, Point, register
+from ..response import identity, implicit, respond
 
 
 @register("one_step")
@@ -48,6 +54,20 @@ def sama(
     None is P = 1. Other options as in ``implicit``."""
     average, scaled = smooth or unchanged, precondition or unchanged
     return implicit(at, identity, identity, smooth=lambda v: scaled(average(v)), rate=rate, encoded_head=encoded_head)
+
+
+@register("explicit")
+def explicit(at: Point) -> Hypergradient:
+    """The explicit part e alone; ``at.lower_batch`` is not used.
+
+    Raises:
+        ConfigError: a problem without ``pool``; batches that do not divide into ``at.chunks``.
+    """
+    if at.problem.pool is None:
+        raise ConfigError("solver='explicit' needs a problem with pool: without it L_III depends on phi through theta")
+    constant_features = replace(at.problem, features=torch.no_grad()(at.problem.features))
+    found = respond(replace(at, problem=constant_features))
+    return Hypergradient(at.average(found.explicit), found.loss_upper)
 
 
 class AdamPreconditioner:

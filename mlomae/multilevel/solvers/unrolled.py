@@ -13,8 +13,7 @@ from mlomae.common.precision import full_precision, twice_differentiable, wide
 
 from ..batches import split_batch
 from ..params import axpy, constants, gradient, leaves
-from ..problem import Point
-from ..registry import Hypergradient, register
+from ..problem import Hypergradient, Point, register
 from ..response import joint_value
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from checks import response_vector
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import SGD
@@ -17,7 +18,7 @@ from benchmarks.cost.speed.measure import count_gflop
 from benchmarks.cost.speed.rows import build
 from benchmarks.cost.speed.setting import SETTINGS
 from mlomae.config.schema import config_from_dict
-from mlomae.multilevel import OuterStep, hypergradient, mixed_product, response_vector
+from mlomae.multilevel import OuterStep, hypergradient, mixed_product
 from mlomae.pretraining.losses import level_problem, lower
 from mlomae.pretraining.pretrainer import Pretrainer
 

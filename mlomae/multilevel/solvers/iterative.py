@@ -1,8 +1,11 @@
-"""Inverse Hessians by conjugate gradients on ``(H + damping·I) x = b`` (Hestenes and Stiefel, 1952).
+"""Inverse Hessians by iteration: a truncated Neumann series (Lorraine et al., AISTATS 2020) or conjugate gradients.
 
-The number of products is fixed and a converged solution is frozen instead of breaking out of the loop, so that nothing
-waits for the device. A network's Hessian is indefinite: the iteration stops at the first direction of negative
-curvature, and if that is ``b`` itself the result is ``b``, the one-step approximation.
+    neumann   H⁻¹ b ≈ lr · Σ_{j=0}^{steps} (I − lr·H)ʲ b,   which converges for 0 < lr·H < 2
+    cg        (H + damping·I) x = b   (Hestenes and Stiefel, 1952)
+
+The number of products is fixed, and conjugate gradients freeze a converged solution instead of leaving the loop, so
+that nothing waits for the device. A network's Hessian is indefinite: conjugate gradients stop at the first direction of
+negative curvature, and if that is ``b`` itself the result is ``b``, the one-step approximation.
 """
 
 from collections.abc import Callable
@@ -11,15 +14,52 @@ import torch
 
 from mlomae.common.errors import ConfigError
 
-from ..implicit import implicit
-from ..params import Params, Reduce, axpy, dot, zeros_like
-from ..problem import Point
-from ..registry import Hypergradient, register
-from ..response import LinearSolver
+from ..params import Params, Reduce, axpy, dot, scale, zeros_like
+from ..problem import Hypergradient, Point, register
+from ..response import LinearSolver, implicit
+
+
+def neumann_series(steps: int, lr: float) -> LinearSolver:
+    """The Neumann series with ``steps`` Hessian-vector products. Raises ConfigError for values out of range."""
+    if steps < 0 or lr <= 0:
+        raise ConfigError(f"neumann needs steps >= 0 and lr > 0, not steps={steps}, lr={lr}")
+
+    def solve(product: Callable[[Params], Params], b: Params) -> Params:
+        term = total = b
+        for _ in range(steps):
+            term = axpy(-lr, product(term), term)
+            total = axpy(1.0, term, total)
+        return scale(lr, total)
+
+    return solve
+
+
+@register("neumann")
+def neumann(
+    at: Point,
+    *,
+    steps: int = 5,
+    lr: float = 0.1,
+    head_steps: int | None = None,
+    head_lr: float | None = None,
+    smooth: Reduce | None = None,
+) -> Hypergradient:
+    """Neumann series for both inverse Hessians.
+
+    Args:
+        steps, lr: the series of H_θθ.
+        head_steps, head_lr: the series of H_ωω; by default the same values.
+        smooth: as in ``implicit``.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    head = neumann_series(steps if head_steps is None else head_steps, lr if head_lr is None else head_lr)
+    return implicit(at, neumann_series(steps, lr), head, smooth=smooth)
 
 
 def conjugate_gradients(steps: int, damping: float, tol: float) -> LinearSolver:
-    """The linear solver above; frozen once ‖residual‖ ≤ tol·‖b‖. Raises ConfigError for values out of range."""
+    """Conjugate gradients, frozen once ‖residual‖ ≤ tol·‖b‖. Raises ConfigError for values out of range."""
     if steps < 1 or damping < 0 or tol < 0:
         raise ConfigError(f"cg needs steps >= 1, damping >= 0, tol >= 0, not {steps}, {damping}, {tol}")
 
