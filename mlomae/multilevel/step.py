@@ -9,6 +9,7 @@ on it used. Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from .params import Params, Reduce, axpy, constants, gradient, leaves, norm, sca
 from .problem import Point, ThreeLevelProblem, check_options, list_options, solve
 
 
+@dataclass(eq=False)
 class OuterStep:
     """The update rule above, driven by a loop: ``losses = step(lower_batches, head_batch, upper_batch)``.
 
@@ -46,42 +48,37 @@ class OuterStep:
             gradients, a number out of range.
     """
 
-    def __init__(
-        self,
-        problem: ThreeLevelProblem,
-        theta: Params,
-        omega: Params,
-        phi: Params,
-        *,
-        optimizers: Mapping[str, Optimizer],
-        lower_loss: Callable[[Params, Params, Batch], Tensor] | None = None,
-        solver: str = "one_step",
-        solver_options: Mapping[str, Any] | None = None,
-        head_steps: int = 1,
-        reduce: Reduce | None = None,
-        accumulate: int = 1,
-        clip_grad: float | None = None,
-        autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
-    ) -> None:
-        options = {"reduce": reduce, "chunks": accumulate, **(solver_options or {})}
-        check_options(solver, options)
-        for level, params in {"theta": theta, "omega": omega, "phi": phi}.items():
-            if params and level not in optimizers:
+    problem: ThreeLevelProblem
+    theta: Params
+    omega: Params
+    phi: Params
+    _: KW_ONLY
+    optimizers: Mapping[str, Optimizer]
+    lower_loss: Callable[[Params, Params, Batch], Tensor] | None = None
+    solver: str = "one_step"
+    solver_options: Mapping[str, Any] = field(default_factory=dict)
+    head_steps: int = 1
+    reduce: Reduce | None = None
+    accumulate: int = 1
+    clip_grad: float | None = None
+    autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+
+    def __post_init__(self) -> None:
+        self.options = {"reduce": self.reduce, "chunks": self.accumulate, **self.solver_options}
+        check_options(self.solver, self.options)
+        for level, params in {"theta": self.theta, "omega": self.omega, "phi": self.phi}.items():
+            if params and level not in self.optimizers:
                 raise ConfigError(f"optimizers has no entry {level!r}")
             for name, p in params.items():
                 if not (p.is_leaf and p.requires_grad):
                     raise ConfigError(f"{level}[{name!r}] is not a leaf requiring gradients: keep it out of the dict")
-        if problem.joint_loss is not None and omega:
+        if self.problem.joint_loss is not None and self.omega:
             raise ConfigError("a problem with joint_loss has no head to train: omega must be {}")
-        if head_steps < 1 or accumulate < 1 or (clip_grad is not None and clip_grad <= 0):
+        if self.head_steps < 1 or self.accumulate < 1 or (self.clip_grad is not None and self.clip_grad <= 0):
             raise ConfigError("head_steps and accumulate must be at least 1, clip_grad positive or None")
-        self.problem, self.theta, self.omega, self.phi = problem, theta, omega, phi
-        self.optimizers, self.lower_loss = optimizers, lower_loss or problem.lower
-        self.solver, self.options = solver, options
-        # The response differentiates the features that the last step on ω used: θ does not change in between.
-        self.shares_features = "encoded_head" in list_options(solver) and options.get("paths") != "direct"
-        self.head_steps, self.average = head_steps, reduce or unchanged
-        self.accumulate, self.clip_grad, self.autocast = accumulate, clip_grad, autocast
+        self.average = self.reduce or unchanged
+        # The response can use the features of the last step on ω: θ does not change in between.
+        self.shares_features = "encoded_head" in list_options(self.solver) and self.options.get("paths") != "direct"
 
     def __call__(
         self, lower_batches: Sequence[Batch], head_batch: Batch, upper_batch: Batch, update_phi: bool = True
@@ -111,7 +108,9 @@ class OuterStep:
             losses = {"loss_lower": torch.stack(lower).mean()}
             encoded = None
             if self.phi and self.omega:
-                encoded = self._encode(heads[-1]) if update_phi and self.shares_features else None
+                if update_phi and self.shares_features:  # the response differentiates these features later
+                    with self.autocast():
+                        encoded = encode(self.problem, self.theta, heads[-1], self.accumulate)
                 losses["loss_head"] = self._omega_steps(heads, encoded)
             if self.phi and update_phi:
                 losses["loss_upper"] = self._phi_step(last, heads[-1], encoded, upper_batch)
@@ -127,12 +126,12 @@ class OuterStep:
     def _theta_step(self, batch: Batch) -> Tensor:
         g: Params = {}
         values = []
-        names, phi = list(self.theta), constants(self.phi)
+        phi, lower = constants(self.phi), self.lower_loss or self.problem.lower
         for part in split_batch(batch, self.accumulate):
             with torch.enable_grad(), self.autocast():
-                loss = self.lower_loss(self.theta, phi, part)
+                loss = lower(self.theta, phi, part)
             found = torch.autograd.grad(loss, list(self.theta.values()), allow_unused=True)
-            new = {k: t for k, t in zip(names, found, strict=True) if t is not None}
+            new = {k: t for k, t in zip(self.theta, found, strict=True) if t is not None}
             g = axpy(1.0 / self.accumulate, new, g) if self.accumulate > 1 else new
             values.append(wide(loss.detach()))
         g = self.average(g)
@@ -140,12 +139,6 @@ class OuterStep:
             g = scale((self.clip_grad / (norm(g) + 1e-6)).clamp(max=1.0), g)
         self._apply("theta", self.theta, g)
         return torch.stack(values).mean()
-
-    def _encode(self, batch: Batch) -> Encoded:
-        """The last head batch's features at the new θ, with their graph: the response differentiates them later, so
-        the steps on ω need no encoder pass of their own."""
-        with self.autocast():
-            return encode(self.problem, self.theta, batch, self.accumulate)
 
     def _omega_steps(self, batches: Sequence[Batch], encoded: Encoded | None) -> Tensor:
         """The loss of the last step; ``encoded`` are the features of the last batch, if they are known already."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce_params, get_world_size, is_distributed
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from mlomae.common.errors import TrainingError
 
@@ -27,14 +28,8 @@ def training_device() -> torch.device:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move a nest of dicts and lists of tensors; anything else in it stays as it is."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {k: to_device(v, device) for k, v in batch.items()}
-    if isinstance(batch, list):
-        return [to_device(v, device) for v in batch]
-    return batch
+    """Move the tensors of nested dicts and lists; anything else in them stays as it is."""
+    return tree_map_only(Tensor, lambda t: t.to(device, non_blocking=True), batch)
 
 
 def mean_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -119,19 +119,11 @@ def knn_votes(
     return votes_NC
 
 
-def knn_accuracy(
-    train_f: Tensor,
-    train_y: Tensor,
-    test_f: Tensor,
-    test_y: Tensor,
-    k: int = 20,
-    temperature: float = 0.07,
-    block: int = 512,
-) -> float:
-    """Top-1 in percent of `knn_votes`, which has the errors."""
+def knn_accuracy(train_f: Tensor, train_y: Tensor, test_f: Tensor, test_y: Tensor, **options: Any) -> float:
+    """Top-1 in percent of `knn_votes`, which has the options and the errors."""
     _check_pair(test_f, test_y, "test")
     classes = int(max(train_y.max(), test_y.max())) + 1
-    votes_NC = knn_votes(train_f, train_y, test_f, classes, k, temperature, block)
+    votes_NC = knn_votes(train_f, train_y, test_f, classes, **options)
     return 100.0 * int((votes_NC.argmax(dim=1) == test_y).sum()) / len(test_y)
 
 

@@ -17,9 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from mlomae import masking
-from mlomae.masking import MaskState
-from mlomae.multilevel import Params, Point, ThreeLevelProblem, patch_influence, respond
+from mlomae.multilevel import Params, Point, patch_influence, respond
 from mlomae.multilevel.batches import split_batch
 from mlomae.pretraining.losses import level_problem, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -42,33 +40,18 @@ def influence_along(errors: Errors, theta: Params, v: Params, batch: Batch, chun
     return torch.cat([patch_influence(errors, theta, v, part) for part in split_batch(batch, chunks)])
 
 
-def influence_along_response(
-    problem: ThreeLevelProblem,
-    errors: Errors,
-    theta: Params,
-    omega: Params,
-    lower_batch: Batch,
-    head_batch: Batch,
-    upper_batch: Batch,
-    *,
-    chunks: int = 1,
-    **options: Any,
-) -> tuple[Tensor, Tensor]:
-    """(I (B, L), L_III) for any three-level problem; the Hessian of stage II is taken to be the identity.
+def influence_at(at: Point, errors: Errors) -> tuple[Tensor, Tensor]:
+    """(I (B, L) of the patches of ``at.lower_batch``, L_III); the Hessian of stage II is taken to be the identity.
 
-    Args:
-        errors: (θ, batch) → rec (B, L), a pure function of θ with the mask of the batch frozen.
-        chunks: equal parts in which both passes are taken, for memory; the result is the same.
-        options: of `mlomae.multilevel.Point`, e.g. ``paths``.
-
-    Raises ConfigError for batches that do not divide into ``chunks`` or an option that the response refuses.
+    ``errors``: (θ, batch) → rec (B, L), a pure function of θ with the mask of the batch frozen. Raises ConfigError for
+    batches that do not divide into ``at.chunks``.
     """
-    response = respond(Point(problem, theta, omega, head_batch, upper_batch, chunks=chunks, **options))
-    return influence_along(errors, theta, response.v, lower_batch, chunks), response.loss_upper
+    response = respond(at)
+    return influence_along(errors, at.theta, response.v, at.lower_batch, at.chunks), response.loss_upper
 
 
 def errors_of(model: Pretrainer) -> Errors:
-    """rec (B, L) of ``model`` as a pure function of (θ, batch); the batch has its mask frozen in (`freeze_mask`)."""
+    """rec (B, L) of ``model`` as a pure function of (θ, batch), where `Pretrainer.freeze_mask` froze the mask."""
     return lambda theta, batch: functional_call(model, theta, (patch_errors, batch))
 
 
@@ -86,30 +69,16 @@ def model_influence(
             equally often.
     """
     levels = model.level_parameters()
-    batch = freeze_mask(model, lower_batch, random_mask)
-    influence, loss_upper = influence_along_response(
+    at = Point(
         level_problem(model),
-        errors_of(model),
         levels["theta"],
         levels["omega"],
-        batch,
         head_batch,
         upper_batch,
+        levels["phi"],
+        model.freeze_mask(lower_batch, random_mask),
         chunks=model.config.train.accumulate,
         paths=model.config.levels.solver_options.get("paths", "both"),
-        phi=levels["phi"],
     )
-    return Influence(influence, batch["mask"]["mask"], loss_upper)
-
-
-@torch.no_grad()
-def freeze_mask(model: Pretrainer, batch: Batch, random_mask: bool = False) -> Batch:
-    """``batch`` with the mask of its keys frozen in, the strategy's own or a uniform one."""
-    encoder = model.mae.encoder
-    tokens_BLD = encoder.embed(batch["image"])
-    if random_mask:
-        uniform = masking.create("random", embed_dim=encoder.embed_dim, grid=encoder.grid)
-        mask = uniform(tokens_BLD, batch["image"], model.ratio, 0, MaskState.of(batch))
-    else:
-        mask = model.choose_mask(tokens_BLD, batch)
-    return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
+    influence, loss_upper = influence_at(at, errors_of(model))
+    return Influence(influence, at.lower_batch["mask"]["mask"], loss_upper)

@@ -95,10 +95,6 @@ def level_problem(model: Pretrainer) -> ThreeLevelProblem:
         found: Tensor = functional_call(model, parameters, (function, *args))
         return found
 
-    def fix(theta: Params, phi: Params, batch: Batch) -> Batch:
-        mask = model.choose_mask(model.mae.encoder.embed(batch["image"]), batch)  # parameters are the current ones
-        return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
-
     losses: dict[str, Any] = {"head_loss": lambda omega, z, batch: at(omega, head, z, batch)}
     if isinstance(model.feedback, JointFeedback):
         losses = {"joint_loss": model.feedback.joint_loss}
@@ -107,6 +103,6 @@ def level_problem(model: Pretrainer) -> ThreeLevelProblem:
     return ThreeLevelProblem(
         lower=lambda theta, phi, batch: at({**theta, **phi}, lower, batch),
         features=lambda theta, batch: at(theta, features, batch),
-        fix=fix,
+        fix=lambda theta, phi, batch: model.freeze_mask(batch),  # at the model's parameters, which these are
         **losses,
     )

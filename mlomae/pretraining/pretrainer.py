@@ -159,12 +159,17 @@ class Pretrainer(nn.Module):
     def choose_mask(self, tokens_BLD: Tensor, batch: Batch) -> Mask:
         """The strategy's mask, or a random one if the batch is marked ``warmup``; if the batch carries a fixed one, its
         set with weights computed anew. A training batch carries the ``ratio`` drawn for it."""
-        fixed = batch.get("mask")
-        if fixed is not None:
-            fixed = Mask(fixed["ids_keep"], fixed["ids_restore"], fixed["mask"], fixed["weight"])
+        fixed = Mask(**batch["mask"]) if "mask" in batch else None
         strategy = self.warmup_mask if batch.get("warmup") else self.mask
         ratio = batch.get("ratio", self.ratio)
         return strategy(tokens_BLD, batch["image"], ratio, batch.get("epoch", 0), self._mask_state(batch, fixed))
+
+    @torch.no_grad()
+    def freeze_mask(self, batch: Batch, random_mask: bool = False) -> Batch:
+        """``batch`` with the mask of its keys frozen in, the strategy's own or a uniform one."""
+        tokens_BLD = self.mae.encoder.embed(batch["image"])
+        mask = self.choose_mask(tokens_BLD, {**batch, "warmup": True} if random_mask else batch)
+        return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
 
     def _mask_state(self, batch: Batch, fixed: Mask | None = None) -> MaskState:
         progress = self.progress if self.mask.scheduled else 0.0

@@ -8,6 +8,7 @@ wrapper for data parallelism; a step averages its gradients over ranks itself.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -53,6 +54,7 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains with ``step`` up to ``iterations``; afterwards ``logged`` has the values for the record and ``clock`` the
     wall-clock and processor seconds of training, interruptions added up.
@@ -72,30 +74,25 @@ class Trainer:
         check_resumed: raises CheckpointError for a checkpoint that this run must not go on from.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        config: Any,
-        work_dir: Path,
-        meta: dict[str, Any],
-        *,
-        model: nn.Module,
-        modules: Mapping[str, nn.Module],
-        optimizers: Mapping[str, Optimizer],
-        rates: Mapping[str, Sequence[Rate]],
-        step: Step,
-        batches: Callable[[int], Iterable[Batch]],
-        iterations: int,
-        hooks: Sequence[Hook] = (),
-        stateful: Mapping[str, Stateful] | None = None,
-        resume: bool = False,
-        check_resumed: Callable[[dict[str, Any]], None] = lambda state: None,
-    ) -> None:
-        self.task, self.config, self.work_dir, self.meta = task, config, work_dir, meta
-        self.model, self.modules, self.optimizers, self.rates = model, modules, optimizers, rates
-        self.step, self.batches, self.iterations, self.hooks = step, batches, iterations, hooks
-        self.stateful, self.resume, self.check_resumed = stateful or {}, resume, check_resumed
-        self.device = next(model.parameters()).device
+    task: Task
+    config: Any
+    work_dir: Path
+    meta: dict[str, Any]
+    _: KW_ONLY
+    model: nn.Module
+    modules: Mapping[str, nn.Module]
+    optimizers: Mapping[str, Optimizer]
+    rates: Mapping[str, Sequence[Rate]]
+    step: Step
+    batches: Callable[[int], Iterable[Batch]]
+    iterations: int
+    hooks: Sequence[Hook] = ()
+    stateful: Mapping[str, Stateful] = field(default_factory=dict)
+    resume: bool = False
+    check_resumed: Callable[[dict[str, Any]], None] = lambda state: None
+
+    def __post_init__(self) -> None:
+        self.device = next(self.model.parameters()).device
         self.iteration = 0  # how many are done
         self.logged: dict[str, float] = {}
         self.clock = {"wall": 0.0, "cpu": 0.0}

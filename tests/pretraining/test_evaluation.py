@@ -38,7 +38,9 @@ def test_knn_equals_scikit_learn(k: int, temperature: float) -> None:
     predicted = reference.predict(test_f.double().numpy())
     expected = 100.0 * float((predicted == test_y.numpy()).mean())
     assert 30 < expected < 95
-    assert knn_accuracy(train_f, train_y, test_f, test_y, k, temperature) == pytest.approx(expected, abs=1e-9)
+    assert knn_accuracy(train_f, train_y, test_f, test_y, k=k, temperature=temperature) == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_knn_is_blockwise_exact_and_ignores_length() -> None:
@@ -54,7 +56,7 @@ def test_knn_closed_case_the_vote_is_weighted() -> None:
     train_y, test_f = torch.tensor([0, 1, 1]), torch.tensor([[2.0, 0.0]])
     sharp, flat = 0.3, 0.9  # 2 exp(-0.4/T) crosses 1 at T = 0.4 / ln 2 = 0.577
     for temperature, winner in ((sharp, 0), (flat, 1), (1e-4, 0)):
-        assert knn_accuracy(train_f, train_y, test_f, torch.tensor([winner]), 3, temperature) == 100.0
+        assert knn_accuracy(train_f, train_y, test_f, torch.tensor([winner]), k=3, temperature=temperature) == 100.0
 
 
 def test_probe_equals_scikit_learn_on_standardised_features() -> None:

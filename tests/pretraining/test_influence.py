@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from mlomae.multilevel import patch_influence
+from mlomae.multilevel import Point, patch_influence
 from mlomae.multilevel.params import fill
 from mlomae.pretraining import influence, separation
-from mlomae.pretraining.influence import freeze_mask, influence_along_response, model_influence
+from mlomae.pretraining.influence import influence_at, model_influence
 from mlomae.pretraining.losses import features, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.separation import separate
@@ -60,7 +60,7 @@ def test_influence_equals_one_backward_a_patch(feedback: str, random_mask: bool)
     model, lower, head, upper = setting(feedback)
     found = model_influence(model, lower, head, upper, random_mask=random_mask)
     v = brute_v(model, head, upper)
-    rec = patch_errors(model, freeze_mask(model, lower, random_mask))
+    rec = patch_errors(model, model.freeze_mask(lower, random_mask))
     parameters = dict(model.named_parameters())
     for image, patch in [(0, 0), (3, 7), (7, 15), (5, 2)]:
         g = torch.autograd.grad(rec[image, patch], [parameters[n] for n in v], retain_graph=True, allow_unused=True)
@@ -85,7 +85,7 @@ def test_paths_of_the_run_are_used() -> None:
     theta = model.level_parameters()["theta"]
     g = torch.autograd.grad(model.feedback(features(model, upper), upper), list(theta.values()), allow_unused=True)
     v = {n: t for n, t in zip(theta, g, strict=True) if t is not None}
-    batch = freeze_mask(model, lower)
+    batch = model.freeze_mask(lower)
     expected = patch_influence(lambda t, b: functional_call(model, t, (patch_errors, b)), theta, v, batch)
     torch.testing.assert_close(v_free, expected, rtol=1e-9, atol=1e-12)
 
@@ -117,9 +117,8 @@ def check_planted(influence_module: Any, separation_module: Any) -> None:
     gaps = []
     for seed in range(5):
         batch = planted.batch(seed)
-        found, loss = influence_module.influence_along_response(
-            planted.problem(), planted.errors, planted.theta(), {}, batch, batch, batch
-        )
+        at = Point(planted.problem(), planted.theta(), {}, batch, batch, lower_batch=batch)
+        found, loss = influence_module.influence_at(at, planted.errors)
         expected = torch.where(batch["object"], 4 * batch["difficulty"], 0.0)
         assert (found - expected).abs().max() <= 1e-9
         assert float(loss) == 1.0
@@ -152,7 +151,7 @@ def test_weight_on_planted_objects_lowers_the_upper_loss_and_on_background_does_
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("influence_along(errors, theta, response.v,", "-influence_along(errors, theta, response.v,"),
+        ("influence_along(errors, at.theta, response.v,", "-influence_along(errors, at.theta, response.v,"),
         ("response.loss_upper\n", "-response.loss_upper\n"),
     ],
 )
@@ -179,9 +178,8 @@ def test_a_wrong_sign_of_the_separation_fails(old: str, new: str, tmp_path: Path
 
 def test_kept_patches_are_left_out() -> None:
     batch = planted.batch()
-    found, _ = influence_along_response(
-        planted.problem(), planted.errors, planted.theta(), {}, batch, batch, batch, chunks=2
-    )
+    at = Point(planted.problem(), planted.theta(), {}, batch, batch, lower_batch=batch, chunks=2)
+    found, _ = influence_at(at, planted.errors)
     spoiled = torch.where(batch["mask"] > 0, found, torch.where(batch["object"], -100.0, 100.0))
     assert separate(spoiled, batch["object"], batch["mask"]) == separate(found, batch["object"], batch["mask"])
     everywhere = separate(spoiled, batch["object"])

@@ -32,7 +32,7 @@ from mlomae.diagnostics.horizon.policies import Policies
 from mlomae.feedback import JointFeedback
 from mlomae.multilevel import OuterStep, Params, Point, respond
 from mlomae.pretraining.health import feedback_accuracy
-from mlomae.pretraining.influence import errors_of, freeze_mask, influence_along
+from mlomae.pretraining.influence import errors_of, influence_along
 from mlomae.pretraining.losses import features, level_problem
 from mlomae.pretraining.pretrainer import Pretrainer
 
@@ -68,7 +68,7 @@ def predict(
 
     plain, scaled = [], []
     for lower, head, upper in batches:
-        lower = freeze_mask(model, lower)
+        lower = model.freeze_mask(lower)
         with torch.enable_grad():
             v = respond(Point(level_problem(model), theta, {}, head, upper, chunks=chunks)).v
         scores = [policies(name, lower) for name in names]
@@ -129,7 +129,7 @@ class RollOut:
         )
         measured: list[Measured] = []
         for t in range(horizons[-1]):
-            lower = freeze_mask(self.model, batch(t))
+            lower = self.model.freeze_mask(batch(t))
             step([{**lower, "weight": weight(lower)}], None, None)
             if t + 1 in horizons:
                 measured.append(self.measure(self.model))

@@ -31,7 +31,6 @@ from mlomae.diagnostics.pictures import save_figure
 from mlomae.feedback import is_joint
 from mlomae.multilevel import AdamPreconditioner
 from mlomae.pretraining.devices import to_device
-from mlomae.pretraining.influence import freeze_mask
 from mlomae.pretraining.load import LoadedRun
 from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -98,7 +97,7 @@ def horizon(
         AdamPreconditioner(fresh_optimizer(run, model, rate), model.level_parameters()["theta"]),
         chunks=math.gcd(config.train.accumulate, images),
     )
-    lower = freeze_mask(model, levels[0](0))
+    lower = model.freeze_mask(levels[0](0))
     clipped = [_clipped(scores, name, lower) for name in names]
 
     head, upper = (_measured_images(run, model, level) for level in ("head", "upper"))

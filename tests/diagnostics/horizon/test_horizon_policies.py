@@ -10,7 +10,6 @@ import torch
 from mlomae.common.errors import ConfigError
 from mlomae.diagnostics.horizon.policies import Policies, policy_names, standardise_removed
 from mlomae.masking.sampling import object_patches
-from mlomae.pretraining.influence import freeze_mask
 from mlomae.pretraining.losses import patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 
@@ -20,7 +19,7 @@ NAMES = ("object", "error", "contrast", "random_1", "random_2")
 @pytest.fixture
 def subject() -> tuple[Pretrainer, dict[str, Any]]:
     model, data = tiny.trainer(tiny.config(feedback={"type": "nca"}, data__eval=None, **tiny.RANDOM))
-    return model, freeze_mask(model, data.batches.lower.batch(0, 16))
+    return model, model.freeze_mask(data.batches.lower.batch(0, 16))
 
 
 def test_names() -> None:
