@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.common.errors import DataError
-from mlomae.common.registry import Registry, check_range
+from mlomae.common.registry import NotNegative, Registry
 from mlomae.masking import Reconstruction
 
 
@@ -20,7 +20,6 @@ class AuxiliaryLoss(nn.Module):
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        check_range("auxiliary loss", "[0, inf)", weight=weight)
         self.weight = weight
 
     def forward(self, seen: Reconstruction) -> Tensor:
@@ -30,11 +29,7 @@ class AuxiliaryLoss(nn.Module):
 
 _AUXILIARIES = Registry[AuxiliaryLoss]("auxiliary loss")
 register = _AUXILIARIES.register
-
-
-def list_auxiliaries() -> list[str]:
-    """Names that `create` accepts."""
-    return _AUXILIARIES.names()
+list_auxiliaries = _AUXILIARIES.names
 
 
 def create(name: str, *, embed_dim: int, num_classes: int, **kwargs: object) -> AuxiliaryLoss:
@@ -51,7 +46,7 @@ class JointClassification(AuxiliaryLoss):
     Raises DataError for images without labels.
     """
 
-    def __init__(self, embed_dim: int, num_classes: int, weight: float = 1.0) -> None:
+    def __init__(self, embed_dim: int, num_classes: int, weight: NotNegative = 1.0) -> None:
         super().__init__(weight)
         self.norm, self.fc = nn.LayerNorm(embed_dim), nn.Linear(embed_dim, num_classes)
         nn.init.trunc_normal_(self.fc.weight, std=0.01)
@@ -75,7 +70,7 @@ class Uniformity(AuxiliaryLoss):
     2022, λ = 0.01.
     """
 
-    def __init__(self, embed_dim: int, num_classes: int, weight: float = 0.01) -> None:
+    def __init__(self, embed_dim: int, num_classes: int, weight: NotNegative = 0.01) -> None:
         super().__init__(weight)
 
     def forward(self, seen: Reconstruction) -> Tensor:

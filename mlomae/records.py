@@ -154,54 +154,29 @@ def versions() -> dict[str, str]:
 
 
 def make_record(
-    *,
-    task: str,
-    name: str,
-    method: str,
-    dataset: str,
-    seed: int,
-    config: Mapping[str, Any],
-    images_seen: dict[str, int],
-    outer_iterations: int,
-    clock: Mapping[str, float],
-    train_source: str,
-    eval_source: str,
-    metrics: dict[str, Any],
-    git: tuple[str | None, bool | None],
-    demo: bool = False,
-    split_hash: str | None = None,
-    **further: Any,
+    *, config: Mapping[str, Any], clock: Mapping[str, float], git: tuple[str | None, bool | None], **fields: Any
 ) -> Record:
     """The record of a run that has just finished on this machine; every kind of run makes its records here.
 
     ``config`` is made portable. ``clock``: {"wall", "cpu"} seconds. ``git``: `git_state` when the run began, for the
-    checkout may have changed since. ``further``: fields of this kind of run, which also replace those filled in here.
+    checkout may have changed since. ``fields``: the other `FIELDS`, and those of this kind of run; they also replace
+    what is filled in here.
     """
     portable = strip_paths(config)
     return {
         "schema": SCHEMA,
-        "name": name,
-        "method": method,
-        "task": task,
-        "dataset": dataset,
-        "demo": demo,
-        "seed": seed,
+        "demo": False,
         "config": portable,
         "config_hash": config_hash(portable),
         "git_commit": git[0],
         "git_dirty": git[1],
         "versions": versions(),
         "hardware": hardware(),
-        "images_seen": images_seen,
-        "outer_iterations": outer_iterations,
         "wall_clock_s": clock["wall"],
         "cpu_s": clock["cpu"],
-        "split_hash": split_hash,
-        "train_source": train_source,
-        "eval_source": eval_source,
-        "metrics": metrics,
+        "split_hash": None,
         "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **further,
+        **fields,
     }
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from mlomae.common.errors import ConfigError
-from mlomae.config.strict import Configuration, Count, NotNegative, build_dataclass, plain, read_config
+from mlomae.common.registry import Count, NotNegative
+from mlomae.config.strict import Configuration, build_dataclass, plain, read_config
 
 C = TypeVar("C", bound="TransferConfig")
 

@@ -8,7 +8,6 @@ began, and the evidence so far) and ``curves`` (sums of the losses so far). Vers
 nothing reads: rates are functions of the iteration.
 """
 
-import contextlib
 import os
 import random
 import re
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlomae.common.atomic import replacing
 from mlomae.common.errors import CheckpointError
 
 FORMAT = "mlomae-pretrain/1"
@@ -30,17 +30,12 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
 
     Raises CheckpointError if the disk is full or not writable; what was there before stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise CheckpointError(
             f"checkpoint '{path}' cannot be written ({reason}); free disk space, then resume: "

@@ -11,14 +11,20 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import types
+import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from mlomae.common.errors import ConfigError, reason_of
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Callable[..., Any])
 
+Count = Annotated[int, "[1, inf)"]
+NotNegative = Annotated[float, "[0, inf)"]
+Positive = Annotated[float, "(0, inf)"]
+Share = Annotated[float, "[0, 1]"]
 ENTRY_POINTS = "mlomae.plugins"
 _REGISTRIES: list["Registry[Any]"] = []
 
@@ -82,6 +88,7 @@ class Registry(Generic[T]):
             del self._builders[name]
 
     def names(self) -> list[str]:
+        """All registered names, sorted."""
         load_entry_points()
         return sorted(self._builders)
 
@@ -130,9 +137,15 @@ class Registry(Generic[T]):
     def build(self, name: object, options: Mapping[str, Any], **given: Any) -> T:
         """Call the builder with ``given`` (the program's arguments) and ``options`` (the user's).
 
-        Raises what `check` raises, and what the builder raises for a value.
+        Raises what `check` raises, ConfigError for a value outside the choices or the interval of its annotation
+        (`check_value`), and what the builder raises.
         """
         self.check(name, options, given)
+        for key, parameter in self.options(name, given).items():
+            hint = parameter.annotation
+            constrained = any(typing.get_origin(h) in (Annotated, Literal) for h in (hint, *typing.get_args(hint)))
+            if key in options and constrained:
+                check_value(options[key], hint, f"option '{key}' of {self.kind} '{name}'")
         return self.get(name)(**given, **options)
 
 
@@ -146,17 +159,7 @@ def import_modules(package: str) -> None:
         importlib.import_module(f"{package}.{module.name}")
 
 
-def check_choice(owner: str, valid: Iterable[str], **option: object) -> None:
-    """Raise ConfigError unless the value of the option, passed by its name, is one of ``valid``."""
-    choices = list(valid)
-    for name, value in option.items():
-        if value not in choices:
-            raise ConfigError(f"{owner}: {name}='{value}' is unknown; choose one of {', '.join(choices)}")
-
-
-def is_inside(value: object, interval: str) -> bool:
-    """Whether ``value`` is a number in ``interval``: "[0, 1)" includes 0 and excludes 1; "(0, inf)" is every finite
-    positive number."""
+def _is_inside(value: object, interval: str) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     low, high = (float(bound) for bound in interval[1:-1].split(","))
@@ -164,8 +167,36 @@ def is_inside(value: object, interval: str) -> bool:
     return above and (value <= high if interval[-1] == "]" else value < high)
 
 
-def check_range(owner: str, interval: str, **options: object) -> None:
-    """Raise ConfigError unless every value is a number in ``interval`` (`is_inside`)."""
-    for name, value in options.items():
-        if not is_inside(value, interval):
-            raise ConfigError(f"{owner}: {name}={value!r} must be a number in {interval}")
+def check_interval(value: object, interval: str, what: str) -> None:
+    """Raise ConfigError unless ``value``, which the message calls ``what``, is a number in ``interval``.
+
+    "[0, 1)" includes 0 and excludes 1; "(0, inf)" is every finite positive number.
+    """
+    if not _is_inside(value, interval):
+        phrases = {"(0, inf)": "positive", "[0, inf)": "at least 0", "[1, inf)": "at least 1"}
+        raise ConfigError(f"{what} must be {phrases.get(interval, f'inside {interval}')}; got {value!r}")
+
+
+def check_value(value: Any, hint: Any, what: str) -> Any:
+    """``value``, an int promoted where a float is wanted. Raises ConfigError, which calls it ``what``, if it does not
+    fit the annotation: a type, choices (``Literal``), a number with an interval (``Annotated[float, "[0, 1)"]``) or a
+    union of these."""
+    names = []
+    for option in typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,):
+        kind, *intervals = typing.get_args(option) if typing.get_origin(option) is Annotated else (option,)
+        base = typing.get_origin(kind) or kind
+        if base is Literal:
+            if value in typing.get_args(kind):
+                return value
+            names.append(f"one of {', '.join(typing.get_args(kind))}")
+            continue
+        names.append("None" if base is types.NoneType else base.__name__)
+        if base is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif base is tuple and isinstance(value, list):
+            value = tuple(value)
+        if isinstance(value, base) and not (base is int and isinstance(value, bool)):
+            for interval in intervals:
+                check_interval(value, interval, what)
+            return value
+    raise ConfigError(f"{what} must be {' or '.join(names)}; got {value!r}")

@@ -49,18 +49,15 @@ def import_plugins(modules: Iterable[str]) -> None:
             importlib.import_module(module)
         except Exception as error:  # somebody else's module can raise anything
             if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-                raise _not_found(module, str(error.name)) from error
+                raise ConfigError(
+                    f"custom_imports: module '{module}' cannot be found (there is no '{error.name}'); add the folder "
+                    f"that holds '{str(error.name).partition('.')[0]}' to PYTHONPATH, or install its package with "
+                    "pip install -e"
+                ) from error
             raise ConfigError(
                 f"custom_imports: module '{module}' cannot be imported ({type(error).__name__}: {reason_of(error)}); "
                 "fix it"
             ) from error
-
-
-def _not_found(module: str, missing: str) -> ConfigError:
-    return ConfigError(
-        f"custom_imports: module '{module}' cannot be found (there is no '{missing}'); add the folder that holds "
-        f"'{missing.partition('.')[0]}' to PYTHONPATH, or install its package with pip install -e"
-    )
 
 
 def check_imported(modules: Iterable[str]) -> None:

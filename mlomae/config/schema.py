@@ -8,16 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mlomae.common.errors import ConfigError
-from mlomae.config.strict import (
-    ADDED,
-    Configuration,
-    Count,
-    NotNegative,
-    build_dataclass,
-    check_interval,
-    plain,
-    read_config,
-)
+from mlomae.common.registry import Count, NotNegative, Positive, Share, check_interval
+from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 
 
 @dataclass
@@ -95,9 +87,9 @@ class OptimConfig:
     lr: NotNegative = 1e-3
     weight_decay: NotNegative = 0.05
     betas: tuple = (0.9, 0.95)
-    warmup: Annotated[float, "[0, 1]"] = 0.05
+    warmup: Share = 0.05
     min_lr: NotNegative = 0.0
-    clip_grad: Annotated[float, "(0, inf)"] | None = None
+    clip_grad: Positive | None = None
 
 
 @dataclass
@@ -154,7 +146,7 @@ def _check(config: PretrainConfig) -> None:
     for section, kind in kinds.items():
         if "type" not in (getattr(config, section) or {"type": None}):
             raise ConfigError(f"config key '{section}.type' is missing; choose one of the {kind}")
-    check_interval(config.mask.get("ratio", 0.75), "(0, 1)", "mask.ratio")
+    check_interval(config.mask.get("ratio", 0.75), "(0, 1)", "config key 'mask.ratio'")
     unknown = sorted(set(config.optim) - {"theta", "omega", "phi"})
     if unknown:
         raise ConfigError(f"unknown config key 'optim.{unknown[0]}'; the levels are theta, omega, phi")

@@ -6,20 +6,17 @@ An unknown key, a missing key or a value of the wrong type is a `ConfigError`; n
 import ast
 import dataclasses
 import difflib
-import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from mmengine.config import Config
 
 from mlomae.common.errors import ConfigError
-from mlomae.common.registry import is_inside
+from mlomae.common.registry import check_value
 from mlomae.config.plugins import check_imported, import_plugins, imports_of
 
 T = TypeVar("T")
-Count = Annotated[int, "[1, inf)"]
-NotNegative = Annotated[float, "[0, inf)"]
 _PACKAGE = Path(__file__).parents[1]
 _HOMES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of the configs that ship: in a wheel, in a checkout
 
@@ -60,36 +57,6 @@ class Configuration:
         return dict(plain(self))
 
 
-def check_interval(value: Any, interval: str, key: str) -> None:
-    """Raise ConfigError unless ``value`` is a number in ``interval``, e.g. "[0, 1)"."""
-    if not is_inside(value, interval):
-        phrases = {"(0, inf)": "positive", "[0, inf)": "at least 0", "[1, inf)": "at least 1"}
-        raise ConfigError(f"config key '{key}' must be {phrases.get(interval, f'inside {interval}')}; got {value!r}")
-
-
-def _check_type(value: Any, hint: Any, key: str) -> Any:
-    """Return ``value``, an int promoted where a float is wanted; ConfigError if type or interval do not fit."""
-    names = []
-    for option in typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,):
-        kind, *intervals = typing.get_args(option) if typing.get_origin(option) is Annotated else (option,)
-        base = typing.get_origin(kind) or kind
-        if base is typing.Literal:
-            if value in typing.get_args(kind):
-                return value
-            names.append(f"one of {', '.join(typing.get_args(kind))}")
-            continue
-        names.append("None" if base is types.NoneType else base.__name__)
-        if base is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        elif base is tuple and isinstance(value, list):
-            value = tuple(value)
-        if isinstance(value, base) and not (base is int and isinstance(value, bool)):
-            for interval in intervals:
-                check_interval(value, interval, key)
-            return value
-    raise ConfigError(f"config key '{key}' must be {' or '.join(names)}; got {value!r}")
-
-
 def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
     """Instantiate a config dataclass from a mapping; every key must be known and every type right.
 
@@ -114,7 +81,7 @@ def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
                 raise ConfigError(f"config section '{name}' must be a dict; got {value!r}")
             built[key] = {k: build_dataclass(typing.cast(type, inner[0]), v, f"{name}.{k}") for k, v in value.items()}
         else:
-            built[key] = _check_type(value, hints[key], name)
+            built[key] = check_value(value, hints[key], f"config key '{name}'")
     missing = [
         f.name
         for f in dataclasses.fields(typing.cast(Any, cls))

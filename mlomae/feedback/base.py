@@ -3,15 +3,17 @@
 Shape legend: B batch, H samples of the head batch, U of the upper batch, L patches, D width, C classes.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from mlomae.common.errors import DataError
 from mlomae.common.precision import full_precision, wide
-from mlomae.common.registry import Registry, check_choice
+from mlomae.common.registry import Registry
 
 Batch = dict[str, Tensor]
-POOLINGS = ("cls", "avg")
+Pooling = Literal["cls", "avg"]
 
 
 class Feedback(nn.Module):
@@ -49,9 +51,8 @@ class JointFeedback(Feedback):
 
     joint = True
 
-    def __init__(self, name: str, num_classes: int, pooling: str) -> None:
+    def __init__(self, name: str, num_classes: int, pooling: Pooling) -> None:
         super().__init__()
-        check_choice(f"{name} feedback", POOLINGS, pooling=pooling)
         self.name, self.num_classes, self.pooling = name, num_classes, pooling
 
     def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
@@ -75,7 +76,7 @@ class JointFeedback(Feedback):
         return (labels(self.name, batch)[:, None] == classes_C).to(like.dtype)
 
 
-def pool(tokens_BLD: Tensor, pooling: str) -> Tensor:
+def pool(tokens_BLD: Tensor, pooling: Pooling) -> Tensor:
     """(B, D): the class token ("cls") or the mean of the patch tokens ("avg"), at least in float32."""
     x_BD = tokens_BLD[:, 0] if pooling == "cls" else tokens_BLD[:, 1:].mean(dim=1)
     return wide(x_BD)
@@ -90,11 +91,7 @@ def labels(name: str, batch: Batch | None) -> Tensor:
 
 _FEEDBACKS = Registry[Feedback]("feedback")
 register = _FEEDBACKS.register
-
-
-def list_feedbacks() -> list[str]:
-    """Names that `create` accepts."""
-    return _FEEDBACKS.names()
+list_feedbacks = _FEEDBACKS.names
 
 
 def is_joint(name: str) -> bool:

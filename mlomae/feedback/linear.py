@@ -4,15 +4,17 @@ Shape legend: B batch, L patches, D width, C classes.
 Source: MLO-MAE (Guo et al., TMLR 2025, arXiv 2402.18128), stages II and III.
 """
 
+from typing import Annotated
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.common import random_keys
 from mlomae.common.precision import full_precision
-from mlomae.common.registry import check_choice, check_range
-from mlomae.feedback.base import POOLINGS, Batch, Feedback, labels, pool, register
+from mlomae.feedback.base import Batch, Feedback, Pooling, labels, pool, register
 
 DROPOUT_SALT = 200
+DropoutRate = Annotated[float, "[0, 1)"]
 
 
 @register("linear")
@@ -24,10 +26,8 @@ class LinearFeedback(Feedback):
 
     name = "linear"
 
-    def __init__(self, embed_dim: int, num_classes: int, pooling: str = "cls", dropout: float = 0.0) -> None:
+    def __init__(self, embed_dim: int, num_classes: int, pooling: Pooling = "cls", dropout: DropoutRate = 0.0) -> None:
         super().__init__()
-        check_choice("linear feedback", POOLINGS, pooling=pooling)
-        check_range("linear feedback", "[0, 1)", dropout=dropout)
         self.pooling, self.dropout = pooling, dropout
         self.norm = nn.LayerNorm(embed_dim)
         self.fc = nn.Linear(embed_dim, num_classes)

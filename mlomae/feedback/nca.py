@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from mlomae.common.errors import DataError
 from mlomae.common.precision import full_precision
-from mlomae.common.registry import check_range
-from mlomae.feedback.base import Batch, JointFeedback, pool, register
+from mlomae.common.registry import Positive
+from mlomae.feedback.base import Batch, JointFeedback, Pooling, pool, register
 
 
 @register("nca")
@@ -30,10 +30,14 @@ class NCAFeedback(JointFeedback):
     """
 
     def __init__(
-        self, embed_dim: int, num_classes: int, temperature: float = 0.1, pooling: str = "avg", centre: bool = True
+        self,
+        embed_dim: int,
+        num_classes: int,
+        temperature: Positive = 0.1,
+        pooling: Pooling = "avg",
+        centre: bool = True,
     ) -> None:
         super().__init__("nca", num_classes, pooling)
-        check_range("nca feedback", "(0, inf)", temperature=temperature)
         self.temperature, self.centre = temperature, centre
 
     def similarity(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor) -> Tensor:

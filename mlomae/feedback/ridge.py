@@ -10,14 +10,16 @@ Shape legend: H samples of the head batch, U of the upper batch, L patches, D wi
 Source: Bertinetto et al., "Meta-learning with differentiable closed-form solvers", ICLR 2019 (through the solve).
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.precision import full_precision
-from mlomae.common.registry import check_choice, check_range
-from mlomae.feedback.base import Batch, JointFeedback, labels, pool, register
+from mlomae.common.registry import Positive
+from mlomae.feedback.base import Batch, JointFeedback, Pooling, labels, pool, register
 
 _EPS = 1e-6  # added to the variance: a constant feature becomes zero
 _JITTER = 32.0  # in units of ε times the trace, the rounding error of a Gram matrix
@@ -38,18 +40,14 @@ class RidgeFeedback(JointFeedback):
         self,
         embed_dim: int,
         num_classes: int,
-        penalty: float = 10.0,
-        loss: str = "cross_entropy",
-        temperature: float | None = None,
-        pooling: str = "avg",
+        penalty: Positive = 10.0,
+        loss: Literal["cross_entropy", "squared_error"] = "cross_entropy",
+        temperature: Positive | None = None,
+        pooling: Pooling = "avg",
     ) -> None:
         super().__init__("ridge", num_classes, pooling)
-        check_range("ridge feedback", "(0, inf)", penalty=penalty)
-        check_choice("ridge feedback", ("cross_entropy", "squared_error"), loss=loss)
-        if temperature is not None:
-            if loss == "squared_error":
-                raise ConfigError("ridge feedback: temperature has no effect on loss='squared_error'; remove it")
-            check_range("ridge feedback", "(0, inf)", temperature=temperature)
+        if temperature is not None and loss == "squared_error":
+            raise ConfigError("ridge feedback: temperature has no effect on loss='squared_error'; remove it")
         self.penalty, self.loss = penalty, loss
         self.temperature = 0.1 if temperature is None else temperature
 

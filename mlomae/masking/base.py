@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mlomae.common import random_keys
 from mlomae.common.registry import Registry
+from mlomae.masking.sampling import gumbel
 from mlomae.models import MAE
 from mlomae.models.mask import Mask, keep_count, mask_from_scores
 
@@ -50,9 +51,18 @@ class MaskState:
         """(B, n) uniform numbers in (0, 1); another ``salt`` gives independent ones."""
         return random_keys.uniform(self.key, n, salt=STRATEGY_SALT + salt)
 
+    def gumbel(self, n: int, salt: int = 0) -> Tensor:
+        """(B, n) Gumbel noise from the same numbers: the top k of log-odds plus it are a sample without replacement."""
+        return gumbel(self.uniform(n, salt))
 
+
+@dataclass(eq=False, repr=False)
 class MaskingStrategy(nn.Module):
     """Base class. A strategy is a module so that a learned one can have parameters (φ); most have none.
+
+    It is made for tokens of width ``embed_dim`` on a patch grid (gh, gw). Further fields of a subclass, or parameters
+    of its ``__init__``, are its options, which a configuration sets; their annotations say what they accept
+    (`mlomae.common.registry.check_value`).
 
     Attributes:
         grid, length: the patch grid (gh, gw) and the number of patches, L.
@@ -63,16 +73,16 @@ class MaskingStrategy(nn.Module):
         scheduled: whether the choice depends on ``progress`` or ``iteration``.
     """
 
-    normalize: str = "mask"
-    trainable: bool = False
-    adaptive: bool = False
-    scheduled: bool = False
+    embed_dim: int
+    grid: tuple[int, int]
+    normalize = "mask"
+    trainable = False
+    adaptive = False
+    scheduled = False
 
-    def __init__(self, embed_dim: int, grid: tuple[int, int]) -> None:
-        """For tokens of width ``embed_dim`` on a patch grid (gh, gw). Further parameters of a subclass are its options,
-        which a configuration sets."""
+    def __post_init__(self) -> None:
         super().__init__()
-        self.grid, self.length = grid, grid[0] * grid[1]
+        self.length = self.grid[0] * self.grid[1]
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         """The mask of a batch, from embedded patches and images (B, 3, S, S); `choose` makes it from scores."""
@@ -164,11 +174,7 @@ class AdaptiveMasking(MaskingStrategy):
 _STRATEGIES = Registry[MaskingStrategy]("masking strategy")
 register = _STRATEGIES.register
 registered = _STRATEGIES.registered
-
-
-def list_strategies() -> list[str]:
-    """Names that `create` accepts."""
-    return _STRATEGIES.names()
+list_strategies = _STRATEGIES.names
 
 
 def is_trainable(name: str) -> bool:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import full_precision, wide
-from mlomae.common.registry import check_range
+from mlomae.common.registry import check_interval
 from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking.base import UnweightedMasking
 from mlomae.models import MAE
@@ -90,7 +90,7 @@ class Teacher(nn.Module):
         super().__init__()
         if spec != ENCODER and not spec.startswith(_TIMM):
             raise ConfigError(f"unknown teacher '{spec}'; choose '{ENCODER}', timm:NAME or timm:NAME:pretrained")
-        check_range("teacher", "[0, 1)", decay=decay)
+        check_interval(decay, "[0, 1)", "option 'decay' of the teacher")
         if size is not None and (size < 1 or spec == ENCODER):
             raise ConfigError(f"teacher_size={size} must be a positive number of pixels, and is for timm's models only")
         self.spec, self.decay, self.size = spec, decay, size

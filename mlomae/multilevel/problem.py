@@ -132,12 +132,8 @@ class Hypergradient(NamedTuple):
 
 SOLVERS = Registry[Hypergradient]("solver")
 register = SOLVERS.register
+list_solvers = SOLVERS.names
 COMMON = ("reduce", "chunks", "paths")  # options of every solver: fields of `Point`
-
-
-def list_solvers() -> list[str]:
-    """Names that ``hypergradient`` accepts, sorted."""
-    return SOLVERS.names()
 
 
 def list_options(solver: str) -> list[str]:

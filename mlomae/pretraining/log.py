@@ -56,10 +56,7 @@ class Scalars:
                 write_text(self.path, "".join(line for line in lines if 0 < _step_of(line) <= done))
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
-    def __enter__(self) -> "Scalars":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
 

@@ -20,13 +20,16 @@ def parameter_groups(parameters: dict[str, Tensor], weight_decay: float) -> list
 
 def build_optimizers(levels: dict[str, dict[str, Tensor]], config: PretrainConfig) -> dict[str, AdamW]:
     """One AdamW for each level that has parameters."""
-    optimizers = {}
-    for level, parameters in levels.items():
-        if parameters:
-            settings = config.optim[level]
-            groups = parameter_groups(parameters, settings.weight_decay)
-            optimizers[level] = AdamW(groups, lr=settings.lr, betas=tuple(settings.betas), fused=True)
-    return optimizers
+    return {
+        level: AdamW(
+            parameter_groups(parameters, config.optim[level].weight_decay),
+            lr=config.optim[level].lr,
+            betas=tuple(config.optim[level].betas),
+            fused=True,
+        )
+        for level, parameters in levels.items()
+        if parameters
+    }
 
 
 class Schedule(Protocol):

@@ -8,6 +8,7 @@ wrapper for data parallelism; a step averages its gradients over ranks itself.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -106,7 +107,8 @@ class Trainer:
         seed_everything(self.config.seed)
         resumed_from = self._resume() if self.resume else None
         try:
-            with run_log(self.work_dir), Scalars(self.work_dir, self.iteration, self.iterations) as scalars:
+            scalars = Scalars(self.work_dir, self.iteration, self.iterations)
+            with run_log(self.work_dir), closing(scalars):
                 if resumed_from is not None:
                     logger.info(f"resumed from {resumed_from} after {self.iteration} iterations")
                 self._loop(scalars)

@@ -3,12 +3,12 @@
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from mlomae.common.errors import ConfigError
-from mlomae.common.registry import Registry, check_choice, check_range, import_modules
+from mlomae.common.registry import Count, Registry, check_interval, import_modules
 
 
 class Base:
@@ -68,17 +68,37 @@ def test_what_is_wrong_is_said_in_one_line(things: Registry[Any], name: Any, opt
 )
 def test_ranges_open_and_closed(interval: str, inside: list[Any], outside: list[Any]) -> None:
     for value in inside:
-        check_range("thing", interval, size=value)
+        check_interval(value, interval, "size")
     for value in outside:
-        with pytest.raises(ConfigError) as error:
-            check_range("thing", interval, colour=inside[0], size=value)
-        assert str(error.value) == f"thing: size={value!r} must be a number in {interval}"
+        with pytest.raises(ConfigError, match=r"^size must be ") as error:
+            check_interval(value, interval, "size")
+        assert str(error.value).endswith(f"; got {value!r}")
 
 
-def test_choices() -> None:
-    check_choice("thing", ("red", "blue"), colour="blue")
-    with pytest.raises(ConfigError, match=r"^thing: colour='pink' is unknown; choose one of red, blue$"):
-        check_choice("thing", ("red", "blue"), colour="pink")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"colour": "pink"}, "option 'colour' of thing 'limited' must be one of red, blue; got 'pink'"),
+        ({"size": 0}, "option 'size' of thing 'limited' must be at least 1; got 0"),
+        ({"size": 1.5}, "option 'size' of thing 'limited' must be int; got 1.5"),
+        ({"rate": 1}, "option 'rate' of thing 'limited' must be inside [0, 1); got 1.0"),
+        ({"rate": "high"}, "option 'rate' of thing 'limited' must be float or None; got 'high'"),
+    ],
+)
+def test_annotations_limit_options(options: dict[str, Any], words: str) -> None:
+    registry = Registry[Any]("thing")
+
+    @registry.register("limited")
+    def limited(
+        colour: Literal["red", "blue"] = "red", size: Count = 1, rate: Annotated[float, "[0, 1)"] | None = None
+    ) -> tuple[Any, ...]:
+        return colour, size, rate
+
+    assert registry.build("limited", {"colour": "blue", "size": 2, "rate": 0}) == ("blue", 2, 0)
+    assert registry.build("limited", {"rate": None}) == ("red", 1, None)
+    with pytest.raises(ConfigError) as error:
+        registry.build("limited", options)
+    assert str(error.value) == words
 
 
 def test_every_module_of_a_folder_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,16 +248,16 @@ def test_constant_features_give_finite_gradients(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        *((n, {"pooling": "max"}, [f"{n} feedback", "pooling='max'", "cls", "avg"]) for n in JOINT),
+        *((n, {"pooling": "max"}, [f"'pooling' of feedback '{n}'", "'max'", "cls", "avg"]) for n in JOINT),
         *(
-            (n, {"temperature": t}, [n, "temperature", "(0, inf)", repr(t)])
+            (n, {"temperature": t}, [n, "temperature", "float" if isinstance(t, str | bool) else "positive", repr(t)])
             for n in JOINT
             for t in (0, -0.1, "1", True)
         ),
         ("nca", {"temperature": math.nan}, ["temperature", "nan"]),
         ("nca", {"temperature": math.inf}, ["temperature", "inf"]),
         ("nca", {"temprature": 1.0}, ["'temprature'", "did you mean 'temperature'"]),
-        ("ridge", {"penalty": 0.0}, ["penalty", "(0, inf)", "0.0"]),
+        ("ridge", {"penalty": 0.0}, ["penalty", "positive", "0.0"]),
         ("ridge", {"penalty": -1}, ["penalty", "-1"]),
         ("ridge", {"loss": "hinge"}, ["'hinge'", "cross_entropy", "squared_error"]),
         ("ridge", {"loss": "squared_error", "temperature": 1.0}, ["temperature has no effect", "remove it"]),

@@ -129,10 +129,10 @@ def test_autocast_and_narrow_tokens_keep_the_head_in_float32() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"pooling": "max"}, ["pooling='max'", "cls", "avg"]),
-        ({"dropout": 1.0}, ["dropout=1.0", "[0, 1)"]),
-        ({"dropout": -0.1}, ["dropout=-0.1"]),
-        ({"dropout": float("nan")}, ["dropout=nan"]),
+        ({"pooling": "max"}, ["'pooling'", "'max'", "cls", "avg"]),
+        ({"dropout": 1.0}, ["'dropout'", "1.0", "[0, 1)"]),
+        ({"dropout": -0.1}, ["'dropout'", "-0.1"]),
+        ({"dropout": float("nan")}, ["'dropout'", "nan"]),
     ],
     ids=lambda x: str(x) if isinstance(x, dict) else "",
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from mlomae.backbones.config import BackboneConfig, DataConfig, TrainConfig, TransferConfig
 from mlomae.common.errors import ConfigError
-from mlomae.config.strict import Count
+from mlomae.common.registry import Count
 
 Protocol = Literal["finetune", "linear", "knn"]
 PROTOCOLS = get_args(Protocol)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from mlomae.backbones.config import DenseConfig, DenseDataConfig, DenseTrainConfig
-from mlomae.config.strict import Count
+from mlomae.common.registry import Count
 
 
 @dataclass

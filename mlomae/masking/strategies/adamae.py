@@ -13,18 +13,18 @@ For a fixed error of each patch the expected gradient is 0 where p is proportion
 Shape legend: B batch, L patches, D token width.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from mlomae.common.precision import wide
-from mlomae.common.registry import check_range
+from mlomae.common.registry import Count, NotNegative
 from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
 from mlomae.masking.networks import TransformerScorer
-from mlomae.masking.sampling import gumbel
 
 
 @register("adamae")
+@dataclass(eq=False, repr=False)
 class AdaMAEMasking(AdaptiveMasking):
     """Visible patches are a sample without replacement with odds p, from Gumbel noise on log p.
 
@@ -41,11 +41,12 @@ class AdaMAEMasking(AdaptiveMasking):
     Raises ConfigError for a negative weight and a width that `TransformerScorer` refuses.
     """
 
-    def __init__(self, embed_dim: int, grid: tuple[int, int], weight: float = 1e-4, hidden: int = 64) -> None:
-        super().__init__(embed_dim, grid)
-        check_range("adamae mask", "[0, inf)", weight=weight)
-        self.weight = weight
-        self.net = TransformerScorer(embed_dim, hidden, depth=1)
+    weight: NotNegative = 1e-4
+    hidden: Count = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.net = TransformerScorer(self.embed_dim, self.hidden, depth=1)
 
     def log_odds(self, tokens_BLD: Tensor) -> Tensor:
         """log p, (B, L), at least float32."""
@@ -53,7 +54,7 @@ class AdaMAEMasking(AdaptiveMasking):
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         log_p_BL = self.log_odds(tokens_BLD)
-        scores_BL = -log_p_BL.detach() - gumbel(state.uniform(log_p_BL.shape[1]))
+        scores_BL = -log_p_BL.detach() - state.gumbel(log_p_BL.shape[1])
         return replace(choose(scores_BL, ratio, state), choice=log_p_BL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:

@@ -9,16 +9,16 @@ Shape legend: B batch, N masks, L patches, S image side, gh gw patch grid.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.common.precision import wide
-from mlomae.common.registry import check_range
+from mlomae.common.registry import Count, NotNegative
 from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
-from mlomae.masking.sampling import gumbel
 
 
 class MaskNet(nn.Module):
@@ -47,6 +47,7 @@ def area_penalty(m_BNL: Tensor) -> Tensor:
 
 
 @register("adios")
+@dataclass(eq=False, repr=False)
 class ADIOSMasking(AdaptiveMasking):
     """One of an image's N masks, drawn at random in every step (the paper's ADIOS-s), gives the odds of removal.
 
@@ -72,15 +73,13 @@ class ADIOSMasking(AdaptiveMasking):
     Raises ConfigError for fewer than 2 masks, a negative α and a width below 1.
     """
 
-    def __init__(
-        self, embed_dim: int, grid: tuple[int, int], masks: int = 6, alpha: float = 1.0, width: int = 16
-    ) -> None:
-        super().__init__(embed_dim, grid)
-        check_range("adios mask", "[2, inf)", masks=masks)
-        check_range("adios mask", "[0, inf)", alpha=alpha)
-        check_range("adios mask", "[1, inf)", width=width)
-        self.masks, self.alpha = masks, alpha
-        self.net = MaskNet(grid, masks, width)
+    masks: Annotated[int, "[2, inf)"] = 6
+    alpha: NotNegative = 1.0
+    width: Count = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.net = MaskNet(self.grid, self.masks, self.width)
 
     def log_masks(self, images: Tensor) -> Tensor:
         """log m, (B, N, L), at least float32."""
@@ -94,7 +93,7 @@ class ADIOSMasking(AdaptiveMasking):
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         log_m_BNL = self.log_masks(images)
         log_q_BL = self.drawn(log_m_BNL.detach(), state)
-        scores_BL = log_q_BL + gumbel(state.uniform(log_q_BL.shape[1]))
+        scores_BL = log_q_BL + state.gumbel(log_q_BL.shape[1])
         return replace(choose(scores_BL, ratio, state), choice=log_m_BNL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:

@@ -9,14 +9,15 @@ Shape legend: B batch, S image side, H heads, L patches, K kept patches, D token
 
 import math
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
-from mlomae.common.registry import check_range
+from mlomae.common.registry import Share
 from mlomae.masking.base import MaskState, register
-from mlomae.masking.sampling import gumbel, share_of
+from mlomae.masking.sampling import share_of
 from mlomae.masking.teacher import ENCODER, TaughtMasking
 from mlomae.models import MAE
 from mlomae.models.mask import Mask, keep_count
@@ -58,16 +59,13 @@ class AMTMasking(TaughtMasking):
         self,
         embed_dim: int,
         grid: tuple[int, int],
-        start: float = 0.1,
-        every: float = 0.1,
-        throw: float = 0.0,
+        start: Share = 0.1,
+        every: Annotated[float, "(0, 1]"] = 0.1,
+        throw: Annotated[float, "[0, 1)"] = 0.0,
         teacher: str = ENCODER,
         teacher_size: int | None = None,
     ) -> None:
         super().__init__(embed_dim, grid, teacher, 0.0, teacher_size)
-        check_range("amt mask", "[0, 1]", start=start)
-        check_range("amt mask", "(0, 1]", every=every)
-        check_range("amt mask", "[0, 1)", throw=throw)
         self.start, self.every, self.throw = start, every, throw
         self.refreshed: Tensor
         self.register_buffer("refreshed", torch.tensor(0))  # number of snapshots after the first one
@@ -95,7 +93,7 @@ class AMTMasking(TaughtMasking):
         return replace(mask, ids_keep=mask.ids_keep[:, :visible])  # the last ones were drawn next
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
-        noise_BL = gumbel(state.uniform(self.length))
+        noise_BL = state.gumbel(self.length)
         if state.progress < self.start:
             return noise_BL
         return attention_weight(self.teacher.attention(images)).clamp(min=SMALLEST).log() + noise_BL

@@ -12,16 +12,17 @@ Shape legend: B batch, S image side, L patches, D width of the features.
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from mlomae.common.precision import full_precision
-from mlomae.common.registry import check_range
 from mlomae.masking.base import Mask, MaskState, choose, register
 from mlomae.masking.spectral import object_map, unit
 from mlomae.masking.teacher import TaughtMasking
+
+Temperature = Annotated[float, "[0.05, inf)"]
 
 
 @register("attg")
@@ -46,10 +47,14 @@ class AttGMasking(TaughtMasking):
     scheduled = True
 
     def __init__(
-        self, embed_dim: int, grid: tuple[int, int], tau_start: float = 2.0, tau_end: float = 0.5, **teaching: Any
+        self,
+        embed_dim: int,
+        grid: tuple[int, int],
+        tau_start: Temperature = 2.0,
+        tau_end: Temperature = 0.5,
+        **teaching: Any,
     ) -> None:
         super().__init__(embed_dim, grid, **teaching)
-        check_range("attg mask", "[0.05, inf)", tau_start=tau_start, tau_end=tau_end)
         self.tau_start, self.tau_end = tau_start, tau_end
 
     def tau(self, progress: float) -> float:

@@ -7,18 +7,17 @@ mean over heads.
 Shape legend: B batch, S image side, L patches.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mlomae.common.registry import check_choice, check_range
+from mlomae.common.registry import Share
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import ranks, share_of, uncover
 from mlomae.masking.teacher import TaughtMasking
 from mlomae.models.mask import keep_count
 
-VARIANTS = ("hint", "high", "low")
 _TIES, _HINTS, _WHICH = range(3)  # salts
 
 
@@ -48,14 +47,12 @@ class AttMasking(TaughtMasking):
         self,
         embed_dim: int,
         grid: tuple[int, int],
-        variant: str = "hint",
-        show_max: float = 0.1,
-        prob: float = 1.0,
+        variant: Literal["hint", "high", "low"] = "hint",
+        show_max: Share = 0.1,
+        prob: Share = 1.0,
         **teaching: Any,
     ) -> None:
         super().__init__(embed_dim, grid, **teaching)
-        check_choice("attmask", VARIANTS, variant=variant)
-        check_range("attmask", "[0, 1]", show_max=show_max, prob=prob)
         self.variant, self.show_max, self.prob = variant, show_max, prob
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:

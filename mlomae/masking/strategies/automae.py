@@ -11,23 +11,93 @@ So patches that the generator picks are removed more often, not always. For the 
 (straight-through) and the noise multiplies the tokens (`Mask.gate`, 1 in value), so that the reconstruction error
 reaches the generator.
 
-Shape legend: B batch, H heads, L patches, K kept patches.
+Maps are judged by a discriminator: noisy rectangles are real, the generator's maps are fake. Least-squares losses (Mao
+et al., "Least Squares Generative Adversarial Networks", ICCV 2017), D a map's scores:
+
+    discriminator:  ½ · mean (D(real) - 1)² + ½ · mean D(fake)²,  fake a constant
+    generator:      mean (D(fake) - 1)²,                          D's weights constants
+
+Its convolutions are divided by their largest singular value (Miyato et al., "Spectral Normalization for Generative
+Adversarial Networks", ICLR 2018). It is computed exactly instead of by power iteration, whose vectors would be a state
+that depends on the number of calls: the kernels are small, and so ranks, chunks and resumed runs agree without effort.
+
+Shape legend: B batch, H heads, L patches, gh gw patch grid, K kept patches, C scores of a map.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from mlomae.common.precision import wide
-from mlomae.common.registry import check_range
+from mlomae.common.registry import NotNegative
 from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choose, register
-from mlomae.masking.discriminator import Discriminator, rectangles
-from mlomae.masking.sampling import gumbel
+from mlomae.masking.sampling import inside, rectangle
 from mlomae.masking.teacher import TaughtMasking
 from mlomae.models import MAE
 from mlomae.models.mask import Mask, keep_count
+
+AREA = (40 / 196, 160 / 196)  # of a rectangle, as shares of all patches
+
+
+class SpectralConv(nn.Module):
+    """A 3 x 3 convolution without bias whose kernel, as a matrix (outputs, inputs · 9), has the spectral norm 1."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(nn.Conv2d(inputs, outputs, 3, bias=False).weight.detach())
+
+    def kernel(self) -> Tensor:
+        return self.weight / torch.linalg.matrix_norm(self.weight.flatten(1), ord=2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return F.conv2d(x_BCHW, self.kernel(), stride=self.stride, padding=1)
+
+
+class Discriminator(nn.Module):
+    """Scores (B, C), at least float32, of maps (B, L) that sum to 1; they are multiplied by L, so that the size of the
+    grid does not matter."""
+
+    def __init__(self, grid: tuple[int, int], width: int = 16) -> None:
+        super().__init__()
+        self.grid = grid
+        self.layers = nn.Sequential(
+            SpectralConv(1, width),
+            nn.LeakyReLU(0.2),
+            SpectralConv(width, 2 * width, stride=2),
+            nn.LeakyReLU(0.2),
+            SpectralConv(2 * width, 1),
+        )
+
+    def forward(self, map_BL: Tensor) -> Tensor:
+        return wide(self.layers(map_BL.shape[1] * map_BL.unflatten(1, (1, *self.grid))).flatten(1))
+
+    def own_loss(self, real_BL: Tensor, fake_BL: Tensor) -> Tensor:
+        """The discriminator's loss; its gradient does not reach the generator."""
+        return 0.5 * ((self(real_BL) - 1).square().mean() + self(fake_BL.detach()).square().mean())
+
+    def generator_loss(self, fake_BL: Tensor) -> Tensor:
+        """The generator's loss; its gradient does not reach the discriminator's weights."""
+        constants = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        return (functional_call(self, constants, (fake_BL,)) - 1).square().mean()
+
+
+def rectangles(uniform_B4: Tensor, grid: tuple[int, int]) -> Tensor:
+    """One rectangle per map, (B, L) float 0 or 1: uniform area, sides that differ by a factor of 2 at most if the grid
+    allows it, uniform place."""
+    gh, gw = grid
+    area_B, aspect_B, top_B, left_B = uniform_B4.unbind(1)
+    area_B = (AREA[0] + (AREA[1] - AREA[0]) * area_B) * gh * gw
+    height_B = (area_B.sqrt() * torch.exp((0.5 - aspect_B) * math.log(2.0))).round().clamp(1, gh)
+    width_B = (area_B / height_B).round().clamp(1, gw)
+    rows = inside((top_B * (gh - height_B + 1)).floor(), height_B, gh)
+    columns = inside((left_B * (gw - width_B + 1)).floor(), width_B, gw)
+    return rectangle(rows, columns).float().flatten(1)
 
 
 @register("automae")
@@ -55,10 +125,14 @@ class AutoMAEMasking(TaughtMasking, AdaptiveMasking):
     generator: nn.Module
 
     def __init__(
-        self, embed_dim: int, grid: tuple[int, int], adversarial: float = 0.2, strength: float = 0.5, **teaching: Any
+        self,
+        embed_dim: int,
+        grid: tuple[int, int],
+        adversarial: NotNegative = 0.2,
+        strength: NotNegative = 0.5,
+        **teaching: Any,
     ) -> None:
         super().__init__(embed_dim, grid, **teaching)
-        check_range("automae mask", "[0, inf)", adversarial=adversarial, strength=strength)
         self.adversarial, self.strength = adversarial, strength
         self.discriminator = Discriminator(grid)
 
@@ -74,7 +148,7 @@ class AutoMAEMasking(TaughtMasking, AdaptiveMasking):
         """s, (B, L), at least float32."""
         length = attention_BHL.shape[2]
         logits_BL = self.generator(length * attention_BHL.unflatten(2, self.grid)).flatten(1)
-        return (wide(logits_BL) + gumbel(state.uniform(length, salt=1))).softmax(dim=1)
+        return (wide(logits_BL) + state.gumbel(length, salt=1)).softmax(dim=1)
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         soft_BL = self.soft_map(self.teacher.attention(images), state)

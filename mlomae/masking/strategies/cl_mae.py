@@ -16,7 +16,7 @@ Shape legend: B batch, L patches, D token width.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlomae.common.precision import wide
-from mlomae.common.registry import check_range
+from mlomae.common.registry import Count, NotNegative
 from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
 from mlomae.masking.networks import TransformerScorer
 
@@ -50,6 +50,7 @@ def similarity(s_BL: Tensor) -> Tensor:
 
 
 @register("cl_mae")
+@dataclass(eq=False, repr=False)
 class CLMAEMasking(AdaptiveMasking):
     """The ⌊(1 - ratio) L⌋ patches with the highest scores are visible: an image's mask changes as the network does.
 
@@ -69,21 +70,15 @@ class CLMAEMasking(AdaptiveMasking):
     """
 
     scheduled = True
+    gauss: NotNegative = 1.0
+    kl: NotNegative = 0.1
+    diversity: NotNegative = 2.0
+    hidden: Count = 64
+    depth: Count = 2
 
-    def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        gauss: float = 1.0,
-        kl: float = 0.1,
-        diversity: float = 2.0,
-        hidden: int = 64,
-        depth: int = 2,
-    ) -> None:
-        super().__init__(embed_dim, grid)
-        check_range("cl_mae mask", "[0, inf)", gauss=gauss, kl=kl, diversity=diversity)
-        self.gauss, self.kl, self.diversity = gauss, kl, diversity
-        self.net = TransformerScorer(embed_dim, hidden, depth)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.net = TransformerScorer(self.embed_dim, self.hidden, self.depth)
 
     def keeping(self, tokens_BLD: Tensor) -> Tensor:
         """s, (B, L), at least float32."""

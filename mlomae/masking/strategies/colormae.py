@@ -8,15 +8,16 @@ Shape legend: B batch, N noise maps, S side of a map in patches, gh gw patch gri
 """
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mlomae.common import random_keys
-from mlomae.common.registry import check_choice, check_range
+from mlomae.common.registry import Positive, check_interval
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 
-COLOURS = ("green", "blue", "red", "purple")
 MAPS, SIDE = 64, 64
 
 
@@ -43,6 +44,7 @@ def noise_maps(response_SF: Tensor, side: int, count: int = MAPS) -> Tensor:
 
 
 @register("colormae")
+@dataclass(eq=False, repr=False)
 class ColorMAEMasking(UnweightedMasking):
     """Each image gets a window of one noise map; the patches with the largest values stay visible.
 
@@ -60,22 +62,17 @@ class ColorMAEMasking(UnweightedMasking):
     Raises ConfigError for an unknown colour and for σ that are not positive or not in order.
     """
 
-    def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        colour: str = "green",
-        sigma: float = 1.0,
-        narrow: float = 0.5,
-        wide: float = 2.0,
-    ) -> None:
-        super().__init__(embed_dim, grid)
-        check_choice("colormae mask", COLOURS, colour=colour)
-        check_range("colormae mask", "(0, inf)", sigma=sigma, narrow=narrow)
-        check_range("colormae mask", f"({narrow}, inf)", wide=wide)
-        self.side = max(SIDE, *grid)
+    colour: Literal["green", "blue", "red", "purple"] = "green"
+    sigma: Positive = 1.0
+    narrow: Positive = 0.5
+    wide: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interval(self.wide, f"({self.narrow}, inf)", "option 'wide' of masking strategy 'colormae'")
+        self.side = max(SIDE, *self.grid)
         self.maps_NSS: Tensor
-        maps = noise_maps(response(colour, self.side, sigma, narrow, wide), self.side)
+        maps = noise_maps(response(self.colour, self.side, self.sigma, self.narrow, self.wide), self.side)
         self.register_buffer("maps_NSS", maps, persistent=False)
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:

@@ -9,31 +9,34 @@ Shape legend: L patches.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
-from mlomae.common.registry import check_choice, check_range
+from mlomae.common.registry import check_interval
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 from mlomae.masking.sampling import cells
 from mlomae.models.mask import keep_count
-
-CORNERS = ("random", "shared")
 
 
 class CellMasking(UnweightedMasking):
     """Base class: which cell of ``cell`` x ``cell`` patches each patch lies in (`cells`), and how many cells there
     are."""
 
-    def __init__(self, embed_dim: int, grid: tuple[int, int], cell: int) -> None:
-        super().__init__(embed_dim, grid)
-        self.cells = math.prod(-(-patches // cell) for patches in grid)
+    cell = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.cells = math.prod(-(-patches // self.cell) for patches in self.grid)
         self.cell_L: Tensor
-        self.register_buffer("cell_L", cells(grid, cell), persistent=False)
+        self.register_buffer("cell_L", cells(self.grid, self.cell), persistent=False)
 
 
 @register("grid")
+@dataclass(eq=False, repr=False)
 class GridMasking(CellMasking):
     """The patch grid is cut into 2x2 cells; in each, one corner is visible and three are removed. Ratio 0.75 only.
 
@@ -47,15 +50,14 @@ class GridMasking(CellMasking):
     Raises ConfigError for a grid with an odd side and for any ratio but 0.75.
     """
 
-    def __init__(self, embed_dim: int, grid: tuple[int, int], corner: str = "random") -> None:
-        check_choice("grid mask", CORNERS, corner=corner)
-        if grid[0] % 2 or grid[1] % 2:
-            raise ConfigError(
-                f"grid mask needs even numbers of patches, not {grid[0]} x {grid[1]}; change the image size"
-            )
-        super().__init__(embed_dim, grid, 2)
-        self.corner = corner
-        row, column = (torch.arange(n) for n in grid)
+    corner: Literal["random", "shared"] = "random"
+
+    def __post_init__(self) -> None:
+        gh, gw = self.grid
+        if gh % 2 or gw % 2:
+            raise ConfigError(f"grid mask needs even numbers of patches, not {gh} x {gw}; change the image size")
+        super().__post_init__()
+        row, column = (torch.arange(n) for n in self.grid)
         self.corner_L: Tensor
         self.register_buffer("corner_L", (2 * (row % 2)[:, None] + column % 2).flatten(), persistent=False)
 
@@ -71,6 +73,7 @@ class GridMasking(CellMasking):
 
 
 @register("simmim")
+@dataclass(eq=False, repr=False)
 class SimMIMMasking(CellMasking):
     """Every cell of ``cell`` x ``cell`` patches gets one uniform number; the cells with the highest are removed.
 
@@ -87,9 +90,11 @@ class SimMIMMasking(CellMasking):
     Raises ConfigError for a cell larger than the grid.
     """
 
-    def __init__(self, embed_dim: int, grid: tuple[int, int], cell: int = 2) -> None:
-        check_range("simmim mask", f"[1, {max(grid)}]", cell=cell)
-        super().__init__(embed_dim, grid, cell)
+    cell: int = 2
+
+    def __post_init__(self) -> None:
+        check_interval(self.cell, f"[1, {max(self.grid)}]", "option 'cell' of masking strategy 'simmim'")
+        super().__post_init__()
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
         return state.uniform(self.cells)[:, self.cell_L]

@@ -9,13 +9,15 @@ Shape legend: B batch, L patches, R removed patches, K kept patches, D width, S 
 """
 
 import copy
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.common.precision import wide
-from mlomae.common.registry import check_range
+from mlomae.common.registry import NotNegative, Share, check_interval
 from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choose, register
 from mlomae.masking.teacher import move_average
 from mlomae.models import MAE
@@ -41,6 +43,7 @@ def of_removed(values_BL: Tensor, mask: Mask) -> Tensor:
 
 
 @register("hpm")
+@dataclass(eq=False, repr=False)
 class HPMMasking(AdaptiveMasking):
     """A share of the removed patches is the hardest of the image by prediction, the others are random.
 
@@ -61,32 +64,22 @@ class HPMMasking(AdaptiveMasking):
     """
 
     scheduled = True
-    predictor: nn.Module
-    copies: nn.ModuleDict
+    hard: Share = 0.5
+    weight: NotNegative = 1.0
+    decay: Share = 0.999
+    decay_end: float = 0.9999
+    rise: Annotated[float, "(0, 1]"] = 0.125
 
-    def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        hard: float = 0.5,
-        weight: float = 1.0,
-        decay: float = 0.999,
-        decay_end: float = 0.9999,
-        rise: float = 0.125,
-    ) -> None:
-        super().__init__(embed_dim, grid)
-        check_range("hpm mask", "[0, inf)", weight=weight)
-        check_range("hpm mask", "[0, 1]", hard=hard, decay=decay)
-        check_range("hpm mask", f"[{decay}, 1]", decay_end=decay_end)
-        check_range("hpm mask", "(0, 1]", rise=rise)
-        self.hard, self.weight, self.decay, self.decay_end, self.rise = hard, weight, decay, decay_end, rise
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interval(self.decay_end, f"[{self.decay}, 1]", "option 'decay_end' of masking strategy 'hpm'")
 
     def attach(self, mae: MAE) -> None:
         predictor = copy.deepcopy(mae.decoder)
         predictor.pred = nn.Linear(predictor.pred.in_features, 1)
         predictor.apply(init_weights)
         nn.init.normal_(predictor.mask_token, std=0.02)
-        self.predictor = predictor
+        self.predictor: nn.Module = predictor
         copies = {"encoder": copy.deepcopy(mae.encoder), "predictor": copy.deepcopy(predictor)}
         self.copies = nn.ModuleDict(copies).requires_grad_(False)
 

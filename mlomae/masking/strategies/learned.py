@@ -5,18 +5,21 @@ Source: MLO-MAE (Guo et al., TMLR 2025, arXiv 2402.18128), section 3; options th
 Shape legend: B batch, L patches, D token width.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import wide
-from mlomae.common.registry import check_choice, check_range
+from mlomae.common.registry import Count, Positive
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, choose, register
 from mlomae.masking.networks import FlatScorer, TokenScorer, TransformerScorer, standardise
-from mlomae.masking.sampling import gumbel
 
 
 @register("learned")
+@dataclass(eq=False, repr=False)
 class LearnedMasking(MaskingStrategy):
     """σ = sigmoid(T(tokens)); the ⌊ratio·L⌋ patches with the highest (perturbed) score are removed, weighted by σ.
 
@@ -37,46 +40,34 @@ class LearnedMasking(MaskingStrategy):
     """
 
     trainable = True
+    arch: Literal["token", "mlp", "transformer"] = "token"
+    hidden: Count = 128
+    sampling: Literal["topk", "gumbel_topk", "random"] = "gumbel_topk"
+    weighting: Literal["value", "gradient"] = "value"
+    normalize: Literal["mask", "weight"] = "mask"
+    detach_mask_input: bool = True
+    standardize: bool = True
+    scale: Positive = 1.0
 
-    def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        arch: str = "token",
-        hidden: int = 128,
-        sampling: str = "gumbel_topk",
-        weighting: str = "value",
-        normalize: str = "mask",
-        detach_mask_input: bool = True,
-        standardize: bool = True,
-        scale: float = 1.0,
-    ) -> None:
-        super().__init__(embed_dim, grid)
-        check_choice("learned mask", ("token", "mlp", "transformer"), arch=arch)
-        check_choice("learned mask", ("topk", "gumbel_topk", "random"), sampling=sampling)
-        check_choice("learned mask", ("value", "gradient"), weighting=weighting)
-        check_choice("learned mask", ("mask", "weight"), normalize=normalize)
-        check_range("learned mask", "[1, inf)", hidden=hidden)
-        check_range("learned mask", "(0, inf)", scale=scale)
-        if weighting == "gradient" and sampling == "random":
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weighting == "gradient" and self.sampling == "random":
             raise ConfigError(
                 "learned mask: with sampling='random' and weighting='gradient' the network changes nothing; "
                 "set sampling='gumbel_topk' or weighting='value'"
             )
-        if weighting == "gradient" and not detach_mask_input:
+        if self.weighting == "gradient" and not self.detach_mask_input:
             raise ConfigError(
                 "learned mask: weighting='gradient' needs detach_mask_input=True, or theta moves by a weight that "
                 "stage I does not have"
             )
         self.net: nn.Module
-        if arch == "token":
-            self.net = TokenScorer(embed_dim, hidden)
-        elif arch == "mlp":
-            self.net = FlatScorer(embed_dim, self.length, hidden)
+        if self.arch == "token":
+            self.net = TokenScorer(self.embed_dim, self.hidden)
+        elif self.arch == "mlp":
+            self.net = FlatScorer(self.embed_dim, self.length, self.hidden)
         else:
-            self.net = TransformerScorer(embed_dim, hidden)
-        self.sampling, self.weighting, self.normalize = sampling, weighting, normalize
-        self.detach_mask_input, self.standardize, self.scale = detach_mask_input, standardize, scale
+            self.net = TransformerScorer(self.embed_dim, self.hidden)
 
     def logits(self, tokens_BLD: Tensor) -> Tensor:
         """Log-odds of σ, (B, L), at least float32."""
@@ -87,7 +78,7 @@ class LearnedMasking(MaskingStrategy):
         logits_BL = self.logits(tokens_BLD)
         scores_BL = logits_BL.detach()
         if self.sampling == "gumbel_topk":
-            scores_BL = scores_BL + gumbel(state.uniform(logits_BL.shape[1]))
+            scores_BL = scores_BL + state.gumbel(logits_BL.shape[1])
         elif self.sampling == "random":
             scores_BL = state.uniform(logits_BL.shape[1])
         return choose(scores_BL, ratio, state, self.weight(logits_BL))

@@ -5,15 +5,19 @@ Not a method: it reads the ground truth, so it runs only on data that comes with
 Shape legend: B batch, L patches.
 """
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
-from mlomae.common.registry import check_choice, check_range
+from mlomae.common.registry import Positive
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, choose, register
-from mlomae.masking.sampling import gumbel, object_patches
+from mlomae.masking.sampling import object_patches
 
 
 @register("oracle")
+@dataclass(eq=False, repr=False)
 class OracleMasking(MaskingStrategy):
     """Score = ``bias`` on object patches + Gumbel noise; weight of their error = ``weight``, others 1.
 
@@ -27,19 +31,14 @@ class OracleMasking(MaskingStrategy):
     Raises ConfigError for values out of range and for images without object masks.
     """
 
-    def __init__(
-        self, embed_dim: int, grid: tuple[int, int], bias: float = 0.0, weight: float = 5.0, normalize: str = "mask"
-    ) -> None:
-        super().__init__(embed_dim, grid)
-        check_range("oracle", "(-inf, inf)", bias=bias)
-        check_range("oracle", "(0, inf)", weight=weight)
-        check_choice("oracle", ("mask", "weight"), normalize=normalize)
-        self.bias, self.weight, self.normalize = bias, weight, normalize
+    bias: Annotated[float, "(-inf, inf)"] = 0.0
+    weight: Positive = 5.0
+    normalize: Literal["mask", "weight"] = "mask"
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         if state.object is None:
             raise ConfigError("masking strategy 'oracle' needs object masks, which only the embedded textures have")
         object_BL = object_patches(state.object, self.grid)
         weight_BL = 1.0 + (self.weight - 1.0) * object_BL
-        scores_BL = self.bias * object_BL + gumbel(state.uniform(object_BL.shape[1]))
+        scores_BL = self.bias * object_BL + state.gumbel(object_BL.shape[1])
         return choose(scores_BL, ratio, state, weight_BL)

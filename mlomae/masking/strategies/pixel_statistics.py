@@ -7,14 +7,16 @@ weights is how AMT (Liu et al., AAAI 2023) turns attention into masks; the weigh
 Shape legend: B batch, S image side, L patches, gh gw patch grid.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mlomae.common.precision import wide
-from mlomae.common.registry import check_choice, check_range
+from mlomae.common.registry import NotNegative
 from mlomae.masking.base import MaskState, UnweightedMasking, register
-from mlomae.masking.sampling import gumbel
 
 FLOOR = 0.01  # added to a statistic whose mean over the image is 1: a flat patch has small odds, not none
 
@@ -46,6 +48,7 @@ STATISTICS = {"variance": variance, "edges": edge_density}
 
 
 @register("pixel_statistics")
+@dataclass(eq=False, repr=False)
 class PixelStatisticsMasking(UnweightedMasking):
     """Patches are removed by their variance or edge density s, relative to the mean over the image.
 
@@ -57,26 +60,15 @@ class PixelStatisticsMasking(UnweightedMasking):
     - ``strength``: exponent of the odds; 0 is random masking. No effect on "topk".
     """
 
-    def __init__(
-        self,
-        embed_dim: int,
-        grid: tuple[int, int],
-        statistic: str = "variance",
-        prefer: str = "high",
-        sampling: str = "gumbel_topk",
-        strength: float = 1.0,
-    ) -> None:
-        super().__init__(embed_dim, grid)
-        check_choice("pixel_statistics mask", STATISTICS, statistic=statistic)
-        check_choice("pixel_statistics mask", ("high", "low"), prefer=prefer)
-        check_choice("pixel_statistics mask", ("gumbel_topk", "topk"), sampling=sampling)
-        check_range("pixel_statistics mask", "[0, inf)", strength=strength)
-        self.statistic, self.sampling = STATISTICS[statistic], sampling
-        self.sign, self.strength = 1.0 if prefer == "high" else -1.0, strength
+    statistic: Literal["variance", "edges"] = "variance"
+    prefer: Literal["high", "low"] = "high"
+    sampling: Literal["gumbel_topk", "topk"] = "gumbel_topk"
+    strength: NotNegative = 1.0
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
-        s_BL = self.statistic(wide(images), self.grid)
+        s_BL = STATISTICS[self.statistic](wide(images), self.grid)
+        sign = 1.0 if self.prefer == "high" else -1.0
         if self.sampling == "topk":
-            return self.sign * s_BL
+            return sign * s_BL
         relative = s_BL / s_BL.mean(dim=1, keepdim=True).clamp(min=1e-12)
-        return self.sign * self.strength * (relative + FLOOR).log() + gumbel(state.uniform(s_BL.shape[1]))
+        return sign * self.strength * (relative + FLOOR).log() + state.gumbel(s_BL.shape[1])

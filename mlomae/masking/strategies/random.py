@@ -5,11 +5,14 @@ Pretraining towards Universal Representations", NeurIPS 2025, arXiv 2509.21650):
 are masked uniformly.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from mlomae.common import random_keys
-from mlomae.common.registry import check_range
+from mlomae.common.registry import check_interval
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 from mlomae.models.mask import keep_count
 
@@ -23,6 +26,7 @@ class RandomMasking(UnweightedMasking):
 
 
 @register("random_ratio")
+@dataclass(eq=False, repr=False)
 class RandomRatioMasking(RandomMasking):
     """The ratio of a training batch is uniform on [``low``, ``high``]; the patches are chosen as in random masking.
 
@@ -37,11 +41,12 @@ class RandomRatioMasking(RandomMasking):
     Raises ConfigError for an empty interval, and before training for one that may keep no patch.
     """
 
-    def __init__(self, embed_dim: int, grid: tuple[int, int], low: float = 0.6, high: float = 0.9) -> None:
-        super().__init__(embed_dim, grid)
-        check_range("random_ratio mask", "(0, 1)", low=low)
-        check_range("random_ratio mask", f"[{low}, 1)", high=high)
-        self.low, self.high = low, high
+    low: Annotated[float, "(0, 1)"] = 0.6
+    high: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interval(self.high, f"[{self.low}, 1)", "option 'high' of masking strategy 'random_ratio'")
 
     def check_ratio(self, length: int, ratio: float) -> None:
         for each in (ratio, self.low, self.high):

@@ -7,20 +7,21 @@ the order of their similarity to the mean of the object's cluster, except a few 
 Shape legend: B batch, S image side, L patches, D width of the features.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mlomae.common.precision import full_precision
-from mlomae.common.registry import check_range
+from mlomae.common.registry import Share
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import ranks, share_of, uncover
 from mlomae.masking.spectral import normalised_cut, unit
 from mlomae.masking.teacher import TaughtMasking
 from mlomae.models.mask import keep_count
 
+HintShare = Annotated[float, "[0, 1)"]
 _TIES, _HINTS = range(2)  # salts
 
 
@@ -59,11 +60,9 @@ class SelfGuidedMasking(TaughtMasking):
     scheduled = True
 
     def __init__(
-        self, embed_dim: int, grid: tuple[int, int], start: float = 0.1, hint: float = 0.1, **teaching: Any
+        self, embed_dim: int, grid: tuple[int, int], start: Share = 0.1, hint: HintShare = 0.1, **teaching: Any
     ) -> None:
         super().__init__(embed_dim, grid, **teaching)
-        check_range("self_guided mask", "[0, 1]", start=start)
-        check_range("self_guided mask", "[0, 1)", hint=hint)
         self.start, self.hint = start, hint
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:

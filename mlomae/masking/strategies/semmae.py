@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlomae.common.precision import full_precision
-from mlomae.common.registry import check_range
+from mlomae.common.registry import Count
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import gumbel, ranks
 from mlomae.masking.teacher import TaughtMasking
@@ -81,9 +81,8 @@ class SemMAEMasking(TaughtMasking):
 
     scheduled = True
 
-    def __init__(self, embed_dim: int, grid: tuple[int, int], parts: int = 6, **teaching: Any) -> None:
+    def __init__(self, embed_dim: int, grid: tuple[int, int], parts: Count = 6, **teaching: Any) -> None:
         super().__init__(embed_dim, grid, **teaching)
-        check_range("semmae mask", "[1, inf)", parts=parts)
         self.parts = parts
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:

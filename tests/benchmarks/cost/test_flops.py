@@ -337,7 +337,7 @@ def broken(what: str) -> dict[str, Any]:
     [
         ("mask", "masking strategy"),
         ("levels", "lowersteps"),
-        ("feedback", "dropout='high' must be a number"),
+        ("feedback", "'dropout' of feedback 'linear' must be float; got 'high'"),
         ("width", "float"),
         ("images_seen", "run it again"),
         ("outer_iterations", "run it again"),

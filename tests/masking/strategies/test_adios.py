@@ -177,6 +177,8 @@ def test_where_one_mask_takes_everything_the_loss_is_still_finite() -> None:
 
 @pytest.mark.parametrize("options", [{"masks": 1}, {"alpha": -1.0}, {"alpha": math.nan}, {"width": 0}], ids=str)
 def test_values_out_of_range_are_a_one_line_error(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=f"adios mask: {next(iter(options))}=") as error:
+    with pytest.raises(
+        ConfigError, match=f"option '{next(iter(options))}' of masking strategy 'adios' must be"
+    ) as error:
         build(**options)
     assert "\n" not in str(error.value)

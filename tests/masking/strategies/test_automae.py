@@ -165,10 +165,10 @@ def test_the_teacher_follows_and_is_kept() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"adversarial": -0.1}, "automae mask: adversarial=-0.1"),
-        ({"strength": math.nan}, "strength=nan"),
+        ({"adversarial": -0.1}, "option 'adversarial' of masking strategy 'automae' must be at least 0; got -0.1"),
+        ({"strength": math.nan}, "'strength' .*; got nan"),
         ({"teacher": "dino"}, "unknown teacher 'dino'"),
-        ({"decay": 1.0}, "decay=1.0"),
+        ({"decay": 1.0}, "'decay' .*; got 1.0"),
     ],
     ids=str,
 )

@@ -202,7 +202,7 @@ def test_bf16_logits_are_widened() -> None:
     ids=["arch", "sampling", "normalize"],
 )
 def test_unknown_value_is_a_one_line_error_listing_the_valid_ones(option: str, valid: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match=f"{option}='wrong'") as error:
+    with pytest.raises(ConfigError, match=f"'{option}' .*; got 'wrong'") as error:
         learned(**{option: "wrong"})
     assert "\n" not in str(error.value)
     assert all(value in str(error.value) for value in valid)
@@ -215,5 +215,5 @@ def test_transformer_width_that_heads_do_not_divide_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [{"hidden": 0}, {"scale": 0.0}, {"scale": float("nan")}])
 def test_sizes_and_scales_that_kill_the_network_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="must be a number in"):
+    with pytest.raises(ConfigError, match=r"must be (positive|at least)"):
         masking.create("learned", embed_dim=8, grid=(2, 2), **wrong)

@@ -119,12 +119,12 @@ def test_contrast_and_brightness_of_the_whole_image_do_not_matter() -> None:
     [("statistic", "entropy", "variance, edges"), ("prefer", "both", "high, low"), ("sampling", "x", "topk")],
 )
 def test_unknown_values_are_a_one_line_error(option: str, value: str, valid: str) -> None:
-    with pytest.raises(ConfigError, match=f"{option}='{value}' is unknown; choose .*{valid}") as error:
+    with pytest.raises(ConfigError, match=f"'{option}' .* one of .*{valid}; got '{value}'") as error:
         draw(torch.zeros(1, 3, 32, 32), **{option: value})
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("strength", [-1.0, math.inf, math.nan])
 def test_a_strength_that_is_no_exponent_is_a_one_line_error(strength: float) -> None:
-    with pytest.raises(ConfigError, match=rf"strength={strength} must be a number in \[0, inf\)"):
+    with pytest.raises(ConfigError, match=f"must be at least 0; got {strength}"):
         draw(torch.zeros(1, 3, 32, 32), strength=strength)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mlomae.common import random_keys
-from mlomae.masking.discriminator import AREA, Discriminator, SpectralConv, rectangles
+from mlomae.masking.strategies.automae import AREA, Discriminator, SpectralConv, rectangles
 
 
 def build(grid: tuple[int, int] = (6, 5), width: int = 4) -> Discriminator:
