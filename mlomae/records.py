@@ -1,4 +1,4 @@
-"""One JSON file a run: what was run, on what, from which commit, and what came out. Written once, never edited.
+"""One JSON file per run: what was run, on what, from which commit, and what came out. Written once, never edited.
 
 Records travel between machines, so nothing in them names a folder or a host.
 """
@@ -105,12 +105,12 @@ def _hash_of(text: str) -> str:
 
 
 def run_phrase(method: str, name: str, seed: int) -> str:
-    """A run in the words of a file of predictions."""
+    """How a file of predictions names a run."""
     return f"{method}, {name}, seed {seed}"
 
 
 def slug(text: str) -> str:
-    """A method in file names: letters and digits, hyphens between."""
+    """A method's name in file names: letters and digits, joined by hyphens."""
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
@@ -138,7 +138,7 @@ def hardware() -> dict[str, Any]:
 
 
 def hardware_phrase(record: Record) -> str:
-    """Where a record was measured, in a table's words."""
+    """The hardware of a record, as tables name it."""
     h = record["hardware"]
     return h["gpu"] or f"{h['cpu']}, {h['threads']} of {h['cores']} cores"
 
@@ -275,7 +275,7 @@ def read_record(path: Path, name: str) -> Record:
 def read_named_records(folder: str | Path) -> dict[str, Record]:
     """All ``*.json`` under ``folder``, validated, by relative path and sorted by it; DataError names a bad file.
 
-    Records of version 0.1 do not hold their NUMERICS: the file `NUMERICS_FILE` beside the folder does.
+    Records of version 0.1 do not hold their NUMERICS: the file `NUMERICS_FILE` next to the folder does.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -310,7 +310,7 @@ def read_records(folder: str | Path) -> list[Record]:
 
 
 def predictions_folder(records_folder: Path) -> Path:
-    """The folder of predictions, beside that of the records."""
+    """The folder of predictions, next to that of the records."""
     return records_folder.parent / "predictions"
 
 

@@ -213,7 +213,7 @@ def test_a_used_work_dir_without_resume(refused: Refused, good: Path, tmp_path: 
     before = contents(good)
     config = tiny.write_config(tmp_path / "config.py", name="good", data__eval=None, train__outer_iterations=2)
     line = refused("pretrain", config, "--work-dir", good)
-    assert f"'{good}' already holds a run; add --resume to go on with it, or choose another --work-dir" in line
+    assert f"'{good}' already holds a run; add --resume to continue it, or choose another --work-dir" in line
     assert contents(good) == before
 
 

@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files written whole, registries, keyed random numbers, checkpoints."""
+"""Shared by all packages: errors, atomic writes, registries, keyed random numbers, checkpoints."""

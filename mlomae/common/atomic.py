@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Atomic writes: a file is complete or it is not there."""
 
 import os
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; renamed to ``path`` at the end, removed if anything fails.
+    """A temporary path next to ``path`` to write to; renamed to ``path`` at the end, removed if anything fails.
 
-    It ends in ``.tmp``, so that nothing that looks for finished files finds it: writers that go by the ending of a name
-    must be told their format.
+    It ends in ``.tmp``, so that a search for finished files does not find it: writers that infer the format from the
+    suffix must be given the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -23,6 +23,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as a whole, in UTF-8, its lines ended by LF on every system."""
+    """Write a text file atomically, in UTF-8, with LF line endings on every system."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""Training checkpoints: written to a temporary name and renamed, read without running anybody's code.
+"""Training checkpoints: written to a temporary name and renamed, loaded without running code.
 
 A checkpoint is a dict of tensors and plain Python values:
 ``format``, ``iteration`` (iterations done), ``config``, ``meta``, ``clock`` (seconds so far), ``modules`` (of a
@@ -28,7 +28,7 @@ _NAME = re.compile(r"iter_(\d+)\.pth$")
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """Write ``content`` so that ``path`` is either the old file or the complete new one, never half of one.
 
-    Raises CheckpointError if the disk is full or not writable; what was there before stays.
+    Raises CheckpointError if the disk is full or not writable; an existing file stays as it was.
     """
     try:
         with replacing(path) as temporary, open(temporary, "wb") as file:

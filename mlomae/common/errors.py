@@ -32,12 +32,12 @@ class BackendError(MlomaeError):
 
 
 def reason_of(error: BaseException) -> str:
-    """What an exception of somebody else's says, as the one line that our messages quote; its name if nothing."""
+    """The message of a foreign exception on one line, to be quoted in ours; the name of its class if it is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line_of(error: BaseException) -> str:
-    """The first line of an exception's message, for errors of linkers and loaders that go on for pages."""
+    """The first line of an exception's message, for errors of linkers and loaders, which can be pages long."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -55,7 +55,7 @@ def different_parts(a: Mapping[str, int], b: Mapping[str, int]) -> list[str]:
 
 
 def describe_difference(made: Mapping[str, int], now: Mapping[str, int], parts: list[str]) -> str:
-    """``parts`` in words: with which number a run was made, and which one there is now."""
+    """``parts`` as text: the number that a run was made with, and the present one."""
     numbers = ((part, f"NUMERICS {made[part]}" if part in made else "unknown NUMERICS") for part in parts)
     return ", ".join(f"{number} of {part} (now {now[part]})" for part, number in numbers)
 

@@ -39,7 +39,7 @@ def load_entry_points() -> None:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             entry.load()
-        except Exception as error:  # somebody else's module can raise anything
+        except Exception as error:  # a foreign module can raise anything
             package = entry.dist.name if entry.dist else "an unknown package"
             raise ConfigError(
                 f"plug-in '{entry.value}' of {package} cannot be imported ({type(error).__name__}: "

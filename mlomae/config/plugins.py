@@ -47,7 +47,7 @@ def import_plugins(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # somebody else's module can raise anything
+        except Exception as error:  # a foreign module can raise anything
             if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
                 raise ConfigError(
                     f"custom_imports: module '{module}' cannot be found (there is no '{error.name}'); add the folder "
@@ -61,7 +61,7 @@ def import_plugins(modules: Iterable[str]) -> None:
 
 
 def check_imported(modules: Iterable[str]) -> None:
-    """Raise ConfigError, naming them, for modules that nobody has imported yet."""
+    """Raise ConfigError, naming them, for modules that have not been imported yet."""
     if waiting := [module for module in modules if module not in sys.modules]:
         names = " ".join(waiting)
         raise ConfigError(

@@ -109,7 +109,7 @@ class TrainConfig:
 @dataclass
 class PretrainConfig(Configuration):
     """A whole run. ``mask`` is {type, ratio, options of the strategy}; ``feedback`` {type, options}; ``auxiliary``
-    {type, options} of a loss beside the reconstruction."""
+    {type, options} of a loss added to the reconstruction loss."""
 
     name: str
     method: str

@@ -26,7 +26,7 @@ ADDED = {"added": True}
 
 
 def plain(value: Any) -> Any:
-    """Dicts for dataclasses, lists for tuples, text keys: the form that checkpoints and records keep."""
+    """Dicts for dataclasses, lists for tuples, text keys: the form in checkpoints and records."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -53,7 +53,7 @@ class Configuration:
         self.custom_imports = {"imports": modules} if modules else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, the form that checkpoints and records keep."""
+        """Plain Python values, the form in checkpoints and records."""
         return dict(plain(self))
 
 

@@ -23,10 +23,10 @@ from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
 from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.feedback_gate import chance_on
+from mlomae.pretraining.health import separate, spread
 from mlomae.pretraining.influence import Batch, model_influence
 from mlomae.pretraining.load import LoadedRun, load_run
 from mlomae.pretraining.pretrainer import Pretrainer
-from mlomae.pretraining.separation import separate, spread
 
 FORMAT = "mlomae-diagnose/1"
 SHEET_IMAGES = 8

@@ -4,7 +4,7 @@
 
 n_lc is the number of labelled pixels of class c in patch l; unlabelled pixels do not count. This *is* the mean
 cross-entropy over pixels if a patch's prediction holds for all its pixels, at the cost of L rows instead of S²:
-interpolating the scores to pixels would only refine borders within a patch, of which one token can hardly know.
+interpolating the scores to pixels would only refine borders within a patch, which one token can hardly resolve.
 
 Not in the paper, whose feedback classifies whole images. Shape legend: B batch, U of the upper batch, L patches, D
 width, C classes, S image side, P pixels of a patch.

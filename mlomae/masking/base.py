@@ -1,4 +1,4 @@
-"""What a masking strategy is: the interface, what it is told, what its own loss sees, and the registry.
+"""Masking strategies: the interface, the state that they are given, what a loss of their own sees, and the registry.
 
 Shape legend: B batch, L patches, K kept patches, D token width, S image side in pixels.
 Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
@@ -22,7 +22,7 @@ STRATEGY_SALT = 100  # salts below are reserved for the augmentation
 
 @dataclass(frozen=True)
 class MaskState:
-    """What a strategy may know besides tokens, images and the ratio.
+    """What a strategy is given besides tokens, images and the ratio.
 
     Attributes:
         key: (B,) int64, a random key for each image, a function of (seed, stream, epoch, index). It is the only source

@@ -1,4 +1,4 @@
-"""Networks that score patches from their tokens: what learned strategies choose by.
+"""Networks that score patches from their tokens, for learned strategies.
 
 Shape legend: B batch, L patches, D token width.
 """
@@ -10,12 +10,20 @@ from mlomae.common.errors import ConfigError
 
 
 class TokenScorer(nn.Module):
-    """Shared two-layer MLP on LayerNormed tokens, (B, L, D) -> (B, L): the score depends on the image, not on the
-    position alone; any image size."""
+    """A score for each LayerNormed token, (B, L, D) -> (B, L), from a shared two-layer MLP or, with ``depth`` above 0,
+    from a small transformer over the tokens (which carry their positions) and a linear layer.
 
-    def __init__(self, embed_dim: int, hidden: int) -> None:
+    The score depends on the image, not on the position alone; any image size.
+    """
+
+    def __init__(self, embed_dim: int, hidden: int, depth: int = 0) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, hidden), nn.GELU(), nn.Linear(hidden, 1))
+        heads = max(1, hidden // 64)
+        if depth and hidden % heads:
+            raise ConfigError(f"mask network: hidden={hidden} must be below 128 or a multiple of 64")
+        blocks = [Block(hidden, heads, qkv_bias=True) for _ in range(depth)]
+        inner = [*blocks, nn.LayerNorm(hidden)] if depth else [nn.GELU()]
+        self.net = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, hidden), *inner, nn.Linear(hidden, 1))
 
     def forward(self, tokens_BLD: Tensor) -> Tensor:
         return self.net(tokens_BLD).squeeze(-1)
@@ -38,29 +46,6 @@ class FlatScorer(nn.Module):
                 "use arch='token' or 'transformer' for other image sizes"
             )
         return self.net(tokens_BLD)
-
-
-class TransformerScorer(nn.Module):
-    """A small transformer over the tokens (which carry their positions), then a linear score; any image size."""
-
-    def __init__(self, embed_dim: int, hidden: int, depth: int = 2) -> None:
-        super().__init__()
-        heads = max(1, hidden // 64)
-        if hidden < 1 or depth < 1 or hidden % heads:
-            raise ConfigError(
-                f"mask network: hidden={hidden} must be positive, and below 128 or a multiple of 64; "
-                f"depth={depth} at least 1"
-            )
-        self.net = nn.Sequential(
-            nn.LayerNorm(embed_dim),
-            nn.Linear(embed_dim, hidden),
-            *(Block(hidden, heads, qkv_bias=True) for _ in range(depth)),
-            nn.LayerNorm(hidden),
-            nn.Linear(hidden, 1),
-        )
-
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        return self.net(tokens_BLD).squeeze(-1)
 
 
 def standardise(logits_BL: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What strategies draw and rank with: Gumbel noise, ranks, hints, rectangles and cells of patches, object patches.
+"""Helpers for drawing and ranking patches: Gumbel noise, ranks, hints, rectangles and cells of patches, object patches.
 
 Shape legend: B batch, L patches, gh gw patch grid, S image side in pixels.
 """

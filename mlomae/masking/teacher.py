@@ -3,6 +3,10 @@
 By default it is a copy of the encoder being trained that follows it as an exponential moving average, so that no
 pretrained network is needed; or it is a frozen ViT of timm, whose weights go into the checkpoint like the copy's.
 
+A normalised cut splits the patches by its features. With W = e^((cosine - 1) / 0.2) and d its row sums, the sign of
+the second eigenvector u of I - d^-½ W d^-½ decides (Shi and Malik, "Normalized Cuts and Image Segmentation", PAMI
+2000). The weights are ours: weights that are linear in the cosine separate groups of unequal size wrongly.
+
 Shape legend: B batch, S image side, H heads, N tokens (class token first, registers, patches), L patches of the grid
 of the model being trained, D width of the teacher, C channels of a map.
 """
@@ -27,6 +31,7 @@ from mlomae.models.vit import ViT
 ENCODER = "encoder"
 PRETRAINED = ":pretrained"  # at the end of a name: with the weights, which are downloaded
 _TIMM = "timm:"
+TEMPERATURE = 0.2  # opposite patches have the weight e^-10, which float32 still distinguishes from 0
 
 
 @torch.no_grad()
@@ -83,9 +88,6 @@ class Teacher(nn.Module):
     cannot be loaded.
     """
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(self, spec: str = ENCODER, decay: float = 0.996, size: int | None = None) -> None:
         super().__init__()
         if spec != ENCODER and not spec.startswith(_TIMM):
@@ -107,8 +109,8 @@ class Teacher(nn.Module):
         mean, std, own_mean, own_std = (
             torch.tensor(values[key]).view(3, 1, 1) for values in (given, own) for key in ("mean", "std")
         )
-        self.register_buffer("scale", std / own_std, persistent=False)
-        self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
+        self.scale = nn.Buffer(std / own_std, persistent=False)
+        self.shift = nn.Buffer((mean - own_mean) / own_std, persistent=False)
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stays in evaluation mode, whatever mode the model around it is in."""
@@ -179,3 +181,45 @@ class TaughtMasking(UnweightedMasking):
 
     def follow(self, mae: MAE, progress: float) -> None:
         self.teacher.follow(mae)
+
+
+# --- the normalised cut of an image's patches ------------------------------------------------------------------------
+
+
+def unit(features_BLD: Tensor) -> Tensor:
+    """Features minus their mean over the image, of length 1.
+
+    Early in training most of a feature is common to all patches, and without subtracting it all similarities are near
+    1.
+    """
+    centred = features_BLD - features_BLD.mean(dim=1, keepdim=True)
+    return F.normalize(centred.nan_to_num(), dim=2)  # a diverged run should fail on its loss, not in eigh
+
+
+def second_eigenvector(unit_BLD: Tensor) -> tuple[Tensor, Tensor]:
+    """u and d^-½, each (B, L); the sign of u is arbitrary."""
+    weight_BLL = ((unit_BLD @ unit_BLD.mT - 1) / TEMPERATURE).exp()
+    scale_BL = weight_BLL.sum(dim=2).rsqrt()
+    identity = torch.eye(unit_BLD.shape[1], dtype=unit_BLD.dtype, device=unit_BLD.device)
+    laplacian_BLL = identity - scale_BL.unsqueeze(2) * weight_BLL * scale_BL.unsqueeze(1)
+    return torch.linalg.eigh(laplacian_BLL).eigenvectors[..., 1], scale_BL
+
+
+def normalised_cut(unit_BLD: Tensor) -> Tensor:
+    """Patches that the cut separates from the first patch, (B, L) bool."""
+    side_BL = second_eigenvector(unit_BLD)[0] > 0
+    return side_BL != side_BL[:, :1]
+
+
+def object_map(unit_BLD: Tensor) -> Tensor:
+    """How much a patch belongs to the object, (B, L) from 0 to 1 in every image; 0 if all patches are alike.
+
+    The relaxed indicator d^-½ u of the cut; the side with the largest value is the object, as in TokenCut (Wang et al.,
+    CVPR 2022).
+    """
+    vector_BL, scale_BL = second_eigenvector(unit_BLD)
+    vector_BL = vector_BL * scale_BL
+    low_B1, high_B1 = vector_BL.amin(dim=1, keepdim=True), vector_BL.amax(dim=1, keepdim=True)
+    vector_BL = torch.where(high_B1 >= -low_B1, vector_BL - low_B1, high_B1 - vector_BL)
+    alike_B1 = unit_BLD.square().sum(dim=(1, 2)).unsqueeze(1) == 0  # then u is arbitrary
+    return torch.where(alike_B1, 0.0, vector_BL / (high_B1 - low_B1))

@@ -16,8 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import full_precision, wide
 
-from .batches import Batch, batch_size, split_batch
-from .params import Params, leaves
+from .params import Batch, Params, batch_size, leaves, split_batch
 from .problem import ThreeLevelProblem
 
 

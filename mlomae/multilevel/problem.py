@@ -23,8 +23,7 @@ from torch import Tensor
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Registry
 
-from .batches import Batch, concat_batches
-from .params import Params, Reduce, constants, unchanged
+from .params import Batch, Params, Reduce, concat_batches, constants, unchanged
 
 Paths: TypeAlias = Literal["both", "direct", "head"]
 

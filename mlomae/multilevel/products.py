@@ -16,8 +16,7 @@ from torch.autograd import forward_ad
 
 from mlomae.common.precision import twice_differentiable
 
-from .batches import Batch, sum_over_chunks
-from .params import Params, constants, fill, leaves, scale
+from .params import Batch, Params, constants, fill, leaves, scale, sum_over_chunks
 from .problem import ThreeLevelProblem
 
 

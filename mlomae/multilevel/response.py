@@ -24,9 +24,8 @@ from torch import Tensor
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import no_autocast_cache
 
-from .batches import Batch, sum_over_chunks
 from .encoder import Encoded, pull_back
-from .params import Params, Reduce, axpy, constants, dot, fill, gradient, leaves, scale
+from .params import Batch, Params, Reduce, axpy, constants, dot, fill, gradient, leaves, scale, sum_over_chunks
 from .problem import Hypergradient, Point
 from .products import hessian_vector, mixed_product
 

@@ -19,9 +19,8 @@ from torch.optim import Optimizer
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import full_precision, no_autocast_cache, wide
 
-from .batches import Batch, split_batch
 from .encoder import Encoded, encode
-from .params import Params, Reduce, axpy, constants, gradient, leaves, norm, scale, unchanged
+from .params import Batch, Params, Reduce, axpy, constants, gradient, leaves, norm, scale, split_batch, unchanged
 from .problem import Point, ThreeLevelProblem, check_options, list_options, solve
 
 

@@ -70,8 +70,8 @@ class LossCurves:
         self._fresh, self._sums, self._terms = {}, state["sums"], state["terms"]
 
     def means(self) -> Curves:
-        """``iteration``, how many are done at the end of each interval, and beside it a list for every name: the mean
-        over the interval, None where there was nothing to average. {} before anything was added."""
+        """``iteration``, the number done at the end of each interval, and a list for every name: the mean over the
+        interval, None where there was nothing to average. {} before anything was added."""
         if not self._sums:
             return {}
         ends = [min((i + 1) * self.width, self.iterations) for i in range(self.points)]

@@ -1,6 +1,6 @@
-"""The first act of `mlomae demo`: MAE and MLO-MAE pretrained in minutes on embedded data, and their table.
+"""The first part of `mlomae demo`: MAE and MLO-MAE pretrained in minutes on embedded data, and their table.
 
-What is finished is not repeated, and what was interrupted is resumed.
+Finished runs are not repeated, interrupted ones are resumed.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ def pretrain_demo(work_dir: Path, iterations: int = ITERATIONS) -> list[Path]:
 
 
 def demo_table(records: list[Record]) -> str:
-    """A row a pretraining: images seen, seconds, and accuracies of the frozen encoder on held-out images."""
+    """One row per pretraining: images seen, seconds, and accuracies of the frozen encoder on held-out images."""
     rows = [
         {
             "pretraining": record["method"],

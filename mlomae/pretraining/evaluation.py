@@ -1,7 +1,7 @@
 """Evaluation of frozen features: weighted k-NN and a linear probe, on the class token and on mean-pooled patch tokens.
 
-`mlomae evaluate` and the k-NN of the classification task share what is here: the pixels (`PlainBatches`) and the vote.
-"The linear probe" is the convex one of `linear_probe_accuracy`; a head trained by SGD or LARS goes by another name.
+`mlomae evaluate` and the k-NN of the classification task share the pixels (`PlainBatches`) and the vote.
+"The linear probe" is the convex one of `linear_probe_accuracy`; a head trained by SGD or LARS is never called that.
 
 Shape legend: N images, D encoder width, B images of a block. Percentages are 0 to 100.
 """

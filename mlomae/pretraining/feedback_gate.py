@@ -151,16 +151,14 @@ class FeedbackGate:
         if done - self.since < length or self.probes < WINDOW:
             return None
         result = self.right / max(1, self.judged), self.judged
-        self.right = 0
-        self.judged = self.probes = 0
-        self.since = done
+        self.right, self.judged, self.probes, self.since = 0, 0, 0, done
         return result
 
 
 @torch.no_grad()
 def judge(model: Pretrainer, data: dict[str, Any]) -> tuple[float, int]:
-    """Right predictions on the upper batch (of dense feedback the sum of the images' shares) and its size, over all
-    ranks; waits for the device."""
+    """Number of right predictions on the upper batch (of dense feedback the sum of the images' shares) and its size,
+    over all ranks; waits for the device."""
     with model.autocast():
         correct_U = model.feedback.correct(feedback_scores(model, data["head"], data["upper"]), data["upper"])
     right, judged = correct_U.sum(), torch.tensor(len(correct_U), device=correct_U.device)
@@ -193,8 +191,8 @@ class FeedbackProbe:
         gate, done, last = self.gate, t + 1, self.config.train.outer_iterations
         if is_probe(t):
             gate.add(*judge(self.model, data))
-            ripe = self.config.levels.warmup <= done < last
-            if gate.begin < 0 and ripe and gate.beats(self.chance, self.margin):
+            may_begin = self.config.levels.warmup <= done < last
+            if gate.begin < 0 and may_begin and gate.beats(self.chance, self.margin):
                 gate.begin = done
                 logger.info(f"warm-up over after {done} outer iterations: {self._describe(*gate.recent())}")
             epoch = gate.epoch(done, self.epoch_length)
@@ -229,7 +227,7 @@ class FeedbackProbe:
         return ", ".join([*ways, "lengthen levels.warmup"])
 
 
-# --- what the gate spares the loader ------------------------------------------------------------------------------
+# --- which batches are needed ------------------------------------------------------------------------------
 
 
 def _levels_at(t: int, begin: int, every: int, joint: bool, intervals: tuple[int, ...]) -> tuple[str, ...]:

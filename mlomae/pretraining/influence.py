@@ -3,7 +3,7 @@
     I_i = ⟨∂rec_i/∂θ, v⟩,   v the response of L_III to θ at the present θ and ω
 
 A lower step with weight w_i on patch i changes L_III by −η I_i w_i to first order: **positive means that more weight on
-the patch lowers the upper loss**. The hypergradient of the masking network is this quantity carried on to φ. One
+the patch lowers the upper loss**. The hypergradient of the masking network passes this quantity on to φ. One
 encoder pass for v and one forward pass of the autoencoder with tangents give all patches.
 
 Shape legend: B images of the lower batch, L patches.
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from mlomae.multilevel import Params, Point, patch_influence, respond
-from mlomae.multilevel.batches import split_batch
+from mlomae.multilevel.params import split_batch
 from mlomae.pretraining.losses import level_problem, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 

@@ -21,8 +21,8 @@ logger = logging.getLogger("mlomae")
 
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
-    """Inside, the package's messages go to the terminal and, appended, to ``train.log`` of the run's folder; those of
-    the main process only."""
+    """Within the block, the main process's messages go to the terminal and are appended to ``train.log`` of the run's
+    folder."""
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def run_log(folder: Path) -> Iterator[None]:
 
 
 class Scalars:
-    """The numbers of a run's log: JSON lines in ``log.jsonl``, the same for TensorBoard, and a line for the reader.
+    """The numbers of a run's log: JSON lines in ``log.jsonl``, the same for TensorBoard, and a readable line.
 
     After a resume at ``done`` iterations, lines of later ones, which come again, are dropped. Only the main process
     writes.
@@ -61,7 +61,7 @@ class Scalars:
             self.writer.close()
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches; the time until each of them is there is counted."""
+        """Yield the batches, and count the time spent waiting for them."""
         before = time.perf_counter()
         for batch in batches:
             self.waited += time.perf_counter() - before
@@ -69,7 +69,7 @@ class Scalars:
             before = time.perf_counter()
 
     def write(self, done: int, values: dict[str, float]) -> None:
-        """Log ``values``, and beside them seconds an iteration, on data alone, and the memory of a GPU in MiB."""
+        """Log ``values``, seconds per iteration, the part of these spent on data, and the memory of a GPU in MiB."""
         if self.writer is None:
             return
         count, now = done - self.done, time.perf_counter()

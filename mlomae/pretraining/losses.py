@@ -1,4 +1,4 @@
-"""The three losses of pretraining as pure functions: of a model's parameters and a batch, without a trace in either.
+"""The three losses of pretraining as pure functions: of a model's parameters and a batch, neither of which they change.
 
 `level_problem` hands them to the solvers as functions of (θ, φ, ω). Batches are those of `mlomae.data` streams.
 
@@ -21,7 +21,7 @@ Batch = dict[str, Any]
 
 class LowerTerms(NamedTuple):
     """``loss`` L_I with all that is added to it; ``added`` the auxiliary loss and the strategy's own, None without
-    either; ``error`` the plain mean of the removed patches' errors, by which methods compare whatever they weigh. All
+    either; ``error`` the plain mean of the removed patches' errors, which compares methods whatever their weights. All
     0-dim, the last two detached."""
 
     loss: Tensor

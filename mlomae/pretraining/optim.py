@@ -54,8 +54,8 @@ def rates(
     ``decay``: "cosine" or "linear" from the peak to ``min_lr`` in the last iteration, or "steps", a tenth of the peak
     from 8/9 and a hundredth from 26/27 of the run on (ViTDet's), whatever ``min_lr``.
 
-    A level that is left alone until ``begin`` has its whole schedule after it. ``peak`` is the rate of a group that has
-    a share of ``lr`` (layer decay); it ends at the same share of ``min_lr``, as in MAE's ``lr_sched.py``.
+    A level that does not train before ``begin`` has its whole schedule after it. ``peak`` is the rate of a group that
+    has a share of ``lr`` (layer decay); it ends at the same share of ``min_lr``, as in MAE's ``lr_sched.py``.
 
     The formulas are the chained ones of MMEngine's schedulers (torch's), each rate from the one before: closed forms
     would differ in the last bit.

@@ -1,4 +1,4 @@
-"""Pictures of what the model sees: image, masked image, scores, reconstruction; one column an image.
+"""Pictures of what the model sees: image, masked image, scores, reconstruction; one column per image.
 
 Shape legend: B images, L patches, P values in a patch.
 """
@@ -65,12 +65,6 @@ def reconstruction_sheet(model: Pretrainer, batch: dict[str, Tensor]) -> Tensor:
     return make_grid(tiles, nrow=image.shape[0], padding=2, pad_value=1.0)
 
 
-def save_picture(picture: Tensor, path: Path) -> None:
-    """Write a PNG under a temporary name and rename it."""
-    with replacing(path) as temporary:
-        save_image(picture, temporary, format="PNG")
-
-
 def picture_hook(model: Pretrainer, probe: dict[str, Tensor], folder: Path, images: int = 8) -> Hook:
     """The trainer's hook that saves the sheet of the first probe images every ``train.picture_interval`` outer
     iterations and after the last one."""
@@ -79,6 +73,7 @@ def picture_hook(model: Pretrainer, probe: dict[str, Tensor], folder: Path, imag
     def hook(t: int, data: Any, losses: dict[str, Tensor], values: dict[str, float] | None) -> None:
         done = t + 1
         if is_main_process() and (done % train.picture_interval == 0 or done == train.outer_iterations):
-            save_picture(reconstruction_sheet(model, shown), folder / f"iter_{done}.png")
+            with replacing(folder / f"iter_{done}.png") as temporary:
+                save_image(reconstruction_sheet(model, shown), temporary, format="PNG")
 
     return hook

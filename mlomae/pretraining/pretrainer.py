@@ -71,16 +71,15 @@ class Pretrainer(nn.Module):
         self.mae = MAE(
             encoder, model.decoder_embed_dim, model.decoder_depth, model.decoder_num_heads, model.norm_pix_loss
         )
-        options = {k: v for k, v in config.mask.items() if k not in ("type", "ratio")}
-        self.ratio = config.mask.get("ratio", 0.75)
-        self.mask = masking.create(config.mask["type"], embed_dim=encoder.embed_dim, grid=encoder.grid, **options)
+        size = {"embed_dim": encoder.embed_dim, "num_classes": num_classes}
+        options = dict(config.mask)
+        self.ratio = options.pop("ratio", 0.75)
+        self.mask = masking.create(options.pop("type"), embed_dim=encoder.embed_dim, grid=encoder.grid, **options)
         self.mask.check_ratio(encoder.num_patches, self.ratio)  # refuses an impossible ratio before training starts
         self.mask.attach(self.mae)
         self._check_compile()
-        options = {k: v for k, v in config.feedback.items() if k != "type"}
-        self.feedback = feedback.create(
-            config.feedback["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
-        )
+        options = dict(config.feedback)
+        self.feedback = feedback.create(options.pop("type"), **size, **options)
         if self.feedback.dense and self.pools_by_score:
             raise ConfigError(
                 f"levels.mask_pooling weighs the tokens of an image against each other, and "
@@ -88,10 +87,8 @@ class Pretrainer(nn.Module):
             )
         self.auxiliary: auxiliary.AuxiliaryLoss | None = None
         if config.auxiliary is not None:
-            options = {k: v for k, v in config.auxiliary.items() if k != "type"}
-            self.auxiliary = auxiliary.create(
-                config.auxiliary["type"], embed_dim=encoder.embed_dim, num_classes=num_classes, **options
-            )
+            options = dict(config.auxiliary)
+            self.auxiliary = auxiliary.create(options.pop("type"), **size, **options)
         self.warmup_mask = masking.create("random", embed_dim=encoder.embed_dim, grid=encoder.grid)
         self.average: RunningAverage | None = None
         if config.levels.v_momentum:

@@ -1,4 +1,4 @@
-"""The main job: configuration in, checkpoint, pictures, curves and one JSON record out."""
+"""A pretraining run: configuration in, checkpoint, pictures, curves and one JSON record out."""
 
 import os
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ def find_split(config: PretrainConfig) -> Split:
 
 
 def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels: bool) -> None:
-    """Raise ConfigError where labels of pixels and labels of whole images are taken for each other."""
+    """Raise ConfigError where labels of pixels are used as labels of whole images, or the reverse."""
     kind = config.feedback["type"]
     if isinstance(train, SceneSource) and config.data.eval is not None:
         raise ConfigError(
@@ -241,7 +241,7 @@ def run_pretraining(
     """
     if checkpoint.list_checkpoints(work_dir) and not resume:
         raise ConfigError(
-            f"'{work_dir}' already holds a run; add --resume to go on with it, or choose another --work-dir"
+            f"'{work_dir}' already holds a run; add --resume to continue it, or choose another --work-dir"
         )
     torch.manual_seed(config.seed)
     data = build_data(config)

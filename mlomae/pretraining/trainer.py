@@ -37,9 +37,8 @@ Rate: TypeAlias = Callable[[int], float]
 
 
 class Task(NamedTuple):
-    """What tells a kind of run from the others: the format of its checkpoints, the logged values that its record keeps,
-    the configuration keys that may change on resume because no number depends on them, and what helps a run that
-    diverges."""
+    """How kinds of runs differ: the format of checkpoints, the logged values that a record keeps, the configuration
+    keys that may change on resume because no number depends on them, and the remedy for a run that diverges."""
 
     format: str
     recorded: tuple[str, ...]
@@ -65,14 +64,14 @@ class Trainer:
 
     Args:
         config: a dataclass with ``seed``, ``train`` (intervals) and ``to_dict()``; a checkpoint keeps it.
-        meta: kept in checkpoints beside it.
+        meta: stored in checkpoints with it.
         model: in training mode while it trains. Its device is that of the batches.
         modules: what a checkpoint keeps of the model, by name.
         rates: of each optimizer, one for each parameter group.
         batches: the batches of iteration t, t + 1, ... to the last one.
         stateful: what else a checkpoint keeps, by name.
-        resume: go on from the newest checkpoint of ``work_dir`` if there is one.
-        check_resumed: raises CheckpointError for a checkpoint that this run must not go on from.
+        resume: continue from the newest checkpoint of ``work_dir`` if there is one.
+        check_resumed: raises CheckpointError for a checkpoint that this run must not continue.
     """
 
     task: Task
@@ -102,7 +101,7 @@ class Trainer:
 
     def train(self) -> None:
         """Train to the end. Raises TrainingError if the run diverges, CheckpointError for a checkpoint that cannot be
-        written or gone on from, DataError for an image that cannot be read or another file that cannot be written."""
+        written or resumed, DataError for an image that cannot be read or another file that cannot be written."""
         set_multi_processing(distributed=is_distributed())  # OpenCV's threads and forked workers do not mix
         seed_everything(self.config.seed)
         resumed_from = self._resume() if self.resume else None
@@ -150,7 +149,7 @@ class Trainer:
             raise from_worker(error) from error
 
     def _set_rates(self) -> None:
-        """Rates of the next iteration, or of the last one: a checkpoint holds those that training goes on with."""
+        """Rates of the next iteration, or of the last one: a checkpoint holds those that training continues with."""
         t = min(self.iteration, self.iterations - 1)
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
@@ -180,7 +179,7 @@ class Trainer:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
-        """Everything needed to go on as if never interrupted; `mlomae.common.checkpoint` describes it."""
+        """Everything needed to continue as if never interrupted; `mlomae.common.checkpoint` describes it."""
         return {
             "format": self.task.format,
             "iteration": self.iteration,
@@ -196,13 +195,13 @@ class Trainer:
 
     def _resume(self) -> Path | None:
         """Load the newest checkpoint, if there is one. Those of version 0.1 have what they need: their state of
-        schedules, which are functions of the iteration now, is not read, and parts that are younger start afresh."""
+        schedules, which are functions of the iteration now, is not read, and parts added since start afresh."""
         found = checkpoint.list_checkpoints(self.work_dir)
-        barrier()  # nobody may write a checkpoint before everybody has looked
+        barrier()  # no rank may write a checkpoint before all have looked
         if not found:
             return None
         state = checkpoint.load_checkpoint(found[-1], self.task.format)
-        saved = build_dataclass(type(self.config), plain(state["config"])).to_dict()  # younger keys at their defaults
+        saved = build_dataclass(type(self.config), plain(state["config"])).to_dict()  # newer keys at their defaults
         check_same_config(saved, self.config.to_dict(), found[-1], self.task.free_to_change)
         check_numerics(state["meta"], self.meta, found[-1])
         self.check_resumed(state)

@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining import health
+from mlomae.pretraining.health import separate
 from mlomae.pretraining.influence import model_influence
 from mlomae.pretraining.run import run_pretraining
-from mlomae.pretraining.separation import separate
 
 OBJECT_SCALARS = {"sigma_object_auroc", "influence_object_auroc", "influence_object_gap"}
 

@@ -198,8 +198,8 @@ def test_attention_stays_exact_enough_under_autocast() -> None:
         ("timm:test", {"size": 18}, "do not divide images of 18; set mask.teacher_size"),
         ("timm:test", {"size": 0}, "teacher_size=0"),
         ("encoder", {"size": 32}, "teacher_size=32 must"),
-        ("encoder", {"decay": 1.0}, "teacher: decay=1.0"),
-        ("encoder", {"decay": float("nan")}, "teacher: decay=nan"),
+        ("encoder", {"decay": 1.0}, "'decay' of the teacher .*; got 1.0"),
+        ("encoder", {"decay": float("nan")}, "'decay' of the teacher .*; got nan"),
     ],
 )
 def test_what_is_refused_in_one_line(spec: str, options: dict[str, Any], words: str, timm_vit: Timm) -> None:

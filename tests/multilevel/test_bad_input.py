@@ -8,7 +8,7 @@ from torch.optim import SGD
 
 from mlomae.common.errors import ConfigError
 from mlomae.multilevel import OuterStep, ThreeLevelProblem, hypergradient, list_options, list_solvers
-from mlomae.multilevel.batches import batch_size, concat_batches, split_batch
+from mlomae.multilevel.params import batch_size, concat_batches, split_batch
 
 
 def call(**options: object) -> None:

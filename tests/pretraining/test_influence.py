@@ -12,11 +12,11 @@ from torch.func import functional_call
 
 from mlomae.multilevel import Point, patch_influence
 from mlomae.multilevel.params import fill
-from mlomae.pretraining import influence, separation
+from mlomae.pretraining import health, influence
+from mlomae.pretraining.health import separate
 from mlomae.pretraining.influence import influence_at, model_influence
 from mlomae.pretraining.losses import features, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
-from mlomae.pretraining.separation import separate
 
 FEEDBACKS = {
     "linear": {"type": "linear", "pooling": "avg"},
@@ -112,7 +112,7 @@ def test_nothing_of_the_model_moves() -> None:
 # --- planted ---------------------------------------------------------------------------------------------------------
 
 
-def check_planted(influence_module: Any, separation_module: Any) -> None:
+def check_planted(influence_module: Any, health_module: Any) -> None:
     """Object patches have I = 4d, background 0: every batch finds them without an error."""
     gaps = []
     for seed in range(5):
@@ -122,14 +122,14 @@ def check_planted(influence_module: Any, separation_module: Any) -> None:
         expected = torch.where(batch["object"], 4 * batch["difficulty"], 0.0)
         assert (found - expected).abs().max() <= 1e-9
         assert float(loss) == 1.0
-        separation = separation_module.separate(found, batch["object"], batch["mask"])
+        separation = health_module.separate(found, batch["object"], batch["mask"])
         assert separation.auroc == 1.0
         gaps.append(separation.gap)
-    assert separation_module.spread(gaps).t > 10
+    assert health_module.spread(gaps).t > 10
 
 
 def test_planted_objects_are_found() -> None:
-    check_planted(influence, separation)
+    check_planted(influence, health)
 
 
 def test_weight_on_planted_objects_lowers_the_upper_loss_and_on_background_does_not() -> None:
@@ -157,7 +157,7 @@ def test_weight_on_planted_objects_lowers_the_upper_loss_and_on_background_does_
 )
 def test_a_wrong_sign_of_the_influence_fails(old: str, new: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        check_planted(planted.mutant(influence, tmp_path, old, new), separation)
+        check_planted(planted.mutant(influence, tmp_path, old, new), health)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_wrong_sign_of_the_influence_fails(old: str, new: str, tmp_path: Path)
 )
 def test_a_wrong_sign_of_the_separation_fails(old: str, new: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        check_planted(influence, planted.mutant(separation, tmp_path, old, new))
+        check_planted(influence, planted.mutant(health, tmp_path, old, new))
 
 
 def test_kept_patches_are_left_out() -> None:

@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from mlomae.common.errors import DataError
-from mlomae.pretraining.separation import auroc, separate, spread
+from mlomae.pretraining.health import auroc, separate, spread
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -25,7 +25,7 @@ from scipy.stats import rankdata
 
 from mlomae.common import random_keys
 from mlomae.diagnostics.horizon.effects import Measured
-from mlomae.pretraining.separation import spread
+from mlomae.pretraining.health import spread
 
 FLIPS = 12  # policies up to which all signs are enumerated; 2**FLIPS random ones for more
 Vector = NDArray[np.float64]

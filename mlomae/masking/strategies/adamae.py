@@ -20,7 +20,7 @@ from torch import Tensor
 from mlomae.common.precision import wide
 from mlomae.common.registry import Count, NotNegative
 from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
-from mlomae.masking.networks import TransformerScorer
+from mlomae.masking.networks import TokenScorer
 
 
 @register("adamae")
@@ -38,7 +38,7 @@ class AdaMAEMasking(AdaptiveMasking):
     Changed: images instead of videos; the network sees the tokens (which carry their positions) as constants, so that
     its loss does not move the MAE; no dropout.
 
-    Raises ConfigError for a negative weight and a width that `TransformerScorer` refuses.
+    Raises ConfigError for a negative weight and a width that `TokenScorer` refuses.
     """
 
     weight: NotNegative = 1e-4
@@ -46,7 +46,7 @@ class AdaMAEMasking(AdaptiveMasking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.net = TransformerScorer(self.embed_dim, self.hidden, depth=1)
+        self.net = TokenScorer(self.embed_dim, self.hidden, depth=1)
 
     def log_odds(self, tokens_BLD: Tensor) -> Tensor:
         """log p, (B, L), at least float32."""

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from mlomae.common.precision import full_precision
 from mlomae.masking.base import Mask, MaskState, choose, register
-from mlomae.masking.spectral import object_map, unit
-from mlomae.masking.teacher import TaughtMasking
+from mlomae.masking.teacher import TaughtMasking, object_map, unit
 
 Temperature = Annotated[float, "[0.05, inf)"]
 
@@ -37,7 +36,7 @@ class AttGMasking(TaughtMasking):
       itself.
 
     Changed: the paper takes the map from a frozen DINO; here it comes from the features of a teacher, by default the
-    moving average of the encoder. The edges of its graph are those of `mlomae.masking.spectral`; TokenCut's are binary.
+    moving average of the encoder. The edges of its graph are those of `mlomae.masking.teacher`; TokenCut's are binary.
     Ours, because the paper's values were not to be found: τ falls from gentle weights, while the features do not yet
     show objects, to strong ones; and γ, which keeps the loss on the scale of random masking.
 

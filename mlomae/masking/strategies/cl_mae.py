@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from mlomae.common.precision import wide
 from mlomae.common.registry import Count, NotNegative
 from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
-from mlomae.masking.networks import TransformerScorer
+from mlomae.masking.networks import TokenScorer
 
 SIGMA = 0.12
 
@@ -66,7 +66,7 @@ class CLMAEMasking(AdaptiveMasking):
     the patches' own outputs instead of the class token's; L(s) and KL are means over images, where the published code
     normalises over the batch and sums over it, which makes its KL stronger with every image of a batch.
 
-    Raises ConfigError for negative weights and for what `TransformerScorer` refuses.
+    Raises ConfigError for negative weights and for what `TokenScorer` refuses.
     """
 
     scheduled = True
@@ -78,7 +78,7 @@ class CLMAEMasking(AdaptiveMasking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.net = TransformerScorer(self.embed_dim, self.hidden, self.depth)
+        self.net = TokenScorer(self.embed_dim, self.hidden, self.depth)
 
     def keeping(self, tokens_BLD: Tensor) -> Tensor:
         """s, (B, L), at least float32."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlomae.common import random_keys
 from mlomae.common.registry import Positive, check_interval
@@ -71,9 +71,8 @@ class ColorMAEMasking(UnweightedMasking):
         super().__post_init__()
         check_interval(self.wide, f"({self.narrow}, inf)", "option 'wide' of masking strategy 'colormae'")
         self.side = max(SIDE, *self.grid)
-        self.maps_NSS: Tensor
         maps = noise_maps(response(self.colour, self.side, self.sigma, self.narrow, self.wide), self.side)
-        self.register_buffer("maps_NSS", maps, persistent=False)
+        self.maps_NSS = nn.Buffer(maps, persistent=False)
 
     def ranking(self, images: Tensor, ratio: float, state: MaskState) -> Tensor:
         pick, top, left, flip_rows, flip_columns = state.uniform(5).unbind(1)

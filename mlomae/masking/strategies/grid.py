@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_interval
@@ -31,8 +31,7 @@ class CellMasking(UnweightedMasking):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.cells = math.prod(-(-patches // self.cell) for patches in self.grid)
-        self.cell_L: Tensor
-        self.register_buffer("cell_L", cells(self.grid, self.cell), persistent=False)
+        self.cell_L = nn.Buffer(cells(self.grid, self.cell), persistent=False)
 
 
 @register("grid")
@@ -58,8 +57,7 @@ class GridMasking(CellMasking):
             raise ConfigError(f"grid mask needs even numbers of patches, not {gh} x {gw}; change the image size")
         super().__post_init__()
         row, column = (torch.arange(n) for n in self.grid)
-        self.corner_L: Tensor
-        self.register_buffer("corner_L", (2 * (row % 2)[:, None] + column % 2).flatten(), persistent=False)
+        self.corner_L = nn.Buffer((2 * (row % 2)[:, None] + column % 2).flatten(), persistent=False)
 
     def check_ratio(self, length: int, ratio: float) -> None:
         keep_count(length, ratio)

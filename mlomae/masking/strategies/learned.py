@@ -15,7 +15,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.common.precision import wide
 from mlomae.common.registry import Count, Positive
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, choose, register
-from mlomae.masking.networks import FlatScorer, TokenScorer, TransformerScorer, standardise
+from mlomae.masking.networks import FlatScorer, TokenScorer, standardise
 
 
 @register("learned")
@@ -62,12 +62,10 @@ class LearnedMasking(MaskingStrategy):
                 "stage I does not have"
             )
         self.net: nn.Module
-        if self.arch == "token":
-            self.net = TokenScorer(self.embed_dim, self.hidden)
-        elif self.arch == "mlp":
+        if self.arch == "mlp":
             self.net = FlatScorer(self.embed_dim, self.length, self.hidden)
         else:
-            self.net = TransformerScorer(self.embed_dim, self.hidden)
+            self.net = TokenScorer(self.embed_dim, self.hidden, depth=2 if self.arch == "transformer" else 0)
 
     def logits(self, tokens_BLD: Tensor) -> Tensor:
         """Log-odds of σ, (B, L), at least float32."""

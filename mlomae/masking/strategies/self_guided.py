@@ -1,7 +1,7 @@
 """Self-guided MAE: patches of the cluster that looks like the object are removed first, by the model's own features.
 
 Source: Shin et al., "Self-Guided Masked Autoencoder", NeurIPS 2024. The patches of an image are split in two by a
-normalised cut of the graph of their features' cosine similarities (`mlomae.masking.spectral`); patches are removed in
+normalised cut of the graph of their features' cosine similarities (`mlomae.masking.teacher`); patches are removed in
 the order of their similarity to the mean of the object's cluster, except a few random hints that stay visible.
 
 Shape legend: B batch, S image side, L patches, D width of the features.
@@ -17,8 +17,7 @@ from mlomae.common.precision import full_precision
 from mlomae.common.registry import Share
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import ranks, share_of, uncover
-from mlomae.masking.spectral import normalised_cut, unit
-from mlomae.masking.teacher import TaughtMasking
+from mlomae.masking.teacher import TaughtMasking, normalised_cut, unit
 from mlomae.models.mask import keep_count
 
 HintShare = Annotated[float, "[0, 1)"]

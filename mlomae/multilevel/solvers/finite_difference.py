@@ -11,15 +11,16 @@ still counts the path of θ through them, and the exact ones do not. A joint los
 features, and only the last line is a difference.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import no_autocast_cache
 
-from ..batches import Batch, sum_over_chunks
 from ..encoder import pull_back
-from ..params import Params, axpy, constants, fill, gradient, leaves, norm, scale
+from ..params import Batch, Params, axpy, constants, fill, gradient, leaves, norm, scale, sum_over_chunks
 from ..problem import Hypergradient, Point, register
 from ..response import respond
 
@@ -67,19 +68,16 @@ def finite_difference(at: Point, *, epsilon: float = 0.01) -> Hypergradient:
             direct, _, (loss_upper, g_omega) = pull_back(problem, theta, [at.upper_batch], upper, at.chunks)
             vectors = [at.average(direct)]
         if omega and at.paths != "direct":
-            g, center = at.average(g_omega), constants(omega)
-            eps = _step(g, epsilon)
-            difference = axpy(-1.0, head_gradient(axpy(-eps, g, center)), head_gradient(axpy(eps, g, center)))
-            vectors.append(at.average(scale(-0.5 / eps, difference)))
+            vectors.append(at.average(_difference(head_gradient, constants(omega), at.average(g_omega), epsilon)))
         g_phi: Params = {}
         for v in vectors[1:] if omega and at.paths == "head" else vectors:
-            eps = _step(v, epsilon)
-            above, below = lower_gradient(axpy(eps, v, theta)), lower_gradient(axpy(-eps, v, theta))
-            g_phi = axpy(1.0, scale(-0.5 / eps, axpy(-1.0, below, above)), g_phi)
+            g_phi = axpy(1.0, _difference(lower_gradient, theta, v, epsilon), g_phi)
     return Hypergradient(at.average(fill(g_phi, at.phi)), loss_upper)
 
 
-def _step(v: Params, epsilon: float) -> Tensor:
-    """ε/‖v‖, and ε for v = 0, where both sides of the difference are then equal."""
+def _difference(find: Callable[[Params], Params], at: Params, v: Params, epsilon: float) -> Params:
+    """−[find(at + ε v) − find(at − ε v)] / 2ε with ε = epsilon/‖v‖, or epsilon for v = 0, where both are equal."""
     length = norm(v)
-    return epsilon / torch.where(length > 0, length, 1.0)
+    eps = epsilon / torch.where(length > 0, length, 1.0)
+    difference = axpy(-1.0, find(axpy(-eps, v, at)), find(axpy(eps, v, at)))
+    return scale(-0.5 / eps, difference)

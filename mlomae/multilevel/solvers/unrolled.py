@@ -11,8 +11,7 @@ import torch
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import full_precision, twice_differentiable, wide
 
-from ..batches import split_batch
-from ..params import axpy, constants, gradient, leaves
+from ..params import axpy, constants, gradient, leaves, split_batch
 from ..problem import Hypergradient, Point, register
 from ..response import joint_value
 

@@ -11,8 +11,8 @@ from mlomae import masking
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState
-from mlomae.masking.spectral import normalised_cut, object_map, second_eigenvector, unit
 from mlomae.masking.strategies.attg import AttGMasking
+from mlomae.masking.teacher import normalised_cut, object_map, second_eigenvector, unit
 
 GRID, L, D = (6, 6), 36, 16
 
@@ -74,7 +74,7 @@ def test_the_sign_of_the_eigenvector_does_not_matter(monkeypatch: pytest.MonkeyP
     x = unit(planted()[0])
     expected = object_map(x)
     u, scale = second_eigenvector(x)
-    monkeypatch.setattr("mlomae.masking.spectral.second_eigenvector", lambda unit_BLD: (-u, scale))
+    monkeypatch.setattr("mlomae.masking.teacher.second_eigenvector", lambda unit_BLD: (-u, scale))
     torch.testing.assert_close(object_map(x), expected)
 
 
