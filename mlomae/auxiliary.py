@@ -15,8 +15,7 @@ from mlomae.masking import Reconstruction
 
 
 class AuxiliaryLoss(nn.Module):
-    """A term added to L_I; its parameters, if it has any, move together with θ. Raises ConfigError for a negative
-    weight."""
+    """A term added to L_I; its parameters, if any, move together with θ."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
@@ -33,7 +32,7 @@ list_auxiliaries = _AUXILIARIES.names
 
 
 def create(name: str, *, embed_dim: int, num_classes: int, **kwargs: object) -> AuxiliaryLoss:
-    """Build an auxiliary loss; raises ConfigError for an unknown name or option."""
+    """Build an auxiliary loss; raises ConfigError for an unknown name or option, or a negative weight."""
     return _AUXILIARIES.build(name, kwargs, embed_dim=embed_dim, num_classes=num_classes)
 
 
@@ -64,8 +63,7 @@ class Uniformity(AuxiliaryLoss):
     """U-MAE's term: class tokens of different images should not point in the same direction.
 
     z_i is the class token's latent of the masked image i. The term couples the images of a batch: ranks and chunks take
-    the pairs within their own part, so that the pairs (i, i), a constant 1, count more; the published code gathers all
-    ranks.
+    the pairs within their own part, so pairs (i, i), a constant 1, count more; the published code gathers all ranks.
     Source: Zhang, Wang, Wang, "How Mask Matters: Towards Theoretical Understandings of Masked Autoencoders", NeurIPS
     2022, λ = 0.01.
     """

@@ -219,7 +219,7 @@ def _check_folder(work_dir: Path, resume: bool, portable: dict[str, Any]) -> Non
     path = work_dir / "record.json"
     if (list_checkpoints(work_dir) or path.exists()) and not resume:
         raise ConfigError(
-            f"'{work_dir}' already holds a run; add --resume to go on with it, or choose another --work-dir"
+            f"'{work_dir}' already holds a run; add --resume to continue it, or choose another --work-dir"
         )
     if not path.exists():
         return

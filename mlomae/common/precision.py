@@ -9,8 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def wide(t: Tensor) -> Tensor:
-    """``t`` in float32 if it is float16 or bfloat16, else ``t`` itself: for sums, and where close numbers must not
-    become equal."""
+    """``t`` in float32 if it is float16 or bfloat16, else ``t``: for sums, and to keep close numbers distinct."""
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 

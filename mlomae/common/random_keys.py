@@ -79,13 +79,6 @@ def epoch_order(seed: int, name: str, epoch: int, n: int) -> Tensor:
     return permutation(root_key(seed, name, epoch), n)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
-
-
 @contextmanager
 def seeded(key: int) -> Iterator[None]:
     """Run the block with Python's, NumPy's and torch's global CPU generators seeded from ``key``, then restore them.

@@ -178,9 +178,8 @@ def check_interval(value: object, interval: str, what: str) -> None:
 
 
 def check_value(value: Any, hint: Any, what: str) -> Any:
-    """``value``, an int promoted where a float is wanted. Raises ConfigError, which calls it ``what``, if it does not
-    fit the annotation: a type, choices (``Literal``), a number with an interval (``Annotated[float, "[0, 1)"]``) or a
-    union of these."""
+    """``value``, an int promoted where a float is wanted; ConfigError, which calls it ``what``, if it does not fit the
+    annotation: a type, choices (``Literal``), an interval (``Annotated[float, "[0, 1)"]``) or a union of these."""
     names = []
     for option in typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,):
         kind, *intervals = typing.get_args(option) if typing.get_origin(option) is Annotated else (option,)

@@ -66,8 +66,7 @@ class MaskingStrategy(nn.Module):
 
     Attributes:
         grid, length: the patch grid (gh, gw) and the number of patches, L.
-        normalize: the divisor of the stage I loss, "mask" for the number of removed patches or "weight" for the sum of
-            their weights.
+        normalize: the divisor of the stage I loss, "mask" (number of removed patches) or "weight" (sum of weights).
         trainable: whether the upper levels move the parameters.
         adaptive: whether they move together with θ, by a loss of the strategy's own (`AdaptiveMasking`).
         scheduled: whether the choice depends on ``progress`` or ``iteration``.

@@ -19,16 +19,14 @@ def share_of(length: int, share: float) -> int:
 
 
 def ranks(values_BL: Tensor, ties_BL: Tensor) -> Tensor:
-    """Position of each patch in the ascending order of its image, (B, L) int64 from 0; ``ties_BL`` orders equal
-    values."""
+    """Rank of each patch in its image, ascending, (B, L) int64 from 0; ``ties_BL`` orders equal values."""
     order = torch.argsort(ties_BL, dim=1, stable=True)
     order = order.gather(1, torch.argsort(values_BL.gather(1, order), dim=1, stable=True))
     return torch.argsort(order, dim=1)
 
 
 def uncover(ranks_BL: Tensor, pool: int, count: int, noise_BL: Tensor) -> Tensor:
-    """Move ``count`` of the ``pool`` highest ranks, those with the most noise, below all others; the order of the rest
-    is unchanged."""
+    """Move ``count`` of the ``pool`` highest ranks, those with the most noise, below the others, which keep order."""
     length = ranks_BL.shape[1]
     lots_BL = ranks(torch.where(ranks_BL >= length - pool, noise_BL, -1.0), noise_BL)
     return torch.where(lots_BL >= length - count, ranks_BL - length, ranks_BL)

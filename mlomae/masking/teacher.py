@@ -84,8 +84,7 @@ class Teacher(nn.Module):
     The images are normalised with ImageNet's mean and deviation, the default of the augmentations; for a timm model
     they are normalised anew with its own. If its patch grid differs, maps and features are interpolated bilinearly.
 
-    Raises ConfigError for values out of range and for models that cannot be used, CheckpointError for weights that
-    cannot be loaded.
+    Raises ConfigError for values out of range and unusable models, CheckpointError for weights that cannot be loaded.
     """
 
     def __init__(self, spec: str = ENCODER, decay: float = 0.996, size: int | None = None) -> None:
@@ -98,8 +97,7 @@ class Teacher(nn.Module):
         self.spec, self.decay, self.size = spec, decay, size
 
     def attach(self, mae: MAE) -> None:
-        """Build the model; random weights come from the global generator, like all that is initialised before
-        training."""
+        """Build the model; random weights come from the global generator, as all initial weights do."""
         self.grid, self.side = mae.encoder.grid, self.size or mae.encoder.img_size
         frozen = self.spec != ENCODER
         self.model: Any = create_teacher(self.spec, self.side) if frozen else copy.deepcopy(mae.encoder)
@@ -189,8 +187,7 @@ class TaughtMasking(UnweightedMasking):
 def unit(features_BLD: Tensor) -> Tensor:
     """Features minus their mean over the image, of length 1.
 
-    Early in training most of a feature is common to all patches, and without subtracting it all similarities are near
-    1.
+    Early in training most of a feature is common to all patches: without the subtraction all similarities are near 1.
     """
     centred = features_BLD - features_BLD.mean(dim=1, keepdim=True)
     return F.normalize(centred.nan_to_num(), dim=2)  # a diverged run should fail on its loss, not in eigh
@@ -214,8 +211,7 @@ def normalised_cut(unit_BLD: Tensor) -> Tensor:
 def object_map(unit_BLD: Tensor) -> Tensor:
     """How much a patch belongs to the object, (B, L) from 0 to 1 in every image; 0 if all patches are alike.
 
-    The relaxed indicator d^-½ u of the cut; the side with the largest value is the object, as in TokenCut (Wang et al.,
-    CVPR 2022).
+    The relaxed indicator d^-½ u of the cut; as in TokenCut (Wang et al., CVPR 2022) the object has the largest value.
     """
     vector_BL, scale_BL = second_eigenvector(unit_BLD)
     vector_BL = vector_BL * scale_BL

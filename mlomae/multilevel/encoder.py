@@ -70,13 +70,15 @@ def pull_back(
     joint = first is None and problem.concat is not None and len(batches) == 2
     if joint:
         assert problem.concat is not None
-        passes = [encode(problem, theta, problem.concat(*batches), chunks)]
+        passes, sizes = [encode(problem, theta, problem.concat(*batches), chunks)], [batch_size(b) for b in batches]
+        if sum(sizes) != len(passes[0].z):
+            raise ConfigError(f"features has length {len(passes[0].z)} for batches of {sizes}: samples must come first")
     else:
         known = [] if first is None else [first]
         passes = known + [encode(problem, theta, batch, chunks) for batch in batches[len(known) :]]
     cuts = [encoded.z for encoded in passes]
     with torch.enable_grad():
-        features = separate(cuts[0], batches) if joint else cuts
+        features = torch.split(cuts[0], sizes) if joint else cuts
         with full_precision(cuts[0].device):
             value, result = scalar(*features)
         found = torch.autograd.grad(value, cuts + list(also.values()), allow_unused=True)
@@ -89,14 +91,6 @@ def pull_back(
             for part, c in zip(encoded.parts, pieces, strict=True):
                 _accumulate(total, part, encoded.theta, c)
     return {k: total[k] for k in theta if k in total}, explicit, result
-
-
-def separate(z: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
-    """Features of joined batches, cut apart again. Raises ConfigError if they differ in length."""
-    sizes = [batch_size(batch) for batch in batches]
-    if sum(sizes) != len(z):
-        raise ConfigError(f"features has length {len(z)} for batches of {sizes}: samples must come first")
-    return list(torch.split(z, sizes))
 
 
 def _accumulate(total: Params, z: Tensor, theta: Params, c: Tensor) -> None:

@@ -81,8 +81,7 @@ class Point:
 
     Attributes:
         theta, omega, phi: the parameters, dicts from name to tensor; φ may be {} where nothing depends on it.
-        head_batch, upper_batch: labelled batches of L_II and L_III; with ω = {} and no joint loss ``head_batch`` may be
-            None.
+        head_batch, upper_batch: labelled batches of L_II and L_III; the first may be None if ω = {} and no joint loss.
         lower_batch: the batch of L_I, its mask frozen (``problem.fix``); None if only v is wanted.
         reduce: averages a dict over data-parallel ranks; every vector is averaged before it enters the next product.
             With a joint loss v is the mean of the ranks' own dJ/dθ, each on its own pair of batches.
@@ -90,8 +89,7 @@ class Point:
         paths: ``direct`` keeps the first term of v, ``head`` the second, ``both`` their sum.
 
     Raises:
-        ConfigError: unknown ``paths``; ``head`` for a head without parameters; a joint loss with ω or without a head
-            batch.
+        ConfigError: unknown ``paths``; ``head`` without ω; a joint loss with ω or without a head batch.
     """
 
     problem: ThreeLevelProblem

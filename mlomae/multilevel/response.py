@@ -57,7 +57,7 @@ def joint_value(at: Point, z_head: Tensor, z_upper: Tensor) -> Tensor:
 def upper_scalar(at: Point, inverse_head: LinearSolver) -> Callable[..., tuple[Tensor, Tensor]]:
     """The function of the features whose gradient is v, and whose gradient in φ is the explicit part of g_φ.
 
-    Its arguments are z_head and z_upper, or z_upper alone if the head's path is not wanted (`upper_batches`). It
+    Its arguments are z_head and z_upper, or z_upper alone if the head's path is not wanted. It
     returns L_III as well, detached.
     """
     problem, omega, average = at.problem, leaves(at.omega), at.average
@@ -85,18 +85,11 @@ def upper_scalar(at: Point, inverse_head: LinearSolver) -> Callable[..., tuple[T
     return scalar
 
 
-def upper_batches(at: Point) -> list[Batch]:
-    """The batches whose features ``upper_scalar`` takes."""
-    through_head = bool(at.omega) and at.paths != "direct"
-    return [at.head_batch, at.upper_batch] if through_head or at.problem.joint_loss is not None else [at.upper_batch]
-
-
 def respond(at: Point, inverse_head: LinearSolver = identity, encoded_head: Encoded | None = None) -> Response:
     """v without the entries of θ that the features do not use, with the explicit gradient in φ and the value of L_III.
 
     One encoder forward on the head and upper batches together and one backward; the head is differentiated twice, in
-    full precision. With ω = {} there is only the direct path; a joint loss is differentiated once, through the features
-    of both batches.
+    full precision. With ω = {} only the direct path exists; a joint loss is differentiated once, through both features.
 
     Args:
         inverse_head: (Hessian-vector product, g) → H_ωω⁻¹ g.
@@ -108,7 +101,8 @@ def respond(at: Point, inverse_head: LinearSolver = identity, encoded_head: Enco
     if at.problem.pool is not None and not at.phi:
         raise ConfigError("a problem with pool needs phi: the masking network weights the features")
     at = replace(at, phi=leaves(at.phi if at.problem.pool is not None else {}))
-    batches = upper_batches(at)
+    through_head = at.problem.joint_loss is not None or (at.omega and at.paths != "direct")
+    batches = [at.head_batch, at.upper_batch] if through_head else [at.upper_batch]
     shared = encoded_head if len(batches) == 2 else None
     with no_autocast_cache():
         scalar = upper_scalar(at, inverse_head)
@@ -130,12 +124,9 @@ def implicit(
 
     Args:
         solve_lower, solve_head: (Hessian-vector product, b) → an approximation of H⁻¹ b.
-        smooth: replaces v, averaged over ranks, by another vector with its keys (a running average over outer
-            iterations).
-        rate: factor of the part through θ. Next to e the length of the lower step matters, which the identity for
-            H_θθ⁻¹ sets to 1.
-        encoded_head: the head batch as ``encode`` returned it at this θ, so that steps on ω and the response share one
-            encoder pass.
+        smooth: replaces v, averaged over ranks, by a vector with its keys (a running average over outer iterations).
+        rate: factor of the part through θ. Added to e, the length of the lower step matters, 1 for the identity.
+        encoded_head: the head batch as ``encode`` returned it at this θ, to share the encoder pass of the steps on ω.
 
     Raises:
         ConfigError: batches that do not divide into ``at.chunks``.

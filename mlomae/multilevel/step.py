@@ -90,8 +90,7 @@ class OuterStep:
             update_phi: False leaves φ unchanged (warm-up), and ``upper_batch`` unused.
 
         Returns:
-            ``loss_lower`` (mean of the K steps), ``loss_head`` (of the last step) and ``loss_upper``, each if that
-            level was evaluated.
+            ``loss_lower`` (mean of the K steps), ``loss_head`` (of the last step), ``loss_upper``, if evaluated.
         """
         if not lower_batches:
             raise ConfigError("lower_batches is empty: one outer iteration takes at least one step on theta")

@@ -65,8 +65,7 @@ def model_influence(
 
     Args:
         lower_batch, head_batch, upper_batch: batches of `mlomae.data.Stream` on the model's device.
-        random_mask: draw uniform masks in place of the strategy's own, so that objects and background are removed
-            equally often.
+        random_mask: draw uniform masks instead, so that objects and background are removed equally often.
     """
     levels = model.level_parameters()
     at = Point(

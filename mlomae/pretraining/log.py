@@ -21,8 +21,7 @@ logger = logging.getLogger("mlomae")
 
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
-    """Within the block, the main process's messages go to the terminal and are appended to ``train.log`` of the run's
-    folder."""
+    """Within the block, the main process's messages go to the terminal and to ``train.log`` in the run's folder."""
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,8 +41,7 @@ def run_log(folder: Path) -> Iterator[None]:
 class Scalars:
     """The numbers of a run's log: JSON lines in ``log.jsonl``, the same for TensorBoard, and a readable line.
 
-    After a resume at ``done`` iterations, lines of later ones, which come again, are dropped. Only the main process
-    writes.
+    After a resume at ``done`` iterations, later lines are dropped: they come again. Only the main process writes.
     """
 
     def __init__(self, folder: Path, done: int, iterations: int) -> None:

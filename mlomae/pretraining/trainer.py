@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from mmengine.dist import all_reduce, barrier, is_distributed, is_main_process
 from mmengine.utils.dl_utils import set_multi_processing
+from timm.utils import random_seed
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mlomae.common import checkpoint
 from mlomae.common.errors import CheckpointError, DataError, MlomaeError, TrainingError, from_worker
 from mlomae.common.numerics import check_numerics
-from mlomae.common.random_keys import seed_everything
 from mlomae.config.strict import build_dataclass, plain
 from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.log import Scalars, logger, run_log
@@ -103,7 +103,7 @@ class Trainer:
         """Train to the end. Raises TrainingError if the run diverges, CheckpointError for a checkpoint that cannot be
         written or resumed, DataError for an image that cannot be read or another file that cannot be written."""
         set_multi_processing(distributed=is_distributed())  # OpenCV's threads and forked workers do not mix
-        seed_everything(self.config.seed)
+        random_seed(self.config.seed)
         resumed_from = self._resume() if self.resume else None
         try:
             scalars = Scalars(self.work_dir, self.iteration, self.iterations)

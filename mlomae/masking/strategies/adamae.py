@@ -30,8 +30,7 @@ class AdaMAEMasking(AdaptiveMasking):
 
     - ``weight``: λ, the paper's 1e-4. AdamW divides a gradient by its size, so λ only decides how much the network's
       loss counts when the gradient's norm, which all parameters share, is clipped.
-    - ``hidden``: width of the network: a linear layer, one transformer block, a linear score. The paper's block is as
-      wide as the encoder.
+    - ``hidden``: width of the network (linear layer, transformer block, linear score). The paper's is the encoder's.
 
     Budget: exactly ⌊(1 - ratio) L⌋ patches are visible, as in the paper.
 

@@ -41,8 +41,7 @@ class MaskNet(nn.Module):
 
 
 def area_penalty(m_BNL: Tensor) -> Tensor:
-    """The penalty of the module docstring without α; its minimum, 1 / sin(π / N), is where all masks have the area
-    1 / N."""
+    """The penalty of the module docstring without α; at its minimum, 1 / sin(π / N), all masks have the area 1 / N."""
     return (1.0 / ((math.pi * m_BNL.mean(dim=-1)).sin() + 1e-10)).mean()
 
 

@@ -26,8 +26,7 @@ SMALLEST = 1e-12  # so that a patch without attention is removed last and has a 
 
 
 def attention_weight(attention_BHL: Tensor) -> Tensor:
-    """Mean over heads of the attention, each head's scaled to [0, 1] over the patches; (B, L). A uniform head counts
-    0."""
+    """Mean over heads of the attention, each head's scaled to [0, 1] over the patches, 0 for a uniform head; (B, L)."""
     low, high = attention_BHL.amin(dim=2, keepdim=True), attention_BHL.amax(dim=2, keepdim=True)
     return ((attention_BHL - low) / (high - low).clamp(min=SMALLEST)).mean(dim=1)
 

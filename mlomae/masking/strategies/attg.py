@@ -5,8 +5,7 @@ WACV 2025. With M the map of an unsupervised object discovery (TokenCut), scaled
 
     γ exp(M / τ),   τ on a half cycle of a cosine over the run.
 
-Its weights enter the loss as MLO-MAE's σ does, but come from features instead of feedback: the control for the mask
-network's weights.
+Its weights enter the loss as MLO-MAE's σ does, but come from features instead of feedback: a control for σ.
 
 Shape legend: B batch, S image side, L patches, D width of the features.
 """
@@ -26,14 +25,11 @@ Temperature = Annotated[float, "[0.05, inf)"]
 
 @register("attg")
 class AttGMasking(TaughtMasking):
-    """The same masks as random masking draws from the same keys; weights as above, γ such that their mean over an image
-    is 1.
+    """The masks of random masking with the same keys; weights as above, γ such that their mean over an image is 1.
 
     - ``tau_start``, ``tau_end``: τ at the beginning and the end of the run, at least 0.05, below which only a few
-      patches would count. The weights of two patches of an image differ at most by the factor exp(1 / τ): 1.6 at 2, 7.4
-      at 0.5.
-    - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; 0 for ``decay`` is the encoder
-      itself.
+      patches would count. The weights in an image differ at most by the factor exp(1 / τ): 1.6 at τ = 2, 7.4 at 0.5.
+    - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; ``decay`` 0 is the encoder itself.
 
     Changed: the paper takes the map from a frozen DINO; here it comes from the features of a teacher, by default the
     moving average of the encoder. The edges of its graph are those of `mlomae.masking.teacher`; TokenCut's are binary.

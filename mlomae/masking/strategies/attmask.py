@@ -1,8 +1,7 @@
 """AttMask: the patches that a teacher's class token attends to most are removed.
 
 Source: Kakogeorgiou et al., "What to Hide from Your Students: Attention-Guided Masked Image Modeling", ECCV 2022.
-The score of a patch is the attention that the class token pays to it in the teacher's last block on the whole image,
-mean over heads.
+The score of a patch is the class token's attention to it in the teacher's last block on the whole image, mean of heads.
 
 Shape legend: B batch, S image side, L patches.
 """

@@ -7,9 +7,8 @@ details follow an unofficial copy of unknown author. For one image, with a the t
     noise = u + strength · h,  u uniform;  the K patches with the least noise stay visible
     loss = L_I + 0.2 · generator's loss on s  (+ the discriminator's own)
 
-So patches that the generator picks are removed more often, not always. For the gradient h is replaced by s
-(straight-through) and the noise multiplies the tokens (`Mask.gate`, 1 in value), so that the reconstruction error
-reaches the generator.
+So patches that the generator picks are removed more often, not always. The reconstruction error reaches the generator
+because for the gradient s replaces h (straight-through) and the noise multiplies the tokens (`Mask.gate`, 1 in value).
 
 Maps are judged by a discriminator: noisy rectangles are real, the generator's maps are fake. Least-squares losses (Mao
 et al., "Least Squares Generative Adversarial Networks", ICCV 2017), D a map's scores:
@@ -60,8 +59,7 @@ class SpectralConv(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Scores (B, C), at least float32, of maps (B, L) that sum to 1; they are multiplied by L, so that the size of the
-    grid does not matter."""
+    """Scores (B, C), at least float32, of maps (B, L) that sum to 1; times L, so that the grid size does not matter."""
 
     def __init__(self, grid: tuple[int, int], width: int = 16) -> None:
         super().__init__()
@@ -116,8 +114,7 @@ class AutoMAEMasking(TaughtMasking, AdaptiveMasking):
 
     Changed: attention, and maps for the discriminator, are multiplied by L, so that the size of the grid does not
     matter; the last convolution of the discriminator is padded, for small grids; the singular values are exact;
-    generator, discriminator and MAE take their steps together, with one optimizer. The sides of the rectangles are
-    ours.
+    generator, discriminator and MAE step together, with one optimizer. The sides of the rectangles are ours.
 
     Raises ConfigError for negative weights and what `Teacher` refuses.
     """

@@ -23,8 +23,7 @@ from mlomae.models.mask import keep_count
 
 
 class CellMasking(UnweightedMasking):
-    """Base class: which cell of ``cell`` x ``cell`` patches each patch lies in (`cells`), and how many cells there
-    are."""
+    """Base class: the cell of ``cell`` x ``cell`` patches that each patch lies in (`cells`), and how many there are."""
 
     cell = 2
 

@@ -55,8 +55,7 @@ class HPMMasking(AdaptiveMasking):
 
     The predictor has the shape of MAE's decoder with one output per patch; it learns from the latents of the masked
     pass, and its loss moves the encoder, too, as in the paper. An exponential moving average of encoder and predictor
-    does the ranking: it sees the whole image. Budget: of the R = L - ⌊(1 - ratio) L⌋ removed patches ⌊share · R⌋ are
-    the hardest.
+    does the ranking: it sees the whole image. Budget: ⌊share · R⌋ of R = L - ⌊(1 - ratio) L⌋ removed are the hardest.
 
     Changed: the share grows with the iterations, not the epochs; the copies follow once per outer iteration.
 

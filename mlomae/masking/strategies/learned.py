@@ -26,9 +26,8 @@ class LearnedMasking(MaskingStrategy):
     - ``arch``: "token" (default), "mlp" (the paper's), "transformer"; ``hidden``: its width.
     - ``sampling``: "topk" (the paper's, no exploration), "gumbel_topk" (Gumbel noise on logit σ: a sample without
       replacement with odds exp(logit)) or "random" (uniform masks: σ is a weight of the loss and nothing else).
-    - ``weighting``: the weight of a patch, "value" (σ, the paper's) or "gradient" (1 in value, with the derivatives of
-      σ: stage I is plain MAE under the masks that σ chooses, while the hypergradient is that of σ. A control: masks
-      without weights).
+    - ``weighting``: the weight of a patch, "value" (σ, the paper's) or "gradient" (1 with the derivatives of σ: stage I
+      is plain MAE under σ's masks, the hypergradient is that of σ; a control, masks without weights).
     - ``normalize``: the divisor of stage I, "mask" (Σm, the paper's) or "weight" (Σmσ per image, so that lowering every
       σ does not lower the loss).
     - ``detach_mask_input``: T sees tokens as constants. The paper's code lets the gradient pass, and the patch

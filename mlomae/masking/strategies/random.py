@@ -1,8 +1,7 @@
 """Uniform random masks, the baseline of every table, and the same with a ratio drawn anew for every training batch.
 
 Sources: MAE (He et al., CVPR 2022, section 3); R²MAE (Dong, Wang and Kluger, "Understanding and Enhancing Mask-Based
-Pretraining towards Universal Representations", NeurIPS 2025, arXiv 2509.21650): a ratio for each batch, then patches
-are masked uniformly.
+Pretraining towards Universal Representations", NeurIPS 2025, arXiv 2509.21650): a ratio per batch, uniform masks.
 """
 
 from dataclasses import dataclass

@@ -44,8 +44,7 @@ class SelfGuidedMasking(TaughtMasking):
       visible ones, at about epoch 50 of 800; a tenth is ours, for shorter runs.
     - ``hint``: share of the patches to remove, ⌊hint · (L - K)⌋, that stay visible, drawn uniformly; the next ones in
       the order are removed instead. The value is ours.
-    - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; 0 for ``decay`` is the encoder
-      itself.
+    - ``teacher``, ``decay``, ``teacher_size``: see `mlomae.masking.teacher.Teacher`; ``decay`` 0 is the encoder itself.
 
     Budget: exactly K = ⌊(1 - ratio) L⌋ patches are visible. A cluster smaller than the budget is removed as a whole
     (except hints), and so are the background's patches most like it; of a larger one those least like its mean stay.

@@ -15,8 +15,7 @@ mean of squared gradients, is held constant (its own dependence on φ is of the 
 
 The explicit part e, how L_III changes with φ at fixed θ, exists if the feedback pools features by the scores of φ
 (``ThreeLevelProblem.pool``): patches whose features tell the labels apart get a higher score, and the lower level
-weights or masks them by it. Alone it costs one encoder forward without a graph and need not wait for a lower step to
-take effect.
+weights or masks them by it. Alone it costs one encoder forward without a graph and does not wait for a lower step.
 """
 
 from dataclasses import replace
