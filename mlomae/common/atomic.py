@@ -10,8 +10,7 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path next to ``path`` to write to; renamed to ``path`` at the end, removed if anything fails.
 
-    It ends in ``.tmp``, so that a search for finished files does not find it: writers that infer the format from the
-    suffix must be given the format.
+    It ends in ``.tmp``, unlike finished files: writers that infer the format from the suffix must be told the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -63,8 +63,7 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[B], B]:
         """Decorator: make a class or function buildable under ``name``.
 
-        Defining the same class again, as a notebook does when a cell runs twice, replaces it. Raises ValueError if the
-        name belongs to another one.
+        Defining the same class again, as rerunning a notebook cell does, replaces it. ValueError if the name is taken.
         """
 
         def wrap(builder: B) -> B:

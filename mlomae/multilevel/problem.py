@@ -176,8 +176,7 @@ def hypergradient(
         options: the solver's own (``list_options``), and ``reduce``, ``chunks`` and ``paths`` of ``Point``.
 
     Raises:
-        ConfigError: an unknown solver or option, or a value that the solver or ``Point`` refuses; batches that do not
-            divide into ``chunks``.
+        ConfigError: an unknown solver or option, a value that is refused, batches that do not divide into ``chunks``.
 
     Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
     """

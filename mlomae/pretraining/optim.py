@@ -57,8 +57,7 @@ def rates(
     A level that does not train before ``begin`` has its whole schedule after it. ``peak`` is the rate of a group that
     has a share of ``lr`` (layer decay); it ends at the same share of ``min_lr``, as in MAE's ``lr_sched.py``.
 
-    The formulas are the chained ones of MMEngine's schedulers (torch's), each rate from the one before: closed forms
-    would differ in the last bit.
+    Each rate follows from the one before, as in the schedulers of MMEngine (and torch): closed forms differ in bits.
     """
     rate = settings.lr if peak is None else peak
     ratio = settings.min_lr / settings.lr if settings.lr else 1.0

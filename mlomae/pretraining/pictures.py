@@ -66,8 +66,7 @@ def reconstruction_sheet(model: Pretrainer, batch: dict[str, Tensor]) -> Tensor:
 
 
 def picture_hook(model: Pretrainer, probe: dict[str, Tensor], folder: Path, images: int = 8) -> Hook:
-    """The trainer's hook that saves the sheet of the first probe images every ``train.picture_interval`` outer
-    iterations and after the last one."""
+    """The trainer's hook that saves the sheet of the first probe images every ``picture_interval`` and at the end."""
     train, shown = model.config.train, {k: v[:images] for k, v in probe.items()}
 
     def hook(t: int, data: Any, losses: dict[str, Tensor], values: dict[str, float] | None) -> None:

@@ -236,8 +236,7 @@ def run_pretraining(
 ) -> dict[str, Any]:
     """Pretrain, evaluate on the held-out set, write ``work_dir/record.json`` (and ``records_dir/NAME.json``).
 
-    Raises ConfigError if the folder already holds a run and ``resume`` is off: nothing is overwritten. Raises what
-    `Trainer.train` raises.
+    Raises what `Trainer.train` raises, and ConfigError if the folder holds a run that ``resume`` does not continue.
     """
     if checkpoint.list_checkpoints(work_dir) and not resume:
         raise ConfigError(

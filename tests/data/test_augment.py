@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.data import PadCropFlip, Plain, RandomResizedCropFlip
 
@@ -14,7 +14,7 @@ ALL = [RandomResizedCropFlip(24, **RAW), PadCropFlip(24, **RAW), Plain(24, **RAW
 
 
 def keys(n: int, seed: int = 0) -> torch.Tensor:
-    return counter.fold(counter.root_key("test", seed), torch.arange(n))
+    return random_keys.fold(random_keys.root_key("test", seed), torch.arange(n))
 
 
 def full(n: int, value: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from PIL import Image
 from scene_layouts import scenes, write_annotation
 from torch import Tensor
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import DataError
 from mlomae.data import (
     IGNORE,
@@ -35,7 +35,7 @@ AUGMENTATIONS: list[dict[str, Any]] = [
 
 
 def keys(count: int) -> Tensor:
-    return counter.fold(counter.root_key("pixels"), torch.arange(count))
+    return random_keys.fold(random_keys.root_key("pixels"), torch.arange(count))
 
 
 def built(cfg: dict[str, Any], size: int) -> Augmentation:

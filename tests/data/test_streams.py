@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import OuterBatches, Plain, RandomResizedCropFlip, Stream, Textures
 
@@ -80,7 +80,7 @@ def test_sample_depends_on_seed_name_epoch_and_index_alone(source):
         alone = Stream(source, range(25), RandomResizedCropFlip(16), 7, "s").batch(25 + p, 1)
         assert torch.equal(alone["image"][0], whole["image"][p])
         index = int(whole["index"][p])
-        expected = counter.fold(counter.fold(counter.root_key(7, "s"), 1), index)
+        expected = random_keys.fold(random_keys.fold(random_keys.root_key(7, "s"), 1), index)
         assert whole["key"][p] == alone["key"][0] == expected
 
 

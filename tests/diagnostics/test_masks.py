@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from mlomae.cli import main
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
 from mlomae.config.schema import config_from_dict, load_config
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
@@ -126,9 +126,9 @@ def test_a_fresh_model_draws_as_training_begins(drawn: dict[str, Any], tmp_path:
     assert [label for label, *_ in drawn["rows"]] == ["MLO-MAE", "draw 2"]
     index = [int((data.train.images_NCHW == i).flatten(1).all(1).nonzero()[0, 0]) for i in pixels(drawn["images"])]
     assert len(set(index)) == 4
-    key = counter.fold(counter.fold(counter.root_key(5, "masks"), 0), torch.tensor(index))
+    key = random_keys.fold(random_keys.fold(random_keys.root_key(5, "masks"), 0), torch.tensor(index))
     for draw, (_, mask, weight, grid) in enumerate(drawn["rows"]):
-        batch = {"image": drawn["images"], "key": counter.fold(key, draw)}
+        batch = {"image": drawn["images"], "key": random_keys.fold(key, draw)}
         expected = model.choose_mask(model.mae.encoder.embed(batch["image"]), batch)
         assert grid == (4, 4)
         assert torch.equal(mask, expected.mask)

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskingStrategy
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -16,7 +16,7 @@ RATIOS = (0.25, 0.5, 0.75)
 
 
 def drawn(strategy: MaskingStrategy, ratio: float, key: int) -> float:
-    return RATIOS[int(3 * counter.uniform(torch.tensor(key), 1))]
+    return RATIOS[int(3 * random_keys.uniform(torch.tensor(key), 1))]
 
 
 def removed(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mlomae import feedback
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.masking.base import mask_from_scores
 from mlomae.pretraining.health import feedback_accuracy, mask_overlap, score_health
 
@@ -53,7 +53,7 @@ def test_a_score_of_whole_images_varies_over_images_only() -> None:
 
 
 def masks(salt: int, ratio: float) -> torch.Tensor:
-    scores = counter.uniform(torch.arange(400), 64, salt=salt)
+    scores = random_keys.uniform(torch.arange(400), 64, salt=salt)
     return mask_from_scores(scores, ratio).mask
 
 

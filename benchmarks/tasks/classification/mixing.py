@@ -8,14 +8,14 @@ from timm.data.mixup import mixup_target
 from torch import Tensor
 
 from benchmarks.tasks.classification.augment import check_shares
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import seeded
 
 
 def mix_key(seed: int, iteration: int, rank: int = 0) -> int:
     """The key of what one process draws to mix its batch of one training step."""
-    return counter.root_key(seed, "mix", iteration, rank)
+    return random_keys.root_key(seed, "mix", iteration, rank)
 
 
 class BatchMix:

@@ -8,7 +8,7 @@ from mmengine.dataset import Compose
 from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.transfer.dense_data import apply_steps, build_pipeline, evaluation_batches, training_batches
 from mlomae.backbones.batches import ImageLoader, NumberedImages
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.random_keys import seeded
 from mlomae.data import Detections
@@ -72,7 +72,7 @@ class CocoImages(NumberedImages):
 
     def load(self, epoch: int, i: int) -> dict[str, Any]:
         for attempt in range(_ATTEMPTS):
-            key = counter.root_key(self.seed, self.name, epoch, i, 0, attempt)
+            key = random_keys.root_key(self.seed, self.name, epoch, i, 0, attempt)
             info = self.coco.get_data_info(i if attempt < _ON_ITSELF else key % len(self))
             with seeded(key):
                 done = self._run(info)

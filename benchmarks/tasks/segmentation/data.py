@@ -8,7 +8,7 @@ from mmengine.dataset import Compose
 from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.dense_data import apply_steps, build_pipeline, evaluation_batches, training_batches
 from mlomae.backbones.batches import ImageLoader, NumberedImages
-from mlomae.common import random_keys as counter
+from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import seeded
 from mlomae.data import Scenes
@@ -48,7 +48,7 @@ class ScenePairs(NumberedImages):
         labels = {"gt_seg_map": self.scenes.labels(i).numpy(), "seg_fields": ["gt_seg_map"]}
         if self.largest is not None:
             results |= labels
-        with seeded(counter.root_key(self.seed, self.name, epoch, i, 0)):
+        with seeded(random_keys.root_key(self.seed, self.name, epoch, i, 0)):
             results = self._run(results)
         if self.largest is None:
             results |= labels

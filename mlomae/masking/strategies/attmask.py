@@ -32,8 +32,7 @@ class AttMasking(TaughtMasking):
 
     "high" and "low" give an unchanged image the same mask every time; keys only break ties of equal attention.
 
-    Budget: exactly ⌊(1 - ratio) L⌋ patches are visible. In place of hints the next patches in the order are removed;
-    in the paper the ratio falls.
+    Budget: exactly ⌊(1 - ratio) L⌋ patches are visible. The next patches replace hints; in the paper the ratio falls.
 
     Changed for the MAE: the paper distils with iBOT and uses its teacher, with a ratio drawn around 0.3 and half the
     images masked. Here the teacher is a moving average of the encoder, the ratio fixed, and every image masked;

@@ -86,8 +86,7 @@ class Discriminator(nn.Module):
 
 
 def rectangles(uniform_B4: Tensor, grid: tuple[int, int]) -> Tensor:
-    """One rectangle per map, (B, L) float 0 or 1: uniform area, sides that differ by a factor of 2 at most if the grid
-    allows it, uniform place."""
+    """One rectangle per map, (B, L) float 0 or 1: uniform area and place, aspect up to 2 where the grid allows it."""
     gh, gw = grid
     area_B, aspect_B, top_B, left_B = uniform_B4.unbind(1)
     area_B = (AREA[0] + (AREA[1] - AREA[0]) * area_B) * gh * gw

@@ -25,8 +25,7 @@ _TIES, _HINTS = range(2)  # salts
 
 
 def object_side(side_BL: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The side with the smaller share of its patches on the border of the image, or if the shares are equal the smaller
-    side; (B, L) bool."""
+    """The side with the smaller share of its patches on the image's border, if equal the smaller side; (B, L) bool."""
     border = torch.ones(grid, dtype=torch.bool, device=side_BL.device)
     border[1:-1, 1:-1] = False
     size, other_size = side_BL.sum(dim=1), (~side_BL).sum(dim=1)

@@ -49,8 +49,7 @@ def cluster(features_BLD: Tensor, noise_BPL: Tensor) -> Tensor:
 def budgets(sizes_BP: Tensor, lots_BP: Tensor, removed: int, ratio: float, progress: float) -> Tensor:
     """Patches to remove from each part, (B, P) int64; because of rounding, only about ``removed`` in total.
 
-    ``sizes_BP``: patches of the parts; whole parts are taken in ascending order of ``lots_BP``, and the rest of the
-    budget from the next one.
+    ``sizes_BP``: patches of the parts; whole parts are taken in the order of ``lots_BP``, the rest from the next one.
     """
     order_BP = torch.argsort(lots_BP, dim=1, stable=True)
     ordered_BP = sizes_BP.gather(1, order_BP)
