@@ -102,6 +102,8 @@ class Teacher(nn.Module):
         frozen = self.spec != ENCODER
         self.model: Any = create_teacher(self.spec, self.side) if frozen else copy.deepcopy(mae.encoder)
         self.model.requires_grad_(False).eval()
+        self.own_grid = self.model.patch_embed.grid_size if frozen else self.grid
+        self.prefix = self.model.num_prefix_tokens if frozen else 1  # tokens before the patches
         given = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         own: Any = self.model.pretrained_cfg if frozen else given
         mean, std, own_mean, own_std = (
@@ -127,18 +129,13 @@ class Teacher(nn.Module):
         A head's row sums to 1 minus its attention to the class token and registers (interpolated maps approximately).
         """
         x_BND = self.model.blocks[:-1](self._embed(images_B3SS))
-        return self._on_grid(class_attention(self.model.blocks[-1], x_BND)[:, :, self._prefix :])
+        return self._on_grid(class_attention(self.model.blocks[-1], x_BND)[:, :, self.prefix :])
 
     @torch.no_grad()
     def features(self, images_B3SS: Tensor) -> Tensor:
         """Patch tokens after the last block and the model's final norm, (B, L, D), at least float32."""
-        x_BND = self.model.norm(self.model.blocks(self._embed(images_B3SS)))[:, self._prefix :]
+        x_BND = self.model.norm(self.model.blocks(self._embed(images_B3SS)))[:, self.prefix :]
         return self._on_grid(wide(x_BND).mT).mT
-
-    @property
-    def _prefix(self) -> int:
-        """Tokens before the patches."""
-        return 1 if isinstance(self.model, ViT) else self.model.num_prefix_tokens
 
     def _embed(self, images_B3SS: Tensor) -> Tensor:
         """Input of the first block, (B, N, D)."""
@@ -151,10 +148,10 @@ class Teacher(nn.Module):
 
     def _on_grid(self, maps_BCL: Tensor) -> Tensor:
         """Maps of the teacher's patches as maps of the patches to be masked."""
-        own = self.model.grid if isinstance(self.model, ViT) else self.model.patch_embed.grid_size
-        if own == self.grid:
+        if self.own_grid == self.grid:
             return maps_BCL
-        return F.interpolate(maps_BCL.unflatten(2, own), self.grid, mode="bilinear", antialias=True).flatten(2)
+        maps = maps_BCL.unflatten(2, self.own_grid)
+        return F.interpolate(maps, self.grid, mode="bilinear", antialias=True).flatten(2)
 
 
 class TaughtMasking(UnweightedMasking):

@@ -67,10 +67,9 @@ def pull_back(
     zeros without looking at values. Raises ConfigError if features and batches differ in length.
     """
     also = also or {}
-    joint = first is None and problem.concat is not None and len(batches) == 2
-    if joint:
-        assert problem.concat is not None
-        passes, sizes = [encode(problem, theta, problem.concat(*batches), chunks)], [batch_size(b) for b in batches]
+    concat = problem.concat if first is None and len(batches) == 2 else None
+    if concat is not None:
+        passes, sizes = [encode(problem, theta, concat(*batches), chunks)], [batch_size(b) for b in batches]
         if sum(sizes) != len(passes[0].z):
             raise ConfigError(f"features has length {len(passes[0].z)} for batches of {sizes}: samples must come first")
     else:
@@ -78,7 +77,7 @@ def pull_back(
         passes = known + [encode(problem, theta, batch, chunks) for batch in batches[len(known) :]]
     cuts = [encoded.z for encoded in passes]
     with torch.enable_grad():
-        features = torch.split(cuts[0], sizes) if joint else cuts
+        features = cuts if concat is None else torch.split(cuts[0], sizes)
         with full_precision(cuts[0].device):
             value, result = scalar(*features)
         found = torch.autograd.grad(value, cuts + list(also.values()), allow_unused=True)
