@@ -11,7 +11,7 @@ from mlomae import feedback
 from mlomae.common.errors import DataError
 from mlomae.data import IGNORE, build_augment, build_source
 from mlomae.data.streams import Stream
-from mlomae.feedback.segmentation import SegmentationFeedback
+from mlomae.feedback.linear import SegmentationFeedback
 
 B, GRID, P, D, C = 3, 4, 3, 6, 4
 L, S = GRID * GRID, GRID * P

@@ -20,7 +20,7 @@ from torch import Tensor
 from mlomae.common.precision import wide
 from mlomae.common.registry import Count, NotNegative
 from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
-from mlomae.masking.networks import TokenScorer
+from mlomae.masking.strategies.learned import TokenScorer
 
 
 @register("adamae")

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from mlomae.common.precision import wide
 from mlomae.common.registry import Count, NotNegative
 from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
-from mlomae.masking.networks import TokenScorer
+from mlomae.masking.strategies.learned import TokenScorer
 
 SIGMA = 0.12
 

@@ -12,8 +12,7 @@ from mlomae import masking
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import MaskState
-from mlomae.masking.networks import standardise
-from mlomae.masking.strategies.learned import LearnedMasking
+from mlomae.masking.strategies.learned import LearnedMasking, standardise
 
 D, GRID, L = 8, (4, 4), 16
 ARCHS, SAMPLINGS = ("token", "mlp", "transformer"), ("topk", "gumbel_topk")
