@@ -169,4 +169,4 @@ def _check(config: PretrainConfig) -> None:
             "levels.solver='explicit' needs levels.mask_pooling=True, or the mask has nothing to learn from"
         )
     if levels.solver == "finite_difference" and levels.mask_pooling:
-        raise ConfigError("levels.solver='finite_difference' does not go with levels.mask_pooling; choose one_step")
+        raise ConfigError("levels.solver='finite_difference' does not work with levels.mask_pooling; choose one_step")

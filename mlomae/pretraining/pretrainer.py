@@ -83,7 +83,7 @@ class Pretrainer(nn.Module):
         if self.feedback.dense and self.pools_by_score:
             raise ConfigError(
                 f"levels.mask_pooling weighs the tokens of an image against each other, and "
-                f"feedback.type='{config.feedback['type']}' looks at each by itself; set levels.mask_pooling=False"
+                f"feedback.type='{config.feedback['type']}' classifies each by itself; set levels.mask_pooling=False"
             )
         self.auxiliary: auxiliary.AuxiliaryLoss | None = None
         if config.auxiliary is not None:
@@ -126,7 +126,7 @@ class Pretrainer(nn.Module):
             )
         if self.mask.adaptive or self.mask.scheduled or self.config.auxiliary is not None:
             what = f"mask.type='{kind}'" if self.mask.adaptive or self.mask.scheduled else "auxiliary"
-            raise ConfigError(f"train.compile does not go with {what}; set train.compile=False")
+            raise ConfigError(f"train.compile does not work with {what}; set train.compile=False")
 
     # --- parameters of the three levels -------------------------------------------------------------------------
 

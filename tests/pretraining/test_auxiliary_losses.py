@@ -208,8 +208,8 @@ def test_configurations(pulling: dict[str, Any]) -> None:
         ({**tiny.RANDOM, "auxiliary": {"weight": 1.0}}, "auxiliary.type"),
         ({**tiny.RANDOM, "auxiliary": {"type": "nothing"}}, "unknown auxiliary loss 'nothing'"),
         ({**tiny.RANDOM, "auxiliary": {"type": "uniformity", "weight": -1.0}}, "weight=-1.0"),
-        ({**CLASSIFICATION, "train__compile": True}, "does not go with auxiliary"),
-        ({**pulling, "train__compile": True}, "does not go with mask.type='pulling'"),
+        ({**CLASSIFICATION, "train__compile": True}, "does not work with auxiliary"),
+        ({**pulling, "train__compile": True}, "does not work with mask.type='pulling'"),
     ):
         with pytest.raises(ConfigError, match=words):
             tiny.trainer(tiny.config(**changes))

@@ -116,7 +116,7 @@ def test_random_sampling_ignores_phi() -> None:
     [
         ({"levels__mask_pooling": False}, "needs levels.mask_pooling=True"),
         ({"feedback": {"type": "nca", "pooling": "cls"}}, "pooling='avg'"),
-        ({"levels__solver": "finite_difference"}, "does not go with levels.mask_pooling"),
+        ({"levels__solver": "finite_difference"}, "does not work with levels.mask_pooling"),
         ({"levels__v_momentum": 0.5}, "no response vector"),
     ],
 )
