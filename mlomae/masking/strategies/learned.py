@@ -30,9 +30,10 @@ class TokenScorer(nn.Module):
         heads = max(1, hidden // 64)
         if depth and hidden % heads:
             raise ConfigError(f"mask network: hidden={hidden} must be below 128 or a multiple of 64")
+        first = nn.LayerNorm(embed_dim), nn.Linear(embed_dim, hidden)  # made in the order of use: weights are random
         blocks = [Block(hidden, heads, qkv_bias=True) for _ in range(depth)]
-        inner = [*blocks, nn.LayerNorm(hidden)] if depth else [nn.GELU()]
-        self.net = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, hidden), *inner, nn.Linear(hidden, 1))
+        inner = nn.LayerNorm(hidden) if depth else nn.GELU()
+        self.net = nn.Sequential(*first, *blocks, inner, nn.Linear(hidden, 1))
 
     def forward(self, tokens_BLD: Tensor) -> Tensor:
         return self.net(tokens_BLD).squeeze(-1)
