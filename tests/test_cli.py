@@ -122,7 +122,7 @@ def test_config_file_that_does_not_run(content: str, tmp_path: Path, refused: Re
         ({"mask__ratio": 0.99}, ["mask ratio 0.99 keeps 0 of 16 patches", "choose one"]),
         ({"mask__type": "clever"}, ["unknown masking strategy 'clever'", "choose one of", "random"]),
         ({"mask__hiden": 8}, ["no option 'hiden'", "hidden"]),
-        ({"mask__sampling": "best"}, ["sampling='best'", "topk, gumbel_topk"]),
+        ({"mask__sampling": "best"}, ["'sampling' of masking strategy 'learned'", "topk, gumbel_topk", "'best'"]),
         ({"feedback__type": "guess"}, ["unknown feedback 'guess'", "linear"]),
         ({"feedback__drop": 0.1}, ["no option 'drop'", "dropout"]),
         ({"model__patch_size": 5}, ["image size 16 is not divisible by patch size 5", "choose a patch size"]),

@@ -207,7 +207,7 @@ def test_configurations(pulling: dict[str, Any]) -> None:
     for changes, words in (
         ({**tiny.RANDOM, "auxiliary": {"weight": 1.0}}, "auxiliary.type"),
         ({**tiny.RANDOM, "auxiliary": {"type": "nothing"}}, "unknown auxiliary loss 'nothing'"),
-        ({**tiny.RANDOM, "auxiliary": {"type": "uniformity", "weight": -1.0}}, "weight=-1.0"),
+        ({**tiny.RANDOM, "auxiliary": {"type": "uniformity", "weight": -1.0}}, "'weight' of .*; got -1.0"),
         ({**CLASSIFICATION, "train__compile": True}, "does not work with auxiliary"),
         ({**pulling, "train__compile": True}, "does not work with mask.type='pulling'"),
     ):
