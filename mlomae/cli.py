@@ -5,12 +5,35 @@ A wrong input is one line and ends with status 2, without a traceback unless MLO
 
 import argparse
 import importlib
+import inspect
 import os
+import pkgutil
 import sys
 import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlomae.common.errors import ConfigError, MlomaeError, refuse
+
+
+def _call(function: Callable[..., Any], args: argparse.Namespace, **more: Any) -> Any:
+    """Call ``function`` with those options of the command line that it has parameters for."""
+    names = inspect.signature(function).parameters
+    return function(**{name: value for name, value in vars(args).items() if name in names}, **more)
+
+
+def _report(function: str, args: argparse.Namespace) -> int:
+    """Print the text that ``function``, "module:name", returns with the exit status; it is imported only now."""
+    text, status = _call(pkgutil.resolve_name(function), args)
+    print(text)
+    return int(status)
+
+
+def _print_metrics(metrics: Mapping[str, float]) -> None:
+    for name, value in metrics.items():
+        print(f"{name:20s} {value:.4g}")
 
 
 def _pretrain(args: argparse.Namespace) -> int:
@@ -19,15 +42,13 @@ def _pretrain(args: argparse.Namespace) -> int:
     from mlomae.pretraining.run import run_pretraining
 
     config = load_config(args.config, overrides(args.cfg_options))
-    if args.data:
-        for source in (config.data.train, config.data.eval):
-            if source is not None:
-                source["root"] = args.data
-    work_dir = Path(args.work_dir or f"work_dirs/{config.name}_seed{config.seed}")
-    record = run_pretraining(config, work_dir, args.resume, Path(args.records) if args.records else None)
+    for source in (config.data.train, config.data.eval) if args.data else ():
+        if source is not None:
+            source["root"] = args.data
+    work_dir = args.work_dir or Path(f"work_dirs/{config.name}_seed{config.seed}")
+    record = run_pretraining(config, work_dir, args.resume, args.records)
     if record:
-        for name, value in record["metrics"].items():
-            print(f"{name:20s} {value:.4g}")
+        _print_metrics(record["metrics"])
         print(f"record: {work_dir / 'record.json'}")
     return 0
 
@@ -35,26 +56,24 @@ def _pretrain(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from mlomae.backbones.export import export
 
-    print(export(Path(args.checkpoint), Path(args.out), args.format))
+    print(export(args.checkpoint, args.out, args.format))
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from mlomae.pretraining.load import evaluate_checkpoint
 
-    overrides = {"data.train.root": args.data, "data.eval.root": args.data} if args.data else {}
-    for name, value in evaluate_checkpoint(Path(args.checkpoint), overrides).items():
-        print(f"{name:20s} {value:.4g}")
+    root = args.data_root
+    _print_metrics(
+        evaluate_checkpoint(args.checkpoint, {"data.train.root": root, "data.eval.root": root} if root else {})
+    )
     return 0
 
 
 def _diagnose(args: argparse.Namespace) -> int:
     from mlomae.diagnostics.diagnose import diagnose, table
 
-    out = Path(args.out) if args.out else None
-    result, folder = diagnose(
-        Path(args.checkpoint), args.batches, args.batch_size, args.feedback, args.mask, args.data, out
-    )
+    result, folder = _call(diagnose, args)
     print(table(result))
     print(f"written: {folder / 'influence.png'}, {folder / 'diagnose.json'}")
     return 0
@@ -67,19 +86,7 @@ def _horizon(args: argparse.Namespace) -> int:
     from mlomae.diagnostics.horizon.run import horizon
 
     started = time.perf_counter()
-    result, folder = horizon(
-        Path(args.checkpoint),
-        args.steps,
-        args.policies,
-        args.strength,
-        args.feedback,
-        args.data,
-        Path(args.out) if args.out else None,
-        lr=args.lr,
-        repeats=args.repeats,
-        batches=args.batches,
-        say=lambda line: print(line, flush=True),
-    )
+    result, folder = _call(horizon, args, say=lambda line: print(line, flush=True))
     print(table(result))
     print(f"written: {folder / 'horizon.png'}, {folder / 'horizon.json'}; {time.perf_counter() - started:.0f} s")
     return 0
@@ -88,43 +95,8 @@ def _horizon(args: argparse.Namespace) -> int:
 def _masks(args: argparse.Namespace) -> int:
     from mlomae.diagnostics.masks import draw_masks
 
-    labels = draw_masks(
-        [Path(path) for path in args.config],
-        [Path(path) for path in args.checkpoints],
-        Path(args.out),
-        images=Path(args.images) if args.images else None,
-        data_root=args.data,
-        count=args.count,
-        draws=args.draws,
-        seed=args.seed,
-        progress=args.progress,
-    )
-    print(f"written: {args.out} ({', '.join(labels)})")
+    print(f"written: {args.out} ({', '.join(_call(draw_masks, args))})")
     return 0
-
-
-def _data_check(args: argparse.Namespace) -> int:
-    from mlomae.data.tools.check import check_data
-
-    text, status = check_data(args.name, args.root, args.subset, args.decode)
-    print(text)
-    return status
-
-
-def _data_prepare(args: argparse.Namespace) -> int:
-    from mlomae.data.tools.prepare import prepare_data
-
-    text, status = prepare_data(args.name, args.root)
-    print(text)
-    return status
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from mlomae.doctor import doctor
-
-    text, status = doctor(Path(args.data) if args.data else None)
-    print(text)
-    return status
 
 
 def _add_checkout_commands(commands: argparse._SubParsersAction) -> None:
@@ -149,10 +121,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("pretrain", help="pretrain from a config; resume, evaluate, write a record")
     p.add_argument("config", help="a file of configs/pretrain/")
-    p.add_argument("--work-dir", help="where checkpoints, pictures and the record go (default: work_dirs/NAME_seedN)")
+    p.add_argument(
+        "--work-dir", type=Path, help="where checkpoints, pictures and the record go (default: work_dirs/NAME_seedN)"
+    )
     p.add_argument("--data", help="data root: sets data.train.root and data.eval.root")
     p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
-    p.add_argument("--records", help="also write the record into this folder, e.g. results/runs")
+    p.add_argument("--records", type=Path, help="also write the record into this folder, e.g. results/runs")
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.set_defaults(run=_pretrain)
 
@@ -160,36 +134,36 @@ def build_parser() -> argparse.ArgumentParser:
     plugins.add_argument(
         "--custom-imports", nargs="+", default=[], metavar="MODULE", help="import the plug-ins that the run has used"
     )
+    trained = argparse.ArgumentParser(add_help=False, parents=[plugins])
+    trained.add_argument("checkpoint", type=Path)
+    measured = argparse.ArgumentParser(add_help=False, parents=[trained])
+    measured.add_argument("--data", dest="data_root", help="data root, if not the one of the checkpoint's config")
 
-    p = commands.add_parser("export", parents=[plugins], help="write the encoder of a checkpoint for other libraries")
-    p.add_argument("checkpoint")
-    p.add_argument("out")
+    p = commands.add_parser("export", parents=[trained], help="write the encoder of a checkpoint for other libraries")
+    p.add_argument("out", type=Path)
     p.add_argument("--format", default="safetensors", choices=["timm", "safetensors", "mmseg", "mmdet"])
     p.set_defaults(run=_export)
 
     p = commands.add_parser(
-        "evaluate", parents=[plugins], help="k-NN and linear probe of a checkpoint's frozen encoder"
+        "evaluate", parents=[measured], help="k-NN and linear probe of a checkpoint's frozen encoder"
     )
-    p.add_argument("checkpoint")
-    p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
     p.set_defaults(run=_evaluate)
 
     p = commands.add_parser(
-        "diagnose", parents=[plugins], help="influence of patches, feedback against chance, health of the mask"
+        "diagnose", parents=[measured], help="influence of patches, feedback against chance, health of the mask"
     )
-    p.add_argument("checkpoint")
     p.add_argument("--batches", type=int, default=20, metavar="N", help="batches that t is taken over (default: 20)")
     p.add_argument("--batch-size", type=int, default=256, metavar="B", help="images of each level (default: 256)")
     p.add_argument("--feedback", metavar="NAME", help="nca, ridge, ... (default: the run's; nca if it trained no head)")
     p.add_argument("--mask", default="own", metavar="own|random", help="masks of the strategy or uniform ones")
-    p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
-    p.add_argument("--out", help="folder of influence.png and diagnose.json (default: diagnose, in the run's folder)")
+    p.add_argument(
+        "--out", type=Path, help="folder of influence.png and diagnose.json (default: diagnose, in the run's folder)"
+    )
     p.set_defaults(run=_diagnose)
 
     p = commands.add_parser(
-        "horizon", parents=[plugins], help="does the influence of one step predict the effect of many real ones"
+        "horizon", parents=[measured], help="does the influence of one step predict the effect of many real ones"
     )
-    p.add_argument("checkpoint")
     p.add_argument("--steps", type=int, default=200, metavar="H", help="lower steps of a roll-out (default: 200)")
     p.add_argument("--policies", type=int, default=8, metavar="J", help="ways to weight patches (default: 8)")
     p.add_argument("--strength", type=float, default=0.5, metavar="E", help="weights are 1 + E s (default: 0.5)")
@@ -197,18 +171,29 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--lr", type=float, help="learning rate (default: the one of the checkpoint)")
     p.add_argument("--repeats", type=int, default=1, metavar="R", help="sets of batches, for errors (default: 1)")
     p.add_argument("--batches", type=int, default=10, metavar="N", help="batches of the prediction (default: 10)")
-    p.add_argument("--data", help="data root, if not the one of the checkpoint's config")
-    p.add_argument("--out", help="folder of horizon.png and horizon.json (default: horizon, in the run's folder)")
+    p.add_argument(
+        "--out", type=Path, help="folder of horizon.png and horizon.json (default: horizon, in the run's folder)"
+    )
     p.set_defaults(run=_horizon)
 
     p = commands.add_parser("masks", parents=[plugins], help="draw the masks of several strategies on the same images")
-    p.add_argument("config", nargs="*", help="files of configs/pretrain/: a row each, the model as training begins")
     p.add_argument(
-        "--checkpoints", nargs="*", default=[], metavar="CKPT", help="trained models, for their config's row"
+        "configs",
+        nargs="*",
+        type=Path,
+        metavar="config",
+        help="files of configs/pretrain/: a row each, the model as training begins",
     )
-    p.add_argument("--images", metavar="FOLDER", help="pictures of any size (default: the first row's training images)")
-    p.add_argument("--data", metavar="ROOT", help="data root, if not the one of the first row's config")
-    p.add_argument("--out", required=True, metavar="FILE.png", help="the picture; its numbers go beside it")
+    p.add_argument(
+        "--checkpoints", nargs="*", type=Path, default=[], metavar="CKPT", help="trained models, for their config's row"
+    )
+    p.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="pictures of any size (default: the first row's training images)"
+    )
+    p.add_argument(
+        "--data", dest="data_root", metavar="ROOT", help="data root, if not the one of the first row's config"
+    )
+    p.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture; its numbers go beside it")
     p.add_argument("--count", type=int, default=8, metavar="N", help="images, fewer if there are fewer (default: 8)")
     p.add_argument("--draws", type=int, default=1, metavar="N", help="masks of each strategy (default: 1)")
     p.add_argument("--seed", type=int, default=0, help="which images and which draws (default: 0)")
@@ -224,17 +209,19 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("root", metavar="ROOT", nargs="?", help="folder of the data set (none for textures)")
     p.add_argument("--subset", action="store_true", help="accept a consistent part of a published set")
     p.add_argument("--decode", action="store_true", help="decode and compare all, not a sample")
-    p.set_defaults(run=_data_check)
+    p.set_defaults(run=partial(_report, "mlomae.data.tools.check:check_data"))
     p = data.add_parser("prepare", help="fetch a data set and verify it, or say which files to fetch from where")
     p.add_argument("name", metavar="NAME", help="cub200, flowers102, cifar10, tiny_imagenet, ade20k, coco, ...")
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
-    p.set_defaults(run=_data_prepare)
+    p.set_defaults(run=partial(_report, "mlomae.data.tools.prepare:prepare_data"))
 
     _add_checkout_commands(commands)
 
     p = commands.add_parser("doctor", help="versions, devices, back-ends, data sets; says what is wrong")
-    p.add_argument("--data", help="folder to look for data sets in (default: MLOMAE_DATA or data)")
-    p.set_defaults(run=_doctor)
+    p.add_argument(
+        "--data", dest="data_root", type=Path, help="folder to look for data sets in (default: MLOMAE_DATA or data)"
+    )
+    p.set_defaults(run=partial(_report, "mlomae.doctor:doctor"))
     return parser
 
 

@@ -9,7 +9,6 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from mlomae.backbones.mmcv_ops import load_mmcv_ops
@@ -147,13 +146,7 @@ def doctor(data_root: Path | None = None) -> tuple[str, int]:
     named = data_root or os.environ.get("MLOMAE_DATA")
     root = Path(named or "data")
     problems: list[str] = []
-    checks: list[Callable[[], list[str]]] = [
-        lambda: check_versions(problems),
-        lambda: check_devices(problems),
-        lambda: check_ops(problems),
-        lambda: check_data(root, named is not None, problems),
-        lambda: check_folder(problems),
-    ]
-    lines = [line for check in checks for line in check()]
+    lines = check_versions(problems) + check_devices(problems) + check_ops(problems)
+    lines += check_data(root, named is not None, problems) + check_folder(problems)
     lines += [f"problem: {problem}" for problem in problems] or ["ok"]
     return "\n".join(lines), int(bool(problems))
