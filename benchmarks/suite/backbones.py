@@ -4,6 +4,7 @@ Discovered are the checkpoints that pretraining on the embedded textures left. T
 ``test``: a pretraining that trained on it is left out.
 """
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,22 +47,16 @@ class Backbone:
         return 0 if self.method == RANDOM else "" if found is None else found
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    """The newest checkpoint of a run; None for a transfer's, and, with a line, for one that cannot be read."""
-    try:
-        return load_checkpoint(path)
-    except CheckpointError as error:
-        try:
-            load_checkpoint(path, TRANSFER_FORMAT)
-        except CheckpointError:
-            print(f"left out: {error}", file=sys.stderr)
-        return None
-
-
 def _usable(path: Path) -> Backbone | None:
-    """The backbone in a checkpoint; None if it is not pretrained on the textures, or on their test images."""
-    state = _load(path)
-    if state is None:
+    """The backbone in a checkpoint; None if it is not pretrained on the textures, or on their test images, and, with a
+    line, if it cannot be read."""
+    try:
+        state = load_checkpoint(path)
+    except CheckpointError as error:
+        with contextlib.suppress(CheckpointError):
+            load_checkpoint(path, TRANSFER_FORMAT)
+            return None
+        print(f"left out: {error}", file=sys.stderr)
         return None
     config = state["config"]
     sources = [s for s in (config["data"]["train"], config["data"].get("feedback")) if s]

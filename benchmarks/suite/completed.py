@@ -72,22 +72,17 @@ class CompletedRuns:
         return [record for _, record in self._found.values()]
 
     def _stale(self, job: Job, record: Record) -> str | None:
-        plugins = None
         if changed := changed_plugins(record):
-            plugins = f"made with another version of {', '.join(changed)}"
-        return plugins or self._other_numerics(job, record) or self._other_split(job, record)
-
-    def _other_numerics(self, job: Job, record: Record) -> str | None:
-        """A part that a record of version 0.1 does not know of its backbone is taken to be the same."""
+            return f"made with another version of {', '.join(changed)}"
         made = record.get("numerics", {})
-        parts = [
+        parts = [  # a part of the backbone that a record of version 0.1 does not have is taken to be the same
             part
             for part, number in job.numerics.items()
             if made.get(part, number if part.startswith(BACKBONE) else None) != number
         ]
-        if not parts or self.any_numerics:
-            return None
-        return f"made with {describe_difference(made, job.numerics, parts)}"
+        if parts and not self.any_numerics:
+            return f"made with {describe_difference(made, job.numerics, parts)}"
+        return self._other_split(job, record)
 
     def _other_split(self, job: Job, record: Record) -> str | None:
         if job.after is not None and job.method != RANDOM:

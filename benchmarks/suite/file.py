@@ -12,7 +12,6 @@ from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.tasks import all_tasks, get_task
-from mlomae.backbones.task import Task
 from mlomae.common.errors import ConfigError
 from mlomae.config.strict import build_dataclass, read_config
 from mlomae.records import RANDOM, slug
@@ -88,9 +87,6 @@ class Suite:
     cluster: dict = field(default_factory=dict)
     demo: bool = False
 
-    def method_name(self, entry: MethodEntry) -> str:
-        return entry.method or str(read_config(ROOT / entry.config, None, "configs/pretrain/")["method"])
-
 
 def load_suite(path: Path) -> Suite:
     """Read and check a suite; ConfigError names what is wrong with it."""
@@ -100,68 +96,60 @@ def load_suite(path: Path) -> Suite:
     suite.methods = [build_dataclass(MethodEntry, values, f"methods[{i}]") for i, values in enumerate(suite.methods)]
     suite.tasks = [build_dataclass(TaskEntry, values, f"tasks[{i}]") for i, values in enumerate(suite.tasks)]
     if suite.demo:
-        suite.tasks += [entry for task in all_tasks() for entry in embedded_entries(task)]
+        for task in all_tasks():  # the longest recipes first
+            recipes = list(task.embedded.recipes.items()) if task.embedded else []
+            suite.tasks += [TaskEntry(f"configs/{task.name}/{name}.py", title=t) for t, name in reversed(recipes)]
     for entry in suite.methods:
-        entry.method = suite.method_name(entry)
-    _check(suite, str(path))
+        entry.method = entry.method or str(read_config(ROOT / entry.config, None, "configs/pretrain/")["method"])
+    try:
+        _check(suite)
+    except ConfigError as error:
+        raise ConfigError(f"suite '{path}': {error}") from error
     return suite
 
 
-def embedded_entries(task: Task) -> list[TaskEntry]:
-    """The recipes of ``task`` on the embedded textures, the longest first."""
-    recipes = list(task.embedded.recipes.items()) if task.embedded else []
-    return [TaskEntry(f"configs/{task.name}/{name}.py", title=title) for title, name in reversed(recipes)]
-
-
-def _check(suite: Suite, path: str) -> None:
+def _check(suite: Suite) -> None:
     names = [entry.method for entry in suite.methods]
     if bool(names) == suite.demo:
-        raise ConfigError(
-            f"suite '{path}' must have methods, or be a demo; give at least one pretraining configuration"
-        )
-    _check_once(path, "method", names)
-    if suite.same_time is not None:
-        for needed in (suite.same_time, BASELINE):
-            if needed not in names:
-                raise ConfigError(f"suite '{path}': same_time='{suite.same_time}' needs a method '{needed}'; add it")
+        raise ConfigError("it must have methods, or be a demo; give at least one pretraining configuration")
+    _check_unique("method", names)
+    for needed in (suite.same_time, BASELINE) if suite.same_time is not None else ():
+        if needed not in names:
+            raise ConfigError(f"same_time='{suite.same_time}' needs a method '{needed}'; add it")
     if taken := {SAME_TIME, RANDOM} & set(names):
-        raise ConfigError(f"suite '{path}': the name '{taken.pop()}' belongs to a row that suites make; choose another")
-    _check_seeds(path, "seeds", suite.seeds)
-    everywhere = {*names, *([SAME_TIME] if suite.same_time else []), *([RANDOM] if suite.floor else [])}
+        raise ConfigError(f"the name '{taken.pop()}' belongs to a row that suites make; choose another")
+    _check_seeds("seeds", suite.seeds)
     for entry in suite.methods:
-        _check_seeds(path, f"seeds of '{entry.method}'", entry.seeds)
+        _check_seeds(f"seeds of '{entry.method}'", entry.seeds)
+    rows = {*names, *([SAME_TIME] if suite.same_time else []), *([RANDOM] if suite.floor else [])}
     for task in suite.tasks:
-        _check_task(path, task, everywhere)
-    _check_once(path, "recipe", [name for task in suite.tasks for name in ([task.name] * bool(task.name))])
-    _check_once(path, "recipe", [recipe for task in suite.tasks if not task.name for recipe in task.recipes])
+        _check_task(task, rows)
+    _check_unique("recipe", [task.name for task in suite.tasks if task.name])
+    _check_unique("recipe", [recipe for task in suite.tasks if not task.name for recipe in task.recipes])
 
 
-def _check_task(path: str, task: TaskEntry, methods: set[str]) -> None:
+def _check_task(task: TaskEntry, rows: set[str]) -> None:
     try:
         get_task(task.task, ROOT / task.recipes[0])
     except ConfigError as error:
-        raise ConfigError(
-            f"suite '{path}': recipe '{task.recipe}' must lie in the folder of a task; {error}"
-        ) from error
+        raise ConfigError(f"recipe '{task.recipe}' must lie in the folder of a task; {error}") from error
     if ("{dataset}" in task.recipe) != bool(task.datasets):
-        raise ConfigError(f"suite '{path}': recipe '{task.recipe}' and its datasets must both name {{dataset}}, or not")
+        raise ConfigError(f"recipe '{task.recipe}' and its datasets must both name {{dataset}}, or not")
     if task.name and len(task.recipes) > 1:
-        raise ConfigError(f"suite '{path}': name='{task.name}' would name {len(task.recipes)} recipes; list them apart")
-    _check_seeds(path, f"seeds of '{task.recipe}'", task.seeds)
-    for method in task.methods or []:
-        if method not in methods:
-            raise ConfigError(f"suite '{path}': recipe '{task.recipe}' is for '{method}', which is no method of it")
+        raise ConfigError(f"name='{task.name}' would name {len(task.recipes)} recipes; list them apart")
+    _check_seeds(f"seeds of '{task.recipe}'", task.seeds)
+    if unknown := [method for method in task.methods or [] if method not in rows]:
+        raise ConfigError(f"recipe '{task.recipe}' is for '{unknown[0]}', which is no method of it")
 
 
-def _check_once(path: str, what: str, names: list[str]) -> None:
-    twice = [name for name, count in Counter(slug(name) for name in names).items() if count > 1]
+def _check_unique(what: str, names: list[str]) -> None:
+    twice = [name for name, count in Counter(map(slug, names)).items() if count > 1]
     if twice:
-        raise ConfigError(f"suite '{path}' names {what} '{twice[0]}' twice (signs do not count); rename one")
+        raise ConfigError(f"it names {what} '{twice[0]}' twice (signs do not count); rename one")
 
 
-def _check_seeds(path: str, what: str, seeds: list[Any] | None) -> None:
+def _check_seeds(what: str, seeds: list[Any] | None) -> None:
     if seeds is None:
         return
-    right = bool(seeds) and all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
-    if not right or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"suite '{path}': {what} must be different integers from 0; got {seeds!r}")
+    if not seeds or not all(type(s) is int and s >= 0 for s in seeds) or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{what} must be different integers from 0; got {seeds!r}")

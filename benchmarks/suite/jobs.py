@@ -28,40 +28,47 @@ class Job:
     """One run.
 
     Attributes:
-        title: its column in the grid. label: what it is called.
-        options: what it changes in the configuration at ``path``; ``config`` is the result, ``portable`` how its record
-            describes it. numerics: of its record. folder, record: where the run and its record lie.
+        title: its column in the grid.
+        options: what it changes in the configuration at ``path``; ``config`` is the result.
+        label: its name in messages and files. folder, record: where the run and its record lie.
         backbone: what it transfers; None for a pretraining. after: the pretraining that makes the backbone.
     """
 
     task: str
     title: str
-    method: str
-    seed: int
     path: Path
     options: dict[str, Any]
     config: Any
-    portable: dict[str, Any]
-    numerics: Numerics
     label: str
     folder: Path
     record: Path
     backbone: Backbone | None = None
     after: "Job | None" = None
 
+    @property
+    def method(self) -> str:
+        return self.backbone.method if self.backbone else str(self.config.method)
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.seed)
+
+    @cached_property
+    def portable(self) -> dict[str, Any]:
+        """The configuration as its record keeps it."""
+        return described(self.config, self.backbone.source) if self.backbone else strip_paths(self.config.to_dict())
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """The NUMERICS that its record will have."""
+        made = self.backbone.source.details.get("numerics") if self.backbone else None
+        return numerics_of(self.task, self.portable, made)
+
     def command(self, keep_record: bool = True) -> list[str]:
-        """What runs it, and resumes it if it was interrupted. ``keep_record``: whether it is a result."""
+        """The command that starts it, or resumes it if it was interrupted. ``keep_record``: whether it is a result."""
         kind = [PRETRAIN] if self.task == PRETRAIN else ["bench", self.task]
-        command = [
-            sys.executable,
-            "-m",
-            "mlomae.cli",
-            *kind,
-            str(self.path),
-            "--resume",
-            "--work-dir",
-            str(self.folder),
-        ]
+        command = [sys.executable, "-m", "mlomae.cli", *kind, str(self.path), "--resume"]
+        command += ["--work-dir", str(self.folder)]
         if keep_record and self.record.parent != self.folder:
             command += ["--records", str(self.record.parent)]
         return [*command, "--cfg-options", *(f"{key}={value!r}" for key, value in self.options.items())]
@@ -141,12 +148,7 @@ class Planner:
         options |= {"name": f"{self.suite.name}_{slug(entry.method)}", "method": entry.method, "seed": seed}
         path = ROOT / entry.config
         config = load_config(path, options)
-        options |= self._set_roots(config.data, ("train", "eval", "feedback"))
-        label = f"{config.name}_seed{seed}"
-        portable = strip_paths(config.to_dict())
-        numerics = numerics_of(PRETRAIN, portable)
-        resolved = (path, options, config, portable, numerics, label, *self._places(label))
-        return Job(PRETRAIN, PRETRAIN, entry.method, seed, *resolved)
+        return self._job(PRETRAIN, PRETRAIN, path, options, config, f"{config.name}_seed{seed}")
 
     def _transfers(self, backbones: list[tuple[Backbone, Job | None]]) -> list[Job]:
         return [
@@ -164,42 +166,35 @@ class Planner:
             options |= {"demo": True, **task.embedded.data_options(self.data_folder)}
         options |= {**self.options, "backbone.weights": backbone.weights}
         config = task.load_config(path, options)
-        options |= self._set_roots(config.data, ("train", "test"))
         label = f"{config.name}_{slug(backbone.method)}_seed{backbone.seed}"
         if self.suite.demo:
             one_task = len({entry.task for entry in self.suite.tasks}) == 1
             label = f"{'' if one_task else f'{task.name}/'}{backbone.folder}/{path.stem.removesuffix('_textures')}"
-        portable = described(config, backbone.source)
-        numerics = numerics_of(task.name, portable, backbone.source.details.get("numerics"))
-        resolved = (path, options, config, portable, numerics, label, *self._places(label), backbone, after)
-        return Job(task.name, entry.title or config.name, backbone.method, backbone.seed, *resolved)
+        return self._job(task.name, entry.title or config.name, path, options, config, label, backbone, after)
+
+    def _job(
+        self, task: str, title: str, path: Path, options: dict[str, Any], config: Any, label: str, *backbone: Any
+    ) -> Job:
+        """The run of ``config``, its sources in the folders of ``roots``; ``backbone``, ``after``: of a transfer."""
+        for part in ("train", "eval", "test", "feedback"):
+            source = getattr(config.data, part, None) or {}
+            if source.get("type") in self.roots:
+                options[f"data.{part}.root"] = source["root"] = self.roots[source["type"]]
+        folder = self.work / label
+        record = folder / "record.json" if self.records is None else self.records / f"{label}.json"
+        return Job(task, title, path, options, config, label, folder, record, *backbone)
 
     @property
     def data_folder(self) -> Path:
         """Where a demo writes the data of the tasks that read files."""
         return self.work / "data"
 
-    def _places(self, label: str) -> tuple[Path, Path]:
-        """Folder and record of a run."""
-        folder = self.work / label
-        return folder, folder / "record.json" if self.records is None else self.records / f"{label}.json"
-
-    def _set_roots(self, data: Any, parts: tuple[str, ...]) -> dict[str, str]:
-        """Set where the sources of a configuration's ``data`` lie; the options that do the same."""
-        options = {}
-        for part in parts:
-            source = getattr(data, part) or {}
-            if source.get("type") in self.roots:
-                options[f"data.{part}.root"] = source["root"] = self.roots[source["type"]]
-        return options
-
 
 def backbone_of(job: Job) -> Backbone:
     """The backbone that the pretraining ``job`` will make."""
     identity = {"method": job.method, "config_hash": job.hash, "iteration": job.config.train.outer_iterations}
-    return Backbone(
-        str(job.checkpoint), Provenance(job.method, identity, {"numerics": job.numerics}, job.seed), job.seed
-    )
+    source = Provenance(job.method, identity, {"numerics": job.numerics}, job.seed)
+    return Backbone(str(job.checkpoint), source, job.seed)
 
 
 def floor_backbone(job: Job) -> Backbone:
@@ -217,8 +212,7 @@ def check_labels(jobs: list[Job]) -> None:
     """Raise ConfigError if two runs would share folder and record."""
     labels: dict[str, Job] = {}
     for job in jobs:
-        other = labels.setdefault(job.label, job)
-        if other is not job:
+        if (other := labels.setdefault(job.label, job)) is not job:
             raise ConfigError(
                 f"'{job.label}' would be two runs ('{other.path.name}' and '{job.path.name}'); rename one of them"
             )

@@ -39,13 +39,12 @@ class SuiteRunner:
 
     def run(self) -> bool:
         """Run what is missing; whether the suite is complete now. Ctrl-c starts no further run."""
-        self.jobs = self.planner.jobs()  # all that are known by now
+        self.jobs: list[Job] = []  # all that are known by now
         self.records: dict[str, Record] = {}
         self._retrained = set[str]()  # on record, but the backbone is needed and its file is gone
         self._waiting: list[Job] = []
-        self._add(self.jobs)
-        self._same_time_planned = self.planner.suite.same_time is None
-        self._plan_same_time()
+        self._add(self.planner.jobs())
+        all_known = self._plan_same_time()
         running: dict[Future[bool], Job] = {}
         with ThreadPoolExecutor(self.parallel) as pool:
             try:
@@ -57,14 +56,14 @@ class SuiteRunner:
                         break  # all that wait are blocked
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         self._finish(running.pop(future), future.result())
-                    self._plan_same_time()
+                    all_known = all_known or self._plan_same_time()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         for job in self._waiting:
             self.blocked.append(job.label)
             self.report(f"{job.label}: not run, '{job.after.label if job.after else ''}' failed")
-        if not self._same_time_planned:
+        if not all_known:
             self.blocked.append(SAME_TIME)
             self.report(f"{SAME_TIME}: not run, a run that its length is taken from is missing")
         return not self.failed and not self.blocked
@@ -72,6 +71,7 @@ class SuiteRunner:
     # --- what has to be run -------------------------------------------------------------------------------------------
 
     def _add(self, jobs: list[Job]) -> None:
+        self.jobs += jobs
         for job in jobs:
             record, stale = self.completed.of(job)
             if record is not None and stale is None:
@@ -87,22 +87,15 @@ class SuiteRunner:
                 self._retrained.add(needed.label)
                 self._waiting.insert(0, needed)
 
-    def _plan_same_time(self) -> None:
-        """Add the same-time row as soon as its length is known."""
-        if self._same_time_planned:
-            return
-        length = same_time_length(self.planner, self.jobs, self.records, self.completed)
-        if length is not None:
-            jobs = self.planner.same_time(length, self.jobs)
-            self._same_time_planned = True
-            self.jobs = [*self.jobs, *jobs]
-            self._add(jobs)
+    def _plan_same_time(self) -> bool:
+        """Add the same-time row as soon as its length is known; whether all runs are known then."""
+        jobs = same_time_jobs(self.planner, self.completed, self.jobs)
+        self._add(jobs or [])
+        return jobs is not None
 
     def _ready(self) -> list[Job]:
-        return [job for job in self._waiting if job.after is None or self._has_backbone(job.after)]
-
-    def _has_backbone(self, job: Job) -> bool:
-        return job.label in self.records and job.label not in self._retrained
+        made = self.records.keys() - self._retrained
+        return [job for job in self._waiting if job.after is None or job.after.label in made]
 
     # --- running it ---------------------------------------------------------------------------------------------------
 
@@ -149,24 +142,25 @@ def _headline(job: Job, record: Record) -> str:
     return f"{metric.title} {value:.1f} {metric.unit}, " if metric and value is not None else ""
 
 
-def same_time_length(
-    planner: Planner, jobs: list[Job], records: dict[str, Record], completed: CompletedRuns
-) -> int | None:
-    """How many outer iterations of the baseline take the processor time of the suite's ``same_time``, means over seeds.
+def same_time_jobs(planner: Planner, completed: CompletedRuns, jobs: list[Job]) -> list[Job] | None:
+    """The runs of the same-time row, [] without one; None as long as a run that its length is taken from is missing.
 
-    A length that is on record stays: runs of further seeds must have the same configuration. None as long as a run that
-    it is taken from is missing.
+    Its length, in outer iterations of the baseline, takes the processor time of the suite's ``same_time``, means over
+    seeds. A length that is on record stays: runs of further seeds must have the same configuration.
     """
     reference = planner.suite.same_time
-    pretrained = [job for job in jobs if job.task == PRETRAIN and job.method in (BASELINE, reference)]
+    if reference is None:
+        return []
     for record in completed.all():
         if record["name"] == planner.same_time_name and record["task"] == PRETRAIN:
-            return int(record["outer_iterations"])
-    if any(job.label not in records for job in pretrained):
-        return None
-    seconds = {
-        method: statistics.fmean(records[job.label]["cpu_s"] for job in pretrained if job.method == method)
-        for method in (BASELINE, reference)
-    }
+            return planner.same_time(int(record["outer_iterations"]), jobs)
+    pretrained = [job for job in jobs if job.task == PRETRAIN and job.method in (BASELINE, reference)]
+    seconds: dict[str, list[float]] = {BASELINE: [], reference: []}
+    for job in pretrained:
+        record_of_job = completed.path_and_record(job)[1]
+        if record_of_job is None:
+            return None
+        seconds[job.method].append(record_of_job["cpu_s"])
     length = next(job for job in pretrained if job.method == BASELINE).config.train.outer_iterations
-    return max(1, round(length * seconds[reference] / seconds[BASELINE]))
+    ratio = statistics.fmean(seconds[reference]) / statistics.fmean(seconds[BASELINE])
+    return planner.same_time(max(1, round(length * ratio)), jobs)

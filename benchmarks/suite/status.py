@@ -1,8 +1,6 @@
 """What there is of a suite: the state of every run, methods x tasks, and the results of a demo, a row a backbone."""
 
-import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,7 +10,7 @@ from benchmarks.suite.backbones import Backbone
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.launch import is_locked, last_lines
-from benchmarks.suite.runner import LINES, STATUS, same_time_length
+from benchmarks.suite.runner import LINES, STATUS, same_time_jobs
 from benchmarks.tasks import get_task
 from mlomae.backbones.task import Metric
 from mlomae.common.checkpoint import list_checkpoints
@@ -27,8 +25,8 @@ def state_of(job: Job, completed: CompletedRuns) -> tuple[str, str]:
     record, stale = completed.of(job)
     if record is not None:
         return (DONE, "") if stale is None else (STALE, stale)
-    at = _last_iteration(job.folder)
-    reached = f"at {at} iterations" if at else "before its first checkpoint"
+    found = list_checkpoints(job.folder)
+    reached = f"at {found[-1].stem.removeprefix('iter_')} iterations" if found else "before its first checkpoint"
     if is_locked(job.folder):
         return RUNNING, reached
     status, log = job.folder / STATUS, job.folder / "log.txt"
@@ -37,25 +35,18 @@ def state_of(job: Job, completed: CompletedRuns) -> tuple[str, str]:
     return (INTERRUPTED, reached) if log.is_file() else (MISSING, "")
 
 
-def known_jobs(planner: Planner, completed: CompletedRuns) -> tuple[list[Job], bool]:
-    """All runs of a suite, and whether the same-time row is among them or not asked for."""
-    jobs = planner.jobs()
-    if planner.suite.same_time is None:
-        return jobs, True
-    records = {job.label: record for job in jobs if (record := completed.of(job)[0]) is not None}
-    length = same_time_length(planner, jobs, records, completed)
-    return (jobs, False) if length is None else (jobs + planner.same_time(length, jobs), True)
-
-
 def stale_jobs(planner: Planner, completed: CompletedRuns) -> list[tuple[Job, str]]:
     """Runs whose records do not count, and why."""
-    jobs, _ = known_jobs(planner, completed)
+    jobs = planner.jobs()
+    jobs += same_time_jobs(planner, completed, jobs) or []
     return [(job, stale) for job in jobs if (stale := completed.of(job)[1]) is not None]
 
 
 def describe(planner: Planner, completed: CompletedRuns) -> str:
     """The grid, and a line for every run that is neither done nor merely missing."""
-    jobs, all_known = known_jobs(planner, completed)
+    jobs = planner.jobs()
+    same_time = same_time_jobs(planner, completed, jobs)
+    jobs += same_time or []
     states = {job.label: state_of(job, completed) for job in jobs}
     cells: dict[str, dict[str, list[str]]] = {}
     for job in jobs:
@@ -63,7 +54,7 @@ def describe(planner: Planner, completed: CompletedRuns) -> str:
     titles = dict.fromkeys(job.title for job in jobs)
     rows = [{"method": m, **{t: _cell(found.get(t, [])) for t in titles}} for m, found in cells.items()]
     lines = [pd.DataFrame(rows).to_string(index=False)]
-    if not all_known:
+    if same_time is None:
         lines.append(f"{SAME_TIME}: its length is known when the runs are done whose time it takes")
     count = Counter(state for state, _ in states.values())
     lines.append(", ".join(f"{count[state]} {state}" for state in STATES if count[state]))
@@ -84,12 +75,6 @@ def _cell(states: list[str]) -> str:
 
 def _indented(text: str) -> str:
     return f" {text}" if text and "\n" not in text else "".join(f"\n    {line}" for line in text.splitlines())
-
-
-def _last_iteration(folder: Path) -> int:
-    found = list_checkpoints(folder)
-    match = re.search(r"(\d+)", found[-1].stem) if found else None
-    return int(match[1]) if match else 0
 
 
 def results_table(jobs: list[Job], records: dict[str, Record]) -> pd.DataFrame:
@@ -118,12 +103,17 @@ def results_table(jobs: list[Job], records: dict[str, Record]) -> pd.DataFrame:
 def _columns(jobs: list[Job]) -> dict[str, tuple[str, Metric]]:
     """Column -> (title of a recipe, metric); the longest recipe of each task, planned first, stands last."""
     recipes = {job.title: get_task(job.task) for job in jobs if job.backbone is not None}
+    metrics = {task: task.metrics if len(recipes) == 1 else task.compared for task in recipes.values()}
+    count = Counter(metric.title for task in metrics for metric in metrics[task])
     columns = {}
-    for task in dict.fromkeys(recipes.values()):
+    for task in metrics:
         titles = [title for title in recipes if recipes[title] is task]
-        metrics = task.metrics if len(recipes) == 1 else task.compared
         for title in reversed(titles):
-            for metric in metrics:
-                name = metric.title if len(titles) == 1 else title if len(metrics) == 1 else f"{title}, {metric.title}"
+            for metric in metrics[task]:
+                name = f"{title}, {metric.title}"  # in full only where less would be ambiguous
+                if len(titles) > 1 and len(metrics[task]) == 1:
+                    name = title
+                elif len(titles) == 1 and count[metric.title] == 1:
+                    name = metric.title
                 columns[f"{name} {metric.unit}"] = title, metric
     return columns
