@@ -45,7 +45,7 @@ test: $(STAMP)  ## the tests (minutes on two cores)
 test-all: $(STAMP)  ## the tests, slow ones included
 	$(BIN)/python -m pytest
 
-demo: $(STAMP)  ## MAE and MLO-MAE on embedded data, and their transfer to three tasks: under 20 minutes on two cores
+demo: $(STAMP)  ## MAE and MLO-MAE on embedded data, and their transfer to four tasks: under 20 minutes on two cores
 	$(BIN)/mlomae demo
 
 pretrain: $(STAMP)  ## pretrain CONFIG=configs/pretrain/... [DATA=root] [WORK_DIR=...] [OPTIONS="--resume ..."]
@@ -70,7 +70,7 @@ bench-seg: TASK := segmentation
 bench-det: TASK := detection
 
 # without CONFIG, on the embedded textures, of what pretraining left in work_dirs: k-NN, linear probe and fine-tuning
-# (cls), UperNet (seg), Mask R-CNN (det)
+# (cls), UperNet (seg), Mask R-CNN (det), a linear head on frozen features (TASK=linear_segmentation)
 bench bench-cls bench-seg bench-det:
 	@$(if $(TASK),,echo "error: name a folder of benchmarks/tasks/ with TASK=..." >&2; exit 2)
 ifdef CONFIG

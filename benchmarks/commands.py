@@ -30,7 +30,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins: a task's, ...")
     p.set_defaults(run=_bench)
 
-    p = commands.add_parser("demo", help="pretraining and transfer to three tasks on embedded data, minutes on a CPU")
+    p = commands.add_parser("demo", help="pretraining and transfer to four tasks on embedded data, minutes on a CPU")
     p.add_argument("--work-dir", default="work_dirs/demo", help="folder of all that is written")
     p.add_argument("--jobs", type=int, default=2, help="transfers at a time, one thread each (default: 2)")
     p.set_defaults(run=_demo)

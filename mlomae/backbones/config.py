@@ -27,13 +27,8 @@ class BackboneConfig:
     drop_path: Annotated[float, "[0, 1)"] = 0.0
 
     @property
-    def side(self) -> int | tuple[int, ...]:
-        """``img_size`` as transforms and models take it: a side, or (height, width)."""
-        return self.img_size if isinstance(self.img_size, int) else tuple(self.img_size)
-
-    @property
     def height_width(self) -> tuple[int, int]:
-        """``img_size`` in full."""
+        """``img_size`` as (height, width)."""
         height, width = [self.img_size] * 2 if isinstance(self.img_size, int) else self.img_size
         return height, width
 

@@ -23,6 +23,7 @@ from torch import nn
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.common.random_keys import root_key
+from mlomae.common.registry import check_choice, check_range
 from mlomae.models import create_encoder
 from mlomae.models.loading import LoadReport, create_timm, load_strict, matches
 from mlomae.models.vit import check_geometry, sincos_positions
@@ -62,15 +63,16 @@ def _load(backbone: VisionTransformer, state: State, grid: tuple[int, int] | Non
 
 
 def _build(architecture: Architecture, **options: Any) -> VisionTransformer:
-    """A ViT whose weights, but for the norms and the head, are still to be set by `_load` or `_load_fresh`."""
+    """A ViT whose weights, except for norms and head, are still to be loaded."""
     for length in options["img_size"]:
-        check_geometry(length, architecture.patch_size)  # timm would cut off a remainder of the image without a word
+        check_geometry(length, architecture.patch_size)  # timm would silently cut off a remainder of the image
     keys = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
     return VisionTransformer(**{key: getattr(architecture, key) for key in keys}, weight_init="skip", **options)
 
 
-def _load_fresh(backbone: VisionTransformer, architecture: Architecture) -> LoadReport:
-    """Load what pretraining starts from: Xavier-uniform layers and the sin-cos table of the grid."""
+def _initialise(architecture: Architecture, note: str, **options: Any) -> tuple[VisionTransformer, LoadReport]:
+    """A ViT as pretraining starts from: Xavier-uniform layers and the sin-cos table of the grid."""
+    backbone = _build(architecture, **options)
     shape = {key: getattr(architecture, key) for key in ("patch_size", "embed_dim", "depth", "num_heads")}
     encoder = create_encoder(img_size=architecture.patch_size, **shape)
     positions = sincos_positions(architecture.embed_dim, backbone.patch_embed.grid_size)
@@ -78,7 +80,7 @@ def _load_fresh(backbone: VisionTransformer, architecture: Architecture) -> Load
     if has_fresh_norm(backbone):
         state = {key: value for key, value in state.items() if not key.startswith("norm.")}
     report = load_strict(backbone, state, allow_missing=_FRESH)
-    return LoadReport(missing=[*report.missing, *report.matched])  # nothing came from a file
+    return backbone, LoadReport(missing=[*report.missing, *report.matched], notes=[note])  # nothing came from a file
 
 
 def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
@@ -99,11 +101,11 @@ def _from_file(
     path: Path, fresh: bool, model: dict[str, Any] | None, **options: Any
 ) -> tuple[VisionTransformer, LoadReport]:
     file = read_encoder(path, model)
-    backbone = _build(file.architecture, **options)
     if fresh:
-        report = _load_fresh(backbone, file.architecture)
-        report.notes.append(f"random weights of the architecture of '{path}'")
+        note = f"random weights of the architecture of '{path}'"
+        backbone, report = _initialise(file.architecture, note, **options)
     else:
+        backbone = _build(file.architecture, **options)
         report = _load(backbone, file.state, file.architecture.grid)
     report.notes += file.notes
     return backbone, report
@@ -119,11 +121,7 @@ def _random(model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransfo
         raise ConfigError(
             f"width {given['embed_dim']} is not divisible by {given['num_heads']} heads; change one of them"
         )
-    architecture = Architecture(**{"patch_size": 16, **given})
-    backbone = _build(architecture, **options)
-    report = _load_fresh(backbone, architecture)
-    report.notes.append("random weights")
-    return backbone, report
+    return _initialise(Architecture(**{"patch_size": 16, **given}), "random weights", **options)
 
 
 def _is_export(folder: Path) -> bool:
@@ -143,7 +141,7 @@ def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[
         name = name.removeprefix("timm:").removesuffix(":pretrained")
     elif not path.exists():
         raise CheckpointError(f"backbone '{spec}' does not exist; give {SPEC}")
-    elif path.is_file() or list_checkpoints(path) or _is_export(path):  # our export says all that timm's config does
+    elif path.is_file() or list_checkpoints(path) or _is_export(path):  # an export says all that timm needs
         return _from_file(path, fresh, model, **options)
     elif not (path / "config.json").is_file():
         raise CheckpointError(f"folder '{path}' holds no config.json; give a run, a timm folder or a file of weights")
@@ -152,19 +150,6 @@ def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[
     if model:
         raise ConfigError(f"backbone '{spec}' names its architecture; leave model out")
     return _from_timm(name, pretrained, **options)
-
-
-def _check(num_classes: int, drop_path: float, global_pool: str, img_size: int | tuple[int, int]) -> tuple[int, int]:
-    if global_pool not in POOLS:
-        raise ConfigError(f"unknown global_pool '{global_pool}'; choose one of {', '.join(POOLS)}")
-    if num_classes < 0:
-        raise ConfigError(f"num_classes={num_classes} must be positive, or 0 for no head")
-    if not 0.0 <= drop_path < 1.0:
-        raise ConfigError(f"drop_path={drop_path} is outside [0, 1)")
-    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(size) != 2 or min(size) < 1:
-        raise ConfigError(f"image size {img_size} must be a positive number, or a pair (height, width) of them")
-    return size
 
 
 def create_backbone(
@@ -196,10 +181,15 @@ def create_backbone(
     Raises ConfigError for options or models that cannot be used, CheckpointError for weights that cannot be read or do
     not fit.
     """
-    size = _check(num_classes, drop_path, global_pool, img_size)
+    check_choice("backbone", POOLS, global_pool=global_pool)
+    check_range("backbone", "[0, 1)", drop_path=drop_path)
+    check_range("backbone", "[0, inf)", num_classes=num_classes)
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ConfigError(f"image size {img_size} must be a positive number, or a pair (height, width) of them")
     options: dict[str, Any] = {"num_classes": num_classes, "img_size": size, "drop_path_rate": drop_path}
-    options |= {"global_pool": global_pool, **({"fc_norm": False} if keep_norm else {})}
-    options |= {"dynamic_img_size": True} if dynamic_img_size else {}
+    options |= {"global_pool": global_pool, "fc_norm": False if keep_norm else None}
+    options |= {"dynamic_img_size": dynamic_img_size or None}  # timm leaves out options that are None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(root_key(seed, "backbone"))
         try:

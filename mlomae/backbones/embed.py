@@ -14,9 +14,11 @@ from torch.utils.data import Dataset
 
 from mlomae.backbones.create import create_backbone
 from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.common.registry import check_choice
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_augment, build_source
 from mlomae.data.adapters import TorchDataset, folder_config
 from mlomae.models.weights import read_encoder
+from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import extract_features
 
 POOLINGS = ("avg", "cls")
@@ -38,22 +40,21 @@ def embed(
 
     Args:
         weights, model: what `create_backbone` takes, e.g. a run's folder, an export, official MAE weights, timm:NAME.
-        images: (N, 3, H, W) uint8, of any size; (N, 3, S, S) floats, which are taken as they are; a torch Dataset; a
+        images: (N, 3, H, W) uint8, of any size; (N, 3, S, S) floats, which are used unchanged; a torch Dataset; a
             folder of pictures, or of folders of pictures, in the order of their names.
         pooling: "avg" for the mean of the patch tokens, "cls" for the class token, both after the final norm.
-        img_size: S; by default that of the weights. Other images than floats are cut to the centred square, resized
+        img_size: S; by default that of the weights. All images but floats are centre-cropped to a square, resized
             and normalised by ``mean`` and ``std``, as in `evaluate`.
         device: by default the GPU if there is one.
 
     Raises ConfigError for a wrong option, what `create_backbone` raises for the weights, DataError for images that
     cannot be read, TrainingError if a feature is not finite.
     """
-    if pooling not in POOLINGS:
-        raise ConfigError(f"unknown pooling '{pooling}'; choose one of {', '.join(POOLINGS)}")
+    check_choice("embed", POOLINGS, pooling=pooling)
     spec = os.fspath(weights)
     size = img_size or _own_size(spec, model)
     vit, _ = create_backbone(spec, num_classes=0, img_size=size, global_pool="token", model=model)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(device) if device else training_device()
     plain = {"type": "Plain", "size": size, "mean": mean, "std": std}
     features, _ = extract_features(vit.to(place), _batches(images, plain, batch_size), place)
     cls_ND, avg_ND = features.chunk(2, dim=1)

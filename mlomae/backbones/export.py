@@ -14,34 +14,33 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, first_line_of
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.models import SIZES, create_encoder
 from mlomae.models.loading import load_strict
 from mlomae.models.weights import State, read_weights, sha256
 from mlomae.records import config_hash, strip_paths
 
 _SUFFIX = {"safetensors": ".safetensors", "timm": "", "mmseg": ".pth", "mmdet": ".pth"}
-FORMATS = tuple(_SUFFIX)
 _FOLDER_FILES = {"config.json", "model.safetensors"}
+_SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 _TIMM_NAMES = {size: f"vit_{size}_patch{14 if size == 'huge' else 16}_224" for size in SIZES}
 
 
 def timm_config(
-    model: dict[str, Any], mean: Sequence[float] = IMAGENET_DEFAULT_MEAN, std: Sequence[float] = IMAGENET_DEFAULT_STD
+    model: dict[str, Any], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> dict[str, Any]:
     """``config.json`` of a timm model folder; ``model_args`` override the named architecture, so any size fits."""
-    shape = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     size = model["img_size"]
     return {
         "architecture": _TIMM_NAMES[model["size"]],
         "num_classes": 0,
         "num_features": model["embed_dim"],
         "global_pool": "token",
-        "model_args": {key: model[key] for key in shape},
+        "model_args": {key: model[key] for key in _SHAPE},
         "pretrained_cfg": {
             "tag": "mlomae",
             "custom_load": False,
@@ -66,8 +65,8 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _check_target(out: Path, fmt: str) -> None:
-    if fmt not in FORMATS:
-        raise CheckpointError(f"unknown export format '{fmt}'; choose one of {', '.join(FORMATS)}")
+    if fmt not in _SUFFIX:
+        raise CheckpointError(f"unknown export format '{fmt}'; choose one of {', '.join(_SUFFIX)}")
     suffix = _SUFFIX[fmt]
     if suffix and (out.suffix != suffix or out.is_dir()):
         raise CheckpointError(f"export target '{out}' must be a file ending in {suffix} for format {fmt}; rename it")
@@ -111,12 +110,10 @@ def _replace(out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: 
 
 
 def _provenance(config: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
-    """What a transfer needs to tell pretrainings, their seeds and versions of the code apart, where it is known."""
+    """What tells pretrainings, their seeds and versions of the code apart, as far as the checkpoint has it."""
+    known: dict[str, Any] = {key: config[key] for key in ("method", "seed") if key in config}
     numerics = {"numerics": meta["numerics"]} if "numerics" in meta else {}
-    if "method" not in config or "seed" not in config:
-        return numerics
-    digest = config_hash(strip_paths(config))
-    return {"method": config["method"], "seed": config["seed"], "config_hash": digest, **numerics}
+    return {**known, "config_hash": config_hash(strip_paths(config)), **numerics} if len(known) == 2 else numerics
 
 
 def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
@@ -140,15 +137,14 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
         config, declared, state = content["config"], content["config"]["model"], content["modules"]["mae"]
     except KeyError as error:
         raise CheckpointError(f"checkpoint '{path}' lacks {error}; use one that `mlomae pretrain` wrote") from error
-    shape = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
-    encoder = create_encoder(**{key: declared[key] for key in ("size", *shape) if key in declared})
+    encoder = create_encoder(**{key: declared[key] for key in ("size", *_SHAPE) if key in declared})
     tensors = {k.removeprefix("encoder."): v.contiguous().clone() for k, v in state.items() if k.startswith("encoder.")}
     try:
         load_strict(encoder, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint '{path}' contradicts its own config: {error}") from error
 
-    model = {"size": declared.get("size", "base"), **{key: getattr(encoder, key) for key in shape}}
+    model = {"size": declared.get("size", "base"), **{key: getattr(encoder, key) for key in _SHAPE}}
     augment = config.get("data", {}).get("augment") or {}
     statistics = {key: augment[key] for key in ("mean", "std") if key in augment}
     meta = {

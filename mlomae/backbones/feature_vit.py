@@ -3,27 +3,59 @@
 One module for mmseg and mmdet: once this file is imported (``custom_imports``), a config of either takes
 ``dict(type="mlomae.FeatureViT", weights=..., out_indices=(3, 5, 7, 11))``.
 
+With windows, as in detection with a plain ViT (Li et al., ViTDet, ECCV 2022), most blocks attend within windows of the
+patch grid, some globally; tokens form a grid without class token. The attention is that of timm's ViTDet-style backbone
+(vision_transformer_sam), with the weights of the plain ViT.
+
 Shape legend: B images, C channels, H W pixels, p patch size, h w patch grid, L = h·w patches, D width.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
+from timm.models.vision_transformer import Attention
+from timm.models.vision_transformer_sam import Attention as GridAttention
+from timm.models.vision_transformer_sam import window_partition, window_unpartition
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mlomae.backbones.config import FeatureBackboneConfig, values_of
 from mlomae.backbones.create import create_backbone
-from mlomae.backbones.windows import WindowedBlocks
 from mlomae.common.errors import ConfigError
 
 MODELS = Registry("model", parent=ROOT_MODELS, scope="mlomae")
+
+
+class WindowAttention(GridAttention):
+    """The same attention over a grid (B, h, w, D), with the same layers, within windows of ``window`` patches.
+
+    Args:
+        window: side of a window; 0 is attention over the whole grid. The grid is padded with zeros, after the norm, to
+            whole windows.
+        rel_pos: add relative positions that start at 0, separate for rows and columns, for a window or for ``grid``,
+            the one at the ViT's own image size; they are interpolated to other grids.
+    """
+
+    def __init__(self, attention: nn.Module, window: int, grid: tuple[int, int], rel_pos: bool) -> None:
+        if type(attention) is not Attention or not isinstance(attention.q_norm, nn.Identity):
+            raise ConfigError("windows need a ViT with timm's plain attention; leave window_size out for this backbone")
+        dim, dropout = attention.proj.in_features, attention.attn_drop.p
+        size = (window, window) if window else grid
+        super().__init__(dim, attention.num_heads, attn_drop=dropout, use_rel_pos=rel_pos, input_size=size)
+        self.qkv, self.proj, self.proj_drop = attention.qkv, attention.proj, attention.proj_drop
+        self.window = window
+
+    def forward(self, x: Tensor, **unused: Any) -> Tensor:
+        if not self.window:
+            return super().forward(x)
+        parts, padded = window_partition(x, self.window)
+        grid = (x.shape[1], x.shape[2])
+        return window_unpartition(super().forward(parts), self.window, grid, padded)
 
 
 @MODELS.register_module()
@@ -37,8 +69,8 @@ class FeatureViT(BaseModule):
             multiples of p is padded with zeros at the right and the bottom.
         out_indices: blocks, counted from 0, in ascending order. Later blocks and the final norm are dropped.
         drop_path: rate of the last block, rising linearly.
-        window_size: side of an attention window in patches, as in ViTDet (`windows`); 0 is global attention in all
-            blocks. With windows there is no class token.
+        window_size: side of an attention window in patches; 0 is global attention in all blocks. With windows there is
+            no class token.
         global_blocks, rel_pos: the blocks without windows, and whether attention gets relative positions.
         with_cp: recompute the blocks' activations in the backward pass, which saves memory and costs time.
 
@@ -81,12 +113,24 @@ class FeatureViT(BaseModule):
         self.vit.norm = nn.Identity()
         self._report_dropped(depth - len(self.vit.blocks))
         self.with_cp = with_cp
-        self.windowed: WindowedBlocks | None = None
-        if window_size:
-            self.windowed = WindowedBlocks(self.vit, window_size, global_blocks, rel_pos)
+        self.windowed = window_size != 0
+        if self.windowed:
+            self._use_windows(window_size, tuple(global_blocks), rel_pos)
             self.report.notes.append("cls_token: left out" + ("; relative positions start at 0" if rel_pos else ""))
         elif global_blocks or rel_pos:
             raise ConfigError("global_blocks and rel_pos go with a window_size; set it, or leave them out")
+
+    def _use_windows(self, window_size: int, global_blocks: tuple[int, ...], rel_pos: bool) -> None:
+        depth = len(self.vit.blocks)
+        if window_size < 1 or not all(0 <= i < depth for i in global_blocks):
+            raise ConfigError(
+                f"window_size {window_size}, global_blocks {global_blocks}: the window must be positive and the blocks "
+                f"inside 0..{depth - 1}"
+            )
+        block: Any
+        for i, block in enumerate(self.vit.blocks):
+            window = 0 if i in global_blocks else window_size
+            block.attn = WindowAttention(block.attn, window, self.vit.patch_embed.grid_size, rel_pos)
 
     def _report_dropped(self, blocks: int) -> None:
         report, own = self.report, self.vit.state_dict()
@@ -118,22 +162,20 @@ class FeatureViT(BaseModule):
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
         """One map for each of ``out_indices``."""
         tokens, grid = self.embed(images_BCHW)
-        if self.windowed is not None:
-            tokens = tokens[:, self.vit.num_prefix_tokens :].unflatten(1, grid)
+        if self.windowed:
+            tokens = self._on_grid(tokens, grid)
         maps = []
         for i, block in enumerate(self.vit.blocks):
-            run = block if self.windowed is None else partial(self.windowed.run, block, i)
             again = self.with_cp and self.training
-            tokens = checkpoint(run, tokens, use_reentrant=False) if again else run(tokens)
+            tokens = checkpoint(block, tokens, use_reentrant=False) if again else block(tokens)
             if i in self.out_indices:
-                maps.append(self._map(tokens, grid))
+                map_BhwD = tokens if self.windowed else self._on_grid(tokens, grid)
+                maps.append(map_BhwD.permute(0, 3, 1, 2).contiguous())
         return tuple(maps)
 
-    def _map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, D, h, w) of (B, h, w, D), or of (B, 1 + L, D)."""
-        if self.windowed is None:
-            tokens = tokens[:, self.vit.num_prefix_tokens :].unflatten(1, grid)
-        return tokens.permute(0, 3, 1, 2).contiguous()
+    def _on_grid(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, h, w, D), without the prefix tokens."""
+        return tokens[:, self.vit.num_prefix_tokens :].unflatten(1, grid)
 
 
 def build_feature_vit(section: FeatureBackboneConfig, seed: int) -> FeatureViT:

@@ -9,23 +9,18 @@ imports mmdet calls `install()` first:
     from mmdet.models import MaskRCNN
 
 Forked processes (the default of loaders on Linux) inherit the stand-in. A spawned process inherits nothing, but
-unpickling an object imports the module of its class first, and with it makes the call above; for objects of other
-classes there is `OpsFirst`.
+unpickling an object imports the module of its class first, which makes the call above.
 """
 
 import importlib
 import importlib.machinery
 import importlib.util
 import sys
-from typing import Any, Generic, TypeVar
 
 from mlomae.common.errors import BackendError, first_line_of
 
-T = TypeVar("T")
-
 COMPILED = "compiled"
 STAND_IN = "torchvision stand-in"
-NONE = "none"
 
 _EXTENSION = "mmcv._ext"
 _HARMLESS = {"mmdet.version", "mmdet.registry"}  # modules of mmdet that import no operators
@@ -37,14 +32,14 @@ def install() -> str:
     mmcv may be imported before, even if the import of `mmcv.ops` has failed; mmdet may not.
 
     Returns:
-        the back-end that is active now, as `backend`.
+        what runs mmcv's operators in this process, "compiled" or "torchvision stand-in".
 
     Raises BackendError if mmcv is not installed, if its compiled operators are installed but do not load, if `mmcv.ops`
     runs on something else, or if mmdet was imported without operators.
     """
-    active = backend()
-    if active != NONE:
-        return active
+    stand_in = importlib.import_module("mlomae.backbones.mmcv_ext")
+    if sys.modules.get(_EXTENSION) is stand_in:
+        return STAND_IN
     compiled = load_mmcv_ops()
     if compiled is None:
         raise BackendError("mmcv is not installed; pip install -e '.[benchmarks]' in the repository")
@@ -59,18 +54,8 @@ def install() -> str:
         raise BackendError(
             f"{early[0]} was imported without operators and keeps none; call mmcv_ops.install() before mmdet"
         )
-    sys.modules[_EXTENSION] = importlib.import_module("mlomae.backbones.mmcv_ext")
+    sys.modules[_EXTENSION] = stand_in
     return STAND_IN
-
-
-def backend() -> str:
-    """What runs mmcv's operators in this process: "compiled", "torchvision stand-in" or "none" (nothing yet)."""
-    extension = sys.modules.get(_EXTENSION)
-    if extension is None:
-        return NONE
-    if extension is sys.modules.get("mlomae.backbones.mmcv_ext"):
-        return STAND_IN
-    return COMPILED if load_mmcv_ops() else NONE
 
 
 def load_mmcv_ops() -> bool | None:
@@ -90,22 +75,3 @@ def load_mmcv_ops() -> bool | None:
         remedy = "install an mmcv that fits this torch, or one without ops"
         raise BackendError(f"mmcv's compiled operators do not load ({first_line_of(error)}); {remedy}") from error
     return True
-
-
-class OpsFirst(Generic[T]):
-    """Carries ``value`` to a spawned process: unpickling calls `install` before it reads the value.
-
-    For values of foreign classes only, e.g. a layer of `mmcv.ops`; see the module's docstring.
-    """
-
-    def __init__(self, value: T) -> None:
-        self.value = value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pickle calls the function before it reads the state that follows it.
-        return _installed_first, (type(self),), {"value": self.value}
-
-
-def _installed_first(kind: type[OpsFirst[T]]) -> OpsFirst[T]:
-    install()
-    return kind.__new__(kind)

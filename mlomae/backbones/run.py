@@ -1,4 +1,4 @@
-"""One transfer of a backbone to a task: `run_transfer` is what all tasks share, `TransferSteps` what a task adds."""
+"""One transfer of a backbone to a task: `run_transfer` is common to all tasks, `TransferSteps` is a task's own part."""
 
 import json
 import shutil
@@ -13,11 +13,11 @@ from torch import nn
 
 import mlomae.data
 from mlomae import records
-from mlomae.backbones.batches import ImageLoader
+from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.backbones.config import DataConfig, TransferConfig, values_of
 from mlomae.backbones.provenance import Provenance, check_unseen, describe_weights
 from mlomae.backbones.task import Task
-from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, train_transfer
+from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
 from mlomae.common.atomic import replacing
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError, DataError
@@ -25,7 +25,8 @@ from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_disjoint
 from mlomae.pretraining.devices import join_process_group
-from mlomae.pretraining.trainer import check_same_config
+from mlomae.pretraining.log import run_log
+from mlomae.pretraining.trainer import Trainer, check_same_config
 
 AnyImages = TypeVar("AnyImages", bound=mlomae.data.Images)
 
@@ -58,12 +59,46 @@ class TransferRun:
         metric: GatheringMetric,
         section: dict[str, Any] | None = None,
     ) -> Outcome:
-        """Train to the end, from a checkpoint or not, and fill ``metric``; arguments and errors as `train_transfer`'s.
+        """Train to the end, from a checkpoint or not, then evaluate with ``metric``; ``loader`` has the batches of the
+        whole run. Under ``torchrun`` the process group must have been joined.
 
-        ``section``: the backbone's architecture, where checkpoints are to be backbones themselves. The metrics returned
-        are the losses that were logged last."""
+        ``section``: the backbone's architecture, for a task whose checkpoints are backbones themselves. The metrics
+        returned are the losses that were logged last. Raises what `Trainer.train` raises, and CheckpointError on resume
+        if the file of the backbone's weights has changed since.
+        """
+        batches = loader.batch_sampler
+        assert isinstance(batches, EpochBatches)
         meta = {**self.meta(), **({} if section is None else {"model": section})}
-        trainer = train_transfer(step, loader, test_loader, metric, self.work_dir, meta, self.resume)
+
+        def batches_from(t: int) -> ImageLoader:
+            options: dict[str, Any] = {"num_workers": loader.num_workers, "collate_fn": loader.collate_fn}
+            return ImageLoader(loader.dataset, batch_sampler=batches.starting_at(t), **options)
+
+        def check_origin(state: dict[str, Any]) -> None:
+            if state["meta"]["origin"] != meta["origin"]:
+                raise CheckpointError(
+                    f"the backbone's weights are not those that the run in '{self.work_dir}' started from; put the "
+                    "file back, or choose another work dir"
+                )
+
+        trainer = Trainer(
+            TASK,
+            step.config,
+            self.work_dir,
+            meta,
+            model=step.model,
+            modules=step.modules,
+            optimizers={"model": step.optimizer},
+            rates={"model": step.rates(batches.stop)},
+            step=step,
+            batches=batches_from,
+            iterations=batches.stop,
+            resume=self.resume,
+            check_resumed=check_origin,
+        )
+        trainer.train()
+        with run_log(self.work_dir):
+            evaluate(step.model, test_loader, metric, step.config.train.log_interval)
         return Outcome(trainer.logged, trainer.clock, trainer.iterations)
 
     def meta(self) -> dict[str, Any]:
@@ -138,7 +173,9 @@ def run_transfer(
     steps.train, steps.test = steps.open_data()
     check_unseen(source.labelled, config.data.train, steps.test)
     model, report = steps.build_model()
-    _print_loaded(report)
+    if is_main_process():
+        counts, *others = report.splitlines()
+        print("\n".join([counts, *(line for line in others if "note" in line)]))
     outcome = steps.train_and_test(model, run)
     if not is_main_process():
         return {}
@@ -197,13 +234,6 @@ def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) ->
         )
     check_disjoint(train, test)
     return train, test
-
-
-def _print_loaded(report: str) -> None:
-    """The counts and the notes of what was loaded into a backbone, on the main process."""
-    if is_main_process():
-        counts, *others = report.splitlines()
-        print("\n".join([counts, *(line for line in others if "note" in line)]))
 
 
 def described(config: TransferConfig, source: Provenance) -> dict[str, Any]:

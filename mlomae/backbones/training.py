@@ -1,31 +1,29 @@
-"""Training and evaluation of a transfer: the update that all tasks share, on `mlomae.pretraining.trainer`.
+"""The update and the evaluation that all transfers share; `mlomae.pretraining.trainer` has the training loop.
 
-As in pretraining nothing is wrapped for data parallelism: the mean over ranks is taken before the step, so that N
-processes make the update of one.
+As in pretraining there is no wrapper for data parallelism: gradients are averaged over ranks before the step, so that N
+processes make the same update as one.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
+from operator import itemgetter
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from numpy.typing import NDArray
 from timm.optim import Lars
 from torch import Tensor, nn
 
-from mlomae.backbones.batches import EpochBatches, ImageLoader
+from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.config import OptimConfig
 from mlomae.common.checkpoint import TRANSFER_FORMAT
-from mlomae.common.errors import CheckpointError, DataError
+from mlomae.common.errors import DataError
 from mlomae.common.random_keys import root_key, seed_step
 from mlomae.pretraining.devices import mean_over_ranks, require_bf16
-from mlomae.pretraining.log import logger, run_log
+from mlomae.pretraining.log import logger
 from mlomae.pretraining.optim import rates
-from mlomae.pretraining.trainer import Task, Trainer
+from mlomae.pretraining.trainer import Task
 
 T = TypeVar("T")
 Batch = dict[str, Any]
@@ -73,8 +71,6 @@ class TransferStep:
         groups: of the optimizer, each with its rate at the peak.
         config: with ``seed``, ``optim`` and ``train.amp``.
         decay: of `mlomae.pretraining.optim.rates`.
-        mix: (batch, iteration, rank) -> batch, before anything else, or None.
-        follow: called after each update, or None.
 
     Raises TrainingError if mixed precision was asked for but the first trained layer does not compute in bf16.
     """
@@ -87,11 +83,8 @@ class TransferStep:
         config: Any,
         *,
         decay: str = "cosine",
-        mix: Callable[[Batch, int, int], Batch] | None = None,
-        follow: Callable[[], Any] | None = None,
     ) -> None:
         self.model, self.modules, self.config, self.decay = model, modules, config, decay
-        self.mix, self.follow = mix, follow
         self.optimizer = build_optimizer(groups, config.optim)
         self.casts_itself = hasattr(model, "autocast")
         if config.train.amp != "none":
@@ -107,8 +100,6 @@ class TransferStep:
     def __call__(self, data: Batch, t: int) -> dict[str, Tensor]:
         """One update on a batch; the model's losses before it, and the norm of the gradient where it is clipped."""
         seed_step(root_key(self.config.seed, "drop", t, get_rank()))  # samplers of boxes draw too
-        if self.mix is not None:
-            data = self.mix(data, t, get_rank())
         with self.autocast():
             losses = self.model(**self.model.data_preprocessor(data, True), mode="loss")
         loss, shown = self.model.parse_losses(losses)
@@ -122,8 +113,6 @@ class TransferStep:
         self.optimizer.step()
         self.optimizer.zero_grad()
         average_statistics(self.model)
-        if self.follow is not None:
-            self.follow()
         return {name: value.detach() for name, value in shown.items()}
 
     def rates(self, iterations: int) -> list[Callable[[int], float]]:
@@ -140,30 +129,34 @@ def gather(parts: list[T]) -> list[T]:
 
 
 class GatheringMetric(ABC):
-    """What a model says about the test images, on every rank, the same for any number of processes."""
+    """Metrics of the test images, on every rank, the same for any number of processes; ``summary`` keeps them.
+
+    ``rows``: one for each image that this rank has seen, its index in the test set first.
+    """
 
     def __init__(self) -> None:
-        self.results: list[Any] = []  # of this rank
+        self.rows: list[Any] = []
+        self.summary: dict[str, float] = {}
 
     @abstractmethod
     def process(self, data_samples: Sequence[Any]) -> None:
-        """Add what ``test_step`` says about a batch to ``results``."""
+        """Add a row for each image of a batch, given the results of ``test_step``."""
 
     @abstractmethod
-    def compute(self, results: list[Any], size: int) -> dict[str, float]:
-        """The metrics of what all ranks have seen, in any order, of ``size`` images (`check_complete`)."""
+    def compute(self, rows: list[Any]) -> dict[str, float]:
+        """The metrics of the test set, from the rows of all images in the order of their indices."""
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """The metrics of the ``size`` images of the test set, on every rank."""
-        results = gather(self.results)
-        self.results.clear()
-        return self.compute(results, size)
+        """The metrics of the ``size`` images of the test set, on every rank.
 
-
-def check_complete(index: Sequence[int] | NDArray[np.int64], size: int) -> None:
-    """Raise DataError unless the images ``index`` are ``size`` different ones."""
-    if len(index) != size or len(np.unique(index)) < size or not size:
-        raise DataError(f"evaluation saw {len(index)} of {size} images; give every image once, under its own index")
+        Raises DataError unless the ranks together have seen every image once.
+        """
+        rows = sorted(gather(self.rows), key=itemgetter(0))
+        self.rows.clear()
+        if not size or len(rows) != size or len({row[0] for row in rows}) < size:
+            raise DataError(f"evaluation saw {len(rows)} of {size} images; give every image once, under its own index")
+        self.summary = self.compute(rows)
+        return self.summary
 
 
 @torch.no_grad()
@@ -175,57 +168,3 @@ def evaluate(model: Any, loader: ImageLoader, metric: GatheringMetric, log_inter
         if done % log_interval == 0:
             logger.info(f"test {done}/{len(loader)}")
     metric.evaluate(len(loader.dataset))  # type: ignore[arg-type]
-
-
-def train_transfer(
-    step: TransferStep,
-    loader: ImageLoader,
-    test_loader: ImageLoader,
-    metric: GatheringMetric,
-    work_dir: Path,
-    meta: dict[str, Any],
-    resume: bool = False,
-) -> Trainer:
-    """Train to the end, from a checkpoint or not, then evaluate; under ``torchrun`` the process group must have been
-    joined. ``loader`` has the batches of the whole run.
-
-    Raises what `Trainer.train` raises; CheckpointError for a checkpoint that was trained from another backbone under
-    the same path: its identity is ``meta["origin"]``.
-    """
-    batches = loader.batch_sampler
-    assert isinstance(batches, EpochBatches)
-
-    def batches_from(t: int) -> ImageLoader:
-        return ImageLoader(
-            loader.dataset,
-            batch_sampler=batches.starting_at(t),
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-        )
-
-    def check_origin(state: dict[str, Any]) -> None:
-        if state["meta"]["origin"] != meta["origin"]:
-            raise CheckpointError(
-                f"the backbone's weights are not those that the run in '{work_dir}' started from; put the file "
-                "back, or choose another work dir"
-            )
-
-    trainer = Trainer(
-        TASK,
-        step.config,
-        work_dir,
-        meta,
-        model=step.model,
-        modules=step.modules,
-        optimizers={"model": step.optimizer},
-        rates={"model": step.rates(batches.stop)},
-        step=step,
-        batches=batches_from,
-        iterations=batches.stop,
-        resume=resume,
-        check_resumed=check_origin,
-    )
-    trainer.train()
-    with run_log(work_dir):
-        evaluate(step.model, test_loader, metric, step.config.train.log_interval)
-    return trainer

@@ -225,7 +225,7 @@ def fails(kind: type[MlomaeError], match: str, spec: str, **options: Any) -> Non
 @pytest.mark.parametrize(
     ("match", "spec", "options"),
     [
-        ("unknown global_pool 'max'", "random", {"global_pool": "max"}),
+        ("global_pool='max' is unknown", "random", {"global_pool": "max"}),
         ("drop_path=1.5", "random", {"drop_path": 1.5}),
         ("num_classes=-1", "random", {"num_classes": -1}),
         ("image size 0", "random", {"img_size": 0}),

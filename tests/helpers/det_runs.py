@@ -15,9 +15,12 @@ from run_samples import changed
 
 from benchmarks.tasks import get_task
 from benchmarks.tasks.detection.config import DetectionConfig
+from benchmarks.tasks.detection.data import coco_images
+from benchmarks.transfer.dense import create_loader
 from mlomae import cli
 from mlomae.backbones import run
-from mlomae.data import Textures
+from mlomae.backbones.batches import ImageLoader
+from mlomae.data import Detections, Textures
 from mlomae.data.textures.write import write_coco
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +52,10 @@ def values(root: Path, **changes: Any) -> dict[str, Any]:
     given["backbone"] |= {"weights": "random", "model": model}
     given["train"] |= {"iterations": 4, "log_interval": 2, "checkpoint_interval": 2, "keep_checkpoints": 9}
     return changed({**given, "name": "tiny", "overlays": 2, "overlay_score": 0.0}, changes)
+
+
+def train_loader(settings: DetectionConfig, source: Detections) -> ImageLoader:
+    return create_loader(settings, coco_images(settings, source, train=True), train=True)
 
 
 def config(root: Path, **changes: Any) -> DetectionConfig:

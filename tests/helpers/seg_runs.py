@@ -10,8 +10,12 @@ from run_samples import changed
 
 from benchmarks.tasks import get_task
 from benchmarks.tasks.segmentation.config import SegmentationConfig
+from benchmarks.tasks.segmentation.data import scene_pairs
+from benchmarks.transfer.dense import create_loader
 from mlomae import cli
 from mlomae.backbones import run
+from mlomae.backbones.batches import ImageLoader
+from mlomae.data import Scenes
 
 SHAPE = {"patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
 COUNTS = {"training": 24, "validation": 10}
@@ -81,6 +85,14 @@ def values(scenes: Path, **changes: Any) -> dict[str, Any]:
         "overlays": 2,
     }
     return changed(given, changes)
+
+
+def train_loader(settings: SegmentationConfig, scenes: Scenes) -> ImageLoader:
+    return create_loader(settings, scene_pairs(settings, scenes, train=True), train=True)
+
+
+def eval_loader(settings: SegmentationConfig, scenes: Scenes) -> ImageLoader:
+    return create_loader(settings, scene_pairs(settings, scenes, train=False), train=False)
 
 
 def config(scenes: Path, **changes: Any) -> SegmentationConfig:

@@ -1,8 +1,10 @@
-"""The transforms of fine-tuning, linear probe and evaluation, from timm; random ones become functions of a counter key.
+"""timm's transforms of images and its mixing of batches, with random draws that are functions of a counter key.
 
-timm and torchvision draw from the global generators of python, numpy and torch. `seeded` sets all three from a key and
-puts them back, so that an image's augmentation depends on (seed, epoch, index) alone: the same for any number of
-workers or processes, and after an interruption.
+timm and torchvision draw from the global generators of Python, NumPy and torch. `seeded` sets all three from a key and
+restores them, so that an image's augmentation depends on (seed, epoch, index) alone: the same for any number of workers
+or processes, and after an interruption.
+
+Shape suffixes: B batch, C channels or (of targets) classes, H height, W width.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,36 +12,24 @@ from functools import partial
 from typing import Any
 
 from PIL import Image
-from timm.data import create_transform
-from timm.data.auto_augment import AugmentOp, posterize
+from timm.data import Mixup, create_transform
+from timm.data.auto_augment import NAME_TO_OP, posterize
+from timm.data.mixup import mixup_target
 from torch import Tensor
 from torchvision import transforms as T
 
-from mlomae.common.errors import ConfigError
-from mlomae.common.registry import Registry
+from mlomae.common import random_keys
+from mlomae.common.errors import ConfigError, reason_of
+from mlomae.common.random_keys import seeded
+from mlomae.common.registry import Registry, check_choice, check_range
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
 Transform = Callable[[Image.Image], Tensor]
 """From an RGB picture to a normalised (3, H, W) float32 tensor."""
-Size = int | Sequence[int]
-"""A side, or (height, width), in pixels."""
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
-_NEITHER: dict[str, Any] = {"auto_augment": None, "reprob": 0.0}
-
-
-def _sides(img_size: Size) -> tuple[int, int]:
-    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(sides) != 2 or min(sides) < 1:
-        raise ConfigError(f"img_size {img_size} is not a side or (height, width) in pixels; give e.g. 224")
-    return sides
-
-
-def check_shares(**shares: float) -> None:
-    """Raise ConfigError naming the first that is not a probability."""
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{name} {value} must be a probability in [0, 1]")
 
 
 def _check_range(name: str, values: Sequence[float], highest: float) -> tuple[float, float]:
@@ -53,52 +43,42 @@ def _timm(**options: Any) -> Any:
     try:
         return create_transform(**options)
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         named = {k: options[k] for k in ("auto_augment", "re_mode", "color_jitter", "interpolation") if options.get(k)}
+        said = f"{type(error).__name__}: {reason_of(error)}"
         raise ConfigError(f"timm refuses the transform {named} ({said}); see timm.data.create_transform") from error
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
-    """timm's, of which keeping 0 bits is a black image, as it was; Pillow 13 refuses it with a ValueError.
+    """timm's ``posterize``, but keeping 0 bits gives a black image, as before Pillow 13, which raises a ValueError.
 
-    RandAugment m9-mstd0.5-inc1 asks for 0 bits in one of some 600 images: a run would end within its first minutes.
+    RandAugment m9-mstd0.5-inc1 asks for 0 bits in about one of 600 images: a run would end within its first minutes.
     """
-    if bits_to_keep < 1:
-        return Image.new(image.mode, image.size)
-    posterized: Image.Image = posterize(image, bits_to_keep, **options)
-    return posterized
+    return Image.new(image.mode, image.size) if bits_to_keep < 1 else posterize(image, bits_to_keep, **options)
 
 
-def _repair(policy: Any) -> None:
-    """Replace posterize in everything below a transform of timm.data.auto_augment."""
-    if isinstance(policy, AugmentOp):
-        policy.aug_fn = _posterize if policy.aug_fn is posterize else policy.aug_fn
-        return
-    held = [getattr(policy, name, ()) for name in ("transforms", "ops", "policy")]
-    for part in policy if isinstance(policy, list) else [part for parts in held for part in parts]:
-        _repair(part)
+# timm looks operations up by name
+NAME_TO_OP.update({name: _posterize for name, operation in NAME_TO_OP.items() if operation is posterize})
 
 
 def _training_stages(
-    sides: tuple[int, int], color_jitter: Any, auto_augment: str | None, reprob: float, **options: Any
+    img_size: Size, color_jitter: Any, auto_augment: str | None, reprob: float, hflip: float, **options: Any
 ) -> tuple[Transform, Transform, Transform]:
-    """Crop and flip; colours or RandAugment; to a tensor, normalise and erase."""
+    """timm's three stages: crop and flip; color jitter or RandAugment; conversion, normalisation and erasing."""
     if color_jitter is not None and auto_augment and "3a" not in auto_augment:
         raise ConfigError(
             f"color_jitter {color_jitter} has no effect with auto_augment '{auto_augment}'; set one of them to None"
         )
-    check_shares(hflip=options["hflip"], reprob=reprob)
-    stages: tuple[Transform, Transform, Transform] = _timm(
-        input_size=sides,
+    check_range("data.augment", "[0, 1]", hflip=hflip, reprob=reprob)
+    return _timm(
+        input_size=img_size,
         is_training=True,
         separate=True,
         color_jitter=color_jitter,
         auto_augment=auto_augment,
         re_prob=reprob,
+        hflip=hflip,
         **options,
     )
-    _repair(stages[1])
-    return stages
 
 
 def train_transform(
@@ -126,24 +106,19 @@ def train_transform(
     The result draws from the global generators: call it under `seeded`. Raises ConfigError for values out of range.
     """
     stages = _training_stages(
-        _sides(img_size),
+        img_size,
         color_jitter,
         auto_augment,
         reprob,
+        hflip,
         mean=tuple(mean),
         std=tuple(std),
         scale=_check_range("scale", scale, 1.0),
         ratio=_check_range("ratio", ratio, float("inf")),
-        hflip=hflip,
         re_mode=remode,
         interpolation=interpolation,
     )
     return T.Compose(stages)
-
-
-def crop_flip_transform(img_size: Size, **options: Any) -> Transform:
-    """RandomResizedCrop and flip alone, as for MAE's linear probe; options as `train_transform` has them."""
-    return train_transform(img_size, **{**_NEITHER, **options})
 
 
 def pad_crop_transform(
@@ -159,19 +134,18 @@ def pad_crop_transform(
     remode: str = "pixel",
     interpolation: str = "bicubic",
 ) -> Transform:
-    """For small images (32 px): black border of ``padding`` pixels, random cut of ``img_size``, flip.
+    """For small images (32 px): pad with ``padding`` black pixels, random crop of ``img_size``, flip.
 
-    Images of another size are first resized to exactly ``img_size``, whatever their aspect.
+    Images of another size are first resized to exactly ``img_size``, whatever their aspect ratio.
     """
     if padding < 0:
         raise ConfigError(f"padding {padding} is negative; give pixels, e.g. 4")
     if interpolation == "random":
         raise ConfigError("interpolation 'random' is for RandomResizedCrop alone; choose bicubic or bilinear")
-    sides = _sides(img_size)
     options = {"mean": tuple(mean), "std": tuple(std), "re_mode": remode, "interpolation": interpolation}
-    _, colours, final = _training_stages(sides, color_jitter, auto_augment, reprob, hflip=hflip, **options)
-    resize = T.Resize(sides, T.InterpolationMode(interpolation))
-    return T.Compose([resize, T.RandomCrop(sides, padding), T.RandomHorizontalFlip(hflip), colours, final])
+    _, colours, final = _training_stages(img_size, color_jitter, auto_augment, reprob, hflip, **options)
+    resize = T.Resize(img_size, T.InterpolationMode(interpolation))
+    return T.Compose([resize, T.RandomCrop(img_size, padding), T.RandomHorizontalFlip(hflip), colours, final])
 
 
 def eval_transform(
@@ -182,27 +156,20 @@ def eval_transform(
     std: Sequence[float] = IMAGENET_STD,
     interpolation: str = "bicubic",
 ) -> Transform:
-    """Shorter side to img_size / crop_pct (224: 256), centre cut, normalise; nothing random.
+    """Resize the shorter side to img_size / crop_pct (224: 256), crop the centre, normalise; nothing is random.
 
-    With crop_pct 1 an image that has the size already keeps its pixels: the choice for 32 px sets. A rectangle is
-    covered by the smallest image of the same aspect.
+    With crop_pct 1 an image that has the size already keeps its pixels: the choice for 32 px sets. For a rectangular
+    ``img_size`` the image is resized, keeping its aspect ratio, to the smallest size that covers it.
     """
     if not 0 < crop_pct <= 1:
         raise ConfigError(f"crop_pct {crop_pct} must be in (0, 1], the share of the shorter side that is seen")
-    transform: Transform = _timm(
-        input_size=_sides(img_size),
-        is_training=False,
-        crop_pct=crop_pct,
-        mean=tuple(mean),
-        std=tuple(std),
-        interpolation=interpolation,
-    )
-    return transform
+    options = {"mean": tuple(mean), "std": tuple(std), "interpolation": interpolation}
+    return _timm(input_size=img_size, is_training=False, crop_pct=crop_pct, **options)
 
 
 _TRANSFORMS = Registry[Transform]("training transform")
 _TRANSFORMS.register("rand_augment")(train_transform)
-_TRANSFORMS.register("crop_flip")(partial(train_transform, **_NEITHER))  # the registry reads the options' names
+_TRANSFORMS.register("crop_flip")(partial(train_transform, auto_augment=None, reprob=0.0))  # as MAE's linear probe
 _TRANSFORMS.register("pad_crop")(pad_crop_transform)
 
 
@@ -212,3 +179,59 @@ def build_transform(options: dict[str, Any], img_size: Size) -> Transform:
     Raises ConfigError for an unknown type or option, and what the transforms raise.
     """
     return _TRANSFORMS.build(options.get("type"), {k: v for k, v in options.items() if k != "type"}, img_size=img_size)
+
+
+# --- mixing batches ---------------------------------------------------------------------------------------------------
+
+
+def mix_key(seed: int, iteration: int, rank: int = 0) -> int:
+    """The key of the draws with which one process mixes its batch of one training step."""
+    return random_keys.root_key(seed, "mix", iteration, rank)
+
+
+class BatchMix:
+    """timm's mixup, cutmix and label smoothing as a function of (batch, key): image i is paired with image B - 1 - i.
+
+    Sources: Zhang et al., ICLR 2018 (mixup); Yun et al., ICCV 2019 (CutMix); defaults of MAE's fine-tuning.
+
+    Args:
+        mixup, cutmix: parameter of each Beta(a, a); 0 switches it off.
+        prob: probability of mixing at all. switch_prob: probability of cutmix where both are on.
+        mode: one draw for the ``batch``, for each ``pair`` or for each ``elem``.
+
+    Raises ConfigError for values out of range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        mixup: float = 0.8,
+        cutmix: float = 1.0,
+        prob: float = 1.0,
+        switch_prob: float = 0.5,
+        label_smoothing: float = 0.1,
+        mode: str = "batch",
+    ) -> None:
+        check_range("data.mix", "[0, 1]", prob=prob, switch_prob=switch_prob, label_smoothing=label_smoothing)
+        check_range("data.mix", "[0, inf)", mixup=mixup, cutmix=cutmix)
+        check_choice("data.mix", ("batch", "pair", "elem"), mode=mode)
+        self._mix = Mixup(mixup, cutmix, None, prob, switch_prob, mode, True, label_smoothing, num_classes)
+        self._mix.mixup_enabled = self.enabled = mixup > 0 or cutmix > 0
+
+    def check_batch(self, size: int) -> None:
+        """Raise ConfigError if a process's batch of ``size`` images cannot be split into pairs."""
+        if self.enabled and size % 2:
+            raise ConfigError(
+                f"mixup and cutmix pair the images of a batch, and {size} in a process is odd; "
+                "choose an even batch size a process, or mixup 0 and cutmix 0"
+            )
+
+    def __call__(self, image_BCHW: Tensor, label_B: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """Mixed images, in a new tensor, and soft targets (B, C) float32; ``key`` as from `mix_key`."""
+        self.check_batch(len(image_BCHW))
+        if not self.enabled:  # timm would mix nothing, but refuse a batch of odd size
+            return image_BCHW, mixup_target(label_B, self._mix.num_classes, smoothing=self._mix.label_smoothing)
+        with seeded(key):
+            mixed_BCHW, target_BC = self._mix(image_BCHW.clone(), label_B)
+        return mixed_BCHW, target_BC

@@ -11,6 +11,7 @@ import math
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -62,29 +63,19 @@ def compare(a: TestedRun, b: TestedRun) -> Comparison:
     Raises DataError if they were not tested on the same images with the same classes.
     """
     check_same_test(a, b, "compare runs tested on the same images")
-    right_a, right_b = (run.sums.numbers_NF[:, 0].astype(bool) for run in (a, b))
+    right_a, right_b = (run.sums.numbers_NF[:, 0] for run in (a, b))
     n = len(right_a)
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    neither, only_b, only_a, both = np.bincount(2 * right_a + right_b, minlength=4).tolist()
     low, high = paired_interval(only_a, only_b, n)
     right = pd.DataFrame({"n": 1, "top1_a": 100.0 * right_a, "top1_b": 100.0 * right_b})
     per_class = right.groupby(a.truth).agg({"n": "sum", "top1_a": "mean", "top1_b": "mean"})
     per_class.insert(0, "class", [a.class_names[label] for label in per_class.index])
     per_class["difference"] = per_class["top1_a"] - per_class["top1_b"]
-    return Comparison(
-        n=n,
-        top1_a=100.0 * float(right_a.mean()),
-        top1_b=100.0 * float(right_b.mean()),
-        difference=100.0 * (only_a - only_b) / n,
-        low=100.0 * low,
-        high=100.0 * high,
-        both=int((right_a & right_b).sum()),
-        only_a=only_a,
-        only_b=only_b,
-        neither=int((~right_a & ~right_b).sum()),
-        # McNemar, exact: images on which the runs disagree are fair coins if neither is better
-        p_value=float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
-        per_class=per_class.reset_index(drop=True),
-    )
+    # McNemar, exact: images on which the runs disagree are fair coins if neither is better
+    p_value = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    tops = 100.0 * float(right_a.mean()), 100.0 * float(right_b.mean())
+    interval = 100.0 * (only_a - only_b) / n, 100.0 * low, 100.0 * high
+    return Comparison(n, *tops, *interval, both, only_a, only_b, neither, p_value, per_class.reset_index(drop=True))
 
 
 def describe(a: TestedRun, b: TestedRun, found: Comparison, classes: int = 5) -> str:

@@ -24,7 +24,7 @@ class ImageDataConfig(DataConfig):
 
     ``augment``: {type: "rand_augment", "crop_flip" or "pad_crop", options of that transform}, None is the evaluation
     transform (a linear probe then trains on features computed once); ``evaluate``: options of `augment.eval_transform`;
-    ``mix``: of `mixing.BatchMix` (mixup, cutmix), None is neither.
+    ``mix``: of `augment.BatchMix` (mixup, cutmix), None is neither.
     """
 
     augment: dict | None = None

@@ -1,4 +1,4 @@
-"""The confusion matrix: a CSV of counts, a picture for any number of classes, and the pairs confused most.
+"""The confusion matrix: a CSV of counts, a picture for any number of classes, and the most confused pairs.
 
 Shape suffix: C classes; rows are true classes, columns predicted ones.
 """
@@ -47,12 +47,10 @@ def confusion_matrix(images: PerImage, num_classes: int) -> NDArray[np.int64]:
 
 def most_confused(matrix_CC: NDArray[np.int64], most: int = LISTED) -> list[Confusion]:
     """Pairs of different classes with the most images, larger shares first among equals; at most ``most``."""
-    total_C = matrix_CC.sum(axis=1)
-    off_CC = matrix_CC - np.diag(np.diag(matrix_CC))
-    true, predicted = np.nonzero(off_CC)
     pairs = [
-        Confusion(int(t), int(p), int(off_CC[t, p]), float(off_CC[t, p] / total_C[t]))
-        for t, p in zip(true, predicted, strict=True)
+        Confusion(int(t), int(p), int(matrix_CC[t, p]), float(matrix_CC[t, p] / matrix_CC[t].sum()))
+        for t, p in np.argwhere(matrix_CC)
+        if t != p
     ]
     return sorted(pairs, key=lambda pair: (-pair.images, -pair.share, pair.true, pair.predicted))[:most]
 

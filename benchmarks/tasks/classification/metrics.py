@@ -4,7 +4,6 @@ Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.tasks.classification.per_image import TOP, PerImage, summarise
-from mlomae.backbones.training import GatheringMetric, check_complete
+from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import DataError, TrainingError
 
 
@@ -56,14 +55,10 @@ class ClassificationMetric(GatheringMetric):
 
     def process(self, data_samples: Sequence[dict[str, Any]]) -> None:
         scores_BC = torch.stack([sample["score"] for sample in data_samples])
-        label_B, index_B = (
-            torch.stack([torch.as_tensor(sample[key]) for sample in data_samples]).reshape(-1).cpu()
-            for key in ("label", "index")
-        )
-        self.results.append(rank_scores(scores_BC, label_B, index_B))
+        label_B, index_B = (torch.tensor([int(sample[key]) for sample in data_samples]) for key in ("label", "index"))
+        images = rank_scores(scores_BC, label_B, index_B)
+        self.rows += zip(images.index, images.label, images.top_classes, images.top_log_probs, strict=True)
 
-    def compute(self, results: list[PerImage], size: int) -> dict[str, float]:
-        check_complete([i for part in results for i in part.index], size)
-        every = PerImage(*(np.concatenate([getattr(r, field.name) for r in results]) for field in fields(PerImage)))
-        self.per_image = every.take(np.argsort(every.index))
+    def compute(self, rows: list[Any]) -> dict[str, float]:
+        self.per_image = PerImage(*map(np.array, zip(*rows, strict=True)))
         return summarise(self.per_image, self.num_classes)

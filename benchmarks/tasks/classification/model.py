@@ -7,14 +7,15 @@ int64 or soft targets (B, C), "index": (B,) int64}.
 from typing import Any
 
 import torch
+from mmengine.dist import get_rank
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from benchmarks.tasks.classification.augment import BatchMix, mix_key
 from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.mixing import BatchMix, mix_key
 from mlomae.backbones.create import has_fresh_norm
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.training import TransferStep
@@ -155,23 +156,25 @@ class Classifier(BaseModel):
             setattr(self, self.trained, last)
 
 
-def build_step(model: Classifier, config: ClassificationConfig) -> TransferStep:
+class ClassifierStep(TransferStep):
     """The update of what the protocol trains: the whole backbone, or the linear head alone."""
-    settings, ema, batch_mix = config.optim, model.ema, model.mix
-    if model.head is None:
-        groups = layer_decay_groups(model.backbone, settings.lr, settings.weight_decay, settings.layer_decay)
-    else:
-        head: dict[str, Tensor] = {name: p for name, p in model.head.named_parameters() if p.requires_grad}
-        groups = [{"lr": settings.lr, **group} for group in parameter_groups(head, settings.weight_decay)]
 
-    def mix(data: dict[str, Any], t: int, rank: int) -> dict[str, Any]:
-        if batch_mix is None:
-            return data
-        image, label = batch_mix(data["image"], data["label"], mix_key(config.seed, t, rank))
-        return {**data, "image": image, "label": label}
+    model: Classifier
 
-    def follow() -> None:
-        if ema is not None:
-            ema.update_parameters(getattr(model, model.trained))
+    def __init__(self, model: Classifier, config: ClassificationConfig) -> None:
+        o = config.optim
+        if model.head is None:
+            groups = layer_decay_groups(model.backbone, o.lr, o.weight_decay, o.layer_decay)
+        else:
+            head: dict[str, Tensor] = {name: p for name, p in model.head.named_parameters() if p.requires_grad}
+            groups = [{"lr": o.lr, **group} for group in parameter_groups(head, o.weight_decay)]
+        super().__init__(model, model.saved_modules(), groups, config)
 
-    return TransferStep(model, model.saved_modules(), groups, config, mix=mix, follow=follow)
+    def __call__(self, data: dict[str, Any], t: int) -> dict[str, Tensor]:
+        if (mix := self.model.mix) is not None:
+            image, label = mix(data["image"], data["label"], mix_key(self.config.seed, t, get_rank()))
+            data = {**data, "image": image, "label": label}
+        losses = super().__call__(data, t)
+        if self.model.ema is not None:
+            self.model.ema.update_parameters(getattr(self.model, self.model.trained))
+        return losses

@@ -6,7 +6,7 @@ Ties: of classes with the same score the one with the lower index ranks first, o
 Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +45,6 @@ class PerImage:
     def right(self) -> NDArray[np.bool_]:
         """(N,) bool, whether the best class is the label."""
         return self.predicted == self.label
-
-    def take(self, rows: NDArray[np.int64]) -> "PerImage":
-        return PerImage(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def summarise(images: PerImage, num_classes: int) -> dict[str, float]:

@@ -6,13 +6,12 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 
-from benchmarks.tasks.classification.augment import Transform, build_transform, eval_transform
+from benchmarks.tasks.classification.augment import BatchMix, Transform, build_transform, eval_transform
 from benchmarks.tasks.classification.config import ClassificationConfig
 from benchmarks.tasks.classification.confusion import save_confusion
 from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract, knn_loader
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
-from benchmarks.tasks.classification.mixing import BatchMix
-from benchmarks.tasks.classification.model import Classifier, build_step
+from benchmarks.tasks.classification.model import Classifier, ClassifierStep
 from benchmarks.tasks.classification.per_image import FORMAT, PerImage, summarise
 from mlomae.backbones.batches import NumberedImages, training_loader
 from mlomae.backbones.config import values_of
@@ -85,18 +84,18 @@ class ClassificationSteps(TransferSteps):
         metric = ClassificationMetric(len(self.train.classes))
         section = section_of(model.backbone) if config.protocol == "finetune" else None
         tests = eval_loader(config, self.test, self.plain)
-        outcome = run.train(build_step(model, config), loader, tests, metric, section)
+        outcome = run.train(ClassifierStep(model, config), loader, tests, metric, section)
         self.images = metric.per_image
         return replace(outcome, clock={kind: before[kind] + seconds for kind, seconds in outcome.clock.items()})
 
 
 def build_transforms(config: ClassificationConfig) -> tuple[Transform, Transform]:
     """Of training and of evaluation; the same object without ``data.augment``."""
-    data, side = config.data, config.backbone.side
+    data, size = config.data, config.backbone.height_width
     with values_of("data.evaluate"):
-        plain: Transform = _SECTIONS.build("data.evaluate", data.evaluate, img_size=side)
+        plain: Transform = _SECTIONS.build("data.evaluate", data.evaluate, img_size=size)
     with values_of("data.augment"):
-        return (plain if data.augment is None else build_transform(data.augment, side)), plain
+        return (plain if data.augment is None else build_transform(data.augment, size)), plain
 
 
 def build_mix(config: ClassificationConfig, num_classes: int) -> BatchMix | None:
@@ -119,7 +118,7 @@ def build_model(config: ClassificationConfig, num_classes: int) -> tuple[Classif
         backbone, report = create_backbone(
             b.weights,
             num_classes=num_classes,
-            img_size=b.side,  # type: ignore[arg-type]
+            img_size=b.height_width,
             drop_path=b.drop_path,
             global_pool=b.global_pool,
             model=b.model,

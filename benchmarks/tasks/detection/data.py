@@ -6,11 +6,10 @@ import numpy as np
 from mmengine.dataset import Compose
 
 from benchmarks.tasks.detection.config import DetectionConfig
-from benchmarks.transfer.dense_data import apply_steps, build_pipeline, evaluation_batches, training_batches
-from mlomae.backbones.batches import ImageLoader, NumberedImages
-from mlomae.common import random_keys
+from benchmarks.transfer.dense import apply_steps, build_pipeline
+from mlomae.backbones.batches import NumberedImages
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.common.random_keys import seeded
+from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Detections
 
 # isort: split
@@ -72,7 +71,7 @@ class CocoImages(NumberedImages):
 
     def load(self, epoch: int, i: int) -> dict[str, Any]:
         for attempt in range(_ATTEMPTS):
-            key = random_keys.root_key(self.seed, self.name, epoch, i, 0, attempt)
+            key = root_key(self.seed, self.name, epoch, i, 0, attempt)
             info = self.coco.get_data_info(i if attempt < _ON_ITSELF else key % len(self))
             with seeded(key):
                 done = self._run(info)
@@ -93,11 +92,8 @@ class CocoImages(NumberedImages):
         return {"scale_factor": (1.0, 1.0), **done}  # what mmdet asks for also where nothing was resized
 
 
-def train_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
-    """`training_batches` of augmented images; errors as `CocoImages`."""
-    return training_batches(config, CocoImages(source, config.data.augment, train=True, seed=config.seed))
-
-
-def eval_loader(config: DetectionConfig, source: Detections) -> ImageLoader:
-    """`evaluation_batches` of images at the size that ``data.evaluate`` gives them; errors as `CocoImages`."""
-    return evaluation_batches(config, CocoImages(source, config.data.evaluate, train=False))
+def coco_images(config: DetectionConfig, source: Detections, train: bool) -> CocoImages:
+    """``source`` after ``data.augment`` for training, after ``data.evaluate`` for evaluation."""
+    if train:
+        return CocoImages(source, config.data.augment, train=True, seed=config.seed)
+    return CocoImages(source, config.data.evaluate, train=False)

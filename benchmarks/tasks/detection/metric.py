@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mlomae.backbones.training import GatheringMetric, check_complete
-from mlomae.common.atomic import write_text
+from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import BackendError
 from mlomae.data.formats.coco_masks import LEAST_CORNERS
 
@@ -87,7 +85,7 @@ def evaluate_detections(
 
 
 class DetectionMetric(GatheringMetric):
-    """Box and mask AP over all processes; afterwards every rank has ``detections`` and ``classes``.
+    """Box and mask AP over all processes; afterwards every rank has ``detections`` and ``per_class``.
 
     Args:
         annotation_file: the truth, COCO json.
@@ -99,7 +97,6 @@ class DetectionMetric(GatheringMetric):
         coco_api(backend)  # fail before the training
         self.annotation_file, self.categories, self.backend = annotation_file, list(categories), backend
         self.detections: list[Detection] = []
-        self.summary: dict[str, float] = {}
         self.per_class: dict[str, dict[str, float]] = {}
 
     def process(self, data_samples: Sequence[Any]) -> None:
@@ -113,22 +110,14 @@ class DetectionMetric(GatheringMetric):
                 line: Detection = {"image_id": int(sample.img_id), "category_id": self.categories[int(label)]}
                 line |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
                 lines.append({**line, "segmentation": {**runs, "counts": runs["counts"].decode()}})
-            self.results.append((int(sample.img_id), lines))
+            self.rows.append((int(sample.img_id), lines))
 
-    def compute(self, results: list[Any], size: int) -> dict[str, float]:
-        results = sorted(results, key=lambda row: row[0])
-        check_complete([image for image, _ in results], size)
-        self.detections = [line for _, lines in results for line in lines]
-        self.summary = {"n": len(results), "detections": len(self.detections)}
+    def compute(self, rows: list[Any]) -> dict[str, float]:
+        self.detections = [line for _, lines in rows for line in lines]
+        summary: dict[str, float] = {"n": len(rows), "detections": len(self.detections)}
         for kind in KINDS:
-            numbers, classes = evaluate_detections(
+            numbers, self.per_class[kind] = evaluate_detections(
                 self.annotation_file, self.detections, kind, self.backend, self.categories
             )
-            self.summary |= {f"{kind}_{name}": value for name, value in numbers.items()}
-            self.per_class[kind] = classes
-        return self.summary
-
-
-def save_detections(path: Path, detections: Sequence[Detection]) -> None:
-    """COCO's results format, all of it or nothing: what two methods are compared by, and other tools read."""
-    write_text(path, json.dumps(list(detections)))
+            summary |= {f"{kind}_{name}": value for name, value in numbers.items()}
+        return summary

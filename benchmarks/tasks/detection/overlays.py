@@ -1,6 +1,6 @@
 """Pictures of the ground truth and the detections of a test image: boxes, masks, classes, scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,15 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from benchmarks.transfer.pictures import palette
+from mlomae.data.formats.coco_masks import encode
 from mlomae.diagnostics.pictures import save_figure
 
 
-def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W) of COCO's polygons or run lengths."""
-    if isinstance(segmentation, list):
-        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    decoded: NDArray[np.bool_] = coco_mask.decode(segmentation).astype(bool)
-    return decoded
-
-
-def _panel(
-    axes: Any, title: str, image_HWC: NDArray[Any], objects: Iterable[dict[str, Any]], names: Sequence[str]
-) -> None:
+def _panel(axes: Any, title: str, image_HWC: NDArray[Any], objects: list[dict[str, Any]], names: Sequence[str]) -> None:
     colours = palette(len(names))
     mixed = image_HWC.astype(np.float32)
-    objects = list(objects)
     for thing in objects:
-        mask_HW = mask_of(thing["segmentation"], *image_HWC.shape[:2])
+        mask_HW = coco_mask.decode(encode(thing["segmentation"], *image_HWC.shape[:2])).astype(bool)
         mixed[mask_HW] = 0.5 * mixed[mask_HW] + 0.5 * colours[thing["class"]]
     axes.imshow(mixed.astype(np.uint8), interpolation="nearest")
     for thing in objects:
@@ -49,8 +37,8 @@ def _panel(
 def save_overlay(
     path: Path,
     image_HWC: NDArray[Any],
-    truth: Iterable[dict[str, Any]],
-    found: Iterable[dict[str, Any]],
+    truth: list[dict[str, Any]],
+    found: list[dict[str, Any]],
     names: Sequence[str],
 ) -> None:
     """Truth and detections side by side, as a PNG. An object has ``bbox`` (x, y, width, height in pixels), ``class``

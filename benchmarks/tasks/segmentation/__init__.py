@@ -2,7 +2,21 @@
 
 from mlomae.backbones.task import EmbeddedBench, Metric, PublishedProtocol, Task, register_task
 
-register_task(
+EMBEDDED = EmbeddedBench(
+    recipes={"UperNet": "upernet_textures"},
+    processor_s=100,
+    note="Background and 8 textures on {test} that no pretraining saw, trained on {train}.",
+    outputs=(
+        "overlays/*.png     image, labels, prediction",
+        "pixel_counts.npz   pixels of every image and class",
+    ),
+    splits={  # no pretraining sees these parts of the textures
+        "training": {"split": "val", "count": 1000, "mixed": True},
+        "validation": {"split": "test", "count": 500, "mixed": True},
+    },
+    write="mlomae.data:write_scenes",
+)
+SEGMENTATION = register_task(
     Task(
         name="segmentation",
         title="Transfer to semantic segmentation",
@@ -15,19 +29,6 @@ register_task(
         published={
             f"upernet_vit-{size}_ade20k": PublishedProtocol("ade20k", {"mIoU": "miou"}) for size in ("base", "large")
         },
-        embedded=EmbeddedBench(
-            recipes={"UperNet": "upernet_textures"},
-            processor_s=100,
-            note="Background and 8 textures on {test} that no pretraining saw, trained on {train}.",
-            outputs=(
-                "overlays/*.png     image, labels, prediction",
-                "pixel_counts.npz   pixels of every image and class",
-            ),
-            splits={  # no pretraining sees these parts of the textures
-                "training": {"split": "val", "count": 1000, "mixed": True},
-                "validation": {"split": "test", "count": 500, "mixed": True},
-            },
-            write="mlomae.data:write_scenes",
-        ),
+        embedded=EMBEDDED,
     )
 )

@@ -1,6 +1,6 @@
-"""The configuration of a transfer to semantic segmentation."""
+"""The configurations of transfers to semantic segmentation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mlomae.backbones.config import DenseConfig
 
@@ -15,3 +15,18 @@ class SegmentationConfig(DenseConfig):
     def check(self) -> None:
         super().check()
         self.check_derived("backbone", "data_preprocessor", "pretrained", "init_cfg")
+
+
+@dataclass(kw_only=True)
+class LinearSegmentationConfig(SegmentationConfig):
+    """A transfer to linear segmentation, whose model cannot be chosen.
+
+    ``backbone.out_indices``: the block whose patch features are classified, by default the last one of the small ViT.
+    ``model``: set ``test_cfg`` for inference by sliding windows.
+    """
+
+    model: dict = field(default_factory=dict)
+
+    def check(self) -> None:
+        super().check()
+        self.check_derived("type", "neck", "decode_head", "auxiliary_head")

@@ -6,11 +6,10 @@ import numpy as np
 from mmengine.dataset import Compose
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.transfer.dense_data import apply_steps, build_pipeline, evaluation_batches, training_batches
-from mlomae.backbones.batches import ImageLoader, NumberedImages
-from mlomae.common import random_keys
+from benchmarks.transfer.dense import apply_steps, build_pipeline
+from mlomae.backbones.batches import NumberedImages
 from mlomae.common.errors import ConfigError
-from mlomae.common.random_keys import seeded
+from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Scenes
 
 # isort: split
@@ -48,7 +47,7 @@ class ScenePairs(NumberedImages):
         labels = {"gt_seg_map": self.scenes.labels(i).numpy(), "seg_fields": ["gt_seg_map"]}
         if self.largest is not None:
             results |= labels
-        with seeded(random_keys.root_key(self.seed, self.name, epoch, i, 0)):
+        with seeded(root_key(self.seed, self.name, epoch, i, 0)):
             results = self._run(results)
         if self.largest is None:
             results |= labels
@@ -70,13 +69,9 @@ class ScenePairs(NumberedImages):
         return dict(done)
 
 
-def train_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
-    """`training_batches` of augmented images; errors as `ScenePairs`."""
+def scene_pairs(config: SegmentationConfig, scenes: Scenes, train: bool) -> ScenePairs:
+    """``scenes`` after ``data.augment`` for training, after ``data.evaluate`` for evaluation."""
+    if not train:
+        return ScenePairs(scenes, build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate"))
     steps = build_pipeline(TRANSFORMS, config.data.augment, "data.augment")
-    return training_batches(config, ScenePairs(scenes, steps, config.backbone.height_width, seed=config.seed))
-
-
-def eval_loader(config: SegmentationConfig, scenes: Scenes) -> ImageLoader:
-    """`evaluation_batches` of images at the size that ``data.evaluate`` gives them; errors as `ScenePairs`."""
-    steps = build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate")
-    return evaluation_batches(config, ScenePairs(scenes, steps))
+    return ScenePairs(scenes, steps, config.backbone.height_width, seed=config.seed)

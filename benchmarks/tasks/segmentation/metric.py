@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.tasks.segmentation.pixel_counts import PixelCounts
-from benchmarks.transfer import dense_data  # noqa: F401  mmcv's operators, before mmseg
-from mlomae.backbones.training import GatheringMetric, check_complete
+from benchmarks.transfer import dense  # noqa: F401  mmcv's operators, before mmseg
+from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import DataError
 from mlomae.data import IGNORE
 
@@ -52,7 +52,6 @@ class SceneMetric(GatheringMetric):
         super().__init__()
         self.num_classes, self.keep = num_classes, frozenset(keep)
         self.counts: PixelCounts
-        self.summary: dict[str, float] = {}
         self.kept: dict[int, NDArray[np.uint8]] = {}
 
     def process(self, data_samples: Sequence[Any]) -> None:
@@ -68,13 +67,10 @@ class SceneMetric(GatheringMetric):
             intersect, _, predicted, true = (area.numpy().astype(np.int64) for area in found)
             index = int(sample.index)
             kept = predicted_HW.byte().cpu().numpy() if index in self.keep else None
-            self.results.append((index, intersect, predicted, true, kept))
+            self.rows.append((index, intersect, predicted, true, kept))
 
-    def compute(self, results: list[Any], size: int) -> dict[str, float]:
-        results = sorted(results, key=lambda row: row[0])
-        index = np.array([row[0] for row in results], dtype=np.int64)
-        check_complete(index, size)
-        self.counts = PixelCounts(index, *(np.stack([row[k] for row in results]) for k in (1, 2, 3)))
-        self.kept = {row[0]: row[4] for row in results if row[4] is not None}
-        self.summary = summarise(self.counts)
-        return self.summary
+    def compute(self, rows: list[Any]) -> dict[str, float]:
+        *counts, kept = zip(*rows, strict=True)
+        self.counts = PixelCounts(*map(np.array, counts))
+        self.kept = {index: picture for index, picture in zip(counts[0], kept, strict=True) if picture is not None}
+        return summarise(self.counts)

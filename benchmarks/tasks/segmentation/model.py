@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.transfer import dense_data  # noqa: F401  mmcv's operators, before mmseg
 from benchmarks.transfer.dense import PIXELS, build_dense
 from mlomae.backbones.feature_vit import build_feature_vit
 from mlomae.common.errors import ConfigError, reason_of

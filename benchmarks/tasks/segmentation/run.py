@@ -1,26 +1,26 @@
 """The steps of a transfer to segmentation: mIoU, pixel counts of every image, overlays."""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.tasks.segmentation.data import eval_loader, train_loader
+from benchmarks.tasks.segmentation.data import ScenePairs, scene_pairs
 from benchmarks.tasks.segmentation.metric import SceneMetric
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
-from benchmarks.transfer.dense import dense_step
+from benchmarks.transfer.dense import DenseSteps
 from benchmarks.transfer.pictures import evenly_spaced, save_overlay
-from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
-from mlomae.backbones.training import TransferStep
+from mlomae.backbones.run import TransferRun, open_pair
 from mlomae.common.errors import DataError
 from mlomae.data import Scenes, build_scenes
 
 
-class SegmentationSteps(TransferSteps):
-    """Trains a segmentor and measures mIoU; ``metric`` keeps what was measured."""
+class SegmentationSteps(DenseSteps):
+    """Trains a segmentor and measures mIoU."""
 
     config: SegmentationConfig
     train: Scenes
@@ -39,18 +39,18 @@ class SegmentationSteps(TransferSteps):
     def build_model(self) -> tuple[nn.Module, str]:
         return build_segmentor(self.config, len(self.train.classes))
 
-    def create_step(self, model: nn.Module) -> TransferStep:
-        """The update of the model."""
-        return dense_step(model, {"segmentor": model}, self.config)
+    def images(self, train: bool) -> ScenePairs:
+        return scene_pairs(self.config, self.train if train else self.test, train)
 
-    def train_and_test(self, model: nn.Module, run: TransferRun) -> Outcome:
-        classes = self.test.classes
-        self.metric = SceneMetric(len(classes), keep=evenly_spaced(len(self.test), self.config.overlays))
-        loaders = train_loader(self.config, self.train), eval_loader(self.config, self.test)
-        trained = run.train(self.create_step(model), *loaders, self.metric)
-        ious = zip(classes, class_ious(self.metric.counts).tolist(), strict=True)
-        class_iou = {name: round(iou, 4) for name, iou in ious if math.isfinite(iou)}
-        return replace(trained, metrics={**self.metric.summary, **trained.metrics, "class_iou": class_iou})
+    def create_metric(self, images: Any) -> SceneMetric:
+        return SceneMetric(len(self.test.classes), keep=evenly_spaced(len(self.test), self.config.overlays))
+
+    def saved_modules(self, model: Any) -> Mapping[str, nn.Module]:
+        return {"segmentor": model}
+
+    def class_metrics(self) -> dict[str, Any]:
+        ious = zip(self.test.classes, class_ious(self.metric.counts).tolist(), strict=True)
+        return {"class_iou": {name: round(iou, 4) for name, iou in ious if math.isfinite(iou)}}
 
     def save(self, run: TransferRun) -> Path:
         path, names, test_set = run.work_dir / "pixel_counts.npz", self.test.classes, self.test.fingerprint()

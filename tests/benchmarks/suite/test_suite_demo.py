@@ -15,7 +15,15 @@ from mlomae.pretraining import demo
 from mlomae.records import write_record
 
 __all__ = ["one_thread"]
-SHOWN = ("k-NN %", "linear %", "fine-tuning %", "box AP %", "mask AP %", "mIoU %")
+SHOWN = (
+    "k-NN %",
+    "linear %",
+    "fine-tuning %",
+    "box AP %",
+    "mask AP %",
+    "linear segmentation, mIoU %",
+    "UperNet, mIoU %",
+)
 METHODS = ("MAE", "MAE longer", "MLO-MAE", "random initialisation")
 
 
@@ -35,7 +43,8 @@ def test_one_table_of_all_tasks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The transfers are stood in for; the metric of every backbone is its place."""
-    for task, splits in (("segmentation", ("training", "validation")), ("detection", ("train", "val"))):
+    scenes = ("training", "validation")
+    for task, splits in (("segmentation", scenes), ("linear_segmentation", scenes), ("detection", ("train", "val"))):
         set_splits(monkeypatch, task, {split: {"split": "val", "count": 2, "size": 16} for split in splits})
     planner, _ = plan(bench(tmp_path / "transfer", "--weights", *map(str, pretrained)))
     jobs = {job.folder: job for job in planner.jobs()}
@@ -57,7 +66,7 @@ def test_one_table_of_all_tasks(
     assert [printed.index(column) for column in SHOWN] == sorted(printed.index(column) for column in SHOWN)
     assert len(rows) == len(METHODS)
     for place, (row, method) in enumerate(zip(rows, METHODS, strict=True)):
-        shown = [f"{10.0 * place:.1f}"] * (5 if fail else 6)
+        shown = [f"{10.0 * place:.1f}"] * (6 if fail else 7)
         assert method in row
         assert row.split()[-len(shown) - 1 : -1] == shown
     embedded = [task.name for task in all_tasks() if task.embedded]

@@ -182,7 +182,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "'data.evaluate' holds a value of the wrong",
     ),
     "unknown option of mixing": ({"data__mix": {"mixupp": 1}}, "'data.mix' has no option 'mixupp'"),
-    "wrong value of mixing": ({"data__mix": {"mixup": "x"}}, "'data.mix' holds a value of the wrong type"),
+    "wrong value of mixing": ({"data__mix": {"mixup": "x"}}, "data.mix: mixup='x' must be a number"),
     "number of classes of mixing": ({"data__mix": {"num_classes": 3}}, "no option 'num_classes'"),
 }
 

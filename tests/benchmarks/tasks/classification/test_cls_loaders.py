@@ -22,25 +22,23 @@ from mlomae.data.sets.folders import ImageFolder
 
 Batch = dict[str, Any]
 N, EPOCHS = 22, 3
-SOURCE = Textures(count=30, size=16)
-INDICES = np.random.default_rng(0).permutation(30)[:N]
-TRANSFORM = train_transform(16)
+SOURCE = Textures(count=N, size=16)
+TRANSFORM = train_transform((16, 16))
 PER_EPOCH = N // 4
 
 
 def train(
     seed: int = 5, name: str = "train", start_iteration: int = 0, num_workers: int = 0, **changes: Any
 ) -> list[Batch]:
-    images = LabelledImages(SOURCE, TRANSFORM, indices=INDICES, seed=seed, name=name)
+    images = LabelledImages(SOURCE, TRANSFORM, seed=seed, name=name)
     batches = EpochBatches(images, **({"batch_size": 4, "epochs": EPOCHS} | changes)).starting_at(start_iteration)
     return list(ImageLoader(images, batch_sampler=batches, num_workers=num_workers))
 
 
 def eval_loader(
-    source: Any, transform: Any, batch_size: int, indices: Any = None, rank: int = 0, world_size: int = 1,
-    num_workers: int = 0,
-) -> ImageLoader:  # fmt: skip
-    images = LabelledImages(source, transform, indices=indices, name="eval")
+    source: Any, transform: Any, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0
+) -> ImageLoader:
+    images = LabelledImages(source, transform, name="eval")
     with mock.patch.object(module, "get_dist_info", return_value=(rank, world_size)):
         return evaluation_loader(images, batch_size, num_workers=num_workers)
 
@@ -111,7 +109,7 @@ def test_epochs_show_each_image_once_in_a_new_order_and_augmented_anew(whole: li
     orders = [indices(epoch) for epoch in epochs]
     for order in orders:
         assert len(set(order)) == len(order) == PER_EPOCH * 4
-        assert set(order) <= set(INDICES.tolist())
+        assert set(order) <= set(range(N))
     assert orders[0] != orders[1]
     views: list[dict[int, Tensor]] = [
         {int(i): image for batch in epoch for i, image in zip(batch["index"], batch["image"], strict=True)}
@@ -127,7 +125,7 @@ def test_seeds_and_names_change_everything(whole: list[Batch]) -> None:
 
 
 def test_the_order_is_that_of_a_pretraining_stream(whole: list[Batch]) -> None:
-    stream = Stream(SOURCE, INDICES, Plain(16), seed=5, name="train")
+    stream = Stream(SOURCE, None, Plain(16), seed=5, name="train")
     for epoch in range(EPOCHS):
         expected = stream.locate(epoch * N, N)[1][: PER_EPOCH * 4].tolist()
         assert indices(whole[epoch * PER_EPOCH : (epoch + 1) * PER_EPOCH]) == expected
@@ -135,18 +133,17 @@ def test_the_order_is_that_of_a_pretraining_stream(whole: list[Batch]) -> None:
 
 @pytest.mark.parametrize(("count", "world_size"), [(30, 1), (30, 4), (7, 3), (2, 3)])
 def test_evaluation_shows_each_image_once_in_order(count: int, world_size: int) -> None:
-    chosen = None if count == 30 else INDICES[:count]
+    source, transform = Textures(count=count, size=16), eval_transform((16, 16), 1.0)
     found = []
     for rank in range(world_size):
-        options: dict[str, Any] = {"indices": chosen, "rank": rank, "world_size": world_size, "num_workers": rank % 2}
-        loader = eval_loader(SOURCE, eval_transform(16, 1.0), batch_size=4, **options)
+        loader = eval_loader(source, transform, 4, rank=rank, world_size=world_size, num_workers=rank % 2)
         assert len(loader.dataset) == count  # type: ignore[arg-type]
         found.append([batch for batch in loader])
-    assert indices([b for batches in found for b in batches]) == (list(range(30)) if chosen is None else list(chosen))
+    assert indices([b for batches in found for b in batches]) == list(range(count))
     sizes = [sum(len(b["index"]) for b in batches) for batches in found]
     assert max(sizes) - min(sizes) <= 1
     batch = next(b for batches in found for b in batches)
-    expected = eval_transform(16, 1.0)(Image.fromarray(SOURCE.image(int(batch["index"][0])).permute(1, 2, 0).numpy()))
+    expected = transform(Image.fromarray(source.image(int(batch["index"][0])).permute(1, 2, 0).numpy()))
     assert torch.equal(batch["image"][0], expected)
 
 
@@ -154,7 +151,7 @@ def test_no_loader_touches_the_global_generators() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     train(epochs=1, num_workers=1)
-    list(eval_loader(SOURCE, eval_transform(16, 1.0), batch_size=8))
+    list(eval_loader(SOURCE, eval_transform((16, 16), 1.0), batch_size=8))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -172,21 +169,15 @@ def test_bad_options_are_one_line(changes: dict[str, Any], message: str) -> None
     assert "\n" not in str(error.value)
 
 
-def test_bad_indices_are_one_line() -> None:
-    for wrong, message in (([], "no image"), ([3, 30], r"outside 0\.\.29"), ([-1], r"outside 0\.\.29")):
-        with pytest.raises(DataError, match=message):
-            LabelledImages(SOURCE, TRANSFORM, indices=wrong)
-        with pytest.raises(DataError, match=message):
-            eval_loader(SOURCE, TRANSFORM, batch_size=1, indices=wrong)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_image_is_one_line(tmp_path: Path, workers: int) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "val" / name).mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "val" / name / "0.png")
     (tmp_path / "val" / "dog" / "0.png").write_bytes(b"not an image")
-    loader = eval_loader(ImageFolder(str(tmp_path), "val"), eval_transform(8, 1.0), batch_size=1, num_workers=workers)
+    loader = eval_loader(
+        ImageFolder(str(tmp_path), "val"), eval_transform((8, 8), 1.0), batch_size=1, num_workers=workers
+    )
     with pytest.raises(DataError, match=r"^cannot decode .*dog/0.png") as error:
         list(loader)
     assert "\n" not in str(error.value)

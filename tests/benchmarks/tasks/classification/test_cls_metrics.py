@@ -108,7 +108,7 @@ def test_order_does_not_matter_but_missing_images_and_copies_do() -> None:
     metric = ClassificationMetric(12)
     assert run(metric, [list(range(100, 200)), list(range(100))], 200) == expected
     assert metric.per_image.index.tolist() == list(range(200))
-    assert metric.results == []
+    assert metric.rows == []
     for seen, size in ((list(range(199)), 200), (list(range(200)), 199), ([*range(199), 3], 200)):
         with pytest.raises(DataError, match=f"evaluation saw {len(seen)} of {size} images") as error:
             run(metric, [seen], size)

@@ -16,7 +16,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.tasks.classification.mixing import BatchMix
+from benchmarks.tasks.classification.augment import BatchMix
 from benchmarks.tasks.classification.model import Classifier, LinearHead
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.layer_decay import layer_decay_groups

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.classification.model import build_step
+from benchmarks.tasks.classification.model import ClassifierStep
 from benchmarks.tasks.classification.run import build_model
 from mlomae.backbones.config import OptimConfig
 from mlomae.backbones.training import build_optimizer
@@ -43,7 +43,7 @@ def test_lars_scales_matrices_without_weight_decay_too() -> None:
 def test_the_bias_of_a_head_does_not_decay(kind: str) -> None:
     config = cls_runs.config(protocol="linear", optim__type=kind, optim__weight_decay=0.1)
     model, _ = build_model(config, 4)
-    groups = build_step(model, config).optimizer.param_groups
+    groups = ClassifierStep(model, config).optimizer.param_groups
     decays = {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]}
     assert decays == {(4, 16): 0.1, (4,): 0.0}
     assert {group["lr"] for group in groups} == {config.optim.lr}

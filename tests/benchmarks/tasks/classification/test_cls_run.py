@@ -17,15 +17,15 @@ from benchmarks.analysis.evidence import read_evidence
 from benchmarks.tasks.classification.config import PROTOCOLS, ClassificationConfig
 from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract
 from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
-from benchmarks.tasks.classification.model import Classifier, build_step
+from benchmarks.tasks.classification.model import Classifier, ClassifierStep
 from benchmarks.tasks.classification.per_image import FORMAT, summarise
 from benchmarks.tasks.classification.run import build_model
 from mlomae import records
 from mlomae.backbones.batches import training_loader
 from mlomae.backbones.export import export
-from mlomae.backbones.provenance import describe_weights
-from mlomae.backbones.run import described
-from mlomae.backbones.training import TransferStep, train_transfer
+from mlomae.backbones.provenance import Provenance, describe_weights
+from mlomae.backbones.run import TransferRun, described
+from mlomae.backbones.training import TransferStep
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mlomae.data import build_source
@@ -206,31 +206,30 @@ def test_the_average_is_what_is_evaluated(tmp_path: Path) -> None:
     assert differences(vars(found["last"]), vars(saved)), "too blunt"
 
 
-def linear_weights(
-    config: ClassificationConfig, work: Path, cached: bool, name: str = "train"
-) -> dict[str, torch.Tensor]:
+def linear_weights(config: ClassificationConfig, work: Path, cached: bool, order: int = 0) -> dict[str, torch.Tensor]:
     """The head after training on features computed once, or with the frozen backbone run in each step."""
     inputs = cls_runs.opened(config)
     model, _ = build_model(config, 4)
     images: Any = LabelledImages(inputs.train, inputs.plain, seed=config.seed)
     if cached:
         features = extract(model, eval_loader(config, inputs.train, inputs.plain), "avg")
-        images = CachedFeatures(*features, seed=config.seed, name=name)
+        images = CachedFeatures(*features, seed=config.seed + order)
     loader = training_loader(images, 16, epochs=config.train.epochs)
     test = eval_loader(config, inputs.test, inputs.plain)
-    train_transfer(build_step(model, config), loader, test, ClassificationMetric(4), work, {"origin": {}})
+    run = TransferRun(config, Provenance("MAE", {}, {}), work, False, (None, None), {})
+    run.train(ClassifierStep(model, config), loader, test, ClassificationMetric(4))
     assert model.head is not None
     return model.head.state_dict()
 
 
 def test_cached_features_train_the_head_that_the_frozen_backbone_trains(tmp_path: Path) -> None:
-    """In the same order, by the name of the stream; a feature computed in another batch differs in its last bits."""
+    """In the same order; a feature computed in another batch differs in its last bits."""
     changes = {"protocol": "linear", "data__augment": None, "backbone__drop_path": 0.5, "optim__type": "sgd"}
     config = cls_runs.config(**changes, optim__lr=0.1)
     each = linear_weights(config, tmp_path / "each", cached=False)
     once = linear_weights(config, tmp_path / "once", cached=True)
     torch.testing.assert_close(once, each, rtol=1e-4, atol=1e-5)
-    other = linear_weights(config, tmp_path / "other", cached=True, name="other order")
+    other = linear_weights(config, tmp_path / "other", cached=True, order=1)
     assert float((other["1.weight"] - each["1.weight"]).abs().max()) > 1e-3, "too blunt"
 
 

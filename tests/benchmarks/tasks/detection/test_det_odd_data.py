@@ -18,7 +18,7 @@ from pycocotools import mask as tools
 from run_samples import one_line
 
 from benchmarks.tasks.detection import data
-from benchmarks.tasks.detection.data import CocoImages, train_loader
+from benchmarks.tasks.detection.data import CocoImages
 from benchmarks.tasks.detection.metric import DetectionMetric, evaluate_detections
 from mlomae.data import Detections, build_detections
 
@@ -270,7 +270,7 @@ def test_a_choice_of_classes_scores_as_coco_with_their_ids(coco: Path, tmp_path:
             assert ours["AP"] != pytest.approx(evaluate_detections(path, lines, kind)[0]["AP"], abs=0.1)
     labels = {
         int(label)
-        for batch in train_loader(det_runs.config(coco, **changes), build_detections(sources["train"]))
+        for batch in det_runs.train_loader(det_runs.config(coco, **changes), build_detections(sources["train"]))
         for sample in batch["data_samples"]
         for label in sample.gt_instances.labels
     }

@@ -17,7 +17,7 @@ from mmengine.structures import InstanceData
 from on_two_ranks import in_two_forks, on_two_ranks
 from run_samples import differences
 
-from benchmarks.tasks.detection.data import CocoImages, train_loader
+from benchmarks.tasks.detection.data import CocoImages
 from benchmarks.tasks.detection.metric import DetectionMetric, evaluate_detections
 from benchmarks.tasks.detection.model import build_detector
 from mlomae.backbones import training
@@ -69,7 +69,7 @@ def by_hand(found: Found) -> tuple[Weights, float]:
     o = config.optim
     optimizer = build_optimizer(layer_decay_groups(detector, o.lr, o.weight_decay, o.layer_decay), o)
     share, losses = config.data.batch_size // 2, []
-    for iteration, batch in enumerate(train_loader(config, build_detections(config.data.train))):
+    for iteration, batch in enumerate(det_runs.train_loader(config, build_detections(config.data.train))):
         halves = []
         for rank in range(2):
             half = {key: values[rank * share : (rank + 1) * share] for key, values in batch.items()}
@@ -158,7 +158,7 @@ def test_an_image_that_two_ranks_evaluate_is_an_error(found: Found, monkeypatch:
         for part in parts:
             metric = DetectionMetric(annotations, range(1, 9))
             metric.process([given(image) for image in part])
-            ranks.append(list(metric.results))
+            ranks.append(list(metric.rows))
         monkeypatch.setattr(training, "all_gather_object", lambda results, ranks=ranks: ranks)
         if said is None:
             assert metric.evaluate(5)["detections"] == 5

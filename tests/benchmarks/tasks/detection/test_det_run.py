@@ -14,7 +14,7 @@ from PIL import Image
 from run_samples import differences, one_line
 
 from benchmarks.tasks.detection.config import DetectionConfig
-from benchmarks.tasks.detection.data import CocoImages, train_loader
+from benchmarks.tasks.detection.data import CocoImages
 from benchmarks.tasks.detection.metric import evaluate_detections
 from benchmarks.tasks.detection.model import build_detector
 from benchmarks.transfer.dense import dense_step
@@ -96,7 +96,7 @@ def test_boxes_enclose_their_masks_after_the_transforms(coco: Path) -> None:
     for batch in [
         next(
             iter(
-                train_loader(
+                det_runs.train_loader(
                     det_runs.config(coco),
                     build_detections({"type": "coco_folder", "root": str(coco), "split": "train"}),
                 )
@@ -134,7 +134,7 @@ def test_bf16_is_the_backbones_alone(coco: Path) -> None:
     for module, name in hooks:
         module.register_forward_hook(lambda m, i, out, name=name: seen.__setitem__(name, out.dtype))
     source = build_detections({"type": "coco_folder", "root": str(coco), "split": "train"})
-    losses = step(next(iter(train_loader(config, source))), 0)
+    losses = step(next(iter(det_runs.train_loader(config, source))), 0)
     assert seen == {"block": torch.bfloat16, "neck": torch.bfloat16, "rpn": torch.float32, "boxes": torch.float32}
     assert all(torch.isfinite(value).all() for value in losses.values())
 

@@ -15,9 +15,8 @@ from benchmarks.analysis.report.page import build_report
 from benchmarks.analysis.tables.build import build_tables, check_tables
 from benchmarks.suite.file import load_suite
 from benchmarks.tasks import get_task
-from benchmarks.tasks.linear_segmentation.config import LinearSegmentationConfig
 from benchmarks.tasks.linear_segmentation.run import LinearSegmentationSteps
-from benchmarks.tasks.segmentation.data import train_loader
+from benchmarks.tasks.segmentation.config import LinearSegmentationConfig
 from mlomae import cli
 from mlomae.backbones.feature_vit import build_feature_vit
 from mlomae.backbones.run import run_transfer
@@ -92,7 +91,7 @@ def test_a_step_is_one_of_a_linear_classifier_of_patches(scenes: Path, tmp_path:
     after = load_checkpoint(checkpoint_path(tmp_path, 1), TRANSFER_FORMAT)["modules"]["head"]
 
     opened, model = steps(settings)
-    data = model.data_preprocessor(next(iter(train_loader(settings, opened.train))), training=True)
+    data = model.data_preprocessor(next(iter(seg_runs.train_loader(settings, opened.train))), training=True)
     with torch.no_grad():
         features = model.backbone.eval()(data["inputs"])[-1]
     mean, var = features.mean((0, 2, 3), keepdim=True), features.var((0, 2, 3), unbiased=False, keepdim=True)

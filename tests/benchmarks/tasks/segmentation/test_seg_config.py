@@ -20,7 +20,7 @@ from seg_runs import main
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.transfer.dense_data import build_pipeline
+from benchmarks.transfer.dense import build_pipeline
 from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError
 

@@ -16,9 +16,9 @@ from run_samples import differences, one_line
 from torch import Tensor
 
 from benchmarks.tasks.segmentation import data as module
-from benchmarks.tasks.segmentation.data import ScenePairs, eval_loader, train_loader
+from benchmarks.tasks.segmentation.data import ScenePairs
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.transfer.dense_data import build_pipeline
+from benchmarks.transfer.dense import build_pipeline
 from mlomae.backbones import batches
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Scenes, build_scenes
@@ -36,7 +36,7 @@ def source(scenes: Path, split: str = "training") -> Scenes:
 
 
 def train(scenes: Path, **changes: Any) -> Any:
-    return train_loader(seg_runs.config(scenes, **changes), source(scenes))
+    return seg_runs.train_loader(seg_runs.config(scenes, **changes), source(scenes))
 
 
 def content(batch: dict[str, Any]) -> list[tuple[int, Tensor, Tensor]]:
@@ -105,7 +105,7 @@ def test_evaluation_is_dealt_out_whole(scenes: Path, monkeypatch: pytest.MonkeyP
         seen = []
         for rank in range(world):
             monkeypatch.setattr(batches, "get_dist_info", lambda rank=rank, world=world: (rank, world))
-            seen += [content(batch)[0][0] for batch in eval_loader(config, test)]
+            seen += [content(batch)[0][0] for batch in seg_runs.eval_loader(config, test)]
         assert seen == list(range(seg_runs.COUNTS["validation"]))
 
 
@@ -236,7 +236,7 @@ def test_ignored_pixels_change_no_loss(scenes: Path) -> None:
 def test_evaluation_sees_labels_at_the_size_of_the_file(scenes: Path) -> None:
     config = seg_runs.config(scenes, data__evaluate=[{"type": "Resize", "scale": (40, 24), "keep_ratio": True}])
     test = source(scenes, "validation")
-    for batch in eval_loader(config, test):
+    for batch in seg_runs.eval_loader(config, test):
         ((index, image, labels),) = content(batch)
         assert torch.equal(labels[0], test.labels(index).long())
         sample = batch["data_samples"][0]
@@ -277,7 +277,7 @@ def test_wrong_transforms_of_evaluation_are_one_line_before_the_training_too(sce
     for name, said in cases.items():
         config = seg_runs.config(scenes, data__evaluate=[{"type": name, "crop_size": (8, 8), "cat_max_ratio": 0.5}])
         with pytest.raises(ConfigError, match=said) as error:
-            eval_loader(config, source(scenes, "validation"))
+            seg_runs.eval_loader(config, source(scenes, "validation"))
         one_line(error.value)
 
 

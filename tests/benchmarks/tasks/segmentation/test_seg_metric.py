@@ -149,7 +149,7 @@ def test_any_order_and_any_split_over_ranks_gives_the_same(seed: int, order: lis
     for rank, first, last in zip(ranks, bounds, bounds[1:], strict=False):
         for i in order[first:last]:
             rank.process([sample(i, images[i])])
-    parts = [list(rank.results) for rank in ranks]
+    parts = [list(rank.rows) for rank in ranks]
     expected = measure(images, 4, keep=(1, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "all_gather_object", lambda mine: parts)
@@ -157,7 +157,7 @@ def test_any_order_and_any_split_over_ranks_gives_the_same(seed: int, order: lis
             assert rank.evaluate(6) == expected.summary
             assert differences(vars(rank.counts), vars(expected.counts)) == []
             assert differences(rank.kept, expected.kept) == []
-            assert rank.results == [], "another evaluation starts anew"
+            assert rank.rows == [], "another evaluation starts anew"
 
 
 def test_the_predictions_asked_for_are_kept() -> None:

@@ -16,7 +16,6 @@ from seg_runs import main, run_transfer
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmarks.analysis.evidence import read_evidence
-from benchmarks.tasks.segmentation.data import eval_loader, train_loader
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.transfer.pictures import palette
 from mlomae import records
@@ -106,7 +105,7 @@ def predictions(scenes: Path, work: Path, backbone: Path) -> list[np.ndarray]:
     segmentor.eval()
     test = build_scenes(config.data.test)
     predicted = []
-    for batch in eval_loader(config, test):
+    for batch in seg_runs.eval_loader(config, test):
         with torch.no_grad():
             predicted.append(segmentor.test_step(batch)[0].pred_sem_seg.data[0].numpy())
     return predicted
@@ -157,7 +156,9 @@ def test_the_training_step_is_mmsegs_own(scenes: Path, tmp_path: Path) -> None:
     after = load_checkpoint(checkpoint_path(tmp_path, 1), "mlomae-transfer/1")["modules"]["segmentor"]
 
     segmentor: Any = build_segmentor(config, seg_runs.CLASSES)[0]
-    data = segmentor.data_preprocessor(next(iter(train_loader(config, build_scenes(config.data.train)))), training=True)
+    data = segmentor.data_preprocessor(
+        next(iter(seg_runs.train_loader(config, build_scenes(config.data.train)))), training=True
+    )
     seed_step(root_key(0, "drop", 0, 0))
     losses = segmentor.loss(data["inputs"], data["data_samples"])
     total = losses["decode.loss_ce"] + losses["aux.loss_ce"]
