@@ -49,7 +49,8 @@ def load_entry_points() -> None:
 
 def modules_registering(name: str) -> set[str]:
     """The modules whose classes or functions are registered under ``name``, in any registry of this process."""
-    return {r._builders[name].__module__ for r in _REGISTRIES if name in r._builders}
+    builders = [r._builders[name] for r in _REGISTRIES if name in r._builders]
+    return {(b.func if isinstance(b, functools.partial) else b).__module__ for b in builders}
 
 
 class Registry(Generic[T]):
