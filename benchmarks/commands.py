@@ -110,9 +110,13 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _suite(args: argparse.Namespace) -> int:
-    from benchmarks.suite.command import run_suite, show_status
+    from benchmarks.suite.command import plan, run_suite
+    from benchmarks.suite.status import describe
 
-    return run_suite(args) if args.action == "run" else show_status(args)
+    if args.action == "run":
+        return run_suite(args)
+    print(describe(*plan(args)))
+    return 0
 
 
 def _demo(args: argparse.Namespace) -> int:

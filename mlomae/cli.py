@@ -162,7 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.set_defaults(run=_diagnose)
 
     p = commands.add_parser(
-        "horizon", parents=[measured], help="does the influence of one step predict the effect of many real ones"
+        "horizon", parents=[measured], help="whether the influence of one step predicts the effect of many real steps"
     )
     p.add_argument("--steps", type=int, default=200, metavar="H", help="lower steps of a roll-out (default: 200)")
     p.add_argument("--policies", type=int, default=8, metavar="J", help="ways to weight patches (default: 8)")
@@ -202,7 +202,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("data", help="check a data set on disk, or fetch one")
     data = p.add_subparsers(dest="action", required=True)
-    p = data.add_parser("check", help="counts, sizes, damaged and missing images, images in two parts; 1 if any")
+    p = data.add_parser(
+        "check", help="counts, sizes, damaged, missing and repeated images; status 1 if there are problems"
+    )
     p.add_argument(
         "name", metavar="NAME", help="cub200, imagenet, imagefolder, ade20k, scene_folder, coco, coco_folder, ..."
     )

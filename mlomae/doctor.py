@@ -1,7 +1,7 @@
 """`mlomae doctor`: what is installed, what it can do on this machine, and what is wrong, one line each.
 
-Only the standard library and modules that need nothing else are imported at the top: the doctor must also report where
-torch or torchvision do not import.
+Only the standard library and modules that need nothing else are imported at the top, because the doctor must also work
+where torch or torchvision cannot be imported.
 """
 
 import os
@@ -120,7 +120,7 @@ def _layout(root: Path, name: str) -> str | None:
 
 
 def check_data(root: Path, explicit: bool, problems: list[str]) -> list[str]:
-    """Lines on the data sets under ``root``; a missing root is a problem if it was named."""
+    """Lines on the data sets under ``root``; a missing root is a problem only if the user named it."""
     if explicit and not root.is_dir():
         problems.append(f"data root '{root}' is not a folder; name an existing one or unset MLOMAE_DATA")
     lines = [f"data root    {root}{'' if root.is_dir() else ' (not there)'}", "textures     embedded, always available"]
@@ -128,7 +128,7 @@ def check_data(root: Path, explicit: bool, problems: list[str]) -> list[str]:
 
 
 def check_folder(problems: list[str]) -> list[str]:
-    """Runs write into the current folder by default: try it."""
+    """Whether the current folder is writable: runs write into it by default."""
     try:
         with tempfile.TemporaryFile(dir=Path.cwd()):
             return ["write        current folder is writable"]

@@ -1,5 +1,5 @@
 """Suites of runs: methods x tasks x data sets x seeds from one file, run where missing, here or on a cluster.
 
-The way of a suite: `file` (what is asked for) -> `jobs` (every run, resolved; `backbones`: what transfers begin with)
--> `completed` (which of them are on record) -> `runner` (the others, in order, through `launch`) -> `status`.
+The path of a suite: `file` (its entries) -> `jobs` (every run, resolved; `backbones`: what is transferred) ->
+`completed` (the runs that are on record) -> `runner` (the others, in order, through `launch`) -> `status`.
 """

@@ -1,7 +1,7 @@
-"""The backbones that a suite transfers: those of its pretrainings, checkpoints by name, and discovered ones.
+"""The backbones that a suite transfers: those of its pretrainings, named checkpoints, and discovered ones.
 
-Discovered are the checkpoints that pretraining on the embedded textures left. The transfers test on the textures' part
-``test``: a pretraining that trained on it is left out.
+Discovery finds the checkpoints of pretrainings on the embedded textures. The transfers test on the textures' part
+``test``, so a pretraining that trained on it is left out.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ MISSING = "run `make demo` or `make pretrain` first"
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """``weights`` as `create_backbone` takes them; ``note``: what a reader of the table must know, "" if nothing."""
+    """``weights`` as `create_backbone` takes them; ``note``: a remark for the reader of the table, or ""."""
 
     weights: str
     source: Provenance
@@ -34,8 +34,7 @@ class Backbone:
 
     @property
     def folder(self) -> str:
-        """METHOD/seedN_DIGEST: other weights have another folder, so a result is never taken for that of a later
-        pretraining."""
+        """METHOD/seedN_DIGEST, so that other weights, such as those of a later pretraining, have another folder."""
         digest = self.source.details.get("sha256") or config_hash(self.source.identity)
         return f"{slug(self.method)}/seed{self.seed}_{digest[:8]}"
 
@@ -75,8 +74,8 @@ def _usable(path: Path) -> Backbone | None:
 def discover_backbones(runs: Path, out: Path, most: int) -> list[Backbone]:
     """The newest checkpoint of every run under ``runs`` that was pretrained on the textures, sorted by method and seed.
 
-    Leaves out those under ``out`` and copies of a file; prints a line if it leaves out all but the ``most`` newest.
-    Raises ConfigError if there is none.
+    Checkpoints under ``out`` and copies of a file are left out. If there are more than ``most``, the newest are taken,
+    and a line says so. Raises ConfigError if there is none.
     """
     folders = [f.parent for f in sorted(runs.rglob("checkpoints")) if out.absolute() not in f.absolute().parents]
     newest = [found[-1] for folder in folders if (found := list_checkpoints(folder))]

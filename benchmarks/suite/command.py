@@ -1,4 +1,4 @@
-"""What ``mlomae suite run FILE`` and ``mlomae suite status FILE`` do; `benchmarks.commands` has their command lines."""
+"""The work of ``mlomae suite run FILE``; `benchmarks.commands` has its command line."""
 
 import argparse
 from pathlib import Path
@@ -18,11 +18,11 @@ from mlomae.common.errors import ConfigError
 from mlomae.config.strict import overrides
 from mlomae.records import predictions_of, read_records
 
-SUPERSEDED = "superseded"  # folder beside the records, and of the work folder: nothing that was measured is deleted
+SUPERSEDED = "superseded"  # folder next to the records and in the work folder: no measurement is ever deleted
 
 
 def plan(args: argparse.Namespace) -> tuple[Planner, CompletedRuns]:
-    """The runs of a suite, and which of them are completed."""
+    """The runs of a suite, and the records of those that are completed."""
     suite = load_suite(Path(args.file))
     work = Path(args.work_dir or f"work_dirs/suites/{suite.name}").absolute()
     if args.tasks:
@@ -41,7 +41,7 @@ def plan(args: argparse.Namespace) -> tuple[Planner, CompletedRuns]:
 
 
 def roots(pairs: list[str]) -> dict[str, str]:
-    """``TYPE=ROOT`` pairs; ConfigError for a text that is none, or a folder that does not exist."""
+    """``TYPE=ROOT`` pairs as a dict; ConfigError for any other text, or a folder that does not exist."""
     found = {}
     for pair in pairs:
         kind, equals, root = pair.partition("=")
@@ -51,12 +51,6 @@ def roots(pairs: list[str]) -> dict[str, str]:
             raise ConfigError(f"--data {kind}: '{root}' does not exist; give the folder of the data set")
         found[kind] = str(Path(root).absolute())
     return found
-
-
-def show_status(args: argparse.Namespace) -> int:
-    """Print the grid; 0."""
-    print(describe(*plan(args)))
-    return 0
 
 
 def run_suite(args: argparse.Namespace) -> int:
@@ -99,8 +93,8 @@ def run_suite(args: argparse.Namespace) -> int:
 
 
 def set_aside(jobs: list[Job], completed: CompletedRuns, work: Path) -> None:
-    """Move the records of ``jobs``, their predictions and the folders of the runs out of the way; a folder's
-    checkpoints would be resumed. Raises ConfigError, before anything is moved, if a target exists."""
+    """Move the records of ``jobs``, their predictions and the runs' folders, whose checkpoints would be resumed, to
+    `SUPERSEDED`. Raises ConfigError, before anything is moved, if a target exists."""
     moves: list[tuple[Path, Path]] = []
     for job in jobs:
         path, record = completed.path_and_record(job)
@@ -131,7 +125,7 @@ def _embedded(planner: Planner) -> dict[str, EmbeddedBench]:
 
 
 def _prepare_demo(planner: Planner, completed: CompletedRuns, jobs: int) -> None:
-    """Write the data that its tasks read from files, and print how long it will take."""
+    """Write the data that the tasks read from files, and print how long the demo will take."""
     missing = [job for job in planner.jobs() if completed.of(job)[0] is None]
     print(f"{len(planner.backbones)} backbones, {len(missing)} transfers to run, {jobs} at a time", end="")
     seconds = 0.0
@@ -142,7 +136,7 @@ def _prepare_demo(planner: Planner, completed: CompletedRuns, jobs: int) -> None
 
 
 def _demo_report(planner: Planner, runner: SuiteRunner) -> str:
-    """The table of a demo, and what is needed to read it."""
+    """The table of a demo, with notes on how to read it."""
     lines, outputs = [results_table(runner.jobs, runner.records).to_string(index=False), ""], [""]
     for name, bench in _embedded(planner).items():
         if done := [job for job in runner.jobs if job.task == name and job.label in runner.records]:

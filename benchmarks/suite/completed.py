@@ -1,11 +1,11 @@
-"""Which runs of a suite are completed: there is a record of the same configuration, seed, NUMERICS and split.
+"""Which runs of a suite are completed: those with a record of the same configuration, seed, NUMERICS and split.
 
-- Configuration and seed: the record's ``config_hash`` and ``seed`` are the run's. Names and folders do not matter, so
+- Configuration and seed: the record has the run's ``config_hash`` and ``seed``. Names and folders do not matter, so
   suites share records.
-- NUMERICS: what the run depends on is at the numbers that the record was made with (`mlomae.common.numerics`), and
-  the source of its plug-ins is what it was (`mlomae.config.plugins`).
-- Split: the images that the levels of a pretraining get are those of the record. It is checked where the data are
-  present; without them the run could not be repeated anyway.
+- NUMERICS: the record was made with the present numbers of all parts that the run depends on
+  (`mlomae.common.numerics`), and with the present source of its plug-ins (`mlomae.config.plugins`).
+- Split: the levels of a pretraining get the same images as in the record. This is checked only if the data are present;
+  without them the run could not be repeated anyway.
 """
 
 import json
@@ -39,7 +39,7 @@ class CompletedRuns:
                 self._found[record["config_hash"], record["seed"]] = self.folder / name, record
 
     def of(self, job: Job) -> tuple[Record | None, str | None]:
-        """(the record of a run, None without one; why it does not count, None if it does).
+        """(the record of a run or None, the reason why it does not count or None).
 
         Raises ConfigError if a record of another configuration is where the run's record belongs.
         """
@@ -47,7 +47,7 @@ class CompletedRuns:
         return record, None if record is None else self._stale(job, record)
 
     def path_and_record(self, job: Job) -> tuple[Path, Record | None]:
-        """Where the record of a run is, whether it counts or not. Errors as `of`."""
+        """The path of a run's record, and the record, whether it counts or not. Errors as `of`."""
         if self.folder is not None and (job.hash, job.seed) in self._found:
             return self._found[job.hash, job.seed]
         record = self.add(job)

@@ -1,8 +1,8 @@
 """The file of a suite: methods x tasks x data sets x seeds.
 
-An MMEngine Python file. ``methods`` are pretraining configurations and what they change, ``tasks`` the recipes that
-every backbone is transferred with; ``{dataset}`` in a recipe's path stands for each of its ``datasets``. A suite names
-neither the folders of the data nor the machine, so the same file serves a laptop and a cluster.
+An MMEngine Python file. ``methods`` are pretraining configurations with changes, ``tasks`` the recipes with which every
+backbone is transferred; ``{dataset}`` in a recipe's path is replaced by each of its ``datasets``. A suite names neither
+the folders of the data nor the machine, so the same file works on a laptop and on a cluster.
 """
 
 from collections import Counter
@@ -134,18 +134,18 @@ def _check_task(task: TaskEntry, rows: set[str]) -> None:
     except ConfigError as error:
         raise ConfigError(f"recipe '{task.recipe}' must lie in the folder of a task; {error}") from error
     if ("{dataset}" in task.recipe) != bool(task.datasets):
-        raise ConfigError(f"recipe '{task.recipe}' and its datasets must both name {{dataset}}, or not")
+        raise ConfigError(f"recipe '{task.recipe}' must contain {{dataset}} if it has datasets, and only then")
     if task.name and len(task.recipes) > 1:
         raise ConfigError(f"name='{task.name}' would name {len(task.recipes)} recipes; list them apart")
     _check_seeds(f"seeds of '{task.recipe}'", task.seeds)
     if unknown := [method for method in task.methods or [] if method not in rows]:
-        raise ConfigError(f"recipe '{task.recipe}' is for '{unknown[0]}', which is no method of it")
+        raise ConfigError(f"recipe '{task.recipe}' is for '{unknown[0]}', which is not one of its methods")
 
 
 def _check_unique(what: str, names: list[str]) -> None:
     twice = [name for name, count in Counter(map(slug, names)).items() if count > 1]
     if twice:
-        raise ConfigError(f"it names {what} '{twice[0]}' twice (signs do not count); rename one")
+        raise ConfigError(f"it names {what} '{twice[0]}' twice (punctuation is ignored); rename one")
 
 
 def _check_seeds(what: str, seeds: list[Any] | None) -> None:

@@ -29,9 +29,9 @@ class Job:
 
     Attributes:
         title: its column in the grid.
-        options: what it changes in the configuration at ``path``; ``config`` is the result.
+        options: its changes to the configuration at ``path``; ``config`` is the result.
         label: its name in messages and files. folder, record: where the run and its record lie.
-        backbone: what it transfers; None for a pretraining. after: the pretraining that makes the backbone.
+        backbone: the one that is transferred; None for a pretraining. after: the pretraining that makes the backbone.
     """
 
     task: str
@@ -90,9 +90,9 @@ class Planner:
 
     Attributes:
         work: folder of the runs' folders. records: folder of their records; None to leave them in the runs' folders.
-        roots: folders of data sets by the type of their source; others lie where the configurations say.
-        seeds: in place of the suite's own.
-        backbones: what a demo transfers. options: what all transfers change in their recipes.
+        roots: folders of data sets by the type of their source; others are where the configurations say.
+        seeds: those of the suite's seeds to run, None for all.
+        backbones: of a demo. options: changes to the recipes of all transfers.
     """
 
     suite: Suite
@@ -119,11 +119,6 @@ class Planner:
             raise ConfigError(f"suite '{self.suite.name}' has no run with seeds {self.seeds}, or of these tasks")
         check_labels(jobs)
         return jobs
-
-    @property
-    def same_time_name(self) -> str:
-        """The ``name`` of its records."""
-        return f"{self.suite.name}_{slug(SAME_TIME)}"
 
     def same_time(self, length: int, others: list[Job]) -> list[Job]:
         """The same-time row: the baseline, ``length`` outer iterations long, and its transfers."""

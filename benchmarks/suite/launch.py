@@ -1,7 +1,7 @@
-"""Where a run is started: as a process of this machine, or as a job that submitit gives to a cluster.
+"""Starts runs: as processes of this machine, or through submitit as jobs of a cluster.
 
-Both are called the same way and wait for the end, so the runner treats them alike. Runs that are compared have one
-thread each, so that their processor seconds compare.
+Both are called the same way and wait for the end of the run. Runs that are compared have one thread each, so that their
+processor seconds are comparable.
 """
 
 import fcntl
@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,11 @@ def local(threads: int | None) -> Launcher:
     return lambda command, log, inherited: start(command, log, threads, inherited)
 
 
+@dataclass
 class Resumable:
     """A job of submitit. It is submitted again, and resumes, if it was preempted or ran out of time."""
 
-    def __init__(self, threads: int | None) -> None:
-        self.threads = threads
+    threads: int | None
 
     def __call__(self, command: list[str], log: str) -> int:
         return start(command, Path(log), self.threads)

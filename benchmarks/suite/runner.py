@@ -14,7 +14,7 @@ from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
 from benchmarks.suite.launch import Launcher, last_lines, locked
 from benchmarks.tasks import get_task
-from mlomae.records import Record
+from mlomae.records import Record, slug
 
 STATUS = "exit_status"  # file in a run's folder: how its process ended last
 LINES = 8  # of a failed run's log
@@ -22,9 +22,9 @@ LINES = 8  # of a failed run's log
 
 @dataclass
 class SuiteRunner:
-    """``parallel``: runs at a time. ``report`` gets a line for whoever watches.
+    """``parallel``: runs at a time. ``report`` gets one line for each event.
 
-    ``on_record``, ``finished``, ``failed``, ``blocked`` (by a run that failed): labels of runs, by what became of them.
+    ``on_record``, ``finished``, ``failed``, ``blocked`` (by a run that failed): labels of runs, by their outcome.
     """
 
     planner: Planner
@@ -151,8 +151,9 @@ def same_time_jobs(planner: Planner, completed: CompletedRuns, jobs: list[Job]) 
     reference = planner.suite.same_time
     if reference is None:
         return []
+    name = f"{planner.suite.name}_{slug(SAME_TIME)}"
     for record in completed.all():
-        if record["name"] == planner.same_time_name and record["task"] == PRETRAIN:
+        if record["name"] == name and record["task"] == PRETRAIN:
             return planner.same_time(int(record["outer_iterations"]), jobs)
     pretrained = [job for job in jobs if job.task == PRETRAIN and job.method in (BASELINE, reference)]
     seconds: dict[str, list[float]] = {BASELINE: [], reference: []}

@@ -1,4 +1,4 @@
-"""What there is of a suite: the state of every run, methods x tasks, and the results of a demo, a row a backbone."""
+"""The status of a suite: the state of every run, methods x tasks, and the results of a demo, one row per backbone."""
 
 from collections import Counter
 from typing import Any
@@ -21,7 +21,7 @@ STATES = (DONE, STALE, RUNNING, FAILED, INTERRUPTED, MISSING)
 
 
 def state_of(job: Job, completed: CompletedRuns) -> tuple[str, str]:
-    """(one of ``STATES``, what there is to say about it)."""
+    """(one of ``STATES``, details)."""
     record, stale = completed.of(job)
     if record is not None:
         return (DONE, "") if stale is None else (STALE, stale)
@@ -55,7 +55,7 @@ def describe(planner: Planner, completed: CompletedRuns) -> str:
     rows = [{"method": m, **{t: _cell(found.get(t, [])) for t in titles}} for m, found in cells.items()]
     lines = [pd.DataFrame(rows).to_string(index=False)]
     if same_time is None:
-        lines.append(f"{SAME_TIME}: its length is known when the runs are done whose time it takes")
+        lines.append(f"{SAME_TIME}: its length is known once the runs that it is taken from are done")
     count = Counter(state for state, _ in states.values())
     lines.append(", ".join(f"{count[state]} {state}" for state in STATES if count[state]))
     for label, (state, text) in states.items():
@@ -78,7 +78,7 @@ def _indented(text: str) -> str:
 
 
 def results_table(jobs: list[Job], records: dict[str, Record]) -> pd.DataFrame:
-    """A row a backbone, what its pretraining took, a column a metric; "" where a transfer failed.
+    """One row per backbone, with the cost of its pretraining, and one column per metric; "" where a transfer failed.
 
     Columns are the headlines of the tasks and what they compare besides; a single recipe shows all its metrics.
     """

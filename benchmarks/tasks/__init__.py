@@ -1,6 +1,6 @@
 """The tasks that backbones are transferred to, one folder each. Importing this package registers all of them.
 
-Whoever iterates tasks takes `all_tasks` or `get_task` from here, so that the registry is filled.
+Import `all_tasks` and `get_task` from here, so that the registry is filled.
 """
 
 import importlib

@@ -1,1 +1,1 @@
-"""What the transfers to dense tasks share, and transfers of what was pretrained on the embedded textures."""
+"""Code that several tasks share: steps of dense transfers, files of predictions, pictures of test images."""

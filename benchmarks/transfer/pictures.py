@@ -1,4 +1,4 @@
-"""Pictures of test images: which ones are drawn, in which colours, and label maps over them."""
+"""Pictures of test images: their selection, the colours of classes, and overlays of label maps."""
 
 import colorsys
 from pathlib import Path
@@ -30,7 +30,7 @@ def evenly_spaced(images: int, count: int) -> list[int]:
 
 
 def overlay(image_HWC: NDArray[Any], labels_HW: NDArray[Any], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image under its labels' colours; unlabelled pixels are dark."""
+    """The image blended with the colours of its labels; unlabelled pixels are dark."""
     mixed: NDArray[np.uint8] = (0.4 * image_HWC + 0.6 * colours[labels_HW]).astype(np.uint8)
     return mixed
 

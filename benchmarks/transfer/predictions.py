@@ -1,6 +1,6 @@
-"""Files of predictions: what a run said about every test image, so that two runs can be compared on the same images.
+"""Files of predictions for every test image, so that two runs can be compared on the same images.
 
-A file is NumPy's ``npz`` without pickled objects: reading one runs no code, and needs neither torch nor mmseg.
+A file is a NumPy ``npz`` without pickled objects: reading one runs no code, and needs neither torch nor mmseg.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ class PredictionFormat(Generic[T]):
     """One kind of file, with arrays that have a row for each image, sorted by "index".
 
     Attributes:
-        format: its name and version. images: builds what the arrays are, from ``arrays``.
+        format: its name and version. images: builds the object that is saved and read, from ``arrays``.
         arrays: name -> (kind of its type, number of dimensions).
         problem: what is wrong with arrays of these types, given the number of classes; None if nothing is.
         optional: texts that older files lack.
@@ -53,7 +53,7 @@ class PredictionFormat(Generic[T]):
             np.savez_compressed(file, **arrays)
 
     def read(self, path: str | Path) -> tuple[T, Identity]:
-        """Read and check a file of `save`: the images, and what they belong to as a `TestedRun` has it.
+        """Read and check a file of `save`: the images, and the fields of a `TestedRun` that identify the run.
 
         Raises DataError, one line that names the file, if it is missing, damaged, of another kind or contradicts
         itself.

@@ -1,4 +1,4 @@
-"""Batches that are functions of (seed, iteration): for any number of workers, of processes, of interruptions."""
+"""Batches that are functions of (seed, iteration), whatever the numbers of workers, processes and interruptions."""
 
 import copy
 from abc import abstractmethod
@@ -18,9 +18,9 @@ Item = tuple[int, int]
 
 
 class NumberedImages(Dataset[dict[str, Any]]):
-    """A data set that is asked for an `Item`; a plain position is one of epoch 0.
+    """A data set that is indexed by an `Item`; a plain position is an item of epoch 0.
 
-    ``seed``, ``name``: what the order of every epoch depends on, as in `mlomae.data.Stream`.
+    The order of every epoch depends on ``seed`` and ``name``, as in `mlomae.data.Stream`.
     """
 
     def __init__(self, seed: int, name: str) -> None:
@@ -41,40 +41,26 @@ class NumberedImages(Dataset[dict[str, Any]]):
         return random_keys.epoch_order(self.seed, self.name, epoch, len(self))
 
 
-def share_of(images: int, rank: int, world_size: int) -> range:
-    """What a rank evaluates: rank r has the r-th contiguous part of all images; no padding, nothing dropped."""
-    return range(rank * images // world_size, (rank + 1) * images // world_size)
-
-
 class EpochBatches(Sampler[list[Item]]):
     """This rank's items of every iteration of a run, or of those from ``start``.
 
     The length of the run is ``epochs``, or ``iterations``, whose last epoch may end early. ``batch_size`` is over all
-    processes; a process gets the contiguous slice of its rank. Images that do not fill a batch, others in each epoch,
-    are left out. Raises ConfigError for a batch size that does not fit the images or the processes.
+    processes; a process gets the contiguous slice of its rank. The images at the end of an epoch that do not fill a
+    batch are left out. Raises ConfigError for a batch size that does not fit the images or the processes.
     """
 
-    def __init__(
-        self,
-        images: NumberedImages,
-        batch_size: int,
-        *,
-        epochs: int = 0,
-        iterations: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
+    def __init__(self, images: NumberedImages, batch_size: int, *, epochs: int = 0, iterations: int = 0) -> None:
         self.images, self.batch_size, self.start = images, batch_size, 0
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size = get_dist_info()
         self.per_epoch = len(images) // batch_size
         self.stop = iterations or epochs * self.per_epoch
         if not self.per_epoch:
             raise ConfigError(
                 f"batch_size {batch_size} exceeds the {len(images)} training images; lower it to at most that"
             )
-        if batch_size % world_size:
+        if batch_size % self.world_size:
             raise ConfigError(
-                f"batch_size {batch_size} is not a multiple of {world_size} processes; change one of them"
+                f"batch_size {batch_size} is not a multiple of {self.world_size} processes; change one of them"
             )
 
     def starting_at(self, iteration: int) -> "EpochBatches":
@@ -100,7 +86,7 @@ class EpochBatches(Sampler[list[Item]]):
 
 
 class ImageLoader(DataLoader[dict[str, Any]]):
-    """A DataLoader that shows a worker's MlomaeError as its one line, without the worker's traceback."""
+    """A DataLoader that raises a worker's MlomaeError with its own line, without the worker's traceback."""
 
     def __init__(self, images: Any, **options: Any) -> None:
         # every start would draw from the global generator
@@ -120,15 +106,16 @@ def training_loader(
 
     Raises the errors of `EpochBatches` and, while iterating, DataError for an image that cannot be decoded.
     """
-    rank, world = get_dist_info()
-    length = {"epochs": epochs, "iterations": iterations}
-    batches = EpochBatches(images, batch_size, **length, rank=rank, world_size=world)
-    return ImageLoader(images, batch_sampler=batches, **options)
+    return ImageLoader(
+        images, batch_sampler=EpochBatches(images, batch_size, epochs=epochs, iterations=iterations), **options
+    )
 
 
 def evaluation_loader(images: Sized, batch_size: int | None = 1, **options: Any) -> ImageLoader:
-    """Every item once over all ranks, in order (`share_of`).
+    """Every item once over all ranks: a rank has the contiguous part of its number; none is padded or dropped.
 
     ``batch_size`` is of one process, None where the items are batches already.
     """
-    return ImageLoader(images, sampler=share_of(len(images), *get_dist_info()), batch_size=batch_size, **options)
+    (rank, world), n = get_dist_info(), len(images)
+    part = range(rank * n // world, (rank + 1) * n // world)
+    return ImageLoader(images, sampler=part, batch_size=batch_size, **options)

@@ -1,6 +1,6 @@
-"""The configuration of a transfer: what all tasks share, what the dense ones share, checks that name the key at fault.
+"""The configuration of a transfer: sections of all tasks and of the dense ones, with checks that name the wrong key.
 
-One recipe a data set, the same for every backbone: the backbone's weights come from the command line.
+There is one recipe for each data set, the same for every backbone, whose weights are given on the command line.
 """
 
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ class TrainConfig:
 
 @dataclass(kw_only=True)
 class TransferConfig(Configuration):
-    """What the configuration of every task has; a task adds its own sections and keys, and extends `check`."""
+    """The configuration that all tasks share; a task adds its own sections and keys, and extends `check`."""
 
     name: str
     data: DataConfig
@@ -144,7 +144,12 @@ class DenseTrainConfig(TrainConfig):
 
 @dataclass(kw_only=True)
 class DenseConfig(TransferConfig):
-    """A transfer under dense heads. ``overlays``: test images drawn as pictures."""
+    """A transfer under dense heads. ``overlays``: test images drawn as pictures.
+
+    ``derived``: keys of ``model`` that follow from the other sections, and must not be given.
+    """
+
+    derived = frozenset[str]()
 
     data: DenseDataConfig
     backbone: FeatureBackboneConfig = field(default_factory=FeatureBackboneConfig)
@@ -152,15 +157,15 @@ class DenseConfig(TransferConfig):
     overlays: Annotated[int, "[0, inf)"] = 8
     model: dict = field(default_factory=dict)
 
-    def check_derived(self, *derived: str) -> None:
-        """Raise ConfigError for a key of ``model`` that follows from the other sections."""
-        if given := sorted(set(derived) & set(self.model)):
+    def check(self) -> None:
+        super().check()
+        if given := sorted(self.derived & set(self.model)):
             raise ConfigError(f"config key 'model.{given[0]}' is made from the other sections; leave it out")
 
 
 @contextmanager
 def values_of(section: str) -> Iterator[None]:
-    """Say in one line that a value of a free-form section has the wrong type; its keys are checked by name."""
+    """Turn errors about a value's type in a free-form section into a one-line ConfigError."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -168,7 +168,7 @@ def create_backbone(
     """A ViT with a fresh classifier, and the report of what was loaded.
 
     Args:
-        spec: a training checkpoint, an export or a fine-tuning of ours, official MAE weights, a folder of a run (its
+        spec: our training checkpoints, exports or fine-tuned backbones, official MAE weights, the folder of a run (its
             newest checkpoint) or of timm; ``timm:NAME`` (timm's initialisation) or ``timm:NAME:pretrained``; ``random``
             (with ``model``) or ``random:PATH`` (of the architecture of a file), both initialised as pretraining is.
         num_classes: 0 for no classifier.

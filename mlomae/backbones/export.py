@@ -86,7 +86,7 @@ def _write(new: Path, fmt: str, tensors: State, meta: dict[str, Any], config: di
 
 
 def _replace(out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: dict[str, Any]) -> None:
-    """Write beside ``out``, read back, compare, rename; until then an earlier export stays."""
+    """Write to a temporary folder next to ``out``, read back, compare, rename; an earlier export stays until then."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder:

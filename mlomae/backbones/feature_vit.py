@@ -10,7 +10,6 @@ patch grid, some globally; tokens form a grid without class token. The attention
 Shape legend: B images, C channels, H W pixels, p patch size, h w patch grid, L = h·w patches, D width.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,9 +178,8 @@ class FeatureViT(BaseModule):
 
 
 def build_feature_vit(section: FeatureBackboneConfig, seed: int) -> FeatureViT:
-    """The backbone that a configuration names; ConfigError if it names none."""
+    """The backbone of a configuration; ConfigError if it names no weights."""
     if not section.weights:
         raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
-    options = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
     with values_of("backbone.model"):
-        return FeatureViT(**{**options, "img_size": section.height_width}, seed=seed)
+        return FeatureViT(**{**vars(section), "img_size": section.height_width}, seed=seed)

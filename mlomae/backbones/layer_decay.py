@@ -20,7 +20,7 @@ _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
 def layer_of(name: str, depth: int) -> int:
-    """The layer, 0 to ``depth`` + 1, of a parameter by its timm name; anything that is no ViT's is the head's."""
+    """The layer, 0 to ``depth`` + 1, of a parameter by its timm name; other names belong to the head."""
     if _STEM.match(name):
         return 0
     block = _BLOCK.match(name)
@@ -62,19 +62,19 @@ def layer_decay_groups(
         inside = name.startswith(prefix)
         layer = layer_of(name.removeprefix(prefix), depth) if inside else depth + 1
         plain = parameter.ndim <= 1 or (inside and name.removeprefix(prefix) in exempt)
-        if (layer, plain) not in groups:
-            scale = layer_decay ** (depth + 1 - layer)
-            groups[layer, plain] = {
-                "name": f"layer_{layer}_{'no_decay' if plain else 'decay'}",
-                "layer": layer,
-                "scale": scale,
-                "lr": lr * scale,
-                "weight_decay": 0.0 if plain else weight_decay,
-                "params": [],
-                "param_names": [],
-            }
-        groups[layer, plain]["params"].append(parameter)
-        groups[layer, plain]["param_names"].append(name)
+        scale = layer_decay ** (depth + 1 - layer)
+        fresh = {
+            "name": f"layer_{layer}_{'no_decay' if plain else 'decay'}",
+            "layer": layer,
+            "scale": scale,
+            "lr": lr * scale,
+            "weight_decay": 0.0 if plain else weight_decay,
+            "params": [],
+            "param_names": [],
+        }
+        group = groups.setdefault((layer, plain), fresh)
+        group["params"].append(parameter)
+        group["param_names"].append(name)
     if not groups:
         raise ConfigError("the model has no trainable parameter; fine-tuning needs an unfrozen backbone")
     return [groups[key] for key in sorted(groups)]

@@ -109,7 +109,7 @@ def _prepare(values: Tensor, rois: Tensor, sampling_ratio: int, pool_mode: int, 
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
-    """Every other operator exists, since mmcv looks for all of them when it is imported, and raises BackendError."""
+    """Any other operator, since mmcv looks all of them up when it is imported; calling one raises BackendError."""
     if name.startswith("_"):
         raise AttributeError(name)
 

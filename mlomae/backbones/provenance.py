@@ -1,4 +1,4 @@
-"""Which pretraining a backbone comes from, as records and tables name it, and whose labels it has seen.
+"""Which pretraining a backbone comes from, as records and tables name it, and which labels it has seen.
 
 A classification transfer with ``protocol="finetune"`` leaves a backbone like any other (supervised intermediate
 fine-tuning). Its row in a table is called "MAE + fine-tuned on cifar10 (labels)", and images whose labels it has seen
@@ -109,8 +109,8 @@ def describe_weights(spec: str) -> Provenance:
 def check_unseen(labelled: Sequence[dict[str, Any]], own: dict[str, Any], test: Images) -> None:
     """Refuse test images whose labels the backbone was fine-tuned on.
 
-    ``own``: the transfer's training source, which has been compared with the test images already. Where the images of
-    an earlier source are not on this machine, its type and split are compared instead, and a line says so.
+    ``own``: the transfer's training source, which has been compared with the test images already. If the images of an
+    earlier source are not on this machine, its type and split are compared instead, and a note is printed.
     Raises DataError if test images were trained on.
     """
     for values in labelled:

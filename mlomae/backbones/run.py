@@ -33,7 +33,7 @@ AnyImages = TypeVar("AnyImages", bound=mlomae.data.Images)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training and evaluation gave. ``clock``: wall and processor seconds, evaluation not counted."""
+    """The results of training and evaluation. ``clock``: wall-clock and processor seconds, without evaluation."""
 
     metrics: dict[str, Any]
     clock: dict[str, float]
@@ -102,7 +102,7 @@ class TransferRun:
         return Outcome(trainer.logged, trainer.clock, trainer.iterations)
 
     def meta(self) -> dict[str, Any]:
-        """What checkpoints keep besides the configuration; ``origin`` is compared on resume."""
+        """The contents of a checkpoint besides the configuration; ``origin`` is compared on resume."""
         source = self.source
         weights = {**source.identity, "sha256": source.details.get("sha256")}
         run = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
@@ -117,9 +117,9 @@ class TransferRun:
 
 
 class TransferSteps(ABC):
-    """The steps of one transfer that are the task's own; `run_transfer` calls them in this order.
+    """The steps of a transfer that a task defines; `run_transfer` calls them in this order.
 
-    ``train`` and ``test`` are what `open_data` has returned.
+    ``train`` and ``test`` are the images that `open_data` returns.
     """
 
     train: Any
@@ -205,8 +205,8 @@ def run_transfer(
 def write_results(record: records.Record, work_dir: Path, records_dir: Path | None, predictions: Path | None) -> None:
     """Write the record into the run's folder, replacing the same run's, and into ``records_dir``, replacing nothing.
 
-    ``predictions``: a file of the run's folder that is copied into the folder ``predictions`` beside ``records_dir``,
-    before the record is written: whoever finds a record finds all that belongs to it.
+    ``predictions``: a file of the run's folder that is copied into the folder ``predictions`` next to ``records_dir``,
+    before the record is written, so that no record is without its predictions.
     """
     path = work_dir / "record.json"
     path.unlink(missing_ok=True)
@@ -237,7 +237,7 @@ def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) ->
 
 
 def described(config: TransferConfig, source: Provenance) -> dict[str, Any]:
-    """The configuration as a record keeps it: what the backbone is, not the path, under which anything may lie."""
+    """The configuration as a record keeps it: it identifies the backbone by its content, not by its path."""
     plain = config.to_dict()
     plain["backbone"]["weights"] = source.identity
     return dict(records.strip_paths(plain))

@@ -60,7 +60,7 @@ class ImageSums:
     """A metric of one run that depends on the test images only through sums over them.
 
     Attributes:
-        numbers_NF: int64 numbers of each image: whether it is right, or how many pixels of each class are.
+        numbers_NF: int64 numbers of each image: whether it is correct, or how many pixels of each class are.
         metric: sums (R, F), and over how many images, -> the metric (R,).
     """
 
@@ -75,12 +75,12 @@ class ImageSums:
 
 @dataclass(frozen=True, eq=False)
 class TestedRun:
-    """The predictions of a run, as two runs are compared with them image by image.
+    """The predictions of a run, in the form in which two runs are compared image by image.
 
     Attributes:
         file: name of the file. metric: the metric that ``sums`` give.
         run: `mlomae.records.run_phrase` of the run, None in files written before they held it.
-        test_set: fingerprint of the test set. class_names: one a class.
+        test_set: fingerprint of the test set. class_names: one for each class.
         index: (N,) which image of the test set. truth: (N, ...) its label, or its pixels of each class.
     """
 
@@ -115,8 +115,8 @@ class EmbeddedBench:
     Attributes:
         recipes: title of a transfer -> its configuration, a file of configs/TASK/ without suffix; the longest last.
         processor_s: processor seconds of all recipes, for a backbone of width 128 and depth 4 (AMD EPYC).
-        note: what a reader of the numbers must know; ``{train}`` and ``{test}`` stand for the counts of images.
-        outputs: lines that name files of interest in the folder of a run.
+        note: shown with the results; ``{train}`` and ``{test}`` are replaced by the numbers of images.
+        outputs: lines that describe the files in the folder of a run.
         splits: name of a split -> options of `Textures`, for a task that reads files.
         write: "module:function" (folder, {split: textures}) that writes those files.
     """
@@ -148,14 +148,14 @@ class EmbeddedBench:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What the rest of the project needs to know of a task.
+    """The description of a task for the rest of the project.
 
     Attributes:
         name: of the task in records, of its package, and of its folder below configs/. title: a heading.
         metrics: what its table shows; the first is the headline, in which methods are compared.
         config: "module:class" of its configuration, a `mlomae.backbones.config.TransferConfig`.
         steps: "module:class" of its `mlomae.backbones.run.TransferSteps`.
-        outputs: what a finished run leaves in its folder, for the last line of the command.
+        outputs: the files of a finished run, for the last line of the command.
         averaged_over: what its metrics average over besides seeds.
         predictions: "module:function" (path) -> `TestedRun`, None if no file of predictions is kept with the records.
         numerics: version number of its results (`mlomae.common.numerics`); raise it when they may change.
@@ -201,7 +201,7 @@ _TASKS: dict[str, Task] = {}
 
 
 def register_task(task: Task) -> Task:
-    """Make ``task`` known by its name. Raises ValueError if the name is taken."""
+    """Register ``task`` under its name. Raises ValueError if the name is taken."""
     if task.name in _TASKS:
         raise ValueError(f"task '{task.name}' is registered twice")
     _TASKS[task.name] = task
@@ -210,7 +210,7 @@ def register_task(task: Task) -> Task:
 
 
 def all_tasks() -> list[Task]:
-    """The registered tasks, by name; those of installed plug-ins are among them."""
+    """The registered tasks, those of installed plug-ins included, sorted by name."""
     load_entry_points()
     return [_TASKS[name] for name in sorted(_TASKS)]
 

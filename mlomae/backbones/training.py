@@ -53,7 +53,7 @@ def build_optimizer(groups: list[dict[str, Any]], settings: OptimConfig) -> torc
 
 @torch.no_grad()
 def average_statistics(module: nn.Module) -> None:
-    """Give all ranks the mean of the module's running statistics: they evaluate, and resume, with the same."""
+    """Average the running statistics over ranks, so that all ranks evaluate and resume with the same ones."""
     if get_world_size() == 1:
         return
     held = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
@@ -62,11 +62,11 @@ def average_statistics(module: nn.Module) -> None:
 
 
 class TransferStep:
-    """One update of a model of MMEngine's kind, whose draws depend on (seed, iteration, rank) alone.
+    """One update of an MMEngine model, whose random draws depend on (seed, iteration, rank) alone.
 
     Args:
-        model: has ``data_preprocessor``, ``forward(..., mode="loss")`` and ``parse_losses``. One with a method
-            ``autocast`` opens it around some of its parts; else the step opens autocast around all.
+        model: has ``data_preprocessor``, ``forward(..., mode="loss")`` and ``parse_losses``. A model with a method
+            ``autocast`` uses it around some of its parts; for others the step uses autocast for the whole model.
         modules: what a checkpoint keeps, by name.
         groups: of the optimizer, each with its rate at the peak.
         config: with ``seed``, ``optim`` and ``train.amp``.
@@ -116,15 +116,15 @@ class TransferStep:
         return {name: value.detach() for name, value in shown.items()}
 
     def rates(self, iterations: int) -> list[Callable[[int], float]]:
-        """The schedule of each parameter group."""
+        """The learning rate schedule of each parameter group."""
         peaks = [group["lr"] for group in self.optimizer.param_groups]
         tables = {peak: rates(self.config.optim, iterations, decay=self.decay, peak=peak) for peak in set(peaks)}
         return [tables[peak].__getitem__ for peak in peaks]
 
 
 def gather(parts: list[T]) -> list[T]:
-    """The parts of all ranks, the first one's first, as they are: MMEngine's ``collect_results`` would cut a padded
-    list at its end, wherever the copies are, and leaves a folder behind."""
+    """The items of all ranks, in rank order. MMEngine's ``collect_results`` would cut off the last items instead of the
+    padded copies, and leaves a folder behind."""
     return [part for parts_of_rank in all_gather_object(parts) for part in parts_of_rank]
 
 
@@ -161,7 +161,7 @@ class GatheringMetric(ABC):
 
 @torch.no_grad()
 def evaluate(model: Any, loader: ImageLoader, metric: GatheringMetric, log_interval: int) -> None:
-    """Show ``metric`` what the model says about every image of the test set, this rank's share of it."""
+    """Run the model on this rank's share of the test set, then compute ``metric`` over all ranks."""
     model.eval()
     for done, data in enumerate(loader, 1):
         metric.process(model.test_step(data))

@@ -32,7 +32,9 @@ Size = tuple[int, int]
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 
 
-def _check_range(name: str, values: Sequence[float], highest: float) -> tuple[float, float]:
+def _check_range(name: str, values: Sequence[float] | None, highest: float) -> tuple[float, float] | None:
+    if values is None:
+        return None
     if len(values) != 2 or not 0 < values[0] <= values[1] <= highest:
         limit = "" if highest == float("inf") else f" <= {highest:g}"
         raise ConfigError(f"{name} {tuple(values)} must satisfy 0 < low <= high{limit}")
@@ -60,34 +62,14 @@ def _posterize(image: Image.Image, bits_to_keep: int, **options: Any) -> Image.I
 NAME_TO_OP.update({name: _posterize for name, operation in NAME_TO_OP.items() if operation is posterize})
 
 
-def _training_stages(
-    img_size: Size, color_jitter: Any, auto_augment: str | None, reprob: float, hflip: float, **options: Any
-) -> tuple[Transform, Transform, Transform]:
-    """timm's three stages: crop and flip; color jitter or RandAugment; conversion, normalisation and erasing."""
-    if color_jitter is not None and auto_augment and "3a" not in auto_augment:
-        raise ConfigError(
-            f"color_jitter {color_jitter} has no effect with auto_augment '{auto_augment}'; set one of them to None"
-        )
-    check_range("data.augment", "[0, 1]", hflip=hflip, reprob=reprob)
-    return _timm(
-        input_size=img_size,
-        is_training=True,
-        separate=True,
-        color_jitter=color_jitter,
-        auto_augment=auto_augment,
-        re_prob=reprob,
-        hflip=hflip,
-        **options,
-    )
-
-
 def train_transform(
     img_size: Size,
     *,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-    scale: Sequence[float] = (0.08, 1.0),
-    ratio: Sequence[float] = (3 / 4, 4 / 3),
+    scale: Sequence[float] | None = (0.08, 1.0),
+    ratio: Sequence[float] | None = (3 / 4, 4 / 3),
+    padding: int | None = None,
     hflip: float = 0.5,
     color_jitter: float | Sequence[float] | None = None,
     auto_augment: str | None = RAND_AUGMENT,
@@ -100,52 +82,42 @@ def train_transform(
     Args:
         mean, std: per channel, in units of the [0, 1] range. scale: area of the crop, share of the image.
         ratio: width / height of the crop. color_jitter: strength, only without ``auto_augment``.
+        padding: for small images (32 px), instead of RandomResizedCrop: add a border of ``padding`` black pixels and
+            crop ``img_size`` at random. Images of another size are first resized to exactly ``img_size``, whatever
+            their aspect ratio. ``scale`` and ``ratio`` are not used then.
         auto_augment: timm's description of RandAugment, AutoAugment or AugMix; None for none.
         reprob, remode: probability of erasing a box and what fills it (``pixel``, ``rand`` or ``const``).
 
     The result draws from the global generators: call it under `seeded`. Raises ConfigError for values out of range.
     """
-    stages = _training_stages(
-        img_size,
-        color_jitter,
-        auto_augment,
-        reprob,
-        hflip,
+    if color_jitter is not None and auto_augment and "3a" not in auto_augment:
+        raise ConfigError(
+            f"color_jitter {color_jitter} has no effect with auto_augment '{auto_augment}'; set one of them to None"
+        )
+    check_range("data.augment", "[0, 1]", hflip=hflip, reprob=reprob)
+    crop, colours, final = _timm(
+        input_size=img_size,
+        is_training=True,
+        separate=True,
         mean=tuple(mean),
         std=tuple(std),
         scale=_check_range("scale", scale, 1.0),
         ratio=_check_range("ratio", ratio, float("inf")),
+        hflip=hflip,
+        color_jitter=color_jitter,
+        auto_augment=auto_augment,
+        re_prob=reprob,
         re_mode=remode,
         interpolation=interpolation,
     )
-    return T.Compose(stages)
-
-
-def pad_crop_transform(
-    img_size: Size,
-    *,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-    padding: int = 4,
-    hflip: float = 0.5,
-    color_jitter: float | Sequence[float] | None = None,
-    auto_augment: str | None = None,
-    reprob: float = 0.0,
-    remode: str = "pixel",
-    interpolation: str = "bicubic",
-) -> Transform:
-    """For small images (32 px): pad with ``padding`` black pixels, random crop of ``img_size``, flip.
-
-    Images of another size are first resized to exactly ``img_size``, whatever their aspect ratio.
-    """
-    if padding < 0:
-        raise ConfigError(f"padding {padding} is negative; give pixels, e.g. 4")
-    if interpolation == "random":
-        raise ConfigError("interpolation 'random' is for RandomResizedCrop alone; choose bicubic or bilinear")
-    options = {"mean": tuple(mean), "std": tuple(std), "re_mode": remode, "interpolation": interpolation}
-    _, colours, final = _training_stages(img_size, color_jitter, auto_augment, reprob, hflip, **options)
-    resize = T.Resize(img_size, T.InterpolationMode(interpolation))
-    return T.Compose([resize, T.RandomCrop(img_size, padding), T.RandomHorizontalFlip(hflip), colours, final])
+    if padding is not None:
+        if padding < 0:
+            raise ConfigError(f"padding {padding} is negative; give pixels, e.g. 4")
+        if interpolation == "random":
+            raise ConfigError("interpolation 'random' is for RandomResizedCrop alone; choose bicubic or bilinear")
+        resize = T.Resize(img_size, T.InterpolationMode(interpolation))
+        crop = T.Compose([resize, T.RandomCrop(img_size, padding), T.RandomHorizontalFlip(hflip)])
+    return T.Compose([crop, colours, final])
 
 
 def eval_transform(
@@ -167,18 +139,21 @@ def eval_transform(
     return _timm(input_size=img_size, is_training=False, crop_pct=crop_pct, **options)
 
 
+_WITHOUT: dict[str, Any] = {"auto_augment": None, "reprob": 0.0}
 _TRANSFORMS = Registry[Transform]("training transform")
 _TRANSFORMS.register("rand_augment")(train_transform)
-_TRANSFORMS.register("crop_flip")(partial(train_transform, auto_augment=None, reprob=0.0))  # as MAE's linear probe
-_TRANSFORMS.register("pad_crop")(pad_crop_transform)
+_TRANSFORMS.register("crop_flip")(partial(train_transform, **_WITHOUT))  # as in MAE's linear probe
+_TRANSFORMS.register("pad_crop")(partial(train_transform, padding=4, **_WITHOUT))
 
 
 def build_transform(options: dict[str, Any], img_size: Size) -> Transform:
     """The training transform that ``options["type"]`` names (rand_augment, crop_flip or pad_crop), with the others.
 
-    Raises ConfigError for an unknown type or option, and what the transforms raise.
+    Raises ConfigError for an unknown type or option, and what `train_transform` raises.
     """
-    return _TRANSFORMS.build(options.get("type"), {k: v for k, v in options.items() if k != "type"}, img_size=img_size)
+    kind, others = options.get("type"), {k: v for k, v in options.items() if k != "type"}
+    unused: dict[str, Any] = {"scale": None, "ratio": None} if kind == "pad_crop" else {"padding": None}
+    return _TRANSFORMS.build(kind, others, img_size=img_size, **unused)
 
 
 # --- mixing batches ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Two runs on the same test images: which is better, and could it be chance?
+"""Compare two runs on the same test images: which is better, and could the difference be chance?
 
     python -m benchmarks.tasks.classification.compare A.npz B.npz
 

@@ -23,12 +23,12 @@ from mlomae.diagnostics.pictures import save_figure
 SMALLEST_FONT = 5.0  # points; names that would need a smaller one are left out
 COUNTS_UP_TO = 16  # classes with numbers in the cells
 LISTED = 20
-POINT = 3.0  # pixels; smaller cells are drawn as points of this size, or the eye would miss them
+POINT = 3.0  # pixels; smaller cells are drawn as points of this size, since they would be invisible
 _AXIS_NAME, _LIST_NAME = 26, 38  # characters shown of a class name
 
 
 class Confusion(NamedTuple):
-    """``images`` of class ``true`` were taken for ``predicted``; ``share`` of those of ``true``, in [0, 1]."""
+    """``images`` of class ``true`` were classified as ``predicted``, a ``share`` in [0, 1] of those of ``true``."""
 
     true: int
     predicted: int
@@ -55,29 +55,23 @@ def most_confused(matrix_CC: NDArray[np.int64], most: int = LISTED) -> list[Conf
     return sorted(pairs, key=lambda pair: (-pair.images, -pair.share, pair.true, pair.predicted))[:most]
 
 
-def save_confusion(
-    folder: Path, images: PerImage, class_names: Sequence[str], title: str = ""
-) -> tuple[NDArray[np.int64], list[Path]]:
-    """Write ``confusion.csv`` and ``confusion.png`` into ``folder``; returns the matrix and the two paths."""
+def save_confusion(folder: Path, images: PerImage, class_names: Sequence[str], title: str = "") -> None:
+    """Write ``confusion.csv`` and ``confusion.png`` into ``folder``."""
     matrix_CC = confusion_matrix(images, len(class_names))
-    paths = [folder / "confusion.csv", folder / "confusion.png"]
     table = pd.DataFrame(matrix_CC, index=list(class_names), columns=list(class_names))
-    with replacing(paths[0]) as temporary:
+    with replacing(folder / "confusion.csv") as temporary:
         table.to_csv(temporary, index_label="true \\ predicted", lineterminator="\n")
     found = summarise(images, len(class_names))
     numbers = f"top-1 {found['top1']:.2f} %, mean per class {found['mean_per_class']:.2f} %, {found['n']} images"
-    save_figure(confusion_figure(matrix_CC, class_names, f"{title}\n{numbers}".strip()), paths[1])
-    return matrix_CC, paths
+    save_figure(confusion_figure(matrix_CC, class_names, f"{title}\n{numbers}".strip()), folder / "confusion.png")
 
 
 def confusion_figure(matrix_CC: NDArray[np.int64], class_names: Sequence[str], title: str) -> Figure:
-    """Rows scaled to shares of their class, on a scale of square roots, so that rare confusions can be seen.
+    """Each row as shares of its class, on a square-root colour scale, so that rare confusions are visible.
 
-    A class without images has a grey row. Raises DataError if the names do not fit the matrix.
+    A class without images has a grey row.
     """
     classes = len(matrix_CC)
-    if len(class_names) != classes:
-        raise DataError(f"{len(class_names)} class names for a confusion matrix of {classes} classes; give one each")
     side = min(14.0, max(5.0, 0.12 * classes))  # inches
     names = [shorten(name, _AXIS_NAME) for name in class_names]
     size = min(9.0, 0.85 * 72.0 * side / classes)  # points of a font that fits a cell

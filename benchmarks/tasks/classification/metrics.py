@@ -1,4 +1,4 @@
-"""Scores ranked per image, ties as `per_image` says, and the metric that collects them over processes.
+"""Classes ranked by score for each image, with ties as in `per_image`, and the metric that collects them.
 
 Shape suffixes: N images, C classes, K = min(5, C) classes kept.
 """

@@ -1,4 +1,4 @@
-"""The classifier of the three protocols: a backbone with its own head, or frozen under a linear head; its step.
+"""The classifier of the three protocols, a backbone with its own head or frozen under a linear head, and its step.
 
 Shape legend: B images, C classes, D backbone width, L patches. A batch is {"image": (B, 3, H, W) float, "label": (B,)
 int64 or soft targets (B, C), "index": (B,) int64}.
@@ -56,9 +56,9 @@ class Classifier(BaseModel):
 
     Args:
         backbone: a model of `create_backbone`. seed: of the linear head.
-        mix: of the batches that it is trained on, which makes soft targets; None trains on the labels as they are.
-        smoothing: of these labels, in [0, 1).
-        ema: decay of an average of the weights, which is evaluated instead of the last ones; None is off.
+        mix: mixes the training batches, which gives soft targets; None trains on the labels themselves.
+        smoothing: label smoothing without ``mix``, in [0, 1).
+        ema: decay of an average of the weights, which is evaluated instead of the last weights; None is off.
 
     Raises ConfigError for a backbone that does not fit the protocol.
     """
@@ -91,7 +91,7 @@ class Classifier(BaseModel):
         self.ema = AveragedModel(getattr(self, self.trained), multi_avg_fn=averaging) if ema else None
 
     def train(self, mode: bool = True) -> "Classifier":
-        """As always, but a frozen backbone stays in evaluation mode: no drop path in its features."""
+        """As usual, but a frozen backbone stays in evaluation mode: no drop path in its features."""
         super().train(mode)
         if self.linear is not None:
             self.backbone.eval()

@@ -1,4 +1,4 @@
-"""What a model says about each test image, the accuracies of that, and its file; free of torch, for the tables.
+"""The predictions for each test image, their accuracies and their file; free of torch, for the tables.
 
 Ties: of classes with the same score the one with the lower index ranks first, on every device. (scikit-learn's
 ``top_k_accuracy_score`` puts the higher one first.)
@@ -20,7 +20,7 @@ TOP = 5
 
 @dataclass(frozen=True, eq=False)
 class PerImage:
-    """What a model says about each image.
+    """The predictions of a model for each image.
 
     Attributes:
         index: (N,) int64, which image of the test set.
@@ -92,7 +92,7 @@ def top1(sums_R1: Floats, images: int) -> Floats:
 
 
 def read_tested(path: str | Path) -> TestedRun:
-    """The file as tables compare it; errors as ``FORMAT.read``."""
+    """The file as the tables compare runs; errors as ``FORMAT.read``."""
     images, identity = FORMAT.read(path)
     sums = ImageSums(images.right[:, None].astype(np.int64), top1)
     return TestedRun(metric="top1", sums=sums, index=images.index, truth=images.label, **identity)

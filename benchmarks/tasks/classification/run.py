@@ -31,7 +31,7 @@ _SECTIONS.register("data.mix")(BatchMix)
 
 
 class ClassificationSteps(TransferSteps):
-    """Fine-tunes, trains a linear head, or votes by k-NN; ``images`` is what the model says about each test image."""
+    """Fine-tunes, trains a linear head, or votes by k-NN; ``images`` are the predictions for each test image."""
 
     config: ClassificationConfig
     train: Source
@@ -57,7 +57,7 @@ class ClassificationSteps(TransferSteps):
         return path
 
     def _vote(self, model: Classifier) -> Outcome:
-        """Votes of the nearest training images, by frozen features."""
+        """Votes of the nearest training images, in the space of frozen features."""
         knn, pooling, images = self.config.knn, self.config.pooling, len(self.train)
         if knn.k > images:
             raise ConfigError(f"config key 'knn.k' exceeds the {images} training images; got {knn.k}")

@@ -28,12 +28,9 @@ class DetectionConfig(DenseConfig):
     (``backbone``, ``data_preprocessor``, the neck's input, number of classes). ``overlay_score``: the lowest score of a
     detection that pictures show."""
 
+    derived = frozenset({"backbone", "data_preprocessor", "init_cfg"})
     model: dict
     data: DetectionDataConfig
     train: DetectionTrainConfig = field(default_factory=DetectionTrainConfig)
     evaluator: Literal["pycocotools", "faster_coco_eval"] = "pycocotools"
     overlay_score: Annotated[float, "[0, 1]"] = 0.3
-
-    def check(self) -> None:
-        super().check()
-        self.check_derived("backbone", "data_preprocessor", "init_cfg")

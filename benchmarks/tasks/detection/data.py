@@ -1,4 +1,4 @@
-"""Images with boxes and masks through mmdet's transforms; a function of (seed, epoch, image), whatever they draw."""
+"""Images with boxes and masks after mmdet's transforms, whose random draws are functions of (seed, epoch, image)."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ from mmdet.registry import TRANSFORMS
 
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 _ATTEMPTS = 20
-_ON_ITSELF = 5  # attempts on one image before another takes its place
+_ON_ITSELF = 5  # attempts on one image before another replaces it
 _LOAD = {"type": "LoadImageFromFile"}
 _TRUTH = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}
 
 
 class _ById(CocoDataset.COCOAPI):
-    """The categories by their ids, as `Detections` has them; mmdet's labels follow the file, and files may differ."""
+    """Orders categories by their ids, as `Detections` does; mmdet takes the order of the file, and files may differ."""
 
     def get_cat_ids(self, *given: Any, **options: Any) -> list[int]:
         return sorted(super().get_cat_ids(*given, **options))
@@ -37,12 +37,12 @@ class _Coco(CocoDataset):
 
 class CocoImages(NumberedImages):
     """At position i is image i after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR, "data_samples":
-    DetDataSample}. In training the steps see boxes and masks, and images without objects, or with crowds alone, are
-    left out.
+    DetDataSample}. In training the steps transform boxes and masks as well, and images without objects, or with crowds
+    alone, are left out.
 
-    A training image whose objects the transforms cut away is drawn again, from keys of its own, then another image
-    takes its place, as in mmdet: one with tiny objects alone must not end a run of days. ConfigError if that fails
-    repeatedly, too; DataError if every object is a crowd.
+    If the transforms remove all objects of a training image, it is drawn again with other keys, then replaced by
+    another image, as in mmdet: an image of tiny objects must not end a run of days. Raises ConfigError if that fails
+    repeatedly, too, and DataError if every object is a crowd.
     """
 
     def __init__(self, source: Detections, steps: list[dict[str, Any]], *, train: bool, seed: int = 0) -> None:
@@ -89,7 +89,7 @@ class CocoImages(NumberedImages):
             raise ConfigError(f"the transforms drop '{path}'; change {self.section}")
         if done is None or (self.train and np.all(done["gt_ignore_flags"])):  # also if there is none
             return None
-        return {"scale_factor": (1.0, 1.0), **done}  # what mmdet asks for also where nothing was resized
+        return {"scale_factor": (1.0, 1.0), **done}  # mmdet needs it even where nothing was resized
 
 
 def coco_images(config: DetectionConfig, source: Detections, train: bool) -> CocoImages:

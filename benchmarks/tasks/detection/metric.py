@@ -1,4 +1,4 @@
-"""COCO's average precision of boxes and masks, by size and by class, from what was detected in every test image."""
+"""COCO's average precision of boxes and masks, by size and by class, from the detections in every test image."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import BackendError
 from mlomae.data.formats.coco_masks import LEAST_CORNERS
 
-KINDS = {"box": "bbox", "mask": "segm"}  # our word -> COCO's
+KINDS = {"box": "bbox", "mask": "segm"}  # our name -> COCO's
 _STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AP_small": 3, "AP_medium": 4, "AP_large": 5, "AR100": 8}
 Detection = dict[str, Any]
 """One line of COCO's results format, with ``bbox`` and ``segmentation``."""
@@ -36,8 +36,9 @@ def coco_api(backend: str) -> tuple[Any, Any]:
 
 
 def _fill_in(truth: Any) -> None:
-    """Change what our reader accepts and COCO's tools stop at: an object without ``iscrowd``, or whose first polygon
-    has under three corners (an object without another polygon has no pixel, and is missed)."""
+    """Correct, in place, what our reader accepts but COCO's tools fail on: objects without ``iscrowd``, and objects
+    whose first polygon has fewer than three corners (one without another polygon has no pixel, and counts as missed).
+    """
     for entry in truth.dataset["annotations"]:
         entry.setdefault("iscrowd", 0)
         mask, image = entry.get("segmentation"), truth.imgs[entry["image_id"]]
@@ -55,7 +56,7 @@ def evaluate_detections(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """COCO's numbers in percent, and the AP of each class.
 
-    ``kind``: "box" or "mask". ``categories``: ids of those to look at, all if None. Keys AP (over IoU 0.5 to 0.95),
+    ``kind``: "box" or "mask". ``categories``: ids of those to evaluate, all if None. Keys AP (over IoU 0.5 to 0.95),
     AP50, AP75, AP_small, AP_medium, AP_large (areas up to 32², up to 96² and above), AR100. Left out: sizes and classes
     without objects, whose precision COCO gives as -1.
     """
@@ -64,10 +65,8 @@ def evaluate_detections(
         truth = api(str(annotation_file))
         _fill_in(truth)
         names = {c["id"]: c["name"] for c in truth.loadCats(sorted(categories or truth.getCatIds()))}
-        # without boxes the area of a detected mask is that of the mask
-        lines = [{k: v for k, v in d.items() if kind == "box" or k != "bbox"} for d in detections]
-        if kind == "box":
-            lines = [{k: v for k, v in d.items() if k != "segmentation"} for d in lines]
+        other = "bbox" if kind == "mask" else "segmentation"  # with a box, COCO would take its area for the mask's
+        lines = [{k: v for k, v in d.items() if k != other} for d in detections]
         if not lines:
             return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "AR100": 0.0}, dict.fromkeys(names.values(), 0.0)
         found = evaluator(truth, truth.loadRes(lines), KINDS[kind])

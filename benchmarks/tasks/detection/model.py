@@ -31,9 +31,9 @@ class ViTMaskRCNN(MaskRCNN):
 
     mmdet casts boxes to the features' type, and in bf16 a coordinate above 512 is a multiple of 4 pixels.
 
-    Several ranks step by the mean of their gradients, which is not the gradient of one process with the whole batch:
-    each rank draws boxes of its own, and mmdet divides the losses by the numbers of boxes of the rank's images. The
-    weights are the same on all ranks to the bit, and they detect what one process with these weights does.
+    Several ranks step with the mean of their gradients, which is not the gradient of one process with the whole batch:
+    each rank samples its own boxes, and mmdet divides the losses by the numbers of boxes of the rank's images. The
+    weights are the same on all ranks to the bit, and so are the detections of one process with these weights.
     """
 
     def __init__(self, *args: Any, amp: str = "none", **options: Any) -> None:
@@ -101,7 +101,7 @@ class SimpleFeaturePyramid(BaseModule):
 
 
 def _complete(section: dict[str, Any], num_classes: int, width: int) -> dict[str, Any]:
-    """The model section with the neck's input and the number of classes, which follow from backbone and data."""
+    """The model section with the neck's input width and the number of classes, which backbone and data determine."""
     model = copy.deepcopy(section)
     neck = model.get("neck")
     first = neck[0] if isinstance(neck, list) and neck else neck

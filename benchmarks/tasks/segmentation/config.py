@@ -10,11 +10,8 @@ class SegmentationConfig(DenseConfig):
     """A whole transfer. ``model``: mmseg's EncoderDecoder without what follows from the data and the backbone
     (``backbone``, ``data_preprocessor``, widths, number of classes)."""
 
+    derived = frozenset({"backbone", "data_preprocessor", "pretrained", "init_cfg"})
     model: dict
-
-    def check(self) -> None:
-        super().check()
-        self.check_derived("backbone", "data_preprocessor", "pretrained", "init_cfg")
 
 
 @dataclass(kw_only=True)
@@ -25,8 +22,5 @@ class LinearSegmentationConfig(SegmentationConfig):
     ``model``: set ``test_cfg`` for inference by sliding windows.
     """
 
+    derived = SegmentationConfig.derived | {"type", "neck", "decode_head", "auxiliary_head"}
     model: dict = field(default_factory=dict)
-
-    def check(self) -> None:
-        super().check()
-        self.check_derived("type", "neck", "decode_head", "auxiliary_head")

@@ -1,4 +1,4 @@
-"""Images and label maps as mmseg's transforms take them; a function of (seed, epoch, image), whatever they draw."""
+"""Images and label maps after mmseg's transforms, whose random draws are functions of (seed, epoch, image)."""
 
 from typing import Any
 
@@ -23,8 +23,9 @@ class ScenePairs(NumberedImages):
     """At position i is image i of ``scenes`` after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR,
     "data_samples": SegDataSample with ``gt_sem_seg`` (1, H, W) int64}.
 
-    In training the steps see image and labels, and ``largest`` (height, width) is what they may leave of an image: the
-    model pads smaller ones. In evaluation, without it, labels join after the steps, at the size of the file.
+    In training the steps transform image and labels, and must leave at most ``largest`` (height, width) of an image;
+    the model pads smaller ones. In evaluation, without ``largest``, the steps transform the image alone, and the labels
+    keep the size of the file.
 
     Raises ConfigError, naming the image, if the steps fail on it, drop it or leave too much of it.
     """

@@ -23,8 +23,8 @@ from mmseg.evaluation import IoUMetric
 def summarise(counts: PixelCounts) -> dict[str, float]:
     """mIoU, mAcc, aAcc in percent over the pixels of all images.
 
-    A class that is neither predicted nor there has no IoU, one that is not there no accuracy: the means leave them out,
-    and ``classes_without_pixels`` says how many are not there.
+    A class that is neither predicted nor present has no IoU, and one that is not present has no accuracy: the means
+    leave them out, and ``classes_without_pixels`` counts the classes that are not present.
     """
     intersect, union, predicted, true = (
         torch.from_numpy(part.sum(axis=0)).double()

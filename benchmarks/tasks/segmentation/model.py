@@ -1,4 +1,4 @@
-"""mmseg's EncoderDecoder around our backbone, checked before anything is trained."""
+"""mmseg's EncoderDecoder with our backbone, checked before anything is trained."""
 
 import copy
 from typing import Any
@@ -45,33 +45,31 @@ def _heads(section: dict[str, Any], num_classes: int, width: int) -> dict[str, A
 
 
 def _check_inference(test_cfg: Any) -> None:
-    """mmseg would look at it when the training is over."""
+    """Check ``test_cfg`` now: mmseg would read it only after training."""
     if not isinstance(test_cfg, dict):
         raise ConfigError(f"config key 'model.test_cfg' must be a dict; got {test_cfg!r}")
     if test_cfg.get("mode") not in ("whole", "slide"):
         got = test_cfg.get("mode")
         raise ConfigError(f"config key 'model.test_cfg.mode' must be one of whole, slide; got {got!r}")
-    crop, stride = (_sides(test_cfg.get(key)) for key in ("crop_size", "stride"))
-    if test_cfg["mode"] == "slide" and not all(0 < s <= c for s, c in zip(stride, crop, strict=True)):
+    given = [test_cfg.get(key) for key in ("crop_size", "stride")]
+    sides = [value for value in given if isinstance(value, list) and [type(side) for side in value] == [int, int]]
+    fits = len(sides) == 2 and all(0 < stride <= crop for crop, stride in zip(*sides, strict=True))
+    if test_cfg["mode"] == "slide" and not fits:
         raise ConfigError(
             "config key 'model.test_cfg' with mode 'slide' needs crop_size and stride, each [height, width] in pixels, "
             f"the stride not above the crop; got {test_cfg}"
         )
 
 
-def _sides(value: Any) -> list[int]:
-    return value if isinstance(value, list) and len(value) == 2 and all(type(side) is int for side in value) else [0, 0]
-
-
 def _check_statistics(segmentor: nn.Module, images: int) -> None:
-    """torch refuses a BatchNorm over a single value, as UperNet has them where it pools an image to one pixel."""
+    """Check that no BatchNorm gets a single value, which torch refuses: UperNet pools an image to one pixel."""
     alone = any(isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in segmentor.modules())
     if alone and images < 2:
         raise ConfigError("BatchNorm needs 2 images a process; raise data.batch_size, or use GN in norm_cfg")
 
 
 def _check_fit(segmentor: Any, patch_size: tuple[int, int]) -> None:
-    """Take the loss of a small image: training would only find out then that neck or heads do not fit the maps."""
+    """Compute the loss of a small image, so that neck or heads that do not fit the maps fail before training."""
     size = [4 * side for side in patch_size]
     sample = SegDataSample(metainfo={"img_shape": size})
     sample.gt_sem_seg = PixelData(data=torch.zeros(1, *size, dtype=torch.int64))
@@ -87,8 +85,8 @@ def _check_fit(segmentor: Any, patch_size: tuple[int, int]) -> None:
 def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Module, str]:
     """mmseg's segmentor with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
 
-    Raises ConfigError for a section that mmseg refuses (`build_dense`), or would stumble over in training or after it,
-    and what `FeatureViT` raises.
+    Raises ConfigError for a section that mmseg refuses (`build_dense`) or would fail on during or after training, and
+    what `FeatureViT` raises.
     """
     backbone = build_feature_vit(config.backbone, config.seed)
     section = {"type": "EncoderDecoder", "test_cfg": {"mode": "whole"}}

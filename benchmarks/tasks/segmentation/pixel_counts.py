@@ -16,7 +16,7 @@ from mlomae.backbones.task import Floats, ImageSums, TestedRun
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """Pixels of each image and class, (N, C) int64, ``index`` (N,): right ones, and all of prediction and truth."""
+    """Numbers of pixels of each image and class, (N, C) int64: correct, predicted and true ones; ``index`` is (N,)."""
 
     index: NDArray[np.int64]
     intersect: NDArray[np.int64]
@@ -68,7 +68,7 @@ FORMAT = PredictionFormat(
 
 
 def read_tested(path: Path) -> TestedRun:
-    """The file as tables compare it; errors as ``FORMAT.read``."""
+    """The file as the tables compare runs; errors as ``FORMAT.read``."""
     counts, identity = FORMAT.read(path)
     sums = ImageSums(np.concatenate([counts.intersect, counts.union], axis=1), miou)
     return TestedRun(metric="mIoU", sums=sums, index=counts.index, truth=counts.true, **identity)

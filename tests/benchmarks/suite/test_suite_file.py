@@ -41,9 +41,12 @@ def test_a_row_is_called_as_its_configuration_says(tmp_path: Path) -> None:
         ({"seeds": []}, "seeds must be different integers"),
         ({"same_time": "nothing"}, "needs a method 'nothing'"),
         ({"tasks": [{"recipe": "configs/pretrain/x.py"}]}, "must lie in the folder of a task; unknown task 'pretrain'"),
-        ({"tasks": [{"recipe": "configs/classification/x.py", "datasets": ["a"]}]}, "must both name"),
-        ({"tasks": [{"recipe": "configs/classification/{dataset}.py"}]}, "must both name"),
-        ({"tasks": [{"recipe": "configs/classification/x.py", "methods": ["none"]}]}, "which is no method of it"),
+        ({"tasks": [{"recipe": "configs/classification/x.py", "datasets": ["a"]}]}, "and only then"),
+        ({"tasks": [{"recipe": "configs/classification/{dataset}.py"}]}, "and only then"),
+        (
+            {"tasks": [{"recipe": "configs/classification/x.py", "methods": ["none"]}]},
+            "which is not one of its methods",
+        ),
         ({"tasks": [{"recipe": "configs/classification/x.py"}] * 2}, "twice"),
         (
             {"tasks": [{"recipe": "configs/classification/{dataset}.py", "datasets": ["a", "b"], "name": "x"}]},

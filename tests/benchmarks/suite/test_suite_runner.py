@@ -100,7 +100,7 @@ def test_same_time_is_not_run_if_what_it_is_taken_from_failed(tmp_path: Path, la
     assert not runner.run()
     assert "MAE, same processor time" in runner.blocked
     assert any("length is taken from is missing" in line for line in said)
-    assert "its length is known when" in describe(runner.planner, runner.completed)
+    assert "its length is known once" in describe(runner.planner, runner.completed)
 
 
 def test_a_backbone_that_is_on_record_but_gone_is_trained_again_for_a_transfer(tmp_path: Path, launch: Records) -> None:

@@ -22,7 +22,6 @@ from benchmarks.tasks.classification.augment import (
     build_transform,
     eval_transform,
     mix_key,
-    pad_crop_transform,
     train_transform,
 )
 from mlomae.common.errors import ConfigError
@@ -81,13 +80,17 @@ def test_states_come_back_after_an_error() -> None:
         assert draws() == expected
 
 
+def pad_crop(size: tuple[int, int], **options: Any) -> Any:
+    return build_transform({"type": "pad_crop", **options}, size)
+
+
 TRAINING = {
     "finetune": lambda: train_transform((24, 24)),
     "rectangle": lambda: train_transform((16, 32), interpolation="random"),
     "jitter": lambda: train_transform((24, 24), auto_augment=None, color_jitter=0.4, remode="rand", reprob=1.0),
     "three-augment": lambda: train_transform((24, 24), auto_augment="3a", color_jitter=0.3),
     "linear": lambda: build_transform({"type": "crop_flip"}, (24, 24)),
-    "small": lambda: pad_crop_transform((24, 24), auto_augment="rand-m9-mstd0.5-inc1", reprob=0.5),
+    "small": lambda: pad_crop((24, 24), auto_augment="rand-m9-mstd0.5-inc1", reprob=0.5),
 }
 
 
@@ -150,7 +153,7 @@ def test_posterizing_to_no_bits_is_black_and_no_error(policy: str, monkeypatch: 
 
 
 def test_pad_crop_shifts_by_at_most_the_padding() -> None:
-    transform = pad_crop_transform((16, 16), padding=2, hflip=0.0, mean=(0, 0, 0), std=(1, 1, 1))
+    transform = pad_crop((16, 16), padding=2, hflip=0.0, mean=(0, 0, 0), std=(1, 1, 1))
     image = picture(16, 16)
     padded = F.pad(torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, (2, 2, 2, 2))
     windows = {(y, x): padded[:, y : y + 16, x : x + 16] for y in range(5) for x in range(5)}
@@ -201,8 +204,8 @@ def test_evaluation_covers_the_target_and_cuts_the_centre(size: tuple[int, int],
         (lambda: train_transform((8, 8), remode="stars"), "timm refuses.*stars"),
         (lambda: train_transform((8, 8), interpolation="cubic"), "timm refuses.*cubic"),
         (lambda: train_transform((8, 8), color_jitter=0.4), "color_jitter 0.4 has no effect"),
-        (lambda: pad_crop_transform((8, 8), padding=-1), "padding -1"),
-        (lambda: pad_crop_transform((8, 8), interpolation="random"), "'random'"),
+        (lambda: pad_crop((8, 8), padding=-1), "padding -1"),
+        (lambda: pad_crop((8, 8), interpolation="random"), "'random'"),
         (lambda: BatchMix(3, mixup=-1.0), "mixup=-1"),
         (lambda: BatchMix(3, prob=1.1), "prob=1.1"),
         (lambda: BatchMix(3, mode="group"), "'group'"),

@@ -31,7 +31,9 @@ def train(
     seed: int = 5, name: str = "train", start_iteration: int = 0, num_workers: int = 0, **changes: Any
 ) -> list[Batch]:
     images = LabelledImages(SOURCE, TRANSFORM, seed=seed, name=name)
-    batches = EpochBatches(images, **({"batch_size": 4, "epochs": EPOCHS} | changes)).starting_at(start_iteration)
+    ranks = changes.pop("rank", 0), changes.pop("world_size", 1)
+    with mock.patch.object(module, "get_dist_info", return_value=ranks):
+        batches = EpochBatches(images, **({"batch_size": 4, "epochs": EPOCHS} | changes)).starting_at(start_iteration)
     return list(ImageLoader(images, batch_sampler=batches, num_workers=num_workers))
 
 
