@@ -1,9 +1,13 @@
-"""Atomic writes: a file is complete or it is not there."""
+"""Atomic writes: a file or folder is complete or it is not there."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mlomae.common.errors import ConfigError, DataError
 
 
 @contextmanager
@@ -19,6 +23,32 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty folder of the same name in a hidden one beside ``path``; moved to ``path`` at the end, removed if
+    anything fails.
+
+    Raises ConfigError if ``path`` exists, DataError if it cannot be written.
+    """
+    place = Path(path).expanduser().absolute()
+    if place.exists() or place.is_symlink():
+        raise ConfigError(f"{place} exists; name a new folder or remove this one")
+    outer = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        outer = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+        inner = outer / place.name  # what mkdtemp makes only its owner can read: a folder inside it becomes ``path``
+        inner.mkdir()
+        yield inner
+        os.replace(inner, place)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{place} cannot be written ({reason}); free space or name another folder") from error
+    finally:
+        if outer is not None:
+            shutil.rmtree(outer, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

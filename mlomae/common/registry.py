@@ -159,7 +159,7 @@ def import_modules(package: str) -> None:
         importlib.import_module(f"{package}.{module.name}")
 
 
-def _is_inside(value: object, interval: str) -> bool:
+def is_inside(value: object, interval: str) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     low, high = (float(bound) for bound in interval[1:-1].split(","))
@@ -172,7 +172,7 @@ def check_interval(value: object, interval: str, what: str) -> None:
 
     "[0, 1)" includes 0 and excludes 1; "(0, inf)" is every finite positive number.
     """
-    if not _is_inside(value, interval):
+    if not is_inside(value, interval):
         phrases = {"(0, inf)": "positive", "[0, inf)": "at least 0", "[1, inf)": "at least 1"}
         raise ConfigError(f"{what} must be {phrases.get(interval, f'inside {interval}')}; got {value!r}")
 
@@ -199,3 +199,17 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
                 check_interval(value, interval, what)
             return value
     raise ConfigError(f"{what} must be {' or '.join(names)}; got {value!r}")
+
+
+def check_range(owner: str, interval: str, **options: object) -> None:
+    """Raise ConfigError unless every value is a number in ``interval`` (`is_inside`)."""
+    for name, value in options.items():
+        if not is_inside(value, interval):
+            raise ConfigError(f"{owner}: {name}={value!r} must be a number in {interval}")
+
+
+def check_bounds(owner: str, interval: str, **options: tuple[float, float]) -> None:
+    """Raise ConfigError unless every value is a pair of numbers in ``interval``, the lower bound first."""
+    for name, (low, high) in options.items():
+        if not (is_inside(low, interval) and is_inside(high, interval) and low <= high):
+            raise ConfigError(f"{owner}: {name}={low, high} must be two numbers in {interval}, the lower one first")

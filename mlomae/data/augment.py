@@ -19,8 +19,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError
-from mlomae.common.registry import Registry
+from mlomae.common.registry import Registry, check_bounds, check_range
 from mlomae.data.images import IGNORE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,13 +54,7 @@ class Augmentation:
     std: Sequence[float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        for said, is_wrong in self._faults().items():
-            if is_wrong:
-                raise ConfigError(f"augmentation: {said}")
-
-    def _faults(self) -> dict[str, bool]:
-        """What to say if an option is out of range, and whether it is."""
-        return {f"size {self.size} is not positive; give the side of the output in pixels": self.size < 1}
+        check_range("augmentation", "[1, inf)", size=self.size)
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
         """Crop boxes for images of the given sizes (each (B,) int64) and keys (B,) int64."""
@@ -136,13 +129,11 @@ class RandomResizedCropFlip(Augmentation):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
 
-    def _faults(self) -> dict[str, bool]:
-        (small, large), (narrow, wide) = self.scale, self.ratio
-        return super()._faults() | {
-            f"scale {small, large} must satisfy 0 < low <= high <= 1": not 0 < small <= large <= 1,
-            f"ratio {narrow, wide} must satisfy 0 < low <= high": not 0 < narrow <= wide,
-            f"flip {self.flip} must be a probability in [0, 1]": not 0 <= self.flip <= 1,
-        }
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds("augmentation", "(0, 1]", scale=self.scale)
+        check_bounds("augmentation", "(0, inf)", ratio=self.ratio)
+        check_range("augmentation", "[0, 1]", flip=self.flip)
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
         draws = random_keys.uniform(keys, 2 * _ATTEMPTS + 3, salt=AUGMENT_SALT).double()
@@ -171,11 +162,10 @@ class PadCropFlip(Augmentation):
     padding: int = 4
     flip: float = 0.5
 
-    def _faults(self) -> dict[str, bool]:
-        return super()._faults() | {
-            f"padding {self.padding} is negative; give pixels of the output, e.g. 4": self.padding < 0,
-            f"flip {self.flip} must be a probability in [0, 1]": not 0 <= self.flip <= 1,
-        }
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("augmentation", "[0, inf)", padding=self.padding)
+        check_range("augmentation", "[0, 1]", flip=self.flip)
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
         draws = random_keys.uniform(keys, 3, salt=AUGMENT_SALT).double()
@@ -194,9 +184,9 @@ class Plain(Augmentation):
 
     crop: float = 1.0
 
-    def _faults(self) -> dict[str, bool]:
-        range_ = f"crop {self.crop} must be in (0, 1], a share of the image's shorter side"
-        return super()._faults() | {range_: not 0 < self.crop <= 1}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("augmentation", "(0, 1]", crop=self.crop)
 
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
         side = (torch.minimum(heights, widths) * self.crop).round().long().clamp(min=1)

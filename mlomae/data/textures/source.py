@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError
 from mlomae.common.numerics import declare_numerics
+from mlomae.common.registry import check_choice, check_range
 from mlomae.data.images import MemorySource
 from mlomae.data.registry import register_dataset
-from mlomae.data.textures.fields import TEXTURES
-from mlomae.data.textures.scene import Scene, draw_block
+from mlomae.data.textures.scene import TEXTURES, Scene, draw_block
 
 DEFAULT_COUNTS = {"train": 10_000, "val": 2_000, "test": 2_000}
 _BLOCK_PIXELS = 128 * 32 * 32  # pixels drawn at once: few enough to stay in the processor's cache
@@ -60,8 +59,10 @@ class Textures(MemorySource):
         colour: float = Scene.colour,
     ) -> None:
         scene = Scene(size, objects, radius, contrast, clutter, noise, jitter, scale, colour)
-        count = DEFAULT_COUNTS.get(split, 0) if count is None else count
-        _check(split, count, classes, scene)
+        check_choice("textures", DEFAULT_COUNTS, split=split)
+        count = DEFAULT_COUNTS[split] if count is None else count
+        check_range("textures", "[1, inf)", count=count)
+        check_range("textures", f"[2, {len(TEXTURES)}]", classes=classes)
         index = torch.arange(count)
         keys = random_keys.fold(random_keys.root_key("textures", seed, split), index)
         labels = np.repeat((index.numpy() % classes)[:, None], scene.objects[1], axis=1)
@@ -104,25 +105,3 @@ class Textures(MemorySource):
 
     def describe(self) -> str:
         return f"textures {self.split} (embedded, seed {self.seed})"
-
-
-def _check(split: str, count: int, classes: int, scene: Scene) -> None:
-    """Raise ConfigError, naming the key and the values that would do, if one is out of range."""
-    (fewest, most), (small, large), (faint, strong) = scene.objects, scene.radius, scene.contrast
-    wrong = {
-        f"split {split!r}; valid splits: {', '.join(DEFAULT_COUNTS)}": split not in DEFAULT_COUNTS,
-        f"count {count}; give at least 1": count < 1,
-        f"size {scene.size}; give at least 8 pixels": scene.size < 8,
-        f"classes {classes}; give 2 to {len(TEXTURES)}": not 2 <= classes <= len(TEXTURES),
-        f"objects {fewest, most}; give 1 <= least <= most <= 16": not 1 <= fewest <= most <= 16,
-        f"radius {small, large}; give 0 < least <= most <= 0.5": not 0 < small <= large <= 0.5,
-        f"contrast {faint, strong}; give 0 < least <= most <= 1": not 0 < faint <= strong <= 1,
-        f"clutter {scene.clutter}; give 0 or more": scene.clutter < 0,
-        f"noise {scene.noise}; give 0 or more": scene.noise < 0,
-        f"jitter {scene.jitter}; give 0 to 0.9": not 0 <= scene.jitter <= 0.9,
-        f"scale {scene.scale}; give more than 0": scene.scale <= 0,
-        f"colour {scene.colour}; give 0 to 1": not 0 <= scene.colour <= 1,
-    }
-    for message, is_wrong in wrong.items():
-        if is_wrong:
-            raise ConfigError(f"textures: {message}")

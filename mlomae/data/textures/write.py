@@ -5,10 +5,7 @@ Shape suffixes: H height, W width.
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.atomic import new_folder
+from mlomae.common.errors import ConfigError
 from mlomae.data.textures.source import Textures
 
 FILE = "{:06d}.png"
@@ -40,7 +38,7 @@ def write_scenes(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -
     DataError if ``root`` cannot be written; then nothing is left of it.
     """
     classes = ["background", *_common_classes(splits)]
-    with _new_folder(root) as folder:
+    with new_folder(root) as folder:
         (folder / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
         for split, textures in splits.items():
             images, annotations = folder / "images" / split, folder / "annotations" / split
@@ -64,7 +62,7 @@ def write_coco(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -> 
     _common_classes(splits)
     if "annotations" in splits:
         raise ConfigError("'annotations' cannot be the name of a split: that folder is taken; try train")
-    with _new_folder(root) as folder:
+    with new_folder(root) as folder:
         (folder / "annotations").mkdir()
         for split, textures in splits.items():
             _write_images(folder / split, textures)
@@ -109,31 +107,6 @@ def _write_images(folder: Path, textures: Textures) -> None:
     folder.mkdir(parents=True)
     for i in range(len(textures)):
         Image.fromarray(textures.image(i).permute(1, 2, 0).contiguous().numpy()).save(folder / FILE.format(i))
-
-
-@contextmanager
-def _new_folder(root: str | os.PathLike[str]) -> Iterator[Path]:
-    """A hidden folder beside ``root`` to write into; it is renamed at the end, or removed if anything fails.
-
-    Raises ConfigError if ``root`` exists, DataError if it cannot be written.
-    """
-    place = Path(root).expanduser().absolute()
-    if place.exists() or place.is_symlink():
-        raise ConfigError(f"{place} exists; name a new folder or remove this one")
-    outer = None
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        outer = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
-        inner = outer / place.name  # what mkdtemp makes only its owner can read: a folder inside it becomes ``root``
-        inner.mkdir()
-        yield inner
-        os.replace(inner, place)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(f"{place} cannot be written ({reason}); free space or name another folder") from error
-    finally:
-        if outer is not None:
-            shutil.rmtree(outer, ignore_errors=True)
 
 
 def _common_classes(splits: Mapping[str, Textures]) -> list[str]:

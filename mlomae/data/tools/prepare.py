@@ -4,11 +4,8 @@ A data set is downloaded and unpacked into a hidden folder, checked as on loadin
 """
 
 import http.client
-import os
-import shutil
 import socket
 import tarfile
-import tempfile
 import urllib.error
 import zipfile
 import zlib
@@ -16,6 +13,7 @@ from pathlib import Path
 
 from torchvision.datasets.utils import download_and_extract_archive, download_url
 
+from mlomae.common.atomic import new_folder
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.images import Images
 from mlomae.data.registry import DOWNLOADS, PUBLISHED, Download, build_dataset, find_dataset
@@ -75,28 +73,22 @@ def _verify(name: str, root: Path) -> list[str]:
 
 def _download(name: str, download: Download, root: Path) -> list[str]:
     """Download into ``root``; one line per split. Raises DataError, and leaves nothing, if that fails in any way."""
-    root.mkdir(parents=True, exist_ok=True)
-    outer = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=root))
-    folder = outer / download.folder
-    before = socket.getdefaulttimeout()
+    before, url = socket.getdefaulttimeout(), ""
     socket.setdefaulttimeout(TIMEOUT)
-    url = ""
-    try:
-        for url, md5 in download.files.items():
-            target = str(folder if download.inside else outer)
-            if url.endswith((".tgz", ".tar.gz", ".zip")):
-                download_and_extract_archive(url, target, md5=md5, remove_finished=True)
-            else:
-                download_url(url, target, md5=md5)
-        lines = _verify(name, folder)
-        os.replace(folder, root / download.folder)
-        return lines
-    except _FAILURES as error:
-        by_hand = f"download and unpack it by hand to {root / download.folder}"
-        raise DataError(f"cannot download {name} from {url} ({_reason(error)}); try again, or {by_hand}") from error
-    finally:
-        socket.setdefaulttimeout(before)
-        shutil.rmtree(outer, ignore_errors=True)
+    with new_folder(root / download.folder) as folder:
+        try:
+            for url, md5 in download.files.items():
+                target = str(folder if download.inside else folder.parent)
+                if url.endswith((".tgz", ".tar.gz", ".zip")):
+                    download_and_extract_archive(url, target, md5=md5, remove_finished=True)
+                else:
+                    download_url(url, target, md5=md5)
+            return _verify(name, folder)
+        except _FAILURES as error:
+            by_hand = f"download and unpack it by hand to {root / download.folder}"
+            raise DataError(f"cannot download {name} from {url} ({_reason(error)}); try again, or {by_hand}") from error
+        finally:
+            socket.setdefaulttimeout(before)
 
 
 def _reason(error: BaseException) -> str:

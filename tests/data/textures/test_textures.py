@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlomae.common.errors import ConfigError
 from mlomae.data import Textures, build_source, list_datasets
-from mlomae.data.textures.fields import DRAWS, TEXTURES, evaluate
+from mlomae.data.textures.scene import DRAWS, TEXTURES, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -164,4 +164,4 @@ def test_values_out_of_range_are_named(bad):
     with pytest.raises(ConfigError) as error:
         build_source({"type": "textures", **bad})
     assert next(iter(bad)) in str(error.value)
-    assert "valid" in str(error.value) or "give" in str(error.value)
+    assert "must be" in str(error.value) or "choose one of" in str(error.value)

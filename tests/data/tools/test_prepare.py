@@ -155,7 +155,7 @@ def closed_address() -> str:
         ("damaged", "corrupted"),
         ("cut off", "corrupted"),
         ("no archive", "not a gzip file"),
-        ("other folder", "does not exist"),
+        ("other folder", "is missing"),
         ("not the published one", "published are only 5"),
         ("no address", "unknown url type"),
     ],
