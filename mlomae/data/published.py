@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from mlomae.common.errors import ConfigError, DataError, reason_of
 from mlomae.data.images import FileSource
 from mlomae.data.paths import LabelledFiles, data_folder, existing_file, first_names, missing_files
 from mlomae.data.registry import PUBLISHED
+
+Lists: TypeAlias = tuple[Mapping[int, str], Mapping[str, LabelledFiles]]
 
 
 class PublishedSource(FileSource):
@@ -26,8 +28,8 @@ class PublishedSource(FileSource):
         combined: splits that consist of several published ones, which are in one folder: the published ones by name.
 
     Raises ConfigError for an unknown split, and DataError, one line, if a file or folder is missing or damaged, a split
-    is empty, an image is listed twice or in two splits, the splits differ in classes, counts are not the published ones
-    (with ``subset``: exceed them), or a listed image of ``split`` is missing.
+    is empty, an image is listed twice or in two splits, a label is not that of a class, the splits differ in classes,
+    counts are not the published ones (with ``subset``: exceed them), or a listed image of ``split`` is missing.
     """
 
     inner: Sequence[str] = ()
@@ -35,15 +37,17 @@ class PublishedSource(FileSource):
     combined: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(self, root: str, split: str = "train", subset: bool = False) -> None:
-        name, published = self.name, PUBLISHED[self.name]
+        name = self.name
         check_split(name, split, list(self.combined))
         base = data_folder(root, name, self.inner, self.markers)
-        classes, parts = self.read_lists(base, split)
+        names, parts = self.read_lists(base, split)
         labels = {part: np.asarray(listed.labels, dtype=np.int64) for part, listed in parts.items()}
         used = np.unique(np.concatenate(list(labels.values())))  # classes without an image are dropped
+        if unknown := [label for label in used.tolist() if label not in names]:
+            raise self.fault(f"the lists in {base} have images of class {first_names(unknown)}, which they do not name")
         self._check_listed_once(base, parts)
         check_counts(name, base, {part: len(listed.files) for part, listed in parts.items()}, len(used), subset)
-        self._check_classes(base, classes, labels)
+        self._check_classes(base, names, labels)
         wanted = self.combined.get(split, [split])
         for part in wanted:
             listed = parts[part]
@@ -53,12 +57,12 @@ class PublishedSource(FileSource):
         files = [file for part in wanted for file in parts[part].files]
         numbers = np.searchsorted(used, np.concatenate([labels[part] for part in wanted]))
         listed = LabelledFiles(parts[wanted[0]].folder, files, numbers)
-        super().__init__(name, split, base, [classes[i] for i in used], listed)
+        super().__init__(name, split, base, [names[i] for i in used.tolist()], listed)
         self.locations = frozenset(_location(name, part, parts) for part in wanted)
-        self._published = sum(published.counts[part] for part in wanted), published.classes
 
-    def read_lists(self, base: Path, split: str) -> tuple[Sequence[str], Mapping[str, LabelledFiles]]:
-        """Class names in label order, and what the lists of the data set in ``base`` say of each published split.
+    def read_lists(self, base: Path, split: str) -> Lists:
+        """Class names by label, and the files of each published split with their labels, as the lists in ``base`` have
+        them.
 
         Of ``split`` alone where listing the others is too slow. Raises DataError for lists that contradict each other.
         """
@@ -88,27 +92,26 @@ class PublishedSource(FileSource):
                 return array.astype(np.int64)
         except (TypeError, ValueError):
             pass
-        raise self.fault(f"{path} holds something else than whole numbers")
+        raise self.fault(f"{path} holds values that are not whole numbers")
 
     def describe(self) -> str:
-        (images, classes), found = self._published, (len(self), len(self.classes))
-        subset = f" (subset: {found[0]:,} of {images:,} images, {found[1]:,} of {classes:,} classes)"
-        return super().describe() + (subset if found != (images, classes) else "")
+        published, found = PUBLISHED[self.name], (len(self), len(self.classes))
+        images = sum(published.counts[part] for part in self.combined.get(self.split, [self.split]))
+        subset = f" (subset: {found[0]:,} of {images:,} images, {found[1]:,} of {published.classes:,} classes)"
+        return super().describe() + (subset if found != (images, published.classes) else "")
 
     def _check_listed_once(self, base: Path, parts: Mapping[str, LabelledFiles]) -> None:
         seen: dict[tuple[str, str], str] = {}
         for part, listed in parts.items():
             if not len(listed.files):
                 raise self.fault(f"in {base} {part} lists no image", "download the lists again")
-            folder = str(listed.folder)
             for file in listed.files:
-                first = seen.get((folder, file))
-                if first is not None:
+                if first := seen.get((str(listed.folder), file)):
                     where = f"in both {first} and {part}" if first != part else f"twice in {part}"
                     raise self.fault(f"in {base} {file} is listed {where}", "download the lists again")
-                seen[folder, file] = part
+                seen[str(listed.folder), file] = part
 
-    def _check_classes(self, base: Path, classes: Sequence[str], labels: Mapping[str, NDArray[np.int64]]) -> None:
+    def _check_classes(self, base: Path, classes: Mapping[int, str], labels: Mapping[str, NDArray[np.int64]]) -> None:
         (first, reference), *others = ((part, set(found.tolist())) for part, found in labels.items())
         for part, found in others:
             for only, missing in ((reference - found, part), (found - reference, first)):

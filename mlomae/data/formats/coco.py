@@ -71,27 +71,6 @@ class CocoFile:
     dropped: dict[str, int]
 
 
-def read_coco(path: Path, where: str) -> CocoFile:
-    """Read and verify the annotation file at ``path``, which messages call ``where``.
-
-    Raises DataError, one line that names the image, category or annotation, if the file cannot be read, is not JSON or
-    is of another kind; an entry lacks a value or has one of the wrong kind; an id, file or category occurs twice; an
-    annotation refers to what is not listed, or its box or mask is malformed; no object is left.
-    """
-    with _no_garbage_collection():
-        content = _load(path, where)
-        images, categories, annotations = (
-            Rows(where, content, kind) for kind in ("images", "categories", "annotations")
-        )
-        files = _files(images)
-        sizes = np.stack([images.integers(key, least=1) for key in ("height", "width")], axis=1)
-        names = categories.column("name", {str})
-        categories.refuse_repeated("name", names)
-        by_id = dict(sorted(zip(categories.ids.tolist(), names, strict=True)))
-        objects, dropped = _objects(annotations, images.ids.tolist(), sizes, list(by_id))
-        return CocoFile(images.ids, files, sizes, by_id, objects, dropped)
-
-
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """Pause the garbage collector, which would walk the millions of lists of a large file again and again."""
@@ -104,7 +83,27 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _load(path: Path, where: str) -> dict[str, Any]:
+@_no_garbage_collection()
+def read_coco(path: Path, where: str) -> CocoFile:
+    """Read and verify the annotation file at ``path``, which messages call ``where``.
+
+    Raises DataError, one line that names the image, category or annotation, if the file cannot be read, is not JSON or
+    is of another kind; an entry lacks a value or has one of the wrong kind; an id, file or category occurs twice; an
+    annotation refers to what is not listed, or its box or mask is malformed; no object is left.
+    """
+    images, categories, annotations = read_tables(path, where)
+    files = file_names(images)
+    sizes = np.stack([images.integers(key, least=1) for key in ("height", "width")], axis=1)
+    names = categories.column("name", {str})
+    categories.refuse_repeated("name", names)
+    by_id = dict(sorted(zip(categories.ids.tolist(), names, strict=True)))
+    objects, dropped = _objects(annotations, images.ids.tolist(), sizes, list(by_id))
+    return CocoFile(images.ids, files, sizes, by_id, objects, dropped)
+
+
+@_no_garbage_collection()
+def read_tables(path: Path, where: str) -> "tuple[Rows, Rows, Rows]":
+    """Images, categories and annotations of the file at ``path``, their ids verified; errors as in `read_coco`."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -114,10 +113,12 @@ def _load(path: Path, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         kind = "a list, as files of results are" if isinstance(content, list) else "a single value"
         raise DataError(f"{where} is {kind}, not COCO annotations; name a file like instances_train2017.json")
-    return content
+    images, categories, annotations = (Rows(where, content, kind) for kind in ("images", "categories", "annotations"))
+    return images, categories, annotations
 
 
-def _files(images: "Rows") -> list[str]:
+def file_names(images: "Rows") -> list[str]:
+    """The normalised file names of the images, all different and below one folder; errors as in `read_coco`."""
     files = [os.path.normpath(file) for file in images.column("file_name", {str})]
     for at, file in enumerate(files):
         if file == "." or os.path.isabs(file) or file.split(os.sep)[0] == "..":
@@ -219,7 +220,7 @@ class Rows:
         rows = content.get(kind)
         if not isinstance(rows, list) or not set(map(type, rows)) <= {dict}:
             keys = "images, annotations and categories, each a list of objects"
-            raise DataError(f"{where} has no '{kind}' as COCO's instance annotations have; they need {keys}")
+            raise DataError(f"{where} has no '{kind}'; a file in COCO's format has {keys}")
         self.where, self.kind = where, kind.removesuffix("s") if kind != "categories" else "category"
         if not rows:
             raise DataError(f"{where} lists no {self.kind}; {REMEDY}")

@@ -1,17 +1,22 @@
-"""ImageNet-1K (ILSVRC 2012) in its usual folders: 1,281,167 images in train/<wnid>/ and 50,000 in val/<wnid>/.
-
-Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015. The test labels are not
-public: evaluation is on ``val``.
-"""
+"""ImageNet-1K in its usual folders, and Tiny-ImageNet: evaluation is on ``val``, as the test labels are not public."""
 
 import os
 import re
 from pathlib import Path
 
-from mlomae.data.paths import LabelledFiles, first_names, inner_folder, scan_classes, subfolders
-from mlomae.data.published import PublishedSource
-from mlomae.data.reader import IMAGE_ENDINGS
-from mlomae.data.registry import PUBLISHED, Published, register_dataset
+from mlomae.data.images import MemorySource
+from mlomae.data.paths import (
+    LabelledFiles,
+    existing_file,
+    existing_folder,
+    first_names,
+    inner_folder,
+    scan_classes,
+    subfolders,
+)
+from mlomae.data.published import Lists, PublishedSource, check_split
+from mlomae.data.reader import IMAGE_ENDINGS, decode_all
+from mlomae.data.registry import PUBLISHED, Download, Published, register_dataset
 
 BY_HAND = """\
 ImageNet is given to registered users only; register at https://image-net.org/download.php, then download
@@ -25,19 +30,21 @@ ImageNet is given to registered users only; register at https://image-net.org/do
 
 @register_dataset("imagenet", Published({"train": 1_281_167, "val": 50_000}, 1000, evaluation="val"), BY_HAND)
 class ImageNet(PublishedSource):
-    """ImageNet-1K; classes are the WordNet ids, sorted.
+    """ImageNet-1K (ILSVRC 2012): 1,281,167 images in train/<wnid>/, 50,000 in val/<wnid>/; classes are the WordNet ids.
 
     ``root`` is the folder with train/ and val/, or the one that holds ILSVRC/Data/CLS-LOC. ``split`` is ``train`` or
     ``val``. Only that split is counted, because listing the training images can take minutes; opening ``train`` checks
     that no file name is in both. Other arguments and errors as in PublishedSource.
+
+    Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015.
     """
 
     remedy = "unpack the archives again (`mlomae data prepare imagenet ROOT` says how)"
     inner = ("ILSVRC/Data/CLS-LOC",)
     markers = ("train", "val")
 
-    def read_lists(self, base: Path, split: str) -> tuple[list[str], dict[str, LabelledFiles]]:
-        folders = {part: inner_folder(base / part, "imagenet", self.remedy) for part in PUBLISHED["imagenet"].counts}
+    def read_lists(self, base: Path, split: str) -> Lists:
+        folders = {part: inner_folder(base / part, self.name, self.remedy) for part in PUBLISHED[self.name].counts}
         if folders["train"] == folders["val"]:
             raise self.fault(f"train and val are one folder, {folders['val']}")
         train, val = (self._class_names(folder) for folder in folders.values())
@@ -48,7 +55,7 @@ class ImageNet(PublishedSource):
             evaluated = {os.path.basename(file) for file in scan_classes(folders["val"])[1].files}
             if both := [file for file in listed.files if os.path.basename(file) in evaluated]:
                 raise self.fault(f"in {base} {first_names(both)} of train/ is in val/ too")
-        return names, {split: listed}
+        return dict(enumerate(names)), {split: listed}
 
     def _class_names(self, folder: Path) -> list[str]:
         """Class folders, sorted. Raises DataError if they are not named by WordNet ids, or images are outside them."""
@@ -60,3 +67,53 @@ class ImageNet(PublishedSource):
             remedy = f"move each image into its class, {folder / '<wnid>'} (`mlomae data prepare imagenet ROOT`)"
             raise self.fault(f"the images of {folder} are not in class folders", remedy)
         return names
+
+
+URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+
+
+@register_dataset(
+    "tiny_imagenet",
+    Published({"train": 100_000, "val": 10_000}, 200, evaluation="val"),
+    Download("tiny-imagenet-200", {URL: "90528d7ca1a48142e341f4ef8d21d0de"}),
+)
+class TinyImageNet(MemorySource):
+    """64-pixel images of up to 200 classes, decoded into memory; subsets of the published files are accepted.
+
+    ``root`` is the folder tiny-imagenet-200 with wnids.txt, which lists the classes, ``train/<wnid>/images/*.JPEG`` and
+    ``val/images`` with labels in a text file. ``split`` is ``train`` or ``val``. Raises ConfigError for a split without
+    labels, DataError for missing or contradictory files.
+    """
+
+    remedy = "unpack tiny-imagenet-200.zip again"
+
+    def __init__(self, root: str, split: str = "train") -> None:
+        base = existing_folder(root, self.name)
+        check_split(self.name, split)
+        path = existing_file(base / "wnids.txt", self.name, "give the folder tiny-imagenet-200 as `root`")
+        classes = sorted(path.read_text().split())
+        if split == "train":
+            found, listed = scan_classes(existing_folder(base / "train", self.name))
+            if found != classes:
+                raise self.fault(f"train/ and wnids.txt differ in class '{min(set(found) ^ set(classes))}'")
+        else:
+            listed = self._annotated(base / "val", classes)
+        images_NCHW, places = decode_all(listed.folder, listed.files), [str(listed.folder)]
+        super().__init__(self.name, split, str(base), classes, images_NCHW, listed.labels, places)
+
+    def _annotated(self, base: Path, classes: list[str]) -> LabelledFiles:
+        """Files of ``base/images`` and their labels, as ``base/val_annotations.txt`` gives them."""
+        folder, files, labels = existing_folder(base / "images", self.name), [], []
+        remedy = f"without it the validation images have no labels; {self.remedy}"
+        table = existing_file(base / "val_annotations.txt", self.name, remedy)
+        for number, line in enumerate(table.read_text().splitlines(), 1):
+            file, wnid, *_ = [*line.split("\t"), ""]
+            if wnid not in classes:
+                raise self.fault(f"{table}, line {number}: class '{wnid}' is not in wnids.txt")
+            if not (folder / file).is_file():
+                raise self.fault(f"{table} names {file}, which val/images lacks")
+            files.append(file)
+            labels.append(classes.index(wnid))
+        if not files:
+            raise self.fault(f"{table} is empty")
+        return LabelledFiles(folder, files, labels)

@@ -83,7 +83,7 @@ def refusal(root: Path, **more: Any) -> str:
         (drop("images", 1, "file_name"), "image 99 has no file_name"),
         (drop("images", 1, "height"), "image 99 has no height"),
         (drop("categories", 0, "name"), "category 7 has no name"),
-        (lambda content: content.pop("annotations"), "has no 'annotations' as COCO's instance annotations have"),
+        (lambda content: content.pop("annotations"), "has no 'annotations'; a file in COCO's format has images"),
         (lambda content: content.pop("images"), "has no 'images'"),
         (lambda content: content.pop("categories"), "has no 'categories'"),
         (lambda content: content.update(images={}), "has no 'images'"),
