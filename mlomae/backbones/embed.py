@@ -16,7 +16,7 @@ from mlomae.backbones.create import create_backbone
 from mlomae.common.errors import ConfigError, MlomaeError
 from mlomae.common.registry import check_choice
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_augment, build_source
-from mlomae.data.adapters import TorchDataset, folder_config
+from mlomae.data.sets.own_images import TorchDataset, folder_config
 from mlomae.models.weights import read_encoder
 from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import extract_features

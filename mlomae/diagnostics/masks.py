@@ -28,7 +28,7 @@ from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError
 from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.data import Source, Stream, build_augment, build_training_source
-from mlomae.data.sets.folders import Pictures
+from mlomae.data.sets.own_images import Pictures
 from mlomae.diagnostics.pictures import mask_sheet, photographs, save_figure
 from mlomae.pretraining.devices import to_device, training_device
 from mlomae.pretraining.influence import Batch

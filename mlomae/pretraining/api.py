@@ -10,10 +10,10 @@ from torch.utils.data import Dataset
 
 from mlomae.common.errors import ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict, load_config
-from mlomae.data.adapters import TorchDataset, folder_config
 from mlomae.data.images import Source
 from mlomae.data.paths import existing_folder, subfolders
 from mlomae.data.registry import registered_dataset
+from mlomae.data.sets.own_images import TorchDataset, folder_config
 from mlomae.masking.base import MaskingStrategy, registered
 from mlomae.pretraining.run import run_pretraining
 from mlomae.records import Record

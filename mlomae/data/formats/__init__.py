@@ -1,1 +1,1 @@
-"""Layouts and files that several data sets share: folders, COCO's annotations, MATLAB files."""
+"""COCO's format: annotation files, and the masks in them."""

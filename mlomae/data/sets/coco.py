@@ -1,13 +1,12 @@
-"""COCO 2017: 80 categories of objects, 118,287 training and 5,000 validation images.
+"""Data sets with boxes and masks of objects: COCO 2017, and any other in COCO's format as ``coco_folder``."""
 
-Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014. The labels of its test split are not public:
-evaluation is on ``val``. Other data sets in COCO's format are a ``coco_folder``.
-"""
+from pathlib import Path
 
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
+from mlomae.common.errors import DataError
 from mlomae.data.detections import Detections
-from mlomae.data.paths import data_folder, existing_file, inner_folder
+from mlomae.data.paths import data_folder, existing_file, existing_folder, inner_folder, split_folder
 from mlomae.data.published import check_split
 from mlomae.data.registry import Published, register_dataset
 
@@ -26,7 +25,10 @@ COCO 2017 is 20 GB (annotations CC BY 4.0, images under their Flickr licences); 
 
 @register_dataset("coco", Published({"train": 118_287, "val": 5_000}, 80, evaluation="val"), BY_HAND)
 class Coco(Detections):
-    """COCO 2017 with its 80 categories, decoded on each access.
+    """COCO 2017, decoded on each access: 80 categories of objects, 118,287 training and 5,000 validation images.
+
+    The labels of its test split are not public: evaluation is on ``val``.
+    Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 
     Args:
         root: the folder with annotations/, train2017/ and val2017/, or the one that holds it as ``coco``.
@@ -40,8 +42,62 @@ class Coco(Detections):
     remedy = "unpack COCO's archives again (`mlomae data prepare coco ROOT` says which); other sets are a coco_folder"
 
     def __init__(self, root: str, split: str = "train", subset: bool = False, classes: list[str] | None = None) -> None:
-        check_split("coco", split)
-        base = data_folder(root, "coco", ["coco", "coco2017"], ["annotations"])
-        path = existing_file(base / "annotations" / f"instances_{split}2017.json", "coco", self.remedy)
-        images = inner_folder(base / f"{split}2017", "coco", self.remedy)
+        check_split(self.name, split)
+        base = data_folder(root, self.name, ["coco", "coco2017"], ["annotations"])
+        path = existing_file(base / "annotations" / f"instances_{split}2017.json", self.name, self.remedy)
+        images = inner_folder(base / f"{split}2017", self.name, self.remedy)
         super().__init__(split, base, path, images, COCO_CATEGORIES, subset, classes)
+
+
+@register_dataset("coco_folder")
+class CocoFolder(Detections):
+    """Images in ``ROOT/SPLIT`` and objects in ``ROOT/annotations/instances_SPLIT.json``, with that file's categories.
+
+    Args:
+        root: folder of the data set.
+        split: its name.
+        annotations: the annotation file, if it is not ROOT/annotations/instances_<split>.json; relative to ``root``.
+        images: the folder of the images, if it is not ROOT/<split>; relative to ``root``. Data sets with the same one
+            are considered disjoint if the images they list are.
+        classes: names of the classes to use; all by default.
+
+    Raises DataError for a missing file or folder, besides what Detections raises.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        split: str = "train",
+        annotations: str | None = None,
+        images: str | None = None,
+        classes: list[str] | None = None,
+    ) -> None:
+        base = existing_folder(root, "coco_folder")
+        have = ", ".join(_annotated_splits(base)) or "none"
+        remedy = f"set `split` to one that is annotated ({have}), or `annotations` to the annotation file"
+        named = annotations or f"annotations/instances_{split}.json"
+        path = existing_file(base / Path(named).expanduser(), "coco_folder", remedy)
+        if images is None:
+            folder = split_folder(base, split, "coco_folder")
+        else:
+            remedy = "set `images` to the folder of the images"
+            folder = inner_folder(base / Path(images).expanduser(), "coco_folder", remedy)
+        self._shown = f" ({path.name})" if annotations else ""
+        super().__init__(split, base, path, folder, classes=classes, shares_folder=images is not None)
+
+    @classmethod
+    def find_splits(cls, base: Path) -> list[str]:
+        """The splits with an annotation file of the usual name, training first. Raises DataError if there is none."""
+        found = _annotated_splits(base)
+        if not found:
+            expected = base / "annotations" / "instances_train.json"
+            raise DataError(f"coco_folder: {base} has no annotation files; expected {expected} and the like")
+        return found
+
+    def describe(self) -> str:
+        return super().describe() + self._shown
+
+
+def _annotated_splits(base: Path) -> list[str]:
+    found = [path.stem.removeprefix("instances_") for path in base.glob("annotations/instances_*.json")]
+    return sorted(found, key=lambda split: (not split.startswith("train"), split))

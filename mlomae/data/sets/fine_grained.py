@@ -129,7 +129,7 @@ class StanfordCars(PublishedSource):
         found = {part: scan_classes(inner_folder(base / part, self.name, self.remedy)) for part in ("train", "test")}
         names = sorted({name for classes, _ in found.values() for name in classes})
         return dict(enumerate(names)), {
-            part: replace(listed, labels=np.take(np.searchsorted(names, classes), listed.labels))
+            part: replace(listed, labels=np.searchsorted(names, classes)[np.asarray(listed.labels)])
             for part, (classes, listed) in found.items()
         }
 

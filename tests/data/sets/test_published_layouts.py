@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from mlomae.common.errors import DataError
 from mlomae.data import PUBLISHED, build_source, check_disjoint
-from mlomae.data.sets.folders import ImageFolder
+from mlomae.data.sets.own_images import ImageFolder
 
 
 @pytest.fixture(autouse=True)

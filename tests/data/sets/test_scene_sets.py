@@ -12,8 +12,7 @@ from scene_layouts import CAMVID, camvid, scenes, values, write_annotation
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import PUBLISHED, Published, Scenes, build_scenes
-from mlomae.data.sets.ade20k import ADE20K_CLASSES
-from mlomae.data.sets.camvid import CAMVID_CLASSES
+from mlomae.data.sets.scenes import ADE20K_CLASSES, CAMVID_CLASSES
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mlomae.backbones import batches as module
 from mlomae.backbones.batches import EpochBatches, ImageLoader, evaluation_loader
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import Plain, Stream, Textures
-from mlomae.data.sets.folders import ImageFolder
+from mlomae.data.sets.own_images import ImageFolder
 
 Batch = dict[str, Any]
 N, EPOCHS = 22, 3

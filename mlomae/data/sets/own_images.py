@@ -1,9 +1,10 @@
-"""Images that a script has, a torch Dataset or a folder, as data sets of this package.
+"""Images of the user: class folders, a folder of pictures, a torch Dataset.
 
 Shape suffixes: N images, C channels, H height, W width.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,54 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mlomae.common.errors import DataError
-from mlomae.data.images import Source
-from mlomae.data.paths import existing_folder, subfolders
-from mlomae.data.reader import rgb
+from mlomae.data.images import FileSource, Source
+from mlomae.data.paths import LabelledFiles, existing_folder, scan_classes, split_folder, subfolders
+from mlomae.data.reader import IMAGE_ENDINGS, decode_all, is_image, rgb
+from mlomae.data.registry import register_dataset
+
+
+@register_dataset("imagefolder")
+class ImageFolder(FileSource):
+    """``ROOT/SPLIT/<class>/**/*.jpg`` (or png, bmp, webp, tif), as in torchvision's ImageFolder; decoded on access.
+
+    ``cache=True`` decodes once into memory and needs images of one size; ``digest`` and ``fingerprint`` are still those
+    of the files.
+
+    Raises DataError: missing folder, no or empty class folder, file that cannot be decoded, sizes that differ (cache).
+    """
+
+    def __init__(self, root: str, split: str = "train", cache: bool = False) -> None:
+        base = existing_folder(root, "imagefolder")
+        folder = split_folder(base, split, "imagefolder")
+        classes, listed = scan_classes(folder)
+        super().__init__("imagefolder", split, base, classes, listed)
+        self._images_NCHW = decode_all(folder, listed.files) if cache else None
+
+    def image(self, i: int) -> Tensor:
+        return super().image(i) if self._images_NCHW is None else self._images_NCHW[i]
+
+
+@register_dataset("pictures")
+class Pictures(FileSource):
+    """The pictures in ROOT, or in its folder ``split``, sorted by name, without labels and without folders below.
+
+    All are of one class, so that a strategy that learns from labels has nothing to learn from. Raises DataError for a
+    folder that does not exist or holds no picture.
+    """
+
+    def __init__(self, root: str, split: str = ".") -> None:
+        base = existing_folder(root, "pictures")
+        folder = split_folder(base, split, "pictures")
+        files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and is_image(entry.name))
+        if not files:
+            raise DataError(
+                f"pictures: {folder} holds no picture ({', '.join(IMAGE_ENDINGS)}); give a folder that does"
+            )
+        super().__init__("pictures", folder.name, base, ["picture"], LabelledFiles(folder, files, [0] * len(files)))
+
+    @classmethod
+    def find_splits(cls, base: Path) -> list[str]:
+        return ["."]
 
 
 class TorchDataset(Source):

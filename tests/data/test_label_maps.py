@@ -13,7 +13,7 @@ from scene_layouts import png_header
 
 from mlomae.common.errors import DataError
 from mlomae.data import IGNORE
-from mlomae.data.formats.label_maps import header_fault, read_labels
+from mlomae.data.scenes import header_fault, read_labels
 
 
 def save(path: Path, values_HW: np.ndarray, mode: str) -> str:

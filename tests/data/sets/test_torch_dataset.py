@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from mlomae.common.errors import DataError
 from mlomae.data import build_source, check_disjoint, split_train
-from mlomae.data.adapters import TorchDataset, folder_config
+from mlomae.data.sets.own_images import TorchDataset, folder_config
 
 PIXELS = torch.arange(4 * 3 * 5 * 6, dtype=torch.uint8).reshape(4, 3, 5, 6)
 
