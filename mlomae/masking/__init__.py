@@ -13,7 +13,7 @@ from mlomae.masking.base import (
     list_strategies,
     register,
 )
-from mlomae.models.mask import Mask, keep_count
+from mlomae.models import Mask, keep_count
 
 import_modules("mlomae.masking.strategies")
 

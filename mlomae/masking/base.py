@@ -5,7 +5,7 @@ Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from mlomae.common import random_keys
 from mlomae.common.registry import Registry
 from mlomae.masking.sampling import gumbel
-from mlomae.models import MAE
-from mlomae.models.mask import Mask, keep_count, mask_from_scores
+from mlomae.models import MAE, Mask, keep_count, mask_from_scores
 
 STRATEGY_SALT = 100  # salts below are reserved for the augmentation
 
@@ -118,7 +117,7 @@ def choose(scores_BL: Tensor, ratio: float, state: MaskState, weight_BL: Tensor 
     exactly `keep_count` are kept. Of equal scores the later patches are removed.
     """
     if state.fixed is not None:
-        return state.fixed.with_weight(torch.ones_like(state.fixed.mask) if weight_BL is None else weight_BL)
+        return replace(state.fixed, weight=torch.ones_like(state.fixed.mask) if weight_BL is None else weight_BL)
     return mask_from_scores(scores_BL, ratio, weight_BL)
 
 

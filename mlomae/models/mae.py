@@ -1,15 +1,66 @@
-"""The masked autoencoder: encoder on visible patches, light decoder, per-patch reconstruction error.
+"""The masked autoencoder: a mask, an encoder of the kept patches, a light decoder, the reconstruction error per patch.
+
+Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 
 Shape legend: B batch, C channels, H W pixels, L patches, K kept patches, D encoder width, P values in a patch
 (patch_size² * 3). Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from mlomae.common.errors import ConfigError
-from mlomae.models.mask import Mask
 from mlomae.models.vit import ViT, init_weights, sincos_positions, transformer
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask and the weight each patch's reconstruction error carries in stage I.
+
+    ``ids_keep`` (B, K) kept patches; ``ids_restore`` (B, L) inverse of the order "kept first, then removed";
+    ``mask`` (B, L) 1 removed, 0 kept; ``weight`` (B, L) factor of the loss (σ for the learned mask, else ones);
+    ``gate`` (B, L) or None: factor of the tokens, 1 in value, through which the reconstruction error can be
+    differentiated with respect to the scores that chose the patches; ``choice`` (B, ...) or None: the scores by which
+    an adaptive strategy chose, with their graph, for its own loss.
+    """
+
+    ids_keep: Tensor
+    ids_restore: Tensor
+    mask: Tensor
+    weight: Tensor
+    gate: Tensor | None = None
+    choice: Tensor | None = None
+
+
+def keep_count(length: int, ratio: float) -> int:
+    """⌊(1 - ratio) L⌋, at least one kept and one removed; raises ConfigError for a ratio that leaves neither.
+
+    The product is nudged by a millionth of a patch so that 0.1 * 10, which binary fractions put just below 1, counts
+    as 1.
+    """
+    if not 0.0 < ratio < 1.0:
+        raise ConfigError(f"mask ratio {ratio} is outside (0, 1); 0.75 is MAE's default")
+    kept = int(length * (1.0 - ratio) + 1e-6)
+    if not 0 < kept < length:
+        raise ConfigError(
+            f"mask ratio {ratio} keeps {kept} of {length} patches; choose one that keeps some and removes some"
+        )
+    return kept
+
+
+def mask_from_scores(scores_BL: Tensor, ratio: float, weight_BL: Tensor | None = None) -> Mask:
+    """Remove the patches with the highest scores; ties are broken by position, which keeps the choice deterministic.
+
+    The weights default to ones.
+    """
+    kept = keep_count(scores_BL.shape[1], ratio)
+    ids_shuffle = torch.argsort(scores_BL.detach(), dim=1, stable=True)
+    ids_restore = torch.argsort(ids_shuffle, dim=1)
+    dtype = torch.float32 if weight_BL is None else weight_BL.dtype
+    mask = (ids_restore >= kept).to(dtype)
+    return Mask(ids_shuffle[:, :kept], ids_restore, mask, torch.ones_like(mask) if weight_BL is None else weight_BL)
 
 
 def patchify(images_BCHW: Tensor, patch_size: int) -> Tensor:
@@ -83,13 +134,9 @@ class MAE(nn.Module):
         index = mask.ids_keep.unsqueeze(-1).expand(-1, -1, tokens_BLD.shape[-1])
         return self.encoder.encode(torch.gather(tokens_BLD, 1, index))
 
-    def reconstruct(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
+    def forward(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
         """Predicted patches (B, L, P) from the embedded tokens and a mask."""
         return self.decoder(self.encode_kept(tokens_BLD, mask), mask.ids_restore)
-
-    def forward(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
-        """`reconstruct`, for `torch.func.functional_call`."""
-        return self.reconstruct(tokens_BLD, mask)
 
     def target(self, images_BCHW: Tensor) -> Tensor:
         """The decoder's regression target: (B, L, P) pixels, normalised per patch if ``norm_pix_loss``."""

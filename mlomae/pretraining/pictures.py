@@ -44,7 +44,7 @@ def reconstruction_sheet(model: Pretrainer, batch: dict[str, Tensor]) -> Tensor:
     with model.autocast():
         tokens = mae.encoder.embed(image)
         mask = model.choose_mask(tokens, batch)
-        pred = mae.reconstruct(tokens, mask).float()
+        pred = mae(tokens, mask).float()
     sigma = model.mask.scores(tokens, MaskState.of(batch))
     model.train(was_training)
 

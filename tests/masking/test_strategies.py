@@ -16,8 +16,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskingStrategy, MaskState, keep_count
 from mlomae.masking.base import _STRATEGIES as registry
 from mlomae.masking.base import register
-from mlomae.models import MAE, ViT
-from mlomae.models.mask import mask_from_scores
+from mlomae.models import MAE, ViT, mask_from_scores
 
 D = 8
 DETERMINED = {"attmask", "cl_mae"}  # the image decides: other keys hardly change its mask

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from mlomae.common.errors import ConfigError
 from mlomae.masking.base import Mask, mask_from_scores
-from mlomae.models import MAE, create_encoder, patchify, unpatchify
-from mlomae.models.mae import normalise_patches
+from mlomae.models import MAE, create_encoder
+from mlomae.models.mae import normalise_patches, patchify, unpatchify
 
 L = 16
 
@@ -103,13 +103,13 @@ def test_kept_latents_do_not_depend_on_removed_pixels(mae: MAE, images: Tensor, 
     assert noise.any()
     assert torch.equal(latents(mae, images, mask.ids_keep), latents(mae, images + noise, mask.ids_keep))
     tokens = [mae.encoder.embed(x) for x in (images, images + noise)]
-    assert torch.equal(mae.reconstruct(tokens[0], mask), mae.reconstruct(tokens[1], mask))
+    assert torch.equal(mae(tokens[0], mask), mae(tokens[1], mask))
 
 
 def test_every_kept_patch_reaches_every_prediction(mae: MAE, images: Tensor, mask: Mask) -> None:
     tokens = mae.encoder.embed(images).detach().requires_grad_()
     for prediction in range(0, L, 5):
-        (gradient,) = torch.autograd.grad(mae.reconstruct(tokens, mask)[:, prediction].square().sum(), tokens)
+        (gradient,) = torch.autograd.grad(mae(tokens, mask)[:, prediction].square().sum(), tokens)
         assert torch.equal(gradient.abs().sum(-1) > 0, mask.mask == 0)
 
 
@@ -121,7 +121,7 @@ def test_prediction_does_not_depend_on_the_order_of_kept_patches(mae: MAE, image
     ids_shuffle[:, :kept] = torch.gather(mask.ids_keep, 1, order)
     other = Mask(ids_shuffle[:, :kept], torch.argsort(ids_shuffle, dim=1), mask.mask, mask.weight)
     tokens = mae.encoder.embed(images)
-    torch.testing.assert_close(mae.reconstruct(tokens, other), mae.reconstruct(tokens, mask))
+    torch.testing.assert_close(mae(tokens, other), mae(tokens, mask))
 
 
 def test_decoder_puts_latents_at_kept_positions_and_the_mask_token_elsewhere(
@@ -149,7 +149,7 @@ def test_only_positions_are_frozen(mae: MAE) -> None:
 
 
 def test_decoder_predicts_every_pixel(mae: MAE, images: Tensor, mask: Mask) -> None:
-    assert mae.reconstruct(mae.encoder.embed(images), mask).shape == (3, L, 48)
+    assert mae(mae.encoder.embed(images), mask).shape == (3, L, 48)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(24, 5), (18, 3)])

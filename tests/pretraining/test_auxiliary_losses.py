@@ -144,10 +144,10 @@ def test_a_gate_keeps_the_reconstruction_and_passes_its_gradient() -> None:
     mask = model.choose_mask(tokens, batch)
 
     def error(gate: Tensor) -> Tensor:
-        return model.mae.patch_error(model.mae.reconstruct(tokens, replace(mask, gate=gate)), batch["image"]).mean()
+        return model.mae.patch_error(model.mae(tokens, replace(mask, gate=gate)), batch["image"]).mean()
 
     gate = torch.ones(mask.mask.shape, dtype=torch.float64, requires_grad=True)
-    bare = model.mae.patch_error(model.mae.reconstruct(tokens, mask), batch["image"]).mean()
+    bare = model.mae.patch_error(model.mae(tokens, mask), batch["image"]).mean()
     assert error(gate).item() == bare.item()
     (found,) = torch.autograd.grad(error(gate), gate)
     assert (found[mask.mask == 1] == 0).all()

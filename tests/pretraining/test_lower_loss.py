@@ -28,7 +28,7 @@ def brute_force(model: Pretrainer, batch: dict, normalize: str) -> float:
     p, (rows, columns) = mae.encoder.patch_size, mae.encoder.grid
     tokens = mae.encoder.embed(image)
     mask = model.choose_mask(tokens, batch)
-    pred = mae.reconstruct(tokens, mask)
+    pred = mae(tokens, mask)
     sigma = model.mask.scores(tokens, None)
     numerator, denominator, per_image = 0.0, 0.0, []
     for b in range(len(image)):
@@ -97,7 +97,7 @@ def test_only_the_weight_carries_the_mask_gradient(case: tuple[Pretrainer, dict,
     phi = list(model.mask.parameters())
     found = torch.autograd.grad(lower(model, batch), phi)
     mask = model.choose_mask(tokens, batch)
-    rec = model.mae.patch_error(model.mae.reconstruct(tokens, mask), batch["image"]).detach()
+    rec = model.mae.patch_error(model.mae(tokens, mask), batch["image"]).detach()
     m, sigma = mask.mask.detach(), model.mask.scores(tokens, None)
     by_mask = (m * sigma * rec).sum() / m.sum()
     by_weight = ((m * sigma * rec).sum(1) / (m * sigma).sum(1)).mean()

@@ -19,8 +19,7 @@ from mlomae.common.registry import Share
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import share_of
 from mlomae.masking.teacher import ENCODER, TaughtMasking
-from mlomae.models import MAE
-from mlomae.models.mask import Mask, keep_count
+from mlomae.models import MAE, Mask, keep_count
 
 SMALLEST = 1e-12  # so that a patch without attention is removed last and has a finite logarithm
 

@@ -15,7 +15,7 @@ from mlomae.common.registry import Share
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import ranks, share_of, uncover
 from mlomae.masking.teacher import TaughtMasking
-from mlomae.models.mask import keep_count
+from mlomae.models import keep_count
 
 _TIES, _HINTS, _WHICH = range(3)  # salts
 

@@ -37,8 +37,7 @@ from mlomae.common.registry import NotNegative
 from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choose, register
 from mlomae.masking.sampling import inside, rectangle
 from mlomae.masking.teacher import TaughtMasking
-from mlomae.models import MAE
-from mlomae.models.mask import Mask, keep_count
+from mlomae.models import MAE, Mask, keep_count
 
 AREA = (40 / 196, 160 / 196)  # of a rectangle, as shares of all patches
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 from mlomae.masking.sampling import inside, rectangle
-from mlomae.models.mask import keep_count
+from mlomae.models import keep_count
 
 BLOCKS = 12  # enough for 999 of 1,000 images (20,000 tried at ratio 0.75, on grids of 4 x 4 to 16 x 16 patches)
 

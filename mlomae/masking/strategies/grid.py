@@ -19,7 +19,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_interval
 from mlomae.masking.base import MaskState, UnweightedMasking, register
 from mlomae.masking.sampling import cells
-from mlomae.models.mask import keep_count
+from mlomae.models import keep_count
 
 
 class CellMasking(UnweightedMasking):

@@ -20,8 +20,7 @@ from mlomae.common.precision import wide
 from mlomae.common.registry import NotNegative, Share, check_interval
 from mlomae.masking.base import AdaptiveMasking, MaskState, Reconstruction, choose, register
 from mlomae.masking.teacher import move_average
-from mlomae.models import MAE
-from mlomae.models.mask import Mask, keep_count
+from mlomae.models import MAE, Mask, keep_count
 from mlomae.models.vit import init_weights
 
 

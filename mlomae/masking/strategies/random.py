@@ -13,7 +13,7 @@ from torch import Tensor
 from mlomae.common import random_keys
 from mlomae.common.registry import check_interval
 from mlomae.masking.base import MaskState, UnweightedMasking, register
-from mlomae.models.mask import keep_count
+from mlomae.models import keep_count
 
 
 @register("random")

@@ -18,7 +18,7 @@ from mlomae.common.registry import Share
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import ranks, share_of, uncover
 from mlomae.masking.teacher import TaughtMasking, normalised_cut, unit
-from mlomae.models.mask import keep_count
+from mlomae.models import keep_count
 
 HintShare = Annotated[float, "[0, 1)"]
 _TIES, _HINTS = range(2)  # salts

@@ -19,7 +19,7 @@ from mlomae.common.registry import Count
 from mlomae.masking.base import MaskState, register
 from mlomae.masking.sampling import gumbel, ranks
 from mlomae.masking.teacher import TaughtMasking
-from mlomae.models.mask import keep_count
+from mlomae.models import keep_count
 
 ROUNDS = 5  # of k-means
 _SEEDS, _SHUFFLE, _ORDER, _CUT = range(4)  # salts

@@ -17,7 +17,7 @@ from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import Mask, MaskState, Reconstruction
 from mlomae.masking.strategies.adamae import AdaMAEMasking
-from mlomae.models.mask import mask_from_scores
+from mlomae.models import mask_from_scores
 
 
 def build(**options: float) -> AdaMAEMasking:

@@ -105,13 +105,13 @@ def test_thrown_patches_are_neither_encoded_nor_scored() -> None:
     thrown = (mask.mask == 0).scatter(1, mask.ids_keep, False)
     assert (thrown.sum(1) == 2).all()
     other = torch.where(thrown.unsqueeze(-1), torch.randn_like(tokens), tokens)
-    prediction = mae.reconstruct(tokens, mask)
+    prediction = mae(tokens, mask)
     assert prediction.shape[:2] == (6, 16)
-    assert torch.equal(prediction, mae.reconstruct(other, mask))
+    assert torch.equal(prediction, mae(other, mask))
     hidden = torch.where(mask.mask.bool().unsqueeze(-1), torch.randn_like(tokens), tokens)
-    assert torch.equal(prediction, mae.reconstruct(hidden, mask))
+    assert torch.equal(prediction, mae(hidden, mask))
     seen = torch.where((mask.mask.bool() | thrown).unsqueeze(-1), tokens, torch.randn_like(tokens))
-    assert not torch.allclose(prediction, mae.reconstruct(seen, mask))
+    assert not torch.allclose(prediction, mae(seen, mask))
 
 
 @pytest.mark.parametrize("options", [{"start": -0.1}, {"every": 0.0}, {"throw": 1.0}, {"start": float("nan")}])

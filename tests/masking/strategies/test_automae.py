@@ -45,7 +45,7 @@ def choose(strategy: AutoMAEMasking, mae: MAE, batch: int = 4) -> tuple[Tensor, 
 
 def seen(strategy: AutoMAEMasking, mae: MAE, batch: int = 4) -> Reconstruction:
     tokens, mask = choose(strategy, mae, batch)
-    rec = mae.patch_error(mae.reconstruct(tokens, mask), images(batch))
+    rec = mae.patch_error(mae(tokens, mask), images(batch))
     return Reconstruction(mae, images(batch), tokens, mask, tokens, rec, state(batch))
 
 
@@ -98,7 +98,7 @@ def test_the_gate_is_one_to_the_bit_and_the_teacher_is_asked_once(monkeypatch: p
     assert calls == [4]
     assert given.mask.gate is not None
     assert (given.mask.gate == 1).all()
-    bare = mae.patch_error(mae.reconstruct(given.tokens_BLD, replace(given.mask, gate=None)), images(4))
+    bare = mae.patch_error(mae(given.tokens_BLD, replace(given.mask, gate=None)), images(4))
     assert torch.equal(given.rec_BL, bare)
 
 
@@ -119,7 +119,7 @@ def test_the_reconstruction_reaches_the_generator_through_the_noise() -> None:
             for w, d in zip(weights, direction, strict=True):
                 w += step * d
             gate = 1 + 0.5 * (strategy.soft_map(attention, state(4)) - s0)
-            pred = mae.reconstruct(given.tokens_BLD, replace(given.mask, gate=gate))
+            pred = mae(given.tokens_BLD, replace(given.mask, gate=gate))
             values.append(float(lower(replace(given, rec_BL=mae.patch_error(pred, images(4))))))
     along = sum(float((g * d).sum()) for g, d in zip(found, direction, strict=True))
     assert along == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-3)

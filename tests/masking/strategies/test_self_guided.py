@@ -14,7 +14,7 @@ from mlomae.masking import Mask, MaskState
 from mlomae.masking.strategies import self_guided as module
 from mlomae.masking.strategies.self_guided import SelfGuidedMasking, object_side
 from mlomae.masking.teacher import TEMPERATURE, normalised_cut, unit
-from mlomae.models.mask import mask_from_scores
+from mlomae.models import mask_from_scores
 
 GRID, L = (8, 8), 64
 

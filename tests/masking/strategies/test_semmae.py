@@ -13,7 +13,7 @@ from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import MaskState
 from mlomae.masking.strategies.semmae import SemMAEMasking, budgets, cluster
-from mlomae.models.mask import keep_count, mask_from_scores
+from mlomae.models import keep_count, mask_from_scores
 
 part_maps = st.lists(st.integers(0, 5), min_size=4, max_size=40)
 

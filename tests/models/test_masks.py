@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlomae.common.errors import ConfigError
-from mlomae.models.mask import keep_count, mask_from_scores
+from mlomae.models import keep_count, mask_from_scores
 
 reproducible = settings(deadline=None, max_examples=40, derandomize=True)
 
