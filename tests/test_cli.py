@@ -126,7 +126,7 @@ def test_config_file_that_does_not_run(content: str, tmp_path: Path, refused: Re
         ({"feedback__type": "guess"}, ["unknown feedback 'guess'", "linear"]),
         ({"feedback__drop": 0.1}, ["no option 'drop'", "dropout"]),
         ({"model__patch_size": 5}, ["image size 16 is not divisible by patch size 5", "choose a patch size"]),
-        ({"model__size": "giant"}, ["unknown model size 'giant'", "choose one of tiny"]),
+        ({"model__size": "giant"}, ["size='giant' is unknown", "choose one of tiny"]),
         ({"model__num_heads": 3}, ["width 16 is not divisible by 3 heads", "change"]),
         ({"levels__solver": "guess"}, ["guess", "one_step"]),
         ({"levels__solver_options": {"stepps": 3}}, ["stepps"]),

@@ -5,6 +5,7 @@ The command line prints the line and exits with status 2; a traceback means a bu
 
 import os
 import sys
+from collections.abc import Iterable
 
 
 class MlomaeError(Exception):
@@ -39,6 +40,12 @@ def reason_of(error: BaseException) -> str:
 def first_line_of(error: BaseException) -> str:
     """The first line of an exception's message, for errors of linkers and loaders, which can be pages long."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def first_names(names: Iterable[object], most: int = 3) -> str:
+    """The first names and how many more there are, e.g. ``a, b, c and 4 more``."""
+    found = [str(name) for name in names]
+    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
 
 
 def refuse(error: MlomaeError) -> int:

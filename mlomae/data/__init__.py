@@ -1,26 +1,10 @@
 """Data: labelled images, scenes and detections by name, the split of a training set, augmentation, batch streams."""
 
 from mlomae.common.registry import import_modules
-from mlomae.data.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Augmentation,
-    PadCropFlip,
-    Plain,
-    RandomResizedCropFlip,
-    build_augment,
-)
+from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD, build_augment
 from mlomae.data.detections import Detections, build_detections
 from mlomae.data.images import IGNORE, FileSource, Images, MemorySource, Source
-from mlomae.data.registry import (
-    PUBLISHED,
-    Download,
-    Published,
-    build_dataset,
-    build_source,
-    list_datasets,
-    register_dataset,
-)
+from mlomae.data.registry import PUBLISHED, Download, Published, build_source, list_datasets, register_dataset
 from mlomae.data.scenes import Scenes, SceneSource, build_scenes, build_training_source
 from mlomae.data.splits import Split, check_disjoint, shuffle_labels, split_train
 from mlomae.data.streams import OuterBatches, Stream
@@ -32,17 +16,13 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "PUBLISHED",
-    "Augmentation",
     "Detections",
     "Download",
     "FileSource",
     "Images",
     "MemorySource",
     "OuterBatches",
-    "PadCropFlip",
-    "Plain",
     "Published",
-    "RandomResizedCropFlip",
     "SceneSource",
     "Scenes",
     "Source",
@@ -50,7 +30,6 @@ __all__ = [
     "Stream",
     "Textures",
     "build_augment",
-    "build_dataset",
     "build_detections",
     "build_scenes",
     "build_source",

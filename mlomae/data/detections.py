@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.common.errors import DataError
+from mlomae.common.errors import DataError, first_names
 from mlomae.data.formats.coco import choose_classes, read_coco
 from mlomae.data.formats.coco_masks import encode, mask_tools
-from mlomae.data.images import ImageFiles
-from mlomae.data.paths import first_names, missing_files
+from mlomae.data.images import ImageFiles, evenly_spaced
+from mlomae.data.paths import missing_files
 from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import PUBLISHED, build_dataset
@@ -87,8 +87,11 @@ class Detections(ImageFiles):
     ) -> None:
         name, where = self.name, f"{self.name}: {annotation_file}"
         found = read_coco(annotation_file, where)
-        if categories is not None:
-            self._check_categories(where, found.categories, categories)
+        published = found.categories if categories is None else categories
+        if odd := sorted(dict(found.categories.items() ^ published.items())):
+            has, wants = found.categories.get(odd[0], "no category"), published.get(odd[0], "none")
+            differ = f"differs from the published categories in {len(odd):,}"
+            raise DataError(f"{where} {differ}: id {odd[0]} is '{has}', published is '{wants}'; {self.remedy}")
         if name in PUBLISHED:
             check_counts(name, base, {split: len(found.files)}, len(found.categories), subset)
         if classes is not None:
@@ -102,7 +105,7 @@ class Detections(ImageFiles):
             self.locations = frozenset([str(images / f"<{annotation_file.name}>")])
         self.annotation_file, self.image_ids, self._sizes = annotation_file, found.image_ids, found.sizes
         self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
-        self._check_sizes(min(SCANNED, len(self)))
+        self._check_sizes(SCANNED)
 
     def annotations(self, i: int) -> list[dict[str, Any]]:
         """The objects of image ``i``, each with the keys
@@ -136,12 +139,11 @@ class Detections(ImageFiles):
         (median IoU below 0.5) or an image does not have the annotated size.
         """
         if decode_all:
-            self._check_sizes(len(self))
-        tools, objects, total = mask_tools(), self.objects, len(self.objects.ids)
-        count = total if decode_all else min(SCANNED, total)
-        chosen = np.arange(count) * total // count
+            self._check_sizes(None)
+        tools, objects = mask_tools(), self.objects
+        chosen = evenly_spaced(len(objects.ids), None if decode_all else SCANNED)
         sizes = self._sizes[objects.image[chosen]].tolist()
-        encoded = [encode(objects.masks[n], *size) for n, size in zip(chosen.tolist(), sizes, strict=True)]
+        encoded = [encode(objects.masks[n], *size) for n, size in zip(chosen, sizes, strict=True)]
         # One at a time: with numpy 2, pycocotools 2.0.11 counts the masks of a list in 8 bits and fails above 255.
         pixels = np.array([tools.area(mask) for mask in encoded], dtype=np.float64)
         iou = float(np.median(_iou(objects.boxes[chosen], tools.toBbox(encoded))))
@@ -150,30 +152,23 @@ class Detections(ImageFiles):
             remedy = "boxes are x, y, width, height in pixels of the image, as masks are; correct the annotation file"
             raise DataError(f"{self.name}: {self.annotation_file}: {odd}; {remedy}")
         seen = pixels > 0
-        return MaskCheck(count, iou, float(np.median(objects.areas[chosen][seen] / pixels[seen])), int((~seen).sum()))
+        area = float(np.median(objects.areas[chosen][seen] / pixels[seen]))
+        return MaskCheck(len(chosen), iou, area, int((~seen).sum()))
 
     def _objects_of(self, i: int) -> slice:
         i = range(len(self))[i]
         return slice(int(self.objects.first[i]), int(self.objects.first[i + 1]))
 
-    def _check_sizes(self, count: int) -> None:
-        chosen = [i * len(self) // count for i in range(count)]
+    def _check_sizes(self, most: int | None) -> None:
+        chosen = evenly_spaced(len(self), most)
         found = zip(chosen, in_threads(self.image_size, chosen), strict=True)
-        odd = [(i, size) for i, size in found if size != tuple(self._sizes[i].tolist())]
-        if odd:
+        if odd := [(i, size) for i, size in found if size != tuple(self._sizes[i].tolist())]:
             (i, (height, width)), (stated_height, stated_width) = odd[0], self._sizes[odd[0][0]].tolist()
             sizes = f"{self.relative_path(i)} has {height}x{width} pixels, annotated {stated_height}x{stated_width}"
-            which = f"{len(odd):,} of {count:,} images read do not have the annotated height and width (first: {sizes})"
+            read = f"{len(odd):,} of {len(chosen):,} images read"
+            which = f"{read} do not have the annotated height and width (first: {sizes})"
             remedy = "correct height and width or, if EXIF tags rotate these images, store their pixels rotated"
             raise DataError(f"{self.name}: {self.annotation_file}: {which}; {remedy}")
-
-    def _check_categories(self, where: str, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
-        if odd := sorted(id_ for id_ in found.keys() | expected.keys() if found.get(id_) != expected.get(id_)):
-            has, wants = found.get(odd[0], "no category"), expected.get(odd[0], "none")
-            differ = (
-                f"differs from the published categories in {len(odd):,}: id {odd[0]} is '{has}', published is '{wants}'"
-            )
-            raise DataError(f"{where} {differ}; {self.remedy}")
 
     def _fingerprint_label(self, i: int) -> bytes:
         objects, these = self.objects, self._objects_of(i)

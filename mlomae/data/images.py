@@ -23,6 +23,12 @@ IGNORE = 255
 """Label of pixels without a label: they count neither in the loss nor in the score."""
 
 
+def evenly_spaced(total: int, most: int | None) -> list[int]:
+    """Indices of ``most`` of ``total`` items, evenly spaced; of all items if there are no more, or for None."""
+    count = total if most is None else min(most, total)
+    return [i * total // count for i in range(count)]
+
+
 class Images:
     """Images in a fixed order. Subclasses set the attributes and override the methods that raise.
 
@@ -35,11 +41,13 @@ class Images:
         locations: resolved paths that the pixels come from (folders or files; a pseudo-path for embedded images). Two
             data sets share images if they share a location or if one location contains the other.
         content: what ``digest`` hashes, ``"pixels"`` or ``"file"``; only digests of one kind are comparable.
-        provides, remedy: what data sets of this kind have, and what to do about missing or damaged files; for messages.
+        provides, remedy, layout: for messages: what data sets of this kind have, what to do about missing or damaged
+            files, and where images are below ``root``.
     """
 
     provides = "images"
     remedy = "download the data set again"
+    layout = "train/<class>/*.jpg"
     name: str
     split: str
     root: str
@@ -52,15 +60,16 @@ class Images:
 
     @classmethod
     def find_splits(cls, base: Path) -> list[str]:
-        """Splits in the folder ``base``, training splits first; here the folders that hold class folders.
-
-        Raises DataError if there is none.
-        """
-        found = [name for name in subfolders(base) if any(entry.is_dir() for entry in (base / name).iterdir())]
+        """Splits in the folder ``base``, training splits first. Raises DataError if there is none."""
+        found = cls.list_splits(base)
         if not found:
-            expected = base / "train" / "<class>" / "*.jpg"
-            raise DataError(f"{cls.name}: {base} has no class folders; expected {expected}")
-        return sorted(found, key=lambda split: (split != "train", split))
+            raise DataError(f"{cls.name}: {base} has no split; expected {base / cls.layout}")
+        return sorted(found, key=lambda split: (not split.startswith("train"), split))
+
+    @classmethod
+    def list_splits(cls, base: Path) -> list[str]:
+        """Splits in the folder ``base``, in any order; here the folders that hold class folders."""
+        return [name for name in subfolders(base) if any(entry.is_dir() for entry in (base / name).iterdir())]
 
     def image(self, i: int) -> Tensor:
         """Image ``i``: (3, H, W) uint8, RGB. Treat as read-only. Raises DataError if it cannot be decoded."""

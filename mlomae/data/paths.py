@@ -116,9 +116,3 @@ def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
             return frozenset()
 
     return [file for file in files if os.path.basename(file) not in names(os.path.dirname(file))]
-
-
-def first_names(names: Iterable[object], most: int = 3) -> str:
-    """The first names and how many more there are, e.g. ``a, b, c and 4 more``."""
-    found = [str(name) for name in names]
-    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.common.errors import ConfigError, DataError, reason_of
+from mlomae.common.errors import ConfigError, DataError, first_names, reason_of
 from mlomae.data.images import FileSource
-from mlomae.data.paths import LabelledFiles, data_folder, existing_file, first_names, missing_files
+from mlomae.data.paths import LabelledFiles, data_folder, existing_file, missing_files
 from mlomae.data.registry import PUBLISHED
 
 Lists: TypeAlias = tuple[Mapping[int, str], Mapping[str, LabelledFiles]]
@@ -58,7 +58,9 @@ class PublishedSource(FileSource):
         numbers = np.searchsorted(used, np.concatenate([labels[part] for part in wanted]))
         listed = LabelledFiles(parts[wanted[0]].folder, files, numbers)
         super().__init__(name, split, base, [names[i] for i in used.tolist()], listed)
-        self.locations = frozenset(_location(name, part, parts) for part in wanted)
+        folders = {part: listed.folder for part, listed in parts.items()}
+        shared = len(set(folders.values())) < len(folders)  # then by pseudo-paths in it: splits share no image
+        self.locations = frozenset(str(folders[p] / f"<{name} {p}>" if shared else folders[p]) for p in wanted)
 
     def read_lists(self, base: Path, split: str) -> Lists:
         """Class names by label, and the files of each published split with their labels, as the lists in ``base`` have
@@ -118,13 +120,6 @@ class PublishedSource(FileSource):
                 if only:
                     odd = first_names(classes[i] for i in sorted(only))
                     raise self.fault(f"in {base} {missing} has no image of class {odd}", "unpack the data set again")
-
-
-def _location(name: str, part: str, parts: Mapping[str, LabelledFiles]) -> str:
-    """The folder of a split, or a pseudo-path in it if other splits, which share no image, are in the same folder."""
-    folder = parts[part].folder
-    alone = sum(other.folder == folder for other in parts.values()) == 1
-    return str(folder if alone else folder / f"<{name} {part}>")
 
 
 def check_split(name: str, split: str, more: Sequence[str] = ()) -> None:

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlomae.common.errors import DataError
-from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source
-from mlomae.data.paths import LabelledFiles, first_names, inner_folder, split_folder, subfolders
+from mlomae.common.errors import DataError, first_names
+from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source, evenly_spaced
+from mlomae.data.paths import LabelledFiles, inner_folder, split_folder, subfolders
 from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import IMAGE_ENDINGS, decode_values, in_threads, is_image, read_bytes
 from mlomae.data.registry import PUBLISHED, build_dataset, build_source, list_datasets
@@ -61,6 +61,7 @@ class Scenes(ImageFiles):
     """
 
     provides = "a class for every pixel"
+    layout = "images/training/*.jpg"
     classes: tuple[str, ...]
     remedy = "every image images/SPLIT/NAME.jpg needs an annotation annotations/SPLIT/NAME.png, and the other way round"
     value_remedy = "0 means no label, 1 is the first class; correct the annotations or the list of classes"
@@ -91,13 +92,9 @@ class Scenes(ImageFiles):
         self.check_labels()
 
     @classmethod
-    def find_splits(cls, base: Path) -> list[str]:
-        """The folders in ``base/images``, training splits first. Raises DataError if there is none."""
-        folder = base / "images"
-        found = subfolders(folder) if folder.is_dir() else []
-        if not found:
-            raise DataError(f"{cls.name}: {folder} has no folders; expected {folder / 'training' / '*.jpg'}")
-        return sorted(found, key=lambda split: (not split.startswith("train"), split))
+    def list_splits(cls, base: Path) -> list[str]:
+        """The folders in ``base/images``."""
+        return subfolders(base / "images") if (base / "images").is_dir() else []
 
     def annotation_path(self, i: int) -> str:
         """Absolute path of the annotation of image ``i``."""
@@ -115,15 +112,22 @@ class Scenes(ImageFiles):
 
         Raises DataError, naming the first, if one cannot be decoded or has a value above C, or if none has a label.
         """
-        count = len(self) if decode_all else min(SCANNED, len(self))
-        found = list(in_threads(self._count_pixels, [i * len(self) // count for i in range(count)]))
+
+        def count_pixels(i: int) -> NDArray[np.int64] | DataError:
+            try:
+                return np.bincount(self.labels(i).numpy().ravel(), minlength=IGNORE + 1)
+            except DataError as error:
+                return error
+
+        found = list(in_threads(count_pixels, evenly_spaced(len(self), None if decode_all else SCANNED)))
         if faults := [error for error in found if isinstance(error, DataError)]:
-            which = f"{len(faults):,} of {count:,} annotations scanned have a fault, the first:"
+            which = f"{len(faults):,} of {len(found):,} annotations scanned have a fault, the first:"
             raise DataError(f"{self.describe()}: {which} {faults[0]}")
         pixels = np.sum([counts for counts in found if not isinstance(counts, DataError)], axis=0)
         if not pixels[:IGNORE].any():
-            raise DataError(f"{self.describe()}: no pixel of {count:,} annotations has a label; {self.value_remedy}")
-        return LabelCounts(count, pixels[: len(self.classes)], int(pixels[IGNORE]))
+            what = f"no pixel of {len(found):,} annotations has a label"
+            raise DataError(f"{self.describe()}: {what}; {self.value_remedy}")
+        return LabelCounts(len(found), pixels[: len(self.classes)], int(pixels[IGNORE]))
 
     def _by_stem(self, folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
         """Names of the image files in ``folder`` by stem. Raises DataError if there is none, or two of one stem."""
@@ -136,12 +140,6 @@ class Scenes(ImageFiles):
             wanted = " or ".join(endings)
             raise self.fault(f"{folder} holds no {wanted} file", "put them into it, not into folders below it")
         return found
-
-    def _count_pixels(self, i: int) -> NDArray[np.int64] | DataError:
-        try:
-            return np.bincount(self.labels(i).numpy().ravel(), minlength=IGNORE + 1)
-        except DataError as error:
-            return error
 
     def _check_headers(self) -> None:
         found = in_threads(lambda i: header_fault(self.annotation_path(i), self.image_size(i)), range(len(self)))

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data.images import Images, Source
+from mlomae.data.images import Images, Source, evenly_spaced
 
 TOLERATED_SHARE = 0.01
 """Share of the evaluation images that may occur in training: CIFAR and others were published with a few duplicates."""
@@ -84,7 +83,8 @@ def check_disjoint(training: Images, evaluation: Images) -> None:
 
     An image that was recompressed or resized is not recognised.
     """
-    shared = _shared_place(training.locations, evaluation.locations)
+    pairs = (sorted(pair, key=len) for pair in itertools.product(training.locations, evaluation.locations))
+    shared = next((inner for outer, inner in pairs if PurePath(inner).is_relative_to(outer)), None)
     if shared is not None:
         reason = f"both read {shared}"
     else:
@@ -96,15 +96,6 @@ def check_disjoint(training: Images, evaluation: Images) -> None:
     raise DataError(f"evaluation images would reach training: {reason} ({pair}); evaluate on a held-out split")
 
 
-def _shared_place(ours: Iterable[str], theirs: Iterable[str]) -> str | None:
-    """The inner of two nested (or equal) places, or None."""
-    for pair in itertools.product(ours, theirs):
-        outer, inner = sorted(pair, key=len)
-        if PurePath(inner).is_relative_to(outer):
-            return inner
-    return None
-
-
 def repeated_images(training: Images, evaluation: Images, compare_all: bool = False) -> tuple[int, dict[int, int]]:
     """How many evaluation images were compared, and the indices of those that occur in training, with those there.
 
@@ -112,8 +103,7 @@ def repeated_images(training: Images, evaluation: Images, compare_all: bool = Fa
     compared is as in ``check_disjoint``.
     """
     in_files = "file" in (training.content, evaluation.content)
-    count = min(len(evaluation), MAX_FILES_CHECKED) if in_files and not compare_all else len(evaluation)
-    chosen = [i * len(evaluation) // count for i in range(count)]
+    chosen = evenly_spaced(len(evaluation), MAX_FILES_CHECKED if in_files and not compare_all else None)
     if training.content == evaluation.content:
         size, digest = "content_size", "digest"
     else:
@@ -122,4 +112,4 @@ def repeated_images(training: Images, evaluation: Images, compare_all: bool = Fa
     sizes = {getattr(evaluation, size)(i) for i in chosen}
     known = {getattr(training, digest)(i): i for i in range(len(training)) if getattr(training, size)(i) in sizes}
     found = {i: known.get(getattr(evaluation, digest)(i)) for i in chosen}
-    return count, {i: at for i, at in found.items() if at is not None}
+    return len(chosen), {i: at for i, at in found.items() if at is not None}

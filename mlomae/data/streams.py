@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.registry import check_range
 from mlomae.data.augment import Augmentation
 from mlomae.data.images import Source
 
@@ -43,14 +44,13 @@ class Stream:
     ) -> None:
         self.source, self.augment, self.seed, self.name, self.pixels = source, augment, seed, name, pixels
         self.indices = torch.arange(len(source)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
+        what = f"stream {name!r} of {source.describe()}"
         if not len(self.indices):
-            raise DataError(f"stream {name!r} of {source.describe()} holds no sample; enlarge its share of the split")
+            raise DataError(f"{what} has no sample; enlarge its share of the split")
         if self.indices.min() < 0 or self.indices.max() >= len(source):
-            wrong = f"an index outside 0..{len(source) - 1}"
-            raise DataError(f"stream {name!r} of {source.describe()} names {wrong}; make the split again")
+            raise DataError(f"{what} has an index outside 0..{len(source) - 1}; make the split again")
         if pixels and not source.pixel_classes:
-            lack = f"needs a class for every pixel, which {source.describe()} does not have"
-            raise DataError(f"stream {name!r} {lack}; set data.feedback to a data set of scenes")
+            raise DataError(f"{what} lacks a class for every pixel; set data.feedback to a data set of scenes")
         self._labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
         self._orders: dict[int, Tensor] = {}
 
@@ -136,12 +136,10 @@ class OuterBatches(Dataset[dict[str, Any]]):
             value, processes = getattr(self, key), self.world_size
             if value < 1 or value % processes:
                 raise ConfigError(f"{key} {value} is not a multiple of {processes} processes; change one of the two")
-        if self.steps_per_outer < 1:
-            raise ConfigError(f"steps_per_outer {self.steps_per_outer} must be at least 1")
+        check_range("batches", "[1, inf)", steps_per_outer=self.steps_per_outer)
         if not 0 <= self.rank < self.world_size:
-            raise ConfigError(
-                f"rank {self.rank} is outside 0..{self.world_size - 1}; start the processes with torchrun"
-            )
+            ranks = f"0..{self.world_size - 1}"
+            raise ConfigError(f"rank {self.rank} is outside {ranks}; start the processes with torchrun")
 
     def _slice(self, stream: Stream, number: int, size: int) -> Batch:
         share = size // self.world_size

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from mlomae.common import random_keys
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError, TrainingError
+from mlomae.common.registry import check_choice, check_range
 from mlomae.diagnostics.pictures import influence_sheet, save_figure
 from mlomae.feedback import is_joint
 from mlomae.masking import MaskState, is_trainable
@@ -56,18 +58,15 @@ def diagnose(
     Raises ConfigError for a wrong option or a feedback without a trained head, CheckpointError for a file that is no
     checkpoint, DataError for missing data, TrainingError if the influence is not finite.
     """
-    if batches < 1:
-        raise ConfigError(f"--batches {batches} must be at least 1; t over batches needs 2")
-    if mask not in MASKS:
-        raise ConfigError(f"--mask '{mask}' is unknown; choose one of {', '.join(MASKS)}")
+    check_range("mlomae diagnose", "[1, inf)", batches=batches)
+    check_choice("mlomae diagnose", MASKS, mask=mask)
     run = load_for_diagnosis(checkpoint, data_root)
     config = run.config
     config.train.accumulate = math.gcd(config.train.accumulate, batch_size)
-    _choose_feedback(run, feedback)
+    choose_feedback(run, feedback, f"'{run.path}' has not trained")
     streams = {level: run.stream(level, f"diagnose/{level}") for level in LEVELS}
     smallest = min(len(stream) for stream in streams.values())
-    if not 1 <= batch_size <= smallest:
-        raise ConfigError(f"--batch-size {batch_size} must be 1 to {smallest}, the images of the smallest level")
+    check_range(f"mlomae diagnose (smallest level: {smallest} images)", f"[1, {smallest}]", batch_size=batch_size)
     model = run.build_model(run.data.num_classes)
     device = next(model.parameters()).device
 
@@ -76,10 +75,7 @@ def diagnose(
         batch = {level: stream.batch(number * batch_size, batch_size) for level, stream in streams.items()}
         measured.append(_measure(model, to_device(batch, device), mask == "random"))
     result = {
-        "format": FORMAT,
-        "checkpoint": run.path.name,
-        "name": config.name,
-        "iteration": run.iteration,
+        **identify(run, FORMAT),
         "mask_type": config.mask["type"],
         "mask": mask,
         "feedback": config.feedback["type"],
@@ -87,29 +83,56 @@ def diagnose(
         "batches": batches,
         **summarise(measured, 100.0 * chance_on(streams["upper"], run.data.num_classes).share),
     }
-    out = out or run.folder / "diagnose"
     figure = influence_sheet(**measured[0]["sheet"], grid=model.mae.encoder.grid, title=sheet_title(result))
-    save_figure(figure, out / "influence.png")
-    write_json(result, out / "diagnose.json")
-    return result, out
+    return result, write_result(result, figure, out or run.folder / "diagnose", "influence", "diagnose")
+
+
+# --- shared with the horizon study ------------------------------------------------------------------------------------
 
 
 def load_for_diagnosis(checkpoint: Path, data_root: str | None) -> LoadedRun:
-    """A run without evaluation data and running average, its training images from ``data_root`` if that is given."""
+    """A run without evaluation data and running average; its training images are in ``data_root`` if that is given."""
     moved = {} if data_root is None else {"data.train.root": data_root}
     return load_run(checkpoint, {"data.eval": None, "init_from": None, "levels.v_momentum": 0.0, **moved})
 
 
-def _choose_feedback(run: LoadedRun, name: str | None) -> None:
-    """Raises ConfigError for an unknown feedback, or one with a head that the run has not trained."""
+def choose_feedback(run: LoadedRun, name: str | None, lack: str) -> None:
+    """Set the feedback; by default the run's own if it can be used, else "nca".
+
+    Raises ConfigError for an unknown one, or one with a head that the run's mask has not trained, with ``lack``, which
+    follows "feedback has a head, which".
+    """
     config, own = run.config, run.config.feedback["type"]
     trained = is_trainable(config.mask["type"])
     name = name or (own if trained or is_joint(own) else "nca")
     if not is_joint(name) and not (trained and name == own):
-        raise ConfigError(f"'{run.path}' holds no trained head for feedback '{name}'; use --feedback nca or ridge")
+        raise ConfigError(f"feedback '{name}' has a head, which {lack}; use --feedback nca or ridge")
     if name != own:
         config.feedback = {"type": name}
         config.levels.solver_options.pop("paths", None)  # the other feedback may lack a path
+
+
+def identify(run: LoadedRun, format_: str) -> dict[str, Any]:
+    """What opens the JSON of a study of a checkpoint."""
+    return {
+        "format": format_,
+        "checkpoint": run.path.name,
+        "name": run.config.name,
+        "iteration": run.iteration,
+    }
+
+
+def write_result(result: dict[str, Any], figure: Figure, folder: Path, picture: str, numbers: str) -> Path:
+    """Write ``picture``.png and ``numbers``.json under temporary names and rename them; returns ``folder``.
+
+    The same result gives the same bytes.
+    """
+    save_figure(figure, folder / f"{picture}.png")
+    write_text(folder / f"{numbers}.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return folder
+
+
+# --- the numbers of a batch -------------------------------------------------------------------------------------------
 
 
 def _measure(model: Pretrainer, batch: Batch, random_mask: bool) -> dict[str, Any]:
@@ -236,11 +259,6 @@ def sheet_title(result: dict[str, Any]) -> str:
     if gap is not None and auroc is not None:
         parts += [f"object less background: t = {_t(gap)}", f"AUROC {auroc['mean']:.3f}"]
     return "   ·   ".join(parts)
-
-
-def write_json(result: dict[str, Any], path: Path) -> None:
-    """Write under a temporary name and rename; the same result gives the same bytes."""
-    write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def _number(statistics: dict[str, Any] | None, form: str) -> str:

@@ -26,8 +26,9 @@ from torch import Tensor
 from mlomae.common import random_keys
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError
+from mlomae.common.registry import check_range
 from mlomae.config.schema import PretrainConfig, load_config
-from mlomae.data import Source, Stream, build_augment, build_training_source
+from mlomae.data import Stream, build_augment, build_training_source
 from mlomae.data.sets.own_images import Pictures
 from mlomae.diagnostics.pictures import mask_sheet, photographs, save_figure
 from mlomae.pretraining.devices import to_device, training_device
@@ -74,9 +75,17 @@ def draw_masks(
     Raises ConfigError for wrong options and for configurations of different image sizes, DataError for images that
     cannot be read, CheckpointError for a file that is no checkpoint.
     """
-    _check(out, images, data_root, count, draws, progress)
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out '{out}' must end in .png")
+    if images is not None and data_root is not None:
+        raise ConfigError("--images and --data both name images; give one of them")
+    check_range("mlomae masks", "[1, inf)", count=count, draws=draws)
+    if progress is not None:
+        check_range("mlomae masks", "[0, 1)", progress=progress)
     rows = _rows(configs, checkpoints)
-    source = Pictures(str(images)) if images is not None else _training_images(rows[0].config, data_root)
+    root = {} if data_root is None else {"root": data_root}
+    training = rows[0].config.data.train | root
+    source = Pictures(str(images)) if images is not None else build_training_source(training)
     size = rows[0].config.model.img_size
     stream = Stream(source, None, build_augment({"type": "Plain", "size": size}), seed, "masks")
     batch: Batch = stream.batch(0, min(count, len(stream)))
@@ -89,9 +98,11 @@ def draw_masks(
         if progress is not None:
             model.progress = progress
         for draw in range(draws):
-            mask_BL, weight_BL = _mask(model, {**batch, "key": random_keys.fold(batch["key"], draw)})
+            drawn = to_device({**batch, "key": random_keys.fold(batch["key"], draw)}, next(model.parameters()).device)
+            with torch.no_grad():
+                mask = model.choose_mask(model.mae.encoder.embed(drawn["image"]), drawn)
             label = name if not draw else f"draw {draw + 1}"
-            shown.append((label, mask_BL, weight_BL, model.mae.encoder.grid))
+            shown.append((label, mask.mask, mask.weight, model.mae.encoder.grid))
             written.append(_numbers(row, *shown[-1]))
     images_text = f"{source.name} {source.split}"
     legend = "; darker: weighs more" if any(row["weight"] for row in written) else ""
@@ -103,25 +114,12 @@ def draw_masks(
 
 
 def _labels(rows: list[Row]) -> tuple[list[str], str]:
-    """What rows are called. Of how many iterations they are is said once, in the title, where all are of as many."""
+    """The labels of the rows, and what follows the title: the number of iterations, if all rows have the same."""
     iterations = [row.iteration for row in rows]
     if len(rows) > 1 and iterations[0] and len(set(iterations)) == 1:
         return [row.config.method for row in rows], f", after {iterations[0]} outer iterations"
     names = [row.config.method + (f", {n} iterations" if n else "") for row, n in zip(rows, iterations, strict=True)]
     return names, ""
-
-
-def _check(
-    out: Path, images: Path | None, data_root: str | None, count: int, draws: int, progress: float | None
-) -> None:
-    if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out '{out}' must end in .png")
-    if images is not None and data_root is not None:
-        raise ConfigError("--images and --data both name images; give one of them")
-    if count < 1 or draws < 1:
-        raise ConfigError(f"--count {count} and --draws {draws} must be at least 1")
-    if progress is not None and not 0.0 <= progress < 1.0:
-        raise ConfigError(f"--progress {progress} must be a share of the run inside [0, 1)")
 
 
 def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
@@ -145,11 +143,6 @@ def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
     return rows
 
 
-def _training_images(config: PretrainConfig, data_root: str | None) -> Source:
-    root = {} if data_root is None else {"root": data_root}
-    return build_training_source({**config.data.train, **root})
-
-
 def _model(row: Row) -> Pretrainer:
     """The model of a row; its feedback, on which no mask depends, stays fresh."""
     torch.manual_seed(row.config.seed)
@@ -159,14 +152,6 @@ def _model(row: Row) -> Pretrainer:
     if row.config.init_from:
         model.start_from(row.config.init_from)
     return model.to(training_device()).eval()
-
-
-@torch.no_grad()
-def _mask(model: Pretrainer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mask and weights, (B, L)."""
-    batch = to_device(batch, next(model.parameters()).device)
-    mask = model.choose_mask(model.mae.encoder.embed(batch["image"]), batch)
-    return mask.mask, mask.weight
 
 
 def _numbers(row: Row, label: str, mask_BL: Tensor, weight_BL: Tensor, grid: tuple[int, int]) -> dict[str, Any]:

@@ -8,7 +8,9 @@ Shape legend: B images of the sheet, S side in pixels, L patches.
 """
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,12 +25,12 @@ from torch import Tensor
 from mlomae.common.atomic import replacing
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
-TILE = 1.3  # inches a tile, 130 pixels
+TILE = 1.3  # inches per tile, 130 pixels
 LEFT, RIGHT, TOP, GAP = 1.0, 1.1, 0.45, 0.06  # inches: row labels, colour bars, title, between tiles
 OUTLINE = "#ffd500"
 KEPT = 0.5  # grey of the kept patches in the rows of mask and influence
 REMOVED, LEAST, MOST = 0.6, 0.85, 0.3  # grey of removed patches: of equal weights; of the lowest and highest weight
-LABEL = 17  # letters of a row's label that fit beside a tile
+LABEL = 17  # letters of a row's label that fit next to a tile
 
 
 def influence_sheet(
@@ -52,31 +54,29 @@ def influence_sheet(
         object_BSS: bool, pixels of objects.
     """
     images = photographs(image_B3SS)
-    removed = _tiles(mask_BL, grid) > 0
-    influence = _tiles(influence_BL, grid)
+    side, removed, influence = images.shape[1], _tiles(mask_BL, grid) > 0, _tiles(influence_BL, grid)
     sizes = np.abs(influence[removed])
     limit = float(np.quantile(sizes, 0.95)) if sizes.any() else 1.0
     scale = Normalize(-limit, limit)
-    rows = ["image", "mask\n(grey: kept)", "influence\n(grey: kept)"] + ([] if sigma_BL is None else ["score sigma"])
-    figure, axes = _canvas(len(images), rows, title)
-    for column, image in enumerate(images):
-        side = image.shape[0]
-        edge = (-0.5, side - 0.5, side - 0.5, -0.5)
-        paint = lambda ax, rgba, edge=edge: ax.imshow(rgba, extent=edge, interpolation="nearest")  # noqa: E731
-        axes[0, column].imshow(image, interpolation="nearest")
-        paint(axes[1, column], np.where(removed[column], 0.1, KEPT)[..., None].repeat(3, axis=-1))
-        axes[2, column].imshow(0.6 * image.mean(axis=-1, keepdims=True).repeat(3, axis=-1), interpolation="nearest")
-        paint(axes[2, column], _heat(influence[column], removed[column], scale))
-        if sigma_BL is not None:
-            sigma = _tiles(sigma_BL, grid)
-            spread = Normalize(float(sigma.min()), float(sigma.max()))
-            paint(axes[3, column], matplotlib.colormaps["viridis"](spread(sigma[column])))
-        if object_BSS is not None:
-            for ax in axes[:, column]:
-                _outline(ax, object_BSS[column].cpu().numpy())
-    _bar(figure, axes[2, -1], ScalarMappable(scale, "RdBu_r"), "+ : weight lowers loss III", "both")
+    heat = _enlarge(_heat(influence, removed, scale), side)
+    dim = 0.6 * images.mean(axis=-1, keepdims=True)
+    rows = [
+        ("image", images),
+        ("mask\n(grey: kept)", _enlarge(np.where(removed, 0.1, KEPT)[..., None].repeat(3, axis=-1), side)),
+        ("influence\n(grey: kept)", dim + heat[..., 3:] * (heat[..., :3] - dim)),
+    ]
+    bars = [(ScalarMappable(scale, "RdBu_r"), "+ : weight lowers loss III", "both")]
     if sigma_BL is not None:
-        _bar(figure, axes[3, -1], ScalarMappable(spread, "viridis"), "sigma")
+        sigma = _tiles(sigma_BL, grid)
+        colours = ScalarMappable(Normalize(float(sigma.min()), float(sigma.max())), "viridis")
+        rows.append(("score sigma", _enlarge(np.asarray(colours.cmap(colours.norm(sigma))), side)))
+        bars.append((colours, "sigma", "neither"))
+    figure, axes = _sheet(rows, title, RIGHT)
+    if object_BSS is not None:
+        for row, column in np.ndindex(axes.shape):
+            _outline(axes[row, column], object_BSS[column].cpu().numpy())
+    for ax, (colours, label, extend) in zip(axes[2:, -1], bars, strict=True):
+        _bar(figure, ax, colours, label, extend)
     return figure
 
 
@@ -87,12 +87,8 @@ def mask_sheet(
     title: str = "",
 ) -> Figure:
     """A figure of B columns: the images, then what each strategy leaves of them; arguments as `mask_tiles`."""
-    tiles = mask_tiles(image_B3SS, rows)
-    labels = ["image", *(label for label, *_ in rows)]
-    figure, axes = _canvas(len(image_B3SS), [textwrap.fill(label, LABEL) for label in labels], title, right=GAP)
-    for place in np.ndindex(axes.shape):
-        axes[place].imshow(tiles[place], interpolation="nearest")
-    return figure
+    labels = [textwrap.fill(label, LABEL) for label in ("image", *(label for label, *_ in rows))]
+    return _sheet(list(zip(labels, mask_tiles(image_B3SS, rows), strict=True)), title, GAP)[0]
 
 
 def mask_tiles(image_B3SS: Tensor, rows: list[tuple[str, Tensor, Tensor, tuple[int, int]]]) -> NDArray[np.float64]:
@@ -106,15 +102,15 @@ def mask_tiles(image_B3SS: Tensor, rows: list[tuple[str, Tensor, Tensor, tuple[i
     images = photographs(image_B3SS)
     side = images.shape[1]
     tiles = [images.astype(np.float64)]
-    for _, mask_BL, weight_BL, (height, width) in rows:
-        grey = _greys(_tiles(mask_BL, (height, width)) > 0, _tiles(weight_BL, (height, width)))
-        shade = np.repeat(np.repeat(grey, side // height, axis=1), side // width, axis=2)[..., None]
+    for _, mask_BL, weight_BL, grid in rows:
+        grey = _greys(_tiles(mask_BL, grid) > 0, _tiles(weight_BL, grid))
+        shade = _enlarge(grey[..., None], side)
         tiles.append(np.where(np.isnan(shade), images, shade))
     return np.stack(tiles)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG of 100 pixels an inch under a temporary name and rename it; the same figure gives the same bytes."""
+    """Write a PNG of 100 pixels per inch under a temporary name and rename it; the same figure gives the same bytes."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
 
@@ -127,6 +123,12 @@ def photographs(image_B3SS: Tensor) -> NDArray[np.float32]:
 
 def _tiles(values_BL: Tensor, grid: tuple[int, int]) -> NDArray[np.float64]:
     return values_BL.detach().double().cpu().reshape(-1, *grid).numpy()
+
+
+def _enlarge(tiles: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """(B, rows, columns, colours) of patches as (B, side, side, colours) of pixels."""
+    _, rows, columns, _ = tiles.shape
+    return tiles.repeat(side // rows, axis=1).repeat(side // columns, axis=2)
 
 
 def _greys(removed: NDArray[np.bool_], weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,20 +148,20 @@ def _heat(influence: NDArray[np.float64], removed: NDArray[np.bool_], scale: Nor
     return colours
 
 
-def _canvas(columns: int, rows: list[str], title: str, right: float = RIGHT) -> tuple[Figure, NDArray[np.object_]]:
-    width = LEFT + columns * (TILE + GAP) + right
-    height = TOP + len(rows) * (TILE + GAP)
+def _sheet(rows: Sequence[tuple[str, NDArray[Any]]], title: str, right: float) -> tuple[Figure, NDArray[np.object_]]:
+    """Labelled rows of B tiles (B, S, S, colours), with ``right`` inches to their right; the figure and its axes."""
+    columns = len(rows[0][1])
+    width, height = LEFT + columns * (TILE + GAP) + right, TOP + len(rows) * (TILE + GAP)
     figure = Figure(figsize=(width, height))
     figure.text(LEFT / width, 1 - 0.5 * TOP / height, title, va="center", fontsize=10)
-    axes = np.empty((len(rows), columns), dtype=object)
-    for row, label in enumerate(rows):
-        bottom = height - TOP - (row + 1) * (TILE + GAP) + GAP
-        for column in range(columns):
-            left = LEFT + column * (TILE + GAP)
-            ax = figure.add_axes((left / width, bottom / height, TILE / width, TILE / height))
-            ax.set(xticks=[], yticks=[])
-            axes[row, column] = ax
+    across = {"left": LEFT / width, "right": 1 - (right + GAP) / width, "wspace": GAP / TILE}
+    down = {"bottom": GAP / height, "top": 1 - TOP / height, "hspace": GAP / TILE}
+    axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw=across | down)
+    for row, (label, tiles) in enumerate(rows):
         axes[row, 0].set_ylabel(label, fontsize=9)
+        for ax, tile in zip(axes[row], tiles, strict=True):
+            ax.imshow(tile, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
     return figure, axes
 
 

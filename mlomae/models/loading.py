@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from mlomae.common.errors import CheckpointError, ConfigError, reason_of
+from mlomae.common.errors import CheckpointError, ConfigError, first_names, reason_of
 from mlomae.models.mae import MAE
 from mlomae.models.vit import sincos_positions
 from mlomae.models.weights import MODEL_KEYS, State, check_model_section, measure, read_weights
@@ -54,10 +54,6 @@ def matches(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _first(keys: Sequence[str], n: int = 3) -> str:
-    return ", ".join(keys[:n]) + (f" and {len(keys) - n} more" if len(keys) > n else "")
-
-
 def load_strict(
     module: nn.Module, state_dict: State, allow_missing: Sequence[str] = (), allow_unexpected: Sequence[str] = ()
 ) -> LoadReport:
@@ -76,16 +72,16 @@ def load_strict(
     )
     if report.mismatched:
         described = [f"{key} (file {theirs}, model {ours})" for key, theirs, ours in report.mismatched]
-        raise CheckpointError(f"weights have other shapes: {_first(described)}; build the model the file was made for")
+        raise CheckpointError(f"weights have other shapes: {first_names(described)}; build the model of the file")
     if missing := [key for key in report.missing if not matches(key, allow_missing)]:
-        raise CheckpointError(f"weights lack {_first(missing)}; use a file of this architecture, or allow_missing")
+        raise CheckpointError(f"weights lack {first_names(missing)}; use a file of this architecture, or allow_missing")
     if unexpected := [key for key in report.unexpected if not matches(key, allow_unexpected)]:
         raise CheckpointError(
-            f"weights hold keys the model has no place for: {_first(unexpected)}; "
+            f"weights hold keys the model has no place for: {first_names(unexpected)}; "
             "use a file of this architecture, or allow_unexpected"
         )
     if broken := [key for key in report.matched if not torch.isfinite(state_dict[key]).all()]:
-        raise CheckpointError(f"weights are not finite: {_first(broken)}; use an earlier or another checkpoint")
+        raise CheckpointError(f"weights are not finite: {first_names(broken)}; use an earlier or another checkpoint")
     module.load_state_dict({key: state_dict[key] for key in report.matched}, strict=False)
     return report
 

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.registry import check_choice, check_range
 
 # name -> (embed_dim, depth, num_heads), as in timm
 SIZES: dict[str, tuple[int, int, int]] = {
@@ -116,14 +117,10 @@ def create_encoder(
     num_heads: int | None = None,
 ) -> ViT:
     """A `ViT` by size name (tiny, small, base, large, huge); ``embed_dim``, ``depth``, ``num_heads`` override it."""
-    if size not in SIZES:
-        raise ConfigError(f"unknown model size '{size}'; choose one of {', '.join(SIZES)}")
-    dim, layers, heads = SIZES[size]
-    dim = dim if embed_dim is None else embed_dim
-    layers = layers if depth is None else depth
-    heads = heads if num_heads is None else num_heads
-    if min(dim, layers, heads) < 1:
-        raise ConfigError(f"width {dim}, depth {layers} and heads {heads} must all be at least 1")
+    check_choice("model", SIZES, size=size)
+    given = zip(SIZES[size], (embed_dim, depth, num_heads), strict=True)
+    dim, layers, heads = (usual if value is None else value for usual, value in given)
+    check_range("model", "[1, inf)", embed_dim=dim, depth=layers, num_heads=heads)
     if dim % heads:
         raise ConfigError(f"width {dim} is not divisible by {heads} heads; change embed_dim or num_heads")
     return ViT(img_size, patch_size, dim, layers, heads)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, list_checkpoints, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.registry import check_choice
 from mlomae.models.vit import SIZES
 
 State = dict[str, Tensor]
@@ -180,8 +181,7 @@ def check_model_section(model: dict[str, Any] | None) -> dict[str, Any]:
     size = given.pop("size", None)
     if size is None:
         return given
-    if size not in SIZES:
-        raise ConfigError(f"unknown model size '{size}'; choose one of {', '.join(SIZES)}")
+    check_choice("model", SIZES, size=size)
     return {**dict(zip(("embed_dim", "depth", "num_heads"), SIZES[size], strict=True)), **given}
 
 

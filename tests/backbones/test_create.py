@@ -233,7 +233,7 @@ def fails(kind: type[MlomaeError], match: str, spec: str, **options: Any) -> Non
         ("image size 40 is not divisible by patch size 16", "timm:vit_tiny_patch16_224", {"img_size": 40}),
         ("needs model.embed_dim", "random", {}),
         ("no key 'width'", "random", {"model": {"width": 3}}),
-        ("unknown model size 'giant'", "random", {"model": {"size": "giant"}}),
+        ("size='giant' is unknown", "random", {"model": {"size": "giant"}}),
         ("24 is not divisible by 5 heads", "random", {"model": {**MODEL, "num_heads": 5}}),
         ("not positive", "random", {"model": {**MODEL, "patch_size": 0}}),
         ("'resnet18' cannot be built as a ViT", "timm:resnet18", {}),

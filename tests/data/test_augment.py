@@ -7,7 +7,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
-from mlomae.data import PadCropFlip, Plain, RandomResizedCropFlip
+from mlomae.data.augment import PadCropFlip, Plain, RandomResizedCropFlip
 
 RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 ALL = [RandomResizedCropFlip(24, **RAW), PadCropFlip(24, **RAW), Plain(24, **RAW)]

@@ -16,7 +16,6 @@ from mlomae.data import (
     Published,
     Scenes,
     Source,
-    build_dataset,
     build_detections,
     build_scenes,
     build_source,
@@ -24,6 +23,7 @@ from mlomae.data import (
     register_dataset,
 )
 from mlomae.data import registry as module
+from mlomae.data.registry import build_dataset
 
 
 def test_every_kind_is_listed() -> None:

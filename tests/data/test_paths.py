@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mlomae.data.paths import first_names, missing_files
+from mlomae.common.errors import first_names
+from mlomae.data.paths import missing_files
 
 
 def test_missing_files_come_in_order_and_each_folder_is_listed_once(

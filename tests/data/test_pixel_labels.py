@@ -15,16 +15,8 @@ from torch import Tensor
 
 from mlomae.common import random_keys
 from mlomae.common.errors import DataError
-from mlomae.data import (
-    IGNORE,
-    Augmentation,
-    SceneSource,
-    Textures,
-    build_augment,
-    build_training_source,
-    check_disjoint,
-    split_train,
-)
+from mlomae.data import IGNORE, SceneSource, Textures, build_augment, build_training_source, check_disjoint, split_train
+from mlomae.data.augment import Augmentation
 from mlomae.data.streams import Stream
 
 AUGMENTATIONS: list[dict[str, Any]] = [
@@ -105,7 +97,7 @@ def test_a_stream_carries_them_where_they_are_asked_for() -> None:
 def test_a_source_without_them_is_refused() -> None:
     source = Textures(count=24, size=16)
     source.pixel_classes = ()
-    with pytest.raises(DataError, match="needs a class for every pixel, which textures train") as error:
+    with pytest.raises(DataError, match="of textures train .* lacks a class for every pixel") as error:
         Stream(source, None, build_augment({"type": "Plain", "size": 16}), 0, "head", pixels=True)
     assert "\n" not in str(error.value)
 

@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import OuterBatches, Plain, RandomResizedCropFlip, Stream, Textures
+from mlomae.data import OuterBatches, Stream, Textures
+from mlomae.data.augment import Plain, RandomResizedCropFlip
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import torch
 
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import OuterBatches, Plain, Stream, Textures
+from mlomae.data import OuterBatches, Stream, Textures
+from mlomae.data.augment import Plain
 from mlomae.pretraining import feedback_gate
 from mlomae.pretraining.feedback_gate import Chance, FeedbackGate, FeedbackProbe, chance_of, judge
 from mlomae.pretraining.losses import features

@@ -53,10 +53,9 @@ class _Cifar(MemorySource):
         if not (base / "train").is_dir() and not (base / "test").is_dir():
             expected = f"{self.batches}/ with {self.files[split][0]}, or {split}/<class>/*.png"
             raise self.fault(f"nothing to read in {base}", f"expected {expected}")
-        folder = split_folder(base, split, self.name)
-        classes, listed = scan_classes(folder)
-        images_NCHW = decode_all(folder, listed.files)
-        super().__init__(self.name, split, str(base), classes, images_NCHW, listed.labels, [str(folder)])
+        classes, listed = scan_classes(split_folder(base, split, self.name))
+        images_NCHW, places = decode_all(listed.folder, listed.files), [str(listed.folder)]
+        super().__init__(self.name, split, str(base), classes, images_NCHW, listed.labels, places)
 
     def _read_batches(self, folder: Path, split: str, partial: bool) -> None:
         files = [folder / file for file in self.files[split] if (folder / file).is_file()]
@@ -79,13 +78,9 @@ class _Cifar(MemorySource):
             raise _damaged(path, "`data` is not uint8 of shape (N, 3072)")
         if not isinstance(labels, (list, np.ndarray)) or len(labels) != len(pixels):
             raise _damaged(path, f"`{key}` is missing or not one label per image")
-        try:
-            labels_N = np.asarray(labels).astype(np.int64, casting="same_kind")
-        except (TypeError, ValueError):
-            raise _damaged(path, f"`{key}` are not integers") from None
-        if len(labels_N) and not (labels_N.min() >= 0 and labels_N.max() < self.count):
-            raise _damaged(path, f"it has labels outside 0..{self.count - 1}")
-        return pixels.reshape(-1, 3, 32, 32), labels_N
+        if not all(isinstance(n, int) and 0 <= n < self.count for n in np.asarray(labels, dtype=object).tolist()):
+            raise _damaged(path, f"`{key}` are not integers in 0..{self.count - 1}")
+        return pixels.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
 
     def _class_names(self, path: Path) -> list[str]:
         if not path.is_file():

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
-from mlomae.common.errors import DataError
 from mlomae.data.detections import Detections
 from mlomae.data.paths import data_folder, existing_file, existing_folder, inner_folder, split_folder
 from mlomae.data.published import check_split
@@ -64,6 +63,8 @@ class CocoFolder(Detections):
     Raises DataError for a missing file or folder, besides what Detections raises.
     """
 
+    layout = "annotations/instances_train.json"
+
     def __init__(
         self,
         root: str,
@@ -72,32 +73,23 @@ class CocoFolder(Detections):
         images: str | None = None,
         classes: list[str] | None = None,
     ) -> None:
-        base = existing_folder(root, "coco_folder")
-        have = ", ".join(_annotated_splits(base)) or "none"
+        base = existing_folder(root, self.name)
+        have = ", ".join(sorted(self.list_splits(base))) or "none"
         remedy = f"set `split` to one that is annotated ({have}), or `annotations` to the annotation file"
         named = annotations or f"annotations/instances_{split}.json"
-        path = existing_file(base / Path(named).expanduser(), "coco_folder", remedy)
+        path = existing_file(base / Path(named).expanduser(), self.name, remedy)
         if images is None:
-            folder = split_folder(base, split, "coco_folder")
+            folder = split_folder(base, split, self.name)
         else:
             remedy = "set `images` to the folder of the images"
-            folder = inner_folder(base / Path(images).expanduser(), "coco_folder", remedy)
+            folder = inner_folder(base / Path(images).expanduser(), self.name, remedy)
         self._shown = f" ({path.name})" if annotations else ""
         super().__init__(split, base, path, folder, classes=classes, shares_folder=images is not None)
 
     @classmethod
-    def find_splits(cls, base: Path) -> list[str]:
-        """The splits with an annotation file of the usual name, training first. Raises DataError if there is none."""
-        found = _annotated_splits(base)
-        if not found:
-            expected = base / "annotations" / "instances_train.json"
-            raise DataError(f"coco_folder: {base} has no annotation files; expected {expected} and the like")
-        return found
+    def list_splits(cls, base: Path) -> list[str]:
+        """The splits with an annotation file of the usual name."""
+        return [path.stem.removeprefix("instances_") for path in base.glob("annotations/instances_*.json")]
 
     def describe(self) -> str:
         return super().describe() + self._shown
-
-
-def _annotated_splits(base: Path) -> list[str]:
-    found = [path.stem.removeprefix("instances_") for path in base.glob("annotations/instances_*.json")]
-    return sorted(found, key=lambda split: (not split.startswith("train"), split))

@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 from torchvision.datasets import Flowers102 as TorchvisionFlowers
 
+from mlomae.common.errors import first_names
 from mlomae.data.formats.coco import file_names, read_tables
-from mlomae.data.paths import LabelledFiles, existing_file, first_names, inner_folder, scan_classes
+from mlomae.data.paths import LabelledFiles, existing_file, inner_folder, scan_classes
 from mlomae.data.published import Lists, PublishedSource
 from mlomae.data.registry import PUBLISHED, Download, Published, register_dataset
 

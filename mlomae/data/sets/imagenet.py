@@ -4,12 +4,12 @@ import os
 import re
 from pathlib import Path
 
+from mlomae.common.errors import first_names
 from mlomae.data.images import MemorySource
 from mlomae.data.paths import (
     LabelledFiles,
     existing_file,
     existing_folder,
-    first_names,
     inner_folder,
     scan_classes,
     subfolders,

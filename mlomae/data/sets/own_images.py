@@ -60,7 +60,7 @@ class Pictures(FileSource):
         super().__init__("pictures", folder.name, base, ["picture"], LabelledFiles(folder, files, [0] * len(files)))
 
     @classmethod
-    def find_splits(cls, base: Path) -> list[str]:
+    def list_splits(cls, base: Path) -> list[str]:
         return ["."]
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError
+from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError, first_names
 from mlomae.data.detections import Detections
 from mlomae.data.formats.coco_masks import FORMS
-from mlomae.data.images import Images, Source
-from mlomae.data.paths import existing_folder, first_names
+from mlomae.data.images import Images, Source, evenly_spaced
+from mlomae.data.paths import existing_folder
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import PUBLISHED, build_dataset, find_dataset
 from mlomae.data.scenes import Scenes
@@ -47,15 +47,14 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
     lines: list[str] = []
     opened: list[Images] = []
     for split in splits:
+        values = {"root": root, "split": split, "subset": subset, "partial": subset}
+        options = {key: value for key, value in values.items() if key in known}
         try:
-            values = {"root": root, "split": split, "subset": subset, "partial": subset}
-            options = {key: value for key, value in values.items() if key in known}
-            images = build_dataset({"type": name, **options}, Images)
+            opened.append(build_dataset({"type": name, **options}, Images))
         except DataError as error:
             lines.append(f"{PROBLEM}{error}")
-            continue
-        lines += [*_check_split(images, decode), *_check_counts(images, subset)]
-        opened.append(images)
+        else:
+            lines += [*_check_split(opened[-1], decode), *_check_counts(opened[-1], subset)]
     for training, evaluation in itertools.combinations(opened, 2):
         try:
             lines += _check_pair(training, evaluation, decode)
@@ -94,24 +93,10 @@ def _check_split(images: Images, decode: bool) -> Iterator[str]:
     if isinstance(images, Source):
         line += f", {_spread(np.bincount(images.labels, minlength=len(images.classes)))} images per class"
     yield line
-    count = len(images) if decode else min(SAMPLE, len(images))
-    sizes, broken = _decode(images, [i * len(images) // count for i in range(count)])
-    if sizes:
-        heights, widths = np.array(sizes).T
-        yield f"{INDENT}height {_range(heights)}, width {_range(widths)} pixels ({_decoded(count, len(images))})"
-    if broken:
-        said = f"{images.split}: {len(broken):,} of {count:,} images cannot be decoded ({first_names(broken)})"
-        yield f"{PROBLEM}{said}; download these files again"
-    if isinstance(images, Scenes):
-        yield from _check_labels(images, decode)
-    if isinstance(images, Detections):
-        yield from _check_objects(images, decode)
+    chosen = evenly_spaced(len(images), None if decode else SAMPLE)
 
-
-def _decode(images: Images, indices: list[int]) -> tuple[list[tuple[int, int]], list[str]]:
-    """Sizes (height, width) in pixels of those of the images that can be decoded, and what is wrong with the others."""
-
-    def look(i: int) -> tuple[int, int] | str:
+    def size_of(i: int) -> tuple[int, int] | str:
+        """Height and width in pixels of an image that can be decoded, else what is wrong with it."""
         try:
             _, height, width = images.image(i).shape
             return height, width
@@ -120,13 +105,19 @@ def _decode(images: Images, indices: list[int]) -> tuple[list[tuple[int, int]], 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd EXIF data, of which published data sets are full
-        seen = list(in_threads(look, indices))
-    return [s for s in seen if not isinstance(s, str)], [s for s in seen if isinstance(s, str)]
-
-
-def _range(values: NDArray[np.int64]) -> str:
-    low, high = values.min(), values.max()
-    return f"{low}" if low == high else f"{low}-{high}"
+        seen = list(in_threads(size_of, chosen))
+    sizes, broken = [s for s in seen if not isinstance(s, str)], [s for s in seen if isinstance(s, str)]
+    if sizes:
+        sides = zip(("height", "width"), np.min(sizes, axis=0), np.max(sizes, axis=0), strict=True)
+        ranges = ", ".join(f"{side} {low}" if low == high else f"{side} {low}-{high}" for side, low, high in sides)
+        yield f"{INDENT}{ranges} pixels ({_decoded(len(chosen), len(images))})"
+    if broken:
+        said = f"{images.split}: {len(broken):,} of {len(seen):,} images cannot be decoded ({first_names(broken)})"
+        yield f"{PROBLEM}{said}; download these files again"
+    if isinstance(images, Scenes):
+        yield from _check_labels(images, decode)
+    if isinstance(images, Detections):
+        yield from _check_objects(images, decode)
 
 
 def _spread(counts: NDArray[np.int64]) -> str:
@@ -188,15 +179,11 @@ def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
 
 def _check_counts(images: Images, subset: bool) -> Iterator[str]:
     """Fewer images than published are a problem, or a note if ``subset``; most data sets refuse them themselves."""
-    published = PUBLISHED.get(images.name)
-    if published is None:
-        return
-    expected = published.counts[images.split], published.classes
-    if (len(images), len(images.classes)) != expected:
+    published, here = PUBLISHED.get(images.name), (len(images), len(images.classes))
+    if published and (expected := (published.counts[images.split], published.classes)) != here:
         said = f"{images.split}: published are {expected[0]:,} images of {expected[1]:,} classes"
-        here = f"here are {len(images):,} of {len(images.classes):,}"
-        remedy = "download it again or use --subset"
-        yield f"note: {said}; this is a subset" if subset else f"{PROBLEM}{said}, {here}; {remedy}"
+        found = f"here are {here[0]:,} of {here[1]:,}; download it again or use --subset"
+        yield f"note: {said}; this is a subset" if subset else f"{PROBLEM}{said}, {found}"
 
 
 def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[str]:

@@ -3,29 +3,18 @@
 A data set is downloaded and unpacked into a hidden folder, checked as on loading, and only then renamed.
 """
 
-import http.client
 import socket
-import tarfile
-import urllib.error
-import zipfile
-import zlib
 from pathlib import Path
 
 from torchvision.datasets.utils import download_and_extract_archive, download_url
 
 from mlomae.common.atomic import new_folder
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError, DataError, reason_of
 from mlomae.data.images import Images
 from mlomae.data.registry import DOWNLOADS, PUBLISHED, Download, build_dataset, find_dataset
 
 TIMEOUT = 60.0
 """Seconds without an answer after which a connection is given up."""
-
-# What urllib raises, torchvision for another sum (RuntimeError), archives that are damaged or hold something else.
-_FAILURES = (
-    *(OSError, http.client.HTTPException, RuntimeError, ValueError, EOFError),
-    *(zlib.error, tarfile.TarError, zipfile.BadZipFile, DataError),
-)
 
 
 def prepare_data(name: str, root: str) -> tuple[str, int]:
@@ -84,15 +73,10 @@ def _download(name: str, download: Download, root: Path) -> list[str]:
                 else:
                     download_url(url, target, md5=md5)
             return _verify(name, folder)
-        except _FAILURES as error:
+        except Exception as error:  # connections, checksums and damaged archives share no base class
             by_hand = f"download and unpack it by hand to {root / download.folder}"
-            raise DataError(f"cannot download {name} from {url} ({_reason(error)}); try again, or {by_hand}") from error
+            raise DataError(
+                f"cannot download {name} from {url} ({reason_of(error)}); try again, or {by_hand}"
+            ) from error
         finally:
             socket.setdefaulttimeout(before)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}"
-    text = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-    return " ".join(str(text).split()) or type(error).__name__

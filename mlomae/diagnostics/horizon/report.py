@@ -115,9 +115,8 @@ def agreements(policies: Sequence[dict[str, Any]], horizons: Sequence[int]) -> l
 
 def table(result: dict[str, Any]) -> str:
     """The result as text: a row for each policy, a column for each horizon, then the correlations."""
-    horizons, start = result["horizons"], result["start"]
-    width = max(len(policy["name"]) for policy in result["policies"])
-    name = max(width, len("linear, Adam scale"))
+    horizons, start, rows = result["horizons"], result["start"], result["agreement"]
+    name = max(len(label) for label in ("linear, Adam scale", *(policy["name"] for policy in result["policies"])))
     last = f"accuracy at {horizons[-1]}"
     lines = [
         f"{result['name']}, iteration {result['iteration']}: feedback '{result['feedback']}', loss III "
@@ -134,24 +133,16 @@ def table(result: dict[str, Any]) -> str:
         real = "".join(f"{row['loss']['mean']:+14.2e}" for row in policy["real"])
         points = f"{policy['real'][-1]['accuracy']['mean']:+.2f} points"
         lines.append(f"{policy['name']:{name}s} {predicted['mean']:+12.2e}{error:10s}{real}{points:>19s}")
-    for label, key, entry in (
-        ("linear correlation", "predicted", "linear"),
-        ("rank correlation", "predicted", "rank"),
-        ("linear, Adam scale", "predicted_adam", "linear"),
-        ("95 % by chance", "predicted", "chance"),
+    for label, key, entry, form in (
+        ("linear correlation", "predicted", "linear", "{:+.2f}"),
+        ("rank correlation", "predicted", "rank", "{:+.2f}"),
+        ("linear, Adam scale", "predicted_adam", "linear", "{:+.2f}"),
+        ("95 % by chance", "predicted", "chance", "±{:.2f}"),
+        ("same sign", "predicted", "same_sign", f"{{}} of {len(result['policies']):<2d}"),
     ):
-        cells = (_cell(row[key][entry], label.startswith("95")) for row in result["agreement"])
+        cells = ("-" if row[key][entry] is None else form.format(row[key][entry]) for row in rows)
         lines.append(f"{label:{name}s} {'':22s}" + "".join(f"{cell:>14s}" for cell in cells))
-    count = len(result["policies"])
-    signs = "".join(f"{row['predicted']['same_sign']:>9d} of {count:<2d}" for row in result["agreement"])
-    lines.append(f"{'same sign':{name}s} {'':22s}{signs}")
     return "\n".join(lines)
-
-
-def _cell(value: float | None, bound: bool = False) -> str:
-    if value is None:
-        return "-"
-    return f"±{value:.2f}" if bound else f"{value:+.2f}"
 
 
 # --- the figure -------------------------------------------------------------------------------------------------------
@@ -166,19 +157,15 @@ def horizon_figure(result: dict[str, Any]) -> Figure:
     for ax, i in zip(scatters, shown, strict=True):
         _scatter(ax, result["policies"], i, horizons[i])
     _correlations(last, result)
-    figure.suptitle(_title(result), fontsize=10)
-    return figure
-
-
-def _title(result: dict[str, Any]) -> str:
-    count = len(result["policies"])
+    count, repeats = len(result["policies"]), result["repeats"]
     parts = [
         f"{result['name']}, iteration {result['iteration']}",
         f"feedback {result['feedback']}",
         f"{count} polic{'ies' if count > 1 else 'y'}, weights 1 ± {result['strength']:g} s",
-        f"{result['repeats']} set{'s' if result['repeats'] > 1 else ''} of batches",
+        f"{repeats} set{'s' if repeats > 1 else ''} of batches",
     ]
-    return "   ·   ".join(parts)
+    figure.suptitle("   ·   ".join(parts), fontsize=10)
+    return figure
 
 
 def _scatter(ax: Axes, policies: list[dict[str, Any]], i: int, horizon: int) -> None:
@@ -192,7 +179,10 @@ def _scatter(ax: Axes, policies: list[dict[str, Any]], i: int, horizon: int) -> 
         ax.errorbar(px, py, xerr=sx, yerr=sy, color=colour, linewidth=1, zorder=2)
         ax.plot(px, py, MARKERS.get(name, "o"), color=colour, markersize=9 if name == "object" else 6, zorder=3)
     ax.margins(0.15)
-    _symmetric(ax)
+    right, high = (max(map(abs, limits)) for limits in (ax.get_xlim(), ax.get_ylim()))
+    ax.set(xlim=(-right, right), ylim=(-high, high))  # zero in the middle
+    for side in (-1, 1):  # the two quadrants of one sign
+        ax.fill_between([0, side * right], 0, side * high, color=BAND, zorder=0, linewidth=0)
     _label(ax, names, [(px, py) for (px, _), (py, _) in zip(x, y, strict=True)])
     ax.set_title(f"after {horizon} step{'s' if horizon > 1 else ''}", fontsize=10)
     ax.set_xlabel(f"predicted by the influence of one step ({x_power})", fontsize=9)
@@ -228,14 +218,6 @@ def _label(ax: Axes, names: list[str], places: list[tuple[float, float]]) -> Non
         ax.annotate(label, place, choices[chosen], textcoords="offset points", fontsize=8, color=colour)
 
 
-def _symmetric(ax: Axes) -> None:
-    """Zero in the middle, and the two quadrants of one sign shaded."""
-    x, y = max(map(abs, ax.get_xlim())), max(map(abs, ax.get_ylim()))
-    ax.set(xlim=(-x, x), ylim=(-y, y))
-    for side in (-1, 1):
-        ax.fill_between([0, side * x], 0, side * y, color=BAND, zorder=0, linewidth=0)
-
-
 def _correlations(ax: Axes, result: dict[str, Any]) -> None:
     horizons, rows = result["horizons"], result["agreement"]
     ax.axhline(0, color="black", linewidth=0.7)
@@ -268,9 +250,8 @@ def _object_signs(ax: Axes, result: dict[str, Any]) -> None:
     found = [policy for policy in result["policies"] if policy["name"] == "object"]
     if not found:
         return
-    (policy,) = found
-    for horizon, row in zip(result["horizons"], policy["real"], strict=True):
-        agrees = policy["predicted"]["mean"] * row["loss"]["mean"] > 0
-        colour = COLOURS["object"]
+    colour = COLOURS["object"]
+    for horizon, row in zip(result["horizons"], found[0]["real"], strict=True):
+        agrees = found[0]["predicted"]["mean"] * row["loss"]["mean"] > 0
         ax.plot(horizon, -1.2, "*", color=colour, markersize=9, markerfacecolor=colour if agrees else "white")
     ax.annotate("object: sign as predicted (hollow: not)", (0.02, 0.01), xycoords="axes fraction", fontsize=7)

@@ -22,15 +22,14 @@ from typing import Any, TypeAlias
 from torch.optim import Optimizer
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.registry import check_range
 from mlomae.data import Stream
-from mlomae.diagnostics.diagnose import LEVELS, load_for_diagnosis, write_json
-from mlomae.diagnostics.horizon.effects import Batch, Measured, RollOut, measure_feedback, predict
-from mlomae.diagnostics.horizon.policies import Policies, policy_names
+from mlomae.diagnostics.diagnose import LEVELS, choose_feedback, identify, load_for_diagnosis, write_result
+from mlomae.diagnostics.horizon.effects import Measured, Policies, RollOut, measure_feedback, policy_names, predict
 from mlomae.diagnostics.horizon.report import agreements, effect, horizon_figure, mean_se
-from mlomae.diagnostics.pictures import save_figure
-from mlomae.feedback import is_joint
 from mlomae.multilevel import AdamPreconditioner
 from mlomae.pretraining.devices import to_device
+from mlomae.pretraining.influence import Batch
 from mlomae.pretraining.load import LoadedRun
 from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -40,8 +39,8 @@ HORIZONS = (1, 5, 20, 50, 100, 200)
 PREDICTION_IMAGES = 256  # of each level, in one batch of the prediction
 MEASURED_IMAGES = 512  # of the head's and of the upper split, on which the real effect is measured
 
-Pair: TypeAlias = tuple[list[Measured], list[Measured]]  # under +ε and −ε, one entry a horizon
-Numbered: TypeAlias = Callable[[int], Batch]  # batch t, made anew at every call, so that none is kept in memory
+Pair: TypeAlias = tuple[list[Measured], list[Measured]]  # under +ε and −ε, one entry per horizon
+Numbered: TypeAlias = Callable[[int], Batch]  # batch t, made anew at every call, so that none stays in memory
 
 
 def horizon(
@@ -71,15 +70,19 @@ def horizon(
         lr: rate of θ; by default the one that the checkpoint's optimizer had.
         repeats: sets of batches of the roll-outs.
         batches: n of the prediction, over which its standard error is taken.
-        say: takes a line of progress.
+        say: called with each line of progress.
 
     Raises ConfigError for a wrong option, a feedback with a head or a rate that has decayed to nothing, CheckpointError
     for a file that is no checkpoint, DataError for missing data, TrainingError if a number is not finite.
     """
-    _check(steps, policies, strength, lr, repeats, batches)
+    check_range("mlomae horizon", "[1, inf)", steps=steps, policies=policies, repeats=repeats, batches=batches)
+    check_range("mlomae horizon", "(0, 1]", strength=strength)  # 0.5 gives weights from 0 to 2
+    if lr is not None:
+        check_range("mlomae horizon", "(0, inf)", lr=lr)
     run = load_for_diagnosis(checkpoint, data_root)
-    _simplify(run, feedback)
     config = run.config
+    config.mask = {"type": "random", "ratio": config.mask.get("ratio", 0.75)}
+    choose_feedback(run, feedback, "every roll-out would have to train anew")
     rate = _rate(run) if lr is None else lr
     model = run.build_model(run.data.num_classes)
     names = policy_names(policies, run.data.train.has_objects)
@@ -98,16 +101,13 @@ def horizon(
         chunks=math.gcd(config.train.accumulate, images),
     )
     lower = model.freeze_mask(levels[0](0))
-    clipped = [_clipped(scores, name, lower) for name in names]
+    clipped = [float((scores(n, lower).abs() >= scores.limit).sum() / lower["mask"]["mask"].sum()) for n in names]
 
-    head, upper = (_measured_images(run, model, level) for level in ("head", "upper"))
+    measured = [run.stream(level, f"horizon/measured/{level}") for level in ("head", "upper")]
+    head, upper = (numbered(stream, min(MEASURED_IMAGES, len(stream)), model)(0) for stream in measured)
     start = measure_feedback(model, head, upper)
-    roll_out = RollOut(
-        model,
-        lambda: fresh_optimizer(run, model, rate),
-        lambda model: measure_feedback(model, head, upper),
-        config.optim["theta"].clip_grad,
-    )
+    clip_grad = config.optim["theta"].clip_grad
+    roll_out = RollOut(model, lambda: fresh_optimizer(run, model, rate), head, upper, clip_grad)
     lower_batches = [
         numbered(run.stream("lower", f"horizon/roll-out {repeat}/lower"), config.data.batch_size, model)
         for repeat in range(repeats)
@@ -115,10 +115,7 @@ def horizon(
     pairs = _roll_outs(roll_out, lower_batches, scores, names, strength, horizons, say)
 
     result: dict[str, Any] = {
-        "format": FORMAT,
-        "checkpoint": run.path.name,
-        "name": config.name,
-        "iteration": run.iteration,
+        **identify(run, FORMAT),
         "feedback": config.feedback["type"],
         "horizons": horizons,
         "strength": strength,
@@ -140,33 +137,7 @@ def horizon(
         ],
     }
     result["agreement"] = agreements(result["policies"], horizons)
-    out = out or run.folder / "horizon"
-    save_figure(horizon_figure(result), out / "horizon.png")
-    write_json(result, out / "horizon.json")
-    return result, out
-
-
-def _check(steps: int, policies: int, strength: float, lr: float | None, repeats: int, batches: int) -> None:
-    for option, value in {"steps": steps, "policies": policies, "repeats": repeats, "batches": batches}.items():
-        if value < 1:
-            raise ConfigError(f"--{option} {value} must be at least 1")
-    if not 0.0 < strength <= 1.0:
-        raise ConfigError(f"--strength {strength} must be above 0 and at most 1; 0.5 gives weights from 0 to 2")
-    if lr is not None and not 0.0 < lr < math.inf:
-        raise ConfigError(f"--lr {lr} must be a finite number above 0")
-
-
-def _simplify(run: LoadedRun, feedback: str | None) -> None:
-    """Uniform masks, and a feedback without a head: a roll-out would have to train one anew."""
-    config, own = run.config, run.config.feedback["type"]
-    config.mask = {"type": "random", "ratio": config.mask.get("ratio", 0.75)}
-    name = feedback or (own if is_joint(own) else "nca")
-    if not is_joint(name):
-        raise ConfigError(
-            f"feedback '{name}' has a head, which every roll-out would have to train anew; use --feedback nca or ridge"
-        )
-    if name != own:
-        config.feedback = {"type": name}
+    return result, write_result(result, horizon_figure(result), out or run.folder / "horizon", "horizon", "horizon")
 
 
 def _rate(run: LoadedRun) -> float:
@@ -196,18 +167,6 @@ def numbered(stream: Stream, size: int, model: Pretrainer) -> Numbered:
     return lambda t: to_device(stream.batch(t * size, size), device)
 
 
-def _measured_images(run: LoadedRun, model: Pretrainer, level: str) -> Batch:
-    """Fixed images of a level with fixed crops: all, or the first of a fixed order."""
-    stream = run.stream(level, f"horizon/measured/{level}")
-    return numbered(stream, min(MEASURED_IMAGES, len(stream)), model)(0)
-
-
-def _clipped(scores: Policies, name: str, lower: Batch) -> float:
-    """The share of the removed patches whose s is at its limit."""
-    at_limit_BL = scores(name, lower).abs() >= scores.limit
-    return float(at_limit_BL.sum() / lower["mask"]["mask"].sum())
-
-
 def _roll_outs(
     roll_out: RollOut,
     lower_batches: Sequence[Numbered],
@@ -223,7 +182,7 @@ def _roll_outs(
     for batch in lower_batches:
         for name in names:
             up = roll_out(batch, lambda b, name=name: 1.0 + strength * scores(name, b), horizons)  # type: ignore[misc]
-            if not pairs[name] and name == names[0]:
+            if not pairs[names[0]]:
                 seconds = time.perf_counter() - clock
                 say(f"one roll-out: {seconds:.1f} s; {left - 1} more: about {(left - 1) * seconds / 60:.1f} minutes")
             down = roll_out(batch, lambda b, name=name: 1.0 - strength * scores(name, b), horizons)  # type: ignore[misc]

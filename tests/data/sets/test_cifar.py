@@ -99,7 +99,7 @@ def test_only_containers_and_arrays_are_allowed(tmp_path, write_cifar, function)
         ({b"data": np.zeros((2, 3071), np.uint8), b"labels": [0, 1]}, "shape"),
         ({b"data": np.zeros((2, 3072), np.float32), b"labels": [0, 1]}, "uint8"),
         ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}, "one label per image"),
-        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]}, "outside 0..9"),
+        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]}, "not integers in 0..9"),
         ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, "x"]}, "not integers"),
         ({b"data": np.zeros((2, 3072), np.uint8)}, "labels"),
         ([1, 2], "not a dict"),

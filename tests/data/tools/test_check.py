@@ -177,7 +177,7 @@ def test_textures(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
         (["cub200", "nowhere"], "does not exist"),
         (["textures", "x"], "leave ROOT out"),
         (["textures", "--subset"], "--subset is for published data sets"),
-        (["imagefolder", "."], "no class folders"),
+        (["imagefolder", "."], "has no split"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys) -> None:

@@ -154,7 +154,7 @@ def test_parts_come_training_first_and_an_image_in_two_is_a_problem(data, tmp_pa
     [
         (["coco"], "coco needs ROOT"),
         (["coco", "nowhere"], "does not exist"),
-        (["coco_folder", "."], "has no annotation files; expected"),
+        (["coco_folder", "."], "has no split; expected"),
         (["coco_folder", "set", "--subset"], "--subset is for published data sets"),
     ],
 )

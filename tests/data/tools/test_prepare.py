@@ -151,7 +151,7 @@ def closed_address() -> str:
     ("fault", "said"),
     [
         ("refused", "Connection refused"),
-        ("not found", "HTTP 404"),
+        ("not found", "HTTP Error 404"),
         ("damaged", "corrupted"),
         ("cut off", "corrupted"),
         ("no archive", "not a gzip file"),

@@ -113,7 +113,7 @@ def test_an_image_in_two_parts_is_a_problem(data, tmp_path: Path) -> None:
     [
         (["ade20k"], "ade20k needs ROOT"),
         (["camvid", "nowhere"], "does not exist"),
-        (["scene_folder", "."], "images has no folders; expected"),
+        (["scene_folder", "."], "has no split; expected"),
         (["scene_folder", "set", "--subset"], "--subset is for published data sets"),
     ],
 )

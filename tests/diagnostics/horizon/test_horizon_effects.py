@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from mlomae.common.errors import TrainingError
-from mlomae.diagnostics.horizon.effects import RollOut, measure_feedback, predict, weighted_loss
-from mlomae.diagnostics.horizon.policies import Policies
+from mlomae.diagnostics.horizon.effects import Policies, RollOut, predict, weighted_loss
 from mlomae.multilevel import AdamPreconditioner
 from mlomae.pretraining.losses import lower
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -43,9 +42,7 @@ def one_step(
     model: Pretrainer, batches: Batches, policies: Policies, optimizer: Callable[[Pretrainer], torch.optim.Optimizer]
 ) -> list[float]:
     """D(1) / rate of every policy."""
-    roll_out = RollOut(
-        model, lambda: optimizer(model), lambda m: measure_feedback(m, batches["head"], batches["upper"])
-    )
+    roll_out = RollOut(model, lambda: optimizer(model), batches["head"], batches["upper"])
     found = []
     for name in NAMES:
         (up,), (down,) = (
@@ -96,7 +93,7 @@ def test_one_adam_step_does_what_the_scaled_influence_says() -> None:
 
 
 def weights_after(model: Pretrainer, batches: Batches, weight: Callable[[dict], Tensor], steps: int) -> dict:
-    roll_out = RollOut(model, lambda: adam(model), lambda m: measure_feedback(m, batches["head"], batches["upper"]))
+    roll_out = RollOut(model, lambda: adam(model), batches["head"], batches["upper"])
     before = copy.deepcopy(model.mae.state_dict())
     roll_out(lambda t: {**batches["lower"], "key": batches["lower"]["key"] + t}, weight, [steps])
     after = copy.deepcopy(model.mae.state_dict())
@@ -128,7 +125,7 @@ def test_without_strength_both_roll_outs_are_one() -> None:
 
 def test_every_roll_out_starts_at_the_checkpoint() -> None:
     model, batches = prepare()
-    roll_out = RollOut(model, lambda: adam(model), lambda m: measure_feedback(m, batches["head"], batches["upper"]))
+    roll_out = RollOut(model, lambda: adam(model), batches["head"], batches["upper"])
     first, second = (
         roll_out(lambda t: batches["lower"], lambda b: torch.ones_like(b["mask"]["mask"]), [1, 3]) for _ in range(2)
     )
@@ -149,7 +146,8 @@ def test_a_roll_out_that_diverges_says_so() -> None:
     roll_out = RollOut(
         model,
         lambda: torch.optim.SGD(model.level_parameters()["theta"].values(), lr=1e200),
-        lambda m: measure_feedback(m, batches["head"], batches["upper"]),
+        batches["head"],
+        batches["upper"],
     )
     with pytest.raises(TrainingError, match="not finite after 2 steps"):
         roll_out(lambda t: batches["lower"], lambda b: torch.ones_like(b["mask"]["mask"]), [2])

@@ -7,8 +7,7 @@ import pytest
 import tiny
 import torch
 
-from mlomae.common.errors import ConfigError
-from mlomae.diagnostics.horizon.policies import Policies, policy_names, standardise_removed
+from mlomae.diagnostics.horizon.effects import Policies, policy_names, standardise_removed
 from mlomae.masking.sampling import object_patches
 from mlomae.pretraining.losses import patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -26,8 +25,6 @@ def test_names() -> None:
     assert policy_names(5, True) == ["object", "error", "contrast", "random_1", "random_2"]
     assert policy_names(3, False) == ["error", "contrast", "random_1"]
     assert policy_names(1, True) == ["object"]
-    with pytest.raises(ConfigError, match="--policies 0"):
-        policy_names(0, True)
 
 
 def test_every_policy_moves_weight_between_removed_patches(subject: tuple[Pretrainer, dict[str, Any]]) -> None:
@@ -64,9 +61,6 @@ def test_scorers_depend_on_seed_and_name_alone(subject: tuple[Pretrainer, dict[s
     assert torch.equal(one("random_1", batch), again("random_1", batch))
     assert not torch.equal(one("random_1", batch), one("random_2", batch))
     assert not torch.equal(one("random_1", batch), other("random_1", batch))
-    tokens_BLD = model.mae.encoder.patch_embed(batch["image"])
-    for layer in (0, 1):
-        assert not torch.equal(one._scorer("random_1", tokens_BLD)[layer], one._scorer("random_2", tokens_BLD)[layer])
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -17,7 +17,8 @@ from benchmarks.tasks.classification.loaders import LabelledImages
 from mlomae.backbones import batches as module
 from mlomae.backbones.batches import EpochBatches, ImageLoader, evaluation_loader
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import Plain, Stream, Textures
+from mlomae.data import Stream, Textures
+from mlomae.data.augment import Plain
 from mlomae.data.sets.own_images import ImageFolder
 
 Batch = dict[str, Any]
