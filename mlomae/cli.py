@@ -211,11 +211,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("root", metavar="ROOT", nargs="?", help="folder of the data set (none for textures)")
     p.add_argument("--subset", action="store_true", help="accept a consistent part of a published set")
     p.add_argument("--decode", action="store_true", help="decode and compare all, not a sample")
-    p.set_defaults(run=partial(_report, "mlomae.data.tools.check:check_data"))
+    p.set_defaults(run=partial(_report, "mlomae.data.tools:check_data"))
     p = data.add_parser("prepare", help="fetch a data set and verify it, or say which files to fetch from where")
     p.add_argument("name", metavar="NAME", help="cub200, flowers102, cifar10, tiny_imagenet, ade20k, coco, ...")
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
-    p.set_defaults(run=partial(_report, "mlomae.data.tools.prepare:prepare_data"))
+    p.set_defaults(run=partial(_report, "mlomae.data.tools:prepare_data"))
 
     _add_checkout_commands(commands)
 

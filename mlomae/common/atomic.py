@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """An empty folder of the same name in a hidden one beside ``path``; moved to ``path`` at the end, removed if
+    """An empty folder of the same name in a hidden one next to ``path``; moved to ``path`` at the end, removed if
     anything fails.
 
     Raises ConfigError if ``path`` exists, DataError if it cannot be written.

@@ -68,7 +68,7 @@ class Augmentation:
         Args:
             images: B tensors (3, H, W) uint8, or one (B, 3, H, W).
             keys: (B,) int64, one per sample.
-            objects: B tensors (H, W) bool, cut by the same boxes (nearest pixel; False outside the image).
+            objects: B tensors (H, W) bool, cropped by the same boxes (nearest pixel; False outside the image).
 
         Returns:
             (B, 3, S, S) float32 normalised, and (B, S, S) bool or None.
@@ -88,7 +88,7 @@ class Augmentation:
     def cut_labels(self, labels: Sequence[Tensor] | Tensor, keys: Tensor) -> Tensor:
         """(B, S, S) uint8: the label maps (H, W) of images that go through the augmentation under the same keys.
 
-        Cut by the same boxes and flipped alike, to the nearest pixel; IGNORE outside the image.
+        Cropped and flipped in the same way, to the nearest pixel; IGNORE outside the image.
         """
         height_B, width_B = torch.tensor([labels_HW.shape for labels_HW in labels]).unbind(dim=1)
         return self._cut_maps(labels, self.crops(keys, height_B, width_B), height_B, width_B, IGNORE)
@@ -96,7 +96,7 @@ class Augmentation:
     def _cut_maps(
         self, maps: Sequence[Tensor] | Tensor, crops: Crops, height_B: Tensor, width_B: Tensor, outside: int | bool
     ) -> Tensor:
-        """One gather from all maps laid end to end: a nearest-pixel cut for any mixture of image sizes."""
+        """Nearest-pixel crops for any mixture of image sizes, by one gather from the concatenated maps."""
         centre_S = torch.arange(self.size) + 0.5
         row_BS = crops.top[:, None] + (centre_S * crops.height[:, None] / self.size).floor().long()
         column_BS = crops.left[:, None] + (centre_S * crops.width[:, None] / self.size).floor().long()

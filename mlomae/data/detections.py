@@ -21,9 +21,8 @@ from mlomae.data.formats.coco import choose_classes, read_coco
 from mlomae.data.formats.coco_masks import encode, mask_tools
 from mlomae.data.images import ImageFiles, evenly_spaced
 from mlomae.data.paths import missing_files
-from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import in_threads
-from mlomae.data.registry import PUBLISHED, build_dataset
+from mlomae.data.registry import build_dataset, check_counts, subset_remark
 
 SCANNED = 5000
 """Images whose headers are read when a data set is opened, and objects whose masks a check draws, evenly spaced."""
@@ -92,8 +91,7 @@ class Detections(ImageFiles):
             has, wants = found.categories.get(odd[0], "no category"), published.get(odd[0], "none")
             differ = f"differs from the published categories in {len(odd):,}"
             raise DataError(f"{where} {differ}: id {odd[0]} is '{has}', published is '{wants}'; {self.remedy}")
-        if name in PUBLISHED:
-            check_counts(name, base, {split: len(found.files)}, len(found.categories), subset)
+        check_counts(name, base, {split: len(found.files)}, len(found.categories), subset)
         if classes is not None:
             found = choose_classes(found, classes, where)
         self._alone = "" if classes is None else f" ({', '.join(found.categories.values())} alone)"

@@ -1,4 +1,4 @@
-"""Folders and files that a user names: looking for a data set in them, with messages that say what to do."""
+"""Finds a data set in the folders and files that a user names, with messages that say what to do."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ from mlomae.data.reader import is_image
 
 
 def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
-    """``path`` with ``~`` and symlinks resolved. Raises DataError, opening with ``what``, unless it is a folder."""
+    """``path`` with ``~`` and symlinks resolved. Raises DataError, beginning with ``what``, unless it is a folder."""
     folder = Path(path).expanduser()
     if not folder.exists():
         raise DataError(f"{what}: {folder} does not exist; give the folder that holds the data as `root`")
@@ -26,7 +26,7 @@ def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
 def data_folder(root: str | os.PathLike[str], what: str, inner: Sequence[str], markers: Sequence[str]) -> Path:
     """The folder of a data set, resolved: ``root`` or one of its folders ``inner``, whichever holds one of ``markers``.
 
-    Without a marker the first of ``inner`` that exists, else ``root``; the caller reports what is missing there.
+    If none has a marker: the first of ``inner`` that exists, else ``root``; the caller reports what is missing there.
     Raises DataError as ``existing_folder``.
     """
     base = existing_folder(root, what)
@@ -38,14 +38,14 @@ def data_folder(root: str | os.PathLike[str], what: str, inner: Sequence[str], m
 
 
 def existing_file(path: Path, what: str, remedy: str) -> Path:
-    """``path``. Raises DataError, opening with ``what``, unless it is a file."""
+    """``path``. Raises DataError, which begins with ``what``, unless it is a file."""
     if not path.is_file():
         raise DataError(f"{what}: {path} is missing; {remedy}")
     return path
 
 
 def inner_folder(path: Path, what: str, remedy: str) -> Path:
-    """``path``, resolved. Raises DataError, opening with ``what``, unless it is a folder."""
+    """``path``, resolved. Raises DataError, which begins with ``what``, unless it is a folder."""
     if not path.is_dir():
         raise DataError(f"{what}: {path} is missing; {remedy}")
     return path.resolve()
@@ -105,7 +105,7 @@ def _image_files(folder: Path) -> Iterator[str]:
 def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
     """Those of ``files`` (relative to ``folder``) that do not exist, in order; lists each folder once.
 
-    A dangling symlink counts as a file: one look at each file would take minutes on a network disk.
+    A dangling symlink counts as a file: checking each file would take minutes on a network disk.
     """
 
     @functools.cache

@@ -23,9 +23,8 @@ from torch import Tensor
 from mlomae.common.errors import DataError, first_names
 from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source, evenly_spaced
 from mlomae.data.paths import LabelledFiles, inner_folder, split_folder, subfolders
-from mlomae.data.published import check_counts, subset_remark
 from mlomae.data.reader import IMAGE_ENDINGS, decode_values, in_threads, is_image, read_bytes
-from mlomae.data.registry import PUBLISHED, build_dataset, build_source, list_datasets
+from mlomae.data.registry import build_dataset, build_source, check_counts, list_datasets, subset_remark
 
 ENDINGS = IMAGE_ENDINGS[:3]
 SCANNED = 100
@@ -55,15 +54,15 @@ class Scenes(ImageFiles):
         classes: names, in the order of the values 1 to C.
         subset: accept fewer images than published.
 
-    Raises DataError, one line, if a folder is missing or empty; an image has no annotation or the other way round; the
-    number of images is not the published one; an annotation is not a single-channel PNG of its image's size (all
-    headers are read); or, in SCANNED of them, a value is above C or no pixel has a label.
+    Raises DataError, one line, if a folder is missing or empty; an image has no annotation or vice versa; the number of
+    images is not the published one; an annotation is not a single-channel PNG of its image's size (all headers are
+    read); or, in SCANNED of them, a value is above C or no pixel has a label.
     """
 
     provides = "a class for every pixel"
     layout = "images/training/*.jpg"
     classes: tuple[str, ...]
-    remedy = "every image images/SPLIT/NAME.jpg needs an annotation annotations/SPLIT/NAME.png, and the other way round"
+    remedy = "every image images/SPLIT/NAME.jpg needs an annotation annotations/SPLIT/NAME.png, and vice versa"
     value_remedy = "0 means no label, 1 is the first class; correct the annotations or the list of classes"
 
     def __init__(self, split: str, base: Path, classes: Sequence[str], subset: bool = False) -> None:
@@ -82,8 +81,7 @@ class Scenes(ImageFiles):
             if alone := sorted(ours.keys() - theirs.keys()):
                 said = f"{len(alone):,} of {len(ours):,} {split} {what} have no {other} ({first_names(alone)})"
                 raise self.fault(f"in {base} {said}")
-        if name in PUBLISHED:
-            check_counts(name, base, {split: len(of_image)}, len(classes), subset)
+        check_counts(name, base, {split: len(of_image)}, len(classes), subset)
         stems = sorted(of_image)
         super().__init__(name, split, base, images, tuple(classes), [of_image[s] for s in stems])
         self.annotations = annotations
@@ -144,10 +142,10 @@ class Scenes(ImageFiles):
     def _check_headers(self) -> None:
         found = in_threads(lambda i: header_fault(self.annotation_path(i), self.image_size(i)), range(len(self)))
         faults = [fault for fault in found if fault is not None]
-        if alike := [fault for fault in faults if fault.what == faults[0].what]:
-            said = f"{len(alike):,} of {len(self):,} {self.split} annotations {alike[0].what}"
-            examples = first_names(fault.example for fault in alike)
-            raise self.fault(f"in {self.root} {said} ({examples})", alike[0].remedy)
+        if first := [fault for fault in faults if fault.what == faults[0].what]:
+            said = f"{len(first):,} of {len(self):,} {self.split} annotations {first[0].what}"
+            examples = first_names(fault.example for fault in first)
+            raise self.fault(f"in {self.root} {said} ({examples})", first[0].remedy)
 
     def _fingerprint_label(self, i: int) -> bytes:
         return b"%d " % os.path.getsize(self.annotation_path(i))
@@ -182,7 +180,9 @@ def header_fault(path: str, image_size: tuple[int, int]) -> Fault | None:
         return Fault(f"are grey with {bits} bits per pixel, which readers scale", "save them with 8 bits", name)
     if (height, width) != image_size:
         sizes = f"{name}: {height}x{width} against {image_size[0]}x{image_size[1]} pixels"
-        return Fault("differ in size from their images", "resize both alike, annotations to nearest neighbours", sizes)
+        return Fault(
+            "differ in size from their images", "resize annotations like their images, to the nearest pixel", sizes
+        )
     return None
 
 
@@ -202,7 +202,7 @@ build_scenes = partial(build_dataset, kind=Scenes)
 
 
 class SceneSource(FileSource):
-    """``scenes`` for pretraining: one class of images, "scene", and the classes of the data set for the pixels."""
+    """``scenes`` for pretraining: all images have the class "scene", pixels the classes of the data set."""
 
     def __init__(self, scenes: Scenes) -> None:
         files = [scenes.relative_path(i) for i in range(len(scenes))]

@@ -64,7 +64,7 @@ class Stream:
         return self._labels[self.indices]
 
     def _order(self, epoch: int) -> Tensor:
-        """Source indices in the order of ``epoch``; the last two are kept, because a batch may span two epochs."""
+        """Source indices in the order of ``epoch``; caches the last two, because a batch may span two epochs."""
         if epoch not in self._orders:
             while len(self._orders) >= 2:
                 self._orders.pop(next(iter(self._orders)))
@@ -88,7 +88,7 @@ class Stream:
         Returns:
             ``image`` (B, 3, S, S) float32 normalised; ``label``, ``index`` (into the source), ``epoch`` and ``key``
             (for further draws, with a salt other than AUGMENT_SALT), each (B,) int64; ``object`` (B, S, S) bool if the
-            source has objects; ``pixel_label`` (B, S, S) uint8, IGNORE for no label, if ``pixels`` asks for it.
+            source has objects; ``pixel_label`` (B, S, S) uint8, IGNORE for no label, with ``pixels``.
         """
         epoch_B, index_B = self.locate(start, size)
         key_B = random_keys.fold(random_keys.fold(random_keys.root_key(self.seed, self.name), epoch_B), index_B)
@@ -105,13 +105,13 @@ class Stream:
 
 @dataclass(eq=False)
 class OuterBatches(Dataset[dict[str, Any]]):
-    """Item t is all that outer iteration t needs: ``lower`` (K batches), and ``head`` and ``upper`` if given.
+    """Item t holds the batches of outer iteration t: ``lower`` (K batches), and ``head`` and ``upper`` if given.
 
-    The batches of a level are the global ones cut into contiguous slices, so the ranks together see exactly what one
-    process sees. Use as ``DataLoader(outer, batch_size=None, sampler=range(start, stop), num_workers=w)``.
+    Each rank gets a contiguous slice of every global batch, so all ranks together see exactly what one process sees.
+    Use as ``DataLoader(outer, batch_size=None, sampler=range(start, stop), num_workers=w)``.
 
     Attributes:
-        batch_size, feedback_batch_size: over all ranks, for ``lower`` and for ``head`` and ``upper``; 0: the same.
+        batch_size, feedback_batch_size: over all ranks, of ``lower``, and of ``head`` and ``upper`` (0: the same).
         steps_per_outer: K, batches of ``lower`` in one item.
         needed: which of "head" and "upper" iteration t reads, by default both; the others are not decoded. What a
             batch holds does not depend on it.

@@ -1,7 +1,7 @@
-"""``mlomae diagnose``: what a checkpoint's feedback asks for, measured on new batches of the training set.
+"""``mlomae diagnose``: which patches a checkpoint's feedback favours, measured on new batches of the training set.
 
-The batches come from streams of their own, functions of the run's seed alone; evaluation images are not read. The upper
-level has few images, which come back in other crops, so t over batches speaks of this checkpoint and this split.
+The batches come from separate streams, functions of the run's seed alone; evaluation images are not read. The upper
+level has few images, which recur in other crops, so t over batches holds for this checkpoint and this split only.
 
 Shape legend: B images of the lower batch, U of the upper batch, L patches, n batches. Percentages are 0 to 100.
 """
@@ -113,7 +113,7 @@ def choose_feedback(run: LoadedRun, name: str | None, lack: str) -> None:
 
 
 def identify(run: LoadedRun, format_: str) -> dict[str, Any]:
-    """What opens the JSON of a study of a checkpoint."""
+    """The first entries of the JSON of a study."""
     return {
         "format": format_,
         "checkpoint": run.path.name,
@@ -176,7 +176,7 @@ def _measure(model: Pretrainer, batch: Batch, random_mask: bool) -> dict[str, An
 
 
 def summarise(measured: list[dict[str, Any]], chance: float) -> dict[str, Any]:
-    """Plain values for JSON; a spread is {mean, sd, t, batches}, without t where there is nothing to test against.
+    """Plain values for JSON; a spread is {mean, sd, t, batches}, without t where there is no null value.
 
     ``chance`` is the percentage that a constant prediction gets right, which t of the accuracy is against.
     ``influence``: ``mean`` (with its t against 0), ``sd`` over patches, ``positive`` the percentage above 0.
@@ -218,7 +218,7 @@ def _spread(values: list[float], null: float | None = None) -> dict[str, Any] | 
 
 
 def table(result: dict[str, Any]) -> str:
-    """The summary as text, one line a question."""
+    """The summary as text, one line per quantity."""
     influence, sigma, objects = result["influence"], result["sigma"], result["objects"]
     chance = f"%, chance {result['feedback_chance']:.1f}"
     rows = [

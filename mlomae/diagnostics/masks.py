@@ -1,10 +1,10 @@
 """``mlomae masks``: the masks of several strategies side by side, on the same images, as a picture and as numbers.
 
-A row is a configuration, whose model is as training begins, or a checkpoint. Images are training images or a folder of
+A row is a configuration, whose model is untrained, or a checkpoint. Images are training images or a folder of
 pictures; evaluation images are not read. Which images and which draws are functions of the seed.
 
-The numbers go into a JSON file beside the picture. It holds the images too, so that a figure can be drawn again
-without data set and checkpoints. A mask is a text, "1" where a patch is removed; weights are given where they differ.
+The numbers go into a JSON file next to the picture. It holds the images too, so that a figure can be drawn again
+without data set and checkpoints. A mask is a string, "1" where a patch is removed; weights are given where they differ.
 
 Shape legend: B images, L patches, S image side in pixels.
 """
@@ -40,7 +40,7 @@ from mlomae.records import config_hash, strip_paths
 
 @dataclass
 class Row:
-    """``run``: of a checkpoint, None for a model as training begins."""
+    """A row of the picture; ``run`` is None for a model before training."""
 
     config: PretrainConfig
     run: LoadedRun | None = None
@@ -67,7 +67,7 @@ def draw_masks(
     Its numbers go into a file of the same name that ends in .json.
 
     Args:
-        checkpoints: one whose run has the name of a configuration takes its row, others follow.
+        checkpoints: one whose run has the name of a configuration replaces its row, others follow.
         images: a folder of pictures of any size; else ``data.train`` of the first row, ``data_root`` its root.
         count: images, or all where there are fewer. draws: masks, rows, of each strategy.
         progress: for strategies with a schedule; by default where the checkpoint is, 0 for a fresh model.
@@ -155,7 +155,7 @@ def _model(row: Row) -> Pretrainer:
 
 
 def _numbers(row: Row, label: str, mask_BL: Tensor, weight_BL: Tensor, grid: tuple[int, int]) -> dict[str, Any]:
-    """What the JSON file says of one row of masks."""
+    """The entry of one row of masks in the JSON file."""
     weighted = not torch.equal(weight_BL, torch.ones_like(weight_BL))
     return {
         "label": label,

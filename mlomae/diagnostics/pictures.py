@@ -74,7 +74,9 @@ def influence_sheet(
     figure, axes = _sheet(rows, title, RIGHT)
     if object_BSS is not None:
         for row, column in np.ndindex(axes.shape):
-            _outline(axes[row, column], object_BSS[column].cpu().numpy())
+            objects = object_BSS[column].cpu().numpy()
+            if objects.any() and not objects.all():  # else they have no border
+                axes[row, column].contour(objects.astype(float), levels=[0.5], colors=OUTLINE, linewidths=1.3)
     for ax, (colours, label, extend) in zip(axes[2:, -1], bars, strict=True):
         _bar(figure, ax, colours, label, extend)
     return figure
@@ -163,12 +165,6 @@ def _sheet(rows: Sequence[tuple[str, NDArray[Any]]], title: str, right: float) -
             ax.imshow(tile, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
     return figure, axes
-
-
-def _outline(ax: Axes, objects: NDArray[np.bool_]) -> None:
-    """The border of the objects; an image without one, or filled by one, has none."""
-    if objects.any() and not objects.all():
-        ax.contour(objects.astype(float), levels=[0.5], colors=OUTLINE, linewidths=1.3)
 
 
 def _bar(figure: Figure, ax: Axes, colours: ScalarMappable, label: str, extend: str = "neither") -> None:

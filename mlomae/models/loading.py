@@ -39,7 +39,7 @@ class LoadReport:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """One line of counts, then one line a note and a key; matched keys last."""
+        """One line of counts, then one line per note and per key; matched keys last."""
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "matched": self.matched}
         counts = f"matched {len(self.matched)}, missing {len(self.missing)}, unexpected {len(self.unexpected)}"
         lines = [f"{counts}, shape mismatches {len(self.mismatched)}"]
@@ -77,7 +77,7 @@ def load_strict(
         raise CheckpointError(f"weights lack {first_names(missing)}; use a file of this architecture, or allow_missing")
     if unexpected := [key for key in report.unexpected if not matches(key, allow_unexpected)]:
         raise CheckpointError(
-            f"weights hold keys the model has no place for: {first_names(unexpected)}; "
+            f"weights have keys unknown to the model: {first_names(unexpected)}; "
             "use a file of this architecture, or allow_unexpected"
         )
     if broken := [key for key in report.matched if not torch.isfinite(state_dict[key]).all()]:
@@ -128,7 +128,7 @@ def _described(state: State, part: str) -> str:
 
 
 def _check_heads(declared: dict[str, Any], mae: MAE, path: Path) -> None:
-    """Shapes do not tell the number of heads, so another number would load without a word."""
+    """Shapes do not tell the number of heads, so another number would load without an error."""
     section = check_model_section({key: declared.get(key) for key in MODEL_KEYS})
     decoder_heads = next((n for m in mae.decoder.modules() if (n := getattr(m, "num_heads", None))), None)
     for key, theirs, ours in (

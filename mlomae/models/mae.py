@@ -17,7 +17,7 @@ from mlomae.models.vit import ViT, init_weights, sincos_positions, transformer
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask and the weight each patch's reconstruction error carries in stage I.
+    """A mask and the weight of each patch's reconstruction error in stage I.
 
     ``ids_keep`` (B, K) kept patches; ``ids_restore`` (B, L) inverse of the order "kept first, then removed";
     ``mask`` (B, L) 1 removed, 0 kept; ``weight`` (B, L) factor of the loss (σ for the learned mask, else ones);

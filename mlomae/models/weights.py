@@ -1,6 +1,6 @@
-"""What a file of weights holds: its layout, its tensors, the model they belong to.
+"""Reads files of weights: their layout, their tensors, the model they belong to.
 
-Layouts: checkpoints and exports of ours (``encoder.*``, ``decoder.*``, or timm's names for the encoder alone),
+Layouts: our checkpoints and exports (``encoder.*``, ``decoder.*``, or timm's names for the encoder alone),
 facebookresearch/mae (encoder keys bare, ``decoder_embed.*``, ``mask_token``, ...) and timm. Files are read as tensors
 and plain values; code in them is never run.
 
@@ -57,12 +57,12 @@ class WeightsFile:
 
     Attributes:
         path: the file.
-        layout: "pretraining" or "transfer" for a checkpoint of ours, "export" for an export of ours, else "other".
+        layout: "pretraining" or "transfer" for our checkpoints, "export" for our exports, else "other".
         state: tensors by name, on the CPU: the autoencoder of a pretraining, the backbone of a fine-tuning, or the
             file's.
-        model: the model section that a checkpoint or an export of ours carries, else {}.
+        model: the model section of our checkpoints and exports, else {}.
         about: the whole checkpoint; of an export name, method, seed, config_hash, iteration, numerics, source_sha256.
-        notes: what of a checkpoint was taken.
+        notes: which parts of a checkpoint were used.
     """
 
     path: Path
@@ -114,7 +114,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
 
 
 def _read_torch(path: Path) -> Any:
-    try:  # training scripts of MAE store their argparse.Namespace beside the weights: a plain attribute bag
+    try:  # training scripts of MAE store their argparse.Namespace with the weights: plain attributes
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
@@ -166,7 +166,7 @@ class Architecture:
 
 @dataclass
 class EncoderFile:
-    """An encoder under timm's names, beside what else the file holds (decoder, classifier)."""
+    """An encoder under timm's names, with whatever else the file holds (decoder, classifier)."""
 
     state: State
     architecture: Architecture
@@ -225,8 +225,8 @@ def _measure_encoder(state: State, path: Path) -> dict[str, Any]:
 def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> EncoderFile:
     """The encoder of a file of any layout.
 
-    ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where it says something, and
-    settles the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
+    ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where both state a value, and
+    gives the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
     no plain ViT, or another one than ``model``; ConfigError for a bad ``model``.
     """
     wanted, file = check_model_section(model), read_weights(path)

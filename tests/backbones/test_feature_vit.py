@@ -194,7 +194,7 @@ def test_missing_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     edits: dict[str, Any] = {
         r"lack blocks\.0\.": lambda s: {k: v for k, v in s.items() if not k.startswith("blocks.0.")},
         r"lack blocks\.1\.mlp\.fc2\.bias": lambda s: {k: v for k, v in s.items() if k != "blocks.1.mlp.fc2.bias"},
-        "no place for: extra": lambda s: {**s, "extra": torch.zeros(1)},
+        "unknown to the model: extra": lambda s: {**s, "extra": torch.zeros(1)},
         r"not finite: blocks\.1\.norm1\.bias": lambda s: {**s, "blocks.1.norm1.bias": torch.full((24,), torch.nan)},
     }
     for said, edit in edits.items():

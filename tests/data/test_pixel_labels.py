@@ -97,7 +97,7 @@ def test_a_stream_carries_them_where_they_are_asked_for() -> None:
 def test_a_source_without_them_is_refused() -> None:
     source = Textures(count=24, size=16)
     source.pixel_classes = ()
-    with pytest.raises(DataError, match="of textures train .* lacks a class for every pixel") as error:
+    with pytest.raises(DataError, match=r"of textures train .* lacks a class for every pixel") as error:
         Stream(source, None, build_augment({"type": "Plain", "size": 16}), 0, "head", pixels=True)
     assert "\n" not in str(error.value)
 

@@ -80,7 +80,7 @@ def test_strict_report_lists_every_key() -> None:
     ("change", "message"),
     [
         (lambda s: s.pop("encoder.norm.weight"), "lack encoder.norm.weight"),
-        (lambda s: s.update(extra=torch.zeros(1)), "no place for: extra"),
+        (lambda s: s.update(extra=torch.zeros(1)), "unknown to the model: extra"),
         (
             lambda s: s.update({"encoder.norm.bias": torch.zeros(3)}),
             r"encoder.norm.bias \(file \(3,\), model \(16,\)\)",

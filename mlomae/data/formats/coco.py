@@ -1,4 +1,4 @@
-"""Reads an instance annotation file in COCO's format and verifies all that can be verified without opening an image.
+"""Reads an instance annotation file in COCO's format and verifies everything that needs no image.
 
 Objects that COCO's tools leave out are left out and counted, as in mmdet: those flagged ``ignore``, less than a pixel
 wide or high, wholly outside their image, or without area (COCO's own train2017 has two of height 0). So are those
@@ -89,7 +89,7 @@ def read_coco(path: Path, where: str) -> CocoFile:
 
     Raises DataError, one line that names the image, category or annotation, if the file cannot be read, is not JSON or
     is of another kind; an entry lacks a value or has one of the wrong kind; an id, file or category occurs twice; an
-    annotation refers to what is not listed, or its box or mask is malformed; no object is left.
+    annotation refers to an unlisted image or category, or its box or mask is malformed; no object is left.
     """
     images, categories, annotations = read_tables(path, where)
     files = file_names(images)

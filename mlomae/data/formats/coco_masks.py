@@ -1,4 +1,4 @@
-"""Masks as COCO files write them, in three forms: which are malformed, and all masks of a data set in one array.
+"""Masks as COCO files write them, in three forms: checks of their format, and all masks of a data set in one array.
 
 - polygons: a list of polygons, each the list x, y, x, y, ... of its corners in pixels.
 - run lengths: {"size": [H, W], "counts": [...]}, lengths of alternating runs of 0 and 1, column by column, of 0 first.
@@ -24,10 +24,11 @@ from mlomae.common.errors import BackendError
 FORMS = ("polygons", "run lengths", "compressed run lengths")
 
 LARGEST = 1e6
-"""Pixels from 0 beyond which a number is not a coordinate."""
+"""Largest absolute value of a coordinate, in pixels."""
 
 LEAST_CORNERS = 6
-"""Numbers of a polygon with three corners. Shorter ones are left out: no area, and pycocotools reads four as a box."""
+"""Numbers of a polygon with three corners. Shorter ones, which have no area, are left out: pycocotools reads four
+numbers as a box."""
 
 
 def are_numbers(values: Sequence[Any], most: float = LARGEST) -> bool:
@@ -40,7 +41,7 @@ def are_numbers(values: Sequence[Any], most: float = LARGEST) -> bool:
 
 
 def mask_fault(mask: Any, height: int, width: int) -> str | None:
-    """What is wrong with the mask of an object in an image of this size, as in "its mask ...", or None."""
+    """What is wrong with the mask of an object in an image of this size, to follow "a mask that", or None."""
     if isinstance(mask, list):
         return _polygons_fault(mask)
     if not isinstance(mask, dict) or not mask.keys() >= {"size", "counts"}:

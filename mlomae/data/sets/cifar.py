@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from mlomae.common.errors import DataError, reason_of
 from mlomae.data.images import MemorySource
 from mlomae.data.paths import existing_folder, scan_classes, split_folder
-from mlomae.data.published import check_split
 from mlomae.data.reader import decode_all
-from mlomae.data.registry import Download, Published, register_dataset
+from mlomae.data.registry import Download, Published, check_split, register_dataset
 
 URL = "https://www.cs.toronto.edu/~kriz"
 

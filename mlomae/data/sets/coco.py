@@ -6,8 +6,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mlomae.data.detections import Detections
 from mlomae.data.paths import data_folder, existing_file, existing_folder, inner_folder, split_folder
-from mlomae.data.published import check_split
-from mlomae.data.registry import Published, register_dataset
+from mlomae.data.registry import Published, check_split, register_dataset
 
 # By their published ids, which skip ten of 1 to 90, as torchvision's detectors name them.
 NAMES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]

@@ -10,8 +10,7 @@ from torchvision.datasets import Flowers102 as TorchvisionFlowers
 from mlomae.common.errors import first_names
 from mlomae.data.formats.coco import file_names, read_tables
 from mlomae.data.paths import LabelledFiles, existing_file, inner_folder, scan_classes
-from mlomae.data.published import Lists, PublishedSource
-from mlomae.data.registry import PUBLISHED, Download, Published, register_dataset
+from mlomae.data.registry import PUBLISHED, Download, Lists, Published, PublishedSource, register_dataset
 
 CUB = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 
@@ -109,7 +108,7 @@ class StanfordCars(PublishedSource):
         return names, parts
 
     def _annotated(self, base: Path) -> Lists:
-        """The published layout. The labels of the test split are beside devkit/ or in it."""
+        """The published layout. The labels of the test split are in devkit/ or next to it."""
         names = [str(name) for name in self.read_mat(base / "devkit" / "cars_meta.mat", "class_names")]
         parts = {}
         for part, file in {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}.items():
@@ -169,7 +168,7 @@ class Flowers102(PublishedSource):
         for part, variable in {"train": "trnid", "val": "valid", "test": "tstid"}.items():
             ids = self.integers(self.read_mat(sets, variable), sets)
             if len(ids) and not (ids.min() >= 1 and ids.max() <= len(labels)):
-                raise self.fault(f"{sets} names images outside 1 to {len(labels)}, the labelled")
+                raise self.fault(f"{sets} names images without a label, which are 1 to {len(labels)}")
             files = [f"image_{i:05d}.jpg" for i in ids]
             parts[part] = LabelledFiles((base / "jpg").resolve(), files, labels[ids - 1])
         names = getattr(TorchvisionFlowers, "classes", [])  # numbers if torchvision's version has none

@@ -14,9 +14,8 @@ from mlomae.data.paths import (
     scan_classes,
     subfolders,
 )
-from mlomae.data.published import Lists, PublishedSource, check_split
 from mlomae.data.reader import IMAGE_ENDINGS, decode_all
-from mlomae.data.registry import PUBLISHED, Download, Published, register_dataset
+from mlomae.data.registry import PUBLISHED, Download, Lists, Published, PublishedSource, check_split, register_dataset
 
 BY_HAND = """\
 ImageNet is given to registered users only; register at https://image-net.org/download.php, then download

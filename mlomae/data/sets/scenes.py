@@ -5,8 +5,7 @@ from typing import ClassVar
 
 from mlomae.common.errors import DataError
 from mlomae.data.paths import data_folder, existing_file, existing_folder
-from mlomae.data.published import check_split
-from mlomae.data.registry import Download, Published, register_dataset
+from mlomae.data.registry import Download, Published, check_split, register_dataset
 from mlomae.data.scenes import LabelCounts, Scenes
 
 
@@ -45,7 +44,7 @@ def read_classes(path: Path, what: str) -> tuple[str, ...]:
         raise DataError(f"{what}: {path} names no class; write one per line, in the order of the values 1, 2, ...")
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
-        raise DataError(f"{what}: {path} names the class '{twice[0]}' twice; every value needs a name of its own")
+        raise DataError(f"{what}: {path} names the class '{twice[0]}' twice; give every value a different name")
     return tuple(names)
 
 
@@ -161,7 +160,7 @@ class ADE20K(PublishedScenes):
     """ADE20K as the scene parsing challenge uses it: 150 classes, 20,210 training and 2,000 validation images.
 
     The test labels are not public: evaluation is on ``validation``. The full release, with thousands of object names in
-    RGB pictures beside the images, is another data set and is refused.
+    RGB pictures next to the images, is another data set and is refused.
 
     Source: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017; ADEChallengeData2016.zip.
     """

@@ -119,7 +119,7 @@ class Scene:
         noise: standard deviation of the pixel noise, same unit.
         jitter: relative change of a texture's period, and change of its angle in radians.
         scale: multiplies every period, of the textures and of the clutter.
-        colour: saturation, 0 is grey. Colours are random and say nothing of the class, but short runs learn them.
+        colour: saturation, 0 is grey. Colours are random and independent of the class, but short runs learn them.
     """
 
     size: int = 32
@@ -191,7 +191,7 @@ def _background(x: Array, y: Array, keys: torch.Tensor, scene: Scene) -> Array:
         d = shapes[:, j]
         centre, radius = d[:, :2] * scene.size, _span(d[:, 2, None, None], 0.08, 0.25) * scene.size
         cover = _cover(x - centre[:, 0, None, None], y - centre[:, 1, None, None], radius, d[:, 3:14])[:, None]
-        # Half transparent, so that the clutter shows through: flatness must not give distractors away.
+        # Half transparent, so that the clutter shows through: a flat area must not identify a distractor.
         image += 0.6 * cover * (_span(d[:, 14:17, None, None], 0.1, 0.9) - image)
     return image
 
@@ -215,7 +215,7 @@ def _place(draws: Array, radius: Array, size: int) -> Array:
 
 
 def draw_block(keys: torch.Tensor, labels: NDArray[np.int64], scene: Scene) -> tuple[Pixels, Pixels]:
-    """Draw one image a key.
+    """Draw one image per key.
 
     Args:
         keys: (n,) int64.
@@ -243,7 +243,7 @@ def draw_block(keys: torch.Tensor, labels: NDArray[np.int64], scene: Scene) -> t
             field = evaluate(TEXTURES[label], dx, dy, d[:, 18:], scene.scale, scene.jitter)
             middle, direction = _span(d[:, 11:14], 0.25, 0.75), 2 * d[:, 14:17] - 1
             # Around grey, by the share of colour: channels drawn separately could cancel and leave the texture
-            # invisible. The sign is random: dark and light swap freely, so that the mean colour tells nothing.
+            # invisible. The sign is random, so that the mean colour does not depend on the class.
             direction = np.where(direction[:, :1] < 0, -1, 1) * (1 - scene.colour) + scene.colour * direction
             direction *= (_span(d[:, 17], *scene.contrast) / np.abs(direction).max(axis=1))[:, None]
             colour = middle[:, :, None, None] + direction[:, :, None, None] * field[:, None]

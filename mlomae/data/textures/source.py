@@ -1,7 +1,7 @@
 """The embedded data set: images whose class is the texture of their objects, with masks of objects and instances.
 
-It stands in for the real data sets of every task: class labels, semantic maps and instance masks are exact, the size is
-free, and a weight on object patches has headroom because half the clutter says nothing about the class.
+It replaces the real data sets of every task in tests and demos: class labels, semantic maps and instance masks are
+exact, the size is free, and weights on object patches can help because the background is independent of the class.
 """
 
 from pathlib import Path

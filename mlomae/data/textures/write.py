@@ -24,11 +24,11 @@ FILE = "{:06d}.png"
 def write_scenes(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -> Path:
     """Write each data set of ``splits`` under its name as a folder of scenes, to be read as ``scene_folder``.
 
-    Value 1 of the annotations is the background, which is a class of its own, and value k + 2 the texture of class k.
+    Value 1 of the annotations is the background, which is a class too, and value k + 2 the texture of class k.
     The same arguments give the same bytes.
 
     Args:
-        root: a folder that does not exist yet. It is written under a temporary name beside it and renamed.
+        root: a folder that does not exist yet. It is written under a temporary name next to it and renamed.
         splits: images by name of the split, e.g. ``training``; all with the same classes.
 
     Returns:
@@ -56,12 +56,14 @@ def write_coco(root: str | os.PathLike[str], splits: Mapping[str, Textures]) -> 
         root/annotations/instances_<split>.json
 
     Image i has id i + 1; ids of annotations and categories start from 1 as well, category c + 1 being class c (COCO's
-    evaluation takes an annotation with id 0 for no match). Masks are uncompressed run lengths, which are exact, where
+    evaluation treats an annotation with id 0 as no match). Masks are uncompressed run lengths, which are exact, where
     polygons would not be. Arguments, result and errors as in `write_scenes`.
     """
     _common_classes(splits)
     if "annotations" in splits:
-        raise ConfigError("'annotations' cannot be the name of a split: that folder is taken; try train")
+        raise ConfigError(
+            "'annotations' cannot be the name of a split: that folder holds the annotation files; try train"
+        )
     with new_folder(root) as folder:
         (folder / "annotations").mkdir()
         for split, textures in splits.items():

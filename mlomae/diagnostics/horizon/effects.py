@@ -5,8 +5,8 @@ A policy is a fixed rule that gives every removed patch a number s, by which its
     w = 1 + ε s
 
 s has mean 0 and standard deviation 1 over the removed patches of an image, so that a policy moves weight between
-patches and leaves the size of the step alone; an image that a rule cannot tell apart (no object among its removed
-patches) has s = 0. Rules see pixels, masks and the checkpoint's weights only, never the weights of a roll-out.
+patches and does not change the size of the step; s = 0 in an image whose removed patches all have the same value (none
+is an object). Rules see pixels, masks and the checkpoint's weights only, never the weights of a roll-out.
 
 **Predicted**, the first-order effect of the policy's weights through one lower step:
 
@@ -17,7 +17,7 @@ p_j says that weight on the patches that the policy prefers lowers the upper los
 P = 1/(√ŝ + ε_A) from the second moments ŝ of AdamW, it is what a step adds with AdamW once its momentum is spent, ŝ
 held fixed.
 
-**Real**: train on from a checkpoint with weighted patches, and measure the upper loss after h steps:
+**Real**: continue training from a checkpoint with weighted patches, and measure the upper loss after h steps:
 
     L_I = Σ m w rec / Σ m,   D(h) = [L_III(w = 1 + ε s) − L_III(w = 1 − ε s)] / 2ε
 
@@ -63,7 +63,7 @@ def policy_names(count: int, has_objects: bool) -> list[str]:
 
 
 class Policies:
-    """s (B, L) of a policy by its name, from a copy of ``model`` as it is now.
+    """s (B, L) of a policy by its name, from a copy of ``model`` at construction.
 
     - ``object``: patches that objects cover (`mlomae.masking.strategies.oracle`); the batch must have ``object``.
     - ``error``: reconstruction error under the batch's mask, at the checkpoint.
@@ -84,7 +84,7 @@ class Policies:
         return standardise_removed(self._values(name, batch), mask_BL).clamp(-self.limit, self.limit)
 
     def _values(self, name: str, batch: Batch) -> Tensor:
-        """The rule's own number for every patch, (B, L), in any unit."""
+        """The unscaled value of every patch, (B, L), in any unit."""
         encoder = self.model.mae.encoder
         if name == "object":
             return object_patches(batch["object"], encoder.grid).to(batch["image"].dtype)
@@ -108,7 +108,7 @@ def standardise_removed(values_BL: Tensor, mask_BL: Tensor) -> Tensor:
     count_B1 = mask_BL.sum(dim=1, keepdim=True)
     centred_BL = (values_BL - (mask_BL * values_BL).sum(dim=1, keepdim=True) / count_B1) * mask_BL
     deviation_B1 = (centred_BL.square().sum(dim=1, keepdim=True) / count_B1).sqrt()
-    # an image of equal values would divide the rounding of its mean by the rounding of its deviation
+    # for an image of equal values the quotient would be one of rounding errors
     size_B1 = values_BL.abs().amax(dim=1, keepdim=True)
     flat_B1 = deviation_B1 <= 1e-5 * size_B1
     return torch.where(flat_B1, 0.0, centred_BL / torch.where(flat_B1, 1.0, deviation_B1))

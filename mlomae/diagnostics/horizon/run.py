@@ -1,7 +1,8 @@
 """``mlomae horizon``: does the one-step influence predict the effect of many real steps?
 
-From a checkpoint, with its optimizer's state and a constant rate, train on under weights 1 + ε s and 1 − ε s for a few
-policies s, and compare the difference in the feedback loss, at growing horizons, with what the influence says. Masks
+From a checkpoint, with its optimizer's state and a constant rate, continue training under weights 1 + ε s and 1 − ε s
+for a few policies s, and compare the difference in the feedback loss, at growing horizons, with what the influence
+predicts. Masks
 are uniform. The feedback loss is measured on fixed images of the training set, the head's and the upper split, under
 the run's ``feedback_augment`` with fixed keys; evaluation images are not read.
 
@@ -62,7 +63,7 @@ def horizon(
     Args:
         steps: lower steps of a roll-out; measured at those of `HORIZONS` below it, and at ``steps``.
         policies: how many, in the order of `policy_names`.
-        strength: ε, above 0 and at most 1. s is clipped to ±1/ε in predictions and roll-outs alike, so that weights
+        strength: ε, above 0 and at most 1. s is clipped to ±1/ε in both predictions and roll-outs, so that weights
             are at least 0 and +s and −s stay mirror images; the JSON says which share of the patches is clipped.
         feedback: one without a head; by default the run's own if it has none, else "nca".
         data_root: replaces ``data.train.root`` of the run.
@@ -141,7 +142,7 @@ def horizon(
 
 
 def _rate(run: LoadedRun) -> float:
-    """The rate of θ's optimizer; ConfigError where its schedule has brought it to nothing."""
+    """The rate of θ's optimizer; ConfigError if its schedule has decayed to nothing."""
     stored, peak = float(run.state["optimizers"]["theta"]["param_groups"][0]["lr"]), run.config.optim["theta"].lr
     if not stored > 1e-3 * peak:
         raise ConfigError(

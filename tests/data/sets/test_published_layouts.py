@@ -207,8 +207,8 @@ def test_flowers_labels_and_parts(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"test": [5, 9]}, "image_00009.jpg is listed in both train and test"),
-        ({"test": [5, 11]}, "names images outside 1 to 10"),
-        ({"test": [0, 5]}, "names images outside 1 to 10"),
+        ({"test": [5, 11]}, "names images without a label, which are 1 to 10"),
+        ({"test": [0, 5]}, "names images without a label, which are 1 to 10"),
         ({"labels": [0, 2] * 5}, "have images of class 0"),
         ({"test": [5]}, "1 of 2 test images"),
         ({"test": []}, "test lists no image"),

@@ -9,7 +9,7 @@ from layouts import LAYOUTS, write_image
 
 from mlomae.cli import main
 from mlomae.data import PUBLISHED, Published, list_datasets
-from mlomae.data.tools.check import check_data
+from mlomae.data.tools import check_data
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_a_complete_set_is_ok(layout: str, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_sizes_of_a_sample_or_of_all(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("mlomae.data.tools.check.SAMPLE", 2)
+    monkeypatch.setattr("mlomae.data.tools.SAMPLE", 2)
     layouts.cub(tmp_path)
     write_image(tmp_path / "CUB_200_2011" / "images" / "002.Owl" / "Owl_2.jpg", size=(8, 64))
     assert "height 16, width 20 pixels (2 decoded, evenly spaced)" in check("cub200", tmp_path, capsys=capsys)[1]
@@ -56,7 +56,7 @@ def test_images_that_cannot_be_decoded(tmp_path: Path, monkeypatch, capsys: pyte
     assert status == 1
     assert out.count("problem: ") == 1
     assert f"problem: train: 1 of 6 images cannot be decoded ({broken}" in out
-    monkeypatch.setattr("mlomae.data.tools.check.SAMPLE", 1)
+    monkeypatch.setattr("mlomae.data.tools.SAMPLE", 1)
     assert check("cub200", tmp_path, capsys=capsys)[0] == 0
     assert check("cub200", tmp_path, "--decode", capsys=capsys)[0] == 1
 
@@ -108,7 +108,7 @@ def test_a_part_needs_subset_and_is_said_to_be_one(
     assert "--subset" in out
     status, out, _ = check("cub200", tmp_path, "--subset", capsys=capsys)
     assert status == 0
-    assert "note: train: published are 5,994 images of 200 classes; this is a subset" in out
+    assert "of 5,994 train images, 2 of 200 classes; this is a subset" in out
 
 
 # --- sources that are not checked on load ---------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_cifar_is_compared_with_its_published_numbers(
     root = write_cifar(tmp_path)
     status, out, _ = check("cifar10", root, capsys=capsys)
     assert status == 1
-    assert "problem: train: published are 50,000 images of 10 classes, here are 60 of 10" in out
+    assert "there are 60 of 50,000 train images; download it again or use --subset" in out
     assert check("cifar10", root, "--subset", capsys=capsys)[0] == 0
     monkeypatch.setitem(PUBLISHED, "cifar10", Published({"train": 60, "test": 12}, 10))
     assert check("cifar10", root, capsys=capsys)[0] == 0

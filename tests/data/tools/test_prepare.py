@@ -16,7 +16,7 @@ from torchvision import datasets
 from mlomae.cli import main
 from mlomae.data import PUBLISHED, Download, Published
 from mlomae.data.registry import DOWNLOADS
-from mlomae.data.tools.prepare import _download
+from mlomae.data.tools import _download
 
 
 @pytest.fixture(autouse=True)
@@ -193,9 +193,9 @@ def test_an_interrupted_download_leaves_nothing(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlomae.data.tools.prepare._verify", interrupt)
+    monkeypatch.setattr("mlomae.data.tools._verify", interrupt)
     monkeypatch.setattr(
-        "mlomae.data.tools.prepare.prepare_data", lambda name, root: _download(name, DOWNLOADS[name], Path(root))
+        "mlomae.data.tools.prepare_data", lambda name, root: _download(name, DOWNLOADS[name], Path(root))
     )
     status, _, err = prepare("cub200")
     assert status == 130

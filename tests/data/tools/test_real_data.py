@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlomae.data.tools.check import check_data
+from mlomae.data.tools import check_data
 
 
 @pytest.mark.data

@@ -70,7 +70,7 @@ def test_a_part_needs_subset(data, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "problem: camvid at" in out
     status, out, _ = data("check", "camvid", tmp_path, "--subset")
     assert status == 0
-    assert "note: test: published are 233 images of 11 classes; this is a subset" in out
+    assert "of 233 test images; this is a subset" in out
 
 
 def test_problems_of_one_part_leave_the_others_reported(data, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_problems_of_one_part_leave_the_others_reported(data, tmp_path: Path) ->
 
 def test_decode_looks_at_every_annotation_and_image(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlomae.data.scenes.SCANNED", 1)
-    monkeypatch.setattr("mlomae.data.tools.check.SAMPLE", 1)
+    monkeypatch.setattr("mlomae.data.tools.SAMPLE", 1)
     scenes(tmp_path)
     write_annotation(tmp_path, "training", "scene_3", np.full((15, 17), 6, dtype=np.uint8))
     image = tmp_path / "images" / "training" / "scene_2.jpg"
@@ -147,7 +147,7 @@ def test_ade20k_is_fetched_and_verified(
     archive.unlink()
     status, _, err = data("prepare", "ade20k", tmp_path / "other")
     assert status == 2
-    assert f"cannot download ade20k from {address}{archive.name} (HTTP 404" in err
+    assert f"cannot download ade20k from {address}{archive.name} (HTTP Error 404" in err
     assert f"by hand to {tmp_path / 'other' / 'ADEChallengeData2016'}" in err
 
 

@@ -1,26 +1,36 @@
-"""`mlomae data check`: is a data set complete, can its images be decoded, does an image occur in two of its splits."""
+"""`mlomae data check`: is a data set complete, can its images be decoded, is an image in two of its splits?
+
+`mlomae data prepare`: download a data set from its public address, or say which files to download from where. It is
+downloaded and unpacked into a hidden folder, checked as on loading, and only then renamed.
+"""
 
 import inspect
 import itertools
+import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvision.datasets.utils import download_and_extract_archive, download_url
 
-from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError, first_names
+from mlomae.common.atomic import new_folder
+from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError, first_names, reason_of
 from mlomae.data.detections import Detections
 from mlomae.data.formats.coco_masks import FORMS
 from mlomae.data.images import Images, Source, evenly_spaced
 from mlomae.data.paths import existing_folder
 from mlomae.data.reader import in_threads
-from mlomae.data.registry import PUBLISHED, build_dataset, find_dataset
+from mlomae.data.registry import DOWNLOADS, PUBLISHED, Download, build_dataset, check_counts, find_dataset
 from mlomae.data.scenes import Scenes
 from mlomae.data.splits import TOLERATED_SHARE, repeated_images
 
 SAMPLE = 200
 """Images decoded and measured per split, evenly spaced, unless all are."""
+
+TIMEOUT = 60.0
+"""Seconds without an answer after which a connection is given up."""
 
 INDENT, PROBLEM = " " * 9, "problem: "
 SMALL, MEDIUM = 32**2, 96**2
@@ -70,7 +80,7 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
 def find_splits(name: str, root: str | None) -> list[str]:
     """The splits of a data set: the published ones, or those its folder has (``imagefolder``, ``scene_folder``, ...).
 
-    Raises ConfigError for an unknown name, or a root that is missing or too much, DataError if the root does not exist.
+    Raises ConfigError for an unknown name, a missing root or one that is not needed, DataError if it does not exist.
     """
     dataset = find_dataset(name)
     known = inspect.signature(dataset).parameters
@@ -121,7 +131,7 @@ def _check_split(images: Images, decode: bool) -> Iterator[str]:
 
 
 def _spread(counts: NDArray[np.int64]) -> str:
-    """Least, median and most of ``counts``."""
+    """Minimum, median and maximum of ``counts``."""
     return f"{counts.min():,}/{np.median(counts):,g}/{counts.max():,}"
 
 
@@ -174,16 +184,17 @@ def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
         masks = f"none decoded ({error})"
     yield f"{INDENT}masks: {forms}; {masks}"
     if (objects.ids == 0).any():
-        yield "note: an annotation has the id 0, which COCO's evaluation takes for no match; count them from 1"
+        yield "note: an annotation has the id 0, which COCO's evaluation treats as no match; number annotations from 1"
 
 
 def _check_counts(images: Images, subset: bool) -> Iterator[str]:
     """Fewer images than published are a problem, or a note if ``subset``; most data sets refuse them themselves."""
-    published, here = PUBLISHED.get(images.name), (len(images), len(images.classes))
-    if published and (expected := (published.counts[images.split], published.classes)) != here:
-        said = f"{images.split}: published are {expected[0]:,} images of {expected[1]:,} classes"
-        found = f"here are {here[0]:,} of {here[1]:,}; download it again or use --subset"
-        yield f"note: {said}; this is a subset" if subset else f"{PROBLEM}{said}, {found}"
+    counts = {images.split: len(images)}
+    try:
+        check_counts(images.name, Path(images.root), counts, len(images.classes), subset=False)
+    except DataError as error:
+        said = str(error).partition("; ")[0]
+        yield f"note: {said}; this is a subset" if subset else f"{PROBLEM}{said}; download it again or use --subset"
 
 
 def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[str]:
@@ -199,3 +210,69 @@ def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[
     yield f"repeated {line}"
     if len(found) > TOLERATED_SHARE * compared:
         yield f"{PROBLEM}{line}; results on them would be meaningless, download the data set again"
+
+
+# --- prepare ----------------------------------------------------------------------------------------------------------
+
+
+def prepare_data(name: str, root: str) -> tuple[str, int]:
+    """Make sure that the data set ``name`` is below ``root``: what was done as text, and the exit status.
+
+    Status 0: it is there and complete, downloaded if necessary. Status 2: the text says what to download by hand.
+
+    Raises ConfigError for a name without a published data set, DataError if it cannot be downloaded, is not the
+    published one, or is there already but not complete.
+    """
+    find_dataset(name)
+    if name not in PUBLISHED or name not in DOWNLOADS:
+        what = "embedded in the package" if name == "textures" else "a layout, not a data set"
+        raise ConfigError(f"{name} is {what}: nothing to prepare; choose one of {', '.join(sorted(DOWNLOADS))}")
+    download, base = DOWNLOADS[name], Path(root).expanduser().absolute()
+    if base.exists() and not base.is_dir():
+        raise ConfigError(f"{base} is a file; name a folder")
+    if isinstance(download, str):
+        try:
+            return "\n".join([f"{name} is complete at {base}", *_verify(name, base)]), 0
+        except DataError as error:
+            check = f"then run: mlomae data check {name} {base}"
+            return "\n".join([f"now: {error}", download.format(root=base), check]), 2
+    place = base / download.folder
+    for folder in (base, place):
+        try:
+            return "\n".join([f"{name} was there already, complete, at {folder}", *_verify(name, folder)]), 0
+        except DataError as error:
+            if folder == place and place.exists():
+                raise DataError(f"{error} (remove {place} to have it downloaded again)") from error
+    return "\n".join([f"{name} is complete at {place}", *_download(name, download, base)]), 0
+
+
+def _verify(name: str, root: Path) -> list[str]:
+    """One line per split. Raises DataError if a split is not as published."""
+    lines = []
+    for split in PUBLISHED[name].counts:
+        images = build_dataset({"type": name, "root": str(root), "split": split}, Images)
+        check_counts(name, root, {split: len(images)}, len(images.classes), subset=False)
+        lines.append(f"{split:<8} {len(images):,} images, {len(images.classes):,} classes")
+    return lines
+
+
+def _download(name: str, download: Download, root: Path) -> list[str]:
+    """Download into ``root``; one line per split. Raises DataError, and leaves nothing, if that fails in any way."""
+    before, url = socket.getdefaulttimeout(), ""
+    socket.setdefaulttimeout(TIMEOUT)
+    with new_folder(root / download.folder) as folder:
+        try:
+            for url, md5 in download.files.items():
+                target = str(folder if download.inside else folder.parent)
+                if url.endswith((".tgz", ".tar.gz", ".zip")):
+                    download_and_extract_archive(url, target, md5=md5, remove_finished=True)
+                else:
+                    download_url(url, target, md5=md5)
+            return _verify(name, folder)
+        except Exception as error:  # connections, checksums and damaged archives share no base class
+            by_hand = f"download and unpack it by hand to {root / download.folder}"
+            raise DataError(
+                f"cannot download {name} from {url} ({reason_of(error)}); try again, or {by_hand}"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(before)

@@ -1,1 +1,0 @@
-"""`mlomae data check` and `mlomae data prepare`."""
