@@ -114,12 +114,7 @@ def choose_feedback(run: LoadedRun, name: str | None, lack: str) -> None:
 
 def identify(run: LoadedRun, format_: str) -> dict[str, Any]:
     """The first entries of the JSON of a study."""
-    return {
-        "format": format_,
-        "checkpoint": run.path.name,
-        "name": run.config.name,
-        "iteration": run.iteration,
-    }
+    return {"format": format_, "checkpoint": run.path.name, "name": run.config.name, "iteration": run.iteration}
 
 
 def write_result(result: dict[str, Any], figure: Figure, folder: Path, picture: str, numbers: str) -> Path:

@@ -105,9 +105,12 @@ def mask_tiles(image_B3SS: Tensor, rows: list[tuple[str, Tensor, Tensor, tuple[i
     side = images.shape[1]
     tiles = [images.astype(np.float64)]
     for _, mask_BL, weight_BL, grid in rows:
-        grey = _greys(_tiles(mask_BL, grid) > 0, _tiles(weight_BL, grid))
-        shade = _enlarge(grey[..., None], side)
-        tiles.append(np.where(np.isnan(shade), images, shade))
+        removed, weight = _tiles(mask_BL, grid) > 0, _tiles(weight_BL, grid)
+        weights = weight[removed]
+        span = np.ptp(weights)
+        equal = span <= 1e-6 * np.abs(weights).max()
+        grey = np.full_like(weight, REMOVED) if equal else LEAST + (MOST - LEAST) * (weight - weights.min()) / span
+        tiles.append(np.where(_enlarge(removed[..., None], side), _enlarge(grey[..., None], side), images))
     return np.stack(tiles)
 
 
@@ -127,19 +130,10 @@ def _tiles(values_BL: Tensor, grid: tuple[int, int]) -> NDArray[np.float64]:
     return values_BL.detach().double().cpu().reshape(-1, *grid).numpy()
 
 
-def _enlarge(tiles: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+def _enlarge(tiles: NDArray[Any], side: int) -> NDArray[Any]:
     """(B, rows, columns, colours) of patches as (B, side, side, colours) of pixels."""
     _, rows, columns, _ = tiles.shape
     return tiles.repeat(side // rows, axis=1).repeat(side // columns, axis=2)
-
-
-def _greys(removed: NDArray[np.bool_], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The grey of removed patches, NaN where a patch is kept."""
-    weights = weight[removed]
-    span = np.ptp(weights)
-    equal = span <= 1e-6 * np.abs(weights).max()
-    grey = REMOVED if equal else LEAST + (MOST - LEAST) * (weight - weights.min()) / span
-    return np.where(removed, grey, np.nan)
 
 
 def _heat(influence: NDArray[np.float64], removed: NDArray[np.bool_], scale: Normalize) -> NDArray[np.float64]:

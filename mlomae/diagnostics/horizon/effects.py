@@ -53,13 +53,12 @@ from mlomae.pretraining.pretrainer import Pretrainer
 PIECE = 256  # images encoded at a time
 HIDDEN = 64  # of the random scorers
 NAMED = ("object", "error", "contrast")
-RANDOM = "random"
 
 
 def policy_names(count: int, has_objects: bool) -> list[str]:
     """``count`` policies: object (where the data has objects), error, contrast, then random_1, random_2, ..."""
     named = [name for name in NAMED if has_objects or name != "object"]
-    return [*named, *(f"{RANDOM}_{i + 1}" for i in range(count - len(named)))][:count]
+    return [*named, *(f"random_{i + 1}" for i in range(count - len(named)))][:count]
 
 
 class Policies:
