@@ -1,6 +1,6 @@
 """Mask R-CNN on the embedded textures, written as COCO files: 8 textures, 32 pixels.
 
-Command:  make bench-det (every backbone that `make demo` or `make pretrain` left, and random weights)
+Command:  make bench-det (backbones of `make demo` and `make pretrain`, and random ones)
 Hardware: 1 core of an AMD EPYC. Time: 1 min 45 s of a processor a backbone.
 Box AP of the backbones of one `make demo`, one seed: 1.7 (random), 7.7 (MAE: boxes, but no classes), 34.1 (MLO-MAE).
 

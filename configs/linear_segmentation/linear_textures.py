@@ -1,7 +1,7 @@
 """Linear segmentation of the embedded textures on frozen features: background and 8 textures, 32 pixels.
 
-Command:  make bench TASK=linear_segmentation (every backbone that `make demo` or `make pretrain` left, and random weights)
-Hardware: 1 core of an AMD EPYC. Time: about 30 s of a processor for a backbone of width 128 and depth 4.
+Command:  make bench TASK=linear_segmentation (backbones of `make demo` and `make pretrain`, and random ones)
+Hardware: 1 core of an AMD EPYC. Time: about 30 processor seconds for a backbone of width 128 and depth 4.
 """
 
 _base_ = "../_base_/linear_segmentation.py"

@@ -1,6 +1,6 @@
 """UperNet on the embedded textures, written as image and annotation files: background and 8 textures, 32 pixels.
 
-Command:  make bench-seg (every backbone that `make demo` or `make pretrain` left, and random weights)
+Command:  make bench-seg (backbones of `make demo` and `make pretrain`, and random ones)
 Hardware: 1 core of an AMD EPYC. Time: 95 processor seconds for a backbone of width 128 and depth 4.
 """
 

@@ -201,6 +201,14 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
     raise ConfigError(f"{what} must be {' or '.join(names)}; got {value!r}")
 
 
+def check_choice(owner: str, valid: Iterable[str], **option: object) -> None:
+    """Raise ConfigError unless the value of the option, passed by its name, is one of ``valid``."""
+    choices = list(valid)
+    for name, value in option.items():
+        if value not in choices:
+            raise ConfigError(f"{owner}: {name}='{value}' is unknown; choose one of {', '.join(choices)}")
+
+
 def check_range(owner: str, interval: str, **options: object) -> None:
     """Raise ConfigError unless every value is a number in ``interval`` (`is_inside`)."""
     for name, value in options.items():
