@@ -1,33 +1,45 @@
-"""What tables, figures and the report are made of: records, and what lies beside their folder.
+"""What tables, figures and the report are made of: the run records, and the files next to their folder.
 
-That is predictions, FLOPs, published numbers and the list of the records that each figure was drawn from.
+Those files are predictions, FLOPs, published numbers and the list of the records that each figure was drawn from.
 """
 
 import json
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from benchmarks.analysis.lineage import Lineage
+from benchmarks.analysis.comparable import setting_of
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.cost.flops.file import read_flops
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import TestedRun
 from mlomae.common.errors import DataError
-from mlomae.records import Record, predictions_folder, predictions_of, read_named_records, run_phrase
+from mlomae.records import RANDOM, Record, predictions_folder, predictions_of, read_named_records, run_phrase
 
-FIGURE_SOURCES = "sources.json"  # beside the figures
+FIGURE_SOURCES = "sources.json"  # in the folder of figures
 TOLERANCE = 1e-6  # percentage points between a record's metric and that of its predictions
+# cost -> keys that lead to it in a pretraining's own record, and in ``pretrained`` of a transfer's
+_COSTS = {
+    "images_seen": (("images_seen", "lower"), ("images_seen",)),  # by the reconstruction level
+    "wall_clock_s": (("wall_clock_s",), ("clock", "wall")),
+    "cpu_s": (("cpu_s",), ("clock", "cpu")),
+}
 
 
 @dataclass
 class Evidence:
-    """``records``: by file, relative to ``folder``, sorted. ``flops``: of a whole pretraining, by its config hash.
-    ``tested``: the checked predictions, by the file of their record."""
+    """The records with their predictions and FLOPs, and the pretraining that each record depends on.
 
-    folder: Path
+    Attributes:
+        records: by file, relative to their folder, sorted.
+        flops: of a whole pretraining, by its config hash.
+        published: the lines of `published.csv`.
+        tested: the checked predictions, by the file of their record.
+    """
+
     records: dict[str, Record]
     flops: dict[str, float] = field(default_factory=dict)
     published: list[PublishedNumber] = field(default_factory=list)
@@ -35,10 +47,7 @@ class Evidence:
 
     def __post_init__(self) -> None:
         self._files = {id(record): name for name, record in self.records.items()}
-
-    @cached_property
-    def lineage(self) -> Lineage:
-        return Lineage(self.records.values(), self.flops)
+        self._by_hash = {r["config_hash"]: r for r in self.records.values() if r["task"] != "speed"}
 
     def of_task(self, task: str) -> list[Record]:
         return [r for r in self.records.values() if r["task"] == task]
@@ -50,21 +59,75 @@ class Evidence:
         """The predictions of a record of ``records``, None without them."""
         return self.tested.get(self._files[id(record)])
 
+    def pretraining_of(self, record: Record) -> Record | None:
+        """A record, of any seed, of the record's own pretraining or of its backbone's, through any fine-tunings in
+        between; None if there is none in ``records``."""
+        found: Record | None = record
+        while found is not None and found["task"] != "pretrain":
+            found = self._by_hash.get(_backbone_of(found).get("config_hash", ""))
+        return found
+
+    def pretraining_setting_of(self, record: Record) -> tuple[str, str]:
+        """(data set, everything that compared pretrainings agree on); "" for what is not known."""
+        pretraining = self.pretraining_of(record)
+        if pretraining is None:
+            return (record.get("pretrained") or {}).get("dataset", ""), ""
+        return pretraining["dataset"], setting_of(pretraining)
+
+    def backbone_config_of(self, record: Record) -> str:
+        """The hash of the pretraining's configuration, or of the last fine-tuning's before this run; "" if unknown."""
+        return str((record if record["task"] == "pretrain" else _backbone_of(record)).get("config_hash", ""))
+
+    def cost(self, record: Record, what: str) -> float | None:
+        """``images_seen``, ``wall_clock_s``, ``cpu_s`` or ``flops`` of the pretraining; 0 without one, None if unknown.
+
+        Where a transfer does not say how many images, as of an export, the pretraining's own record does.
+        """
+        pretrained = record["task"] == "pretrain"
+        if not pretrained and record["method"] == RANDOM:
+            return 0.0
+        digest = self.backbone_config_of(record)
+        complete = record if pretrained else self._by_hash.get(digest)  # the pretraining that ended with this backbone
+        if not pretrained and complete and complete["outer_iterations"] != _backbone_of(record).get("iteration"):
+            complete = None
+        if what == "flops":
+            return self.flops.get(digest) if complete else None
+        own, before = _COSTS[what]
+        found = _number(record, own) if pretrained else _number(record.get("pretrained"), before)
+        return _number(complete, own) if found is None and what == "images_seen" else found
+
+    def mean_cost(self, runs: list[Record], what: str) -> float | None:
+        """The mean of `cost` over ``runs``, None if it is unknown for one of them."""
+        known = [cost for r in runs if (cost := self.cost(r, what)) is not None]
+        return statistics.fmean(known) if len(known) == len(runs) else None
+
+
+def _backbone_of(record: Record) -> dict[str, Any]:
+    """What a transfer's configuration says of its backbone: method, config_hash, iteration where known."""
+    weights = record["config"].get("backbone", {}).get("weights")
+    return weights if isinstance(weights, dict) else {}
+
+
+def _number(found: Any, path: tuple[str, ...]) -> float | None:
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, int | float) else None
+
 
 def read_evidence(folder: Path) -> Evidence:
-    """Everything of a folder of records and of the folder it is in, checked.
+    """Everything in a folder of records and in the folder around it, checked.
 
     Raises DataError, one line that names the file, for a record that cannot be read or is of a demo, predictions that
-    are not those of their record or have none, and a damaged list of FLOPs or published numbers.
+    do not belong to their record or have none, and a damaged list of FLOPs or published numbers.
     """
     records = read_measured(folder)
     flops = {digest: float(entry["total"]) for digest, entry in read_flops(folder.parent / "flops.json").items()}
     published = read_published(folder.parent / "published.csv")
-    return Evidence(folder, records, flops, published, _read_tested(folder, records))
+    return Evidence(records, flops, published, _read_tested(folder, records))
 
 
 def read_measured(folder: Path) -> dict[str, Record]:
-    """`read_named_records`, of which none may be of a demo: DataError."""
+    """`read_named_records`; DataError if one of them is a demo run."""
     records = read_named_records(folder)
     for name, record in records.items():
         if record["demo"]:
@@ -73,25 +136,21 @@ def read_measured(folder: Path) -> dict[str, Record]:
 
 
 def _read_tested(folder: Path, records: dict[str, Record]) -> dict[str, TestedRun]:
-    beside = predictions_folder(folder)
-    left = {path.as_posix() for path in beside.rglob("*.npz")}
-    found = {}
-    for name, record in records.items():
-        path = predictions_of(name, folder)
-        if path.as_posix() in left:
-            left.remove(path.as_posix())
-            found[name] = read_tested(path, record)
-    if left:
-        odd = Path(min(left)).relative_to(beside).as_posix()
+    predictions = predictions_folder(folder)
+    existing = set(predictions.rglob("*.npz"))
+    paths = {name: path for name in records if (path := predictions_of(name, folder)) in existing}
+    tested = {name: read_tested(path, records[name]) for name, path in paths.items()}
+    if orphans := existing.difference(paths.values()):
+        odd = min(path.relative_to(predictions).as_posix() for path in orphans)
         raise DataError(f"predictions '{odd}' have no record of that name in '{folder}'; put it there or remove them")
-    return found
+    return tested
 
 
 def read_tested(path: Path, record: Record) -> TestedRun:
     """The predictions at ``path``, which must be those of ``record``.
 
-    Raises DataError, one line that names the file, if it cannot be read, if its configuration or run is another than
-    the record's, or if it gives another metric or number of images than the record.
+    Raises DataError, one line that names the file, if it cannot be read, or if its configuration, run, metric or number
+    of images differs from the record's.
     """
     remedy = "put back the file that the run wrote, or remove it"
     task = next((task for task in all_tasks() if task.name == record["task"]), None)
@@ -113,7 +172,7 @@ def read_tested(path: Path, record: Record) -> TestedRun:
 
 
 def read_figure_sources(folder: Path) -> dict[str, list[str]]:
-    """{figure: files it was made from} of a folder of figures, {} without the file; DataError for a damaged one."""
+    """{figure: files it was drawn from} of a folder of figures, {} without the list; DataError for a damaged one."""
     path = folder / FIGURE_SOURCES
     if not path.is_file():
         return {}
@@ -121,14 +180,14 @@ def read_figure_sources(folder: Path) -> dict[str, list[str]]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"'{path}' is not valid JSON ({error}); remove it and run again") from error
-    lists = isinstance(found, dict) and all(
-        isinstance(files, list) and Path(figure).name == figure for figure, files in found.items()
-    )
-    if not lists or not all(isinstance(file, str) for files in found.values() for file in files):
+    if not isinstance(found, dict) or not all(
+        isinstance(files, list) and Path(figure).name == figure and all(isinstance(file, str) for file in files)
+        for figure, files in found.items()
+    ):
         raise DataError(f"'{path}' does not map figures to lists of records; remove it and run again")
     return found
 
 
 def figure_of(name: str, figures: Iterable[str]) -> str:
-    """The figure that a file of this name is of: the longest of ``figures`` that it begins with, "" if none."""
+    """The figure that a file belongs to: the longest of ``figures`` that its name begins with, "" if none."""
     return max((figure for figure in figures if name == figure or name.startswith(f"{figure}_")), key=len, default="")

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.evidence import Evidence
@@ -13,7 +12,7 @@ from benchmarks.analysis.tables.table import csv_of
 
 def table_files(name: str, records: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """CSV and Markdown of the table ``name``."""
-    frame, page = TABLES[name].build(Evidence(Path(), {f"{i}.json": record for i, record in enumerate(records)}))
+    frame, page = TABLES[name].build(Evidence({f"{i}.json": record for i, record in enumerate(records)}))
     return csv_of(frame), page
 
 

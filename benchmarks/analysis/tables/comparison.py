@@ -71,7 +71,7 @@ def group_records(evidence: Evidence) -> dict[Group, Methods]:
         if transfer and r["method"] == RANDOM:
             floors.setdefault((r["task"], transfer), []).append(r)
         else:
-            groups.setdefault(Group(*evidence.lineage.setting_of(r), r["task"], transfer), []).append(r)
+            groups.setdefault(Group(*evidence.pretraining_setting_of(r), r["task"], transfer), []).append(r)
     for (task, transfer), records in floors.items():
         homes = [group for group in groups if (group.task, group.transfer) == (task, transfer)]
         for group in homes or [Group("", "", task, transfer)]:
@@ -81,12 +81,12 @@ def group_records(evidence: Evidence) -> dict[Group, Methods]:
 
 def reference_of(runs: list[Record], methods: Methods, evidence: Evidence) -> list[Record]:
     """The runs of MAE that ``runs`` are compared with; [] without one. Of several that fit, most seeds in common."""
-    method, images = runs[0]["method"], evidence.lineage.mean_cost(runs, "images_seen")
+    method, images = runs[0]["method"], evidence.mean_cost(runs, "images_seen")
     if method == BASELINE or images is None:
         return []
     fits: list[tuple[tuple[float, float, str], list[Record]]] = []
     for (name, digest), others in methods.items():
-        seen = evidence.lineage.mean_cost(others, "images_seen") if name == BASELINE else None
+        seen = evidence.mean_cost(others, "images_seen") if name == BASELINE else None
         pairs = len(seed_pairs(runs, others)) if seen is not None else 0
         if seen is None or not pairs:
             continue
@@ -119,11 +119,11 @@ def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence
 
 def _oracles(methods: Methods, reference: list[Record], evidence: Evidence) -> list[list[Record]]:
     """The runs of each oracle that has seen as many images as ``reference``."""
-    lineage, found = evidence.lineage, []
-    images = lineage.mean_cost(reference, "images_seen") if reference else None
+    found = []
+    images = evidence.mean_cost(reference, "images_seen") if reference else None
     for runs in methods.values() if images is not None else []:
-        pretraining = lineage.pretraining_of(runs[0])
-        if pretraining is not None and is_oracle(pretraining) and lineage.mean_cost(runs, "images_seen") == images:
+        pretraining = evidence.pretraining_of(runs[0])
+        if pretraining is not None and is_oracle(pretraining) and evidence.mean_cost(runs, "images_seen") == images:
             found.append(runs)
     return found
 
@@ -134,10 +134,10 @@ def _measured(group: Group, runs: list[Record], metric: str, evidence: Evidence)
     row: Row = {**group.columns(), "dataset": first["dataset"], "metric": metric, "method": first["method"]}
     row["recipe"] = first["name"] if group.transfer else ""
     row["protocol"] = first["config"].get("protocol", "finetune") if group.transfer else "frozen"
-    row |= {"config_hash": first["config_hash"], "pretraining_config": evidence.lineage.config_of(first)}
+    row |= {"config_hash": first["config_hash"], "pretraining_config": evidence.backbone_config_of(first)}
     row |= {"seeds": len(runs), "mean": statistics.fmean(values)}
     row["sd"] = statistics.stdev(values) if values[1:] else math.nan
-    return row | {f"pretraining_{cost}": evidence.lineage.mean_cost(runs, cost) for cost in COSTS}
+    return row | {f"pretraining_{cost}": evidence.mean_cost(runs, cost) for cost in COSTS}
 
 
 def _compared(
@@ -161,7 +161,7 @@ def _group_rows(group: Group, methods: Methods, evidence: Evidence) -> Iterator[
         for runs in measured.values():
             row, others = _measured(group, runs, metric.name, evidence), reference_of(runs, measured, evidence)
             difference, sources = _compared(runs, others, _oracles(measured, others, evidence), metric, evidence)
-            pretraining = evidence.lineage.pretraining_of(runs[0])
+            pretraining = evidence.pretraining_of(runs[0])
             fitting = [n for n in evidence.published if lines_up(n, runs[0], pretraining, metric.name)]
             for kind in EVIDENCE:
                 numbers = [n for n in fitting if n.evidence == kind]

@@ -73,7 +73,7 @@ def sources_of(row: Row, column: str) -> list[tuple[str, list[Record]]]:
 def value_of(record: Record, row: Row, column: str, evidence: Evidence) -> Any:
     """What a record gives to a cell: its metric, cost or field; "" where a cell is not made of numbers of records."""
     if column.startswith("pretraining_") and (cost := column.removeprefix("pretraining_")) in COSTS:
-        return evidence.lineage.cost(record, cost)
+        return evidence.cost(record, cost)
     metrics = record["metrics"]
     named = [key for key in metrics if column == key or column.startswith(f"{key}_")]
     if named:

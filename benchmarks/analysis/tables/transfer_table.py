@@ -44,7 +44,7 @@ def _rows(task: Task, evidence: Evidence) -> list[Row]:
             row: Row = {"dataset": runs[0]["dataset"], "recipe": runs[0]["name"], "method": method}
             row |= {"protocol": runs[0]["config"].get("protocol", "finetune")}
             row |= {"config_hash": runs[0]["config_hash"], "seeds": len(runs)}
-            row |= {f"pretraining_{cost}": evidence.lineage.mean_cost(runs, cost) for cost in ("images_seen", "cpu_s")}
+            row |= {f"pretraining_{cost}": evidence.mean_cost(runs, cost) for cost in ("images_seen", "cpu_s")}
             row["transfer_cpu_s"] = statistics.fmean(r["cpu_s"] for r in runs)
             row["hardware"] = " / ".join(sorted({hardware_phrase(r) for r in runs}))
             row[SOURCES] = {"": [(OWN, runs)]}
