@@ -1,22 +1,24 @@
 """Which runs may be compared, and the names of the methods that others are compared with.
 
-Tables, comparison and figures take this from here alone. Compared runs have one `setting_of`; their pretrainings have
-seen as many images (`same_images`), except `SAME_TIME`, which has seen more on purpose; differences are taken within
-`seed_pairs`. Runs with different NUMERICS of a part (`mlomae.common.numerics`) are neither pooled nor compared.
+All tables and figures use these rules. Compared runs have the same `setting_of`; their pretrainings have seen as many
+images (`same_images`), except `SAME_TIME`, which has seen more on purpose; differences are taken within `seed_pairs`.
+Runs with different NUMERICS of a part (`mlomae.common.numerics`) are neither pooled nor compared.
 """
 
 import json
+from collections.abc import Iterator
+from functools import partial
 
 from mlomae.common.errors import DataError
 from mlomae.common.numerics import different_parts
-from mlomae.records import Record, config_hash
+from mlomae.records import Record, config_hash, grouped
 
 METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}  # of pretrainings
 BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
 EQUAL_IMAGES = 0.01  # totals this close (relative) count as equal: batch sizes seldom divide evenly
 _FEEDBACK_DATA = ("feedback", "feedback_batch_size", "feedback_augment", "shuffle_labels")
-Methods = dict[tuple[str, str], list[Record]]
-"""(method, config hash and what tells NUMERICS apart) -> its runs by seed."""
+Methods = list[list[Record]]
+"""The runs by seed of each configuration of each method."""
 
 
 def setting_of(record: Record, any_start: bool = False) -> str:
@@ -41,14 +43,14 @@ def setting_of(record: Record, any_start: bool = False) -> str:
 
 
 def _raised_numerics(record: Record) -> dict[str, int]:
-    """The NUMERICS above 1 of what all compared runs depend on: neither of a backbone nor of the feedback's data."""
+    """The NUMERICS above 1 of the parts that all compared runs share, without backbones and the feedback's data."""
     sources = (record["config"].get("data", {}).get(key) or {} for key in ("train", "eval", "test"))
     shared = {record["task"], "pretraining", "evaluation", *(f"data.{source.get('type')}" for source in sources)}
     return {part: number for part, number in record.get("numerics", {}).items() if part in shared and number != 1}
 
 
 def may_compare(a: Record, b: Record) -> bool:
-    """Whether the two have the same NUMERICS of every part that both depend on; unknown ones are equal to none."""
+    """Whether both have the same NUMERICS of every part that both depend on; unknown ones only equal unknown ones."""
     if "numerics" not in a or "numerics" not in b:
         return ("numerics" in a) == ("numerics" in b)
     return not different_parts(a["numerics"], b["numerics"])
@@ -66,23 +68,41 @@ def same_images(a: float, b: float) -> bool:
 
 def methods_of(records: list[Record]) -> Methods:
     """The configurations of each method, their runs by seed, in a stable order. DataError for a seed recorded twice."""
-    found: Methods = {}
+    found: dict[tuple[str, ...], list[Record]] = {}
     for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], numerics_key(r), r["seed"])):
-        runs = found.setdefault((r["method"], f"{r['config_hash']} {numerics_key(r)}"), [])
+        runs = found.setdefault((r["method"], r["config_hash"], numerics_key(r)), [])
         if runs and runs[-1]["seed"] == r["seed"]:
             raise DataError(
                 f"two records hold seed {r['seed']} of {r['method']} on {r['dataset']}; remove '{r['name']}'"
             )
         runs.append(r)
-    return found
+    return list(found.values())
+
+
+def configurations(records: list[Record], any_start: bool = False) -> Iterator[tuple[list[Record], Methods]]:
+    """Every configuration's runs by seed, each with all methods of its `setting_of`, in a stable order."""
+    for alike in grouped(records, partial(setting_of, any_start=any_start)).values():
+        methods = methods_of(alike)
+        for runs in methods:
+            yield runs, methods
+
+
+def others_of(methods: Methods, name: str, runs: list[Record]) -> Methods:
+    """The configurations of method ``name`` that ``runs`` can be compared with; none for runs of that method."""
+    return [others for others in methods if others[0]["method"] == name != runs[0]["method"]]
 
 
 def seed_pairs(runs: list[Record], others: list[Record]) -> list[tuple[Record, Record]]:
-    """Runs of the same seed, in the order of ``runs``; left out are seeds that only one of the two has, and runs that
-    differ in NUMERICS."""
+    """Runs of the same seed, in the order of ``runs``, without seeds that only one of the two has and without pairs
+    that differ in NUMERICS."""
     by_seed = {r["seed"]: r for r in others}
     pairs = [(r, by_seed[r["seed"]]) for r in runs if r["seed"] in by_seed]
     return [(a, b) for a, b in pairs if may_compare(a, b)]
+
+
+def differences(pairs: list[tuple[Record, Record]], metric: str) -> list[float]:
+    """``metric`` of the first run of each pair minus that of the second."""
+    return [a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]
 
 
 def is_oracle(record: Record) -> bool:

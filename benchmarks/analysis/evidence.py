@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.comparable import setting_of
+from benchmarks.analysis.comparable import METRICS, setting_of
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.cost.flops.file import read_flops
 from benchmarks.tasks import all_tasks
@@ -51,6 +51,11 @@ class Evidence:
 
     def of_task(self, task: str) -> list[Record]:
         return [r for r in self.records.values() if r["task"] == task]
+
+    @property
+    def probed(self) -> list[Record]:
+        """Pretrainings with all of `METRICS`."""
+        return [r for r in self.of_task("pretrain") if all(metric in r["metrics"] for metric in METRICS)]
 
     def file_of(self, record: Record) -> str:
         return self._files[id(record)]

@@ -48,12 +48,6 @@ def _student(mean: float, error: float, freedom: float, how: str, seeds: int) ->
     return Estimate(mean, mean - half, mean + half, p, how, seeds)
 
 
-def paired_interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) of `seed_interval`."""
-    found = seed_interval(differences)
-    return found.mean, found.low, found.high
-
-
 def seed_interval(differences: Sequence[float]) -> Estimate:
     """Student's interval and p over paired differences; none for one pair, or for pairs that agree exactly."""
     mean, n = statistics.fmean(differences), len(differences)

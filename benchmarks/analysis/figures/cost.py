@@ -1,10 +1,9 @@
 """Accuracy against cost: processor seconds, wall-clock, images seen. One row of panels for each setting.
 
 A marker is one configuration of a method, the mean over its seeds; its number refers to the legend. The grey steps are
-the Pareto front: the best accuracy at the same cost or less. Oracles, which know the objects, are left out of it.
+the Pareto front: the best accuracy at the same cost or less, without oracles, which know the objects.
 """
 
-import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from benchmarks.analysis.figures.runs import (
     NothingToDrawError,
     at_one_ratio,
     count_phrase,
+    mean_and_bar,
     settings,
 )
 from benchmarks.analysis.figures.style import FAINT, Style, entry, page, styles
@@ -74,7 +74,7 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
     looks = styles(methods)
     numbers = {method: i for i, method in enumerate(looks, start=1)}
     oracles = {r["method"] for r in records if is_oracle(r)}
-    seeds = count_phrase(runs for found in panels.values() for runs in methods_of(found).values())
+    seeds = count_phrase(runs for found in panels.values() for runs in methods_of(found))
     caption = (
         f"Mean over seeds of a configuration, bars ± sample standard deviation (none for one seed); {seeds}. Frozen "
         "encoder, mean of the patch tokens. Grey steps: the front, what nothing reaches at the same cost or less"
@@ -93,7 +93,15 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
     )
     drawn: list[tuple[Axes, list[Point], int]] = []
     for row, (title, runs) in zip(axes, panels.items(), strict=True):
-        points = _points(runs, metric)
+        points = [
+            Point(
+                found[0]["method"],
+                is_oracle(found[0]),
+                [mean_and_bar(map(cost, found)) for cost in COSTS.values()],
+                mean_and_bar(r["metrics"][metric] for r in found),
+            )
+            for found in methods_of(runs)
+        ]
         row[0].set_title(title, loc="left")
         row[0].set_ylabel(f"{name} accuracy (%)")
         for i, (ax, label) in enumerate(zip(row, COSTS, strict=True)):
@@ -107,22 +115,13 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
         moved = side_by_side(ax, places)
         for p, right in zip(points, moved, strict=True):
             _point(ax, p, i, looks[p.method], right)
-        _front(ax, [place for place, p in zip(places, points, strict=True) if not p.oracle])
+        if steps := front([place for place, p in zip(places, points, strict=True) if not p.oracle]):
+            xs, ys = zip(*steps, (ax.get_xlim()[1], steps[-1][1]), strict=True)
+            line = Line2D(xs, ys, drawstyle="steps-post", color=FAINT, linewidth=1.2, zorder=1, gid="front")
+            ax.add_artist(line)
         texts = [str(numbers[p.method]) for p in points]
         label_points(ax, [(*place, right) for place, right in zip(places, moved, strict=True)], texts)
     return figure
-
-
-def _points(runs: list[Record], metric: str) -> list[Point]:
-    points = []
-    for (method, _), found in methods_of(runs).items():
-        costs = [_spread([cost(r) for r in found]) for cost in COSTS.values()]
-        points.append(Point(method, is_oracle(found[0]), costs, _spread([r["metrics"][metric] for r in found])))
-    return points
-
-
-def _spread(values: list[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _limits(ax: Axes, points: list[Point], i: int) -> None:
@@ -142,16 +141,7 @@ def _point(ax: Axes, p: Point, i: int, style: Style, right: float) -> None:
     moved = ax.transData + ScaledTranslation(right / 72, 0, inches)
     for xs, ys in (((x - x_sd, x + x_sd), (y, y)), ((x, x), (y - y_sd, y + y_sd))):
         if (xs[0], ys[0]) != (xs[1], ys[1]):
-            bar = Line2D(xs, ys, color=style.colour, linewidth=0.8, alpha=0.6, transform=moved, zorder=2)
-            ax.add_artist(bar)
+            ax.add_artist(Line2D(xs, ys, color=style.colour, linewidth=0.8, alpha=0.6, transform=moved, zorder=2))
     marker = entry(style, line=False, hollow=p.oracle)
     marker.set(xdata=[x], ydata=[y], transform=moved, zorder=3, gid=p.method)
     ax.add_artist(marker)
-
-
-def _front(ax: Axes, places: list[tuple[float, float]]) -> None:
-    steps = front(places)
-    if steps:
-        xs, ys = [x for x, _ in steps] + [ax.get_xlim()[1]], [y for _, y in steps] + [steps[-1][1]]
-        line = Line2D(xs, ys, drawstyle="steps-post", color=FAINT, linewidth=1.2, zorder=1, gid="front")
-        ax.add_artist(line)

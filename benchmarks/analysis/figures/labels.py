@@ -1,16 +1,18 @@
 """Short labels next to points that lie close together, without overlaps, with a thin line to points far away.
 
-Points of equal x, a strip, have theirs in order on both sides of it; others in the nearest free place. Lengths are in
-points. Everything is a function of the input: ties go by order.
+Many points of equal x form a strip, whose labels stand in order on both sides of it; other labels take the nearest free
+place. Lengths are in points. The result is deterministic: ties are broken by order.
 
-Shape legend: N points, C places that a label could take, T labels there already.
+Shape legend: N points, C places that a label could take, T labels placed already.
 """
+
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.transforms import Affine2D, ScaledTranslation, Transform
+from matplotlib.transforms import Affine2D, ScaledTranslation
 from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
 
@@ -29,7 +31,7 @@ STRIP, BESIDE = 8, 11.5  # points that make a strip; distance of their labels fr
 
 
 def side_by_side(ax: Axes, places: list[tuple[float, float]]) -> list[float]:
-    """How far to the right each marker goes, so that none of equal x lies on another. The layout must be final."""
+    """How far each marker moves to the right, so that none of equal x overlap. The layout must be final."""
     points = _points(ax, [(*place, 0.0) for place in places])
     moved = np.zeros(len(places))
     done: list[int] = []
@@ -42,10 +44,10 @@ def side_by_side(ax: Axes, places: list[tuple[float, float]]) -> list[float]:
 
 
 def label_points(ax: Axes, places: list[Place], texts: list[str]) -> None:
-    """Write ``texts`` next to ``places``, avoiding each other and the markers where there is room. Layout as above."""
+    """Write ``texts`` next to ``places``, off each other and the markers where there is room; for a final layout."""
     points_N2 = _points(ax, places)
     box = ax.get_window_extent()
-    frame = np.array([box.x0 + 2, box.y0 + 2, box.x1, box.y1]) * 72 / _dpi(ax)
+    frame = np.array([box.x0 + 2, box.y0 + 2, box.x1, box.y1]) * 72 / ax.figure.dpi
     halves_N2 = np.array([(text_width(text) / 2 + 1, TALL / 2) for text in texts])
     middles = _strips(points_N2, places, frame)
     taken_T4 = np.array([np.concatenate([m - halves_N2[i], m + halves_N2[i]]) for i, m in middles.items()])
@@ -59,23 +61,23 @@ def label_points(ax: Axes, places: list[Place], texts: list[str]) -> None:
         taken_T4 = np.vstack([taken_T4, np.concatenate([m - half, m + half])])
         if np.hypot(*(m - points_N2[i])) > NEAR:
             lines = np.concatenate([lines, _along(points_N2[i], m)[None]])
+    outline = [withStroke(linewidth=1.5, foreground="white")]
     for i, m in middles.items():
-        offset = m - points_N2[i] + [places[i][2], 0.0]
-        _write(ax, texts[i], places[i], offset)
-        if np.hypot(*(m - points_N2[i])) > NEAR + 1:
-            _lead(ax, places[i], offset)
+        x, y, right = places[i]
+        points = Affine2D().scale(1 / 72) + ax.figure.dpi_scale_trans + ScaledTranslation(x, y, ax.transData)  # type: ignore[arg-type]
+        start, way = np.array([right, 0.0]), m - points_N2[i]  # of the line: from the marker to the label
+        options: dict[str, Any] = {"transform": points, "in_layout": False}
+        dx, dy = way + start
+        ax.text(dx, dy, texts[i], ha="center", va="center_baseline", zorder=5, path_effects=outline, **options)
+        if (length := float(np.hypot(*way))) > NEAR + 1:
+            ends = start + np.outer([MARKER / length, 1 - SHORT / length], way)
+            ax.add_artist(Line2D(*ends.T, color=GREY, linewidth=0.4, zorder=2, **options))
 
 
 def _points(ax: Axes, places: list[Place]) -> Floats:
     """Where markers are, in points from the corner of the figure."""
-    middles = ax.transData.transform(np.array([(x, y) for x, y, _ in places], dtype=float)) * 72 / _dpi(ax)
+    middles = ax.transData.transform(np.array([(x, y) for x, y, _ in places], dtype=float)) * 72 / ax.figure.dpi
     return np.asarray(middles + [(moved, 0.0) for *_, moved in places])
-
-
-def _dpi(ax: Axes) -> float:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return float(figure.dpi)
 
 
 def _along(start: Floats, end: Floats) -> Floats:
@@ -83,7 +85,7 @@ def _along(start: Floats, end: Floats) -> Floats:
 
 
 def _strips(points_N2: Floats, places: list[Place], frame: Floats) -> dict[int, Floats]:
-    """Index -> middle of its label, for points of strips: in the order of height, as near to their own as they fit."""
+    """Index -> middle of its label, for points of strips: ordered by height, as near to their points as they fit."""
     moved = np.array([right for *_, right in places])
     found: dict[int, Floats] = {}
     for i in range(len(places)):
@@ -108,8 +110,8 @@ def _strips(points_N2: Floats, places: list[Place], frame: Floats) -> dict[int, 
 def _costs(
     choices_C2: Floats, half: Floats, own: int, points_N2: Floats, taken_T4: Floats, lines: Floats, frame: Floats
 ) -> Floats:
-    """What speaks against a label at each of the choices: the rim, other labels, markers under it or nearer than its
-    own, lines across it, markers under its own line, distance."""
+    """The cost of a label at each of the choices: outside the frame, on other labels, on markers or nearer to another
+    than to its own, crossed by lines, with a line across markers, far away."""
     low, high = choices_C2 - half, choices_C2 + half
     way = choices_C2 - points_N2[own]
     distance = np.hypot(*way.T)
@@ -125,28 +127,3 @@ def _costs(
     share = np.clip(((others - points_N2[own]) @ way.T / distance**2).T, 0, 1)  # of the way, where others are nearest
     aside = np.hypot(*(points_N2[own] + share[..., None] * way[:, None] - others).transpose(2, 0, 1))
     return np.asarray(costs + np.where(distance > NEAR, 25 * (aside < MARKER).sum(axis=1), 0))
-
-
-def _write(ax: Axes, text: str, place: Place, offset: Floats) -> None:
-    label = ax.text(
-        offset[0], offset[1], text, transform=_points_from(ax, place), ha="center", va="center_baseline", zorder=5
-    )
-    label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
-    label.set_in_layout(False)
-
-
-def _lead(ax: Axes, place: Place, offset: Floats) -> None:
-    """A line from the marker to the label, short of both."""
-    start = np.array([place[2], 0.0])
-    way = offset - start
-    length = float(np.hypot(*way))
-    ends = start + np.outer([MARKER / length, 1 - SHORT / length], way)
-    line = Line2D(*ends.T, transform=_points_from(ax, place), color=GREY, linewidth=0.4, zorder=2)
-    line.set_in_layout(False)
-    ax.add_artist(line)
-
-
-def _points_from(ax: Axes, place: Place) -> Transform:
-    """Coordinates in points, to the right and up of a place in data."""
-    inches = Affine2D().scale(1 / 72) + ax.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
-    return inches + ScaledTranslation(*place[:2], ax.transData)  # type: ignore[arg-type,operator]

@@ -5,6 +5,7 @@ Lengths are inches. Equations are those of README.md: v = ∂L_III/∂θ − (�
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -18,6 +19,7 @@ BAND, GAP = 1.24, 0.58  # heights of a level and of the room between two
 BOX = (1.12, 0.52)  # width, height
 DATA, MASK, ENCODER, HEAD, LOSS = 0.75, 2.25, 3.8, 5.2, 5.98  # middles of the columns; LOSS: where the formulas begin
 FORMULA = 11.5  # points; its indices have 70 % of that
+ARROW: dict[str, Any] = dict(arrowstyle="-|>", mutation_scale=9, linewidth=1.3, shrinkA=0, shrinkB=0, zorder=3)
 PALE = {THETA: "#d6e6f2", OMEGA: "#d5eee6", PHI: "#f9e2d3"}  # filled: moves at this level
 
 
@@ -54,26 +56,32 @@ def draw(inputs: Inputs) -> list[Drawn]:
     ax = figure.add_axes((0, bottom / total, 1, (top - bottom) / total))
     ax.set(xlim=(0, WIDTH), ylim=(0, height))
     ax.set_axis_off()
+    names = ("I", "Pretraining (lower)"), ("II", "Feedback head (middle)"), ("III", "Masking (upper)")
+    moves = ("K = 2 steps on θ", "one step on ω", "one step on φ")
     middles = [height - BAND / 2 - i * (BAND + GAP) for i in range(3)]
+    for y, (number, name), text in zip(middles, names, moves, strict=True):
+        low = y - BAND / 2
+        ax.add_patch(Rectangle((PAD, low), WIDTH - 2 * PAD, BAND, facecolor="#f4f4f4", edgecolor="none", zorder=0))
+        heading = f"{number}  {name}"
+        ax.text(PAD + 0.08, low + BAND - 0.06, heading, ha="left", va="top", fontsize=10, fontweight="bold")
+        ax.text(PAD + 0.08, low + 0.07, text, ha="left", va="bottom", fontsize=9)
     _levels(ax, middles)
     return [Drawn("levels", figure, [])]
 
 
 def _levels(ax: Axes, middles: list[float]) -> None:
+    """Networks, data and losses of the levels, and what flows within each."""
     first, second, third = middles
-    _band(ax, first, "I", "Pretraining (lower)", "K = 2 steps on θ")
-    _band(ax, second, "II", "Feedback head (middle)", "one step on ω")
-    _band(ax, third, "III", "Masking (upper)", "one step on φ")
     low = 0.1  # boxes stand a little below the middle, under the name of the level
-    mask = _box(ax, Box(MASK, first - low), "masking\nnetwork φ", PHI, moves=False)
+    mask = _box(ax, MASK, first - low, "masking\nnetwork φ", PHI, moves=False)
     encoders = [
-        _box(ax, Box(ENCODER, y - low), f"encoder\n{sign}", THETA, moves=i == 0)
+        _box(ax, ENCODER, y - low, f"encoder\n{sign}", THETA, moves=i == 0)
         for i, (y, sign) in enumerate(zip(middles, ("θ", "θ*, fixed", "θ*, fixed"), strict=True))
     ]
-    decoder = _box(ax, Box(HEAD, first - low), "decoder\nθ", THETA, moves=True)
+    decoder = _box(ax, HEAD, first - low, "decoder\nθ", THETA, moves=True)
     heads = [
-        _box(ax, Box(HEAD, second - low), "head\nω", OMEGA, moves=True),
-        _box(ax, Box(HEAD, third - low), "head\nω*, fixed", OMEGA, moves=False),
+        _box(ax, HEAD, second - low, "head\nω", OMEGA, moves=True),
+        _box(ax, HEAD, third - low, "head\nω*, fixed", OMEGA, moves=False),
     ]
     for y, symbols, text in (
         (first, "$x$", "images"),
@@ -83,18 +91,18 @@ def _levels(ax: Axes, middles: list[float]) -> None:
         ax.text(DATA, y - low + 0.02, symbols, ha="center", va="bottom", fontsize=FORMULA)
         ax.text(DATA, y - low - 0.02, text, ha="center", va="top", fontsize=9)
     start = DATA + 0.5
-    _down(ax, (start, mask.y), mask.side(-1, 0))
-    _down(ax, mask.side(1, 0.3), encoders[0].side(-1, 0.3))
+    _arrow(ax, (start, mask.y), mask.side(-1, 0))
+    _arrow(ax, mask.side(1, 0.3), encoders[0].side(-1, 0.3))
     ax.text((MASK + ENCODER) / 2, mask.y + 0.12, "visible", ha="center", va="bottom")
-    _down(ax, encoders[0].side(1, 0), decoder.side(-1, 0))
-    _down(ax, decoder.side(1, 0), (LOSS - 0.02, decoder.y))
+    _arrow(ax, encoders[0].side(1, 0), decoder.side(-1, 0))
+    _arrow(ax, decoder.side(1, 0), (LOSS - 0.02, decoder.y))
     for encoder, head, y in zip(encoders[1:], heads, (second, third), strict=True):
-        _down(ax, (start, y - low), encoder.side(-1, 0))
-        _down(ax, encoder.side(1, 0.35), head.side(-1, 0.35))
-        _down(ax, head.side(1, 0), (LOSS - 0.02, head.y))
+        _arrow(ax, (start, y - low), encoder.side(-1, 0))
+        _arrow(ax, encoder.side(1, 0.35), head.side(-1, 0.35))
+        _arrow(ax, head.side(1, 0), (LOSS - 0.02, head.y))
     over = mask.y + BOX[1] / 2 + 0.16
     ax.plot([mask.x, mask.x, LOSS + 0.5], [mask.side(0, 1)[1], over, over], color=BLACK, linewidth=1.3)
-    _down(ax, (LOSS + 0.5, over + 0.005), (LOSS + 0.5, decoder.y + 0.24))
+    _arrow(ax, (LOSS + 0.5, over + 0.005), (LOSS + 0.5, decoder.y + 0.24))
     ax.text((ENCODER + HEAD) / 2, over + 0.02, r"scores $\sigma$, mask m", ha="center", va="bottom")
     for y, formula in (
         (decoder.y, r"$L_\mathrm{I}=\dfrac{\sum m\,\sigma\,\mathrm{rec}}{\sum m}$"),
@@ -108,11 +116,11 @@ def _levels(ax: Axes, middles: list[float]) -> None:
 def _flows(ax: Axes, mask: Box, encoders: list[Box], heads: list[Box]) -> None:
     """What passes between the levels: solutions down, gradients up."""
     for above, below in itertools.pairwise(encoders):
-        _down(ax, above.side(-0.35, -1), below.side(-0.35, 1))
-        _back(ax, below.side(0.35, 1), above.side(0.35, -1))
-    _down(ax, heads[0].side(-0.35, -1), heads[1].side(-0.35, 1))
-    _back(ax, heads[1].side(0.35, 1), heads[0].side(0.35, -1))
-    _back(ax, heads[0].side(-1, -0.4), encoders[1].side(1, -0.4))
+        _arrow(ax, above.side(-0.35, -1), below.side(-0.35, 1))
+        _arrow(ax, below.side(0.35, 1), above.side(0.35, -1), back=True)
+    _arrow(ax, heads[0].side(-0.35, -1), heads[1].side(-0.35, 1))
+    _arrow(ax, heads[1].side(0.35, 1), heads[0].side(0.35, -1), back=True)
+    _arrow(ax, heads[0].side(-1, -0.4), encoders[1].side(1, -0.4), back=True)
     between = [(one.y + other.y) / 2 for one, other in itertools.pairwise(encoders)]
     left, right = -0.35 * BOX[0] / 2 - 0.07, 0.35 * BOX[0] / 2 + 0.07
     for y in between:
@@ -126,52 +134,23 @@ def _flows(ax: Axes, mask: Box, encoders: list[Box], heads: list[Box]) -> None:
         (HEAD + right, between[1], f"${head}$"),
     ):
         ax.text(x, y, formula, ha="left", va="center", fontsize=FORMULA, color=GRADIENT)
-    _back(ax, encoders[0].side(-1, -0.4), mask.side(1, -0.4))
+    _arrow(ax, encoders[0].side(-1, -0.4), mask.side(1, -0.4), back=True)
     gradient = r"$g_\varphi=-\,\dfrac{\partial^2L_\mathrm{I}}{\partial\varphi\,\partial\theta}\,v$"
     ax.text(mask.x + 0.3, between[0], gradient, ha="center", va="center", fontsize=FORMULA, color=GRADIENT)
 
 
-def _band(ax: Axes, middle: float, number: str, name: str, moves: str) -> None:
-    left, low = PAD, middle - BAND / 2
-    ax.add_patch(Rectangle((left, low), WIDTH - 2 * PAD, BAND, facecolor="#f4f4f4", edgecolor="none", zorder=0))
-    ax.text(left + 0.08, low + BAND - 0.06, f"{number}  {name}", ha="left", va="top", fontsize=10, fontweight="bold")
-    ax.text(left + 0.08, low + 0.07, moves, ha="left", va="bottom", fontsize=9)
-
-
-def _box(ax: Axes, box: Box, text: str, colour: str, *, moves: bool) -> Box:
+def _box(ax: Axes, x: float, y: float, text: str, colour: str, *, moves: bool) -> Box:
+    box = Box(x, y)
     width, height = BOX
     corner = (box.x - width / 2, box.y - height / 2)
-    face = PALE[colour] if moves else "white"
-    style = "round,pad=0,rounding_size=0.06"
-    ax.add_patch(
-        FancyBboxPatch(corner, width, height, style, facecolor=face, edgecolor=colour, linewidth=2.0 if moves else 1.0)
-    )
+    style, face = "round,pad=0,rounding_size=0.06", PALE[colour] if moves else "white"
+    look: dict[str, Any] = {"facecolor": face, "edgecolor": colour, "linewidth": 2.0 if moves else 1.0}
+    ax.add_patch(FancyBboxPatch(corner, width, height, style, **look))
     ax.text(box.x, box.y, text, ha="center", va="center", fontsize=9)
     return box
 
 
-def _down(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    _arrow(ax, start, end, BLACK, "-")
-
-
-def _back(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    _arrow(ax, start, end, GRADIENT, (0, (4, 2)))
-
-
-def _arrow(
-    ax: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, line: str | tuple[int, tuple[int, int]]
-) -> None:
-    ax.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="-|>",
-            mutation_scale=9,
-            color=colour,
-            linestyle=line,
-            linewidth=1.3,
-            shrinkA=0,
-            shrinkB=0,
-            zorder=3,
-        )
-    )
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], back: bool = False) -> None:
+    """Data and solutions go down in black, gradients ``back`` up in dashes."""
+    colour, line = (GRADIENT, (0, (4, 2))) if back else (BLACK, "-")
+    ax.add_patch(FancyArrowPatch(start, end, color=colour, linestyle=line, **ARROW))

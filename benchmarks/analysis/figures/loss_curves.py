@@ -13,14 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from benchmarks.analysis.comparable import BASELINE, methods_of
-from benchmarks.analysis.figures.runs import (
-    Drawn,
-    Inputs,
-    NothingToDrawError,
-    at_one_ratio,
-    count_phrase,
-    settings,
-)
+from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError, at_one_ratio, count_phrase, settings
 from benchmarks.analysis.figures.style import COLOURS, FAINT, GREY, Style, entry, page, styles
 from mlomae.records import Record
 
@@ -39,29 +32,27 @@ def draw(inputs: Inputs) -> list[Drawn]:
     if not records:
         raise NothingToDrawError("no pretraining record has the field 'curves'; runs from now on write it")
     panels = {title: methods_of(runs) for title, runs in settings(records).items()}
-    looks = _looks(records)
-    faint = sum(style is _FAINT for style in looks.values())
+    told = methods = {r["method"] for r in records}
+    if len(methods) > MANY:
+        fed = {r["method"] for r in records if any(v is not None for v in r["curves"].get("loss_upper", []))}
+        told = fed | ({BASELINE} & methods)
+    looks = styles(told) | dict.fromkeys(sorted(methods - told), _FAINT)
     caption = (
         "Lines: mean over seeds at each logged iteration; bands: lowest to highest seed; "
-        f"{count_phrase(runs for found in panels.values() for runs in found.values())}. Level I weighs the errors of "
+        f"{count_phrase(runs for found in panels.values() for runs in found)}. Level I weighs the errors of "
         "patches by the method's own scores, levels II and III are of its own feedback: compare the course of lines, "
         "not their heights."
     )
-    legend: list[tuple[Artist, str]] = [(entry(s), m) for m, s in looks.items() if s is not _FAINT]
-    if faint:
+    legend: list[tuple[Artist, str]] = [(entry(s), method) for method, s in looks.items() if s is not _FAINT]
+    if faint := len(methods - told):
         legend.append((Line2D([], [], color=FAINT, linewidth=0.8), f"{faint} methods without levels II and III"))
-    figure, axes = page(
-        len(panels),
-        len(LEVELS),
-        HEIGHT,
-        title="Losses of the three levels",
-        caption=caption,
-        legend=legend,
-    )
+    title = "Losses of the three levels"
+    figure, axes = page(len(panels), len(LEVELS), HEIGHT, title=title, caption=caption, legend=legend)
     for row, (title, found) in zip(axes, panels.items(), strict=True):
         for ax, (key, name), unit in zip(row, LEVELS.items(), UNITS, strict=True):
-            for (method, _), runs in found.items():
-                _line(ax, curve_of(runs, key), looks[method])
+            for runs in found:
+                if curve := curve_of(runs, key):
+                    _line(ax, curve, looks[runs[0]["method"]])
             ax.set_title(f"{title}\n{name}" if ax is row[0] else name, loc="left")
             ax.set_xlabel("outer iterations")
             ax.set_ylabel(unit)
@@ -80,19 +71,7 @@ def curve_of(runs: list[Record], key: str) -> Curve:
     return {i: (statistics.fmean(v), min(v), max(v)) for i, v in sorted(found.items())}
 
 
-def _looks(records: list[Record]) -> dict[str, Style]:
-    """Looks of all methods, faint for those without feedback where there are `MANY`."""
-    methods = {r["method"] for r in records}
-    told = methods
-    if len(methods) > MANY:
-        fed = {r["method"] for r in records if any(v is not None for v in r["curves"].get("loss_upper", []))}
-        told = fed | ({BASELINE} & methods)
-    return styles(told) | dict.fromkeys(sorted(methods - told), _FAINT)
-
-
 def _line(ax: Axes, curve: Curve, style: Style) -> None:
-    if not curve:
-        return
     x, (mean, low, high) = list(curve), zip(*curve.values(), strict=True)
     if style is _FAINT:
         ax.plot(x, mean, color=FAINT, linewidth=0.6, zorder=1)

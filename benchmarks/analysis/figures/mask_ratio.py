@@ -2,13 +2,18 @@
 
 import itertools
 import re
-import statistics
-
-from matplotlib.axes import Axes
 
 from benchmarks.analysis.comparable import METRICS
-from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError, count_phrase, settings, sweeps
-from benchmarks.analysis.figures.style import Style, entry, page, styles
+from benchmarks.analysis.figures.runs import (
+    Drawn,
+    Inputs,
+    NothingToDrawError,
+    count_phrase,
+    mean_and_bar,
+    settings,
+    sweeps,
+)
+from benchmarks.analysis.figures.style import entry, page, styles
 from mlomae.records import Record
 
 HEIGHT = 2.3  # inches a panel
@@ -45,7 +50,13 @@ def draw(inputs: Inputs) -> list[Drawn]:
     for row, (title, found) in zip(axes, panels.items(), strict=True):
         for ax, (metric, label) in zip(row, METRICS.items(), strict=True):
             for i, (sweep, name) in enumerate(zip(found, names[title], strict=True)):
-                _line(ax, sweep, metric, looks[name], SHIFT * (2 * i + 1 - len(found)))
+                shift, style = SHIFT * (2 * i + 1 - len(found)), looks[name]
+                values = {ratio + shift: [r["metrics"][metric] for r in runs] for ratio, runs in sweep.items()}
+                means, bars = zip(*map(mean_and_bar, values.values()), strict=True)
+                ax.errorbar([*values], means, yerr=bars, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2)
+                ax.plot([*values], means, style.line, marker=style.marker, color=style.colour, gid="mean")
+                for x, seeds in values.items():
+                    ax.plot([x] * len(seeds), seeds, ".", color=style.colour, markersize=2.5, alpha=0.6, gid="seeds")
             ax.set_xticks(sorted({ratio for sweep in found for ratio in sweep}))
             ax.tick_params(axis="x", rotation=0)
             ax.set_xlabel("mask ratio (share of patches removed)")
@@ -59,13 +70,3 @@ def method_of(sweep: Sweep) -> str:
     names = sorted({r["method"] for runs in sweep.values() for r in runs})
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(names[0], names[-1], strict=False))
     return _RATIO.sub("", "".join(letter for letter, _ in alike)) or names[0]
-
-
-def _line(ax: Axes, sweep: Sweep, metric: str, style: Style, shift: float) -> None:
-    values = {ratio + shift: [r["metrics"][metric] for r in runs] for ratio, runs in sweep.items()}
-    means = [statistics.fmean(found) for found in values.values()]
-    spreads = [statistics.stdev(found) if len(found) > 1 else 0.0 for found in values.values()]
-    ax.errorbar(list(values), means, yerr=spreads, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2)
-    ax.plot(list(values), means, style.line, marker=style.marker, color=style.colour, gid="mean")
-    for x, found in values.items():
-        ax.plot([x] * len(found), found, ".", color=style.colour, markersize=2.5, alpha=0.6, gid="seeds")

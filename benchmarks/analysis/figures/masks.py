@@ -1,17 +1,33 @@
 """What each method removes from the same images (the paper's figure 5), from the files that `mlomae masks` writes.
 
+    {"source": text, "seed": int, "images": [base64 of a PNG, ...],
+     "rows": [{"label": text, "config_hash": text, "iteration": int, "grid": [rows, columns],
+               "mask": ["0101..." an image], "weight": [[number, ...] an image] or null}]}
+
 Tiles are those of the sheet that `mlomae masks` draws, here as small as print allows; many methods are split into two
 blocks, each below the images.
+
+Shape legend: B images, S image side in pixels, L patches.
 """
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
+import base64
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from benchmarks.analysis.figures.mask_file import MaskFile, read_masks
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
 from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError
 from benchmarks.analysis.figures.style import PAD, WIDTH, sheet, wrapped
+from mlomae.common.errors import DataError, reason_of
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.diagnostics.pictures import mask_tiles
 
 IMAGES = {1: 8, 2: 4}  # shown at most, by the number of blocks
@@ -20,6 +36,19 @@ NAME = {1: 1.5, 2: 1.4}  # inches of a name, by the number of blocks
 GAP, BETWEEN = 0.04, 0.14  # inches between tiles, between blocks
 LARGEST = 0.9  # inches of a tile
 LINE = 0.135  # inches a line of a name
+Row = tuple[str, Tensor, Tensor, tuple[int, int]]  # label, mask (B, L), weight (B, L), grid
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFile:
+    """``image_B3SS`` is normalised; ``rows`` are what `mask_tiles` takes; ``iterations``: of the model of each row."""
+
+    source: str
+    seed: int
+    image_B3SS: Tensor
+    rows: list[Row]
+    iterations: list[int]
+    weighted: bool
 
 
 def draw(inputs: Inputs) -> list[Drawn]:
@@ -57,7 +86,15 @@ def _figure(file: MaskFile) -> Figure:
     for block, rows in enumerate(members):
         left, total = PAD + block * (width + BETWEEN), figure.get_figheight()
         ax = figure.add_axes((left / WIDTH, bottom / total, width / WIDTH, (top - bottom) / total))
-        _block(ax, top - bottom, tiles[rows], [(labels[i], heights[i]) for i in rows], NAME[blocks], tile)
+        upper = top - bottom
+        for i in rows:  # from the top down: a name and its tiles
+            upper -= heights[i]
+            middle = upper + (heights[i] - GAP) / 2
+            ax.text(NAME[blocks] - 0.06, middle, "\n".join(labels[i]), ha="right", va="center", linespacing=1.0)
+            for column, picture in enumerate(tiles[i]):
+                x = NAME[blocks] + column * (tile + GAP)
+                extent = (x, x + tile, middle - tile / 2, middle + tile / 2)
+                ax.imshow(picture, extent=extent, interpolation="nearest", aspect="auto")
         ax.set(xlim=(0, width), ylim=(0, top - bottom))  # in inches
         ax.set_axis_off()
     return figure
@@ -76,15 +113,55 @@ def _names(file: MaskFile) -> tuple[list[str], str]:
     )
 
 
-def _block(
-    ax: Axes, top: float, tiles: NDArray[np.float64], rows: list[tuple[list[str], float]], name: float, tile: float
-) -> None:
-    """Rows from ``top`` down: the lines of a name, in ``name`` inches, and its tiles, (rows, images, S, S, 3)."""
-    for pictures, (lines, height) in zip(tiles, rows, strict=True):
-        top -= height
-        middle = top + (height - GAP) / 2
-        ax.text(name - 0.06, middle, "\n".join(lines), ha="right", va="center", linespacing=1.0)
-        for column, picture in enumerate(pictures):
-            left = name + column * (tile + GAP)
-            extent = (left, left + tile, middle - tile / 2, middle + tile / 2)
-            ax.imshow(picture, extent=extent, interpolation="nearest", aspect="auto")
+# --- the files ------------------------------------------------------------------------------------------------------
+
+
+def read_masks(path: Path) -> MaskFile:
+    """Read and check a file; DataError, one line that names it, for anything that is not as the module says."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        images = torch.stack([_image(text) for text in values["images"]])
+        rows = [_row(row, images) for row in values["rows"]]
+        source, seed = values["source"], values["seed"]
+        if not rows or not isinstance(source, str) or type(seed) is not int:
+            raise ValueError("'rows' is empty, 'source' no text or 'seed' no integer")
+    except KeyError as error:
+        raise DataError(f"file of masks '{path.name}' lacks {error}; draw it again with `mlomae masks`") from error
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        reason = reason_of(error)[:120]
+        raise DataError(f"file of masks '{path.name}' is damaged ({reason}); draw it again") from error
+    iterations = [row["iteration"] for row in values["rows"]]
+    return MaskFile(source, seed, images, rows, iterations, any(row["weight"] is not None for row in values["rows"]))
+
+
+def _image(text: str) -> Tensor:
+    """A normalised image, (3, S, S)."""
+    picture = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]).convert("RGB")
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    if pixels.shape[1] != pixels.shape[2]:
+        raise ValueError("an image is not square")
+    return (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+
+
+def _row(row: dict[str, Any], image_B3SS: Tensor) -> Row:
+    count, side, label = len(image_B3SS), image_B3SS.shape[-1], row["label"]
+    if not isinstance(label, str) or not label.strip() or not isinstance(row["config_hash"], str):
+        raise ValueError("a row has no label or no config_hash")
+    if type(row["iteration"]) is not int or row["iteration"] < 0:
+        raise ValueError(f"row '{label}': 'iteration' is not a count")
+    height, width = row["grid"]
+    if not all(type(n) is int and n > 0 and side % n == 0 for n in (height, width)):
+        raise ValueError(f"row '{label}': grid {row['grid']} does not divide images of {side} pixels")
+    length = height * width
+    masks = row["mask"]
+    if len(masks) != count or not all(len(m) == length and set(m) <= {"0", "1"} for m in masks):
+        raise ValueError(f"row '{label}': 'mask' is not {count} texts of {length} zeros and ones")
+    mask_BL = torch.tensor([[float(m) for m in text] for text in masks])
+    if row["weight"] is None:
+        return label, mask_BL, torch.ones_like(mask_BL), (height, width)
+    if not all(len(weights) == length and all(map(math.isfinite, weights)) for weights in row["weight"]):
+        raise ValueError(f"row '{label}': 'weight' is not {count} lists of {length} finite numbers")
+    weight_BL = torch.tensor(row["weight"], dtype=torch.float32)
+    if weight_BL.shape != mask_BL.shape:
+        raise ValueError(f"row '{label}': 'weight' is not {count} lists of {length} finite numbers")
+    return label, mask_BL, weight_BL, (height, width)

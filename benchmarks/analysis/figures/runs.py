@@ -1,6 +1,7 @@
 """What figures are made from: records by file name, and those that one panel may show together."""
 
 import re
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,12 @@ def at_one_ratio(records: list[Record]) -> list[Record]:
         kept = min(by_ratio, key=lambda ratio: abs(ratio - RATIO))
         left_out |= {id(r) for ratio, runs in by_ratio.items() if ratio != kept for r in runs}
     return [r for r in records if id(r) not in left_out]
+
+
+def mean_and_bar(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation, which is 0 for one seed: no bar."""
+    found = list(values)
+    return statistics.fmean(found), statistics.stdev(found) if found[1:] else 0.0
 
 
 def count_phrase(found: Iterable[list[Record]]) -> str:

@@ -1,7 +1,7 @@
-"""The look of the figures: page, palette, caption and legend, and files whose bytes depend on what is drawn alone.
+"""The style of the figures: page, palette, caption and legend, and files whose bytes depend only on what is drawn.
 
-Sizes are those of print: a page is as wide as the text of a two-column paper and no letter is smaller than 8 points.
-Colour never speaks alone: methods that share a colour differ in marker and line.
+Sizes are for print: a page is as wide as the text of a two-column paper and no letter is smaller than 8 points. Colour
+is never the only difference: methods that share a colour differ in marker and line.
 """
 
 import functools
@@ -38,16 +38,12 @@ Line = Literal["-", "--", ":", "-.", "none"]
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 MINUS = "\N{MINUS SIGN}"
 FAINT, GREY = "#bdbdbd", "#555555"  # reference lines; text and leader lines
-FIRST = (BASELINE, "MLO-MAE", "BLO-MAE", "MLO-MAE (nca, mask pooling)", SAME_TIME)  # the first styles are theirs
+FIRST = (BASELINE, "MLO-MAE", "BLO-MAE", "MLO-MAE (nca, mask pooling)", SAME_TIME)  # methods with the first styles
 
 SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
-    "font.size": SMALLEST,
+    "font.size": SMALLEST,  # also of the labels of axes, ticks and legends
     "axes.titlesize": 9,
-    "axes.labelsize": SMALLEST,
-    "xtick.labelsize": SMALLEST,
-    "ytick.labelsize": SMALLEST,
-    "legend.fontsize": SMALLEST,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
@@ -61,7 +57,7 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a method looks in every figure."""
+    """The colour, marker and line of a method in a figure."""
 
     colour: str
     marker: str
@@ -69,17 +65,16 @@ class Style:
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A look for each method: the `FIRST` ones, where they are, before the rest in the order of the alphabet.
+    """A style for each method: those of `FIRST` come before the rest, which are in alphabetical order.
 
-    Colour and marker together are of one method alone up to 77 methods, colour and line up to 28.
+    Up to 77 methods differ in colour or marker, up to 28 in colour or line.
     """
     known = set(methods)
     order = [m for m in FIRST if m in known] + sorted(known.difference(FIRST))
-    looks = {}
-    for i, method in enumerate(order):
-        line = LINES[i // len(COLOURS) % len(LINES)]
-        looks[method] = Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], line)
-    return looks
+    return {
+        method: Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], LINES[i // len(COLOURS) % len(LINES)])
+        for i, method in enumerate(order)
+    }
 
 
 @contextmanager
@@ -94,7 +89,7 @@ def look() -> Iterator[None]:
 def sheet(
     height: float, *, title: str, caption: str, legend: Sequence[tuple[Artist, str]] = ()
 ) -> tuple[Figure, tuple[float, float]]:
-    """A figure with its title above, legend and caption below, and (bottom, top), inches: the ``height`` between."""
+    """A figure with its title above, legend and caption below; (bottom, top) of the ``height`` inches between them."""
     lines = wrapped(caption, 72 * (WIDTH - 2 * PAD))
     across = _columns([label for _, label in legend])
     below = PAD + LINE * len(lines) + ROW * -(-len(legend) // across) + PAD
@@ -171,9 +166,8 @@ def wrapped(text: str, width: float) -> list[str]:
 
 
 def entry(style: Style, *, line: bool = True, hollow: bool = False) -> Line2D:
-    """What stands for a method in a legend."""
-    face = "white" if hollow else style.colour
-    linestyle: Line = style.line if line else "none"
+    """The handle of a method in a legend."""
+    face, linestyle = "white" if hollow else style.colour, style.line if line else "none"
     return Line2D([], [], color=style.colour, marker=style.marker, linestyle=linestyle, markerfacecolor=face)
 
 

@@ -39,10 +39,11 @@ def column_title(column: str, table: Table) -> str:
     for suffix, text in _COMPARED.items():
         if column.endswith(suffix):
             return f"{_METRICS[column.removesuffix(suffix)].title}, {text}"
+    (own,) = (c for c in table.columns if c.name == column)
     if column in _METRICS:
-        metric, signed = _METRICS[column], table.columns[column].startswith("+")
-        return f"{metric.title} ({'points' if signed else metric.unit})"
-    return next((cell[0] for cell in table.cells if cell[1] == column), heading(column))
+        metric = _METRICS[column]
+        return f"{metric.title} ({'points' if own.spec.startswith('+') else metric.unit})"
+    return heading(column) if own.show else own.title or heading(column)
 
 
 def comparison_section(frame: pd.DataFrame, provenance: Provenance) -> Section:

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from benchmarks.analysis.evidence import Evidence, read_evidence
-from benchmarks.analysis.tables import comparison_table, difference_table, headroom_table, pretrain_table, speed_table
-from benchmarks.analysis.tables.readme_table import BEGIN, filled, readme_table
+from benchmarks.analysis.tables import comparison_table, pretrain_tables, speed_table
+from benchmarks.analysis.tables.comparison_table import BEGIN, filled, readme_table
 from benchmarks.analysis.tables.table import Table, csv_of
 from benchmarks.analysis.tables.transfer_table import transfer_table
 from benchmarks.tasks import all_tasks
@@ -18,14 +18,14 @@ from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError, MlomaeError, refuse
 
 TASKS: dict[str, Table] = {
-    "pretrain": pretrain_table.TABLE,
+    "pretrain": pretrain_tables.PRETRAIN,
     "speed": speed_table.TABLE,
     **{task.name: transfer_table(task) for task in all_tasks()},
 }
 TABLES: dict[str, Table] = {
     **TASKS,
-    "headroom": headroom_table.TABLE,
-    "differences": difference_table.TABLE,
+    "headroom": pretrain_tables.HEADROOM,
+    "differences": pretrain_tables.DIFFERENCES,
     "comparison": comparison_table.TABLE,
 }
 

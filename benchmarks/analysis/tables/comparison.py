@@ -1,8 +1,8 @@
 """The rows of the comparison table: every method against MAE that has seen as many images, on every task.
 
-A row is a method on one metric of one task; it is compared within the pretraining setting (data, model, schedule of θ)
-and the transfer's setting (data, recipe, protocol), with what the existing tables compare: MAE that has seen as many
-images. "MAE, same processor time" has seen more on purpose and is compared with the longest MAE below it; random
+A row is a method on one metric of one task. It is compared within the setting of its pretraining (data, model, schedule
+of θ) and that of its transfer (data, recipe, protocol), as in the other tables with MAE that has seen as many images.
+"MAE, same processor time" has seen more on purpose and is compared with the longest MAE that has seen no more; random
 weights, which have seen none, with any.
 """
 
@@ -10,7 +10,8 @@ import hashlib
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from benchmarks.analysis.comparable import (
     BASELINE,
@@ -18,8 +19,11 @@ from benchmarks.analysis.comparable import (
     METRICS,
     SAME_TIME,
     Methods,
+    differences,
     is_oracle,
     methods_of,
+    numerics_key,
+    others_of,
     same_images,
     seed_pairs,
     setting_of,
@@ -27,8 +31,8 @@ from benchmarks.analysis.comparable import (
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import EVIDENCE, lines_up
 from benchmarks.analysis.statistics import Estimate, bootstrap_interval, holm, seed_interval
-from benchmarks.analysis.tables.headroom_table import captured
-from benchmarks.analysis.tables.table import ORACLE, OWN, RIVAL, SOURCES, Row, Sources
+from benchmarks.analysis.tables.pretrain_tables import captured
+from benchmarks.analysis.tables.table import ORACLE, SOURCES, Row, Sources, mean_and_sd, pair_sources, row_of
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import Metric, check_same_test
 from mlomae.records import RANDOM, Record
@@ -39,25 +43,20 @@ COMPARED |= {task.name: task.compared for task in all_tasks()}
 COSTS = {"images_seen": "images seen", "cpu_s": "CPU (s)", "wall_clock_s": "wall-clock (s)", "flops": "FLOPs"}
 SECTION = ["pretraining_dataset", "pretraining_setting"]
 MEASURED = ["task", "dataset", "recipe", "protocol", "transfer_setting", "metric"]
-_DIFFERENCE = ["difference", "low", "high", "p", "p_holm", "interval", "pairs"]
 
 
-@dataclass(frozen=True, order=True)
-class Group:
-    """What compared rows agree on. ``pretraining``: its setting; ``transfer``: its, "" for a pretraining's probes."""
+class Group(NamedTuple):
+    """What compared rows agree on. The settings are texts; ``transfer_setting`` is "" for a pretraining's probes."""
 
-    dataset: str
-    pretraining: str
+    pretraining_dataset: str
+    pretraining_setting: str
     task: str
-    transfer: str
+    transfer_setting: str
 
-    def columns(self) -> Row:
-        """Settings as eight digits each that tell them apart; "" for none, or one that is not known."""
-        pretraining, transfer = (
-            hashlib.sha256(text.encode()).hexdigest()[:8] if text else "" for text in (self.pretraining, self.transfer)
-        )
-        known = {"pretraining_dataset": self.dataset, "pretraining_setting": pretraining, "task": self.task}
-        return {**known, "transfer_setting": transfer}
+
+def _digits(setting: str) -> str:
+    """Eight digits that tell a setting from others; "" for none, or one that is not known."""
+    return hashlib.sha256(setting.encode()).hexdigest()[:8] if setting else ""
 
 
 def group_records(evidence: Evidence) -> dict[Group, Methods]:
@@ -72,9 +71,8 @@ def group_records(evidence: Evidence) -> dict[Group, Methods]:
             floors.setdefault((r["task"], transfer), []).append(r)
         else:
             groups.setdefault(Group(*evidence.pretraining_setting_of(r), r["task"], transfer), []).append(r)
-    for (task, transfer), records in floors.items():
-        homes = [group for group in groups if (group.task, group.transfer) == (task, transfer)]
-        for group in homes or [Group("", "", task, transfer)]:
+    for floor, records in floors.items():
+        for group in [group for group in groups if group[2:] == floor] or [Group("", "", *floor)]:
             groups.setdefault(group, []).extend(records)
     return {group: methods_of(records) for group, records in sorted(groups.items())}
 
@@ -82,20 +80,20 @@ def group_records(evidence: Evidence) -> dict[Group, Methods]:
 def reference_of(runs: list[Record], methods: Methods, evidence: Evidence) -> list[Record]:
     """The runs of MAE that ``runs`` are compared with; [] without one. Of several that fit, most seeds in common."""
     method, images = runs[0]["method"], evidence.mean_cost(runs, "images_seen")
-    if method == BASELINE or images is None:
+    if images is None:
         return []
-    fits: list[tuple[tuple[float, float, str], list[Record]]] = []
-    for (name, digest), others in methods.items():
-        seen = evidence.mean_cost(others, "images_seen") if name == BASELINE else None
-        pairs = len(seed_pairs(runs, others)) if seen is not None else 0
+    fits: list[tuple[float, float, str, list[Record]]] = []
+    for others in others_of(methods, BASELINE, runs):
+        seen, pairs = evidence.mean_cost(others, "images_seen"), len(seed_pairs(runs, others))
         if seen is None or not pairs:
             continue
+        name = f"{others[0]['config_hash']} {numerics_key(others[0])}"
         if method == SAME_TIME:
             if seen <= images * (1 + EQUAL_IMAGES):
-                fits.append(((seen, pairs, digest), others))
+                fits.append((seen, pairs, name, others))
         elif method == RANDOM or same_images(images, seen):
-            fits.append(((pairs, seen, digest), others))
-    return max(fits, key=lambda fit: fit[0])[1] if fits else []
+            fits.append((pairs, seen, name, others))
+    return max(fits, key=lambda fit: fit[:3], default=(0.0, 0.0, "", []))[3]
 
 
 def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence) -> Estimate:
@@ -104,62 +102,56 @@ def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence
     Raises DataError for predictions on different images.
     """
     tested = [(evidence.tested_of(a), evidence.tested_of(b)) for a, b in pairs]
-    known = [(a, b) for a, b in tested if a is not None and b is not None and a.metric == metric]
-    differences = [a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]
+    known = [(a, b) for a, b in tested if a and b and a.metric == metric]
     if len(known) < len(pairs):
-        return seed_interval(differences)
+        return seed_interval(differences(pairs, metric))
     remedy = "their records name the same data: give what differs a recipe of its own"
     for a, b in known:
         check_same_test(known[0][0], a, remedy)
         check_same_test(a, b, remedy)
     compared = ((a["config_hash"], b["config_hash"], str(a["seed"])) for a, b in pairs)
     found = bootstrap_interval([(a.sums, b.sums) for a, b in known], "|".join([metric, *map("|".join, compared)]))
-    return replace(found, mean=statistics.fmean(differences))  # to the last bit what the task's own table rounds
+    mean = statistics.fmean(differences(pairs, metric))  # to the last bit what the task's own table rounds
+    return replace(found, mean=mean)
 
 
-def _oracles(methods: Methods, reference: list[Record], evidence: Evidence) -> list[list[Record]]:
-    """The runs of each oracle that has seen as many images as ``reference``."""
-    found = []
+def _oracles(methods: Methods, reference: list[Record], evidence: Evidence) -> Methods:
+    """The oracles that have seen as many images as ``reference``."""
     images = evidence.mean_cost(reference, "images_seen") if reference else None
-    for runs in methods.values() if images is not None else []:
-        pretraining = evidence.pretraining_of(runs[0])
-        if pretraining is not None and is_oracle(pretraining) and evidence.mean_cost(runs, "images_seen") == images:
-            found.append(runs)
-    return found
-
-
-def _measured(group: Group, runs: list[Record], metric: str, evidence: Evidence) -> Row:
-    """The columns of a row that depend on its own runs alone."""
-    first, values = runs[0], [r["metrics"][metric] for r in runs]
-    row: Row = {**group.columns(), "dataset": first["dataset"], "metric": metric, "method": first["method"]}
-    row["recipe"] = first["name"] if group.transfer else ""
-    row["protocol"] = first["config"].get("protocol", "finetune") if group.transfer else "frozen"
-    row |= {"config_hash": first["config_hash"], "pretraining_config": evidence.backbone_config_of(first)}
-    row |= {"seeds": len(runs), "mean": statistics.fmean(values)}
-    row["sd"] = statistics.stdev(values) if values[1:] else math.nan
-    return row | {f"pretraining_{cost}": evidence.mean_cost(runs, cost) for cost in COSTS}
+    return [
+        runs
+        for runs in methods
+        if (pretraining := evidence.pretraining_of(runs[0])) is not None
+        and is_oracle(pretraining)
+        and images is not None
+        and evidence.mean_cost(runs, "images_seen") == images
+    ]
 
 
 def _compared(
-    runs: list[Record], others: list[Record], oracles: list[list[Record]], metric: Metric, evidence: Evidence
+    runs: list[Record], others: list[Record], oracles: Methods, metric: Metric, evidence: Evidence
 ) -> tuple[Row, Sources]:
     """The columns that compare ``runs`` with ``others``, and their records; nothing without a common seed."""
     if not (pairs := seed_pairs(runs, others)):
         return {"interval": ""}, {}
     found = estimate(pairs, metric.name, evidence)
-    row: Row = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
     share, best = captured(runs, others, oracles, metric.name, 1 if metric.higher_is_better else -1)[1:]
+    row: Row = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
     row |= {"interval": found.how, "pairs": found.seeds, "share_of_headroom": share}
-    records = [(OWN, [a for a, _ in pairs]), (RIVAL, [b for _, b in pairs])]
-    return row, {**dict.fromkeys(_DIFFERENCE, records), "share_of_headroom": [*records, (ORACLE, best)]}
+    sources = dict.fromkeys([*row, "p_holm"], pair_sources(pairs))
+    return row, sources | {"share_of_headroom": [*pair_sources(pairs), (ORACLE, best)]}
 
 
 def _group_rows(group: Group, methods: Methods, evidence: Evidence) -> Iterator[Row]:
+    settings = {name: _digits(getattr(group, name)) for name in ("pretraining_setting", "transfer_setting")}
     for metric in COMPARED[group.task]:
-        measured = {key: [r for r in runs if metric.name in r["metrics"]] for key, runs in methods.items()}
-        measured = {key: runs for key, runs in measured.items() if runs}
-        for runs in measured.values():
-            row, others = _measured(group, runs, metric.name, evidence), reference_of(runs, measured, evidence)
+        measured = [found for runs in methods if (found := [r for r in runs if metric.name in r["metrics"]])]
+        for runs in measured:
+            row = {**group._asdict(), **settings, **row_of(runs), "metric": metric.name}
+            row |= dict(zip(("mean", "sd"), mean_and_sd(runs, metric.name).values(), strict=True))
+            row["pretraining_config"] = evidence.backbone_config_of(runs[0])
+            row |= {f"pretraining_{cost}": evidence.mean_cost(runs, cost) for cost in COSTS}
+            others = reference_of(runs, measured, evidence)
             difference, sources = _compared(runs, others, _oracles(measured, others, evidence), metric, evidence)
             pretraining = evidence.pretraining_of(runs[0])
             fitting = [n for n in evidence.published if lines_up(n, runs[0], pretraining, metric.name)]
@@ -167,7 +159,8 @@ def _group_rows(group: Group, methods: Methods, evidence: Evidence) -> Iterator[
                 numbers = [n for n in fitting if n.evidence == kind]
                 row[f"published_{kind}"] = "; ".join(n.phrase for n in numbers)
                 sources[f"published_{kind}"] = [(n.citation, []) for n in numbers]
-            yield {**row, **difference, SOURCES: {"": [(OWN, runs)], **sources}}
+            row[SOURCES] |= sources
+            yield row | difference
 
 
 def comparison_rows(evidence: Evidence) -> list[Row]:

@@ -9,8 +9,18 @@ from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import COLUMNS, EVIDENCE
 from benchmarks.analysis.tables.comparison import COMPARED, COSTS, MEASURED, SECTION, comparison_rows
-from benchmarks.analysis.tables.headroom_table import MIN_HEADROOM
-from benchmarks.analysis.tables.table import SOURCES, Row, Table, markdown_head, markdown_table, numerics_note
+from benchmarks.analysis.tables.pretrain_tables import MIN_HEADROOM
+from benchmarks.analysis.tables.table import (
+    SOURCES,
+    Column,
+    Row,
+    Table,
+    keys,
+    markdown_head,
+    markdown_table,
+    numerics_note,
+)
+from mlomae.common.errors import DataError
 from mlomae.records import RANDOM
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
@@ -25,6 +35,12 @@ _NONE_LINES_UP = (
 _PUBLISHED = (
     "What others report and nothing here measures, as `published.csv` has it. Primary: said by the authors of the "
     "method or of a reproduction; secondary: by the table of another paper."
+)
+# the marks in a README around the comparison
+BEGIN, END = "<!-- comparison: written by `make tables` -->", "<!-- end of the comparison -->"
+_README_LEGEND = (
+    "Percent, mean ± sample standard deviation over seeds (their number). † differs from MAE of as many images, "
+    "p < 0.05 after Holm's correction, two seeds or more. Cost: processor time of the pretraining, relative to MAE's."
 )
 Key = tuple[str, ...]
 
@@ -189,16 +205,71 @@ class ComparisonTable(Table):
         return "\n".join([*lines, *markdown_table(titles, [number.cells for number in left])]) + "\n"
 
 
-_KEYS = [*SECTION, *MEASURED, "method", "config_hash"]
 TABLE = ComparisonTable(
     title="Comparison",
-    keys=_KEYS,
-    columns=dict.fromkeys([*_KEYS, "pretraining_config", "seeds"], "")
-    | {"mean": ".2f", "sd": ".2f", "difference": "+.2f", "low": "+.2f", "high": "+.2f", "p": ".3g", "p_holm": ".3g"}
-    | {"interval": "", "pairs": ".0f", "share_of_headroom": ".2f"}
-    | {"pretraining_images_seen": ".0f", "pretraining_wall_clock_s": ".1f", "pretraining_cpu_s": ".1f"}
-    | {"pretraining_flops": ".3g", **{f"published_{kind}": "" for kind in EVIDENCE}},
+    columns=[
+        *keys(*SECTION, *MEASURED, "method", "config_hash"),
+        *map(Column, ("pretraining_config", "seeds")),
+        *(Column(name, ".2f") for name in ("mean", "sd")),
+        *(Column(name, "+.2f") for name in ("difference", "low", "high")),
+        *(Column(name, ".3g") for name in ("p", "p_holm")),
+        Column("interval"),
+        Column("pairs", ".0f"),
+        Column("share_of_headroom", ".2f"),
+        Column("pretraining_images_seen", ".0f"),
+        *(Column(name, ".1f") for name in ("pretraining_wall_clock_s", "pretraining_cpu_s")),
+        Column("pretraining_flops", ".3g"),
+        *(Column(f"published_{kind}") for kind in EVIDENCE),
+    ],
     rows=comparison_rows,
-    cells=(),
-    note="",
 )
+
+
+# --- the project's README: methods whose backbones were transferred, one number a task ------------------------------
+
+
+def readme_table(frame: pd.DataFrame) -> str:
+    """Markdown of every setting with transferred backbones, from the frame of the comparison; "" without any."""
+    parts = []
+    for rows in sections(frame.to_dict("records")):
+        if rows[0]["pretraining_dataset"] and any(row["task"] != "pretrain" for row in rows):
+            parts += [f"Pretrained on {rows[0]['pretraining_dataset']}:", "", *_readme_lines(rows), ""]
+    return "\n".join([*parts, _README_LEGEND, ""]) if parts else ""
+
+
+def _readme_lines(rows: list[Row]) -> list[str]:
+    columns = [by_method for _, by_method in columns_of(rows)]
+    lines = []
+    for key, of_method in methods_of(rows).items():
+        found = [by_method.get(key) for by_method in columns]
+        if any(row is not None and row["task"] != "pretrain" for row in found):
+            lines.append([key[0], _relative_cost(of_method, rows), *(_cell(row) for row in found)])
+    kept = [i for i in range(len(columns)) if sum(bool(line[2 + i]) for line in lines) > 1]
+    titles = ["method", "cost", *(_readme_title(next(iter(columns[i].values()))) for i in kept)]
+    return markdown_table(titles, [[*line[:2], *(line[2 + i] for i in kept)] for line in lines])
+
+
+def _readme_title(row: Row) -> str:
+    return "<br>".join([row["dataset"], *([row["protocol"]] if row["protocol"] else []), metric_title(row)])
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f"{spread(row)}{' †' if marked(row) else ''}"
+
+
+def _relative_cost(of_method: list[Row], rows: list[Row]) -> str:
+    """Processor time of the method's pretraining over that of MAE, whose first configuration stands for it."""
+    (method, _), first = next(iter(methods_of(rows).items()))
+    own, mae = (cost_row(found, "cpu_s")["pretraining_cpu_s"] for found in (of_method, first))
+    known = own and mae and method == BASELINE
+    return f"{float(own) / float(mae):.1f}" if known else ""
+
+
+def filled(text: str, table: str, name: str) -> str:
+    """``text`` with ``table`` between its marks. Raises DataError, naming the file, unless it has both, once."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise DataError(f"'{name}' must hold the lines '{BEGIN}' and '{END}', once and in this order; put them in")
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{table}{END}{rest.split(END)[1]}"

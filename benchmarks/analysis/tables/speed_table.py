@@ -4,22 +4,13 @@ Rows of one run share ``finished_at``; a ratio belongs to the run it was measure
 """
 
 import itertools
-from collections.abc import Callable
 
 from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.tables.table import OWN, SOURCES, Row, Table
+from benchmarks.analysis.tables.table import OWN, SOURCES, Column, Row, Table
 from mlomae.common.errors import DataError
 from mlomae.records import Record
 
-_RATIOS = ("seconds_to_authors", "cpu_seconds_to_authors", "seconds_to_mae")
-KEYS = ["setting", "finished_at", "row"]
 _ORDER = ("mae", "one_step", "authors", "mae_compiled", "one_step_compiled", "mae_lightly", "mae_reference")
-_METRICS = (
-    {"seconds": ".4f", "cpu_seconds": ".4f"}  # -> digits
-    | {f"{ratio}{suffix}": ".3f" for ratio in _RATIOS for suffix in ("", "_low", "_high")}
-    | {"peak_mib": ".0f", "gflop": ".1f", "gflop_per_s": ".1f", "share_of_matmul": ".3f"}
-    | {"matmul_square": ".1f", "compile_s": ".1f"}
-)
 
 
 def _row(record: Record) -> Row:
@@ -33,7 +24,7 @@ def _row(record: Record) -> Row:
         "threads": str(hardware["threads"]),
         "commit": (record["git_commit"] or "")[:7] + ("+" if record["git_dirty"] else ""),
         "rounds": str(record["outer_iterations"]),
-        **{metric: record["metrics"].get(metric) for metric in _METRICS},
+        **record["metrics"],
         SOURCES: {"": [(OWN, [record])]},
     }
 
@@ -50,36 +41,42 @@ def _rows(evidence: Evidence) -> list[Row]:
     return rows
 
 
-def _ratio(column: str) -> Callable[[Row], str]:
-    return lambda row: f"{row[column]} [{row[f'{column}_low']}, {row[f'{column}_high']}]" if row[column] else ""
+def _ratio(name: str, title: str) -> list[Column]:
+    """A ratio with its interval, one cell of the page."""
+
+    def show(row: Row) -> str:
+        return f"{row[name]} [{row[f'{name}_low']}, {row[f'{name}_high']}]" if row[name] else ""
+
+    return [Column(name, ".3f", title, show), *(Column(f"{name}_{end}", ".3f", hidden=True) for end in ("low", "high"))]
 
 
 TABLE = Table(
     title="Speed of an outer iteration",
-    keys=KEYS,
-    columns=dict.fromkeys([*KEYS, "hardware", "threads", "commit", "rounds"], "") | _METRICS,
-    rows=_rows,
-    cells=[
-        "setting",
-        ("run", "finished_at"),
-        "row",
-        ("hardware, threads", lambda row: f"{row['hardware']}, {row['threads']}"),
-        ("s", "seconds"),
-        ("CPU s", "cpu_seconds"),
-        ("s / authors", _ratio("seconds_to_authors")),
-        ("CPU s / authors", _ratio("cpu_seconds_to_authors")),
-        ("s / MAE", _ratio("seconds_to_mae")),
-        ("peak MiB", "peak_mib"),
-        ("GFLOP/s", "gflop_per_s"),
-        ("share of matmul", "share_of_matmul"),
-        ("compile s", "compile_s"),
+    columns=[
+        Column("setting", key=True),
+        Column("finished_at", title="run", key=True),
+        Column("row", key=True),
+        Column("hardware", title="hardware, threads", show=lambda row: f"{row['hardware']}, {row['threads']}"),
+        *(Column(name, hidden=True) for name in ("threads", "commit", "rounds")),
+        Column("seconds", ".4f", "s"),
+        Column("cpu_seconds", ".4f", "CPU s"),
+        *_ratio("seconds_to_authors", "s / authors"),
+        *_ratio("cpu_seconds_to_authors", "CPU s / authors"),
+        *_ratio("seconds_to_mae", "s / MAE"),
+        Column("peak_mib", ".0f", "peak MiB"),
+        Column("gflop", ".1f", hidden=True),
+        Column("gflop_per_s", ".1f", "GFLOP/s"),
+        Column("share_of_matmul", ".3f", "share of matmul"),
+        Column("matmul_square", ".1f", hidden=True),
+        Column("compile_s", ".1f", "compile s"),
     ],
+    rows=_rows,
     note=(
         "Seconds are medians over rounds in which the rows took turns; a ratio is the median of the ratios within a "
         "round, with an interval that covers the median 95 times in 100. Peak memory: model, optimizers, data and one "
         "iteration, each row in a process of its own. Share of matmul: of the rate of a large square product in the "
         "same rounds. Data are random tensors, loading is not timed. A commit with + had changes not committed."
     ),
-    order=KEYS[:2],  # within a run as the rows come
+    order=["setting", "finished_at"],  # within a run as the rows come
     source="the records of `make bench-speed`",
 )

@@ -1,20 +1,22 @@
-"""What every result table is: rows, the records that each cell is made of, a CSV and a Markdown page."""
+"""What all result tables share: columns and rows, the records that each cell is made of, a CSV and a Markdown page."""
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from benchmarks.analysis.comparable import differences
 from benchmarks.analysis.evidence import Evidence
-from mlomae.records import Record
+from benchmarks.analysis.statistics import seed_interval
+from mlomae.records import Record, hardware_phrase
 
 Row = dict[Any, Any]
 SOURCES = "_sources"
-"""Column that is not written: {prefix of columns: [(role, records)]}. The longest prefix that fits a column says which
-records its cell is made of; "" stands for the row's own."""
+"""A column that is not written: {prefix of column names: [(role, records)]}. The longest prefix of a column's name says
+which records its cell is made of; "" fits all others and names the row's own records."""
 OWN, RIVAL, ORACLE = "row", "compared with", "best oracle"  # roles
 _HEADINGS = {
     "config_hash": "config",
@@ -31,6 +33,26 @@ _NUMERICS_NOTE = (
     "neither pooled nor compared with the others."
 )
 Sources = dict[str, list[tuple[str, list[Record]]]]
+Pairs = list[tuple[Record, Record]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table's CSV, and of its page unless ``hidden``.
+
+    Attributes:
+        spec: the format of its numbers, "" for texts and for numbers that are formatted already.
+        title: its heading on the page, by default `heading` of its name.
+        show: a row of texts -> the cell on the page, by default the column's own text.
+        key: whether it is one of those that together name a row.
+    """
+
+    name: str
+    spec: str = ""
+    title: str = ""
+    show: Callable[[Row], str] | None = None
+    key: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,41 +61,40 @@ class Table:
 
     Attributes:
         title: its heading. note: what a reader must know, in Markdown. source: where its numbers come from.
-        keys: the columns that name a row. order: those that rows are sorted by, the keys by default.
-        columns: of the CSV -> the format of its numbers, "" for texts and for what is formatted already.
-        rows: makes the rows, dicts of the columns and `SOURCES`.
-        cells: of the page, each a column, or a heading and the column that it shows or what it shows of a row of text.
+        rows: makes the rows, dicts with the columns and `SOURCES`; other keys are ignored.
+        order: the columns that rows are sorted by, the keys by default.
     """
 
     title: str
-    keys: Sequence[str]
-    columns: Mapping[str, str]
+    columns: Sequence[Column]
     rows: Callable[[Evidence], list[Row]]
-    cells: Sequence[str | tuple[str, str | Callable[[Row], str]]]
-    note: str
+    note: str = ""
     order: Sequence[str] = ()
     source: str = "the run records"
+
+    @property
+    def keys(self) -> list[str]:
+        return [column.name for column in self.columns if column.key]
 
     def build(self, evidence: Evidence) -> tuple[pd.DataFrame, str]:
         """(the rows as text, with a column `SOURCES`; their Markdown). The same for any order of the records."""
         rows = self.rows(evidence)
         _name_older_numerics(rows)
-        frame = pd.DataFrame(rows, columns=[*self.columns, SOURCES])
+        frame = pd.DataFrame(rows, columns=[*(column.name for column in self.columns), SOURCES])
         frame = frame.sort_values(list(self.order or self.keys), kind="stable", ignore_index=True)
-        for column, spec in self.columns.items():
-            if spec:
-                frame[column] = ["" if pd.isna(value) else format(value, spec) for value in frame[column]]
+        for column in self.columns:
+            if column.spec:
+                values = ["" if pd.isna(value) else format(value, column.spec) for value in frame[column.name]]
+                frame[column.name] = values
         return frame, self.page(frame, evidence)
 
     def page(self, frame: pd.DataFrame, evidence: Evidence) -> str:
         """The Markdown of the rows."""
-        cells = [(heading(cell), cell) if isinstance(cell, str) else cell for cell in self.cells]
-        rows = [
-            [str(row[show]) if isinstance(show, str) else show(row) for _, show in cells]
-            for row in frame.to_dict("records")
-        ]
-        lines = markdown_table([title for title, _ in cells], rows)
-        note = f"{self.note} {numerics_note(frame.to_dict('records'))}".rstrip()
+        shown = [column for column in self.columns if not column.hidden]
+        rows = frame.to_dict("records")
+        cells = [[c.show(row) if c.show else str(row[c.name]) for c in shown] for row in rows]
+        lines = markdown_table([c.title or heading(c.name) for c in shown], cells)
+        note = f"{self.note} {numerics_note(rows)}".rstrip()
         return "\n".join([*markdown_head(self.title, self.source), *lines, "", note]) + "\n"
 
 
@@ -96,7 +117,7 @@ def numerics_note(rows: Iterable[Row]) -> str:
 
 
 def heading(column: str) -> str:
-    """What a column is called where it stands alone."""
+    """The heading of a column that has no title of its own."""
     return _HEADINGS.get(column, column.replace("_", " "))
 
 
@@ -105,7 +126,7 @@ def csv_of(frame: pd.DataFrame) -> str:
 
 
 def markdown_head(title: str, source: str = "the run records") -> list[str]:
-    """The lines that every page begins with."""
+    """The first lines of every page."""
     return [f"# {title}", "", f"Generated by `make tables` from {source}; not edited by hand.", ""]
 
 
@@ -116,6 +137,21 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     return [head, "|" + "---|" * len(columns), *body]
 
 
+def row_of(runs: list[Record], metrics: Iterable[str] = ()) -> Row:
+    """What tables show of the runs of one configuration: its names, mean costs and ``metrics``, and its `SOURCES`."""
+    first = runs[0]
+    transfer = first["task"] != "pretrain"
+    row: Row = {name: first[name] for name in ("dataset", "method", "config_hash")}
+    row["recipe"] = first["name"] if transfer else ""
+    row["protocol"] = first["config"].get("protocol", "finetune") if transfer else "frozen"
+    row |= {"seeds": len(runs), "images_seen": statistics.fmean(r["images_seen"]["lower"] for r in runs)}
+    row |= {cost: statistics.fmean(r[cost] for r in runs) for cost in ("wall_clock_s", "cpu_s")}
+    row["hardware"] = " / ".join(sorted({hardware_phrase(r) for r in runs}))
+    for metric in metrics:
+        row |= mean_and_sd(runs, metric)
+    return {**row, SOURCES: {"": [(OWN, runs)]}}
+
+
 def mean_and_sd(runs: list[Record], metric: str) -> dict[str, float]:
     """{metric: mean, metric_sd: sample standard deviation} of the runs that have it; NaN without any, or a second."""
     values = [r["metrics"][metric] for r in runs if metric in r["metrics"]]
@@ -123,29 +159,50 @@ def mean_and_sd(runs: list[Record], metric: str) -> dict[str, float]:
     return {metric: mean, f"{metric}_sd": statistics.stdev(values) if values[1:] else math.nan}
 
 
-def spread(column: str) -> Callable[[Row], str]:
-    """Mean ± standard deviation; one seed has none and says so."""
+def difference_of(pairs: Pairs, metric: str, column: str) -> Row:
+    """``column`` with the mean difference within pairs of runs, and those of its interval; nothing without pairs."""
+    if not pairs:
+        return {}
+    found = seed_interval(differences(pairs, metric))
+    return {column: found.mean, f"{column}_low": found.low, f"{column}_high": found.high}
+
+
+def pair_sources(pairs: Pairs) -> list[tuple[str, list[Record]]]:
+    """What the `SOURCES` of a difference are: the first and the second runs of its pairs."""
+    return [(OWN, [a for a, _ in pairs]), (RIVAL, [b for _, b in pairs])]
+
+
+def keys(*names: str) -> list[Column]:
+    return [Column(name, key=True) for name in names]
+
+
+def spread_text(row: Row, metric: str) -> str:
+    """A mean with its standard deviation; one seed has none and says so."""
+    if not row[metric]:
+        return ""
+    return f"{row[metric]} (n=1)" if row["seeds"] == 1 else f"{row[metric]} ± {row[f'{metric}_sd']}"
+
+
+def spread(metric: str, title: str) -> list[Column]:
+    """A mean and its standard deviation, one cell of the page."""
+    mean = Column(metric, ".2f", title, lambda row: spread_text(row, metric))
+    return [mean, Column(f"{metric}_sd", ".2f", hidden=True)]
+
+
+def signed(name: str, title: str) -> Column:
+    """A difference that has a plus sign on the page alone."""
+    return Column(name, ".2f", title, lambda row: row[name] if row[name][:1] in ("", "-") else f"+{row[name]}")
+
+
+def interval(name: str, title: str, seeds: str) -> list[Column]:
+    """A difference with its interval as one cell of the page; without one, why: one pair of runs, or pairs that agree
+    to the last digit. ``seeds``: the column with the number of pairs."""
 
     def show(row: Row) -> str:
-        if not row[column]:
-            return ""
-        return f"{row[column]} (n=1)" if row["seeds"] == 1 else f"{row[column]} ± {row[f'{column}_sd']}"
-
-    return show
-
-
-def signed(column: str) -> Callable[[Row], str]:
-    """A difference whose column has no plus sign, with one."""
-    return lambda row: row[column] if row[column][:1] in ("", "-") else f"+{row[column]}"
-
-
-def interval(column: str, seeds: str) -> Callable[[Row], str]:
-    """A difference with its interval; without one, why: one pair of runs, or pairs that agree to the last digit."""
-
-    def show(row: Row) -> str:
-        mean, low, high, pairs = row[column], row[f"{column}_low"], row[f"{column}_high"], row[seeds]
+        mean, low, high, pairs = row[name], row[f"{name}_low"], row[f"{name}_high"], row[seeds]
         if low:
             return f"{mean} [{low}, {high}] (n={pairs})"
         return f"{mean} ({'one seed' if int(pairs) == 1 else f'n={pairs}, all the same: no interval'})" if mean else ""
 
-    return show
+    ends = [Column(f"{name}_{end}", "+.2f", hidden=True) for end in ("low", "high")]
+    return [Column(name, "+.2f", title, show), *ends]

@@ -8,8 +8,8 @@ from record_samples import CONFIG, make_record
 from scipy import stats
 from table_samples import table_files, table_rows
 
-from benchmarks.analysis.statistics import paired_interval
-from benchmarks.analysis.tables.difference_table import TABLE, difference_rows
+from benchmarks.analysis.statistics import seed_interval
+from benchmarks.analysis.tables.pretrain_tables import DIFFERENCES
 
 MLO, FROZEN, MAE, LONG = "MLO-MAE (nca)", "frozen at random", "MAE", "MAE, same processor time"
 
@@ -54,20 +54,20 @@ def test_differences_by_hand() -> None:
 
 def test_the_interval_is_students() -> None:
     values = [28.0, 37.0, 25.0]
-    mean, low, high = paired_interval(values)
+    found = seed_interval(values)
     expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
-    assert (low, high) == pytest.approx((expected.low, expected.high))
-    assert mean == 30.0
-    assert table(RUNS)[MLO, MAE]["knn_top1_avg_low"] == f"{low:+.2f}"
-    assert all(math.isnan(end) for end in paired_interval([3.0])[1:])
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == 30.0
+    assert table(RUNS)[MLO, MAE]["knn_top1_avg_low"] == f"{found.low:+.2f}"
+    assert math.isnan(seed_interval([3.0]).low)
 
 
 def test_only_equal_images_and_equal_settings_are_compared() -> None:
-    assert difference_rows([run(MAE, 0, 50.0), run(MLO, 0, 70.0, images=2000)]) == []
+    assert table([run(MAE, 0, 50.0), run(MLO, 0, 70.0, images=2000)]) == {}
     other = run(MLO, 0, 70.0) | {"eval_source": "other data"}
-    assert difference_rows([run(MAE, 0, 50.0), other]) == []
-    assert difference_rows([run(MAE, 0, 50.0), run(MLO, 1, 70.0)]) == []  # no seed in common
-    assert table_files("differences", [])[0].splitlines() == [",".join(TABLE.columns)]
+    assert table([run(MAE, 0, 50.0), other]) == {}
+    assert table([run(MAE, 0, 50.0), run(MLO, 1, 70.0)]) == {}  # no seed in common
+    assert table_files("differences", [])[0].splitlines() == [",".join(column.name for column in DIFFERENCES.columns)]
 
 
 def test_a_reference_of_another_cost_is_not_the_same_time() -> None:

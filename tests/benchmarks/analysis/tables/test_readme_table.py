@@ -6,7 +6,7 @@ import pytest
 from comparison_samples import LONG, MLO, PRETRAININGS, TRANSFERS, pretraining, write
 
 from benchmarks.analysis.tables.build import main
-from benchmarks.analysis.tables.readme_table import BEGIN, END, filled
+from benchmarks.analysis.tables.comparison_table import BEGIN, END, filled
 from mlomae.common.errors import DataError
 
 TEXT = f"# A project\n\n{BEGIN}\n{END}\n\nThe end.\n"

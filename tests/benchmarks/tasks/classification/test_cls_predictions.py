@@ -166,7 +166,8 @@ def test_many_images_give_students_paired_interval_and_scipys_p_value() -> None:
     a, b = (run(s, label=label) for s in says)
     found = compare(a, b)
     paired = 100.0 * right(a) - 100.0 * right(b)
-    mean, low, high = statistics.paired_interval(paired.tolist())
+    found = statistics.seed_interval(paired.tolist())
+    mean, low, high = found.mean, found.low, found.high
     assert found.difference == pytest.approx(mean)
     assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
     test = stats.binomtest(int((paired > 0).sum()), int((paired != 0).sum()), 0.5)
