@@ -141,10 +141,10 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
-    from benchmarks.analysis.tables.trace import CellError, page, trace
+    from benchmarks.analysis.tables.trace import CellError, trace
 
     try:
-        print(trace(Path(args.records), args.name, args.trace) if args.trace else page(Path(args.records), args.name))
+        print(trace(Path(args.records), args.name, args.trace))
     except CellError as error:
         print("\n".join(error.near))
         raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.analysis.comparable import METRICS, setting_of
 from benchmarks.analysis.published import PublishedNumber, read_published
-from benchmarks.cost.flops.file import read_flops
+from benchmarks.cost.flops_file import read_flops
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import TestedRun
 from mlomae.common.errors import DataError

@@ -1,13 +1,14 @@
 """Published numbers from `results/published.csv`: read, checked, and shown next to a run only if both measure the same.
 
 They are copied, never changed, and never averaged with ours. ``evidence`` is primary where the authors of a method, or
-of a reproduction, say it themselves, secondary where somebody else's table does.
+of a reproduction, report the number themselves, secondary where another paper's table does.
 """
 
 import csv
 import math
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from benchmarks.tasks import all_tasks
 from mlomae.common.errors import DataError
@@ -71,10 +72,11 @@ def read_published(path: Path) -> list[PublishedNumber]:
         raise DataError(f"'{path.name}' is not a table in UTF-8 ({error}); copy the file again") from error
     if columns != COLUMNS:
         raise DataError(f"'{path.name}' must have the columns {', '.join(COLUMNS)}; copy the file again")
-    return [_number(f"'{path.name}' line {line}", line, row) for line, row in rows]
+    return [PublishedNumber(line, **_checked(f"'{path.name}' line {line}", row)) for line, row in rows]
 
 
-def _number(where: str, line: int, row: dict[str, str]) -> PublishedNumber:
+def _checked(where: str, row: dict[str, str]) -> dict[str, Any]:
+    """The fields of a line. Raises DataError that begins with ``where``."""
     if None in row or None in row.values():
         raise DataError(f"{where} has not {len(COLUMNS)} cells; quote cells that hold a comma")
     if empty := [c for c in COLUMNS if not row[c] and c not in ("pretrain_epochs", "note")]:
@@ -82,38 +84,35 @@ def _number(where: str, line: int, row: dict[str, str]) -> PublishedNumber:
     if row["evidence"] not in EVIDENCE:
         raise DataError(f"{where}: evidence '{row['evidence']}' must be {' or '.join(EVIDENCE)}")
     try:
-        finite = math.isfinite(float(row["value"]))
+        value = float(row["value"])
     except ValueError:
-        finite = False
-    if not finite:
+        value = math.nan
+    if not math.isfinite(value):
         raise DataError(f"{where}: value '{row['value']}' is no finite number; give a percentage")
     epochs = row["pretrain_epochs"]
     if epochs and not (epochs.isdecimal() and int(epochs)):
         raise DataError(f"{where}: pretrain_epochs '{epochs}' must be a positive integer, or nothing")
-    return PublishedNumber(line, **{**row, "pretrain_epochs": int(epochs) if epochs else None})  # type: ignore[arg-type]
-
-
-def _backbone(pretraining: Record) -> str | None:
-    """``vit_base`` and so on for the ViTs that papers pretrain, None for any other shape."""
-    model = pretraining["config"].get("model", {})
-    size, changed = model.get("size"), any(model.get(k) for k in ("embed_dim", "depth", "num_heads"))
-    usual = model.get("img_size") == 224 and model.get("patch_size") == _PATCHES.get(size)
-    return f"vit_{size}" if usual and not changed else None
-
-
-def _whole(record: Record) -> bool:
-    """Whether the sources are all of their data sets: they say in parentheses what they leave out."""
-    return "(" not in record["train_source"] + record["eval_source"]
+    return {**row, "pretrain_epochs": int(epochs) if epochs else None}
 
 
 def lines_up(number: PublishedNumber, record: Record, pretraining: Record | None, metric: str) -> bool:
     """Whether ``number`` is comparable with ``metric`` of ``record``, a transfer of the backbone of ``pretraining``.
 
-    Method, backbone, data set, metric and protocol must agree, pretraining be on ImageNet, and both data sets be whole.
+    Method, backbone (one of the ViTs that papers pretrain), data set, metric and protocol must agree, the pretraining
+    be on ImageNet, and both data sets be whole.
     """
-    if pretraining is None or record["name"] not in RECIPES:
+    ours = RECIPES.get(record["name"])
+    if pretraining is None or ours is None:
         return False
-    ours = RECIPES[record["name"]]
-    same = (number.method, number.backbone) == (record["method"], _backbone(pretraining))
-    meant = (number.dataset, number.metric) == (ours.dataset, ours.metrics.get(metric)) and ours.note in number.note
-    return same and meant and pretraining["dataset"] == "imagenet" and _whole(pretraining) and _whole(record)
+    model = pretraining["config"].get("model", {})
+    size, changed = model.get("size"), any(model.get(k) for k in ("embed_dim", "depth", "num_heads"))
+    usual = model.get("img_size") == 224 and model.get("patch_size") == _PATCHES.get(size) and not changed
+    sources = [run[source] for run in (pretraining, record) for source in ("train_source", "eval_source")]
+    return (
+        usual
+        and (number.method, number.backbone) == (record["method"], f"vit_{size}")
+        and (number.dataset, number.metric) == (ours.dataset, ours.metrics.get(metric))
+        and ours.note in number.note
+        and pretraining["dataset"] == "imagenet"
+        and not any("(" in source for source in sources)  # parentheses say what is left out of a data set
+    )

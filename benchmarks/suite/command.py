@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.analysis.tables.build import build_tables
-from benchmarks.cost.flops.update import update_flops
+from benchmarks.cost.flops import update_flops
 from benchmarks.suite.backbones import discover_backbones, named_backbones, random_floor
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import load_suite

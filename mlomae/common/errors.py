@@ -3,9 +3,10 @@
 The command line prints the line and exits with status 2; a traceback means a bug of ours, not a wrong input.
 """
 
+import functools
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class MlomaeError(Exception):
@@ -54,6 +55,19 @@ def refuse(error: MlomaeError) -> int:
         raise error
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
+
+
+def exit_status(main: Callable[..., int | None]) -> Callable[..., int]:
+    """``main`` as a command line that returns its status, 0 by default; 2 after one line on standard error."""
+
+    @functools.wraps(main)
+    def command(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv) or 0
+        except MlomaeError as error:
+            return refuse(error)
+
+    return command
 
 
 def from_worker(error: MlomaeError) -> MlomaeError:

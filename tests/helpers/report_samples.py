@@ -8,7 +8,7 @@ from typing import Any
 from comparison_samples import PRETRAININGS, TRANSFERS, pretraining, write
 from PIL import Image
 
-from benchmarks.analysis.report.page import build_report
+from benchmarks.analysis.report.__main__ import build_report
 
 ODD = "<b>\"A\" & 'B'</b></script><!--"  # a method
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 200 100"><path d="M0 0L200 100" stroke="red"/></svg>'

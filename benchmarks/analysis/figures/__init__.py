@@ -1,1 +1,1 @@
-"""Figures from records (`make figures`). One figure a file; `build` lists them, `style` is the look."""
+"""Figures from records (`make figures`). One figure a file; `__main__` lists them."""

@@ -1,11 +1,9 @@
-"""Result tables from run records: `python -m benchmarks.analysis.tables [--records results/runs] [--out results]`.
+"""All result tables as files, and the comparison in the README above them.
 
-The README above ``--out`` has the comparison between two marks. The same records give the same bytes: rows are sorted,
-numbers formatted here, lines end in LF. Predictions, FLOPs and
-published numbers are read from beside the folder of records, and never written.
+The same records give the same bytes: rows are sorted, numbers formatted here, lines end in LF. Predictions, FLOPs and
+published numbers are read from the folder around the records, and never written.
 """
 
-import argparse
 from pathlib import Path
 
 from benchmarks.analysis.evidence import Evidence, read_evidence
@@ -15,7 +13,7 @@ from benchmarks.analysis.tables.table import Table, csv_of
 from benchmarks.analysis.tables.transfer_table import transfer_table
 from benchmarks.tasks import all_tasks
 from mlomae.common.atomic import write_text
-from mlomae.common.errors import DataError, MlomaeError, refuse
+from mlomae.common.errors import DataError
 
 TASKS: dict[str, Table] = {
     "pretrain": pretrain_tables.PRETRAIN,
@@ -74,23 +72,3 @@ def check_tables(records_folder: Path, out: Path) -> None:
     for path, text in render_tables(records_folder, out).items():
         if not path.is_file() or path.read_bytes() != text.encode():
             raise DataError(f"table '{path}' is not what the records give; run `make tables` and do not edit tables")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns 0, or 2 after one line on standard error."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.analysis.tables", description="Regenerate the result tables."
-    )
-    parser.add_argument("--records", type=Path, default=Path("results/runs"), help="folder of run records")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the tables")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a table is not up to date")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.check:
-            check_tables(arguments.records, arguments.out)
-            return 0
-        for path in build_tables(arguments.records, arguments.out):
-            print(path)
-    except MlomaeError as error:
-        return refuse(error)
-    return 0

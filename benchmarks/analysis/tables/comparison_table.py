@@ -229,42 +229,32 @@ TABLE = ComparisonTable(
 
 
 def readme_table(frame: pd.DataFrame) -> str:
-    """Markdown of every setting with transferred backbones, from the frame of the comparison; "" without any."""
+    """Markdown of every setting with transferred backbones, from the frame of the comparison; "" without any.
+
+    The cost is the processor time of a method's pretraining relative to that of MAE's first configuration.
+    """
     parts = []
     for rows in sections(frame.to_dict("records")):
-        if rows[0]["pretraining_dataset"] and any(row["task"] != "pretrain" for row in rows):
-            parts += [f"Pretrained on {rows[0]['pretraining_dataset']}:", "", *_readme_lines(rows), ""]
+        dataset, methods = rows[0]["pretraining_dataset"], methods_of(rows)
+        transferred = {key for key, found in methods.items() if any(row["task"] != "pretrain" for row in found)}
+        if not dataset or not transferred:
+            continue
+        cpu_s = {key: cost_row(found, "cpu_s")["pretraining_cpu_s"] for key, found in methods.items()}
+        first = next(iter(methods))
+        mae = cpu_s[first] if first[0] == BASELINE else ""
+        columns = [by_method for _, by_method in columns_of(rows)]
+        lines = []
+        for key in (key for key in methods if key in transferred):
+            found = [by_method.get(key) for by_method in columns]
+            cells = [f"{spread(row)}{' †' if marked(row) else ''}" if row else "" for row in found]
+            cost = f"{float(cpu_s[key]) / float(mae):.1f}" if cpu_s[key] and mae else ""
+            lines.append([key[0], cost, *cells])
+        kept = [i for i in range(len(columns)) if sum(bool(line[2 + i]) for line in lines) > 1]
+        heads = [next(iter(columns[i].values())) for i in kept]
+        titles = ["<br>".join([row["dataset"], row["protocol"], metric_title(row)]) for row in heads]
+        shown = [[*line[:2], *(line[2 + i] for i in kept)] for line in lines]
+        parts += [f"Pretrained on {dataset}:", "", *markdown_table(["method", "cost", *titles], shown), ""]
     return "\n".join([*parts, _README_LEGEND, ""]) if parts else ""
-
-
-def _readme_lines(rows: list[Row]) -> list[str]:
-    columns = [by_method for _, by_method in columns_of(rows)]
-    lines = []
-    for key, of_method in methods_of(rows).items():
-        found = [by_method.get(key) for by_method in columns]
-        if any(row is not None and row["task"] != "pretrain" for row in found):
-            lines.append([key[0], _relative_cost(of_method, rows), *(_cell(row) for row in found)])
-    kept = [i for i in range(len(columns)) if sum(bool(line[2 + i]) for line in lines) > 1]
-    titles = ["method", "cost", *(_readme_title(next(iter(columns[i].values()))) for i in kept)]
-    return markdown_table(titles, [[*line[:2], *(line[2 + i] for i in kept)] for line in lines])
-
-
-def _readme_title(row: Row) -> str:
-    return "<br>".join([row["dataset"], *([row["protocol"]] if row["protocol"] else []), metric_title(row)])
-
-
-def _cell(row: Row | None) -> str:
-    if row is None:
-        return ""
-    return f"{spread(row)}{' †' if marked(row) else ''}"
-
-
-def _relative_cost(of_method: list[Row], rows: list[Row]) -> str:
-    """Processor time of the method's pretraining over that of MAE, whose first configuration stands for it."""
-    (method, _), first = next(iter(methods_of(rows).items()))
-    own, mae = (cost_row(found, "cpu_s")["pretraining_cpu_s"] for found in (of_method, first))
-    known = own and mae and method == BASELINE
-    return f"{float(own) / float(mae):.1f}" if known else ""
 
 
 def filled(text: str, table: str, name: str) -> str:

@@ -90,7 +90,6 @@ def value_of(record: Record, row: Row, column: str, evidence: Evidence) -> Any:
 def line_of(record: Record, value: Any, evidence: Evidence) -> dict[str, Any]:
     """What is said of a record that gives ``value`` to a cell, by column."""
     file, commit = evidence.file_of(record), record["git_commit"]
-    predictions = predictions_of(file, Path("runs")).as_posix() if evidence.tested_of(record) else "none"
     return {
         "record": file,
         "method": record["method"],
@@ -101,17 +100,21 @@ def line_of(record: Record, value: Any, evidence: Evidence) -> dict[str, Any]:
         "images seen": record["images_seen"]["lower"],
         "wall-clock (s)": record["wall_clock_s"],
         "config": record["config_hash"],
-        "predictions": predictions,
+        "predictions": predictions_of(file, Path("runs")).as_posix() if evidence.tested_of(record) else "none",
     }
 
 
-def trace(records_folder: Path, name: str, cell: str) -> str:
-    """The value of a cell and every record it is made of, as text.
+def trace(records_folder: Path, name: str, cell: str | None = None) -> str:
+    """The value of a cell and every record it is made of, as text; without ``cell`` the Markdown of the whole table.
 
     Raises ConfigError for an unknown table, CellError for a cell that is none, and what `read_results` raises.
     """
-    table, evidence = _table(name), read_results(records_folder)
-    frame, _ = table.build(evidence)
+    if name not in TABLES:
+        raise ConfigError(f"there is no table '{name}'; choose one of {', '.join(TABLES)}")
+    table, evidence = TABLES[name], read_results(records_folder)
+    frame, page = table.build(evidence)
+    if not cell:
+        return page.rstrip("\n")
     row, column = find_cell(frame, table, cell)
     lines = [f"{name}.csv: {_row_name(row, table)}|{column} = {row[column] if str(row[column]) else '(empty)'}"]
     parts = sources_of(row, column)
@@ -121,21 +124,7 @@ def trace(records_folder: Path, name: str, cell: str) -> str:
     if column == "p_holm":
         lines.append("Corrected for all p values of the table; the one of this row is of:")
     if shown:
-        lines += _aligned([list(shown[0]), *([str(v) for v in line.values()] for line in shown)])
+        texts = [list(shown[0]), *([str(v) for v in line.values()] for line in shown)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        lines += ["  ".join(map(str.ljust, line, widths)).rstrip() for line in texts]
     return "\n".join(lines)
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def page(records_folder: Path, name: str) -> str:
-    """The Markdown of a table. Errors as `trace`."""
-    return _table(name).build(read_results(records_folder))[1].rstrip("\n")
-
-
-def _table(name: str) -> Table:
-    if name not in TABLES:
-        raise ConfigError(f"there is no table '{name}'; choose one of {', '.join(TABLES)}")
-    return TABLES[name]

@@ -1,8 +1,198 @@
-"""`python -m benchmarks.cost.speed`: see `benchmarks.cost.speed.run`."""
+"""Speed and memory of an outer iteration (`make bench-speed`).
 
+Plain MAE, our `one_step`, the authors' scheme, their compiled forms, and the plain MAE of others, measured in turn on
+one machine, beside the machine's own rate of matrix products. Data are random tensors made once; loading is not timed.
+A ratio is the median over rounds of the ratio within a round, with an interval that covers the median 95 times in 100.
+"""
+
+import argparse
+import datetime
+import multiprocessing
+import statistics
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
-from benchmarks.cost.speed.run import main
+import torch
+
+from benchmarks.cost.speed.measure import matmul_shapes, measure_once, median_interval, prepare
+from benchmarks.cost.speed.rows import MATMUL, ROWS, check_rows, images_seen
+from benchmarks.cost.speed.setting import SETTINGS, Setting, get_setting
+from mlomae import records
+from mlomae.common.errors import ConfigError, exit_status
+
+REFERENCES = {"authors": "authors", "mae": "MAE"}  # rows that others are compared with, and their short names
+
+
+def measure(setting: Setting, names: list[str], rounds: int, warmup: int, threads: int) -> dict[str, dict[str, Any]]:
+    """{row: numbers} of the rows that can run, {row: {"skipped": reason}} of the others, and "matmul": rates.
+
+    Raises ConfigError if a row fails while it is timed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        processes = {n: stack.enter_context(ProcessPoolExecutor(1, context)) for n in (*names, MATMUL)}
+
+        def ask(name: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+            try:
+                return processes[name].submit(function, *arguments).result()
+            except BrokenProcessPool:
+                return {"skipped": "its process ended (out of memory?)"}
+
+        # one after the other: warming up in parallel would disturb the measured memory and each other
+        ready = {name: ask(name, prepare, name, setting.name, threads, warmup) for name in processes}
+        runnable = [name for name in ready if "skipped" not in ready[name]]
+        times: dict[str, list[dict[str, Any]]] = {name: [] for name in runnable}
+        for turn in range(rounds):
+            first = turn % len(runnable)  # a row that always came after the same other one would inherit its caches
+            for name in [*runnable[first:], *runnable[:first]]:
+                times[name].append(ask(name, measure_once))
+                if "skipped" in times[name][-1]:
+                    raise ConfigError(f"row '{name}' failed while it was timed: {times[name][-1]['skipped']}")
+    rates = times.pop(MATMUL)
+    found: dict[str, dict[str, Any]] = {MATMUL: {k: statistics.median(r[k] for r in rates) for k in rates[0]}}
+    for name in names:
+        found[name] = _summary(name, times, ready, rates) if name in times else ready[name]
+    return found
+
+
+def _summary(name: str, times: dict[str, Any], ready: dict[str, Any], rates: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians of one row and of its ratios within a round; keys as in a record's metrics."""
+    own, first = times[name], ready[name]
+    numbers: dict[str, Any] = {}
+    for key in ("seconds", "cpu_seconds"):
+        middle, low, high = median_interval([t[key] for t in own])
+        numbers |= {key: middle, f"{key}_low": low, f"{key}_high": high}
+        for reference in REFERENCES:
+            if reference in times:
+                pairs = zip(own, times[reference], strict=True)
+                middle, low, high = median_interval([a[key] / b[key] for a, b in pairs])
+                ratio = f"{key}_to_{reference}"
+                numbers |= {ratio: middle, f"{ratio}_low": low, f"{ratio}_high": high}
+    numbers |= {"peak_mib": first["peak_mib"], "peak_read": first["peak_read"], "rounds": len(own)}
+    numbers |= {"wall_clock_s": sum(t["seconds"] for t in own), "cpu_s": sum(t["cpu_seconds"] for t in own)}
+    if ROWS[name].compiled:
+        numbers["compile_s"] = max(0.0, first["first_s"] - numbers["seconds"])
+    gflop = (ready.get(ROWS[name].flops_of or name) or {}).get("gflop")
+    if gflop is not None:
+        numbers |= {"gflop": gflop, "gflop_per_s": statistics.median(gflop / t["busy_seconds"] for t in own)}
+        shares = (gflop / t["busy_seconds"] / rate["square"] for t, rate in zip(own, rates, strict=True))
+        numbers["share_of_matmul"] = statistics.median(shares)
+    return numbers
+
+
+# --- what is printed and written ------------------------------------------------------------------------------------
+
+COLUMNS = ("row", "s", "CPU s", "s / authors", "CPU s / authors", "s / MAE", "peak MiB", "GFLOP", "GFLOP/s", "share")
+
+
+def table_lines(setting: Setting, found: dict[str, dict[str, Any]], threads: int) -> list[str]:
+    """The table, aligned for a terminal."""
+    rows: list[tuple[str, ...]] = [COLUMNS]
+    for name, n in found.items():
+        if name == MATMUL:
+            continue
+        if "skipped" in n:
+            rows.append((ROWS[name].title, n["skipped"], *[""] * (len(COLUMNS) - 2)))
+            continue
+        cells = [ROWS[name].title, f"{n['seconds']:.3f}", f"{n['cpu_seconds']:.3f}"]
+        for key in ("seconds_to_authors", "cpu_seconds_to_authors", "seconds_to_mae"):
+            has = key in n
+            cells.append(f"{n[key]:.3f} [{n[f'{key}_low']:.3f}, {n[f'{key}_high']:.3f}]" if has else "")
+        cells.append(f"{n['peak_mib']:.0f}")
+        flops = ("gflop", "gflop_per_s", "share_of_matmul")
+        cells += [f"{n[key]:.{digits}f}" if key in n else "" for key, digits in zip(flops, (1, 1, 2), strict=True)]
+        rows.append(tuple(cells))
+    plain = [row for row in rows if not (row[2] == "" and row[3] == "")]
+    widths = [max(len(row[i]) for row in plain) for i in range(len(COLUMNS))]
+    widths[0] = max(len(row[0]) for row in rows)
+    m = setting.model
+    lines = [
+        f"setting '{setting.name}': ViT {m['embed_dim']} wide, {m['depth']} deep, {m['img_size']} px in patches of "
+        f"{m['patch_size']}; decoder {m['decoder_embed_dim']} wide, {m['decoder_depth']} deep; "
+        f"batches of {setting.batch}; {setting.device}, {setting.amp if setting.amp != 'none' else 'float32'}, "
+        f"{threads} thread(s)",
+        "random tensors, loading not timed; one outer iteration is 2 steps on θ, and with levels one on ω and one on φ",
+        f"GFLOP/s by {'processor seconds' if threads == 1 and setting.device == 'cpu' else 'the clock'}; "
+        "[low, high] covers the median of the ratios within a round 95 times in 100",
+    ]
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for name, n in found.items():
+        if "compile_s" in n:
+            lines.append(f"{ROWS[name].title}: compiling took {n['compile_s']:.1f} s, once, not in the seconds above")
+    shapes = matmul_shapes(setting)
+    rates = ", ".join(f"{k} {'x'.join(map(str, shapes[k]))}: {rate:.0f}" for k, rate in found[MATMUL].items())
+    return [*lines, f"matrix products, GFLOP/s (share is of the square's): {rates}"]
+
+
+def make_records(
+    setting: Setting, found: dict[str, dict[str, Any]], warmup: int, threads: int, now: datetime.datetime
+) -> list[records.Record]:
+    """One record a row that ran; ``now`` names the run, of which all rows have the same ``finished_at``."""
+    git = records.git_state(Path(__file__).parent)
+    hardware = records.hardware() | {"threads": threads} | ({"gpu": None} if setting.device == "cpu" else {})
+    out = []
+    for name, numbers in found.items():
+        if name == MATMUL or "skipped" in numbers:
+            continue
+        metrics = {k: round(v, 6) for k, v in numbers.items() if isinstance(v, float)}
+        metrics |= {f"matmul_{k.replace(', ', '_').replace(' ', '_')}": round(v, 3) for k, v in found[MATMUL].items()}
+        clock = {"wall": metrics.pop("wall_clock_s"), "cpu": metrics.pop("cpu_s")}
+        measured = {"row": name, "rounds": numbers["rounds"], "warmup": warmup, "peak_read": numbers["peak_read"]}
+        out.append(
+            records.make_record(
+                task="speed",
+                name=f"speed_{setting.name}_{name}_{now:%Y%m%dT%H%M%SZ}",
+                method=name,
+                dataset="random tensors",
+                seed=0,
+                config={"setting": setting.plain(), **measured, "threads": threads},
+                images_seen=images_seen(name, setting, numbers["rounds"]),
+                outer_iterations=numbers["rounds"],
+                clock=clock,
+                train_source="random tensors",
+                eval_source="none",
+                metrics=metrics,
+                git=git,
+                hardware=hardware,
+                finished_at=now.isoformat(timespec="seconds"),
+            )
+        )
+    return out
+
+
+@exit_status
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    default = "gpu" if torch.cuda.is_available() else "cpu"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost.speed", description="Speed and memory of a step.")
+    parser.add_argument("--setting", default=default, help=f"one of {', '.join(SETTINGS)} (default here: {default})")
+    parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated; default: all")
+    parser.add_argument("--rounds", type=int, default=9, help="timed iterations of every row, taken in turn")
+    parser.add_argument("--warmup", type=int, default=2, help="iterations before, after the first one")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of each process")
+    parser.add_argument("--no-compile", action="store_true", help="leave out the rows under torch.compile")
+    parser.add_argument("--records", type=Path, help="folder to write a record a row into")
+    arguments = parser.parse_args(argv)
+    setting, names = get_setting(arguments.setting), [name for name in arguments.rows.split(",") if name]
+    check_rows(names)
+    for key, least in (("rounds", 1), ("warmup", 0), ("threads", 1)):
+        if getattr(arguments, key) < least:
+            raise ConfigError(f"--{key} must be at least {least}; got {getattr(arguments, key)}")
+    names = [name for name in names if not (arguments.no_compile and ROWS[name].compiled)]
+    found = measure(setting, names, arguments.rounds, arguments.warmup, arguments.threads)
+    print("\n".join(table_lines(setting, found, arguments.threads)))
+    if arguments.records:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        for record in make_records(setting, found, arguments.warmup, arguments.threads, now):
+            path = arguments.records / f"{record['name']}.json"
+            records.write_record(record, path)
+            print(path)
+
 
 if __name__ == "__main__":
     sys.exit(main())

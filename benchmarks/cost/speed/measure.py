@@ -1,27 +1,30 @@
 """Measuring one row in a process of its own: seconds, peak memory, floating-point operations; and the matrix rate.
 
-Every row has its own process, so that memory is its own, and takes turns with the others (A B C A B C ...), so that a
-busy machine is busy for all of them. Units: seconds, MiB (2^20 bytes), GFLOP (10^9 operations, multiply and add apart).
+Every row has its own process, so that its memory can be read, and takes turns with the others (A B C A B C ...), so
+that other load on the machine affects all of them. Units: seconds, MiB (2^20 bytes), GFLOP (10^9 operations, of which a
+multiply-add is two).
 """
 
 import gc
 import math
 import resource
+import statistics
 import time
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch._inductor.config
+from scipy import stats
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.cost.speed.rows import MATMUL, ROWS, Step, build
 from benchmarks.cost.speed.setting import RATIO, SETTINGS, Setting
-from mlomae.common.errors import MlomaeError
+from mlomae.common.errors import MlomaeError, first_line_of
 
 MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -30,39 +33,47 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # --- one process a row ----------------------------------------------------------------------------------------------
 
 
-def worker(row: str, setting_name: str, threads: int, warmup: int, pipe: Connection) -> None:
-    """Build a row, warm it up, say what it costs, then run one iteration for every message until the pipe closes.
+_measured: Callable[[], dict[str, float]]  # one timed iteration of this process's row
 
-    The first answer is a dict with ``gflop``, ``first_s`` (the first iteration, compilation included), ``peak_mib`` and
-    how that was read, or {"skipped": reason}; the others have ``seconds`` and ``cpu_seconds``.
+
+def prepare(row: str, setting_name: str, threads: int, warmup: int) -> dict[str, Any]:
+    """Build a row in this process, warm it up and say what it costs; `measure_once` then times it.
+
+    Returns ``gflop``, ``first_s`` (the first iteration, compilation included), ``peak_mib`` and how that was read, or
+    {"skipped": reason}.
     """
+    global _measured
     torch.set_num_threads(threads)
     torch._inductor.config.force_disable_caches = True  # the seconds of compiling, not of finding what was compiled
     setting = SETTINGS[setting_name]
+    if row == MATMUL:
+        _measured = partial(matmul_rates, setting)
+        return {}
     try:
-        if row == MATMUL:
-            pipe.send({})
-            serve(lambda: matmul_rates(setting), pipe)
-            return
         before = resident()
         step = build(row, setting)
         first = timed(step, setting.device)["seconds"]
-        gflop = None if ROWS[row].compiled else count_gflop(step)
-        for _ in range(warmup):
-            step()
+        gflop = None if ROWS[row].compiled else count_flops(step) / 1e9
+        repeated(step, warmup)
         peak, how = peak_memory(step, setting.device, before)
-        pipe.send({"gflop": gflop, "first_s": first, "peak_mib": peak, "peak_read": how})
-        serve(lambda: iteration(step, setting.device), pipe)
-    except MlomaeError as error:
-        pipe.send({"skipped": str(error)})
-    except RuntimeError as error:  # a missing compiler, too little memory: the other rows still count
-        pipe.send({"skipped": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"})
+    except (MlomaeError, RuntimeError) as error:
+        return skipped(error)
+    _measured = partial(iteration, step, setting.device)
+    return {"gflop": gflop, "first_s": first, "peak_mib": peak, "peak_read": how}
 
 
-def serve(answer: Any, pipe: Connection) -> None:
-    """Answer every message but None with ``answer()``."""
-    while pipe.recv() is not None:
-        pipe.send(answer())
+def measure_once() -> dict[str, Any]:
+    """One iteration of the row of this process: ``seconds`` and ``cpu_seconds``, or {"skipped": reason}."""
+    try:
+        return _measured()
+    except RuntimeError as error:
+        return skipped(error)
+
+
+def skipped(error: Exception) -> dict[str, str]:
+    """Why a row cannot run; a missing compiler or too little memory must not stop the other rows."""
+    kind = "" if isinstance(error, MlomaeError) else f"{type(error).__name__}: "
+    return {"skipped": kind + first_line_of(error)}
 
 
 def iteration(step: Step, device: str) -> dict[str, float]:
@@ -73,6 +84,11 @@ def iteration(step: Step, device: str) -> dict[str, float]:
     if device == "cuda":
         torch.cuda.empty_cache()
     return spent
+
+
+def repeated(step: Step, times: int) -> None:
+    for _ in range(times):
+        step()
 
 
 def timed(step: Step, device: str) -> dict[str, float]:
@@ -159,10 +175,6 @@ def count_flops(step: Step) -> int:
     return counter.total
 
 
-def count_gflop(step: Step) -> float:
-    return count_flops(step) / 1e9
-
-
 def matmul_shapes(setting: Setting) -> dict[str, tuple[int, int, int]]:
     """(rows, inner, columns) of products that the model makes, and one large square as the machine's rate."""
     m = setting.model
@@ -180,22 +192,16 @@ def matmul_shapes(setting: Setting) -> dict[str, tuple[int, int, int]]:
 def matmul_rates(setting: Setting) -> dict[str, float]:
     """GFLOP/s of each product in the setting's precision: the best of three blocks of about 50 ms."""
     dtype = torch.bfloat16 if setting.amp == "bf16" else torch.float32
-    return {name: _rate(shape, dtype, setting.device) for name, shape in matmul_shapes(setting).items()}
-
-
-def _rate(shape: tuple[int, int, int], dtype: torch.dtype, device: str) -> float:
-    rows, inner, columns = shape
-    a, b = torch.randn(rows, inner, device=device, dtype=dtype), torch.randn(inner, columns, device=device, dtype=dtype)
-    out = a @ b
-    once = timed(lambda: torch.mm(a, b, out=out), device)["busy_seconds"]
-    repeats = max(1, min(1000, round(0.05 / max(once, 1e-7))))
-
-    def block() -> None:
-        for _ in range(repeats):
-            torch.mm(a, b, out=out)
-
-    best = min(timed(block, device)["busy_seconds"] for _ in range(3))
-    return 2e-9 * rows * inner * columns * repeats / best
+    rates = {}
+    for name, (rows, inner, columns) in matmul_shapes(setting).items():
+        a, b = (torch.randn(*shape, device=setting.device, dtype=dtype) for shape in ((rows, inner), (inner, columns)))
+        multiply = partial(torch.mm, a, b, out=a @ b)
+        once = timed(multiply, setting.device)["busy_seconds"]
+        repeats = max(1, min(1000, round(0.05 / max(once, 1e-7))))
+        block = partial(repeated, multiply, repeats)
+        best = min(timed(block, setting.device)["busy_seconds"] for _ in range(3))
+        rates[name] = 2e-9 * rows * inner * columns * repeats / best
+    return rates
 
 
 # --- statistics -----------------------------------------------------------------------------------------------------
@@ -207,13 +213,6 @@ def median_interval(values: Sequence[float], coverage: float = 0.95) -> tuple[fl
     Free of assumptions on the distribution; with fewer than six values it is the whole range and covers less.
     """
     ordered, n = sorted(values), len(values)
-    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    cut = 0
-    while 2 * (cut + 1) < n and 1 - 2 * _binomial_tail(n, cut + 1) >= coverage:
-        cut += 1
-    return middle, ordered[cut], ordered[n - 1 - cut]
-
-
-def _binomial_tail(n: int, k: int) -> float:
-    """P(at most k of n fair coins show heads): the chance that the median lies outside on one side."""
-    return sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    outside = int(stats.binom.ppf((1 - coverage) / 2, n, 0.5)) - 1  # the median lies beyond so many of n on one side
+    cut = max(0, outside)
+    return statistics.median(ordered), ordered[cut], ordered[n - 1 - cut]

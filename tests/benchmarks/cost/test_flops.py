@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_samples import make_record
 
-from benchmarks.cost.flops import count as flops_count
-from benchmarks.cost.flops import file as flops_file
-from benchmarks.cost.flops import update as flops
-from benchmarks.cost.flops.count import Costs, classes_of, config_of, count_costs, occurrences, total_flops
+from benchmarks.cost import flops, flops_file
+from benchmarks.cost.flops import Costs, classes_of, config_of, count_costs, occurrences, total_flops
 from benchmarks.cost.speed.setting import SETTINGS
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.masking import create, keep_count, list_strategies
@@ -306,18 +304,18 @@ def test_only_what_is_new_is_counted_and_what_is_gone_is_removed(
     monkeypatch.setattr(flops, "count_entry", count)
     hashes = [sample["config_hash"] for sample in samples]
     assert run(tmp_path) == 0
-    assert counted == hashes[:2]
+    assert sorted(counted) == sorted(hashes[:2])
     (tmp_path / "runs" / "0.json").unlink()
     write_record(samples[2], tmp_path / "runs" / "2.json")
     assert run(tmp_path) == 0
-    assert counted == hashes
+    assert counted[2:] == hashes[2:]
     assert set(flops_file.read_flops(tmp_path / "flops.json")) == set(hashes[1:])
     write_record({**samples[2], "seed": 1}, tmp_path / "runs" / "3.json")  # begins when it will: a new mean
     assert run(tmp_path) == 0
-    assert counted == [*hashes, hashes[2]]
+    assert counted[3:] == hashes[2:]
     assert flops_file.read_flops(tmp_path / "flops.json")[hashes[2]]["total"] == 2
     assert run(tmp_path, "--again") == 0
-    assert counted[4:] == hashes[1:]
+    assert sorted(counted[4:]) == sorted(hashes[1:])
 
 
 def broken(what: str) -> dict[str, Any]:
@@ -369,4 +367,4 @@ def test_another_file_is_refused(content: str, tmp_path: Path, capsys: pytest.Ca
 
 def test_nothing_is_counted_of_a_mask_without_feedback() -> None:
     costs = count_costs(config(), CLASSES, 8)
-    assert costs == Costs({"between": flops_count.Share(STEPS * theta_step())})
+    assert costs == Costs({"between": flops.Share(STEPS * theta_step())})

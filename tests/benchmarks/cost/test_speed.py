@@ -16,8 +16,8 @@ from table_samples import table_files, table_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.analysis.tables.build import build_tables
+from benchmarks.cost.speed import __main__ as speed
 from benchmarks.cost.speed import measure as speed_measure
-from benchmarks.cost.speed import run as speed
 from benchmarks.cost.speed.peers import PEERS
 from benchmarks.cost.speed.rows import ROWS, build, images_seen
 from benchmarks.cost.speed.setting import SETTINGS, get_setting
@@ -36,7 +36,7 @@ def test_a_row_runs_and_moves_its_parameters(name: str) -> None:
     spent = speed_measure.timed(step, "cpu")
     assert spent["seconds"] > 0
     assert spent["cpu_seconds"] > 0
-    assert speed_measure.count_gflop(step) > 0.005
+    assert speed_measure.count_flops(step) > 5e6
     peak, how = speed_measure.peak_memory(step, "cpu", 0.0)
     assert peak > 1
     assert how
@@ -79,7 +79,7 @@ def test_a_peer_learns_and_does_the_work_of_ours(name: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
-    ours, theirs = (speed_measure.count_gflop(build(row, TINY)) for row in ("mae", name))
+    ours, theirs = (speed_measure.count_flops(build(row, TINY)) for row in ("mae", name))
     assert theirs == pytest.approx(ours, rel=0.05)
 
 

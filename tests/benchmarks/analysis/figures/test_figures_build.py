@@ -12,7 +12,7 @@ import pytest
 from figure_samples import inputs, mask_values, run, write_masks
 from PIL import Image
 
-from benchmarks.analysis.figures import build
+from benchmarks.analysis.figures import __main__ as build
 from benchmarks.analysis.figures.__main__ import main
 from benchmarks.analysis.figures.runs import NothingToDrawError
 from benchmarks.suite.file import ROOT

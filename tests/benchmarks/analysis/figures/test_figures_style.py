@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from benchmarks.analysis.figures.build import FIGURES
+from benchmarks.analysis.figures.__main__ import FIGURES
 from benchmarks.analysis.figures.levels import GRADIENT, OMEGA, PHI, THETA
 from benchmarks.analysis.figures.runs import Inputs
 from benchmarks.analysis.figures.style import (

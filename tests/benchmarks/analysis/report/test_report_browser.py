@@ -20,7 +20,7 @@ from comparison_samples import MLO
 from page_reader import Page
 from report_samples import ODD, RECORDS, page_of
 
-from benchmarks.analysis.report.page import build_report
+from benchmarks.analysis.report.__main__ import build_report
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on PATH (Debian: apt install chromium)")

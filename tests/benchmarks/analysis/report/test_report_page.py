@@ -11,8 +11,7 @@ from page_reader import Page
 from record_samples import make_record
 from report_samples import ODD, RECORDS, page_of, write_results
 
-from benchmarks.analysis.report.__main__ import main
-from benchmarks.analysis.report.page import build_report, render_report
+from benchmarks.analysis.report.__main__ import build_report, main, render_report
 from benchmarks.analysis.report.tables import column_title
 from benchmarks.analysis.tables.build import TABLES, read_results
 from benchmarks.analysis.tables.comparison_table import columns_of, methods_of, sections

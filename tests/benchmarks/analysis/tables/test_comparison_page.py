@@ -7,8 +7,8 @@ import pytest
 from comparison_samples import MLO, PRETRAININGS, TRANSFERS, build, one, pretraining, rows_of, transfer, write
 from prediction_samples import transfer_record
 
-from benchmarks.analysis.tables import build as tables
-from benchmarks.analysis.tables.build import build_tables, check_tables, main
+from benchmarks.analysis.tables.__main__ import main
+from benchmarks.analysis.tables.build import build_tables, check_tables
 from benchmarks.analysis.tables.comparison_table import cost_row, marked
 from mlomae.common.errors import DataError
 
@@ -94,7 +94,7 @@ def test_damage_beside_the_records_writes_nothing(tmp_path: Path, name: str, con
     with pytest.raises(DataError, match=message):
         build_tables(runs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert tables.main(["--records", str(runs), "--out", str(tmp_path / "out")]) == 2
+    assert main(["--records", str(runs), "--out", str(tmp_path / "out")]) == 2
 
 
 def test_a_demo_is_refused(tmp_path: Path) -> None:

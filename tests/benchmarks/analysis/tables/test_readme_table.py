@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from comparison_samples import LONG, MLO, PRETRAININGS, TRANSFERS, pretraining, write
 
-from benchmarks.analysis.tables.build import main
+from benchmarks.analysis.tables.__main__ import main
 from benchmarks.analysis.tables.comparison_table import BEGIN, END, filled
 from mlomae.common.errors import DataError
 

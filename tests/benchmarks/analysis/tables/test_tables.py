@@ -12,7 +12,8 @@ import pytest
 from record_samples import CONFIG, make_record
 
 from benchmarks.analysis.tables import build as tables
-from benchmarks.analysis.tables.build import build_tables, main
+from benchmarks.analysis.tables.__main__ import main
+from benchmarks.analysis.tables.build import build_tables
 from mlomae.common.errors import DataError
 from mlomae.records import write_record
 
@@ -149,9 +150,9 @@ def test_no_records_give_empty_tables(tmp_path: Path) -> None:
 
 def test_check_fails_on_a_hand_edited_table(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--records", str(tmp_path / "runs"), "--out", str(out), "--check"]
-    assert tables.main(arguments) == 0
+    assert main(arguments) == 0
     table = out / "pretrain.md"
     table.write_text(table.read_text(encoding="utf-8").replace("56.50", "99.50"), encoding="utf-8")
-    assert tables.main(arguments) == 2
+    assert main(arguments) == 2
     assert "pretrain.md" in capsys.readouterr().err
     assert "99.50" in table.read_text(encoding="utf-8")  # checking writes nothing

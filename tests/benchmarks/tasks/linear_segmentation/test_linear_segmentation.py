@@ -11,7 +11,7 @@ import torch
 from killed_transfers import in_iteration, killed
 from run_samples import differences, one_line
 
-from benchmarks.analysis.report.page import build_report
+from benchmarks.analysis.report.__main__ import build_report
 from benchmarks.analysis.tables.build import build_tables, check_tables
 from benchmarks.suite.file import load_suite
 from benchmarks.tasks import get_task

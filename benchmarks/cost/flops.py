@@ -1,6 +1,17 @@
-"""Floating-point operations of a pretraining, counted on a few synthetic images from its configuration alone.
+"""Floating-point operations of every pretraining in the records (`make flops`), counted from its configuration.
 
-An outer iteration of kind k costs  B a_k + U c_k  operations, B the lower batch, U the feedback batch:
+The file holds, for the hash of every pretraining's configuration and in FLOP (a multiply-add counts as two):
+
+- ``total``: of the whole run, with its own batch sizes; the mean over its records where φ started at different times;
+- ``lower_step``: one step on θ, and ``upper``: one outer iteration in which φ moves (0 where there is no φ), both with
+  ``batch`` images in the batch of every level.
+
+Numbers are integers of 4 significant digits. A hash that the file has is not counted again without ``--again``, except
+for configurations with ``levels.warmup_margin``, whose mean changes with every record; those without a record are
+removed.
+
+The count is taken on a few synthetic images. An outer iteration of kind k costs  B a_k + U c_k  operations, B the lower
+batch, U the feedback batch:
 
     total = Σ_k n_k (B a_k + U c_k) + U p · probes
 
@@ -16,16 +27,23 @@ follow from two counts, of which the second has a lower batch twice as large.
 - It is this code's count, also for a record of an older commit.
 """
 
+import argparse
+import json
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.cost.flops_file import Entry, read_flops
 from benchmarks.cost.speed.measure import count_flops
 from benchmarks.cost.speed.setting import random_batch
-from mlomae.common.errors import DataError
+from mlomae.common.atomic import write_text
+from mlomae.common.errors import DataError, MlomaeError, exit_status, reason_of, refuse
+from mlomae.config.plugins import import_plugins
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.masking import MaskingStrategy, is_trainable
 from mlomae.masking.teacher import PRETRAINED
@@ -34,7 +52,7 @@ from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import images_seen
 from mlomae.pretraining.step import PretrainStep
-from mlomae.records import Record
+from mlomae.records import Record, grouped, read_records
 
 BATCH = 8  # images of each level; the cost is linear in them
 # kind of an outer iteration -> the first one that moved φ, seen from iteration 1 where every second one does
@@ -129,12 +147,6 @@ def occurrences(config: PretrainConfig, begin: int) -> dict[str, int]:
 # --- counting -------------------------------------------------------------------------------------------------------
 
 
-def counted_batch(config: PretrainConfig) -> int:
-    """BATCH, or the next larger number that divides into the chunks of ``train.accumulate``."""
-    chunks = config.train.accumulate
-    return chunks * -(-BATCH // chunks)
-
-
 def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
     """Count every kind of outer iteration that a run of ``config`` can have; ``batch`` images of each level.
 
@@ -166,18 +178,18 @@ def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
 
 def _data(model: Pretrainer, lower: int, feedback: int) -> dict[str, Any]:
     """What `OuterBatches` gives for outer iteration 1 of 2, half of the run being done."""
-    steps = model.config.levels.lower_steps
-    data: dict[str, Any] = {"lower": [_batch(model, lower, number) for number in range(steps)]}
+    steps, side, classes = model.config.levels.lower_steps, model.config.model.img_size, model.num_classes
+
+    def batch(size: int, number: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(number)
+        pixels = torch.randint(classes, (size, side, side), generator=generator)
+        images = random_batch(size, side, classes, number, generator)
+        return {**images, "object": pixels == 0, "pixel_label": pixels.to(torch.uint8)}
+
+    data: dict[str, Any] = {"lower": [batch(lower, number) for number in range(steps)]}
     if model.mask.trainable:
-        data |= {"head": _batch(model, feedback, steps), "upper": _batch(model, feedback, steps + 1)}
+        data |= {"head": batch(feedback, steps), "upper": batch(feedback, steps + 1)}
     return data
-
-
-def _batch(model: Pretrainer, size: int, number: int) -> dict[str, Tensor]:
-    side, classes, generator = model.config.model.img_size, model.num_classes, torch.Generator().manual_seed(number)
-    pixels = torch.randint(classes, (size, side, side), generator=generator)
-    batch = random_batch(size, side, classes, number, generator)
-    return {**batch, "object": pixels == 0, "pixel_label": pixels.to(torch.uint8)}
 
 
 def total_flops(config: PretrainConfig, costs: Costs, begin: int) -> float:
@@ -186,3 +198,76 @@ def total_flops(config: PretrainConfig, costs: Costs, begin: int) -> float:
     number = occurrences(config, begin)
     steps = sum(number.get(kind, 0) * share.of(lower, feedback) for kind, share in costs.kinds.items())
     return steps + number["probe"] * costs.probe * feedback
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def rounded(value: float) -> int:
+    """To 4 significant digits."""
+    return int(float(f"{value:.4g}"))
+
+
+def count_entry(runs: list[Record]) -> Entry:
+    """The entry of one configuration from all its records. Raises DataError, naming the record, if it cannot be."""
+    name = runs[0]["name"]
+    try:
+        config = config_of(runs[0])
+        batch = config.train.accumulate * -(-BATCH // config.train.accumulate)  # divides into the chunks
+        costs = count_costs(config, classes_of(runs[0]), batch)
+        totals = []
+        for record in runs:
+            name = record["name"]
+            totals.append(total_flops(config, costs, begin_of(record, config)))
+    except Exception as error:  # options that only an older or newer code takes raise anything
+        raise DataError(f"record '{name}' cannot be counted: {reason_of(error)}") from error
+    upper = costs.kinds.get("upper")
+    return {
+        "lower_step": rounded(costs.kinds["between"].lower * batch / config.levels.lower_steps),
+        "upper": rounded(upper.of(batch, batch)) if upper else 0,
+        "total": rounded(sum(totals) / len(totals)),
+        "batch": batch,
+    }
+
+
+def update_flops(records: list[Record], path: Path, again: bool = False) -> list[MlomaeError]:
+    """Count what ``path`` lacks (all of it with ``again``), drop what has no record; the errors of what cannot be."""
+    before = {} if again else read_flops(path)
+    entries, errors = {}, []
+    runs = grouped((r for r in records if r["task"] == "pretrain"), lambda r: str(r["config_hash"]))
+    for key, group in runs.items():
+        levels = group[0]["config"].get("levels")
+        starts_vary = isinstance(levels, dict) and levels.get("warmup_margin")
+        if key in before and not starts_vary:
+            entries[key] = before[key]
+            continue
+        try:
+            entries[key] = count_entry(group)
+        except MlomaeError as error:
+            errors.append(error)
+            continue
+        print(f"{key}  {entries[key]['total']:.3e} FLOP  {group[0]['method']}, {group[0]['dataset']}")
+    write_text(path, json.dumps(entries, indent=1, sort_keys=True) + "\n")
+    return errors
+
+
+@exit_status
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns 0, 1 after a line for every configuration that cannot be counted, 2 for other bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cost.flops", description="Operations of the pretrainings."
+    )
+    parser.add_argument("--records", type=Path, default=Path("results/runs"), help="folder of run records")
+    parser.add_argument("--out", type=Path, default=Path("results/flops.json"), help="file to bring up to date")
+    parser.add_argument("--again", action="store_true", help="count anew what the file has already")
+    parser.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins of the runs")
+    arguments = parser.parse_args(argv)
+    import_plugins(arguments.custom_imports)
+    errors = update_flops(read_records(arguments.records), arguments.out, arguments.again)
+    for each in errors:
+        refuse(each)
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The file of `benchmarks.cost.flops`, for readers that do not count: {hash of a configuration: its operations}."""
+"""The file that `benchmarks.cost.flops` writes, for readers that need no torch: {config hash: its operations}."""
 
 import json
 from pathlib import Path

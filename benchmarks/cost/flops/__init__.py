@@ -1,1 +1,0 @@
-"""How many operations a pretraining takes, counted from its configuration."""
