@@ -38,7 +38,11 @@ def picture_sections(results: Path, evidence: Evidence, provenance: Provenance) 
     masks: list[Part] = []
     for name in sorted(sources, key=figure_order):
         files = [file for source in sources[name] for file in _record_files(results, source, evidence, name)]
-        path = _file_of(results / "figures", name)
+        paths = [results / "figures" / f"{name}.{kind}" for kind in _KINDS]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            where = results / "figures" / FIGURE_SOURCES
+            raise DataError(f"the figure '{name}' of '{where}' has no file; run `make figures`")
         part = _part(path, name, files, provenance)
         (masks if name.split("_")[0] == _MASKS else figures).append(part)
     drawn = {source for found in sources.values() for source in found}
@@ -63,13 +67,6 @@ def figure_order(name: str) -> tuple[int, str]:
     """Sorts figures: those known by name first, in the order of the list."""
     known = list(_FIGURES)
     return known.index(name) if name in known else len(known), name
-
-
-def _file_of(folder: Path, name: str) -> Path:
-    for kind in _KINDS:
-        if (folder / f"{name}.{kind}").is_file():
-            return folder / f"{name}.{kind}"
-    raise DataError(f"the figure '{name}' of '{folder / FIGURE_SOURCES}' has no file; run `make figures`")
 
 
 def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -> list[str]:

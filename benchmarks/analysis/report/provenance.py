@@ -1,4 +1,4 @@
-"""The records that the page's numbers are made of, numbered once: what it shows when a number is clicked."""
+"""The records that each number on the page is made of, which it shows when the number is clicked."""
 
 import json
 from collections.abc import Iterable
@@ -7,9 +7,8 @@ from typing import Any
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import OWN, Row
 from benchmarks.analysis.tables.trace import line_of, sources_of, value_of
-from mlomae.records import Record
 
-_OWN_TEXT = "runs of this row"  # what a reader is told instead of `OWN`
+_OWN_TEXT = "runs of this row"  # shown instead of `OWN`
 
 
 class Provenance:
@@ -25,7 +24,10 @@ class Provenance:
         parts = [
             [
                 _OWN_TEXT if role == OWN else role,
-                [[self._number(r), _text(value_of(r, row, column, self._evidence))] for r in records],
+                [
+                    [self._numbers[self._evidence.file_of(r)], _text(value_of(r, row, column, self._evidence))]
+                    for r in records
+                ],
             ]
             for role, records in sources_of(row, column)
         ]
@@ -39,26 +41,20 @@ class Provenance:
     def _add(self, parts: list[Any]) -> int:
         return self._entries.setdefault(json.dumps(parts, ensure_ascii=False), len(self._entries))
 
-    def _number(self, record: Record) -> int:
-        return self._numbers[self._evidence.file_of(record)]
-
     def as_json(self) -> str:
         """{"fields": names, "records": [texts of each], "cells": entries}, for a script element: no text can end it."""
-        facts = [_facts(record, self._evidence) for record in self._evidence.records.values()]
+        facts = [
+            line_of(r, self._evidence) | {"processor (s)": r["cpu_s"], "finished": r["finished_at"]}
+            for r in self._evidence.records.values()
+        ]
         fields = json.dumps(list(facts[0]) if facts else [])
         records = json.dumps([[_text(v) for v in fact.values()] for fact in facts], ensure_ascii=False)
         text = f'{{"fields":{fields},\n"records":{records},\n"cells":[{",".join(self._entries)}]}}'
         return text.replace("<", "\\u003c")
 
 
-def _facts(record: Record, evidence: Evidence) -> dict[str, Any]:
-    facts = line_of(record, None, evidence)
-    del facts["value"]  # is of a cell
-    return facts | {"processor (s)": record["cpu_s"], "finished": record["finished_at"]}
-
-
 def _text(value: Any) -> str:
-    """A number as a person writes it, with all digits that a table could show."""
+    """A number with all the digits that a table could show."""
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

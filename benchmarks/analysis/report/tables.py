@@ -25,9 +25,9 @@ from benchmarks.analysis.tables.table import SOURCES, Row, Table, heading
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import Metric
 
-_FIRST = ("method", "row")  # columns that may stand first, where they stay in sight
-_JOINED = ("_sd", "_low", "_high", "_seeds")  # of columns that stand in the cell of another
-_CODES = ("config_hash", "commit")  # stand last: nobody reads them first
+_FIRST = ("method", "row")  # columns that come first, where they stay in view when the table scrolls
+_JOINED = ("_sd", "_low", "_high", "_seeds")  # suffixes of columns that are shown in the cell of another
+_CODES = ("config_hash", "commit")  # shown last
 _PROBES = METRICS | {key.replace("avg", "cls"): f"{name}, class token" for key, name in METRICS.items()}
 _METRICS = {key: Metric(key, name) for key, name in _PROBES.items()}
 _METRICS |= {metric.name: metric for task in all_tasks() for metric in task.metrics}
@@ -35,7 +35,7 @@ _COMPARED = {"_vs_mae": "vs MAE", "_vs_random": "vs random initialisation", "_sh
 
 
 def column_title(column: str, table: Table) -> str:
-    """What a column of a table's CSV is called."""
+    """The heading of a column of a table's CSV."""
     for suffix, text in _COMPARED.items():
         if column.endswith(suffix):
             return f"{_METRICS[column.removesuffix(suffix)].title}, {text}"
@@ -67,15 +67,15 @@ def _wide_cell(shown: Sequence[Shown], provenance: Provenance) -> str:
     """The lines of a cell, those after the first beneath it; it sorts by its first number."""
     html = ""
     for i, line in enumerate(shown):
-        title = f"{line.row['method']}: {_asked(line)}"
+        title = f"{line.row['method']}: {_dialog_title(line)}"
         asked = button(grouped_digits(line.text), provenance.of_cell(line.row, line.column), title) + line.mark
         html += f'<span class="beneath">{asked}</span>' if i else asked
     text = bool(shown) and shown[0].column.startswith("published_")
     return cell(html, shown[0].row[shown[0].column] if shown and not text else "", kind="text" if text else "")
 
 
-def _asked(line: Shown) -> str:
-    """What the dialog with the records of a line is called."""
+def _dialog_title(line: Shown) -> str:
+    """The title of the dialog with the records of a line."""
     if line.column.startswith("published_"):
         return f"published, {line.column.removeprefix('published_')}"
     if line.column.startswith("pretraining_"):

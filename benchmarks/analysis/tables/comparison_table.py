@@ -56,8 +56,8 @@ class Shown:
 
 
 def marked(row: Row) -> bool:
-    """Whether the difference to MAE is one after Holm's correction. Not of one seed, for runs may differ where methods
-    do not."""
+    """Whether the difference to MAE is significant after Holm's correction. Never for one seed: two runs may differ
+    where their methods do not."""
     return bool(row["p_holm"]) and float(row["p_holm"]) < LEVEL and row["interval"] != "images"
 
 
@@ -79,6 +79,7 @@ def _measured(row: Row) -> list[Shown]:
 
 
 def _by(rows: Iterable[Row], columns: list[str]) -> dict[Key, list[Row]]:
+    """The rows of each combination of values in ``columns``, in their order."""
     groups: dict[Key, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[c] for c in columns), []).append(row)

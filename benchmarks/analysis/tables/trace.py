@@ -87,14 +87,14 @@ def value_of(record: Record, row: Row, column: str, evidence: Evidence) -> Any:
     return metrics.get(row.get("metric"), "")
 
 
-def line_of(record: Record, value: Any, evidence: Evidence) -> dict[str, Any]:
-    """What is said of a record that gives ``value`` to a cell, by column."""
+def line_of(record: Record, evidence: Evidence, **value: Any) -> dict[str, Any]:
+    """What is shown of a record, by column; with ``value`` what it gives to a cell."""
     file, commit = evidence.file_of(record), record["git_commit"]
     return {
         "record": file,
         "method": record["method"],
         "seed": record["seed"],
-        "value": value,
+        **value,
         "commit": f"{commit[:12]}{' (dirty)' if record['git_dirty'] else ''}" if commit else "unknown",
         "hardware": hardware_phrase(record),
         "images seen": record["images_seen"]["lower"],
@@ -120,7 +120,7 @@ def trace(records_folder: Path, name: str, cell: str | None = None) -> str:
     parts = sources_of(row, column)
     lines += [role for role, records in parts if not records]
     made_of = [(role, r) for role, records in parts for r in records]
-    shown = [{"role": role} | line_of(r, value_of(r, row, column, evidence), evidence) for role, r in made_of]
+    shown = [{"role": role} | line_of(r, evidence, value=value_of(r, row, column, evidence)) for role, r in made_of]
     if column == "p_holm":
         lines.append("Corrected for all p values of the table; the one of this row is of:")
     if shown:
