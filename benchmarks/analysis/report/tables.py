@@ -21,7 +21,7 @@ from benchmarks.analysis.report.markup import (
 )
 from benchmarks.analysis.report.provenance import Provenance
 from benchmarks.analysis.tables.comparison_table import Shown, legend, section_note, section_title, sections, wide
-from benchmarks.analysis.tables.table import SOURCES, Row, Table, heading
+from benchmarks.analysis.tables.table import SOURCES, Row, Table, heading, protocol_name
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import Metric
 
@@ -99,7 +99,7 @@ def table_section(name: str, table: Table, frame: pd.DataFrame, provenance: Prov
 
 
 def _cell(table: Table, row: Row, column: str, method: str, provenance: Provenance) -> str:
-    value = str(row[column])
+    value = protocol_name(row) if column == "protocol" else str(row[column])
     entry = None if column in table.keys else provenance.of_cell(row, column)
     if entry is None or column in _CODES or number_of(value) is None:
         return cell(escape(value), kind="code" if column in _CODES else wrapping(value))

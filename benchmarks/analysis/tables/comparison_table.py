@@ -19,6 +19,7 @@ from benchmarks.analysis.tables.table import (
     markdown_head,
     markdown_table,
     numerics_note,
+    protocol_name,
 )
 from mlomae.common.errors import DataError
 from mlomae.records import RANDOM
@@ -94,7 +95,7 @@ def metric_title(row: Row) -> str:
 def _column_title(row: Row, ambiguous: bool = False) -> str:
     """What a column measures; with the hash of the transfer's setting where that is ``ambiguous`` without."""
     lines = [f"{metric_title(row)} ({_TITLES[row['metric']].unit}), {row['dataset']}"]
-    lines += [f"{row['recipe']}, {row['protocol']}"] if row["recipe"] else []
+    lines += [f"{row['recipe']}, {protocol_name(row)}"] if row["recipe"] else []
     return "<br>".join([*lines, f"setting {row['transfer_setting']}"] if ambiguous else lines)
 
 
@@ -252,7 +253,7 @@ def readme_table(frame: pd.DataFrame) -> str:
             lines.append([key[0], cost, *cells])
         kept = [i for i in range(len(columns)) if sum(bool(line[2 + i]) for line in lines) > 1]
         heads = [next(iter(columns[i].values())) for i in kept]
-        titles = ["<br>".join([row["dataset"], row["protocol"], metric_title(row)]) for row in heads]
+        titles = ["<br>".join([row["dataset"], protocol_name(row), metric_title(row)]) for row in heads]
         shown = [[*line[:2], *(line[2 + i] for i in kept)] for line in lines]
         parts += [f"Pretrained on {dataset}:", "", *markdown_table(["method", "cost", *titles], shown), ""]
     return "\n".join([*parts, _README_LEGEND, ""]) if parts else ""

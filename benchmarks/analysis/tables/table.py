@@ -116,6 +116,11 @@ def numerics_note(rows: Iterable[Row]) -> str:
     return _NUMERICS_NOTE if any(" (NUMERICS " in str(row.get("config_hash")) for row in rows) else ""
 
 
+def protocol_name(row: Row) -> str:
+    """What pages call the protocol of a transfer, where its key would be confused with the probe of `evaluate`."""
+    return "linear head (SGD/LARS)" if row["protocol"] == "linear" else str(row["protocol"])
+
+
 def heading(column: str) -> str:
     """The heading of a column that has no title of its own."""
     return _HEADINGS.get(column, column.replace("_", " "))

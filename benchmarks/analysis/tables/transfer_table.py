@@ -14,6 +14,7 @@ from benchmarks.analysis.tables.table import (
     interval,
     keys,
     pair_sources,
+    protocol_name,
     row_of,
     spread,
 )
@@ -64,7 +65,9 @@ def transfer_table(task: Task) -> Table:
     """The table of ``task``; metrics in their unit, differences of percentages in points, times in seconds."""
     headline = task.headline
     columns = [
-        *keys("dataset", "recipe", "protocol", "method", "config_hash"),
+        *keys("dataset", "recipe"),
+        Column("protocol", show=protocol_name, key=True),
+        *keys("method", "config_hash"),
         Column("seeds"),
         Column("pretraining_images_seen", ".0f"),
         Column("pretraining_cpu_s", ".1f"),
