@@ -25,7 +25,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--seed", type=int, help="default: the seed of the backbone's pretraining, else the config's")
     p.add_argument("--work-dir", help="where checkpoints and results go (default: work_dirs/NAME_METHOD_seedN)")
     p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
-    p.add_argument("--records", help="also write the record into this folder, predictions beside it: results/runs")
+    p.add_argument("--records", help="also write the record into this folder, predictions next to it: results/runs")
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins: a task's, ...")
     p.set_defaults(run=_bench)
@@ -74,7 +74,7 @@ def add_suite(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
     run.add_argument("--cluster", choices=CLUSTERS, help="through submitit, with the suite's parameters")
     run.add_argument("--redo", action="store_true", help="run stale runs again; what they left goes to 'superseded'")
-    run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables beside the records")
+    run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables next to the records")
     run.set_defaults(run=_suite)
     status.set_defaults(run=_suite)
 

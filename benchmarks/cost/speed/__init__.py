@@ -1,1 +1,1 @@
-"""How fast a step is, beside peers in the same run."""
+"""The speed of a step, compared with others' implementations in the same run."""

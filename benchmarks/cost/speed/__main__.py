@@ -1,7 +1,7 @@
 """Speed and memory of an outer iteration (`make bench-speed`).
 
 Plain MAE, our `one_step`, the authors' scheme, their compiled forms, and the plain MAE of others, measured in turn on
-one machine, beside the machine's own rate of matrix products. Data are random tensors made once; loading is not timed.
+one machine, together with its rate of matrix products. Data are random tensors made once; loading is not timed.
 A ratio is the median over rounds of the ratio within a round, with an interval that covers the median 95 times in 100.
 """
 
