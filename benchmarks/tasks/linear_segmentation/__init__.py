@@ -10,7 +10,7 @@ register_task(
         SEGMENTATION,
         name="linear_segmentation",
         title="Linear segmentation on frozen features",
-        config="benchmarks.tasks.segmentation.config:LinearSegmentationConfig",
+        config=f"{__name__}.config:LinearSegmentationConfig",
         steps=f"{__name__}.run:LinearSegmentationSteps",
         published={},
         embedded=replace(EMBEDDED, recipes={"linear segmentation": "linear_textures"}, processor_s=35),

@@ -1,6 +1,6 @@
-"""The configurations of transfers to semantic segmentation."""
+"""The configuration of a transfer to semantic segmentation."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlomae.backbones.config import DenseConfig
 
@@ -12,15 +12,3 @@ class SegmentationConfig(DenseConfig):
 
     derived = frozenset({"backbone", "data_preprocessor", "pretrained", "init_cfg"})
     model: dict
-
-
-@dataclass(kw_only=True)
-class LinearSegmentationConfig(SegmentationConfig):
-    """A transfer to linear segmentation, whose model cannot be chosen.
-
-    ``backbone.out_indices``: the block whose patch features are classified, by default the last one of the small ViT.
-    ``model``: set ``test_cfg`` for inference by sliding windows.
-    """
-
-    derived = SegmentationConfig.derived | {"type", "neck", "decode_head", "auxiliary_head"}
-    model: dict = field(default_factory=dict)

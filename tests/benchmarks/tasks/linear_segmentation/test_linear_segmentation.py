@@ -15,8 +15,8 @@ from benchmarks.analysis.report.__main__ import build_report
 from benchmarks.analysis.tables.build import build_tables, check_tables
 from benchmarks.suite.file import load_suite
 from benchmarks.tasks import get_task
+from benchmarks.tasks.linear_segmentation.config import LinearSegmentationConfig
 from benchmarks.tasks.linear_segmentation.run import LinearSegmentationSteps
-from benchmarks.tasks.segmentation.config import LinearSegmentationConfig
 from mlomae import cli
 from mlomae.backbones.feature_vit import build_feature_vit
 from mlomae.backbones.run import run_transfer
