@@ -1,8 +1,8 @@
 """A run that is killed and resumed ends with the bits of one that never was, whatever it was doing when it died."""
 
 import json
-import shutil
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
