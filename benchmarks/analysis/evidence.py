@@ -6,20 +6,20 @@ Those files are predictions, FLOPs, published numbers and the list of the record
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparable import METRICS, setting_of
 from benchmarks.analysis.published import PublishedNumber, read_published
-from benchmarks.cost.flops_file import read_flops
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import TestedRun
 from mlomae.common.errors import DataError
 from mlomae.records import RANDOM, Record, predictions_folder, predictions_of, read_named_records, run_phrase
 
 FIGURE_SOURCES = "sources.json"  # in the folder of figures
+FLOPS_KEYS = ("lower_step", "upper", "total", "batch")
 TOLERANCE = 1e-6  # percentage points between a record's metric and that of its predictions
 # cost -> keys that lead to it in a pretraining's own record, and in ``pretrained`` of a transfer's
 _COSTS = {
@@ -38,12 +38,14 @@ class Evidence:
         flops: of a whole pretraining, by its config hash.
         published: the lines of `published.csv`.
         tested: the checked predictions, by the file of their record.
+        masks: the folder of what `mlomae masks` wrote.
     """
 
     records: dict[str, Record]
     flops: dict[str, float] = field(default_factory=dict)
     published: list[PublishedNumber] = field(default_factory=list)
     tested: dict[str, TestedRun] = field(default_factory=dict)
+    masks: Path = Path("results/masks")
 
     def __post_init__(self) -> None:
         self._files = {id(record): name for name, record in self.records.items()}
@@ -56,6 +58,9 @@ class Evidence:
     def probed(self) -> list[Record]:
         """Pretrainings with all of `METRICS`."""
         return [r for r in self.of_task("pretrain") if all(metric in r["metrics"] for metric in METRICS)]
+
+    def files_of(self, records: Iterable[Record]) -> list[str]:
+        return sorted({self._files[id(record)] for record in records})
 
     def file_of(self, record: Record) -> str:
         return self._files[id(record)]
@@ -131,6 +136,32 @@ def read_evidence(folder: Path) -> Evidence:
     return Evidence(records, flops, published, _read_tested(folder, records))
 
 
+def read_flops(path: Path) -> dict[str, dict[str, int]]:
+    """Hash of a configuration -> what `benchmarks.cost.flops` says of it; empty without a file.
+
+    Raises DataError for another content.
+    """
+
+    def is_valid(digest: str, entry: Any) -> bool:
+        return sorted(entry) == sorted(FLOPS_KEYS) and {*map(type, entry.values())} == {int}
+
+    return _read_written(path, is_valid, "make flops")
+
+
+def _read_written(path: Path, is_valid: Callable[[str, Any], bool], command: str) -> dict[str, Any]:
+    """The JSON object that ``command`` wrote, {} without a file; DataError if it is none of valid items."""
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        valid = all(is_valid(key, value) for key, value in found.items())
+    except (ValueError, AttributeError, TypeError):
+        valid = False
+    if not valid:
+        raise DataError(f"'{path}' does not hold what `{command}` writes; remove it and run that again")
+    return found
+
+
 def read_measured(folder: Path) -> dict[str, Record]:
     """`read_named_records`; DataError if one of them is a demo run."""
     records = read_named_records(folder)
@@ -178,19 +209,12 @@ def read_tested(path: Path, record: Record) -> TestedRun:
 
 def read_figure_sources(folder: Path) -> dict[str, list[str]]:
     """{figure: files it was drawn from} of a folder of figures, {} without the list; DataError for a damaged one."""
-    path = folder / FIGURE_SOURCES
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"'{path}' is not valid JSON ({error}); remove it and run again") from error
-    if not isinstance(found, dict) or not all(
-        isinstance(files, list) and Path(figure).name == figure and all(isinstance(file, str) for file in files)
-        for figure, files in found.items()
-    ):
-        raise DataError(f"'{path}' does not map figures to lists of records; remove it and run again")
-    return found
+
+    def is_valid(figure: str, files: Any) -> bool:
+        named = Path(figure).name == figure
+        return named and isinstance(files, list) and all(isinstance(file, str) for file in files)
+
+    return _read_written(folder / FIGURE_SOURCES, is_valid, "make figures")
 
 
 def figure_of(name: str, figures: Iterable[str]) -> str:

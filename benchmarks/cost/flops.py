@@ -30,7 +30,7 @@ follow from two counts, of which the second has a lower batch twice as large.
 import argparse
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cost.flops_file import Entry, read_flops
+from benchmarks.analysis.evidence import read_flops
 from benchmarks.cost.speed.measure import count_flops
 from benchmarks.cost.speed.setting import random_batch
 from mlomae.common.atomic import write_text
@@ -60,24 +60,8 @@ BEGIN = {"warm-up": -1, "between": 0, "upper": 1}
 DRAWS, RATIOS = 1000, 10  # of a ratio that is drawn; the quantiles of them that stand for all
 
 
-@dataclass(frozen=True)
-class Share:
-    """Operations of one outer iteration for each image of a lower and of a feedback batch."""
-
-    lower: float
-    feedback: float = 0.0
-
-    def of(self, lower_batch: int, feedback_batch: int) -> float:
-        """Operations of one outer iteration with batches of these sizes."""
-        return self.lower * lower_batch + self.feedback * feedback_batch
-
-
-@dataclass(frozen=True)
-class Costs:
-    """``kinds``: those of BEGIN that were counted; ``probe``: operations for each image of an upper batch."""
-
-    kinds: dict[str, Share]
-    probe: float = 0.0
+Costs = dict[str, tuple[float, float]]
+"""Kind of an outer iteration, or "probe" -> its operations for each image of a lower and of a feedback batch."""
 
 
 class CountedStep(PretrainStep):
@@ -167,13 +151,13 @@ def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
             return sum(counts) / len(counts)
 
         if step.gate is None:
-            return Costs({"between": Share(mean_count(batch, batch) / batch)})
-        kinds = {}
+            return {"between": (mean_count(batch, batch) / batch, 0.0)}
+        costs = {}
         for kind, begin in BEGIN.items():
             step.gate.begin = begin
             once, more = mean_count(batch, batch), mean_count(2 * batch, batch)
-            kinds[kind] = Share((more - once) / batch, (2 * once - more) / batch)
-        return Costs(kinds, count_flops(partial(judge, model, _data(model, batch, batch))) / batch)
+            costs[kind] = (more - once) / batch, (2 * once - more) / batch
+        return costs | {"probe": (0.0, count_flops(partial(judge, model, _data(model, batch, batch))) / batch)}
 
 
 def _data(model: Pretrainer, lower: int, feedback: int) -> dict[str, Any]:
@@ -196,8 +180,7 @@ def total_flops(config: PretrainConfig, costs: Costs, begin: int) -> float:
     """Operations of a whole run, with the batch sizes of ``config``."""
     lower, feedback = config.data.batch_size, config.data.feedback_batch_size
     number = occurrences(config, begin)
-    steps = sum(number.get(kind, 0) * share.of(lower, feedback) for kind, share in costs.kinds.items())
-    return steps + number["probe"] * costs.probe * feedback
+    return sum(number.get(kind, 0) * (a * lower + c * feedback) for kind, (a, c) in costs.items())
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
@@ -208,7 +191,7 @@ def rounded(value: float) -> int:
     return int(float(f"{value:.4g}"))
 
 
-def count_entry(runs: list[Record]) -> Entry:
+def count_entry(runs: list[Record]) -> dict[str, int]:
     """The entry of one configuration from all its records. Raises DataError, naming the record, if it cannot be."""
     name = runs[0]["name"]
     try:
@@ -221,10 +204,9 @@ def count_entry(runs: list[Record]) -> Entry:
             totals.append(total_flops(config, costs, begin_of(record, config)))
     except Exception as error:  # options that only an older or newer code takes raise anything
         raise DataError(f"record '{name}' cannot be counted: {reason_of(error)}") from error
-    upper = costs.kinds.get("upper")
     return {
-        "lower_step": rounded(costs.kinds["between"].lower * batch / config.levels.lower_steps),
-        "upper": rounded(upper.of(batch, batch)) if upper else 0,
+        "lower_step": rounded(costs["between"][0] * batch / config.levels.lower_steps),
+        "upper": rounded(sum(costs.get("upper", (0.0, 0.0))) * batch),
         "total": rounded(sum(totals) / len(totals)),
         "batch": batch,
     }

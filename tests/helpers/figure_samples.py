@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from record_samples import make_record
 
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures import cost
-from benchmarks.analysis.figures.runs import Drawn, Inputs
+from benchmarks.analysis.figures.runs import Drawn
 from benchmarks.analysis.figures.style import look
 
 METHODS = [
@@ -111,8 +112,8 @@ def ratios(methods: tuple[str, ...] = ("MAE", "MLO-MAE"), seeds: int = 3) -> lis
     ]
 
 
-def inputs(records: list[dict[str, Any]], masks: Path = Path("nowhere")) -> Inputs:
-    return Inputs({f"{i:03d}.json": record for i, record in enumerate(records)}, masks)
+def inputs(records: list[dict[str, Any]], masks: Path = Path("nowhere")) -> Evidence:
+    return Evidence({f"{i:03d}.json": record for i, record in enumerate(records)}, masks=masks)
 
 
 def mask_values(rows: int = 3, count: int = 8, side: int = 32) -> dict[str, Any]:

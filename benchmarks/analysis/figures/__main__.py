@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.analysis.evidence import FIGURE_SOURCES, figure_of, read_figure_sources, read_measured
+from benchmarks.analysis.evidence import FIGURE_SOURCES, Evidence, figure_of, read_figure_sources, read_measured
 from benchmarks.analysis.figures import bilevel, cost, levels, loss_curves, mask_ratio, masks
-from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError
+from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
 from benchmarks.analysis.figures.style import look, rendered
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, exit_status
 
-FIGURES: dict[str, Callable[[Inputs], list[Drawn]]] = {
+FIGURES: dict[str, Callable[[Evidence], list[Drawn]]] = {
     "levels": levels.draw,
     "bilevel": bilevel.draw,
     "mask_ratio": mask_ratio.draw,
@@ -40,7 +40,7 @@ def build_figures(
     """
     if only is not None and only not in FIGURES:
         raise ConfigError(f"no figure is called '{only}'; there are {', '.join(FIGURES)}")
-    inputs = Inputs(read_measured(records), masks_folder)
+    evidence = Evidence(read_measured(records), masks=masks_folder)
     before = read_figure_sources(out)
     files: dict[str, bytes] = {}
     sources: dict[str, list[str]] = {}
@@ -49,7 +49,7 @@ def build_figures(
     for name in wanted:
         try:
             with look():
-                for drawn in FIGURES[name](inputs):
+                for drawn in FIGURES[name](evidence):
                     files |= {f"{drawn.name}.{kind}": content for kind, content in rendered(drawn.figure).items()}
                     sources[drawn.name] = drawn.sources
         except NothingToDrawError as reason:

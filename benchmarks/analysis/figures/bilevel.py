@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from benchmarks.analysis.comparable import BASELINE, METRICS, differences, methods_of, seed_pairs
-from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError, at_one_ratio, count_phrase, settings
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError, at_one_ratio, count_phrase, settings
 from benchmarks.analysis.figures.style import FAINT, MINUS, Style, page, styles
 from benchmarks.analysis.statistics import seed_interval
 from mlomae.records import Record, grouped
@@ -64,9 +65,9 @@ def comparisons(records: list[Record]) -> list[Comparison]:
     return found
 
 
-def draw(inputs: Inputs) -> list[Drawn]:
+def draw(evidence: Evidence) -> list[Drawn]:
     """The figure `bilevel`: one row for each comparison and probe, accuracies on the left, differences on the right."""
-    found = comparisons(inputs.pretraining)
+    found = comparisons(evidence.probed)
     if not found:
         raise NothingToDrawError(
             f"no runs of {TWO} and {THREE} on the same data and images are on record; "
@@ -99,7 +100,7 @@ def draw(inputs: Inputs) -> list[Drawn]:
             right.set_title("differences, paired by seed", loc="left")
         left.set_xlabel(f"{name} accuracy (%)")
         right.set_xlabel(f"{name} accuracy (percentage points)")
-    return [Drawn("bilevel", figure, inputs.files(r for c in found for runs in c.runs.values() for r in runs))]
+    return [Drawn("bilevel", figure, evidence.files_of(r for c in found for runs in c.runs.values() for r in runs))]
 
 
 def _panel(ax: Axes, rows: list[Row], signed: bool = False) -> None:

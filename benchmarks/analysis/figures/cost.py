@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from benchmarks.analysis.comparable import METRICS, is_oracle, methods_of
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.labels import STRIP, label_points, side_by_side
 from benchmarks.analysis.figures.runs import (
     RATIO,
     Drawn,
-    Inputs,
     NothingToDrawError,
     at_one_ratio,
     count_phrase,
@@ -47,16 +47,16 @@ class Point:
     accuracy: tuple[float, float]
 
 
-def draw(inputs: Inputs) -> list[Drawn]:
+def draw(evidence: Evidence) -> list[Drawn]:
     """One figure an accuracy: `cost` for k-NN, `cost_linear` for the linear probe."""
-    found = inputs.pretraining
+    found = evidence.probed
     if not found:
         raise NothingToDrawError("no pretraining run is on record; `make suite` or `make pretrain` make some")
     records = at_one_ratio(found)
     note = f" Mask ratio {RATIO:g} where it was varied." if len(records) < len(found) else ""
     compared = [runs for runs in settings(records).values() if len(methods_of(runs)) > 1]
     records = [r for runs in compared for r in runs] or records
-    return [Drawn(FILES[m], _figure(records, m, METRICS[m], note), inputs.files(records)) for m in METRICS]
+    return [Drawn(FILES[m], _figure(records, m, METRICS[m], note), evidence.files_of(records)) for m in METRICS]
 
 
 def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

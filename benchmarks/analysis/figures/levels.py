@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from benchmarks.analysis.figures.runs import Drawn, Inputs
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.figures.runs import Drawn
 from benchmarks.analysis.figures.style import BLACK, BLUE, GREEN, PAD, VERMILLION, WIDTH, sheet
 
 THETA, OMEGA, PHI, GRADIENT = BLUE, GREEN, VERMILLION, VERMILLION
@@ -35,7 +36,7 @@ class Box:
         return self.x + dx * BOX[0] / 2, self.y + dy * BOX[1] / 2
 
 
-def draw(inputs: Inputs) -> list[Drawn]:
+def draw(evidence: Evidence) -> list[Drawn]:
     """The figure `levels`, made from no record."""
     caption = (
         r"m: mask, 1 where a patch is removed; $\sigma$: scores; rec: reconstruction error of a patch; *: after the "

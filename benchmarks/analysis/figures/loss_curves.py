@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from benchmarks.analysis.comparable import BASELINE, methods_of
-from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError, at_one_ratio, count_phrase, settings
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError, at_one_ratio, count_phrase, settings
 from benchmarks.analysis.figures.style import COLOURS, FAINT, GREY, Style, entry, page, styles
 from mlomae.records import Record
 
@@ -25,10 +26,9 @@ Curve = dict[int, tuple[float, float, float]]  # iteration -> mean, lowest, high
 _FAINT = Style(FAINT, "", "-")
 
 
-def draw(inputs: Inputs) -> list[Drawn]:
+def draw(evidence: Evidence) -> list[Drawn]:
     """The figure `loss_curves`: one row for each setting, one panel for each level."""
-    pretrained = [r for r in inputs.records.values() if r["task"] == "pretrain"]
-    records = [r for r in at_one_ratio(pretrained) if r.get("curves") is not None]
+    records = [r for r in at_one_ratio(evidence.of_task("pretrain")) if r.get("curves") is not None]
     if not records:
         raise NothingToDrawError("no pretraining record has the field 'curves'; runs from now on write it")
     panels = {title: methods_of(runs) for title, runs in settings(records).items()}
@@ -58,7 +58,7 @@ def draw(inputs: Inputs) -> list[Drawn]:
             ax.set_ylabel(unit)
             if not ax.lines:
                 ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", va="center", color=GREY)
-    return [Drawn("loss_curves", figure, inputs.files(records))]
+    return [Drawn("loss_curves", figure, evidence.files_of(records))]
 
 
 def curve_of(runs: list[Record], key: str) -> Curve:

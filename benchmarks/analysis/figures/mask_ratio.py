@@ -4,9 +4,9 @@ import itertools
 import re
 
 from benchmarks.analysis.comparable import METRICS
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.runs import (
     Drawn,
-    Inputs,
     NothingToDrawError,
     count_phrase,
     mean_and_bar,
@@ -22,9 +22,9 @@ _RATIO = re.compile(r"[\s,(]*\b((mask|masking)\s+)?ratio\b[\s=]*[\d.]*$|[\s,(=]+
 Sweep = dict[float, list[Record]]
 
 
-def draw(inputs: Inputs) -> list[Drawn]:
+def draw(evidence: Evidence) -> list[Drawn]:
     """The figure `mask_ratio`: one row for each setting with k-NN and linear probe, one line for each method."""
-    records = inputs.pretraining
+    records = evidence.probed
     panels = {title: found for title, runs in settings(records).items() if (found := sweeps(runs))}
     if not panels:
         raise NothingToDrawError(
@@ -62,7 +62,7 @@ def draw(inputs: Inputs) -> list[Drawn]:
             ax.set_xlabel("mask ratio (share of patches removed)")
             ax.set_ylabel(f"{label} accuracy (%)")
         row[0].set_title(title, loc="left")
-    return [Drawn("mask_ratio", figure, inputs.files(r for runs in used for r in runs))]
+    return [Drawn("mask_ratio", figure, evidence.files_of(r for runs in used for r in runs))]
 
 
 def method_of(sweep: Sweep) -> str:

@@ -13,7 +13,6 @@ Shape legend: B images, S image side in pixels, L patches.
 import base64
 import io
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.analysis.figures.runs import Drawn, Inputs, NothingToDrawError
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
 from benchmarks.analysis.figures.style import PAD, WIDTH, sheet, wrapped
 from mlomae.common.errors import DataError, reason_of
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
@@ -51,17 +51,17 @@ class MaskFile:
     weighted: bool
 
 
-def draw(inputs: Inputs) -> list[Drawn]:
+def draw(evidence: Evidence) -> list[Drawn]:
     """A figure a file: `masks` for one, `masks_NAME` where there are several. DataError for a file of a wrong form."""
-    paths = sorted(inputs.masks.glob("*.json")) if inputs.masks.is_dir() else []
+    paths = sorted(evidence.masks.glob("*.json")) if evidence.masks.is_dir() else []
     if not paths:
         raise NothingToDrawError(
-            f"no file is in '{inputs.masks}'; `mlomae masks CONFIGS --out {inputs.masks}/NAME.png` writes one"
+            f"no file is in '{evidence.masks}'; `mlomae masks CONFIGS --out {evidence.masks}/NAME.png` writes one"
         )
     drawn = []
     for path in paths:
         name = "masks" if len(paths) == 1 else f"masks_{path.stem}"
-        drawn.append(Drawn(name, _figure(read_masks(path)), [f"{inputs.masks.name}/{path.name}"]))
+        drawn.append(Drawn(name, _figure(read_masks(path)), [f"{evidence.masks.name}/{path.name}"]))
     return drawn
 
 
@@ -159,9 +159,7 @@ def _row(row: dict[str, Any], image_B3SS: Tensor) -> Row:
     mask_BL = torch.tensor([[float(m) for m in text] for text in masks])
     if row["weight"] is None:
         return label, mask_BL, torch.ones_like(mask_BL), (height, width)
-    if not all(len(weights) == length and all(map(math.isfinite, weights)) for weights in row["weight"]):
-        raise ValueError(f"row '{label}': 'weight' is not {count} lists of {length} finite numbers")
     weight_BL = torch.tensor(row["weight"], dtype=torch.float32)
-    if weight_BL.shape != mask_BL.shape:
+    if weight_BL.shape != mask_BL.shape or not weight_BL.isfinite().all():
         raise ValueError(f"row '{label}': 'weight' is not {count} lists of {length} finite numbers")
     return label, mask_BL, weight_BL, (height, width)

@@ -1,14 +1,13 @@
-"""What figures are made from: records by file name, and those that one panel may show together."""
+"""What figures are made from: the records that one panel may show together."""
 
 import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.comparable import METRICS, numerics_key, setting_of
+from benchmarks.analysis.comparable import numerics_key, setting_of
 from mlomae.common.errors import DataError
 from mlomae.records import Record, config_hash, grouped
 
@@ -27,24 +26,6 @@ class Drawn:
     name: str
     figure: Figure
     sources: list[str]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """``records`` by file name, none of them a demo; ``masks``: the folder of what `mlomae masks` wrote."""
-
-    records: dict[str, Record]
-    masks: Path
-
-    @property
-    def pretraining(self) -> list[Record]:
-        """Pretraining runs whose probes were run."""
-        return [r for r in self.records.values() if r["task"] == "pretrain" and all(m in r["metrics"] for m in METRICS)]
-
-    def files(self, used: Iterable[Record]) -> list[str]:
-        """Names of the files of these records, sorted."""
-        wanted = {id(r) for r in used}
-        return sorted(name for name, r in self.records.items() if id(r) in wanted)
 
 
 def settings(records: list[Record]) -> dict[str, list[Record]]:

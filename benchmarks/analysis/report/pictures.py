@@ -65,8 +65,7 @@ def figure_title(name: str) -> str:
 
 def figure_order(name: str) -> tuple[int, str]:
     """Sorts figures: those known by name first, in the order of the list."""
-    known = list(_FIGURES)
-    return known.index(name) if name in known else len(known), name
+    return [*_FIGURES, name].index(name), name
 
 
 def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -> list[str]:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_samples import make_record
 
-from benchmarks.cost import flops, flops_file
+from benchmarks.analysis import evidence
+from benchmarks.cost import flops
 from benchmarks.cost.flops import Costs, classes_of, config_of, count_costs, occurrences, total_flops
 from benchmarks.cost.speed.setting import SETTINGS
 from mlomae.config.schema import PretrainConfig, config_from_dict
@@ -83,7 +84,7 @@ def theta_step(kept: int = LENGTH // 4) -> int:
 def test_plain_mae_is_the_closed_form() -> None:
     cfg = config()
     costs = count_costs(cfg, CLASSES, 8)
-    assert costs.kinds["between"].lower == STEPS * theta_step()
+    assert costs["between"][0] == STEPS * theta_step()
     assert total_flops(cfg, costs, -1) == 40 * 12 * STEPS * theta_step()
 
 
@@ -132,7 +133,7 @@ def test_drawn_ratios_count_by_their_distribution() -> None:
     strategy = create("random_ratio", embed_dim=DIM, grid=(4, 4))
     kept = [keep_count(LENGTH, strategy.batch_ratio(0.75, key)) for key in range(5000, 8000)]
     expected = sum(theta_step(k) for k in kept) / len(kept)
-    assert count_costs(cfg, CLASSES, 8).kinds["between"].lower / STEPS == pytest.approx(expected, rel=0.005)
+    assert count_costs(cfg, CLASSES, 8)["between"][0] / STEPS == pytest.approx(expected, rel=0.005)
     assert theta_step() != pytest.approx(expected, rel=0.005), "too blunt"
 
 
@@ -193,7 +194,7 @@ def test_every_strategy_is_counted_with_what_it_adds() -> None:
     steps = {}
     for name in list_strategies():
         if name != "learned":
-            steps[name] = count_costs(config(mask={"type": name}), CLASSES, 8).kinds["between"].lower / STEPS
+            steps[name] = count_costs(config(mask={"type": name}), CLASSES, 8)["between"][0] / STEPS
     assert torch.equal(before, torch.get_rng_state())
     free = {"random", "block", "grid", "simmim", "colormae", "oracle", "pixel_statistics"}
     for name in free:
@@ -299,7 +300,7 @@ def test_only_what_is_new_is_counted_and_what_is_gone_is_removed(
 
     def count(runs: list[dict[str, Any]]) -> dict[str, int]:
         counted.append(runs[0]["config_hash"])
-        return dict.fromkeys(flops_file.KEYS, len(runs))
+        return dict.fromkeys(evidence.FLOPS_KEYS, len(runs))
 
     monkeypatch.setattr(flops, "count_entry", count)
     hashes = [sample["config_hash"] for sample in samples]
@@ -309,11 +310,11 @@ def test_only_what_is_new_is_counted_and_what_is_gone_is_removed(
     write_record(samples[2], tmp_path / "runs" / "2.json")
     assert run(tmp_path) == 0
     assert counted[2:] == hashes[2:]
-    assert set(flops_file.read_flops(tmp_path / "flops.json")) == set(hashes[1:])
+    assert set(evidence.read_flops(tmp_path / "flops.json")) == set(hashes[1:])
     write_record({**samples[2], "seed": 1}, tmp_path / "runs" / "3.json")  # begins when it will: a new mean
     assert run(tmp_path) == 0
     assert counted[3:] == hashes[2:]
-    assert flops_file.read_flops(tmp_path / "flops.json")[hashes[2]]["total"] == 2
+    assert evidence.read_flops(tmp_path / "flops.json")[hashes[2]]["total"] == 2
     assert run(tmp_path, "--again") == 0
     assert sorted(counted[4:]) == sorted(hashes[1:])
 
@@ -352,7 +353,7 @@ def test_what_cannot_be_counted_is_named_and_the_others_are_counted(
     assert message.startswith("error: record 'odd_run' cannot be counted: ")
     assert words in message
     assert message.count("\n") == 1
-    assert set(flops_file.read_flops(tmp_path / "flops.json")) == {good["config_hash"]}
+    assert set(evidence.read_flops(tmp_path / "flops.json")) == {good["config_hash"]}
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", '{"a": {"total": 1}}', '{"a": 3}', '{"a": {"total": "x"}}'])
@@ -367,4 +368,4 @@ def test_another_file_is_refused(content: str, tmp_path: Path, capsys: pytest.Ca
 
 def test_nothing_is_counted_of_a_mask_without_feedback() -> None:
     costs = count_costs(config(), CLASSES, 8)
-    assert costs == Costs({"between": flops.Share(STEPS * theta_step())})
+    assert costs == {"between": (STEPS * theta_step(), 0.0)}

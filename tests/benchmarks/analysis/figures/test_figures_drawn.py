@@ -16,15 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures import bilevel, cost, loss_curves, mask_ratio, masks
 from benchmarks.analysis.figures.cost import front
-from benchmarks.analysis.figures.runs import Inputs, at_one_ratio, sweeps
+from benchmarks.analysis.figures.runs import at_one_ratio, sweeps
 from benchmarks.analysis.figures.style import SMALLEST, look
 from mlomae.common.errors import DataError
 from mlomae.diagnostics.pictures import REMOVED
 
 
-def drawn(module: Any, given_: Inputs) -> list[tuple[Figure, list[str]]]:
+def drawn(module: Any, given_: Evidence) -> list[tuple[Figure, list[str]]]:
     with look():
         return [(d.figure, d.sources) for d in module.draw(given_)]
 

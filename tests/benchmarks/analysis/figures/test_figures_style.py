@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.__main__ import FIGURES
 from benchmarks.analysis.figures.levels import GRADIENT, OMEGA, PHI, THETA
-from benchmarks.analysis.figures.runs import Inputs
 from benchmarks.analysis.figures.style import (
     COLOURS,
     FAINT,
@@ -100,7 +100,7 @@ def texts(figure: Figure) -> list[Text]:
     return [t for t in figure.findobj(Text) if isinstance(t, Text) and t.get_visible() and t.get_text().strip()]
 
 
-def crowded(name: str, tmp_path: object) -> Inputs:
+def crowded(name: str, tmp_path: object) -> Evidence:
     """What each figure finds hardest: 25 methods, long names, two data sets, intervals of two seeds."""
     if name == "mask_ratio":
         return inputs(ratios((*METHODS[:6], "MAE (joint classification)")))

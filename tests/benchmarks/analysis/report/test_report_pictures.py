@@ -59,11 +59,11 @@ def test_titles_of_figures() -> None:
 
 
 SOURCES = [
-    ("{", "is not valid JSON"),
-    ("[]", "does not map figures to lists"),
-    ('{"cost": "000.json"}', "does not map figures to lists"),
-    ('{"cost": [1]}', "does not map figures to lists"),
-    ('{"../cost": []}', "does not map figures to lists"),
+    ("{", "does not hold what `make figures` writes"),
+    ("[]", "does not hold what `make figures` writes"),
+    ('{"cost": "000.json"}', "does not hold what `make figures` writes"),
+    ('{"cost": [1]}', "does not hold what `make figures` writes"),
+    ('{"../cost": []}', "does not hold what `make figures` writes"),
     ('{"cost": ["gone.json"]}', "was made from 'gone.json', which is not there; run `make figures`"),
     ('{"cost": ["masks/gone.json"]}', "was made from 'masks/gone.json', which is not there"),
     ('{"cost": ["../masks/gone.json"]}', "which is not there"),
