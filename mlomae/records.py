@@ -319,9 +319,9 @@ def predictions_of(name: str, records_folder: Path) -> Path:
     return predictions_folder(records_folder) / Path(name).with_suffix(".npz")
 
 
-def grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:
+def grouped(records: Iterable[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:
     """The records of each key, in their order; keys are sorted."""
-    groups: dict[str, list[Record]] = {}
+    groups: dict[Any, list[Record]] = {}
     for record in records:
         groups.setdefault(key(record), []).append(record)
     return dict(sorted(groups.items()))

@@ -115,26 +115,21 @@ def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence
     return replace(found, mean=mean)
 
 
-def _oracles(methods: Methods, reference: list[Record], evidence: Evidence) -> Methods:
-    """The oracles that have seen as many images as ``reference``."""
-    images = evidence.mean_cost(reference, "images_seen") if reference else None
-    return [
-        runs
-        for runs in methods
-        if (pretraining := evidence.pretraining_of(runs[0])) is not None
-        and is_oracle(pretraining)
-        and images is not None
-        and evidence.mean_cost(runs, "images_seen") == images
-    ]
-
-
-def _compared(
-    runs: list[Record], others: list[Record], oracles: Methods, metric: Metric, evidence: Evidence
-) -> tuple[Row, Sources]:
-    """The columns that compare ``runs`` with ``others``, and their records; nothing without a common seed."""
+def _compared(runs: list[Record], methods: Methods, metric: Metric, evidence: Evidence) -> tuple[Row, Sources]:
+    """The columns that compare ``runs`` with their reference among ``methods``, and the records of both; nothing
+    without a common seed. The share of headroom is of the oracles that have seen as many images as the reference."""
+    others = reference_of(runs, methods, evidence)
     if not (pairs := seed_pairs(runs, others)):
         return {"interval": ""}, {}
     found = estimate(pairs, metric.name, evidence)
+    images = evidence.mean_cost(others, "images_seen")
+    oracles = [
+        known
+        for known in methods
+        if (pretraining := evidence.pretraining_of(known[0])) is not None
+        and is_oracle(pretraining)
+        and evidence.mean_cost(known, "images_seen") == images
+    ]
     share, best = captured(runs, others, oracles, metric.name, 1 if metric.higher_is_better else -1)[1:]
     row: Row = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
     row |= {"interval": found.how, "pairs": found.seeds, "share_of_headroom": share}
@@ -151,8 +146,7 @@ def _group_rows(group: Group, methods: Methods, evidence: Evidence) -> Iterator[
             row |= dict(zip(("mean", "sd"), mean_and_sd(runs, metric.name).values(), strict=True))
             row["pretraining_config"] = evidence.backbone_config_of(runs[0])
             row |= {f"pretraining_{cost}": evidence.mean_cost(runs, cost) for cost in COSTS}
-            others = reference_of(runs, measured, evidence)
-            difference, sources = _compared(runs, others, _oracles(measured, others, evidence), metric, evidence)
+            difference, sources = _compared(runs, measured, metric, evidence)
             pretraining = evidence.pretraining_of(runs[0])
             fitting = [n for n in evidence.published if lines_up(n, runs[0], pretraining, metric.name)]
             for kind in EVIDENCE:

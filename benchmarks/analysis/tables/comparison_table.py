@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ from benchmarks.analysis.tables.table import (
     protocol_name,
 )
 from mlomae.common.errors import DataError
-from mlomae.records import RANDOM
+from mlomae.records import RANDOM, grouped
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
 _TITLES = {metric.name: metric for metrics in COMPARED.values() for metric in metrics}
@@ -79,14 +80,6 @@ def _measured(row: Row) -> list[Shown]:
     return lines
 
 
-def _by(rows: Iterable[Row], columns: list[str]) -> dict[Key, list[Row]]:
-    """The rows of each combination of values in ``columns``, in their order."""
-    groups: dict[Key, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[c] for c in columns), []).append(row)
-    return groups
-
-
 def metric_title(row: Row) -> str:
     """The metric's name as the tables of its task have it."""
     return _TITLES[row["metric"]].title
@@ -101,18 +94,18 @@ def _column_title(row: Row, ambiguous: bool = False) -> str:
 
 def columns_of(rows: list[Row]) -> list[tuple[str, dict[Key, Row]]]:
     """The columns of a section in order, a task, data set and metric each: (title, rows by `methods_of`'s keys)."""
-    columns = sorted(_by(rows, MEASURED).items(), key=lambda item: (item[0][0] != "pretrain", item[0]))
+    columns = sorted(grouped(rows, itemgetter(*MEASURED)).items(), key=lambda item: (item[0][0] != "pretrain", item[0]))
     titles = [_column_title(found[0]) for _, found in columns]
     named = []
     for title, (_, found) in zip(titles, columns, strict=True):
         name = _column_title(found[0], True) if titles.count(title) > 1 else title
-        named.append((name, {key: row for key, (row, *_) in _by(found, _METHOD).items()}))
+        named.append((name, {key: row for key, (row, *_) in grouped(found, itemgetter(*_METHOD)).items()}))
     return named
 
 
 def methods_of(rows: list[Row]) -> dict[Key, list[Row]]:
     """(method, config of its pretraining) -> rows, in the order of a section's lines: what is compared with first."""
-    methods = _by(rows, _METHOD)
+    methods = grouped(rows, itemgetter(*_METHOD))
     order = sorted(methods, key=lambda key: (_FIRST.index(key[0]) if key[0] in _FIRST else len(_FIRST), key))
     return {key: methods[key] for key in order}
 
@@ -145,7 +138,7 @@ def wide(rows: list[Row]) -> tuple[list[str], dict[Key, list[list[Shown]]]]:
 
 def sections(rows: Iterable[Row]) -> list[list[Row]]:
     """Rows of one pretraining setting together: by data set, that of most rows first; those of unknown weights last."""
-    groups = _by(rows, SECTION).items()
+    groups = grouped(rows, itemgetter(*SECTION)).items()
     return [found for _, found in sorted(groups, key=lambda item: (not item[0][0], item[0][0], -len(item[1]), item[0]))]
 
 

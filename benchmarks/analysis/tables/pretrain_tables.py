@@ -113,14 +113,6 @@ PRETRAIN = Table(
 )
 
 
-def _mean(runs: list[Record], metric: str) -> float:
-    return statistics.fmean(r["metrics"][metric] for r in runs)
-
-
-def _same_seeds(runs: list[Record], seeds: set[int]) -> list[Record]:
-    return [r for r in runs if r["seed"] in seeds]
-
-
 def captured(
     runs: list[Record], baseline: list[Record], oracles: Sequence[list[Record]], metric: str, sign: int = 1
 ) -> tuple[float, float, list[Record]]:
@@ -133,12 +125,17 @@ def captured(
     seeds = {r["seed"] for r in runs} & {r["seed"] for r in baseline}
     if not seeds:
         return math.nan, math.nan, []
-    paired = [_same_seeds(found, seeds) for found in oracles if may_compare(found[0], runs[0])]
-    whole = [found for found in paired if len(found) == len(seeds)]
-    best = max(whole, key=lambda found: sign * _mean(found, metric), default=[])
-    floor = _mean(_same_seeds(baseline, seeds), metric)
-    gain = _mean(_same_seeds(runs, seeds), metric) - floor
-    room = _mean(best, metric) - floor if best else 0.0
+
+    def mean(found: list[Record]) -> float:
+        return statistics.fmean(r["metrics"][metric] for r in found if r["seed"] in seeds)
+
+    paired = [[r for r in found if r["seed"] in seeds] for found in oracles if may_compare(found[0], runs[0])]
+    best = max(
+        (found for found in paired if len(found) == len(seeds)), key=lambda found: sign * mean(found), default=[]
+    )
+    floor = mean(baseline)
+    gain = mean(runs) - floor
+    room = mean(best) - floor if best else 0.0
     return gain, gain / room if sign * room >= MIN_HEADROOM else math.nan, best
 
 

@@ -54,6 +54,13 @@ class Column:
     key: bool = False
     hidden: bool = False
 
+    @property
+    def heading(self) -> str:
+        return self.title or heading(self.name)
+
+    def cell(self, row: Row) -> str:
+        return self.show(row) if self.show else str(row[self.name])
+
 
 @dataclass(frozen=True)
 class Table:
@@ -92,8 +99,7 @@ class Table:
         """The Markdown of the rows."""
         shown = [column for column in self.columns if not column.hidden]
         rows = frame.to_dict("records")
-        cells = [[c.show(row) if c.show else str(row[c.name]) for c in shown] for row in rows]
-        lines = markdown_table([c.title or heading(c.name) for c in shown], cells)
+        lines = markdown_table([c.heading for c in shown], [[c.cell(row) for c in shown] for row in rows])
         note = f"{self.note} {numerics_note(rows)}".rstrip()
         return "\n".join([*markdown_head(self.title, self.source), *lines, "", note]) + "\n"
 
@@ -140,6 +146,12 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     lines = [columns, *rows]
     head, *body = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
     return [head, "|" + "---|" * len(columns), *body]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table for a terminal: every column is as wide as its longest text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def row_of(runs: list[Record], metrics: Iterable[str] = ()) -> Row:

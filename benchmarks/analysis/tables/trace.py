@@ -13,7 +13,7 @@ import pandas as pd
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.build import TABLES, read_results
 from benchmarks.analysis.tables.comparison import COSTS
-from benchmarks.analysis.tables.table import SOURCES, Row, Sources, Table
+from benchmarks.analysis.tables.table import SOURCES, Row, Sources, Table, aligned
 from mlomae.common.errors import ConfigError
 from mlomae.records import Record, hardware_phrase, predictions_of
 
@@ -124,7 +124,5 @@ def trace(records_folder: Path, name: str, cell: str | None = None) -> str:
     if column == "p_holm":
         lines.append("Corrected for all p values of the table; the one of this row is of:")
     if shown:
-        texts = [list(shown[0]), *([str(v) for v in line.values()] for line in shown)]
-        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-        lines += ["  ".join(map(str.ljust, line, widths)).rstrip() for line in texts]
+        lines += aligned([list(shown[0]), *([str(v) for v in line.values()] for line in shown)])
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """The table of a task's transfers: the metrics of every backbone, and what it gains, seed by seed."""
 
-from collections import Counter
 from functools import partial
+from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, configurations, numerics_key, others_of, seed_pairs
 from benchmarks.analysis.evidence import Evidence
@@ -20,24 +20,25 @@ from benchmarks.analysis.tables.table import (
 )
 from mlomae.backbones.task import Task
 from mlomae.common.errors import DataError
-from mlomae.records import RANDOM, Record
+from mlomae.records import RANDOM, Record, grouped
 
 REFERENCES = {"mae": BASELINE, "random": RANDOM}  # column suffix -> method
+
+
+def _names(r: Record) -> tuple[Any, ...]:
+    return r["dataset"], r["name"], str(r["config"].get("protocol")), r["method"], r["seed"], numerics_key(r)
 
 
 def _check(task: Task, records: list[Record]) -> None:
     """Raise DataError if a (data set, recipe, protocol, method, seed, NUMERICS) is there twice, or a record lacks a
     metric."""
-    keys = [
-        (r["dataset"], r["name"], r["config"].get("protocol"), r["method"], r["seed"], numerics_key(r)) for r in records
-    ]
-    twice = sorted((key for key, count in Counter(keys).items() if count > 1), key=str)
-    if twice:
-        dataset, name, protocol, method, seed, _ = twice[0]
-        raise DataError(
-            f"two records hold seed {seed} of {method} on {dataset} with recipe '{name}' ({protocol}); remove one, or "
-            "give what differs a name of its own"
-        )
+    for one, *others in grouped(records, _names).values():
+        if others:
+            dataset, name, protocol, method, seed, _ = _names(one)
+            raise DataError(
+                f"two records hold seed {seed} of {method} on {dataset} with recipe '{name}' ({protocol}); remove one, "
+                "or give what differs a name of its own"
+            )
     for r in records:
         if missing := [metric.name for metric in task.metrics if metric.name not in r["metrics"]]:
             raise DataError(f"record '{r['name']}' of {r['method']} lacks the metric '{missing[0]}'; run it again")
