@@ -14,12 +14,16 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.cost.speed.measure import matmul_shapes, measure_once, median_interval, prepare
+from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.tables import speed_table
+from benchmarks.analysis.tables.table import aligned
+from benchmarks.cost.speed.measure import attempt, matmul_shapes, measure_once, median_interval, prepare
 from benchmarks.cost.speed.rows import MATMUL, ROWS, check_rows, images_seen
 from benchmarks.cost.speed.setting import SETTINGS, Setting, get_setting
 from mlomae import records
@@ -39,7 +43,7 @@ def measure(setting: Setting, names: list[str], rounds: int, warmup: int, thread
 
         def ask(name: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
             try:
-                return processes[name].submit(function, *arguments).result()
+                return processes[name].submit(attempt, function, *arguments).result()
             except BrokenProcessPool:
                 return {"skipped": "its process ended (out of memory?)"}
 
@@ -87,46 +91,31 @@ def _summary(name: str, times: dict[str, Any], ready: dict[str, Any], rates: lis
 
 # --- what is printed and written ------------------------------------------------------------------------------------
 
-COLUMNS = ("row", "s", "CPU s", "s / authors", "CPU s / authors", "s / MAE", "peak MiB", "GFLOP", "GFLOP/s", "share")
 
-
-def table_lines(setting: Setting, found: dict[str, dict[str, Any]], threads: int) -> list[str]:
-    """The table, aligned for a terminal."""
-    rows: list[tuple[str, ...]] = [COLUMNS]
-    for name, n in found.items():
-        if name == MATMUL:
-            continue
-        if "skipped" in n:
-            rows.append((ROWS[name].title, n["skipped"], *[""] * (len(COLUMNS) - 2)))
-            continue
-        cells = [ROWS[name].title, f"{n['seconds']:.3f}", f"{n['cpu_seconds']:.3f}"]
-        for key in ("seconds_to_authors", "cpu_seconds_to_authors", "seconds_to_mae"):
-            has = key in n
-            cells.append(f"{n[key]:.3f} [{n[f'{key}_low']:.3f}, {n[f'{key}_high']:.3f}]" if has else "")
-        cells.append(f"{n['peak_mib']:.0f}")
-        flops = ("gflop", "gflop_per_s", "share_of_matmul")
-        cells += [f"{n[key]:.{digits}f}" if key in n else "" for key, digits in zip(flops, (1, 1, 2), strict=True)]
-        rows.append(tuple(cells))
-    plain = [row for row in rows if not (row[2] == "" and row[3] == "")]
-    widths = [max(len(row[i]) for row in plain) for i in range(len(COLUMNS))]
-    widths[0] = max(len(row[0]) for row in rows)
+def table_lines(
+    setting: Setting, found: dict[str, dict[str, Any]], threads: int, measured: list[records.Record]
+) -> list[str]:
+    """The table of the records ``measured``, aligned for a terminal, and the reasons of rows that were skipped."""
+    frame, _ = speed_table.TABLE.build(Evidence({record["name"]: record for record in measured}))
+    columns = [c for c in speed_table.TABLE.columns if c.spec and not c.name.endswith(("_low", "_high"))]
+    rows = [[ROWS[row["row"]].title, *(c.cell(row) for c in columns)] for row in frame.to_dict("records")]
+    skipped = [f"{ROWS[name].title}: skipped, {n['skipped']}" for name, n in found.items() if "skipped" in n]
     m = setting.model
-    lines = [
+    shapes = matmul_shapes(setting)
+    rates = ", ".join(f"{k} {'x'.join(map(str, shapes[k]))}: {rate:.0f}" for k, rate in found[MATMUL].items())
+    return [
         f"setting '{setting.name}': ViT {m['embed_dim']} wide, {m['depth']} deep, {m['img_size']} px in patches of "
         f"{m['patch_size']}; decoder {m['decoder_embed_dim']} wide, {m['decoder_depth']} deep; "
         f"batches of {setting.batch}; {setting.device}, {setting.amp if setting.amp != 'none' else 'float32'}, "
         f"{threads} thread(s)",
         "random tensors, loading not timed; one outer iteration is 2 steps on θ, and with levels one on ω and one on φ",
         f"GFLOP/s by {'processor seconds' if threads == 1 and setting.device == 'cpu' else 'the clock'}; "
-        "[low, high] covers the median of the ratios within a round 95 times in 100",
+        "[low, high] covers the median of the ratios within a round 95 times in 100; "
+        "compiling is not in the seconds of a row",
+        *aligned([["row", *(column.heading for column in columns)], *rows]),
+        *skipped,
+        f"matrix products, GFLOP/s (share is of the square's): {rates}",
     ]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for name, n in found.items():
-        if "compile_s" in n:
-            lines.append(f"{ROWS[name].title}: compiling took {n['compile_s']:.1f} s, once, not in the seconds above")
-    shapes = matmul_shapes(setting)
-    rates = ", ".join(f"{k} {'x'.join(map(str, shapes[k]))}: {rate:.0f}" for k, rate in found[MATMUL].items())
-    return [*lines, f"matrix products, GFLOP/s (share is of the square's): {rates}"]
 
 
 def make_records(
@@ -150,7 +139,7 @@ def make_records(
                 method=name,
                 dataset="random tensors",
                 seed=0,
-                config={"setting": setting.plain(), **measured, "threads": threads},
+                config={"setting": asdict(setting), **measured, "threads": threads},
                 images_seen=images_seen(name, setting, numbers["rounds"]),
                 outer_iterations=numbers["rounds"],
                 clock=clock,
@@ -185,10 +174,11 @@ def main(argv: list[str] | None = None) -> None:
             raise ConfigError(f"--{key} must be at least {least}; got {getattr(arguments, key)}")
     names = [name for name in names if not (arguments.no_compile and ROWS[name].compiled)]
     found = measure(setting, names, arguments.rounds, arguments.warmup, arguments.threads)
-    print("\n".join(table_lines(setting, found, arguments.threads)))
+    now = datetime.datetime.now(datetime.timezone.utc)
+    measured = make_records(setting, found, arguments.warmup, arguments.threads, now)
+    print("\n".join(table_lines(setting, found, arguments.threads, measured)))
     if arguments.records:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        for record in make_records(setting, found, arguments.warmup, arguments.threads, now):
+        for record in measured:
             path = arguments.records / f"{record['name']}.json"
             records.write_record(record, path)
             print(path)

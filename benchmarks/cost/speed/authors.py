@@ -17,7 +17,6 @@ differences, as in `mlomae.multilevel.solvers.finite_difference`, whose result t
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +26,6 @@ from torch.optim import Optimizer
 from mlomae.pretraining.losses import features, head, level_problem, lower
 from mlomae.pretraining.pretrainer import Pretrainer
 
-Params = dict[str, Tensor]
 EPSILON = 0.01
 
 
@@ -36,36 +34,35 @@ class AuthorsScheme:
 
     def __init__(self, model: Pretrainer, optimizers: Any) -> None:
         self.model, self.optimizers = model, optimizers
-        levels = model.level_parameters()
-        self.theta, self.omega, self.phi = levels["theta"], levels["omega"], levels["phi"]
+        self.levels = model.level_parameters()
 
     def __call__(self, lower_batches: list[dict[str, Any]], head: dict[str, Any], upper: dict[str, Any]) -> None:
         """One outer iteration: K steps on θ, one on ω, one on φ."""
         *first, last = lower_batches
         for batch in first:
-            self._descend("theta", self.theta, partial(self._lower, batch))
+            self._descend("theta", self._lower(batch))
         last = self.freeze(last)
-        self._descend("theta", self.theta, partial(self._lower, last))
-        self._descend("omega", self.omega, partial(self._head, head))
-        self._apply("phi", self.phi, self.hypergradient(last, head, upper).values())
+        self._descend("theta", self._lower(last))
+        self._descend("omega", self._head(head))
+        self._apply("phi", self.hypergradient(last, head, upper).values())
 
     def freeze(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with its mask at the present parameters."""
         fix = level_problem(self.model).fix
         assert fix is not None
         with torch.no_grad(), self.model.autocast():
-            return fix(self.theta, self.phi, batch)
+            return fix(self.levels["theta"], self.levels["phi"], batch)
 
-    def hypergradient(self, last: dict[str, Any], head: dict[str, Any], upper: dict[str, Any]) -> Params:
+    def hypergradient(self, last: dict[str, Any], head: dict[str, Any], upper: dict[str, Any]) -> dict[str, Tensor]:
         """g_φ as a dict like φ, the sum of both paths."""
-        theta, omega, phi = (list(level.values()) for level in (self.theta, self.omega, self.phi))
+        theta, omega, phi = (list(params.values()) for params in self.levels.values())
         loss = self._head(upper)
         v = _gradient(loss, theta, retain_graph=True)
         direct = _difference(theta, v, lambda: self._lower(last), phi)
         g = _gradient(loss, omega)
         v = _difference(omega, g, lambda: self._head(head), theta)
         through_head = _difference(theta, v, lambda: self._lower(last), phi)
-        return {k: a + b for k, a, b in zip(self.phi, direct, through_head, strict=True)}
+        return {k: a + b for k, a, b in zip(self.levels["phi"], direct, through_head, strict=True)}
 
     def _lower(self, batch: dict[str, Any]) -> Tensor:
         with self.model.autocast():
@@ -75,13 +72,12 @@ class AuthorsScheme:
         with self.model.autocast():
             return head(self.model, features(self.model, batch), batch)
 
-    def _descend(self, level: str, params: Params, loss_of: Callable[[], Tensor]) -> None:
-        loss = loss_of()
+    def _descend(self, level: str, loss: Tensor) -> None:
         loss.item()
-        self._apply(level, params, _gradient(loss, list(params.values())))
+        self._apply(level, _gradient(loss, list(self.levels[level].values())))
 
-    def _apply(self, level: str, params: Params, gradients: Iterable[Tensor]) -> None:
-        for p, g in zip(params.values(), gradients, strict=True):
+    def _apply(self, level: str, gradients: Iterable[Tensor]) -> None:
+        for p, g in zip(self.levels[level].values(), gradients, strict=True):
             p.grad = g
         optimizer: Optimizer = self.optimizers[level]
         optimizer.step()

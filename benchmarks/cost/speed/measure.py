@@ -39,8 +39,7 @@ _measured: Callable[[], dict[str, float]]  # one timed iteration of this process
 def prepare(row: str, setting_name: str, threads: int, warmup: int) -> dict[str, Any]:
     """Build a row in this process, warm it up and say what it costs; `measure_once` then times it.
 
-    Returns ``gflop``, ``first_s`` (the first iteration, compilation included), ``peak_mib`` and how that was read, or
-    {"skipped": reason}.
+    Returns ``gflop``, ``first_s`` (the first iteration, compilation included), ``peak_mib`` and how that was read.
     """
     global _measured
     torch.set_num_threads(threads)
@@ -49,31 +48,29 @@ def prepare(row: str, setting_name: str, threads: int, warmup: int) -> dict[str,
     if row == MATMUL:
         _measured = partial(matmul_rates, setting)
         return {}
-    try:
-        before = resident()
-        step = build(row, setting)
-        first = timed(step, setting.device)["seconds"]
-        gflop = None if ROWS[row].compiled else count_flops(step) / 1e9
-        repeated(step, warmup)
-        peak, how = peak_memory(step, setting.device, before)
-    except (MlomaeError, RuntimeError) as error:
-        return skipped(error)
+    before = resident()
+    step = build(row, setting)
+    first = timed(step, setting.device)["seconds"]
+    gflop = None if ROWS[row].compiled else count_flops(step) / 1e9
+    repeated(step, warmup)
+    peak, how = peak_memory(step, setting.device, before)
     _measured = partial(iteration, step, setting.device)
     return {"gflop": gflop, "first_s": first, "peak_mib": peak, "peak_read": how}
 
 
 def measure_once() -> dict[str, Any]:
-    """One iteration of the row of this process: ``seconds`` and ``cpu_seconds``, or {"skipped": reason}."""
+    """One iteration of the row of this process, as `timed` gives it."""
+    return _measured()
+
+
+def attempt(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """The result, or {"skipped": reason}: a missing compiler or too little memory must not stop the other rows."""
     try:
-        return _measured()
+        return function(*arguments)
+    except MlomaeError as error:
+        return {"skipped": first_line_of(error)}
     except RuntimeError as error:
-        return skipped(error)
-
-
-def skipped(error: Exception) -> dict[str, str]:
-    """Why a row cannot run; a missing compiler or too little memory must not stop the other rows."""
-    kind = "" if isinstance(error, MlomaeError) else f"{type(error).__name__}: "
-    return {"skipped": kind + first_line_of(error)}
+        return {"skipped": f"{type(error).__name__}: {first_line_of(error)}"}
 
 
 def iteration(step: Step, device: str) -> dict[str, float]:
@@ -97,18 +94,14 @@ def timed(step: Step, device: str) -> dict[str, float]:
     ``busy_seconds`` is what rates are formed with: one thread's processor time, which waiting for a busy machine does
     not add to; with several threads, or on a GPU, that by the clock.
     """
-    synchronise(device)
+    synchronise = getattr(torch, device).synchronize  # nothing on a CPU
+    synchronise()
     wall, cpu = time.perf_counter(), time.process_time()
     step()
-    synchronise(device)
+    synchronise()
     spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     alone = device == "cpu" and torch.get_num_threads() == 1
     return spent | {"busy_seconds": spent["cpu_seconds" if alone else "seconds"]}
-
-
-def synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -133,7 +126,7 @@ def peak_memory(step: Step, device: str, before: float) -> tuple[float, str]:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step()
-        synchronise(device)
+        torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() / MIB, "allocated"
     try:
         _CLEAR.write_text("5", encoding="ascii")

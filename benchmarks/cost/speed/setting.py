@@ -3,7 +3,6 @@
 The data are random tensors made once: loading and augmenting images is not timed.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +43,15 @@ class Setting:
         }
         return config_from_dict(values)
 
-    def batches(self, seed: int = 0) -> dict[str, Any]:
+    def batches(self) -> dict[str, Any]:
         """{"lower": K batches, "head", "upper"} of random images, labels and counter keys on the device."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
 
         def batch(number: int) -> dict[str, Tensor]:
             made = random_batch(self.batch, self.model["img_size"], self.classes, number, generator)
             return {k: t.to(self.device) for k, t in made.items()}
 
         return {"lower": [batch(k) for k in range(LOWER_STEPS)], "head": batch(90), "upper": batch(91)}
-
-    def plain(self) -> dict[str, Any]:
-        """For a record: plain values only."""
-        return dataclasses.asdict(self)
 
 
 def random_batch(size: int, side: int, classes: int, number: int, generator: torch.Generator) -> dict[str, Tensor]:

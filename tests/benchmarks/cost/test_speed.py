@@ -187,7 +187,7 @@ def test_a_run_prints_a_table_and_writes_records(tmp_path: Path, capsys: pytest.
 def sample(method: str, at: str = "2026-11-21T03:00:00+00:00", **metrics: float) -> dict[str, Any]:
     numbers = {"seconds": 1.25, "cpu_seconds": 1.2, "peak_mib": 100.4, **metrics}
     numbers |= {f"seconds_to_mae{end}": value for end, value in (("", 2.0), ("_low", 1.9), ("_high", 2.1))}
-    config = {"setting": TINY.plain(), "row": method}
+    config = {"setting": dataclasses.asdict(TINY), "row": method}
     return make_record(name=method + at, method=method, task="speed", config=config, metrics=numbers, finished_at=at)
 
 
