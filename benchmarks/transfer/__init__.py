@@ -1,1 +1,1 @@
-"""Code that several tasks share: steps of dense transfers, files of predictions, pictures of test images."""
+"""Code that several tasks share: dense transfers with their pictures, files of predictions."""

@@ -1,21 +1,26 @@
-"""Transfers to dense tasks: models and transforms of mmseg and mmdet around our backbone and our data.
+"""Transfers to dense tasks: models and transforms of mmseg and mmdet around our backbone and our data; pictures.
 
 Modules that import mmseg or mmdet import this one first: it gives mmcv its operators, without which mmdet keeps
 functions that fail for the rest of the process. That holds for workers too, which import the module of a data set.
 """
 
+import colorsys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.dist import get_world_size
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope, Registry
+from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from mlomae.backbones import mmcv_ops
@@ -25,9 +30,10 @@ from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.run import Outcome, TransferRun, TransferSteps
 from mlomae.backbones.training import GatheringMetric, TransferStep
+from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import root_key, seeded
-from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
+from mlomae.data import IGNORE, IMAGENET_MEAN, IMAGENET_STD
 from mlomae.pretraining.devices import training_device
 
 mmcv_ops.install()
@@ -37,6 +43,8 @@ PIXELS: dict[str, Any] = {  # of a data_preprocessor: from uint8 in BGR to what 
     "mean": [255 * m for m in IMAGENET_MEAN],
     "std": [255 * s for s in IMAGENET_STD],
 }
+_GAP = 4  # pixels between the parts of a picture
+_GOLDEN = 0.6180339887498949  # steps of the golden ratio spread hues evenly for any number of classes
 
 
 class DenseSteps(TransferSteps):
@@ -62,35 +70,31 @@ class DenseSteps(TransferSteps):
         """The metric of each class, for the record."""
 
     def train_and_test(self, model: nn.Module, run: TransferRun) -> Outcome:
-        loader, test_loader = (create_loader(self.config, self.images(train), train) for train in (True, False))
+        loader, test_loader = self.loader(train=True), self.loader(train=False)
         self.metric = self.create_metric(test_loader.dataset)
-        step = dense_step(model, self.saved_modules(model), self.config)
-        trained = run.train(step, loader, test_loader, self.metric)
+        trained = run.train(self.step(model), loader, test_loader, self.metric)
         return replace(trained, metrics={**self.metric.summary, **trained.metrics, **self.class_metrics()})
 
+    def loader(self, train: bool) -> ImageLoader:
+        """In training all batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes. In
+        evaluation every image once over all ranks, one by one.
 
-def create_loader(config: DenseConfig, images: NumberedImages, train: bool) -> ImageLoader:
-    """In training all batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes. In
-    evaluation every image once over all ranks, one by one.
+        The transforms are tried on one image first, so that wrong ones fail before anything is trained; errors as
+        `images` and `EpochBatches`.
+        """
+        images, config = self.images(train), self.config
+        images[0]
+        options = {"num_workers": config.data.num_workers, "collate_fn": pseudo_collate}
+        if not train:
+            return evaluation_loader(images, **options)
+        return training_loader(images, config.data.batch_size, iterations=config.train.iterations, **options)
 
-    The transforms are tried on one image first, so that wrong ones fail before anything is trained; errors as
-    ``images`` and `EpochBatches`.
-    """
-    images[0]
-    options = {"num_workers": config.data.num_workers, "collate_fn": pseudo_collate}
-    if not train:
-        return evaluation_loader(images, **options)
-    return training_loader(images, config.data.batch_size, iterations=config.train.iterations, **options)
-
-
-def dense_step(model: nn.Module, modules: Mapping[str, nn.Module], config: DenseConfig) -> TransferStep:
-    """The update of a model: layer-wise rates in the backbone, the full rate in neck and heads.
-
-    ``modules``: what a checkpoint holds of the model, by name. The model is moved to the training device.
-    """
-    model, o = model.to(training_device()), config.optim
-    groups = layer_decay_groups(model, o.lr, o.weight_decay, o.layer_decay)
-    return TransferStep(model, modules, groups, config, decay=config.train.decay)
+    def step(self, model: nn.Module) -> TransferStep:
+        """The update of a model, moved to the training device: layer-wise rates in the backbone, the full rate in neck
+        and heads."""
+        model, o = model.to(training_device()), self.config.optim
+        groups = layer_decay_groups(model, o.lr, o.weight_decay, o.layer_decay)
+        return TransferStep(model, self.saved_modules(model), groups, self.config, decay=self.config.train.decay)
 
 
 @contextmanager
@@ -119,24 +123,30 @@ def build_dense(registry: Registry, section: dict[str, Any], backbone: FeatureVi
     return revert_sync_batchnorm(model)
 
 
-def build_pipeline(registry: Registry, steps: list[dict[str, Any]], section: str) -> Compose:
-    """The transforms of ``registry`` by name; raises ConfigError, naming the section of the configuration, for one that
-    it does not have or that refuses its options."""
-    with _building(registry, section):
-        return Compose([registry.build(_tuples(step)) for step in steps])
+class TransformedImages(NumberedImages):
+    """Images after the transforms ``steps`` of ``registry``, mmseg's or mmdet's, which have random draws in training.
 
-
-def apply_steps(steps: Compose, results: dict[str, Any], section: str) -> Any:
-    """What the transforms make of ``results``, with ``img_path``, or None if they drop the image.
-
-    Raises ConfigError, naming file and section, if they fail: a transform that does not fit, or a damaged file.
+    Raises ConfigError, naming ``section`` of the configuration, for a transform that the registry does not have or that
+    refuses its options.
     """
-    path = results["img_path"]
-    try:
-        return steps(results)
-    except Exception as error:
-        said = f"the transforms fail on '{path}' ({reason_of(error)})"
-        raise ConfigError(f"{said}; change {section}, or replace the file") from error
+
+    def __init__(self, registry: Registry, steps: list[dict[str, Any]], *, train: bool, seed: int, name: str) -> None:
+        super().__init__(seed, name)
+        self.train, self.section = train, "data.augment" if train else "data.evaluate"
+        with _building(registry, self.section):
+            self.steps = Compose([registry.build(_tuples(step)) for step in steps])
+
+    def transform(self, results: dict[str, Any]) -> Any:
+        """What the transforms make of ``results``, with ``img_path``, or None if they drop the image.
+
+        Raises ConfigError, naming file and section, if they fail: a transform that does not fit, or a damaged file.
+        """
+        path = results["img_path"]
+        try:
+            return self.steps(results)
+        except Exception as error:
+            said = f"the transforms fail on '{path}' ({reason_of(error)})"
+            raise ConfigError(f"{said}; change {self.section}, or replace the file") from error
 
 
 def _tuples(value: Any) -> Any:
@@ -147,3 +157,40 @@ def _tuples(value: Any) -> Any:
         numbers = bool(value) and all(isinstance(v, int | float) for v in value)
         return tuple(value) if numbers else [_tuples(v) for v in value]
     return value
+
+
+# --- pictures of test images ------------------------------------------------------------------------------------------
+
+
+def palette(num_classes: int) -> NDArray[np.uint8]:
+    """(256, 3) RGB: one colour for each class, black for pixels without a label."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for i in range(min(num_classes, IGNORE)):
+        hue, value = i * _GOLDEN % 1.0, (1.0, 0.75, 0.5)[i // 7 % 3]
+        colours[i] = [round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, value)]
+    return colours
+
+
+def evenly_spaced(images: int, count: int) -> list[int]:
+    """``count`` indices of 0..images-1 from the first one on, rising; all of them if ``count`` is larger."""
+    return sorted({i * images // count for i in range(count)})
+
+
+def overlay(image_HWC: NDArray[Any], labels_HW: NDArray[Any], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image blended with the colours of its labels; unlabelled pixels are dark."""
+    mixed: NDArray[np.uint8] = (0.4 * image_HWC + 0.6 * colours[labels_HW]).astype(np.uint8)
+    return mixed
+
+
+def save_overlay(
+    path: Path, image_HWC: NDArray[Any], true_HW: NDArray[Any], predicted_HW: NDArray[Any], num_classes: int
+) -> None:
+    """Image, labels and prediction side by side, as a PNG; small images are enlarged."""
+    colours = palette(num_classes)
+    gap = np.full((image_HWC.shape[0], _GAP, 3), 255, dtype=np.uint8)
+    parts = [image_HWC, gap, overlay(image_HWC, true_HW, colours), gap, overlay(image_HWC, predicted_HW, colours)]
+    picture = Image.fromarray(np.concatenate(parts, axis=1))
+    factor = max(1, 256 // image_HWC.shape[0])
+    enlarged = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    with replacing(path) as temporary:
+        enlarged.save(temporary, format="PNG")

@@ -15,8 +15,7 @@ from run_samples import changed
 
 from benchmarks.tasks import get_task
 from benchmarks.tasks.detection.config import DetectionConfig
-from benchmarks.tasks.detection.data import coco_images
-from benchmarks.transfer.dense import create_loader
+from benchmarks.tasks.detection.run import DetectionSteps
 from mlomae import cli
 from mlomae.backbones import run
 from mlomae.backbones.batches import ImageLoader
@@ -55,7 +54,9 @@ def values(root: Path, **changes: Any) -> dict[str, Any]:
 
 
 def train_loader(settings: DetectionConfig, source: Detections) -> ImageLoader:
-    return create_loader(settings, coco_images(settings, source, train=True), train=True)
+    steps = DetectionSteps(settings)
+    steps.train = source
+    return steps.loader(train=True)
 
 
 def config(root: Path, **changes: Any) -> DetectionConfig:

@@ -10,8 +10,7 @@ from run_samples import changed
 
 from benchmarks.tasks import get_task
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.tasks.segmentation.data import scene_pairs
-from benchmarks.transfer.dense import create_loader
+from benchmarks.tasks.segmentation.run import SegmentationSteps
 from mlomae import cli
 from mlomae.backbones import run
 from mlomae.backbones.batches import ImageLoader
@@ -88,11 +87,15 @@ def values(scenes: Path, **changes: Any) -> dict[str, Any]:
 
 
 def train_loader(settings: SegmentationConfig, scenes: Scenes) -> ImageLoader:
-    return create_loader(settings, scene_pairs(settings, scenes, train=True), train=True)
+    steps = SegmentationSteps(settings)
+    steps.train = scenes
+    return steps.loader(train=True)
 
 
 def eval_loader(settings: SegmentationConfig, scenes: Scenes) -> ImageLoader:
-    return create_loader(settings, scene_pairs(settings, scenes, train=False), train=False)
+    steps = SegmentationSteps(settings)
+    steps.test = scenes
+    return steps.loader(train=False)
 
 
 def config(scenes: Path, **changes: Any) -> SegmentationConfig:

@@ -3,11 +3,8 @@
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import Compose
 
-from benchmarks.tasks.detection.config import DetectionConfig
-from benchmarks.transfer.dense import apply_steps, build_pipeline
-from mlomae.backbones.batches import NumberedImages
+from benchmarks.transfer.dense import TransformedImages
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Detections
@@ -35,7 +32,7 @@ class _Coco(CocoDataset):
     COCOAPI = _ById
 
 
-class CocoImages(NumberedImages):
+class CocoImages(TransformedImages):
     """At position i is image i after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR, "data_samples":
     DetDataSample}. In training the steps transform boxes and masks as well, and images without objects, or with crowds
     alone, are left out.
@@ -46,11 +43,8 @@ class CocoImages(NumberedImages):
     """
 
     def __init__(self, source: Detections, steps: list[dict[str, Any]], *, train: bool, seed: int = 0) -> None:
-        section = "data.augment" if train else "data.evaluate"
         before = [_LOAD, _TRUTH] if train else [_LOAD]
-        self.steps: Compose = build_pipeline(TRANSFORMS, [*before, *steps], section)
-        super().__init__(seed, "coco")
-        self.section, self.train = section, train
+        super().__init__(TRANSFORMS, [*before, *steps], train=train, seed=seed, name="coco")
         self.pack = PackDetInputs(meta_keys=_META)
         self.coco = _Coco(
             ann_file=str(source.annotation_file),
@@ -84,16 +78,9 @@ class CocoImages(NumberedImages):
 
     def _run(self, info: dict[str, Any]) -> Any:
         path = info["img_path"]
-        done = apply_steps(self.steps, info, self.section)
+        done = self.transform(info)
         if done is None and not self.train:
             raise ConfigError(f"the transforms drop '{path}'; change {self.section}")
         if done is None or (self.train and np.all(done["gt_ignore_flags"])):  # also if there is none
             return None
         return {"scale_factor": (1.0, 1.0), **done}  # mmdet needs it even where nothing was resized
-
-
-def coco_images(config: DetectionConfig, source: Detections, train: bool) -> CocoImages:
-    """``source`` after ``data.augment`` for training, after ``data.evaluate`` for evaluation."""
-    if train:
-        return CocoImages(source, config.data.augment, train=True, seed=config.seed)
-    return CocoImages(source, config.data.evaluate, train=False)

@@ -3,11 +3,8 @@
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import Compose
 
-from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.transfer.dense import apply_steps, build_pipeline
-from mlomae.backbones.batches import NumberedImages
+from benchmarks.transfer.dense import TransformedImages
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Scenes
@@ -19,7 +16,7 @@ from mmseg.registry import TRANSFORMS
 _META = ("index", "img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction")
 
 
-class ScenePairs(NumberedImages):
+class ScenePairs(TransformedImages):
     """At position i is image i of ``scenes`` after ``steps``, packed: {"inputs": (3, H, W) uint8 in BGR,
     "data_samples": SegDataSample with ``gt_sem_seg`` (1, H, W) int64}.
 
@@ -31,10 +28,15 @@ class ScenePairs(NumberedImages):
     """
 
     def __init__(
-        self, scenes: Scenes, steps: Compose, largest: tuple[int, int] | None = None, *, seed: int = 0
+        self,
+        scenes: Scenes,
+        steps: list[dict[str, Any]],
+        largest: tuple[int, int] | None = None,
+        *,
+        seed: int = 0,
     ) -> None:
-        super().__init__(seed, "scenes")
-        self.scenes, self.steps, self.largest = scenes, steps, largest
+        super().__init__(TRANSFORMS, steps, train=largest is not None, seed=seed, name="scenes")
+        self.scenes, self.largest = scenes, largest
         self.pack = PackSegInputs(meta_keys=_META)
 
     def __len__(self) -> int:
@@ -55,9 +57,8 @@ class ScenePairs(NumberedImages):
         return dict(self.pack(results))
 
     def _run(self, results: dict[str, Any]) -> dict[str, Any]:
-        path = results["img_path"]
-        section = "data.evaluate" if self.largest is None else "data.augment"
-        done = apply_steps(self.steps, results, section)
+        path, section = results["img_path"], self.section
+        done = self.transform(results)
         if done is None or "img" not in done:
             raise ConfigError(f"the transforms leave no image of '{path}'; change {section}, which is not to pack it")
         height, width = done["img"].shape[:2]
@@ -68,11 +69,3 @@ class ScenePairs(NumberedImages):
                 f"crop in {section}, or raise it"
             )
         return dict(done)
-
-
-def scene_pairs(config: SegmentationConfig, scenes: Scenes, train: bool) -> ScenePairs:
-    """``scenes`` after ``data.augment`` for training, after ``data.evaluate`` for evaluation."""
-    if not train:
-        return ScenePairs(scenes, build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate"))
-    steps = build_pipeline(TRANSFORMS, config.data.augment, "data.augment")
-    return ScenePairs(scenes, steps, config.backbone.height_width, seed=config.seed)

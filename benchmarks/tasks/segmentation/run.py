@@ -8,12 +8,11 @@ from typing import Any
 from torch import nn
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.tasks.segmentation.data import ScenePairs, scene_pairs
+from benchmarks.tasks.segmentation.data import ScenePairs
 from benchmarks.tasks.segmentation.metric import SceneMetric
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
-from benchmarks.transfer.dense import DenseSteps
-from benchmarks.transfer.pictures import evenly_spaced, save_overlay
+from benchmarks.transfer.dense import DenseSteps, evenly_spaced, save_overlay
 from mlomae.backbones.run import TransferRun, open_pair
 from mlomae.common.errors import DataError
 from mlomae.data import Scenes, build_scenes
@@ -40,7 +39,10 @@ class SegmentationSteps(DenseSteps):
         return build_segmentor(self.config, len(self.train.classes))
 
     def images(self, train: bool) -> ScenePairs:
-        return scene_pairs(self.config, self.train if train else self.test, train)
+        config, size = self.config, self.config.backbone.height_width
+        if train:
+            return ScenePairs(self.train, config.data.augment, size, seed=config.seed)
+        return ScenePairs(self.test, config.data.evaluate)
 
     def create_metric(self, images: Any) -> SceneMetric:
         return SceneMetric(len(self.test.classes), keep=evenly_spaced(len(self.test), self.config.overlays))

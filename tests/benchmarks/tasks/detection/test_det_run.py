@@ -17,7 +17,7 @@ from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.tasks.detection.data import CocoImages
 from benchmarks.tasks.detection.metric import evaluate_detections
 from benchmarks.tasks.detection.model import build_detector
-from benchmarks.transfer.dense import dense_step
+from benchmarks.tasks.detection.run import DetectionSteps
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint
 from mlomae.common.errors import ConfigError, MlomaeError
@@ -124,7 +124,7 @@ def test_every_parameter_has_its_layer(coco: Path) -> None:
 def test_bf16_is_the_backbones_alone(coco: Path) -> None:
     config = det_runs.config(coco, train__amp="bf16")
     detector, _ = build_detector(config, det_runs.CLASSES)
-    step, seen = dense_step(detector, {"detector": detector}, config), {}
+    step, seen = DetectionSteps(config).step(detector), {}
     hooks = [
         (detector.backbone.vit.blocks[0].mlp.fc1, "block"),
         (detector.neck.levels[0][0], "neck"),

@@ -20,7 +20,7 @@ from seg_runs import main
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.transfer.dense import build_pipeline
+from benchmarks.transfer.dense import TransformedImages
 from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError
 
@@ -128,8 +128,8 @@ def test_shipped_configs_build_and_predict(path: Path) -> None:
     config = reduced(SegmentationConfig.load(path))
     assert config.name == path.stem
     assert config.train.decay == "linear"
-    build_pipeline(TRANSFORMS, config.data.augment, "data.augment")
-    build_pipeline(TRANSFORMS, config.data.evaluate, "data.evaluate")
+    TransformedImages(TRANSFORMS, config.data.augment, train=True, seed=0, name="scenes")
+    TransformedImages(TRANSFORMS, config.data.evaluate, train=False, seed=0, name="scenes")
     segmentor: Any = build_segmentor(config, 11)[0]
     height, width = config.backbone.height_width
     size = (height // 2, width // 2 + 7)  # of no crop, and no multiple of the patch

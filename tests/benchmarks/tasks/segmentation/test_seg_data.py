@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import seg_runs
 import torch
-from mmseg.registry import TRANSFORMS
 from PIL import Image
 from run_samples import differences, one_line
 from torch import Tensor
@@ -18,7 +17,6 @@ from torch import Tensor
 from benchmarks.tasks.segmentation import data as module
 from benchmarks.tasks.segmentation.data import ScenePairs
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.transfer.dense import build_pipeline
 from mlomae.backbones import batches
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Scenes, build_scenes
@@ -117,9 +115,7 @@ def drawn(pairs: ScenePairs, item: Any) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("part", PARTS)
 def test_every_transform_is_a_function_of_seed_epoch_and_image(part: str, scenes: Path) -> None:
     def pairs(seed: int) -> ScenePairs:
-        return ScenePairs(
-            source(scenes), build_pipeline(TRANSFORMS, [PARTS[part]], "data.augment"), (64, 64), seed=seed
-        )
+        return ScenePairs(source(scenes), [PARTS[part]], (64, 64), seed=seed)
 
     def several(seed: int, epoch: int) -> list[Any]:
         """Of several images: the flip of one is a coin."""
@@ -168,7 +164,7 @@ def test_labels_follow_their_pixels_through_the_transforms(scenes: Path, tmp_pat
             Image.fromarray(values.astype(np.uint8)).save(root / "annotations" / split / f"{i}.png")
     (root / "classes.txt").write_text("red\ngreen\nblue\nyellow\n")
     steps = [{**PARTS["resize"], "scale": (80, 32), "ratio_range": (0.8, 1.25)}, PARTS["crop"], PARTS["flip"]]
-    pairs = ScenePairs(source(root), build_pipeline(TRANSFORMS, steps, "data.augment"), (16, 16))
+    pairs = ScenePairs(source(root), steps, (16, 16))
     agree = total = 0
     for epoch in range(10):
         for i in range(4):
@@ -187,7 +183,7 @@ def test_labels_after_the_whole_pipeline_are_classes_or_ignored(whole: list[Any]
     assert {int(v) for batch in whole for *_, labels in batch for v in labels.unique()} == {0, 1, 2, 3, 4, 255}
     raw = source(scenes)
     values = np.array(Image.open(raw.annotation_path(1))).astype(int)
-    _, labels = drawn(ScenePairs(raw, build_pipeline(TRANSFORMS, [], "data.augment"), (16, 16)), 1)
+    _, labels = drawn(ScenePairs(raw, [], (16, 16)), 1)
     assert np.array_equal(labels[0].numpy(), np.where(values == 0, 255, values - 1))
 
     segmentor: Any = build_segmentor(seg_runs.config(scenes), seg_runs.CLASSES)[0]
@@ -290,7 +286,7 @@ def test_an_image_that_is_larger_than_the_first_is_one_line_too(scenes: Path) ->
         labels=lambda i: torch.zeros(16, 16 + i, dtype=torch.uint8),
         path=raw.path,
     )
-    pairs = ScenePairs(large, build_pipeline(TRANSFORMS, [], "data.augment"), (16, 16))  # type: ignore[arg-type]
+    pairs = ScenePairs(large, [], (16, 16))  # type: ignore[arg-type]
     pairs[0]
     with pytest.raises(ConfigError, match=r"leave 16x17 pixels of .*crop in data\.augment") as error:
         pairs[1]

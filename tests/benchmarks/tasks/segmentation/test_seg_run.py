@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmarks.analysis.evidence import read_evidence
 from benchmarks.tasks.segmentation.model import build_segmentor
-from benchmarks.transfer.pictures import palette
+from benchmarks.transfer.dense import palette
 from mlomae import records
 from mlomae.backbones.training import TransferStep
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
