@@ -13,7 +13,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from mlomae.common.errors import ConfigError, reason_of
@@ -216,7 +216,7 @@ def check_range(owner: str, interval: str, **options: object) -> None:
             raise ConfigError(f"{owner}: {name}={value!r} must be a number in {interval}")
 
 
-def check_bounds(owner: str, interval: str, **options: tuple[float, float]) -> None:
+def check_bounds(owner: str, interval: str, **options: Sequence[float]) -> None:
     """Raise ConfigError unless every value is a pair of numbers in ``interval``, the lower bound first."""
     for name, (low, high) in options.items():
         if not (is_inside(low, interval) and is_inside(high, interval) and low <= high):

@@ -18,10 +18,9 @@ from timm.data.mixup import mixup_target
 from torch import Tensor
 from torchvision import transforms as T
 
-from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, reason_of
-from mlomae.common.random_keys import seeded
-from mlomae.common.registry import Registry, check_choice, check_range
+from mlomae.common.random_keys import root_key, seeded
+from mlomae.common.registry import Registry, check_bounds, check_choice, check_range
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
 Transform = Callable[[Image.Image], Tensor]
@@ -30,15 +29,6 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
-
-
-def _check_range(name: str, values: Sequence[float] | None, highest: float) -> tuple[float, float] | None:
-    if values is None:
-        return None
-    if len(values) != 2 or not 0 < values[0] <= values[1] <= highest:
-        limit = "" if highest == float("inf") else f" <= {highest:g}"
-        raise ConfigError(f"{name} {tuple(values)} must satisfy 0 < low <= high{limit}")
-    return values[0], values[1]
 
 
 def _timm(**options: Any) -> Any:
@@ -95,14 +85,18 @@ def train_transform(
             f"color_jitter {color_jitter} has no effect with auto_augment '{auto_augment}'; set one of them to None"
         )
     check_range("data.augment", "[0, 1]", hflip=hflip, reprob=reprob)
+    if scale is not None:
+        check_bounds("data.augment", "(0, 1]", scale=scale)
+    if ratio is not None:
+        check_bounds("data.augment", "(0, inf)", ratio=ratio)
     crop, colours, final = _timm(
         input_size=img_size,
         is_training=True,
         separate=True,
         mean=tuple(mean),
         std=tuple(std),
-        scale=_check_range("scale", scale, 1.0),
-        ratio=_check_range("ratio", ratio, float("inf")),
+        scale=scale,
+        ratio=ratio,
         hflip=hflip,
         color_jitter=color_jitter,
         auto_augment=auto_augment,
@@ -161,7 +155,7 @@ def build_transform(options: dict[str, Any], img_size: Size) -> Transform:
 
 def mix_key(seed: int, iteration: int, rank: int = 0) -> int:
     """The key of the draws with which one process mixes its batch of one training step."""
-    return random_keys.root_key(seed, "mix", iteration, rank)
+    return root_key(seed, "mix", iteration, rank)
 
 
 class BatchMix:

@@ -17,7 +17,7 @@ from scipy import stats
 
 from benchmarks.tasks.classification.per_image import read_tested
 from mlomae.backbones.task import TestedRun, check_same_test
-from mlomae.common.errors import MlomaeError, refuse
+from mlomae.common.errors import exit_status
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,9 @@ def describe(a: TestedRun, b: TestedRun, found: Comparison, classes: int = 5) ->
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; 0, or 2 after one line on standard error."""
+@exit_status
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tasks.classification.compare",
         description="Compare two runs on the same test images.",
@@ -106,12 +107,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("b", metavar="B.npz", help="predictions of the run it is compared with")
     parser.add_argument("--classes", type=int, default=5, help="how many of the classes that differ most are named")
     arguments = parser.parse_args(argv)
-    try:
-        a, b = read_tested(arguments.a), read_tested(arguments.b)
-        print(describe(a, b, compare(a, b), arguments.classes))
-    except MlomaeError as error:
-        return refuse(error)
-    return 0
+    a, b = read_tested(arguments.a), read_tested(arguments.b)
+    print(describe(a, b, compare(a, b), arguments.classes))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.training import TransferStep
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
+from mlomae.common.registry import check_choice
 from mlomae.pretraining.optim import parameter_groups
 
 
@@ -103,8 +104,7 @@ class Classifier(BaseModel):
         return modules if self.ema is None else {**modules, "ema": self.ema}
 
     def _check_pooling(self, pooling: str) -> None:
-        if pooling not in ("cls", "avg"):
-            raise ConfigError(f"unknown pooling '{pooling}'; choose one of cls, avg")
+        check_choice("classifier", ("cls", "avg"), pooling=pooling)
         if has_fresh_norm(self.backbone):
             raise ConfigError(
                 "features need the pretrained final norm, which this backbone dropped; use keep_norm=True"

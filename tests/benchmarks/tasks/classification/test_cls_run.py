@@ -16,10 +16,9 @@ from run_samples import differences, one_line
 from benchmarks.analysis.evidence import read_evidence
 from benchmarks.tasks.classification.config import PROTOCOLS, ClassificationConfig
 from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract
-from benchmarks.tasks.classification.metrics import ClassificationMetric, rank_scores
 from benchmarks.tasks.classification.model import Classifier, ClassifierStep
 from benchmarks.tasks.classification.per_image import FORMAT, summarise
-from benchmarks.tasks.classification.run import build_model
+from benchmarks.tasks.classification.run import ClassificationMetric, build_model, rank_scores
 from mlomae import records
 from mlomae.backbones.batches import training_loader
 from mlomae.backbones.export import export
