@@ -26,7 +26,7 @@ from mlomae.common.random_keys import root_key
 from mlomae.common.registry import check_choice, check_range
 from mlomae.models import create_encoder
 from mlomae.models.loading import LoadReport, create_timm, load_strict, matches
-from mlomae.models.vit import check_geometry, sincos_positions
+from mlomae.models.vit import check_geometry, check_heads, sincos_positions
 from mlomae.models.weights import Architecture, State, check_model_section, read_encoder, read_weights
 
 SPEC = "a path of weights, of a run or of a timm folder, timm:NAME, timm:NAME:pretrained, random, or random:PATH"
@@ -117,10 +117,7 @@ def _random(model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransfo
         raise ConfigError(f"backbone 'random' needs model.{missing[0]}; give model=dict(size=..., patch_size=...)")
     if min(given.values()) < 1:
         raise ConfigError(f"backbone 'random' has a size that is not positive ({given}); change it")
-    if given["embed_dim"] % given["num_heads"]:  # timm would assert
-        raise ConfigError(
-            f"width {given['embed_dim']} is not divisible by {given['num_heads']} heads; change one of them"
-        )
+    check_heads("backbone 'random'", given["embed_dim"], given["num_heads"])  # timm would assert
     return _initialise(Architecture(**{"patch_size": 16, **given}), "random weights", **options)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mlomae.common.errors import ConfigError
-from mlomae.models.vit import ViT, init_weights, sincos_positions, transformer
+from mlomae.models.vit import ViT, check_heads, init_weights, sincos_positions, transformer
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ class Decoder(nn.Module):
 
     def __init__(self, encoder: ViT, embed_dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        if embed_dim % num_heads:
-            raise ConfigError(f"decoder width {embed_dim} is not divisible by {num_heads} heads; change one of them")
+        check_heads("decoder", embed_dim, num_heads)
         self.embed = nn.Linear(encoder.embed_dim, embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(sincos_positions(embed_dim, encoder.grid), requires_grad=False)

@@ -50,6 +50,12 @@ def check_geometry(img_size: int, patch_size: int) -> tuple[int, int]:
     return img_size // patch_size, img_size // patch_size
 
 
+def check_heads(owner: str, width: int, heads: int) -> None:
+    """Raise ConfigError unless the number of ``heads`` divides the ``width`` of their transformer, ``owner``."""
+    if heads < 1 or width % heads:
+        raise ConfigError(f"{owner}: width {width} is not divisible by {heads} heads; change one of them")
+
+
 def transformer(embed_dim: int, depth: int, num_heads: int, mlp_ratio: float) -> tuple[nn.Sequential, nn.Module]:
     """Pre-norm blocks and the final norm, with timm's layers and its epsilon."""
     norm: Any = partial(nn.LayerNorm, eps=1e-6)
@@ -121,6 +127,5 @@ def create_encoder(
     given = zip(SIZES[size], (embed_dim, depth, num_heads), strict=True)
     dim, layers, heads = (usual if value is None else value for usual, value in given)
     check_range("model", "[1, inf)", embed_dim=dim, depth=layers, num_heads=heads)
-    if dim % heads:
-        raise ConfigError(f"width {dim} is not divisible by {heads} heads; change embed_dim or num_heads")
+    check_heads("model", dim, heads)
     return ViT(img_size, patch_size, dim, layers, heads)

@@ -28,7 +28,7 @@ from torch import Tensor
 from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, list_checkpoints, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.registry import check_choice
-from mlomae.models.vit import SIZES
+from mlomae.models.vit import SIZES, check_heads
 
 State = dict[str, Tensor]
 
@@ -248,10 +248,7 @@ def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> Encod
             )
         source = "given by the model section" if "num_heads" in wanted else "the usual number of this width"
         notes = [*notes, f"num_heads={heads}: {source}, the file does not say"]
-    if heads < 1 or measured["embed_dim"] % heads:
-        raise ConfigError(
-            f"width {measured['embed_dim']} of '{path}' is not divisible by {heads} heads; change model.num_heads"
-        )
+    check_heads(f"'{path}'", measured["embed_dim"], heads)
     architecture = Architecture(num_heads=heads, **measured)
     for key, value in wanted.items():
         if value != getattr(architecture, key):
