@@ -1,6 +1,7 @@
 """The work of ``mlomae suite run FILE``; `benchmarks.commands` has its command line."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from benchmarks.analysis.tables.build import build_tables
@@ -9,7 +10,7 @@ from benchmarks.suite.backbones import discover_backbones, named_backbones, rand
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.jobs import Job, Planner
-from benchmarks.suite.launch import cluster, local
+from benchmarks.suite.launch import Launcher, cluster, start
 from benchmarks.suite.runner import SuiteRunner
 from benchmarks.suite.status import describe, results_table, stale_jobs
 from benchmarks.tasks import get_task
@@ -68,7 +69,8 @@ def run_suite(args: argparse.Namespace) -> int:
             )
         set_aside([job for job, _ in stale], completed, planner.work)
         planner, completed = plan(args)
-    suite, launch = planner.suite, local(planner.suite.threads)
+    suite = planner.suite
+    launch: Launcher = partial(start, threads=suite.threads)
     if args.cluster is not None:
         launch = cluster(args.cluster, planner.work / "submitit", suite.cluster, suite.threads)
     runner = SuiteRunner(planner, completed, launch, args.jobs, lambda line: print(line, flush=True))

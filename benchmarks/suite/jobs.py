@@ -16,8 +16,7 @@ from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.schema import load_config
-from mlomae.models import SIZES
-from mlomae.models.weights import Architecture
+from mlomae.models.weights import MODEL_KEYS, Architecture, check_model_section
 from mlomae.records import RANDOM, config_hash, slug, strip_paths
 
 PRETRAIN = "pretrain"
@@ -131,19 +130,18 @@ class Planner:
 
     def pretrainings(self, entry: MethodEntry) -> list[Job]:
         """One run a seed of a method."""
-        seeds = self.suite.seeds if entry.seeds is None else entry.seeds
-        return [self._pretraining(entry, seed) for seed in seeds if self.seeds is None or seed in self.seeds]
+        jobs, path = [], ROOT / entry.config
+        for seed in self.suite.seeds if entry.seeds is None else entry.seeds:
+            if self.seeds is None or seed in self.seeds:
+                options = {**self.suite.options, **entry.options}
+                options |= {"name": f"{self.suite.name}_{slug(entry.method)}", "method": entry.method, "seed": seed}
+                config = load_config(path, options)
+                jobs.append(self._job(PRETRAIN, PRETRAIN, path, options, config, f"{config.name}_seed{seed}"))
+        return jobs
 
     def transfers(self, entry: MethodEntry, pretrained: list[Job]) -> list[Job]:
         """The transfers of ``pretrained``, the runs of a method."""
         return self._transfers([(backbone_of(job), job) for job in pretrained]) if entry.transfer else []
-
-    def _pretraining(self, entry: MethodEntry, seed: int) -> Job:
-        options = {**self.suite.options, **entry.options}
-        options |= {"name": f"{self.suite.name}_{slug(entry.method)}", "method": entry.method, "seed": seed}
-        path = ROOT / entry.config
-        config = load_config(path, options)
-        return self._job(PRETRAIN, PRETRAIN, path, options, config, f"{config.name}_seed{seed}")
 
     def _transfers(self, backbones: list[tuple[Backbone, Job | None]]) -> list[Job]:
         return [
@@ -194,10 +192,8 @@ def backbone_of(job: Job) -> Backbone:
 
 def floor_backbone(job: Job) -> Backbone:
     """Random weights of the architecture that the pretraining ``job`` has."""
-    model = job.config.model
-    sizes = dict(zip(("embed_dim", "depth", "num_heads"), SIZES[model.size], strict=True))
-    own = {key: value for key in sizes if (value := getattr(model, key)) is not None}
-    architecture = asdict(Architecture(patch_size=model.patch_size, **(sizes | own)))
+    section = check_model_section({key: getattr(job.config.model, key) for key in MODEL_KEYS})
+    architecture = asdict(Architecture(**section))
     del architecture["grid"]
     source = Provenance(RANDOM, {"method": RANDOM, "architecture": architecture}, {})
     return Backbone(f"random:{job.checkpoint}", source, job.seed)

@@ -21,7 +21,7 @@ from mlomae.common.errors import ConfigError
 Launcher = Callable[[list[str], Path, tuple[int, ...]], int]
 
 
-def start(command: list[str], log: Path, threads: int | None = 1, inherited: tuple[int, ...] = ()) -> int:
+def start(command: list[str], log: Path, inherited: tuple[int, ...] = (), threads: int | None = 1) -> int:
     """The exit status of a process with ``threads`` threads (None: as many as it likes), output appended to ``log``.
 
     ``inherited``: open files that the process keeps, such as a lock, so that they outlive this process if need be.
@@ -65,11 +65,6 @@ def is_locked(folder: Path) -> bool:
         return file is None
 
 
-def local(threads: int | None) -> Launcher:
-    """Processes of this machine."""
-    return lambda command, log, inherited: start(command, log, threads, inherited)
-
-
 @dataclass
 class Resumable:
     """A job of submitit. It is submitted again, and resumes, if it was preempted or ran out of time."""
@@ -77,7 +72,7 @@ class Resumable:
     threads: int | None
 
     def __call__(self, command: list[str], log: str) -> int:
-        return start(command, Path(log), self.threads)
+        return start(command, Path(log), threads=self.threads)
 
     def checkpoint(self, command: list[str], log: str) -> Any:
         from submitit.helpers import DelayedSubmission

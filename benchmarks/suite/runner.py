@@ -49,7 +49,9 @@ class SuiteRunner:
         with ThreadPoolExecutor(self.parallel) as pool:
             try:
                 while self._waiting or running:
-                    for job in self._ready()[: self.parallel - len(running)]:
+                    made = self.records.keys() - self._retrained
+                    ready = [job for job in self._waiting if job.after is None or job.after.label in made]
+                    for job in ready[: self.parallel - len(running)]:
                         self._waiting.remove(job)
                         running[pool.submit(self._execute, job)] = job
                     if not running:
@@ -93,10 +95,6 @@ class SuiteRunner:
         self._add(jobs or [])
         return jobs is not None
 
-    def _ready(self) -> list[Job]:
-        made = self.records.keys() - self._retrained
-        return [job for job in self._waiting if job.after is None or job.after.label in made]
-
     # --- running it ---------------------------------------------------------------------------------------------------
 
     def _execute(self, job: Job) -> bool:
@@ -119,27 +117,22 @@ class SuiteRunner:
         return not status
 
     def _finish(self, job: Job, succeeded: bool) -> None:
-        if succeeded and job.label in self._retrained:
+        if not succeeded:
+            self.failed.append(job.label)
+        elif job.label in self._retrained:
             self._retrained.discard(job.label)
             self.finished.append(job.label)
-            return
-        record = self.completed.add(job) if succeeded else None
-        if record is None:
-            if succeeded:
-                self.report(f"{job.label}: ended with status 0, but left no record of its configuration")
+        elif (record := self.completed.add(job)) is None:
+            self.report(f"{job.label}: ended with status 0, but left no record of its configuration")
             self.failed.append(job.label)
-            return
-        self.records[job.label] = record
-        self.finished.append(job.label)
-        left = len(self._waiting)
-        self.report(f"{job.label}: done, {_headline(job, record)}{record['cpu_s']:.0f} processor s; {left} more wait")
-
-
-def _headline(job: Job, record: Record) -> str:
-    """The first metric of a transfer's task."""
-    metric = None if job.task == PRETRAIN else get_task(job.task).headline
-    value = record["metrics"].get(metric.name) if metric else None
-    return f"{metric.title} {value:.1f} {metric.unit}, " if metric and value is not None else ""
+        else:
+            self.records[job.label] = record
+            self.finished.append(job.label)
+            metric = None if job.task == PRETRAIN else get_task(job.task).headline
+            value = record["metrics"].get(metric.name) if metric else None
+            result = f"{metric.title} {value:.1f} {metric.unit}, " if metric and value is not None else ""
+            left = len(self._waiting)
+            self.report(f"{job.label}: done, {result}{record['cpu_s']:.0f} processor s; {left} more wait")
 
 
 def same_time_jobs(planner: Planner, completed: CompletedRuns, jobs: list[Job]) -> list[Job] | None:

@@ -1,6 +1,7 @@
 """The status of a suite: the state of every run, methods x tasks, and the results of a demo, one row per backbone."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -48,12 +49,10 @@ def describe(planner: Planner, completed: CompletedRuns) -> str:
     same_time = same_time_jobs(planner, completed, jobs)
     jobs += same_time or []
     states = {job.label: state_of(job, completed) for job in jobs}
-    cells: dict[str, dict[str, list[str]]] = {}
-    for job in jobs:
-        cells.setdefault(job.method, {}).setdefault(job.title, []).append(states[job.label][0])
-    titles = dict.fromkeys(job.title for job in jobs)
-    rows = [{"method": m, **{t: _cell(found.get(t, [])) for t in titles}} for m, found in cells.items()]
-    lines = [pd.DataFrame(rows).to_string(index=False)]
+    runs = pd.DataFrame([{"method": j.method, "title": j.title, "state": states[j.label][0]} for j in jobs])
+    grid = runs.groupby(["method", "title"])["state"].agg(_cell).unstack(fill_value="")
+    grid = grid.loc[runs["method"].unique(), runs["title"].unique()].rename_axis(columns=None)
+    lines = [grid.reset_index().to_string(index=False)]
     if same_time is None:
         lines.append(f"{SAME_TIME}: its length is known once the runs that it is taken from are done")
     count = Counter(state for state, _ in states.values())
@@ -64,13 +63,11 @@ def describe(planner: Planner, completed: CompletedRuns) -> str:
     return "\n".join(lines)
 
 
-def _cell(states: list[str]) -> str:
+def _cell(states: Iterable[str]) -> str:
     """How many of a cell's seeds are done, and what the others are."""
-    if not states:
-        return ""
     count = Counter(states)
     others = [f"{count[state]} {state}" for state in STATES[1:-1] if count[state]]
-    return ", ".join([f"{count[DONE]}/{len(states)}", *others])
+    return ", ".join([f"{count[DONE]}/{count.total()}", *others])
 
 
 def _indented(text: str) -> str:

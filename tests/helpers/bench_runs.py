@@ -22,7 +22,7 @@ Launch = Callable[[list[str], Path, tuple[int, ...]], int]
 
 def launch_with(monkeypatch: pytest.MonkeyPatch, launch: Launch) -> None:
     """Make suites start their runs with ``launch``."""
-    monkeypatch.setattr(command, "local", lambda threads: launch)
+    monkeypatch.setattr(command, "start", lambda *given, threads: launch(*given))
 
 
 def in_process(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:

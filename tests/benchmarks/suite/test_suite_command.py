@@ -15,7 +15,7 @@ from suite_files import PRETRAINING, write_suite
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Planner
-from benchmarks.suite.launch import cluster, is_locked, local, locked
+from benchmarks.suite.launch import cluster, is_locked, locked, start
 from benchmarks.suite.runner import SuiteRunner
 from mlomae.cli import main
 from mlomae.common.errors import ConfigError
@@ -83,7 +83,7 @@ def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
 
 def test_a_process_of_this_machine(tmp_path: Path) -> None:
     words = "import os, sys; print(os.environ['OMP_NUM_THREADS']); sys.exit(3)"
-    assert local(1)([sys.executable, "-c", words], tmp_path / "log.txt", ()) == 3
+    assert start([sys.executable, "-c", words], tmp_path / "log.txt", threads=1) == 3
     assert (tmp_path / "log.txt").read_text() == "1\n"
 
 
