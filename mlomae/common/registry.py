@@ -159,20 +159,14 @@ def import_modules(package: str) -> None:
         importlib.import_module(f"{package}.{module.name}")
 
 
-def is_inside(value: object, interval: str) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
-    above = value >= low if interval[0] == "[" else value > low
-    return above and (value <= high if interval[-1] == "]" else value < high)
-
-
 def check_interval(value: object, interval: str, what: str) -> None:
     """Raise ConfigError unless ``value``, which the message calls ``what``, is a number in ``interval``.
 
     "[0, 1)" includes 0 and excludes 1; "(0, inf)" is every finite positive number.
     """
-    if not is_inside(value, interval):
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    outside = not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high
+    if outside or (value == low and interval[0] == "(") or (value == high and interval[-1] == ")"):
         phrases = {"(0, inf)": "positive", "[0, inf)": "at least 0", "[1, inf)": "at least 1"}
         raise ConfigError(f"{what} must be {phrases.get(interval, f'inside {interval}')}; got {value!r}")
 
@@ -201,23 +195,29 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
     raise ConfigError(f"{what} must be {' or '.join(names)}; got {value!r}")
 
 
-def check_choice(owner: str, valid: Iterable[str], **option: object) -> None:
-    """Raise ConfigError unless the value of the option, passed by its name, is one of ``valid``."""
+def check_choice(owner: str, valid: Iterable[str], **options: object) -> None:
+    """Raise ConfigError unless every option is one of ``valid``; ``owner`` as in `check_range`."""
     choices = list(valid)
-    for name, value in option.items():
+    for name, value in options.items():
         if value not in choices:
-            raise ConfigError(f"{owner}: {name}='{value}' is unknown; choose one of {', '.join(choices)}")
+            raise ConfigError(f"{_called(owner, name)} must be one of {', '.join(choices)}; got {value!r}")
 
 
 def check_range(owner: str, interval: str, **options: object) -> None:
-    """Raise ConfigError unless every value is a number in ``interval`` (`is_inside`)."""
+    """Raise ConfigError unless every option is a number in ``interval`` (`check_interval`).
+
+    ``owner``: what has the options, e.g. "augmentation"; "" for the command line, whose options are flags.
+    """
     for name, value in options.items():
-        if not is_inside(value, interval):
-            raise ConfigError(f"{owner}: {name}={value!r} must be a number in {interval}")
+        check_interval(value, interval, _called(owner, name))
 
 
 def check_bounds(owner: str, interval: str, **options: Sequence[float]) -> None:
-    """Raise ConfigError unless every value is a pair of numbers in ``interval``, the lower bound first."""
+    """Raise ConfigError unless every option is a pair of numbers in ``interval``, the lower one first."""
     for name, (low, high) in options.items():
-        if not (is_inside(low, interval) and is_inside(high, interval) and low <= high):
-            raise ConfigError(f"{owner}: {name}={low, high} must be two numbers in {interval}, the lower one first")
+        check_interval(low, interval, f"{owner}: the lower bound of {name}")
+        check_interval(high, f"[{low},{interval.partition(',')[2]}", f"{owner}: the upper bound of {name}")
+
+
+def _called(owner: str, name: str) -> str:
+    return f"{owner}: {name}" if owner else f"--{name.replace('_', '-')}"

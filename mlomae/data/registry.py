@@ -142,7 +142,9 @@ def check_counts(name: str, base: Path, images: Mapping[str, int], classes: int,
             raise DataError(f"{name} at {base}: {found:,} {what}, published are only {expected:,}; {remedy}")
     fewer = [f"{found:,} of {expected:,} {what}" for found, expected, what in pairs if found != expected]
     if fewer and not subset:
-        remedy = "unpack the whole data set, or accept a part of it with subset=True (--subset)"
+        remedy = "unpack the whole data set"
+        if "subset" in _DATASETS.options(name):
+            remedy += ", or accept a part of it with subset=True (--subset)"
         raise DataError(f"{name} at {base}: there are {', '.join(fewer)}; {remedy}")
 
 

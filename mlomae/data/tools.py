@@ -9,7 +9,10 @@ import itertools
 import socket
 import warnings
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
+from tarfile import TarError
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,9 @@ SAMPLE = 200
 
 TIMEOUT = 60.0
 """Seconds without an answer after which a connection is given up."""
+
+# of connections, of torchvision for a wrong checksum, of archives, of loaders for another data set
+_DOWNLOAD_ERRORS = (OSError, HTTPException, RuntimeError, TarError, BadZipFile, DataError)
 
 INDENT, PROBLEM = " " * 9, "problem: "
 SMALL, MEDIUM = 32**2, 96**2
@@ -269,7 +275,7 @@ def _download(name: str, download: Download, root: Path) -> list[str]:
                 else:
                     download_url(url, target, md5=md5)
             return _verify(name, folder)
-        except Exception as error:  # connections, checksums and damaged archives share no base class
+        except _DOWNLOAD_ERRORS as error:
             by_hand = f"download and unpack it by hand to {root / download.folder}"
             raise DataError(
                 f"cannot download {name} from {url} ({reason_of(error)}); try again, or {by_hand}"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from mlomae.common import random_keys
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError, TrainingError
-from mlomae.common.registry import check_choice, check_range
+from mlomae.common.registry import check_choice, check_interval, check_range
 from mlomae.diagnostics.pictures import influence_sheet, save_figure
 from mlomae.feedback import is_joint
 from mlomae.masking import MaskState, is_trainable
@@ -58,15 +58,15 @@ def diagnose(
     Raises ConfigError for a wrong option or a feedback without a trained head, CheckpointError for a file that is no
     checkpoint, DataError for missing data, TrainingError if the influence is not finite.
     """
-    check_range("mlomae diagnose", "[1, inf)", batches=batches)
-    check_choice("mlomae diagnose", MASKS, mask=mask)
+    check_range("", "[1, inf)", batches=batches)
+    check_choice("", MASKS, mask=mask)
     run = load_for_diagnosis(checkpoint, data_root)
     config = run.config
     config.train.accumulate = math.gcd(config.train.accumulate, batch_size)
     choose_feedback(run, feedback, f"'{run.path}' has not trained")
     streams = {level: run.stream(level, f"diagnose/{level}") for level in LEVELS}
     smallest = min(len(stream) for stream in streams.values())
-    check_range(f"mlomae diagnose (smallest level: {smallest} images)", f"[1, {smallest}]", batch_size=batch_size)
+    check_interval(batch_size, f"[1, {smallest}]", f"--batch-size (the smallest level has {smallest} images)")
     model = run.build_model(run.data.num_classes)
     device = next(model.parameters()).device
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -48,6 +47,16 @@ class Row:
     @property
     def iteration(self) -> int:
         return 0 if self.run is None else self.run.iteration
+
+    def build_model(self) -> Pretrainer:
+        """Its feedback, on which no mask depends, stays fresh."""
+        torch.manual_seed(self.config.seed)
+        if self.run is not None:
+            return self.run.build_model()
+        model = Pretrainer(self.config, 2)
+        if self.config.init_from:
+            model.start_from(self.config.init_from)
+        return model.to(training_device()).eval()
 
 
 def draw_masks(
@@ -79,9 +88,9 @@ def draw_masks(
         raise ConfigError(f"--out '{out}' must end in .png")
     if images is not None and data_root is not None:
         raise ConfigError("--images and --data both name images; give one of them")
-    check_range("mlomae masks", "[1, inf)", count=count, draws=draws)
+    check_range("", "[1, inf)", count=count, draws=draws)
     if progress is not None:
-        check_range("mlomae masks", "[0, 1)", progress=progress)
+        check_range("", "[0, 1)", progress=progress)
     rows = _rows(configs, checkpoints)
     root = {} if data_root is None else {"root": data_root}
     training = rows[0].config.data.train | root
@@ -91,9 +100,12 @@ def draw_masks(
     batch: Batch = stream.batch(0, min(count, len(stream)))
     shown: list[tuple[str, Tensor, Tensor, tuple[int, int]]] = []
     written = []
-    labels, when = _labels(rows)
+    iterations, when = [row.iteration for row in rows], ""
+    labels = [row.config.method + (f", {n} iterations" if n else "") for row, n in zip(rows, iterations, strict=True)]
+    if len(rows) > 1 and iterations[0] and len(set(iterations)) == 1:  # then the title says it
+        labels, when = [row.config.method for row in rows], f", after {iterations[0]} outer iterations"
     for row, name in zip(rows, labels, strict=True):
-        model = _model(row)
+        model = row.build_model()
         model.set_progress(row.iteration)
         if progress is not None:
             model.progress = progress
@@ -107,19 +119,14 @@ def draw_masks(
     images_text = f"{source.name} {source.split}"
     legend = "; darker: weighs more" if any(row["weight"] for row in written) else ""
     save_figure(mask_sheet(batch["image"], shown, title=f"{images_text}, seed {seed}{when}{legend}"), out)
-    pixels = (255 * photographs(batch["image"])).round().astype(np.uint8)
-    numbers = {"source": images_text, "seed": seed, "images": [_png(image) for image in pixels], "rows": written}
+    pictures = []
+    for image_SS3 in (255 * photographs(batch["image"])).round().astype(np.uint8):
+        file = io.BytesIO()
+        Image.fromarray(image_SS3).save(file, format="PNG", optimize=True)
+        pictures.append(base64.b64encode(file.getvalue()).decode("ascii"))
+    numbers = {"source": images_text, "seed": seed, "images": pictures, "rows": written}
     write_text(out.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")
     return labels
-
-
-def _labels(rows: list[Row]) -> tuple[list[str], str]:
-    """The labels of the rows, and what follows the title: the number of iterations, if all rows have the same."""
-    iterations = [row.iteration for row in rows]
-    if len(rows) > 1 and iterations[0] and len(set(iterations)) == 1:
-        return [row.config.method for row in rows], f", after {iterations[0]} outer iterations"
-    names = [row.config.method + (f", {n} iterations" if n else "") for row, n in zip(rows, iterations, strict=True)]
-    return names, ""
 
 
 def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
@@ -143,17 +150,6 @@ def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
     return rows
 
 
-def _model(row: Row) -> Pretrainer:
-    """The model of a row; its feedback, on which no mask depends, stays fresh."""
-    torch.manual_seed(row.config.seed)
-    if row.run is not None:
-        return row.run.build_model()
-    model = Pretrainer(row.config, 2)
-    if row.config.init_from:
-        model.start_from(row.config.init_from)
-    return model.to(training_device()).eval()
-
-
 def _numbers(row: Row, label: str, mask_BL: Tensor, weight_BL: Tensor, grid: tuple[int, int]) -> dict[str, Any]:
     """The entry of one row of masks in the JSON file."""
     weighted = not torch.equal(weight_BL, torch.ones_like(weight_BL))
@@ -166,9 +162,3 @@ def _numbers(row: Row, label: str, mask_BL: Tensor, weight_BL: Tensor, grid: tup
         "mask": ["".join("1" if m > 0.5 else "0" for m in mask_L) for mask_L in mask_BL.tolist()],
         "weight": [[float(f"{w:.4g}") for w in weight_L] for weight_L in weight_BL.tolist()] if weighted else None,
     }
-
-
-def _png(image_SS3: NDArray[np.uint8]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(image_SS3).save(file, format="PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -66,7 +66,7 @@ def test_another_image_size_interpolates_positions(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     write_checkpoint(path)
-    with pytest.raises(ConfigError, match="pooling='max' is unknown"):
+    with pytest.raises(ConfigError, match=r"embed: pooling must be one of .*; got 'max'"):
         mlomae.embed(path, PIXELS, pooling="max")
     with pytest.raises(ConfigError, match=r"must be \(N, 3, 16, 16\); give uint8"):
         mlomae.embed(path, PIXELS.float())

@@ -174,11 +174,11 @@ def test_data_without_objects_under_another_root(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--batches", "0"), ["batches=0 must be"]),
+        (("--batches", "0"), ["--batches must be at least 1; got 0"]),
         (("--feedback", "svm"), ["unknown feedback 'svm'", "linear, nca, ridge"]),
-        (("--mask", "none"), ["mask='none' is unknown", "own, random"]),
-        (("--batch-size", "0"), ["batch_size=0 must be a number in [1, 20]"]),
-        ((), ["batch_size=256 must be a number in [1, 20]", "smallest level"]),
+        (("--mask", "none"), ["--mask must be one of own, random; got 'none'"]),
+        (("--batch-size", "0"), ["--batch-size (the smallest level has 20 images) must be inside [1, 20]; got 0"]),
+        ((), ["--batch-size", "must be inside [1, 20]; got 256"]),
         (("--data", "nowhere"), ["'textures'", "'root'"]),
     ],
 )

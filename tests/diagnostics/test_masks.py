@@ -180,7 +180,7 @@ def test_continued_pretraining_draws_with_the_weights_it_starts_from(
 
 def test_a_teacher_is_a_copy_of_the_weights_that_a_row_starts_from(mae_checkpoint: Path) -> None:
     mask = {"type": "attmask", "ratio": 0.75}
-    model = masks._model(masks.Row(tiny.config(method="attmask", mask=mask, init_from=str(mae_checkpoint))))
+    model = masks.Row(tiny.config(method="attmask", mask=mask, init_from=str(mae_checkpoint))).build_model()
     copies = dict(model.mask.teacher.model.named_parameters())
     assert all(torch.equal(p, copies[name]) for name, p in model.mae.encoder.named_parameters())
     loaded = load_checkpoint(mae_checkpoint)["modules"]["mae"]
@@ -240,10 +240,10 @@ def test_pictures_of_any_size_are_cut_to_the_models(drawn: dict[str, Any], confi
     ("options", "words"),
     [
         (["--out", "x.jpg"], "must end in .png"),
-        (["--count", "0"], "count=0 must be"),
-        (["--draws", "0"], "draws=0 must be"),
-        (["--progress", "1"], "progress=1.0 must be"),
-        (["--progress", "nan"], "progress=nan must be"),
+        (["--count", "0"], "--count must be at least 1; got 0"),
+        (["--draws", "0"], "--draws must be at least 1; got 0"),
+        (["--progress", "1"], "--progress must be inside [0, 1); got 1.0"),
+        (["--progress", "nan"], "--progress must be inside [0, 1); got nan"),
         (["--images", "nowhere"], "pictures: nowhere does not exist; give the folder"),
         (["--images", "EMPTY"], "holds no picture"),
         (["--images", "DAMAGED"], "cannot decode"),

@@ -123,5 +123,5 @@ def test_impossible_models_are_one_line_errors(options: dict, words: list[str]) 
 
 @pytest.mark.parametrize("wrong", [{"depth": 0}, {"embed_dim": 0}, {"num_heads": 0}, {"depth": -1}])
 def test_an_override_of_zero_is_refused_and_not_replaced(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="must be a number in"):
+    with pytest.raises(ConfigError, match="must be at least 1"):
         create_encoder("tiny", 32, 4, **wrong)

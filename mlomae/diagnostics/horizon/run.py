@@ -14,9 +14,10 @@ Shape legend: J policies, n batches of the prediction.
 """
 
 import copy
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,7 +41,6 @@ HORIZONS = (1, 5, 20, 50, 100, 200)
 PREDICTION_IMAGES = 256  # of each level, in one batch of the prediction
 MEASURED_IMAGES = 512  # of the head's and of the upper split, on which the real effect is measured
 
-Pair: TypeAlias = tuple[list[Measured], list[Measured]]  # under +ε and −ε, one entry per horizon
 Numbered: TypeAlias = Callable[[int], Batch]  # batch t, made anew at every call, so that none stays in memory
 
 
@@ -76,10 +76,10 @@ def horizon(
     Raises ConfigError for a wrong option, a feedback with a head or a rate that has decayed to nothing, CheckpointError
     for a file that is no checkpoint, DataError for missing data, TrainingError if a number is not finite.
     """
-    check_range("mlomae horizon", "[1, inf)", steps=steps, policies=policies, repeats=repeats, batches=batches)
-    check_range("mlomae horizon", "(0, 1]", strength=strength)  # 0.5 gives weights from 0 to 2
+    check_range("", "[1, inf)", steps=steps, policies=policies, repeats=repeats, batches=batches)
+    check_range("", "(0, 1]", strength=strength)  # 0.5 gives weights from 0 to 2
     if lr is not None:
-        check_range("mlomae horizon", "(0, inf)", lr=lr)
+        check_range("", "(0, inf)", lr=lr)
     run = load_for_diagnosis(checkpoint, data_root)
     config = run.config
     config.mask = {"type": "random", "ratio": config.mask.get("ratio", 0.75)}
@@ -109,11 +109,18 @@ def horizon(
     start = measure_feedback(model, head, upper)
     clip_grad = config.optim["theta"].clip_grad
     roll_out = RollOut(model, lambda: fresh_optimizer(run, model, rate), head, upper, clip_grad)
-    lower_batches = [
-        numbered(run.stream("lower", f"horizon/roll-out {repeat}/lower"), config.data.batch_size, model)
-        for repeat in range(repeats)
-    ]
-    pairs = _roll_outs(roll_out, lower_batches, scores, names, strength, horizons, say)
+    pairs: dict[str, list[tuple[list[Measured], list[Measured]]]] = {name: [] for name in names}
+    left, clock = 2 * len(names) * repeats, time.perf_counter()
+    for repeat, name in itertools.product(range(repeats), names):  # all policies of a repeat see the same batches
+        stream = run.stream("lower", f"horizon/roll-out {repeat}/lower")
+        batch, found = numbered(stream, config.data.batch_size, model), []
+        for sign in (1.0, -1.0):
+            weight = lambda b, e=sign * strength, name=name: 1.0 + e * scores(name, b)  # noqa: E731
+            found.append(roll_out(batch, weight, horizons))
+            if not pairs[names[0]] and sign > 0:
+                seconds = time.perf_counter() - clock
+                say(f"one roll-out: {seconds:.1f} s; {left - 1} more: about {(left - 1) * seconds / 60:.1f} minutes")
+        pairs[name].append((found[0], found[1]))
 
     result: dict[str, Any] = {
         **identify(run, FORMAT),
@@ -166,26 +173,3 @@ def numbered(stream: Stream, size: int, model: Pretrainer) -> Numbered:
     """Batch t of ``size`` images of ``stream``, on the model's device."""
     device = next(model.parameters()).device
     return lambda t: to_device(stream.batch(t * size, size), device)
-
-
-def _roll_outs(
-    roll_out: RollOut,
-    lower_batches: Sequence[Numbered],
-    scores: Policies,
-    names: Sequence[str],
-    strength: float,
-    horizons: Sequence[int],
-    say: Callable[[str], None],
-) -> dict[str, list[Pair]]:
-    """For every policy one pair of roll-outs per repeat; all policies of a repeat see the same batches."""
-    pairs: dict[str, list[Pair]] = {name: [] for name in names}
-    left, clock = 2 * len(names) * len(lower_batches), time.perf_counter()
-    for batch in lower_batches:
-        for name in names:
-            up = roll_out(batch, lambda b, name=name: 1.0 + strength * scores(name, b), horizons)  # type: ignore[misc]
-            if not pairs[names[0]]:
-                seconds = time.perf_counter() - clock
-                say(f"one roll-out: {seconds:.1f} s; {left - 1} more: about {(left - 1) * seconds / 60:.1f} minutes")
-            down = roll_out(batch, lambda b, name=name: 1.0 - strength * scores(name, b), horizons)  # type: ignore[misc]
-            pairs[name].append((up, down))
-    return pairs

@@ -170,7 +170,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown source": ({"data__train__type": "texture"}, "texture"),
     "source without a name": ({"data__train__type": 3}, "3"),
     "unknown option of a source": ({"data__test__colours": 3}, "colours"),
-    "text for a number": ({"data__train__count": "x"}, "'data.train and data.test' holds a value of the wrong type"),
+    "text for a number": ({"data__train__count": "x"}, "textures: count must be at least 1; got 'x'"),
     "missing folder": ({"data__train": {"type": "imagefolder", "root": "nowhere"}}, "nowhere"),
     "unknown transform": ({"data__augment": {"type": "randaug"}}, "randaug"),
     "transform without a name": ({"data__augment": {}}, "without a type"),
@@ -182,7 +182,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "'data.evaluate' holds a value of the wrong",
     ),
     "unknown option of mixing": ({"data__mix": {"mixupp": 1}}, "'data.mix' has no option 'mixupp'"),
-    "wrong value of mixing": ({"data__mix": {"mixup": "x"}}, "data.mix: mixup='x' must be a number"),
+    "wrong value of mixing": ({"data__mix": {"mixup": "x"}}, "data.mix: mixup must be at least 0; got 'x'"),
     "number of classes of mixing": ({"data__mix": {"num_classes": 3}}, "no option 'num_classes'"),
 }
 
