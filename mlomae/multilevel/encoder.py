@@ -88,14 +88,10 @@ def pull_back(
         if cotangent is not None:
             pieces = torch.split(cotangent, [len(part) for part in encoded.parts])
             for part, c in zip(encoded.parts, pieces, strict=True):
-                _accumulate(total, part, encoded.theta, c)
+                if part.requires_grad:
+                    wrt = list(encoded.theta.values())
+                    gradients = torch.autograd.grad(part, wrt, c.to(part.dtype), allow_unused=True)
+                    for key, g in zip(encoded.theta, gradients, strict=True):
+                        if g is not None:
+                            total[key] = total[key] + g if key in total else g
     return {k: total[k] for k in theta if k in total}, explicit, result
-
-
-def _accumulate(total: Params, z: Tensor, theta: Params, c: Tensor) -> None:
-    if not z.requires_grad:
-        return
-    found = torch.autograd.grad(z, list(theta.values()), c.to(z.dtype), allow_unused=True)
-    for key, g in zip(theta, found, strict=True):
-        if g is not None:
-            total[key] = total[key] + g if key in total else g

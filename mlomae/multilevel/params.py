@@ -50,11 +50,6 @@ def scale(alpha: float | Tensor, x: Mapping[str, Tensor]) -> Params:
     return {k: alpha * t for k, t in x.items()}
 
 
-def zeros_like(x: Mapping[str, Tensor]) -> Params:
-    """Zeros with ``x``'s keys, shapes, dtypes and devices."""
-    return {k: torch.zeros_like(t) for k, t in x.items()}
-
-
 def fill(x: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Params:
     """``x`` with zeros for the keys that only ``like`` has, in ``like``'s order."""
     return {k: x[k] if k in x else torch.zeros_like(t) for k, t in like.items()}

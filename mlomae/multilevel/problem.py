@@ -9,19 +9,20 @@ If the best response ω*(θ) is known in closed form, or stage II has no paramet
 
 If the feedback pools the features by the scores of φ (``pool``), L_II and L_III depend on φ explicitly.
 
-A solver is a function of a ``Point`` and of options of its own, which are keyword-only; `register` makes it known.
+A solver is a function of a ``Point`` and of options of its own, which are keyword-only; `register` makes it known. The
+annotations of its options limit their values (`mlomae.common.registry.check_value`).
 
 Source: MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
-from mlomae.common.registry import Registry
+from mlomae.common.registry import Registry, check_value
 
 from .params import Batch, Params, Reduce, concat_batches, constants, unchanged
 
@@ -104,8 +105,7 @@ class Point:
     paths: Paths = "both"
 
     def __post_init__(self) -> None:
-        if self.paths not in get_args(Paths):
-            raise ConfigError(f"paths={self.paths!r} is unknown: choose one of {', '.join(get_args(Paths))}")
+        check_value(self.paths, Paths, "option 'paths'")
         if self.problem.joint_loss is not None:
             if self.omega:
                 raise ConfigError("a problem with joint_loss has no head to train: omega must be {}")
@@ -151,7 +151,7 @@ def solve(at: Point, solver: str, options: Mapping[str, Any]) -> Hypergradient:
     check_options(solver, options)
     own = {name: value for name, value in options.items() if name not in COMMON}
     common = {name: value for name, value in options.items() if name in COMMON}
-    return SOLVERS.get(solver)(replace(at, **common), **own)
+    return SOLVERS.build(solver, own, at=replace(at, **common))
 
 
 def hypergradient(

@@ -54,37 +54,6 @@ def joint_value(at: Point, z_head: Tensor, z_upper: Tensor) -> Tensor:
     return at.problem.joint_loss(z_head, z_upper, at.head_batch, at.upper_batch)
 
 
-def upper_scalar(at: Point, inverse_head: LinearSolver) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The function of the features whose gradient is v, and whose gradient in φ is the explicit part of g_φ.
-
-    Its arguments are z_head and z_upper, or z_upper alone if the head's path is not wanted. It
-    returns L_III as well, detached.
-    """
-    problem, omega, average = at.problem, leaves(at.omega), at.average
-
-    def scalar(*z: Tensor) -> tuple[Tensor, Tensor]:
-        z_upper = problem.pooled(at.theta, at.phi, z[-1], at.upper_batch)
-        z_head = problem.pooled(at.theta, at.phi, z[0], at.head_batch) if len(z) > 1 else None
-        if problem.joint_loss is not None:
-            assert z_head is not None
-            value = joint_value(at, z_head, z_upper)
-            return value, value.detach()
-        loss_upper = problem.head_loss(omega, z_upper, at.upper_batch)
-        if z_head is None:
-            return loss_upper, loss_upper.detach()
-        # Averaged before it multiplies the mixed derivative: the mean of products is not the product of means.
-        g_omega = average(gradient(loss_upper, omega))
-        frozen = z_head.detach()
-        q = inverse_head(
-            lambda u: average(hessian_vector(lambda o: problem.head_loss(o, frozen, at.head_batch), omega, u)), g_omega
-        )
-        loss_head = problem.head_loss(omega, z_head, at.head_batch)
-        inner = dot(gradient(loss_head, omega, create_graph=True), constants(q))
-        return (loss_upper - inner if at.paths == "both" else -inner), loss_upper.detach()
-
-    return scalar
-
-
 def respond(at: Point, inverse_head: LinearSolver = identity, encoded_head: Encoded | None = None) -> Response:
     """v without the entries of θ that the features do not use, with the explicit gradient in φ and the value of L_III.
 
@@ -104,10 +73,33 @@ def respond(at: Point, inverse_head: LinearSolver = identity, encoded_head: Enco
     through_head = at.problem.joint_loss is not None or (at.omega and at.paths != "direct")
     batches = [at.head_batch, at.upper_batch] if through_head else [at.upper_batch]
     shared = encoded_head if len(batches) == 2 else None
+    problem, omega, average = at.problem, leaves(at.omega), at.average
+
+    def scalar(*z: Tensor) -> tuple[Tensor, Tensor]:
+        """Of z_head and z_upper, or of z_upper alone without the head's path: a value whose gradient in the features
+        leads to v, and in φ is the explicit part of g_φ; and L_III, detached."""
+        z_upper = problem.pooled(at.theta, at.phi, z[-1], at.upper_batch)
+        z_head = problem.pooled(at.theta, at.phi, z[0], at.head_batch) if len(z) > 1 else None
+        if problem.joint_loss is not None:
+            assert z_head is not None
+            value = joint_value(at, z_head, z_upper)
+            return value, value.detach()
+        loss_upper = problem.head_loss(omega, z_upper, at.upper_batch)
+        if z_head is None:
+            return loss_upper, loss_upper.detach()
+        # Averaged before it multiplies the mixed derivative: the mean of products is not the product of means.
+        g_omega = average(gradient(loss_upper, omega))
+        frozen = z_head.detach()
+        q = inverse_head(
+            lambda u: average(hessian_vector(lambda o: problem.head_loss(o, frozen, at.head_batch), omega, u)), g_omega
+        )
+        loss_head = problem.head_loss(omega, z_head, at.head_batch)
+        inner = dot(gradient(loss_head, omega, create_graph=True), constants(q))
+        return (loss_upper - inner if at.paths == "both" else -inner), loss_upper.detach()
+
     with no_autocast_cache():
-        scalar = upper_scalar(at, inverse_head)
-        found, explicit, loss_upper = pull_back(at.problem, at.theta, batches, scalar, at.chunks, shared, at.phi)
-        v = at.average(found)
+        found, explicit, loss_upper = pull_back(problem, at.theta, batches, scalar, at.chunks, shared, at.phi)
+        v = average(found)
     return Response(v, explicit, loss_upper)
 
 

@@ -9,20 +9,19 @@ negative curvature, and if that is ``b`` itself the result is ``b``, the one-ste
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 
-from mlomae.common.errors import ConfigError
+from mlomae.common.registry import Count, NotNegative, Positive
 
-from ..params import Params, Reduce, axpy, dot, scale, zeros_like
+from ..params import Params, Reduce, axpy, dot, fill, scale
 from ..problem import Hypergradient, Point, register
 from ..response import LinearSolver, implicit
 
 
 def neumann_series(steps: int, lr: float) -> LinearSolver:
-    """The Neumann series with ``steps`` Hessian-vector products. Raises ConfigError for values out of range."""
-    if steps < 0 or lr <= 0:
-        raise ConfigError(f"neumann needs steps >= 0 and lr > 0, not steps={steps}, lr={lr}")
+    """The Neumann series with ``steps`` Hessian-vector products."""
 
     def solve(product: Callable[[Params], Params], b: Params) -> Params:
         term = total = b
@@ -38,10 +37,10 @@ def neumann_series(steps: int, lr: float) -> LinearSolver:
 def neumann(
     at: Point,
     *,
-    steps: int = 5,
-    lr: float = 0.1,
-    head_steps: int | None = None,
-    head_lr: float | None = None,
+    steps: Annotated[int, "[0, inf)"] = 5,
+    lr: Positive = 0.1,
+    head_steps: Annotated[int, "[0, inf)"] | None = None,
+    head_lr: Positive | None = None,
     smooth: Reduce | None = None,
 ) -> Hypergradient:
     """Neumann series for both inverse Hessians.
@@ -50,21 +49,16 @@ def neumann(
         steps, lr: the series of H_θθ.
         head_steps, head_lr: the series of H_ωω; by default the same values.
         smooth: as in ``implicit``.
-
-    Raises:
-        ConfigError: a value out of range.
     """
     head = neumann_series(steps if head_steps is None else head_steps, lr if head_lr is None else head_lr)
     return implicit(at, neumann_series(steps, lr), head, smooth=smooth)
 
 
 def conjugate_gradients(steps: int, damping: float, tol: float) -> LinearSolver:
-    """Conjugate gradients, frozen once ‖residual‖ ≤ tol·‖b‖. Raises ConfigError for values out of range."""
-    if steps < 1 or damping < 0 or tol < 0:
-        raise ConfigError(f"cg needs steps >= 1, damping >= 0, tol >= 0, not {steps}, {damping}, {tol}")
+    """Conjugate gradients, frozen once ‖residual‖ ≤ tol·‖b‖."""
 
     def solve(product: Callable[[Params], Params], b: Params) -> Params:
-        x, residual, direction = zeros_like(b), b, b
+        x, residual, direction = fill({}, b), b, b
         square = dot(b, b)
         limit = tol**2 * square
         running = square > limit
@@ -89,11 +83,11 @@ def conjugate_gradients(steps: int, damping: float, tol: float) -> LinearSolver:
 def cg(
     at: Point,
     *,
-    steps: int = 10,
-    damping: float = 0.0,
-    tol: float = 1e-6,
-    head_steps: int | None = None,
-    head_damping: float | None = None,
+    steps: Count = 10,
+    damping: NotNegative = 0.0,
+    tol: NotNegative = 1e-6,
+    head_steps: Count | None = None,
+    head_damping: NotNegative | None = None,
     smooth: Reduce | None = None,
 ) -> Hypergradient:
     """Conjugate gradients for both inverse Hessians.
@@ -104,9 +98,6 @@ def cg(
         tol: relative residual at which a solution is frozen.
         head_steps, head_damping: the same for H_ωω; by default the same values.
         smooth: as in ``implicit``.
-
-    Raises:
-        ConfigError: a value out of range.
     """
     head_steps = steps if head_steps is None else head_steps
     head_damping = damping if head_damping is None else head_damping

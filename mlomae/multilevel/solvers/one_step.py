@@ -21,7 +21,6 @@ weights or masks them by it. Alone it costs one encoder forward without a graph 
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from mlomae.common.errors import ConfigError
@@ -86,14 +85,14 @@ class AdamPreconditioner:
                 self.settings[id(p)] = (float(group["betas"][1]), float(group["eps"]))
 
     def __call__(self, v: Params) -> Params:
-        return {name: self._scaled(self.theta[name], t) for name, t in v.items()}
-
-    def _scaled(self, parameter: Tensor, t: Tensor) -> Tensor:
-        state = self.optimizer.state.get(parameter, {})
-        if "exp_avg_sq" not in state:
-            return t
-        beta, eps = self.settings[id(parameter)]
-        step = torch.as_tensor(state["step"], dtype=torch.float64)
-        correction = (1.0 - beta**step).to(t)
-        scaled: Tensor = t / ((state["exp_avg_sq"] / correction).sqrt() + eps)
+        scaled = {}
+        for name, t in v.items():
+            parameter = self.theta[name]
+            state = self.optimizer.state.get(parameter, {})
+            if "exp_avg_sq" in state:
+                beta, eps = self.settings[id(parameter)]
+                step = torch.as_tensor(state["step"], dtype=torch.float64)
+                correction = (1.0 - beta**step).to(t)
+                t = t / ((state["exp_avg_sq"] / correction).sqrt() + eps)
+            scaled[name] = t
         return scaled
