@@ -38,8 +38,8 @@ def test_the_rule_holds(copy: Path) -> None:
         (
             "No circles",
             {
-                "mlomae/feedback/nca.py": "mlomae.feedback.ridge",
-                "mlomae/feedback/ridge.py": "mlomae.feedback.nca",
+                "mlomae/feedback/linear.py": "mlomae.feedback.joint",
+                "mlomae/feedback/joint.py": "mlomae.feedback.linear",
             },
         ),
     ],

@@ -46,7 +46,7 @@ import torch
 from mlomae.auxiliary import AuxiliaryLoss, register as register_auxiliary
 from mlomae.data import MemorySource
 from mlomae.feedback import register as register_feedback
-from mlomae.feedback.nca import NCAFeedback
+from mlomae.feedback.joint import NCAFeedback
 
 @register_feedback("near")
 class Near(NCAFeedback):
