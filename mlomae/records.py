@@ -5,6 +5,7 @@ Records travel between machines, so nothing in them names a folder or a host.
 
 import datetime
 import hashlib
+import itertools
 import json
 import math
 import platform
@@ -56,10 +57,6 @@ _FOLDER_KEY = re.compile(r"(?:.*_)?(?:root|dir|folder)$")
 _ABSOLUTE = re.compile(r"""(?:^|[\s:=,;'"(\[])(?:/[\w.]|~\w*/|[A-Za-z]:[\\/]|\\\\\w)""")
 
 
-def _last_part(text: str) -> str:
-    return PureWindowsPath(text).name or text  # splits at both kinds of slash
-
-
 def strip_paths(config: Any, key: str = "") -> Any:
     """``config`` as plain JSON values, folders and absolute paths cut down to their last component.
 
@@ -73,7 +70,8 @@ def strip_paths(config: Any, key: str = "") -> Any:
         return [strip_paths(v, key) for v in config]
     if isinstance(config, str | PurePath):
         text = str(config)
-        return _last_part(text) if _FOLDER_KEY.match(key) or _ABSOLUTE.match(text) else text
+        last = PureWindowsPath(text).name or text  # splits at both kinds of slash
+        return last if _FOLDER_KEY.match(key) or _ABSOLUTE.match(text) else text
     raise DataError(f"config value '{key}' is a {type(config).__name__}; records hold only plain values")
 
 
@@ -321,7 +319,4 @@ def predictions_of(name: str, records_folder: Path) -> Path:
 
 def grouped(records: Iterable[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:
     """The records of each key, in their order; keys are sorted."""
-    groups: dict[Any, list[Record]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(record)
-    return dict(sorted(groups.items()))
+    return {name: list(found) for name, found in itertools.groupby(sorted(records, key=key), key)}

@@ -70,19 +70,6 @@ def check_imported(modules: Iterable[str]) -> None:
         )
 
 
-def plugins_of(values: dict[str, Any]) -> list[str]:
-    """The modules outside mlomae that a configuration uses, sorted: those that it imports, and those that have
-    registered a ``type`` in it."""
-    modules = set(imports_of(values.get("custom_imports")))
-    for name in _types_in(values):
-        modules |= set(filter(_is_outside, modules_registering(name)))
-    return sorted(modules)
-
-
-def _is_outside(module: str) -> bool:
-    return module.partition(".")[0] not in OWN
-
-
 def _types_in(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if isinstance(value.get("type"), str):
@@ -101,8 +88,13 @@ def plugin_digest(modules: Iterable[str]) -> dict[str, str]:
 
 
 def recorded_plugins(values: dict[str, Any], *modules: str) -> dict[str, Any]:
-    """The field ``plugins`` of the record of a run with this configuration and of these modules, {} if all are ours."""
-    digests = plugin_digest([*plugins_of(values), *filter(_is_outside, modules)])
+    """The field ``plugins`` of the record of a run with this configuration and of these modules, {} if all are ours.
+
+    It has the modules outside mlomae that the configuration imports, and those that have registered a ``type`` in it.
+    """
+    used = {*modules, *(module for name in _types_in(values) for module in modules_registering(name))}
+    outside = [module for module in used if module.partition(".")[0] not in OWN]
+    digests = plugin_digest([*imports_of(values.get("custom_imports")), *outside])
     return {"plugins": digests} if digests else {}
 
 

@@ -127,21 +127,13 @@ class PretrainConfig(Configuration):
 
 
 def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
-    """Check plain values (a config file's, or a checkpoint's) and build a `PretrainConfig`."""
+    """Check plain values (a config file's, or a checkpoint's) and build a `PretrainConfig`.
+
+    Raises ConfigError, naming the key, also for a section without a type or for values that contradict each other.
+    """
     config = build_dataclass(PretrainConfig, plain(values))
     for level in ("theta", "omega", "phi"):
         config.optim.setdefault(level, OptimConfig())
-    _check(config)
-    return config
-
-
-def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> PretrainConfig:
-    """Read an MMEngine Python config, apply ``--cfg-options`` style overrides ("data.batch_size": 64), check it."""
-    return config_from_dict(read_config(path, overrides, "configs/pretrain/"))
-
-
-def _check(config: PretrainConfig) -> None:
-    """Raise ConfigError, naming the key, for a section without a type or for values that contradict each other."""
     kinds = {"mask": "masking strategies", "feedback": "feedback losses", "auxiliary": "auxiliary losses"}
     for section, kind in kinds.items():
         if "type" not in (getattr(config, section) or {"type": None}):
@@ -170,3 +162,9 @@ def _check(config: PretrainConfig) -> None:
         )
     if levels.solver == "finite_difference" and levels.mask_pooling:
         raise ConfigError("levels.solver='finite_difference' does not work with levels.mask_pooling; choose one_step")
+    return config
+
+
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> PretrainConfig:
+    """Read an MMEngine Python config, apply ``--cfg-options`` style overrides ("data.batch_size": 64), check it."""
+    return config_from_dict(read_config(path, overrides, "configs/pretrain/"))

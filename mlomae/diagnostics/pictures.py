@@ -15,7 +15,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -78,7 +77,12 @@ def influence_sheet(
             if objects.any() and not objects.all():  # else they have no border
                 axes[row, column].contour(objects.astype(float), levels=[0.5], colors=OUTLINE, linewidths=1.3)
     for ax, (colours, label, extend) in zip(axes[2:, -1], bars, strict=True):
-        _bar(figure, ax, colours, label, extend)
+        box, width = ax.get_position(), figure.get_figwidth()
+        place = (box.x1 + 0.1 / width, box.y0 + 0.03 * box.height, 0.12 / width, 0.94 * box.height)
+        bar = figure.colorbar(colours, cax=figure.add_axes(place), extend=extend)
+        bar.ax.tick_params(labelsize=7)
+        bar.ax.yaxis.get_offset_text().set_fontsize(7)
+        bar.set_label(label, fontsize=7)
     return figure
 
 
@@ -159,13 +163,3 @@ def _sheet(rows: Sequence[tuple[str, NDArray[Any]]], title: str, right: float) -
             ax.imshow(tile, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
     return figure, axes
-
-
-def _bar(figure: Figure, ax: Axes, colours: ScalarMappable, label: str, extend: str = "neither") -> None:
-    box = ax.get_position()
-    width = figure.get_figwidth()
-    place = figure.add_axes((box.x1 + 0.1 / width, box.y0 + 0.03 * box.height, 0.12 / width, 0.94 * box.height))
-    bar = figure.colorbar(colours, cax=place, extend=extend)
-    bar.ax.tick_params(labelsize=7)
-    bar.ax.yaxis.get_offset_text().set_fontsize(7)
-    bar.set_label(label, fontsize=7)

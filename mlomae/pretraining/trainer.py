@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from mmengine.dist import all_reduce, barrier, is_distributed, is_main_process
@@ -46,14 +46,6 @@ class Task(NamedTuple):
     remedy: str
 
 
-class Stateful(Protocol):
-    """Anything besides modules and optimizers that a resumed run needs."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
 @dataclass(eq=False)
 class Trainer:
     """Trains with ``step`` up to ``iterations``; afterwards ``logged`` has the values for the record and ``clock`` the
@@ -69,7 +61,7 @@ class Trainer:
         modules: what a checkpoint keeps of the model, by name.
         rates: of each optimizer, one for each parameter group.
         batches: the batches of iteration t, t + 1, ... to the last one.
-        stateful: what else a checkpoint keeps, by name.
+        stateful: what else a checkpoint keeps, by name: objects with ``state_dict`` and ``load_state_dict``.
         resume: continue from the newest checkpoint of ``work_dir`` if there is one.
         check_resumed: raises CheckpointError for a checkpoint that this run must not continue.
     """
@@ -87,7 +79,7 @@ class Trainer:
     batches: Callable[[int], Iterable[Batch]]
     iterations: int
     hooks: Sequence[Hook] = ()
-    stateful: Mapping[str, Stateful] = field(default_factory=dict)
+    stateful: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     check_resumed: Callable[[dict[str, Any]], None] = lambda state: None
 
