@@ -75,8 +75,7 @@ def add_suite(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--cluster", choices=CLUSTERS, help="through submitit, with the suite's parameters")
     run.add_argument("--redo", action="store_true", help="run stale runs again; what they left goes to 'superseded'")
     run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables next to the records")
-    run.set_defaults(run=_suite)
-    status.set_defaults(run=_suite)
+    parser.set_defaults(run=_suite)
 
 
 def _bench(args: argparse.Namespace) -> int:

@@ -26,7 +26,8 @@ def setting_of(record: Record, any_start: bool = False) -> str:
 
     Pretrainings: data, model, the schedule of θ, and the weights they start from unless ``any_start``. The data and
     labels of the feedback alone may differ: images are the same ones, and probes see true labels. Transfers: data,
-    recipe and protocol, everything but the backbone.
+    recipe and protocol, everything but the backbone. Both: the NUMERICS above 1 of the parts that all compared runs
+    share, without backbones and the feedback's data.
     """
     config = record["config"]
     parts = [record["dataset"], record["train_source"], record["eval_source"]]
@@ -38,15 +39,10 @@ def setting_of(record: Record, any_start: bool = False) -> str:
         backbone = {k: v for k, v in config.get("backbone", {}).items() if k not in ("weights", "model")}
         parts.insert(1, record["name"])
         parts += [config_hash({**config, "backbone": backbone})]
-    raised = _raised_numerics(record)
-    return json.dumps([*parts, raised] if raised else parts, sort_keys=True)
-
-
-def _raised_numerics(record: Record) -> dict[str, int]:
-    """The NUMERICS above 1 of the parts that all compared runs share, without backbones and the feedback's data."""
-    sources = (record["config"].get("data", {}).get(key) or {} for key in ("train", "eval", "test"))
+    sources = (config.get("data", {}).get(key) or {} for key in ("train", "eval", "test"))
     shared = {record["task"], "pretraining", "evaluation", *(f"data.{source.get('type')}" for source in sources)}
-    return {part: number for part, number in record.get("numerics", {}).items() if part in shared and number != 1}
+    raised = {part: number for part, number in record.get("numerics", {}).items() if part in shared and number != 1}
+    return json.dumps([*parts, raised] if raised else parts, sort_keys=True)
 
 
 def may_compare(a: Record, b: Record) -> bool:

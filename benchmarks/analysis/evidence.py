@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.comparable import METRICS, setting_of
+from benchmarks.analysis.comparable import METRICS
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import TestedRun
@@ -77,13 +77,6 @@ class Evidence:
             found = self._by_hash.get(_backbone_of(found).get("config_hash", ""))
         return found
 
-    def pretraining_setting_of(self, record: Record) -> tuple[str, str]:
-        """(data set, everything that compared pretrainings agree on); "" for what is not known."""
-        pretraining = self.pretraining_of(record)
-        if pretraining is None:
-            return (record.get("pretrained") or {}).get("dataset", ""), ""
-        return pretraining["dataset"], setting_of(pretraining)
-
     def backbone_config_of(self, record: Record) -> str:
         """The hash of the pretraining's configuration, or of the last fine-tuning's before this run; "" if unknown."""
         return str((record if record["task"] == "pretrain" else _backbone_of(record)).get("config_hash", ""))
@@ -133,7 +126,14 @@ def read_evidence(folder: Path) -> Evidence:
     records = read_measured(folder)
     flops = {digest: float(entry["total"]) for digest, entry in read_flops(folder.parent / "flops.json").items()}
     published = read_published(folder.parent / "published.csv")
-    return Evidence(records, flops, published, _read_tested(folder, records))
+    predictions = predictions_folder(folder)
+    existing = set(predictions.rglob("*.npz"))
+    paths = {name: path for name in records if (path := predictions_of(name, folder)) in existing}
+    tested = {name: read_tested(path, records[name]) for name, path in paths.items()}
+    if orphans := existing.difference(paths.values()):
+        odd = min(path.relative_to(predictions).as_posix() for path in orphans)
+        raise DataError(f"predictions '{odd}' have no record of that name in '{folder}'; put it there or remove them")
+    return Evidence(records, flops, published, tested)
 
 
 def read_flops(path: Path) -> dict[str, dict[str, int]]:
@@ -169,17 +169,6 @@ def read_measured(folder: Path) -> dict[str, Record]:
         if record["demo"]:
             raise DataError(f"record '{name}' is a demo run; move it out of '{folder}', demos are not results")
     return records
-
-
-def _read_tested(folder: Path, records: dict[str, Record]) -> dict[str, TestedRun]:
-    predictions = predictions_folder(folder)
-    existing = set(predictions.rglob("*.npz"))
-    paths = {name: path for name in records if (path := predictions_of(name, folder)) in existing}
-    tested = {name: read_tested(path, records[name]) for name, path in paths.items()}
-    if orphans := existing.difference(paths.values()):
-        odd = min(path.relative_to(predictions).as_posix() for path in orphans)
-        raise DataError(f"predictions '{odd}' have no record of that name in '{folder}'; put it there or remove them")
-    return tested
 
 
 def read_tested(path: Path, record: Record) -> TestedRun:

@@ -17,6 +17,7 @@ from mlomae.records import Record, grouped
 
 TWO, THREE = "BLO-MAE", "MLO-MAE"
 HEIGHT = 1.5  # inches a panel
+Row = tuple[str, Style, list[float]]  # label; one value for each seed, in percent or points
 ENOUGH = 3  # seeds; intervals of fewer do not set the limits of an axis: with two they are a dozen times their spread
 
 
@@ -26,21 +27,6 @@ class Comparison:
 
     title: str
     runs: dict[str, list[Record]]
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """(method, reference), as far as there are runs of both."""
-        *base, two, three = self.runs
-        return [(three, two), *((method, base[0]) for method in (two, three) if base)]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a panel: one value for each seed, in percent or points."""
-
-    label: str
-    style: Style
-    values: list[float]
 
 
 def comparisons(records: list[Record]) -> list[Comparison]:
@@ -76,14 +62,15 @@ def draw(evidence: Evidence) -> list[Drawn]:
     looks = styles({method for c in found for method in c.runs})
     panels = []
     for c in found:
+        *base, two, three = c.runs
+        pairs = [(three, two), *((method, mae) for method in (two, three) for mae in base)]
         for metric, name in METRICS.items():
-            accuracies = [Row(m, looks[m], [r["metrics"][metric] for r in runs]) for m, runs in c.runs.items()]
+            accuracies = [(m, looks[m], [r["metrics"][metric] for r in runs]) for m, runs in c.runs.items()]
             paired = [
-                Row(f"{a} {MINUS} {b}", looks[a], differences(seed_pairs(c.runs[a], c.runs[b]), metric))
-                for a, b in c.pairs
+                (f"{a} {MINUS} {b}", looks[a], differences(seed_pairs(c.runs[a], c.runs[b]), metric)) for a, b in pairs
             ]
             panels.append((c, name, accuracies, paired))
-    few = any(1 < len(row.values) < ENOUGH for *_, left, right in panels for row in (*left, *right))
+    few = any(1 < len(values) < ENOUGH for *_, left, right in panels for *_, values in (*left, *right))
     caption = (
         "Small: seeds; large: their mean; bars: Student's 95 % interval of the mean, none for one seed"
         + ("; an arrow: it goes on beyond the panel, as it does with two seeds" if few else "")
@@ -105,18 +92,18 @@ def draw(evidence: Evidence) -> list[Drawn]:
 
 def _panel(ax: Axes, rows: list[Row], signed: bool = False) -> None:
     """Rows from the top; the limits hold every seed, 0 if ``signed``, and the intervals of enough seeds."""
-    drawn = [(y, row, seed_interval(row.values)) for y, row in enumerate(rows) if row.values]
-    ends = [end for _, _, found in drawn if found.seeds >= ENOUGH for end in (found.low, found.high)]
-    held = [value for row in rows for value in row.values] + [0.0] * signed + [x for x in ends if not math.isnan(x)]
+    drawn = [(y, style, values, seed_interval(values)) for y, (_, style, values) in enumerate(rows) if values]
+    ends = [end for *_, found in drawn if found.seeds >= ENOUGH for end in (found.low, found.high)]
+    held = [value for *_, values in rows for value in values] + [0.0] * signed + [x for x in ends if not math.isnan(x)]
     pad = 0.12 * (max(held) - min(held)) or 1.0
     low, high = min(held) - pad, max(held) + pad
     ax.set(xlim=(low, high), ylim=(len(rows) - 0.4, -0.6))
-    ax.set_yticks(range(len(rows)), [row.label for row in rows])
+    ax.set_yticks(range(len(rows)), [label for label, *_ in rows])
     ax.tick_params(axis="y", length=0, pad=6)
     if signed:
         ax.axvline(0, color=FAINT, linewidth=0.8, zorder=0)
-    for y, row, found in drawn:
-        colour, marker, spec = row.style.colour, row.style.marker, "+.1f" if signed else ".1f"
+    for y, style, values, found in drawn:
+        colour, marker, spec = style.colour, style.marker, "+.1f" if signed else ".1f"
         number = f"{found.mean:{spec}}"
         if not math.isnan(found.low):
             number += f" [{found.low:{spec}}, {found.high:{spec}}]"
@@ -125,6 +112,6 @@ def _panel(ax: Axes, rows: list[Row], signed: bool = False) -> None:
                 if goes_on:
                     ax.plot([edge], [y], arrow, color=colour, markersize=5, clip_on=False)
         ax.plot([found.mean], [y], marker, color=colour, markersize=8, zorder=3, gid="mean")
-        below = [y + 0.28] * len(row.values)
-        ax.plot(row.values, below, marker, color=colour, markersize=3.5, markerfacecolor="none", gid="seeds")
+        below = [y + 0.28] * len(values)
+        ax.plot(values, below, marker, color=colour, markersize=3.5, markerfacecolor="none", gid="seeds")
         ax.text(1.05, y, number.replace("-", MINUS), transform=ax.get_yaxis_transform(), va="center", ha="left")

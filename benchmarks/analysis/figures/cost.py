@@ -6,7 +6,7 @@ the Pareto front: the best accuracy at the same cost or less, without oracles, w
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,13 +37,12 @@ COSTS: dict[str, Callable[[Record], float]] = {
 FILES = {"knn_top1_avg": "cost", "linear_top1_avg": "cost_linear"}
 
 
-@dataclass(frozen=True)
-class Point:
-    """Mean and sample standard deviation, 0 for one seed, of the costs and of an accuracy."""
+class Point(NamedTuple):
+    """Mean and sample standard deviation, 0 for one seed, of a cost and of an accuracy."""
 
     method: str
     oracle: bool
-    costs: list[tuple[float, float]]
+    cost: tuple[float, float]
     accuracy: tuple[float, float]
 
 
@@ -91,54 +90,47 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
         legend=[(entry(looks[m], line=False, hollow=m in oracles), f"{numbers[m]}  {m}") for m in looks],
         share_y="row",
     )
-    drawn: list[tuple[Axes, list[Point], int]] = []
+    drawn: list[tuple[Axes, list[Point]]] = []
     for row, (title, runs) in zip(axes, panels.items(), strict=True):
-        points = [
-            Point(
-                found[0]["method"],
-                is_oracle(found[0]),
-                [mean_and_bar(map(cost, found)) for cost in COSTS.values()],
-                mean_and_bar(r["metrics"][metric] for r in found),
-            )
-            for found in methods_of(runs)
-        ]
         row[0].set_title(title, loc="left")
         row[0].set_ylabel(f"{name} accuracy (%)")
-        for i, (ax, label) in enumerate(zip(row, COSTS, strict=True)):
-            _limits(ax, points, i)
+        for ax, (label, cost) in zip(row, COSTS.items(), strict=True):
+            points = []
+            for found in methods_of(runs):
+                accuracy = mean_and_bar(r["metrics"][metric] for r in found)
+                points.append(Point(found[0]["method"], is_oracle(found[0]), mean_and_bar(map(cost, found)), accuracy))
+            _limits(ax, points)
             ax.set_xlabel(label)
-            drawn.append((ax, points, i))
+            drawn.append((ax, points))
     figure.draw_without_rendering()  # label positions depend on the final layout
     figure.set_layout_engine("none")
-    for ax, points, i in drawn:
-        places = [(p.costs[i][0], p.accuracy[0]) for p in points]
+    for ax, points in drawn:
+        places = [(p.cost[0], p.accuracy[0]) for p in points]
         moved = side_by_side(ax, places)
         for p, right in zip(points, moved, strict=True):
-            _point(ax, p, i, looks[p.method], right)
+            _point(ax, p, looks[p.method], right)
         if steps := front([place for place, p in zip(places, points, strict=True) if not p.oracle]):
             xs, ys = zip(*steps, (ax.get_xlim()[1], steps[-1][1]), strict=True)
-            line = Line2D(xs, ys, drawstyle="steps-post", color=FAINT, linewidth=1.2, zorder=1, gid="front")
-            ax.add_artist(line)
+            ax.add_artist(Line2D(xs, ys, drawstyle="steps-post", color=FAINT, linewidth=1.2, zorder=1, gid="front"))
         texts = [str(numbers[p.method]) for p in points]
         label_points(ax, [(*place, right) for place, right in zip(places, moved, strict=True)], texts)
     return figure
 
 
-def _limits(ax: Axes, points: list[Point], i: int) -> None:
+def _limits(ax: Axes, points: list[Point]) -> None:
     """Fit all bars, with room for labels at the edge, more where they stand in columns next to points of equal cost."""
-    equal = Counter(p.costs[i][0] for p in points).most_common(1)[0][1]
+    equal = Counter(p.cost[0] for p in points).most_common(1)[0][1]
     shares = {"x": 0.3 if equal >= STRIP else 0.17, "y": 0.12}
-    for axis, values in (("x", [p.costs[i] for p in points]), ("y", [p.accuracy for p in points])):
+    for axis, values in (("x", [p.cost for p in points]), ("y", [p.accuracy for p in points])):
         low, high = min(mean - sd for mean, sd in values), max(mean + sd for mean, sd in values)
         room = shares[axis] * (high - low) or 0.05 * abs(high) or 1.0
         ax.set(**{f"{axis}lim": (low - room, high + room)})
 
 
-def _point(ax: Axes, p: Point, i: int, style: Style, right: float) -> None:
+def _point(ax: Axes, p: Point, style: Style, right: float) -> None:
     """Marker and bars, shifted ``right`` points to the right."""
-    (x, x_sd), (y, y_sd) = p.costs[i], p.accuracy
-    inches = ax.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
-    moved = ax.transData + ScaledTranslation(right / 72, 0, inches)
+    (x, x_sd), (y, y_sd) = p.cost, p.accuracy
+    moved = ax.transData + ScaledTranslation(right / 72, 0, ax.figure.dpi_scale_trans)
     for xs, ys in (((x - x_sd, x + x_sd), (y, y)), ((x, x), (y - y_sd, y + y_sd))):
         if (xs[0], ys[0]) != (xs[1], ys[1]):
             ax.add_artist(Line2D(xs, ys, color=style.colour, linewidth=0.8, alpha=0.6, transform=moved, zorder=2))

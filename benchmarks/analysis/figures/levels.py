@@ -142,12 +142,10 @@ def _flows(ax: Axes, mask: Box, encoders: list[Box], heads: list[Box]) -> None:
 
 def _box(ax: Axes, x: float, y: float, text: str, colour: str, *, moves: bool) -> Box:
     box = Box(x, y)
-    width, height = BOX
-    corner = (box.x - width / 2, box.y - height / 2)
     style, face = "round,pad=0,rounding_size=0.06", PALE[colour] if moves else "white"
     look: dict[str, Any] = {"facecolor": face, "edgecolor": colour, "linewidth": 2.0 if moves else 1.0}
-    ax.add_patch(FancyBboxPatch(corner, width, height, style, **look))
-    ax.text(box.x, box.y, text, ha="center", va="center", fontsize=9)
+    ax.add_patch(FancyBboxPatch(box.side(-1, -1), *BOX, style, **look))
+    ax.text(x, y, text, ha="center", va="center", fontsize=9)
     return box
 
 

@@ -66,7 +66,11 @@ def draw(evidence: Evidence) -> list[Drawn]:
 
 
 def _figure(file: MaskFile) -> Figure:
-    names, when = _names(file)
+    names, when = [label for label, *_ in file.rows], ""
+    if len(set(file.iterations)) == 1:  # said once in the caption, not in each name
+        iteration = file.iterations[0]
+        names = [name.removesuffix(f", {iteration} iterations") for name in names]
+        when = f"; after {iteration:,} outer iterations" if iteration else "; as training begins"
     blocks = 2 if len(names) >= TWO_BLOCKS else 1
     shown = min(len(file.image_B3SS), IMAGES[blocks])
     width = (WIDTH - 2 * PAD - BETWEEN * (blocks - 1)) / blocks
@@ -98,19 +102,6 @@ def _figure(file: MaskFile) -> Figure:
         ax.set(xlim=(0, width), ylim=(0, top - bottom))  # in inches
         ax.set_axis_off()
     return figure
-
-
-def _names(file: MaskFile) -> tuple[list[str], str]:
-    """Names of the rows, and the iteration of their masks as text if all rows share it."""
-    labels = [label for label, *_ in file.rows]
-    iterations = set(file.iterations)
-    if len(iterations) > 1:
-        return labels, ""
-    (iteration,) = iterations
-    ending = f", {iteration} iterations"
-    return [label.removesuffix(ending) for label in labels], (
-        f"; after {iteration:,} outer iterations" if iteration else "; as training begins"
-    )
 
 
 # --- the files ------------------------------------------------------------------------------------------------------

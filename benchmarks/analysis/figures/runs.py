@@ -45,13 +45,6 @@ def _title(record: Record) -> str:
     return f"{name}, {int(count[1].replace(',', '')):,} training images" if count else name
 
 
-def ratio_of(record: Record) -> float | None:
-    """The mask ratio of a run, None where its configuration has none."""
-    mask = record["config"].get("mask")
-    ratio = mask.get("ratio") if isinstance(mask, dict) else None
-    return float(ratio) if isinstance(ratio, int | float) else None
-
-
 def sweeps(records: list[Record]) -> list[dict[float, list[Record]]]:
     """Ratio -> runs by seed, for configurations that differ in the ratio of the mask alone, and in their names.
 
@@ -59,11 +52,12 @@ def sweeps(records: list[Record]) -> list[dict[float, list[Record]]]:
     """
     alike: dict[tuple[str, str], dict[float, list[Record]]] = {}
     for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
-        ratio = ratio_of(r)
-        if ratio is not None:
-            rest = {k: v for k, v in r["config"]["mask"].items() if k != "ratio"}
+        mask = r["config"].get("mask")
+        ratio = mask.get("ratio") if isinstance(mask, dict) else None
+        if isinstance(ratio, int | float):
+            rest = {k: v for k, v in mask.items() if k != "ratio"}
             same = config_hash({**r["config"], "mask": rest, "method": ""}) + numerics_key(r)
-            runs = alike.setdefault((setting_of(r), same), {}).setdefault(ratio, [])
+            runs = alike.setdefault((setting_of(r), same), {}).setdefault(float(ratio), [])
             if any(other["seed"] == r["seed"] for other in runs):
                 raise DataError(
                     f"two records hold seed {r['seed']} of {r['method']} at mask ratio {ratio:g} on {r['dataset']}; "

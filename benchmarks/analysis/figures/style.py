@@ -91,7 +91,10 @@ def sheet(
 ) -> tuple[Figure, tuple[float, float]]:
     """A figure with its title above, legend and caption below; (bottom, top) of the ``height`` inches between them."""
     lines = wrapped(caption, 72 * (WIDTH - 2 * PAD))
-    across = _columns([label for _, label in legend])
+    widths = np.array([text_width(label) + HANDLE for _, label in legend])
+    across = max(1, len(legend))  # as many columns of the legend as fit next to each other, filled from the top
+    while across > 1 and sum(map(max, np.array_split(widths, across))) > 72 * (WIDTH - 2 * PAD):
+        across -= 1
     below = PAD + LINE * len(lines) + ROW * -(-len(legend) // across) + PAD
     total = TITLE + height + below
     figure = Figure(figsize=(WIDTH, total))
@@ -131,15 +134,6 @@ def page(
     place = (0, bottom / total, 1, (top - bottom) / total)
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=place, hspace=0.03))
     return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y)
-
-
-def _columns(labels: list[str]) -> int:
-    """As many legend columns as fit next to each other, filled from the top."""
-    for count in range(len(labels), 1, -1):
-        columns = np.array_split(np.array([text_width(label) for label in labels]), count)
-        if sum(max(column) + HANDLE for column in columns) <= 72 * (WIDTH - 2 * PAD):
-            return count
-    return 1
 
 
 def text_width(text: str) -> float:

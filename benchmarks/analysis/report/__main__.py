@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.report.markup import contents
+from benchmarks.analysis.report.markup import links
 from benchmarks.analysis.report.pictures import picture_sections
 from benchmarks.analysis.report.provenance import Provenance
 from benchmarks.analysis.report.tables import comparison_section, published_section, table_section
@@ -62,7 +62,7 @@ def render_report(evidence: Evidence, results: Path) -> str:
 <code>results/README.md</code>. A number with a dotted line under it shows the records it is made of when it is
 clicked; the head of a column sorts by it.</p>
 {none if not count else ""}</header>
-{contents(sections)}
+<nav aria-label="Contents">{links(sections)}</nav>
 <main>
 {body}
 </main>

@@ -37,31 +37,22 @@ class Section:
     def html(self) -> str:
         lines = [f'<section id="{self.name}"><h2>{escape(self.title)}</h2>']
         lines += [f'<p class="note">{inline(self.note)}</p>'] if self.note else []
-        lines += [_links([(part.name, part.title) for part in self.parts])] if self.parts[1:] else []
+        lines += [links(self.parts)] if self.parts[1:] else []
         lines += [self.body] if self.body else []
         for part in self.parts:
             lines.append(f'<h3 id="{escape(part.name)}">{escape(part.title)}</h3>\n{part.body}')
         return "\n".join([*lines, "</section>"])
 
 
-def contents(sections: Sequence[Section]) -> str:
-    """Links to the sections."""
-    return f'<nav aria-label="Contents">{_links([(s.name, s.title) for s in sections])}</nav>'
-
-
-def _links(places: list[tuple[str, str]]) -> str:
-    items = "".join(f'<li><a href="#{escape(name)}">{escape(title)}</a></li>' for name, title in places)
+def links(places: Sequence[Part | Section]) -> str:
+    """A list of links to ``places``."""
+    items = "".join(f'<li><a href="#{escape(p.name)}">{escape(p.title)}</a></li>' for p in places)
     return f'<ul class="links">{items}</ul>'
 
 
 def inline(markdown: str) -> str:
     """Markdown of a paragraph: code and raised letters, nothing else."""
     return _RAISED.sub(r"<sup>\1</sup>", _CODE.sub(r"<code>\1</code>", escape(markdown, quote=False)))
-
-
-def lines(title: str) -> str:
-    """A title of the Markdown tables, which part their lines with ``<br>``."""
-    return "<br>".join(escape(line) for line in title.split("<br>"))
 
 
 def number_of(text: str) -> float | None:

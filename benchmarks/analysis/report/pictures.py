@@ -38,12 +38,11 @@ def picture_sections(results: Path, evidence: Evidence, provenance: Provenance) 
     masks: list[Part] = []
     for name in sorted(sources, key=figure_order):
         files = [file for source in sources[name] for file in _record_files(results, source, evidence, name)]
-        paths = [results / "figures" / f"{name}.{kind}" for kind in _KINDS]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
+        paths = [path for kind in _KINDS if (path := results / "figures" / f"{name}.{kind}").is_file()]
+        if not paths:
             where = results / "figures" / FIGURE_SOURCES
             raise DataError(f"the figure '{name}' of '{where}' has no file; run `make figures`")
-        part = _part(path, name, files, provenance)
+        part = _part(paths[0], name, files, provenance)
         (masks if name.split("_")[0] == _MASKS else figures).append(part)
     drawn = {source for found in sources.values() for source in found}
     for sheet in sorted((results / _MASKS).glob("*.png")):

@@ -8,8 +8,6 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import OWN, Row
 from benchmarks.analysis.tables.trace import line_of, sources_of, value_of
 
-_OWN_TEXT = "runs of this row"  # shown instead of `OWN`
-
 
 class Provenance:
     """Entries are lists of [role, [[number of a record, what it gives to the cell], ...]]; equal ones are one."""
@@ -21,16 +19,10 @@ class Provenance:
 
     def of_cell(self, row: Row, column: str) -> int | None:
         """The number of the entry of a table's cell; None without any record."""
-        parts = [
-            [
-                _OWN_TEXT if role == OWN else role,
-                [
-                    [self._numbers[self._evidence.file_of(r)], _text(value_of(r, row, column, self._evidence))]
-                    for r in records
-                ],
-            ]
-            for role, records in sources_of(row, column)
-        ]
+        parts, known = [], self._evidence
+        for role, records in sources_of(row, column):
+            given = [[self._numbers[known.file_of(r)], _text(value_of(r, row, column, known))] for r in records]
+            parts.append(["runs of this row" if role == OWN else role, given])
         return self._add(parts) if parts else None
 
     def of_files(self, role: str, files: Iterable[str]) -> int | None:

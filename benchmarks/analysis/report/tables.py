@@ -15,7 +15,6 @@ from benchmarks.analysis.report.markup import (
     grouped_digits,
     html_table,
     inline,
-    lines,
     number_of,
     wrapping,
 )
@@ -57,7 +56,7 @@ def comparison_section(frame: pd.DataFrame, provenance: Provenance) -> Section:
             (method, [*(_wide_cell(cell_lines, provenance) for cell_lines in cells), cell(escape(config), kind="code")])
             for (method, config), cells in found.items()
         ]
-        heads = ["method", *map(lines, titles), "config"]
+        heads = ["method", *("<br>".join(map(escape, title.split("<br>"))) for title in titles), "config"]
         table = html_table(f"table-{name}", section_title(first), heads, shown)
         parts.append(Part(name, section_title(first), f'<p class="note">{inline(section_note(rows))}</p>\n{table}'))
     return Section("comparison", "Comparison", legend(frame.to_dict("records")), parts=parts)

@@ -70,7 +70,10 @@ def group_records(evidence: Evidence) -> dict[Group, Methods]:
         if transfer and r["method"] == RANDOM:
             floors.setdefault((r["task"], transfer), []).append(r)
         else:
-            groups.setdefault(Group(*evidence.pretraining_setting_of(r), r["task"], transfer), []).append(r)
+            pretraining = evidence.pretraining_of(r)
+            setting = "" if pretraining is None else setting_of(pretraining)
+            dataset = (pretraining or r.get("pretrained") or {}).get("dataset", "")
+            groups.setdefault(Group(dataset, setting, r["task"], transfer), []).append(r)
     for floor, records in floors.items():
         for group in [group for group in groups if group[2:] == floor] or [Group("", "", *floor)]:
             groups.setdefault(group, []).extend(records)
@@ -123,13 +126,8 @@ def _compared(runs: list[Record], methods: Methods, metric: Metric, evidence: Ev
         return {"interval": ""}, {}
     found = estimate(pairs, metric.name, evidence)
     images = evidence.mean_cost(others, "images_seen")
-    oracles = [
-        known
-        for known in methods
-        if (pretraining := evidence.pretraining_of(known[0])) is not None
-        and is_oracle(pretraining)
-        and evidence.mean_cost(known, "images_seen") == images
-    ]
+    equal = [known for known in methods if evidence.mean_cost(known, "images_seen") == images]
+    oracles = [known for known in equal if (run := evidence.pretraining_of(known[0])) and is_oracle(run)]
     share, best = captured(runs, others, oracles, metric.name, 1 if metric.higher_is_better else -1)[1:]
     row: Row = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
     row |= {"interval": found.how, "pairs": found.seeds, "share_of_headroom": share}

@@ -26,7 +26,7 @@ from mlomae.common.errors import DataError
 from mlomae.records import RANDOM, grouped
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
-_TITLES = {metric.name: metric for metrics in COMPARED.values() for metric in metrics}
+_METRICS = {metric.name: metric for metrics in COMPARED.values() for metric in metrics}
 _MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}  # drawn anew
 _FIRST = (BASELINE, SAME_TIME, RANDOM)
 _METHOD = ["method", "pretraining_config"]
@@ -80,25 +80,23 @@ def _measured(row: Row) -> list[Shown]:
     return lines
 
 
-def metric_title(row: Row) -> str:
-    """The metric's name as the tables of its task have it."""
-    return _TITLES[row["metric"]].title
-
-
-def _column_title(row: Row, ambiguous: bool = False) -> str:
-    """What a column measures; with the hash of the transfer's setting where that is ``ambiguous`` without."""
-    lines = [f"{metric_title(row)} ({_TITLES[row['metric']].unit}), {row['dataset']}"]
-    lines += [f"{row['recipe']}, {protocol_name(row)}"] if row["recipe"] else []
-    return "<br>".join([*lines, f"setting {row['transfer_setting']}"] if ambiguous else lines)
+def _column_title(row: Row) -> str:
+    """What a column measures."""
+    metric = _METRICS[row["metric"]]
+    title = f"{metric.title} ({metric.unit}), {row['dataset']}"
+    return f"{title}<br>{row['recipe']}, {protocol_name(row)}" if row["recipe"] else title
 
 
 def columns_of(rows: list[Row]) -> list[tuple[str, dict[Key, Row]]]:
-    """The columns of a section in order, a task, data set and metric each: (title, rows by `methods_of`'s keys)."""
+    """The columns of a section in order, a task, data set and metric each: (title, rows by `methods_of`'s keys).
+
+    Titles that would be equal end with the hash of the transfer's setting.
+    """
     columns = sorted(grouped(rows, itemgetter(*MEASURED)).items(), key=lambda item: (item[0][0] != "pretrain", item[0]))
     titles = [_column_title(found[0]) for _, found in columns]
     named = []
     for title, (_, found) in zip(titles, columns, strict=True):
-        name = _column_title(found[0], True) if titles.count(title) > 1 else title
+        name = f"{title}<br>setting {found[0]['transfer_setting']}" if titles.count(title) > 1 else title
         named.append((name, {key: row for key, (row, *_) in grouped(found, itemgetter(*_METHOD)).items()}))
     return named
 
@@ -231,24 +229,22 @@ def readme_table(frame: pd.DataFrame) -> str:
     parts = []
     for rows in sections(frame.to_dict("records")):
         dataset, methods = rows[0]["pretraining_dataset"], methods_of(rows)
-        transferred = {key for key, found in methods.items() if any(row["task"] != "pretrain" for row in found)}
+        transferred = [key for key, found in methods.items() if any(row["task"] != "pretrain" for row in found)]
         if not dataset or not transferred:
             continue
         cpu_s = {key: cost_row(found, "cpu_s")["pretraining_cpu_s"] for key, found in methods.items()}
         first = next(iter(methods))
         mae = cpu_s[first] if first[0] == BASELINE else ""
-        columns = [by_method for _, by_method in columns_of(rows)]
+        columns = [by_method for _, by_method in columns_of(rows) if len(by_method.keys() & transferred) > 1]
+        heads = [next(iter(by_method.values())) for by_method in columns]
+        titles = ["<br>".join([row["dataset"], protocol_name(row), _METRICS[row["metric"]].title]) for row in heads]
         lines = []
-        for key in (key for key in methods if key in transferred):
+        for key in transferred:
             found = [by_method.get(key) for by_method in columns]
             cells = [f"{spread(row)}{' †' if marked(row) else ''}" if row else "" for row in found]
             cost = f"{float(cpu_s[key]) / float(mae):.1f}" if cpu_s[key] and mae else ""
             lines.append([key[0], cost, *cells])
-        kept = [i for i in range(len(columns)) if sum(bool(line[2 + i]) for line in lines) > 1]
-        heads = [next(iter(columns[i].values())) for i in kept]
-        titles = ["<br>".join([row["dataset"], protocol_name(row), metric_title(row)]) for row in heads]
-        shown = [[*line[:2], *(line[2 + i] for i in kept)] for line in lines]
-        parts += [f"Pretrained on {dataset}:", "", *markdown_table(["method", "cost", *titles], shown), ""]
+        parts += [f"Pretrained on {dataset}:", "", *markdown_table(["method", "cost", *titles], lines), ""]
     return "\n".join([*parts, _README_LEGEND, ""]) if parts else ""
 
 

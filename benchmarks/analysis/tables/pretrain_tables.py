@@ -130,9 +130,8 @@ def captured(
         return statistics.fmean(r["metrics"][metric] for r in found if r["seed"] in seeds)
 
     paired = [[r for r in found if r["seed"] in seeds] for found in oracles if may_compare(found[0], runs[0])]
-    best = max(
-        (found for found in paired if len(found) == len(seeds)), key=lambda found: sign * mean(found), default=[]
-    )
+    complete = [found for found in paired if len(found) == len(seeds)]
+    best = max(complete, key=lambda found: sign * mean(found), default=[])
     floor = mean(baseline)
     gain = mean(runs) - floor
     room = mean(best) - floor if best else 0.0

@@ -8,31 +8,29 @@ import itertools
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import OWN, SOURCES, Column, Row, Table
 from mlomae.common.errors import DataError
-from mlomae.records import Record
 
 _ORDER = ("mae", "one_step", "authors", "mae_compiled", "one_step_compiled", "mae_lightly", "mae_reference")
-
-
-def _row(record: Record) -> Row:
-    hardware = record["hardware"]
-    return {
-        "setting": record["config"]["setting"]["name"],
-        "finished_at": record["finished_at"],
-        "row": record["method"],
-        "rank": _ORDER.index(record["method"]) if record["method"] in _ORDER else len(_ORDER),
-        "hardware": hardware["gpu"] or hardware["cpu"],
-        "threads": str(hardware["threads"]),
-        "commit": (record["git_commit"] or "")[:7] + ("+" if record["git_dirty"] else ""),
-        "rounds": str(record["outer_iterations"]),
-        **record["metrics"],
-        SOURCES: {"": [(OWN, [record])]},
-    }
 
 
 def _rows(evidence: Evidence) -> list[Row]:
     """Raises DataError for a row that a run has twice."""
     order = ("setting", "finished_at", "rank", "row")
-    rows = sorted(map(_row, evidence.of_task("speed")), key=lambda row: [row[key] for key in order])
+    rows: list[Row] = [
+        {
+            "setting": r["config"]["setting"]["name"],
+            "finished_at": r["finished_at"],
+            "row": r["method"],
+            "rank": _ORDER.index(r["method"]) if r["method"] in _ORDER else len(_ORDER),
+            "hardware": r["hardware"]["gpu"] or r["hardware"]["cpu"],
+            "threads": str(r["hardware"]["threads"]),
+            "commit": (r["git_commit"] or "")[:7] + ("+" if r["git_dirty"] else ""),
+            "rounds": str(r["outer_iterations"]),
+            **r["metrics"],
+            SOURCES: {"": [(OWN, [r])]},
+        }
+        for r in evidence.of_task("speed")
+    ]
+    rows.sort(key=lambda row: [row[key] for key in order])
     for one, other in itertools.pairwise(rows):
         if all(one[key] == other[key] for key in order):
             raise DataError(

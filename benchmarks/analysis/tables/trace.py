@@ -37,18 +37,6 @@ def _row_name(row: Row, table: Table) -> str:
     return "|".join(str(row[key]) for key in table.keys if str(row[key]))
 
 
-def _near(rows: list[Row], columns: list[str], words: list[str], column: str, table: Table) -> list[str]:
-    """Cells whose names resemble what was typed, closest first."""
-    to_rows = {
-        _row_name(row, table): sum(max(_alike(word, str(row[key])) for key in table.keys) for word in words)
-        for row in rows
-    }
-    to_columns = {name: _alike(column, name) for name in columns}
-    closest = sorted(to_columns, key=lambda name: -to_columns[name])[:SHOWN]
-    cells = [(name, c, score + to_columns[c]) for name, score in to_rows.items() for c in closest]
-    return [f"{name}|{c}" for name, c, _ in sorted(cells, key=lambda cell: -cell[2])[:SHOWN]]
-
-
 def find_cell(frame: pd.DataFrame, table: Table, cell: str) -> tuple[Row, str]:
     """(row, column) that ``cell`` names. Raises CellError if it names none, or several."""
     *words, column = [word.strip() for word in cell.split("|")]
@@ -56,7 +44,14 @@ def find_cell(frame: pd.DataFrame, table: Table, cell: str) -> tuple[Row, str]:
     matching = [row for row in rows if {w.lower() for w in words} <= {str(row[key]).lower() for key in table.keys}]
     if column in columns and len(matching) == 1:
         return matching[0], column
-    near = _near(matching or rows, columns, words, column, table)
+    to_rows = {
+        _row_name(row, table): sum(max(_alike(word, str(row[key])) for key in table.keys) for word in words)
+        for row in matching or rows
+    }
+    to_columns = {name: _alike(column, name) for name in columns}
+    closest = sorted(to_columns, key=lambda name: -to_columns[name])[:SHOWN]
+    cells = [(f"{name}|{c}", score + to_columns[c]) for name, score in to_rows.items() for c in closest]
+    near = [name for name, _ in sorted(cells, key=lambda scored: -scored[1])[:SHOWN]]
     if column not in columns:
         raise CellError(f"the table has no column '{column}'; name one as 'WORD|...|COLUMN', like those listed", near)
     many = f"{len(matching)} rows" if matching else "no row"
