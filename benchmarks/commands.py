@@ -6,7 +6,7 @@ They import what they run when they run, so that --help answers at once.
 import argparse
 from pathlib import Path
 
-from mlomae.common.errors import ConfigError
+from mlomae.common.registry import check_range
 
 BENCH = str(Path(__file__).parents[1] / "configs" / "suites" / "bench.py")
 CLUSTERS = ("slurm", "local")  # as submitit calls them; local is for trying a suite's jobs out on this machine
@@ -122,8 +122,7 @@ def _demo(args: argparse.Namespace) -> int:
     from benchmarks.suite.command import run_suite
     from mlomae.pretraining.demo import pretrain_demo
 
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be at least 1")
+    check_range("", "[1, inf)", jobs=args.jobs)
     work = Path(args.work_dir)
     weights = [str(path) for path in pretrain_demo(work)]
     options = ["--work-dir", str(work / "transfer"), "--jobs", str(args.jobs), "--weights", *weights]

@@ -99,18 +99,6 @@ def _masks(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_checkout_commands(commands: argparse._SubParsersAction) -> None:
-    """`bench`, `demo`, `suite` and `table` belong to the benchmarks, which come with a checkout, not with a wheel."""
-    try:
-        importlib.import_module("benchmarks.commands").add_parsers(commands)
-    except ModuleNotFoundError as error:
-        if error.name not in ("benchmarks", "benchmarks.commands"):
-            raise
-        for name in ("bench", "demo", "suite", "table"):
-            stub = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
-            stub.set_defaults(run=_needs_checkout)
-
-
 def _needs_checkout(args: argparse.Namespace) -> int:
     raise ConfigError(f"`mlomae {args.command}` needs a checkout of the repository; clone it, then run `make setup`")
 
@@ -217,7 +205,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
     p.set_defaults(run=partial(_report, "mlomae.data.tools:prepare_data"))
 
-    _add_checkout_commands(commands)
+    try:  # the benchmarks come with a checkout, not with a wheel
+        importlib.import_module("benchmarks.commands").add_parsers(commands)
+    except ModuleNotFoundError as error:
+        if error.name not in ("benchmarks", "benchmarks.commands"):
+            raise
+        for name in ("bench", "demo", "suite", "table"):
+            p = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
+            p.set_defaults(run=_needs_checkout)
 
     p = commands.add_parser("doctor", help="versions, devices, back-ends, data sets; says what is wrong")
     p.add_argument(
@@ -249,8 +244,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         again = args.command in ("data", "demo", "suite")
-        rest = "run it again" if again else "the last checkpoint is intact, go on with --resume"
-        print(f"error: interrupted; {rest}", file=sys.stderr)
+        remedy = "run it again" if again else "the last checkpoint is intact, go on with --resume"
+        print(f"error: interrupted; {remedy}", file=sys.stderr)
         return 130
 
 

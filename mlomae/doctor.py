@@ -17,18 +17,15 @@ from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installe
 
 MIN_TORCH = (2, 6)
 PYTHON_RANGE = ((3, 10), (3, 13))  # from, below
-
-
-def python_version() -> tuple[int, int]:
-    return sys.version_info[0], sys.version_info[1]
+PYTHON = sys.version_info[:2]
 
 
 def check_versions(problems: list[str]) -> list[str]:
     """Lines on Python and packages; appends to ``problems``."""
     low, high = PYTHON_RANGE
-    if not low <= python_version() < high:
+    if not low <= PYTHON < high:
         problems.append(
-            f"Python {'.'.join(map(str, python_version()))} is not supported; use {low[0]}.{low[1]} to 3.{high[1] - 1}"
+            f"Python {'.'.join(map(str, PYTHON))} is not supported; use {low[0]}.{low[1]} to 3.{high[1] - 1}"
         )
     lines = [f"python       {platform.python_version()}"]
     for package in PACKAGES:
@@ -59,12 +56,11 @@ def check_devices(problems: list[str]) -> list[str]:
     except Exception as error:
         problems.append(f"torch does not import ({first_line_of(error)}); reinstall torch and torchvision as a pair")
         return lines
-    capability = torch.backends.cpu.get_cpu_capability()
     native = "unknown"
     if os.path.exists("/proc/cpuinfo"):
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         native = "native" if re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) else "emulated, slower than float32"
-    lines.append(f"cpu bf16     {native} ({capability})")
+    lines.append(f"cpu bf16     {native} ({torch.backends.cpu.get_cpu_capability()})")
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
@@ -94,9 +90,9 @@ def check_ops(problems: list[str]) -> list[str]:
         run_torchvision_ops()
     except Exception as error:
         fallback = "none"
-        pair = f"torch {installed('torch')} and torchvision {installed('torchvision')}"
         problems.append(
-            f"torchvision's operators do not run ({first_line_of(error)}): {pair} do not match; install them as a pair"
+            f"torchvision's operators do not run ({first_line_of(error)}): torch {installed('torch')} and torchvision "
+            f"{installed('torchvision')} do not match; install them as a pair"
         )
     try:
         state = {True: "compiled", False: fallback, None: "mmcv not installed"}[load_mmcv_ops()]
@@ -109,8 +105,7 @@ def check_ops(problems: list[str]) -> list[str]:
 def _layout(root: Path, name: str) -> str | None:
     """The layout of a data set under ``root``, None if it is not there."""
     pickles = {"cifar10": ("cifar-10-batches-py", "data_batch_1"), "cifar100": ("cifar-100-python", "train")}
-    folders = [root / name, *sorted(root.glob(f"{name}_*")), root]
-    for folder in folders:
+    for folder in (root / name, *sorted(root.glob(f"{name}_*")), root):
         if name in pickles and folder.joinpath(*pickles[name]).is_file():
             return f"{folder.relative_to(root) / pickles[name][0]} (pickled batches)"
         test = "val" if name == "imagenet" else "test"
@@ -127,16 +122,6 @@ def check_data(root: Path, explicit: bool, problems: list[str]) -> list[str]:
     return lines + [f"{n:<12} {_layout(root, n) or 'not found'}" for n in ("cifar10", "cifar100", "imagenet")]
 
 
-def check_folder(problems: list[str]) -> list[str]:
-    """Whether the current folder is writable: runs write into it by default."""
-    try:
-        with tempfile.TemporaryFile(dir=Path.cwd()):
-            return ["write        current folder is writable"]
-    except OSError as error:
-        problems.append(f"the current folder is not writable ({error.strerror or error}); change to one that is")
-        return ["write        current folder is NOT writable"]
-
-
 def doctor(data_root: Path | None = None) -> tuple[str, int]:
     """The report as text and the exit status: 0 if it ends in "ok", 1 if it lists problems, one line each.
 
@@ -147,6 +132,12 @@ def doctor(data_root: Path | None = None) -> tuple[str, int]:
     root = Path(named or "data")
     problems: list[str] = []
     lines = check_versions(problems) + check_devices(problems) + check_ops(problems)
-    lines += check_data(root, named is not None, problems) + check_folder(problems)
+    lines += check_data(root, named is not None, problems)
+    try:
+        with tempfile.TemporaryFile(dir=Path.cwd()):  # runs write into it by default
+            lines.append("write        current folder is writable")
+    except OSError as error:
+        problems.append(f"the current folder is not writable ({error.strerror or error}); change to one that is")
+        lines.append("write        current folder is NOT writable")
     lines += [f"problem: {problem}" for problem in problems] or ["ok"]
     return "\n".join(lines), int(bool(problems))

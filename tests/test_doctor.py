@@ -18,7 +18,7 @@ def sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     installed = dict.fromkeys(("torch", "torchvision", "timm", "numpy", "onedl-mmengine"), "3.0.0")
     monkeypatch.setattr(doctor_module, "installed", installed.get)
-    monkeypatch.setattr(doctor_module, "python_version", lambda: (3, 11))
+    monkeypatch.setattr(doctor_module, "PYTHON", (3, 11))
     monkeypatch.setattr(doctor_module, "run_torchvision_ops", lambda: None)
     monkeypatch.setattr(doctor_module, "load_mmcv_ops", lambda: False)
 
@@ -70,7 +70,7 @@ def test_torch_2_10_is_newer_than_2_6(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("version", "status"), [((3, 9), 1), ((3, 10), 0), ((3, 12), 0), ((3, 13), 1), ((4, 0), 1)])
 def test_python_range(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], status: int) -> None:
-    monkeypatch.setattr(doctor_module, "python_version", lambda: version)
+    monkeypatch.setattr(doctor_module, "PYTHON", version)
     text, got = doctor()
     assert got == status
     assert ("is not supported; use 3.10 to 3.12" in text) == bool(status)

@@ -73,15 +73,6 @@ class CountedStep(PretrainStep):
         return self.ratio
 
 
-def ratios_of(model: Pretrainer) -> list[float]:
-    """Ratios of equal weight that stand for those which the strategy draws."""
-    if type(model.mask).batch_ratio is MaskingStrategy.batch_ratio:
-        return [model.ratio]
-    drawn = sorted(model.mask.batch_ratio(model.ratio, key) for key in range(DRAWS))
-    step = DRAWS // RATIOS
-    return drawn[step // 2 :: step]
-
-
 # --- what a record says ---------------------------------------------------------------------------------------------
 
 
@@ -102,19 +93,11 @@ def classes_of(record: Record) -> int:
     return max(2, round(100.0 / metrics.get("feedback_chance", metrics.get("chance", 1.0))))
 
 
-def begin_of(record: Record, config: PretrainConfig) -> int:
-    """Outer iteration of φ's first step, -1 for never. Raises DataError for a record that contradicts itself."""
-    levels = config.levels
-    known = -1 if levels.warmup_margin else levels.warmup
-    begin = int(record["metrics"].get("phi_started", known))
-    length = config.train.outer_iterations
-    if record["outer_iterations"] != length or record["images_seen"] != images_seen(config, begin):
-        raise DataError("images_seen and outer_iterations are not what its configuration gives; run it again")
-    return begin
-
-
 def occurrences(config: PretrainConfig, begin: int) -> dict[str, int]:
-    """How many outer iterations of each kind a run has, and after how many of them the feedback is probed."""
+    """How many outer iterations of each kind a run has, and after how many of them the feedback is probed.
+
+    ``begin``: the outer iteration of φ's first step, -1 for never.
+    """
     n = config.train.outer_iterations
     if not is_trainable(config.mask["type"]):
         return {"between": n, "probe": 0}
@@ -141,7 +124,10 @@ def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Pretrainer(config, classes).train()
-        step, ratios = CountedStep(model, build_optimizers(model.level_parameters(), config)), ratios_of(model)
+        step, ratios = CountedStep(model, build_optimizers(model.level_parameters(), config)), [model.ratio]
+        if type(model.mask).batch_ratio is not MaskingStrategy.batch_ratio:  # quantiles of those that are drawn
+            drawn = sorted(model.mask.batch_ratio(model.ratio, key) for key in range(DRAWS))
+            ratios = drawn[DRAWS // RATIOS // 2 :: DRAWS // RATIOS]
 
         def mean_count(lower: int, feedback: int) -> float:
             counts = []
@@ -198,10 +184,13 @@ def count_entry(runs: list[Record]) -> dict[str, int]:
         config = config_of(runs[0])
         batch = config.train.accumulate * -(-BATCH // config.train.accumulate)  # divides into the chunks
         costs = count_costs(config, classes_of(runs[0]), batch)
-        totals = []
+        length, start, totals = config.train.outer_iterations, config.levels.warmup, []
         for record in runs:
             name = record["name"]
-            totals.append(total_flops(config, costs, begin_of(record, config)))
+            begin = int(record["metrics"].get("phi_started", -1 if config.levels.warmup_margin else start))
+            if record["outer_iterations"] != length or record["images_seen"] != images_seen(config, begin):
+                raise DataError("images_seen and outer_iterations are not what its configuration gives; run it again")
+            totals.append(total_flops(config, costs, begin))
     except Exception as error:  # options that only an older or newer code takes raise anything
         raise DataError(f"record '{name}' cannot be counted: {reason_of(error)}") from error
     return {

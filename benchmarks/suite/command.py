@@ -16,6 +16,7 @@ from benchmarks.suite.status import describe, results_table, stale_jobs
 from benchmarks.tasks import get_task
 from mlomae.backbones.task import EmbeddedBench
 from mlomae.common.errors import ConfigError
+from mlomae.common.registry import check_range
 from mlomae.config.strict import overrides
 from mlomae.records import predictions_of, read_records
 
@@ -31,8 +32,7 @@ def plan(args: argparse.Namespace) -> tuple[Planner, CompletedRuns]:
         suite.tasks = [entry for entry in suite.tasks if entry.task in wanted]
     backbones = []
     if suite.demo:
-        if args.most < 1:
-            raise ConfigError("--most must be at least 1")
+        check_range("", "[1, inf)", most=args.most)
         found = named_backbones(args.weights) if args.weights else discover_backbones(Path(args.runs), work, args.most)
         floor = random_floor(found[0]) if suite.floor else []
         backbones = found + [b for b in floor if b.folder not in [other.folder for other in found]]
@@ -57,8 +57,7 @@ def roots(pairs: list[str]) -> dict[str, str]:
 def run_suite(args: argparse.Namespace) -> int:
     """Run what is missing, then make the tables; 0, or 1 if a run failed. Raises ConfigError, before anything runs, for
     records of the suite's runs that do not count."""
-    if args.jobs < 1:
-        raise ConfigError("--jobs must be at least 1")
+    check_range("", "[1, inf)", jobs=args.jobs)
     planner, completed = plan(args)
     if stale := stale_jobs(planner, completed):
         if not args.redo:

@@ -16,7 +16,6 @@ from benchmarks.suite.jobs import PRETRAIN, Job
 from mlomae.common.errors import ConfigError, MlomaeError
 from mlomae.common.numerics import BACKBONE, describe_difference
 from mlomae.config.plugins import changed_plugins
-from mlomae.config.schema import PretrainConfig
 from mlomae.pretraining.run import find_split
 from mlomae.records import RANDOM, Record, read_named_records, read_record
 
@@ -91,16 +90,11 @@ class CompletedRuns:
             return f"its backbone was {other}" if other else None
         if job.task != PRETRAIN or record["split_hash"] is None:
             return None
-        found = self._split(job.config)
-        return None if found in (None, record["split_hash"]) else "made with another split of the data"
-
-    def _split(self, config: PretrainConfig) -> str | None:
-        """The hash of the split that ``config`` would make; None where its data are not present."""
-        data = config.data
+        data = job.config.data
         key = json.dumps([data.train, data.feedback, data.val_fraction, data.split_seed], sort_keys=True)
         if key not in self._splits:
             try:
-                self._splits[key] = find_split(config).hash
-            except MlomaeError:
+                self._splits[key] = find_split(job.config).hash
+            except MlomaeError:  # the data are not present
                 self._splits[key] = None
-        return self._splits[key]
+        return None if self._splits[key] in (None, record["split_hash"]) else "made with another split of the data"

@@ -140,8 +140,13 @@ class Planner:
         return jobs
 
     def transfers(self, entry: MethodEntry, pretrained: list[Job]) -> list[Job]:
-        """The transfers of ``pretrained``, the runs of a method."""
-        return self._transfers([(backbone_of(job), job) for job in pretrained]) if entry.transfer else []
+        """The transfers of the backbones that ``pretrained``, the runs of a method, will make."""
+        backbones: list[tuple[Backbone, Job | None]] = []
+        for job in pretrained if entry.transfer else []:
+            identity = {"method": job.method, "config_hash": job.hash, "iteration": job.config.train.outer_iterations}
+            source = Provenance(job.method, identity, {"numerics": job.numerics}, job.seed)
+            backbones.append((Backbone(str(job.checkpoint), source, job.seed), job))
+        return self._transfers(backbones)
 
     def _transfers(self, backbones: list[tuple[Backbone, Job | None]]) -> list[Job]:
         return [
@@ -181,13 +186,6 @@ class Planner:
     def data_folder(self) -> Path:
         """Where a demo writes the data of the tasks that read files."""
         return self.work / "data"
-
-
-def backbone_of(job: Job) -> Backbone:
-    """The backbone that the pretraining ``job`` will make."""
-    identity = {"method": job.method, "config_hash": job.hash, "iteration": job.config.train.outer_iterations}
-    source = Provenance(job.method, identity, {"numerics": job.numerics}, job.seed)
-    return Backbone(str(job.checkpoint), source, job.seed)
 
 
 def floor_backbone(job: Job) -> Backbone:

@@ -59,7 +59,8 @@ def describe(planner: Planner, completed: CompletedRuns) -> str:
     lines.append(", ".join(f"{count[state]} {state}" for state in STATES if count[state]))
     for label, (state, text) in states.items():
         if state not in (DONE, MISSING):
-            lines.append(f"{label}: {state}" + _indented(text))
+            shown = f" {text}" if text and "\n" not in text else "".join(f"\n    {line}" for line in text.splitlines())
+            lines.append(f"{label}: {state}{shown}")
     return "\n".join(lines)
 
 
@@ -68,10 +69,6 @@ def _cell(states: Iterable[str]) -> str:
     count = Counter(states)
     others = [f"{count[state]} {state}" for state in STATES[1:-1] if count[state]]
     return ", ".join([f"{count[DONE]}/{count.total()}", *others])
-
-
-def _indented(text: str) -> str:
-    return f" {text}" if text and "\n" not in text else "".join(f"\n    {line}" for line in text.splitlines())
 
 
 def results_table(jobs: list[Job], records: dict[str, Record]) -> pd.DataFrame:

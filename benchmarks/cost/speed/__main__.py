@@ -24,19 +24,19 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables import speed_table
 from benchmarks.analysis.tables.table import aligned
 from benchmarks.cost.speed.measure import attempt, matmul_shapes, measure_once, median_interval, prepare
-from benchmarks.cost.speed.rows import MATMUL, ROWS, check_rows, images_seen
-from benchmarks.cost.speed.setting import SETTINGS, Setting, get_setting
+from benchmarks.cost.speed.rows import MATMUL, ROWS
+from benchmarks.cost.speed.setting import LOWER_STEPS, SETTINGS, Setting, get_setting
 from mlomae import records
 from mlomae.common.errors import ConfigError, exit_status
+from mlomae.common.registry import check_choice, check_range
 
-REFERENCES = {"authors": "authors", "mae": "MAE"}  # rows that others are compared with, and their short names
+REFERENCES = ("authors", "mae")  # rows that others are compared with
+Found = dict[str, dict[str, Any]]
+"""Row -> its numbers, or {"skipped": reason}; "matmul" -> rates."""
 
 
-def measure(setting: Setting, names: list[str], rounds: int, warmup: int, threads: int) -> dict[str, dict[str, Any]]:
-    """{row: numbers} of the rows that can run, {row: {"skipped": reason}} of the others, and "matmul": rates.
-
-    Raises ConfigError if a row fails while it is timed.
-    """
+def measure(setting: Setting, names: list[str], rounds: int, warmup: int, threads: int) -> Found:
+    """Time the rows that can run, in turn. Raises ConfigError if one of them fails while it is timed."""
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         processes = {n: stack.enter_context(ProcessPoolExecutor(1, context)) for n in (*names, MATMUL)}
@@ -58,7 +58,7 @@ def measure(setting: Setting, names: list[str], rounds: int, warmup: int, thread
                 if "skipped" in times[name][-1]:
                     raise ConfigError(f"row '{name}' failed while it was timed: {times[name][-1]['skipped']}")
     rates = times.pop(MATMUL)
-    found: dict[str, dict[str, Any]] = {MATMUL: {k: statistics.median(r[k] for r in rates) for k in rates[0]}}
+    found: Found = {MATMUL: {k: statistics.median(r[k] for r in rates) for k in rates[0]}}
     for name in names:
         found[name] = _summary(name, times, ready, rates) if name in times else ready[name]
     return found
@@ -69,14 +69,11 @@ def _summary(name: str, times: dict[str, Any], ready: dict[str, Any], rates: lis
     own, first = times[name], ready[name]
     numbers: dict[str, Any] = {}
     for key in ("seconds", "cpu_seconds"):
-        middle, low, high = median_interval([t[key] for t in own])
-        numbers |= {key: middle, f"{key}_low": low, f"{key}_high": high}
-        for reference in REFERENCES:
-            if reference in times:
-                pairs = zip(own, times[reference], strict=True)
-                middle, low, high = median_interval([a[key] / b[key] for a, b in pairs])
-                ratio = f"{key}_to_{reference}"
-                numbers |= {ratio: middle, f"{ratio}_low": low, f"{ratio}_high": high}
+        samples = {key: [t[key] for t in own]}
+        for other in [row for row in REFERENCES if row in times]:
+            samples[f"{key}_to_{other}"] = [a[key] / b[key] for a, b in zip(own, times[other], strict=True)]
+        for number, values in samples.items():
+            numbers[number], numbers[f"{number}_low"], numbers[f"{number}_high"] = median_interval(values)
     numbers |= {"peak_mib": first["peak_mib"], "peak_read": first["peak_read"], "rounds": len(own)}
     numbers |= {"wall_clock_s": sum(t["seconds"] for t in own), "cpu_s": sum(t["cpu_seconds"] for t in own)}
     if ROWS[name].compiled:
@@ -92,9 +89,7 @@ def _summary(name: str, times: dict[str, Any], ready: dict[str, Any], rates: lis
 # --- what is printed and written ------------------------------------------------------------------------------------
 
 
-def table_lines(
-    setting: Setting, found: dict[str, dict[str, Any]], threads: int, measured: list[records.Record]
-) -> list[str]:
+def table_lines(setting: Setting, found: Found, threads: int, measured: list[records.Record]) -> list[str]:
     """The table of the records ``measured``, aligned for a terminal, and the reasons of rows that were skipped."""
     frame, _ = speed_table.TABLE.build(Evidence({record["name"]: record for record in measured}))
     columns = [c for c in speed_table.TABLE.columns if c.spec and not c.name.endswith(("_low", "_high"))]
@@ -118,10 +113,9 @@ def table_lines(
     ]
 
 
-def make_records(
-    setting: Setting, found: dict[str, dict[str, Any]], warmup: int, threads: int, now: datetime.datetime
-) -> list[records.Record]:
-    """One record a row that ran; ``now`` names the run, of which all rows have the same ``finished_at``."""
+def make_records(setting: Setting, found: Found, warmup: int, threads: int) -> list[records.Record]:
+    """One record a row that ran; all rows have the same ``finished_at``, which is part of their names."""
+    now = datetime.datetime.now(datetime.timezone.utc)
     git = records.git_state(Path(__file__).parent)
     hardware = records.hardware() | {"threads": threads} | ({"gpu": None} if setting.device == "cpu" else {})
     out = []
@@ -131,6 +125,8 @@ def make_records(
         metrics = {k: round(v, 6) for k, v in numbers.items() if isinstance(v, float)}
         metrics |= {f"matmul_{k.replace(', ', '_').replace(' ', '_')}": round(v, 3) for k, v in found[MATMUL].items()}
         clock = {"wall": metrics.pop("wall_clock_s"), "cpu": metrics.pop("cpu_s")}
+        images = setting.batch * numbers["rounds"]
+        upper = images if ROWS[name].levels else 0
         measured = {"row": name, "rounds": numbers["rounds"], "warmup": warmup, "peak_read": numbers["peak_read"]}
         out.append(
             records.make_record(
@@ -140,7 +136,7 @@ def make_records(
                 dataset="random tensors",
                 seed=0,
                 config={"setting": asdict(setting), **measured, "threads": threads},
-                images_seen=images_seen(name, setting, numbers["rounds"]),
+                images_seen={"lower": LOWER_STEPS * images, "head": upper, "upper": upper},
                 outer_iterations=numbers["rounds"],
                 clock=clock,
                 train_source="random tensors",
@@ -168,14 +164,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--records", type=Path, help="folder to write a record a row into")
     arguments = parser.parse_args(argv)
     setting, names = get_setting(arguments.setting), [name for name in arguments.rows.split(",") if name]
-    check_rows(names)
-    for key, least in (("rounds", 1), ("warmup", 0), ("threads", 1)):
-        if getattr(arguments, key) < least:
-            raise ConfigError(f"--{key} must be at least {least}; got {getattr(arguments, key)}")
+    for name in names:
+        check_choice("", ROWS, rows=name)
+    if len(set(names)) != len(names):
+        raise ConfigError("a row is named twice; name each once")
+    check_range("", "[1, inf)", rounds=arguments.rounds, threads=arguments.threads)
+    check_range("", "[0, inf)", warmup=arguments.warmup)
     names = [name for name in names if not (arguments.no_compile and ROWS[name].compiled)]
     found = measure(setting, names, arguments.rounds, arguments.warmup, arguments.threads)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    measured = make_records(setting, found, arguments.warmup, arguments.threads, now)
+    measured = make_records(setting, found, arguments.warmup, arguments.threads)
     print("\n".join(table_lines(setting, found, arguments.threads, measured)))
     if arguments.records:
         for record in measured:

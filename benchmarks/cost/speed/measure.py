@@ -27,7 +27,6 @@ from benchmarks.cost.speed.setting import RATIO, SETTINGS, Setting
 from mlomae.common.errors import MlomaeError, first_line_of
 
 MIB = 2**20
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 # --- one process a row ----------------------------------------------------------------------------------------------
@@ -110,7 +109,7 @@ def timed(step: Step, device: str) -> dict[str, float]:
 def resident(field: str = "VmRSS") -> float:
     """A size of this process from /proc/self/status, in MiB; NaN where there is none."""
     try:
-        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return math.nan
     return next((float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:")), math.nan)
@@ -129,7 +128,7 @@ def peak_memory(step: Step, device: str, before: float) -> tuple[float, str]:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() / MIB, "allocated"
     try:
-        _CLEAR.write_text("5", encoding="ascii")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         how = "resident, mark reset"
     except OSError:
         how = "resident, mark of the whole process"
@@ -206,6 +205,6 @@ def median_interval(values: Sequence[float], coverage: float = 0.95) -> tuple[fl
     Free of assumptions on the distribution; with fewer than six values it is the whole range and covers less.
     """
     ordered, n = sorted(values), len(values)
-    outside = int(stats.binom.ppf((1 - coverage) / 2, n, 0.5)) - 1  # the median lies beyond so many of n on one side
-    cut = max(0, outside)
+    # the median lies beyond so many of n on one side
+    cut = max(0, int(stats.binom.ppf((1 - coverage) / 2, n, 0.5)) - 1)
     return statistics.median(ordered), ordered[cut], ordered[n - 1 - cut]

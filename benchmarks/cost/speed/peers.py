@@ -85,22 +85,13 @@ class LightlyMAE(nn.Module):
         m = setting.model
         self.utils, self.patch_size = utils, m["patch_size"]
         names = ("embed_dim", "depth", "num_heads")
-        vit = VisionTransformer(
-            img_size=m["img_size"],
-            patch_size=self.patch_size,
-            num_classes=0,
-            global_pool="",
-            **{k: m[k] for k in names},
-        )
+        sizes = {k: m[k] for k in ("img_size", "patch_size", *names)}
+        vit = VisionTransformer(**sizes, num_classes=0, global_pool="")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # 1.6 announces the decoder's successor
             self.backbone = MaskedVisionTransformerTIMM(vit=vit)
-            self.decoder = MAEDecoderTIMM(
-                num_patches=vit.patch_embed.num_patches,
-                patch_size=self.patch_size,
-                embed_dim=m["embed_dim"],
-                **{f"decoder_{k}": m[f"decoder_{k}"] for k in names},
-            )
+            sizes = {k: m[k] for k in ("patch_size", "embed_dim", *(f"decoder_{name}" for name in names))}
+            self.decoder = MAEDecoderTIMM(num_patches=vit.patch_embed.num_patches, **sizes)
         self.length = self.backbone.sequence_length
 
     def forward(self, images: Tensor) -> Tensor:

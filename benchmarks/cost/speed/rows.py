@@ -15,8 +15,7 @@ from torch.optim import AdamW
 
 from benchmarks.cost.speed.authors import AuthorsScheme
 from benchmarks.cost.speed.peers import PEERS
-from benchmarks.cost.speed.setting import LOWER_STEPS, Setting
-from mlomae.common.errors import ConfigError
+from benchmarks.cost.speed.setting import Setting
 from mlomae.pretraining.optim import build_optimizers, parameter_groups
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.step import PretrainStep
@@ -46,15 +45,6 @@ ROWS = {
     "mae_lightly": Row("MAE of lightly, 2 steps"),
     "mae_reference": Row("MAE, reference design, 2 steps"),
 }
-
-
-def check_rows(names: list[str]) -> None:
-    """Raise ConfigError for an unknown row or one named twice."""
-    for name in names:
-        if name not in ROWS:
-            raise ConfigError(f"unknown row '{name}'; choose from {', '.join(ROWS)}")
-    if len(set(names)) != len(names):
-        raise ConfigError("a row is named twice; name each once")
 
 
 def build(name: str, setting: Setting) -> Step:
@@ -88,9 +78,3 @@ def _plain_steps(model: nn.Module, setting: Setting, lower: list[dict[str, Tenso
             optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-def images_seen(name: str, setting: Setting, iterations: int) -> dict[str, int]:
-    """Images of each level over ``iterations`` outer iterations."""
-    upper = setting.batch * iterations if ROWS[name].levels else 0
-    return {"lower": LOWER_STEPS * setting.batch * iterations, "head": upper, "upper": upper}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.registry import check_choice
 from mlomae.config.schema import PretrainConfig, config_from_dict
 
 LOWER_STEPS = 2  # K, as in the paper
@@ -79,8 +80,7 @@ SETTINGS = {
 
 def get_setting(name: str) -> Setting:
     """Raises ConfigError for an unknown name, or one whose device is missing."""
-    if name not in SETTINGS:
-        raise ConfigError(f"unknown setting '{name}'; choose one of {', '.join(SETTINGS)}")
+    check_choice("", SETTINGS, setting=name)
     if SETTINGS[name].device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"setting '{name}' needs a CUDA device and there is none; choose --setting cpu")
     return SETTINGS[name]

@@ -105,8 +105,7 @@ def train_transform(
         interpolation=interpolation,
     )
     if padding is not None:
-        if padding < 0:
-            raise ConfigError(f"padding {padding} is negative; give pixels, e.g. 4")
+        check_range("data.augment", "[0, inf)", padding=padding)
         if interpolation == "random":
             raise ConfigError("interpolation 'random' is for RandomResizedCrop alone; choose bicubic or bilinear")
         resize = T.Resize(img_size, T.InterpolationMode(interpolation))
@@ -127,8 +126,7 @@ def eval_transform(
     With crop_pct 1 an image that has the size already keeps its pixels: the choice for 32 px sets. For a rectangular
     ``img_size`` the image is resized, keeping its aspect ratio, to the smallest size that covers it.
     """
-    if not 0 < crop_pct <= 1:
-        raise ConfigError(f"crop_pct {crop_pct} must be in (0, 1], the share of the shorter side that is seen")
+    check_range("data.evaluate", "(0, 1]", crop_pct=crop_pct)
     options = {"mean": tuple(mean), "std": tuple(std), "interpolation": interpolation}
     return _timm(input_size=img_size, is_training=False, crop_pct=crop_pct, **options)
 

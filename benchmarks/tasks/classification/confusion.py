@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 
 from benchmarks.tasks.classification.per_image import PerImage, summarise
 from mlomae.common.atomic import replacing
@@ -35,12 +36,6 @@ class Confusion(NamedTuple):
     share: float
 
 
-def confusion_matrix(images: PerImage, num_classes: int) -> NDArray[np.int64]:
-    """(C, C) int64 counts."""
-    cell_N = images.label * num_classes + images.predicted
-    return np.bincount(cell_N, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
 def most_confused(matrix_CC: NDArray[np.int64], most: int = LISTED) -> list[Confusion]:
     """Pairs of different classes with the most images, larger shares first among equals; at most ``most``."""
     pairs = [
@@ -53,7 +48,7 @@ def most_confused(matrix_CC: NDArray[np.int64], most: int = LISTED) -> list[Conf
 
 def save_confusion(folder: Path, images: PerImage, class_names: Sequence[str], title: str = "") -> None:
     """Write ``confusion.csv`` and ``confusion.png`` into ``folder``."""
-    matrix_CC = confusion_matrix(images, len(class_names))
+    matrix_CC = confusion_matrix(images.label, images.predicted, labels=range(len(class_names)))
     table = pd.DataFrame(matrix_CC, index=list(class_names), columns=list(class_names))
     with replacing(folder / "confusion.csv") as temporary:
         table.to_csv(temporary, index_label="true \\ predicted", lineterminator="\n")

@@ -132,12 +132,11 @@ def build_model(config: ClassificationConfig, num_classes: int) -> tuple[Classif
             keep_norm=protocol != "finetune",
             seed=config.seed,
         )
-    mix = build_mix(config, num_classes) if protocol != "knn" else None
     model = Classifier(
         backbone,
         linear=None if protocol == "finetune" else config.pooling,
         seed=config.seed,
-        mix=mix,
+        mix=build_mix(config, num_classes) if protocol != "knn" else None,
         smoothing=config.train.label_smoothing,
         ema=config.train.ema,
     )

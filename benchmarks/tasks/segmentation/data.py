@@ -51,21 +51,17 @@ class ScenePairs(TransformedImages):
         if self.largest is not None:
             results |= labels
         with seeded(root_key(self.seed, self.name, epoch, i, 0)):
-            results = self._run(results)
-        if self.largest is None:
-            results |= labels
-        return dict(self.pack(results))
-
-    def _run(self, results: dict[str, Any]) -> dict[str, Any]:
-        path, section = results["img_path"], self.section
-        done = self.transform(results)
+            done = self.transform(results)
+        path, section = self.scenes.path(i), self.section
         if done is None or "img" not in done:
             raise ConfigError(f"the transforms leave no image of '{path}'; change {section}, which is not to pack it")
         height, width = done["img"].shape[:2]
-        if self.largest is not None and (height > self.largest[0] or width > self.largest[1]):
+        if self.largest is None:
+            done = {**done, **labels}
+        elif height > self.largest[0] or width > self.largest[1]:
             limit = "{}x{}".format(*self.largest)
             raise ConfigError(
                 f"the transforms leave {height}x{width} pixels of '{path}', more than backbone.img_size ({limit}); "
                 f"crop in {section}, or raise it"
             )
-        return dict(done)
+        return dict(self.pack(dict(done)))

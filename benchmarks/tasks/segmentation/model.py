@@ -48,13 +48,12 @@ def _check_inference(test_cfg: Any) -> None:
     """Check ``test_cfg`` now: mmseg would read it only after training."""
     if not isinstance(test_cfg, dict):
         raise ConfigError(f"config key 'model.test_cfg' must be a dict; got {test_cfg!r}")
-    if test_cfg.get("mode") not in ("whole", "slide"):
-        got = test_cfg.get("mode")
-        raise ConfigError(f"config key 'model.test_cfg.mode' must be one of whole, slide; got {got!r}")
+    if (mode := test_cfg.get("mode")) not in ("whole", "slide"):
+        raise ConfigError(f"config key 'model.test_cfg.mode' must be one of whole, slide; got {mode!r}")
     given = [test_cfg.get(key) for key in ("crop_size", "stride")]
     sides = [value for value in given if isinstance(value, list) and [type(side) for side in value] == [int, int]]
     fits = len(sides) == 2 and all(0 < stride <= crop for crop, stride in zip(*sides, strict=True))
-    if test_cfg["mode"] == "slide" and not fits:
+    if mode == "slide" and not fits:
         raise ConfigError(
             "config key 'model.test_cfg' with mode 'slide' needs crop_size and stride, each [height, width] in pixels, "
             f"the stride not above the crop; got {test_cfg}"

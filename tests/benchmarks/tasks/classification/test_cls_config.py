@@ -175,11 +175,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown transform": ({"data__augment": {"type": "randaug"}}, "randaug"),
     "transform without a name": ({"data__augment": {}}, "without a type"),
     "unknown option of a transform": ({"data__augment": {"type": "pad_crop", "pad": 1}}, "no option 'pad'"),
-    "wrong value of a transform": ({"data__augment": {"type": "pad_crop", "padding": "x"}}, "'data.augment' holds"),
+    "wrong value of a transform": (
+        {"data__augment": {"type": "pad_crop", "padding": "x"}},
+        "padding must be at least 0",
+    ),
     "unknown option of evaluation": ({"data__evaluate": {"crop": 1}}, "'data.evaluate' has no option 'crop'"),
     "wrong value of evaluation": (
         {"data__evaluate": {"crop_pct": "x"}},
-        "'data.evaluate' holds a value of the wrong",
+        "crop_pct must be inside (0, 1]; got 'x'",
     ),
     "unknown option of mixing": ({"data__mix": {"mixupp": 1}}, "'data.mix' has no option 'mixupp'"),
     "wrong value of mixing": ({"data__mix": {"mixup": "x"}}, "data.mix: mixup must be at least 0; got 'x'"),
