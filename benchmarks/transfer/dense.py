@@ -24,7 +24,7 @@ from PIL import Image
 from torch import nn
 
 from mlomae.backbones import mmcv_ops
-from mlomae.backbones.batches import ImageLoader, NumberedImages, evaluation_loader, training_loader
+from mlomae.backbones.batches import EpochBatches, ImageLoader, NumberedImages, evaluation_loader
 from mlomae.backbones.config import DenseConfig
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.layer_decay import layer_decay_groups
@@ -87,7 +87,8 @@ class DenseSteps(TransferSteps):
         options = {"num_workers": config.data.num_workers, "collate_fn": pseudo_collate}
         if not train:
             return evaluation_loader(images, **options)
-        return training_loader(images, config.data.batch_size, iterations=config.train.iterations, **options)
+        batches = EpochBatches(images, config.data.batch_size, iterations=config.train.iterations)
+        return ImageLoader(images, batch_sampler=batches, **options)
 
     def step(self, model: nn.Module) -> TransferStep:
         """The update of a model, moved to the training device: layer-wise rates in the backbone, the full rate in neck

@@ -86,7 +86,8 @@ class EpochBatches(Sampler[list[Item]]):
 
 
 class ImageLoader(DataLoader[dict[str, Any]]):
-    """A DataLoader that raises a worker's MlomaeError with its own line, without the worker's traceback."""
+    """A DataLoader that raises a worker's MlomaeError, e.g. DataError for an image that cannot be decoded, with its own
+    line, without the worker's traceback."""
 
     def __init__(self, images: Any, **options: Any) -> None:
         # every start would draw from the global generator
@@ -97,18 +98,6 @@ class ImageLoader(DataLoader[dict[str, Any]]):
             yield from super().__iter__()
         except MlomaeError as error:
             raise from_worker(error) from error
-
-
-def training_loader(
-    images: NumberedImages, batch_size: int, *, epochs: int = 0, iterations: int = 0, **options: Any
-) -> ImageLoader:
-    """This rank's share of all batches of a run; ``options`` as a DataLoader takes them.
-
-    Raises the errors of `EpochBatches` and, while iterating, DataError for an image that cannot be decoded.
-    """
-    return ImageLoader(
-        images, batch_sampler=EpochBatches(images, batch_size, epochs=epochs, iterations=iterations), **options
-    )
 
 
 def evaluation_loader(images: Sized, batch_size: int | None = 1, **options: Any) -> ImageLoader:

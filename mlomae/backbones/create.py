@@ -62,25 +62,21 @@ def _load(backbone: VisionTransformer, state: State, grid: tuple[int, int] | Non
     return report
 
 
-def _build(architecture: Architecture, **options: Any) -> VisionTransformer:
-    """A ViT whose weights, except for norms and head, are still to be loaded."""
+def _plain_vit(architecture: Architecture, state: State | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
+    """A ViT with the weights ``state``; None for those that pretraining starts from: Xavier-uniform layers and the
+    sin-cos table of the grid."""
     for length in options["img_size"]:
         check_geometry(length, architecture.patch_size)  # timm would silently cut off a remainder of the image
-    keys = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
-    return VisionTransformer(**{key: getattr(architecture, key) for key in keys}, weight_init="skip", **options)
-
-
-def _initialise(architecture: Architecture, note: str, **options: Any) -> tuple[VisionTransformer, LoadReport]:
-    """A ViT as pretraining starts from: Xavier-uniform layers and the sin-cos table of the grid."""
-    backbone = _build(architecture, **options)
     shape = {key: getattr(architecture, key) for key in ("patch_size", "embed_dim", "depth", "num_heads")}
-    encoder = create_encoder(img_size=architecture.patch_size, **shape)
-    positions = sincos_positions(architecture.embed_dim, backbone.patch_embed.grid_size)
-    state = {**encoder.state_dict(), "pos_embed": positions}
+    backbone = VisionTransformer(**shape, mlp_ratio=architecture.mlp_ratio, weight_init="skip", **options)
+    if state is not None:
+        return backbone, _load(backbone, state, architecture.grid)
+    initial = create_encoder(img_size=architecture.patch_size, **shape).state_dict()
+    initial["pos_embed"] = sincos_positions(architecture.embed_dim, backbone.patch_embed.grid_size)
     if has_fresh_norm(backbone):
-        state = {key: value for key, value in state.items() if not key.startswith("norm.")}
-    report = load_strict(backbone, state, allow_missing=_FRESH)
-    return backbone, LoadReport(missing=[*report.missing, *report.matched], notes=[note])  # nothing came from a file
+        initial = {key: value for key, value in initial.items() if not key.startswith("norm.")}
+    report = load_strict(backbone, initial, allow_missing=_FRESH)
+    return backbone, LoadReport(missing=[*report.missing, *report.matched])  # nothing came from a file
 
 
 def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
@@ -97,30 +93,6 @@ def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTrans
     return backbone, _load(backbone, source.state_dict(), source.patch_embed.grid_size)
 
 
-def _from_file(
-    path: Path, fresh: bool, model: dict[str, Any] | None, **options: Any
-) -> tuple[VisionTransformer, LoadReport]:
-    file = read_encoder(path, model)
-    if fresh:
-        note = f"random weights of the architecture of '{path}'"
-        backbone, report = _initialise(file.architecture, note, **options)
-    else:
-        backbone = _build(file.architecture, **options)
-        report = _load(backbone, file.state, file.architecture.grid)
-    report.notes += file.notes
-    return backbone, report
-
-
-def _random(model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
-    given = check_model_section(model)
-    if missing := [key for key in ("embed_dim", "depth", "num_heads") if key not in given]:
-        raise ConfigError(f"backbone 'random' needs model.{missing[0]}; give model=dict(size=..., patch_size=...)")
-    if min(given.values()) < 1:
-        raise ConfigError(f"backbone 'random' has a size that is not positive ({given}); change it")
-    check_heads("backbone 'random'", given["embed_dim"], given["num_heads"])  # timm would assert
-    return _initialise(Architecture(**{"patch_size": 16, **given}), "random weights", **options)
-
-
 def _is_export(folder: Path) -> bool:
     try:
         return read_weights(folder).layout == "export"
@@ -130,7 +102,15 @@ def _is_export(folder: Path) -> bool:
 
 def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
     if spec == "random":
-        return _random(model, **options)
+        given = check_model_section(model)
+        if missing := [key for key in ("embed_dim", "depth", "num_heads") if key not in given]:
+            raise ConfigError(f"backbone 'random' needs model.{missing[0]}; give model=dict(size=..., patch_size=...)")
+        if min(given.values()) < 1:
+            raise ConfigError(f"backbone 'random' has a size that is not positive ({given}); change it")
+        check_heads("backbone 'random'", given["embed_dim"], given["num_heads"])  # timm would assert
+        backbone, report = _plain_vit(Architecture(**{"patch_size": 16, **given}), None, **options)
+        report.notes.append("random weights")
+        return backbone, report
     fresh, name = spec.startswith("random:"), spec.removeprefix("random:")
     path, pretrained = Path(name), not fresh
     if name.startswith("timm:"):
@@ -139,7 +119,12 @@ def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[
     elif not path.exists():
         raise CheckpointError(f"backbone '{spec}' does not exist; give {SPEC}")
     elif path.is_file() or list_checkpoints(path) or _is_export(path):  # an export says all that timm needs
-        return _from_file(path, fresh, model, **options)
+        state, architecture, notes = read_encoder(path, model)
+        backbone, report = _plain_vit(architecture, None if fresh else state, **options)
+        if fresh:
+            report.notes.append(f"random weights of the architecture of '{path}'")
+        report.notes += notes
+        return backbone, report
     elif not (path / "config.json").is_file():
         raise CheckpointError(f"folder '{path}' holds no config.json; give a run, a timm folder or a file of weights")
     else:

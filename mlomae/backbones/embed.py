@@ -64,7 +64,7 @@ def embed(
 def _own_size(spec: str, model: dict[str, Any] | None) -> int:
     """The side, in pixels, of the images that the weights were trained on; 224 where only timm knows it."""
     try:
-        architecture = read_encoder(Path(spec.removeprefix("random:")), model).architecture
+        _, architecture, _ = read_encoder(Path(spec.removeprefix("random:")), model)
     except MlomaeError:  # create_backbone says what is wrong, if anything is
         return 224
     return architecture.patch_size * architecture.grid[0] if architecture.grid else 224

@@ -109,13 +109,6 @@ def _replace(out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: 
         raise CheckpointError(f"export '{out}' cannot be written ({reason}); free space or choose another") from error
 
 
-def _provenance(config: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
-    """What tells pretrainings, their seeds and versions of the code apart, as far as the checkpoint has it."""
-    known: dict[str, Any] = {key: config[key] for key in ("method", "seed") if key in config}
-    numerics = {"numerics": meta["numerics"]} if "numerics" in meta else {}
-    return {**known, "config_hash": config_hash(strip_paths(config)), **numerics} if len(known) == 2 else numerics
-
-
 def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     """Write the encoder of a training checkpoint to ``out`` and return a key-for-key report.
 
@@ -147,13 +140,18 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     model = {"size": declared.get("size", "base"), **{key: getattr(encoder, key) for key in _SHAPE}}
     augment = config.get("data", {}).get("augment") or {}
     statistics = {key: augment[key] for key in ("mean", "std") if key in augment}
+    about = content.get("meta", {})
     meta = {
-        "name": str(content.get("meta", {}).get("name", path.stem)),
+        "name": str(about.get("name", path.stem)),
         "model": model,
         "source_sha256": sha256(path),
         "iteration": int(content["iteration"]),
-        **_provenance(config, content.get("meta", {})),
     }
+    # what tells pretrainings, their seeds and versions of the code apart, as far as the checkpoint has it
+    if "method" in config and "seed" in config:
+        meta |= {"method": config["method"], "seed": config["seed"], "config_hash": config_hash(strip_paths(config))}
+    if "numerics" in about:
+        meta["numerics"] = about["numerics"]
     _replace(out, fmt, tensors, meta, timm_config(model, **statistics))
 
     bits = f"equal bit for bit to '{path}' ({meta['source_sha256']})"

@@ -110,12 +110,15 @@ class FeatureViT(BaseModule):
             raise ConfigError(f"out_indices {self.out_indices} must be rising block numbers from 0 to {depth - 1}")
         self.vit.blocks = self.vit.blocks[: self.out_indices[-1] + 1]
         self.vit.norm = nn.Identity()
-        self._report_dropped(depth - len(self.vit.blocks))
+        dropped, own, report = depth - len(self.vit.blocks), self.vit.state_dict(), self.report
+        report.unexpected += [key for key in report.matched if key not in own]
+        report.matched, report.missing = ([k for k in keys if k in own] for keys in (report.matched, report.missing))
+        report.notes.append("norm: dropped" + (f"; the last {dropped} blocks too" if dropped else ""))
         self.with_cp = with_cp
         self.windowed = window_size != 0
         if self.windowed:
             self._use_windows(window_size, tuple(global_blocks), rel_pos)
-            self.report.notes.append("cls_token: left out" + ("; relative positions start at 0" if rel_pos else ""))
+            report.notes.append("cls_token: left out" + ("; relative positions start at 0" if rel_pos else ""))
         elif global_blocks or rel_pos:
             raise ConfigError("global_blocks and rel_pos go with a window_size; set it, or leave them out")
 
@@ -130,12 +133,6 @@ class FeatureViT(BaseModule):
         for i, block in enumerate(self.vit.blocks):
             window = 0 if i in global_blocks else window_size
             block.attn = WindowAttention(block.attn, window, self.vit.patch_embed.grid_size, rel_pos)
-
-    def _report_dropped(self, blocks: int) -> None:
-        report, own = self.report, self.vit.state_dict()
-        report.unexpected += [key for key in report.matched if key not in own]
-        report.matched, report.missing = ([k for k in keys if k in own] for keys in (report.matched, report.missing))
-        report.notes.append("norm: dropped" + (f"; the last {blocks} blocks too" if blocks else ""))
 
     @property
     def embed_dim(self) -> int:

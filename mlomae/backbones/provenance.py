@@ -78,7 +78,8 @@ def _numerics(meta: dict[str, Any]) -> dict[str, Any]:
 def _architecture(spec: str) -> dict[str, Any] | str:
     """What ``random:SPEC`` takes from its file, which may be of any seed; the name of a timm model."""
     try:
-        return {k: v for k, v in asdict(read_encoder(spec).architecture).items() if k != "grid"}
+        _, architecture, _ = read_encoder(spec)
+        return {k: v for k, v in asdict(architecture).items() if k != "grid"}
     except MlomaeError:  # a timm model, or `create_backbone` will say what is wrong
         return spec if spec.startswith("timm:") else Path(spec).name
 

@@ -15,12 +15,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from mlomae.common import random_keys
 from mlomae.common.atomic import write_text
@@ -29,7 +27,7 @@ from mlomae.common.registry import check_range
 from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.data import Stream, build_augment, build_training_source
 from mlomae.data.sets.own_images import Pictures
-from mlomae.diagnostics.pictures import mask_sheet, photographs, save_figure
+from mlomae.diagnostics.pictures import MaskRow, mask_sheet, photographs, save_figure
 from mlomae.pretraining.devices import to_device, training_device
 from mlomae.pretraining.influence import Batch
 from mlomae.pretraining.load import LoadedRun, load_run
@@ -98,7 +96,7 @@ def draw_masks(
     size = rows[0].config.model.img_size
     stream = Stream(source, None, build_augment({"type": "Plain", "size": size}), seed, "masks")
     batch: Batch = stream.batch(0, min(count, len(stream)))
-    shown: list[tuple[str, Tensor, Tensor, tuple[int, int]]] = []
+    shown: list[MaskRow] = []
     written = []
     iterations, when = [row.iteration for row in rows], ""
     labels = [row.config.method + (f", {n} iterations" if n else "") for row, n in zip(rows, iterations, strict=True)]
@@ -113,9 +111,20 @@ def draw_masks(
             drawn = to_device({**batch, "key": random_keys.fold(batch["key"], draw)}, next(model.parameters()).device)
             with torch.no_grad():
                 mask = model.choose_mask(model.mae.encoder.embed(drawn["image"]), drawn)
-            label = name if not draw else f"draw {draw + 1}"
-            shown.append((label, mask.mask, mask.weight, model.mae.encoder.grid))
-            written.append(_numbers(row, *shown[-1]))
+            label, grid = name if not draw else f"draw {draw + 1}", model.mae.encoder.grid
+            shown.append((label, mask.mask, mask.weight, grid))
+            weighted = not torch.equal(mask.weight, torch.ones_like(mask.weight))
+            weights = [[float(f"{w:.4g}") for w in weight_L] for weight_L in mask.weight.tolist()]
+            entry = {
+                "label": label,
+                "config_hash": config_hash(strip_paths(row.config.to_dict())),
+                "seed": row.config.seed,
+                "iteration": row.iteration,
+                "grid": list(grid),
+                "mask": ["".join("1" if m > 0.5 else "0" for m in mask_L) for mask_L in mask.mask.tolist()],
+                "weight": weights if weighted else None,
+            }
+            written.append(entry)
     images_text = f"{source.name} {source.split}"
     legend = "; darker: weighs more" if any(row["weight"] for row in written) else ""
     save_figure(mask_sheet(batch["image"], shown, title=f"{images_text}, seed {seed}{when}{legend}"), out)
@@ -148,17 +157,3 @@ def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
                 f"of {rows[0].config.model.img_size}; draw them apart, or set model.img_size"
             )
     return rows
-
-
-def _numbers(row: Row, label: str, mask_BL: Tensor, weight_BL: Tensor, grid: tuple[int, int]) -> dict[str, Any]:
-    """The entry of one row of masks in the JSON file."""
-    weighted = not torch.equal(weight_BL, torch.ones_like(weight_BL))
-    return {
-        "label": label,
-        "config_hash": config_hash(strip_paths(row.config.to_dict())),
-        "seed": row.config.seed,
-        "iteration": row.iteration,
-        "grid": list(grid),
-        "mask": ["".join("1" if m > 0.5 else "0" for m in mask_L) for mask_L in mask_BL.tolist()],
-        "weight": [[float(f"{w:.4g}") for w in weight_L] for weight_L in weight_BL.tolist()] if weighted else None,
-    }

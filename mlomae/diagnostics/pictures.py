@@ -30,6 +30,7 @@ OUTLINE = "#ffd500"
 KEPT = 0.5  # grey of the kept patches in the rows of mask and influence
 REMOVED, LEAST, MOST = 0.6, 0.85, 0.3  # grey of removed patches: of equal weights; of the lowest and highest weight
 LABEL = 17  # letters of a row's label that fit next to a tile
+MaskRow = tuple[str, Tensor, Tensor, tuple[int, int]]  # label, mask (B, L), weight (B, L), grid
 
 
 def influence_sheet(
@@ -86,18 +87,13 @@ def influence_sheet(
     return figure
 
 
-def mask_sheet(
-    image_B3SS: Tensor,
-    rows: list[tuple[str, Tensor, Tensor, tuple[int, int]]],
-    *,
-    title: str = "",
-) -> Figure:
+def mask_sheet(image_B3SS: Tensor, rows: list[MaskRow], *, title: str = "") -> Figure:
     """A figure of B columns: the images, then what each strategy leaves of them; arguments as `mask_tiles`."""
     labels = [textwrap.fill(label, LABEL) for label in ("image", *(label for label, *_ in rows))]
     return _sheet(list(zip(labels, mask_tiles(image_B3SS, rows), strict=True)), title, GAP)[0]
 
 
-def mask_tiles(image_B3SS: Tensor, rows: list[tuple[str, Tensor, Tensor, tuple[int, int]]]) -> NDArray[np.float64]:
+def mask_tiles(image_B3SS: Tensor, rows: list[MaskRow]) -> NDArray[np.float64]:
     """RGB in [0, 1], (1 + rows, B, S, S, 3): the images, then what each strategy leaves of them, removed patches grey.
 
     Args:

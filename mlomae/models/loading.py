@@ -16,14 +16,7 @@ from mlomae.models.mae import MAE
 from mlomae.models.vit import sincos_positions
 from mlomae.models.weights import MODEL_KEYS, State, check_model_section, measure, read_weights
 
-_OFFICIAL_DECODER = {
-    "mask_token": "decoder.mask_token",
-    "decoder_pos_embed": "decoder.pos_embed",
-    "decoder_embed": "decoder.embed",
-    "decoder_blocks": "decoder.blocks",
-    "decoder_norm": "decoder.norm",
-    "decoder_pred": "decoder.pred",
-}
+_OFFICIAL_DECODER = ("mask_token", "decoder_")  # how the keys of its decoder begin; the others are the encoder's
 _CLASSIFIER = ("head.*", "fc_norm.*")  # of a timm or fine-tuned model; pretraining has no use for them
 _STORED = ("local-dir:", "hf-hub:", "hf_hub:")  # timm's names whose architecture is read from a config.json
 
@@ -100,12 +93,11 @@ def to_mae_state(state_dict: State, mae: MAE) -> tuple[State, list[str], list[st
     dropped, notes = [], []
     if not any(key.startswith("encoder.") for key in state_dict):
         dropped = [key for key in state_dict if matches(key, _CLASSIFIER)]
-        parts = {key: key.partition(".") for key in state_dict if key not in dropped}
-        names = {
-            key: _OFFICIAL_DECODER.get(first, f"encoder.{first}") + dot + rest
-            for key, (first, dot, rest) in parts.items()
+        state = {
+            f"decoder.{key.removeprefix('decoder_')}" if key.startswith(_OFFICIAL_DECODER) else f"encoder.{key}": value
+            for key, value in state_dict.items()
+            if key not in dropped
         }
-        state = {name: state_dict[key] for key, name in names.items()}
     for key in ("encoder.pos_embed", "decoder.pos_embed"):
         own, given = mae.get_parameter(key), state.get(key)
         if given is None or given.ndim != 3 or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
@@ -127,18 +119,6 @@ def _described(state: State, part: str) -> str:
     return f"width {found.get('embed_dim', 'unknown')}, depth {found.get('depth', 0)}{patch}"
 
 
-def _check_heads(declared: dict[str, Any], mae: MAE, path: Path) -> None:
-    """Shapes do not tell the number of heads, so another number would load without an error."""
-    section = check_model_section({key: declared.get(key) for key in MODEL_KEYS})
-    decoder_heads = next((n for m in mae.decoder.modules() if (n := getattr(m, "num_heads", None))), None)
-    for key, theirs, ours in (
-        ("num_heads", section.get("num_heads"), mae.encoder.num_heads),
-        ("decoder_num_heads", declared.get("decoder_num_heads"), decoder_heads),
-    ):
-        if theirs and ours and theirs != ours:
-            raise CheckpointError(f"'{path}' was trained with {key}={theirs}, not {ours}; set model.{key} to match")
-
-
 def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
     """Start ``mae`` from a file for continued pretraining; a decoder the file lacks keeps its initialisation.
 
@@ -154,7 +134,17 @@ def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
             raise CheckpointError(
                 f"'{path}' holds a {part} of {theirs}, this model's is of {ours}; set the model section to match"
             )
-    _check_heads(file.model, mae, file.path)
+    # shapes do not tell the number of heads, so another number would load without an error
+    encoder_heads = check_model_section({key: file.model.get(key) for key in MODEL_KEYS}).get("num_heads")
+    decoder_heads = next((n for m in mae.decoder.modules() if (n := getattr(m, "num_heads", None))), None)
+    for key, declared, own in (
+        ("num_heads", encoder_heads, mae.encoder.num_heads),
+        ("decoder_num_heads", file.model.get("decoder_num_heads"), decoder_heads),
+    ):
+        if declared and own and declared != own:
+            raise CheckpointError(
+                f"'{file.path}' was trained with {key}={declared}, not {own}; set model.{key} to match"
+            )
     try:
         report = load_strict(mae, state, allow_missing=() if has_decoder else ("decoder.*",))
     except CheckpointError as error:

@@ -164,15 +164,6 @@ class Architecture:
     grid: tuple[int, int] | None = None
 
 
-@dataclass
-class EncoderFile:
-    """An encoder under timm's names, with whatever else the file holds (decoder, classifier)."""
-
-    state: State
-    architecture: Architecture
-    notes: list[str]
-
-
 def check_model_section(model: dict[str, Any] | None) -> dict[str, Any]:
     """``model`` without None values and with the named size written out; raises ConfigError for a foreign key."""
     given = {key: value for key, value in (model or {}).items() if value is not None}
@@ -204,8 +195,17 @@ def measure(state: State, prefix: str = "") -> dict[str, int]:
     return found | ({"patch_size": projection.shape[3]} if projection is not None and projection.ndim == 4 else {})
 
 
-def _measure_encoder(state: State, path: Path) -> dict[str, Any]:
-    """Everything but the heads, from the shapes."""
+def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> tuple[State, Architecture, list[str]]:
+    """The encoder of a file of any layout, under timm's names, with whatever else the file holds (decoder, classifier);
+    its architecture, and notes.
+
+    ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where both state a value, and
+    gives the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
+    no plain ViT, or another one than ``model``; ConfigError for a bad ``model``.
+    """
+    wanted, file = check_model_section(model), read_weights(path)
+    path, notes = file.path, file.notes
+    state = {key.removeprefix("encoder."): value for key, value in file.state.items()}
     measured: dict[str, Any] = dict(measure(state))
     if len(measured) < 3:
         raise CheckpointError(
@@ -219,20 +219,7 @@ def _measure_encoder(state: State, path: Path) -> dict[str, Any]:
             "with one class token can be read from a file, use timm:NAME for others"
         )
     fc1 = state.get("blocks.0.mlp.fc1.weight")
-    return {**measured, "mlp_ratio": fc1.shape[0] / dim if fc1 is not None else 4.0, "grid": (side, side)}
-
-
-def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> EncoderFile:
-    """The encoder of a file of any layout.
-
-    ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where both state a value, and
-    gives the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
-    no plain ViT, or another one than ``model``; ConfigError for a bad ``model``.
-    """
-    wanted, file = check_model_section(model), read_weights(path)
-    path, notes = file.path, file.notes
-    state = {key.removeprefix("encoder."): value for key, value in file.state.items()}
-    measured = _measure_encoder(state, path)
+    measured |= {"mlp_ratio": fc1.shape[0] / dim if fc1 is not None else 4.0, "grid": (side, side)}
     claims = check_model_section({key: file.model.get(key) for key in MODEL_KEYS})
     for key in ("patch_size", "embed_dim", "depth"):
         if claims.get(key, measured[key]) != measured[key]:
@@ -256,4 +243,4 @@ def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> Encod
                 f"'{path}' holds a ViT of {key}={getattr(architecture, key)}, not {value}; "
                 f"set model.{key} to match or give another file"
             )
-    return EncoderFile(state, architecture, notes)
+    return state, architecture, notes

@@ -28,7 +28,7 @@ from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
 from benchmarks.analysis.figures.style import PAD, WIDTH, sheet, wrapped
 from mlomae.common.errors import DataError, reason_of
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
-from mlomae.diagnostics.pictures import mask_tiles
+from mlomae.diagnostics.pictures import MaskRow, mask_tiles
 
 IMAGES = {1: 8, 2: 4}  # shown at most, by the number of blocks
 TWO_BLOCKS = 9  # rows from which on there are two
@@ -36,7 +36,6 @@ NAME = {1: 1.5, 2: 1.4}  # inches of a name, by the number of blocks
 GAP, BETWEEN = 0.04, 0.14  # inches between tiles, between blocks
 LARGEST = 0.9  # inches of a tile
 LINE = 0.135  # inches a line of a name
-Row = tuple[str, Tensor, Tensor, tuple[int, int]]  # label, mask (B, L), weight (B, L), grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ class MaskFile:
     source: str
     seed: int
     image_B3SS: Tensor
-    rows: list[Row]
+    rows: list[MaskRow]
     iterations: list[int]
     weighted: bool
 
@@ -134,7 +133,7 @@ def _image(text: str) -> Tensor:
     return (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
-def _row(row: dict[str, Any], image_B3SS: Tensor) -> Row:
+def _row(row: dict[str, Any], image_B3SS: Tensor) -> MaskRow:
     count, side, label = len(image_B3SS), image_B3SS.shape[-1], row["label"]
     if not isinstance(label, str) or not label.strip() or not isinstance(row["config_hash"], str):
         raise ValueError("a row has no label or no config_hash")

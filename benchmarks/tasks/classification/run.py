@@ -19,7 +19,7 @@ from benchmarks.tasks.classification.confusion import save_confusion
 from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract, knn_loader
 from benchmarks.tasks.classification.model import Classifier, ClassifierStep
 from benchmarks.tasks.classification.per_image import FORMAT, TOP, PerImage, summarise
-from mlomae.backbones.batches import NumberedImages, training_loader
+from mlomae.backbones.batches import EpochBatches, ImageLoader, NumberedImages
 from mlomae.backbones.config import values_of
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
@@ -87,7 +87,8 @@ class ClassificationSteps(TransferSteps):
             features = extract(model, eval_loader(config, self.train, self.plain), config.pooling)
             images, workers = CachedFeatures(*features, seed=config.seed), 0
             before = elapsed(started)
-        loader = training_loader(images, config.data.batch_size, epochs=config.train.epochs, num_workers=workers)
+        batches = EpochBatches(images, config.data.batch_size, epochs=config.train.epochs)
+        loader = ImageLoader(images, batch_sampler=batches, num_workers=workers)
         metric = ClassificationMetric(len(self.train.classes))
         section = section_of(model.backbone) if config.protocol == "finetune" else None
         tests = eval_loader(config, self.test, self.plain)

@@ -46,8 +46,15 @@ class ImageNet(PublishedSource):
         folders = {part: inner_folder(base / part, self.name, self.remedy) for part in PUBLISHED[self.name].counts}
         if folders["train"] == folders["val"]:
             raise self.fault(f"train and val are one folder, {folders['val']}")
-        train, val = (self._class_names(folder) for folder in folders.values())
-        if odd := sorted(set(train) ^ set(val)):
+        classes = {part: subfolders(folder) for part, folder in folders.items()}
+        for part, folder in folders.items():
+            if odd := [name for name in classes[part] if not re.fullmatch(r"n\d{8}", name)]:
+                remedy = "name class folders by WordNet id (n01440764), or use type='imagefolder'"
+                raise self.fault(f"{folder} has folders that are not classes ({first_names(odd)})", remedy)
+            if not classes[part] and any(name.lower().endswith(IMAGE_ENDINGS) for name in os.listdir(folder)):
+                remedy = f"move each image into its class, {folder / '<wnid>'} (`mlomae data prepare imagenet ROOT`)"
+                raise self.fault(f"the images of {folder} are not in class folders", remedy)
+        if odd := sorted(set(classes["train"]) ^ set(classes["val"])):
             raise self.fault(f"in {base} train/ and val/ differ in class {first_names(odd)}")
         names, listed = scan_classes(folders[split])
         if split == "train":  # file names of ImageNet are unique: one that is in both splits is one image
@@ -55,17 +62,6 @@ class ImageNet(PublishedSource):
             if both := [file for file in listed.files if os.path.basename(file) in evaluated]:
                 raise self.fault(f"in {base} {first_names(both)} of train/ is in val/ too")
         return dict(enumerate(names)), {split: listed}
-
-    def _class_names(self, folder: Path) -> list[str]:
-        """Class folders, sorted. Raises DataError if they are not named by WordNet ids, or images are outside them."""
-        names = subfolders(folder)
-        if odd := [name for name in names if not re.fullmatch(r"n\d{8}", name)]:
-            remedy = "name class folders by WordNet id (n01440764), or use type='imagefolder'"
-            raise self.fault(f"{folder} has folders that are not classes ({first_names(odd)})", remedy)
-        if not names and any(name.lower().endswith(IMAGE_ENDINGS) for name in os.listdir(folder)):
-            remedy = f"move each image into its class, {folder / '<wnid>'} (`mlomae data prepare imagenet ROOT`)"
-            raise self.fault(f"the images of {folder} are not in class folders", remedy)
-        return names
 
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"

@@ -160,19 +160,14 @@ def _cover(x: Array, y: Array, radius: Array, draws: Array) -> Array:
     v = (y * np.cos(turn) - x * np.sin(turn)) / stretch
     theta = np.arctan2(v, u)
     profile = np.ones_like(theta)  # an ellipse, unless replaced
-    for draw, rows in ((_blob, draws[:, 10] < 1 / 3), (_polygon, draws[:, 10] > 2 / 3)):
-        profile[rows] = draw(theta[rows], d[:, rows])
+    rows = draws[:, 10] < 1 / 3  # blobs
+    for j in range(3):
+        wave = np.cos((j + 2) * theta[rows] + _TURN * d[5 + j, rows])
+        profile[rows] += _span(d[2 + j, rows], 0, 0.3 / (j + 1)) * wave
+    rows = draws[:, 10] > 2 / 3  # polygons
+    side = _TURN / np.floor(_span(d[8, rows], 3, 7))  # the angle of one of 3 to 6 sides
+    profile[rows] = 1.1 * np.cos(side / 2) / np.cos(np.mod(theta[rows] + _TURN * d[9, rows], side) - side / 2)
     return np.clip(radius * profile - np.hypot(u, v) + 0.5, 0, 1)  # an edge about one pixel wide
-
-
-def _blob(theta: Array, d: Array) -> Array:
-    waves = [_span(d[2 + j], 0, 0.3 / (j + 1)) * np.cos((j + 2) * theta + _TURN * d[5 + j]) for j in range(3)]
-    return 1 + waves[0] + waves[1] + waves[2]
-
-
-def _polygon(theta: Array, d: Array) -> Array:
-    side = _TURN / np.floor(_span(d[8], 3, 7))  # the angle of one of 3 to 6 sides
-    return 1.1 * np.cos(side / 2) / np.cos(np.mod(theta + _TURN * d[9], side) - side / 2)
 
 
 def _background(x: Array, y: Array, keys: torch.Tensor, scene: Scene) -> Array:

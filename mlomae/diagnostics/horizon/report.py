@@ -230,7 +230,12 @@ def _correlations(ax: Axes, result: dict[str, Any]) -> None:
         points = [(h, row[key][entry]) for h, row in zip(horizons, rows, strict=True) if row[key][entry] is not None]
         if points:
             ax.plot(*zip(*points, strict=True), line, marker=marker, color=colour, markersize=5, label=label)
-    _object_signs(ax, result)
+    for policy in (policy for policy in result["policies"] if policy["name"] == "object"):
+        # stars at the bottom, filled where the policy's effect has the predicted sign
+        for h, row in zip(horizons, policy["real"], strict=True):
+            fill = COLOURS["object"] if policy["predicted"]["mean"] * row["loss"]["mean"] > 0 else "white"
+            ax.plot(h, -1.2, "*", color=COLOURS["object"], markersize=9, markerfacecolor=fill)
+        ax.annotate("object: sign as predicted (hollow: not)", (0.02, 0.01), xycoords="axes fraction", fontsize=7)
     ax.set_xscale("log")
     spaced = [h for h, after in zip(horizons, [*horizons[1:], math.inf], strict=True) if after >= 1.5 * h]
     ax.set_xticks(spaced, [str(h) for h in spaced])
@@ -243,15 +248,3 @@ def _correlations(ax: Axes, result: dict[str, Any]) -> None:
     ax.set_title("correlation of predicted and real effect", fontsize=10)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
-
-
-def _object_signs(ax: Axes, result: dict[str, Any]) -> None:
-    """A row of stars at the bottom: filled where the object policy's effect has the predicted sign."""
-    found = [policy for policy in result["policies"] if policy["name"] == "object"]
-    if not found:
-        return
-    colour = COLOURS["object"]
-    for horizon, row in zip(result["horizons"], found[0]["real"], strict=True):
-        agrees = found[0]["predicted"]["mean"] * row["loss"]["mean"] > 0
-        ax.plot(horizon, -1.2, "*", color=colour, markersize=9, markerfacecolor=colour if agrees else "white")
-    ax.annotate("object: sign as predicted (hollow: not)", (0.02, 0.01), xycoords="axes fraction", fontsize=7)

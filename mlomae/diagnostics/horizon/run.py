@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -40,8 +40,6 @@ FORMAT = "mlomae-horizon/1"
 HORIZONS = (1, 5, 20, 50, 100, 200)
 PREDICTION_IMAGES = 256  # of each level, in one batch of the prediction
 MEASURED_IMAGES = 512  # of the head's and of the upper split, on which the real effect is measured
-
-Numbered: TypeAlias = Callable[[int], Batch]  # batch t, made anew at every call, so that none stays in memory
 
 
 def horizon(
@@ -84,7 +82,14 @@ def horizon(
     config = run.config
     config.mask = {"type": "random", "ratio": config.mask.get("ratio", 0.75)}
     choose_feedback(run, feedback, "every roll-out would have to train anew")
-    rate = _rate(run) if lr is None else lr
+    rate, peak = lr, config.optim["theta"].lr
+    if rate is None:
+        rate = float(run.state["optimizers"]["theta"]["param_groups"][0]["lr"])
+        if not rate > 1e-3 * peak:
+            raise ConfigError(
+                f"the learning rate of '{run.path}' has decayed to {rate:.1e}; give one, e.g. --lr {peak:g}, the "
+                "highest of the run, or take an earlier checkpoint"
+            )
     model = run.build_model(run.data.num_classes)
     names = policy_names(policies, run.data.train.has_objects)
     scores = Policies(model, config.seed, limit=1.0 / strength)
@@ -148,17 +153,6 @@ def horizon(
     return result, write_result(result, horizon_figure(result), out or run.folder / "horizon", "horizon", "horizon")
 
 
-def _rate(run: LoadedRun) -> float:
-    """The rate of θ's optimizer; ConfigError if its schedule has decayed to nothing."""
-    stored, peak = float(run.state["optimizers"]["theta"]["param_groups"][0]["lr"]), run.config.optim["theta"].lr
-    if not stored > 1e-3 * peak:
-        raise ConfigError(
-            f"the learning rate of '{run.path}' has decayed to {stored:.1e}; give one, e.g. --lr {peak:g}, the highest "
-            "of the run, or take an earlier checkpoint"
-        )
-    return stored
-
-
 def fresh_optimizer(run: LoadedRun, model: Pretrainer, lr: float) -> Optimizer:
     """A new AdamW of θ in the checkpoint's state, at the constant rate ``lr``."""
     optimizer = build_optimizers({"theta": model.level_parameters()["theta"]}, run.config)["theta"]
@@ -169,7 +163,7 @@ def fresh_optimizer(run: LoadedRun, model: Pretrainer, lr: float) -> Optimizer:
     return optimizer
 
 
-def numbered(stream: Stream, size: int, model: Pretrainer) -> Numbered:
-    """Batch t of ``size`` images of ``stream``, on the model's device."""
+def numbered(stream: Stream, size: int, model: Pretrainer) -> Callable[[int], Batch]:
+    """Batch t of ``size`` images of ``stream``, on the model's device; made at each call, so that none is kept."""
     device = next(model.parameters()).device
     return lambda t: to_device(stream.batch(t * size, size), device)

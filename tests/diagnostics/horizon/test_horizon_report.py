@@ -11,7 +11,6 @@ from scipy.stats import spearmanr
 
 from mlomae.diagnostics.horizon.effects import Measured
 from mlomae.diagnostics.horizon.report import (
-    _object_signs,
     agreement,
     agreements,
     effect,
@@ -129,12 +128,9 @@ def test_no_effect_at_all_is_drawn_too(tmp_path: Path) -> None:
 
 
 def test_stars_are_filled_where_the_sign_is_as_predicted() -> None:
-    from matplotlib.figure import Figure
-
     values = copy.deepcopy(result(1, (1, 5)))
     values["policies"][0]["predicted"]["mean"] = -1.0
     values["policies"][0]["real"][0]["loss"]["mean"] = -2.0
     values["policies"][0]["real"][1]["loss"]["mean"] = +2.0
-    ax = Figure().subplots()
-    _object_signs(ax, values)
-    assert [line.get_markerfacecolor() != "white" for line in ax.lines] == [True, False]
+    stars = [line for line in horizon_figure(values).axes[-1].lines if line.get_marker() == "*"]
+    assert [line.get_markerfacecolor() != "white" for line in stars] == [True, False]

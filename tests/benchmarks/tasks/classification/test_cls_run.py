@@ -20,7 +20,7 @@ from benchmarks.tasks.classification.model import Classifier, ClassifierStep
 from benchmarks.tasks.classification.per_image import FORMAT, summarise
 from benchmarks.tasks.classification.run import ClassificationMetric, build_model, rank_scores
 from mlomae import records
-from mlomae.backbones.batches import training_loader
+from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import Provenance, describe_weights
 from mlomae.backbones.run import TransferRun, described
@@ -213,7 +213,7 @@ def linear_weights(config: ClassificationConfig, work: Path, cached: bool, order
     if cached:
         features = extract(model, eval_loader(config, inputs.train, inputs.plain), "avg")
         images = CachedFeatures(*features, seed=config.seed + order)
-    loader = training_loader(images, 16, epochs=config.train.epochs)
+    loader = ImageLoader(images, batch_sampler=EpochBatches(images, 16, epochs=config.train.epochs))
     test = eval_loader(config, inputs.test, inputs.plain)
     run = TransferRun(config, Provenance("MAE", {}, {}), work, False, (None, None), {})
     run.train(ClassifierStep(model, config), loader, test, ClassificationMetric(4))
