@@ -273,33 +273,27 @@ def read_record(path: Path, name: str) -> Record:
 def read_named_records(folder: str | Path) -> dict[str, Record]:
     """All ``*.json`` under ``folder``, validated, by relative path and sorted by it; DataError names a bad file.
 
-    Records of version 0.1 do not hold their NUMERICS: the file `NUMERICS_FILE` next to the folder does.
+    Records of version 0.1 do not hold their NUMERICS: the file `NUMERICS_FILE` next to the folder does, with the
+    ``sha256`` of each record's file.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"records folder '{folder}' does not exist; run a benchmark first or name another folder")
     names = sorted(path.as_posix().removeprefix(f"{folder.as_posix()}/") for path in folder.rglob("*.json"))
     found = {name: read_record(folder / name, name) for name in names}
-    for name, kept in read_numerics(folder).items():
-        if name in found:
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != kept["sha256"]:
-                raise DataError(f"record '{name}' is not the one that '{NUMERICS_FILE}' is about; restore the file")
-            found[name]["numerics"] = kept["numerics"]
-    return found
-
-
-def read_numerics(folder: Path) -> dict[str, Any]:
-    """Name of a record in ``folder`` -> its ``numerics`` and the ``sha256`` of its file, of records that do not hold
-    their NUMERICS themselves; DataError for a damaged file."""
     path = folder.parent / NUMERICS_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for name, kept in content.items():
-            _check_numerics(kept["numerics"], name)
-            str(kept["sha256"])
+            numerics, digest = kept["numerics"], kept["sha256"]
+            _check_numerics(numerics, name)
+            if name in found:
+                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                    raise DataError(f"record '{name}' is not the one that '{NUMERICS_FILE}' is about; restore the file")
+                found[name]["numerics"] = numerics
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"'{path}' is damaged ({error}); restore it") from error
-    return content
+    return found
 
 
 def read_records(folder: str | Path) -> list[Record]:

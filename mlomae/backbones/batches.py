@@ -38,7 +38,7 @@ class NumberedImages(Dataset[dict[str, Any]]):
 
     def order(self, epoch: int) -> Tensor:
         """The permutation (n,) int64 of positions in which ``epoch`` visits the images."""
-        return random_keys.epoch_order(self.seed, self.name, epoch, len(self))
+        return random_keys.permutation(random_keys.root_key(self.seed, self.name, epoch), len(self))
 
 
 class EpochBatches(Sampler[list[Item]]):

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from timm.optim import Lars
-from torch import Tensor, nn
+from torch import Tensor, manual_seed, nn
 
 from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.config import OptimConfig
 from mlomae.common.checkpoint import TRANSFER_FORMAT
 from mlomae.common.errors import DataError
-from mlomae.common.random_keys import root_key, seed_step
+from mlomae.common.random_keys import root_key
 from mlomae.pretraining.devices import mean_over_ranks, require_bf16
 from mlomae.pretraining.log import logger
 from mlomae.pretraining.optim import rates
@@ -99,7 +99,8 @@ class TransferStep:
 
     def __call__(self, data: Batch, t: int) -> dict[str, Tensor]:
         """One update on a batch; the model's losses before it, and the norm of the gradient where it is clipped."""
-        seed_step(root_key(self.config.seed, "drop", t, get_rank()))  # samplers of boxes draw too
+        # Drop path, dropout and samplers of boxes depend on this key alone, so that a resumed run has the same bits.
+        manual_seed(root_key(self.config.seed, "drop", t, get_rank()))
         with self.autocast():
             losses = self.model(**self.model.data_preprocessor(data, True), mode="loss")
         loss, shown = self.model.parse_losses(losses)

@@ -6,7 +6,7 @@ The mixing function is SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 201
 multiplication wraps around modulo 2**64; it gives the same bits on every device.
 
 Libraries draw from the global generators: timm, torchvision and mmcv from those of Python, NumPy and torch, layers from
-torch's. `seeded` and `seed_step` make these functions of a key, too.
+torch's. `seeded` makes these functions of a key, too, and so does ``torch.manual_seed(key)`` before a training step.
 """
 
 import hashlib
@@ -74,11 +74,6 @@ def permutation(key: int, n: int) -> Tensor:
     return torch.argsort(fold(key, torch.arange(n)), stable=True)
 
 
-def epoch_order(seed: int, name: str, epoch: int, n: int) -> Tensor:
-    """The order in which ``epoch`` visits n samples, (n,) int64; ``name`` is that of the stream they belong to."""
-    return permutation(root_key(seed, name, epoch), n)
-
-
 @contextmanager
 def seeded(key: int) -> Iterator[None]:
     """Run the block with Python's, NumPy's and torch's global CPU generators seeded from ``key``, then restore them.
@@ -97,13 +92,3 @@ def seeded(key: int) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         torch.default_generator.set_state(states[2])
-
-
-def seed_step(key: int) -> None:
-    """Set torch's generators on all devices, so that drop path and dropout of the next step depend on ``key`` alone.
-
-    Call it before each training step with a key of (seed, iteration, rank): a resumed run then has the bits of one
-    that was never interrupted. The draws are a batch's, so another number of ranks or batch size draws others. ``key``:
-    63 bits, e.g. ``root_key(seed, "drop", iteration, rank)``.
-    """
-    torch.manual_seed(key)

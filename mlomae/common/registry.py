@@ -104,6 +104,10 @@ class Registry(Generic[T]):
             raise ConfigError(f"{said}; choose one of {', '.join(self.names())}")
         return self._builders[name]
 
+    def has(self, flag: str, name: object) -> bool:
+        """Whether the builder has a true attribute ``flag``, e.g. "trainable"; raises what `get` raises."""
+        return bool(getattr(self.get(name), flag, False))
+
     def options(self, name: object, given: Collection[str] = ()) -> dict[str, inspect.Parameter]:
         """What the user can set: the builder's parameters except those that the program passes, ``given``.
 

@@ -6,6 +6,7 @@ An unknown key, a missing key or a value of the wrong type is a `ConfigError`; n
 import ast
 import dataclasses
 import difflib
+import inspect
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,12 +83,8 @@ def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
             built[key] = {k: build_dataclass(typing.cast(type, inner[0]), v, f"{name}.{k}") for k, v in value.items()}
         else:
             built[key] = check_value(value, hints[key], f"config key '{name}'")
-    missing = [
-        f.name
-        for f in dataclasses.fields(typing.cast(Any, cls))
-        if f.name not in built and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
+    parameters = inspect.signature(cls).parameters
+    if missing := [key for key, p in parameters.items() if p.default is p.empty and key not in built]:
         raise ConfigError(f"config key '{f'{where}.' if where else ''}{missing[0]}' is missing; add it")
     return cls(**built)
 

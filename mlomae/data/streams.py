@@ -68,7 +68,7 @@ class Stream:
         if epoch not in self._orders:
             while len(self._orders) >= 2:
                 self._orders.pop(next(iter(self._orders)))
-            shuffled = random_keys.epoch_order(self.seed, self.name, epoch, len(self))
+            shuffled = random_keys.permutation(random_keys.root_key(self.seed, self.name, epoch), len(self))
             self._orders[epoch] = self.indices[shuffled]
         return self._orders[epoch]
 

@@ -3,6 +3,7 @@
 Shape legend: B batch, H samples of the head batch, U of the upper batch, L patches, D width, C classes.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -92,16 +93,8 @@ def labels(name: str, batch: Batch | None) -> Tensor:
 _FEEDBACKS = Registry[Feedback]("feedback")
 register = _FEEDBACKS.register
 list_feedbacks = _FEEDBACKS.names
-
-
-def is_joint(name: str) -> bool:
-    """Whether the feedback has no ω: then the head batch is used only when the upper level or a probe runs."""
-    return bool(getattr(_FEEDBACKS.get(name), "joint", False))
-
-
-def is_dense(name: str) -> bool:
-    """Whether the feedback predicts classes of pixels, so that its batches must carry them."""
-    return bool(getattr(_FEEDBACKS.get(name), "dense", False))
+is_joint = partial(_FEEDBACKS.has, "joint")  # no ω: the head batch is used only when the upper level or a probe runs
+is_dense = partial(_FEEDBACKS.has, "dense")  # it predicts classes of pixels, so its batches must carry them
 
 
 def create(name: str, *, embed_dim: int, num_classes: int, **kwargs: object) -> Feedback:

@@ -6,6 +6,7 @@ Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -173,11 +174,7 @@ _STRATEGIES = Registry[MaskingStrategy]("masking strategy")
 register = _STRATEGIES.register
 registered = _STRATEGIES.registered
 list_strategies = _STRATEGIES.names
-
-
-def is_trainable(name: str) -> bool:
-    """Whether the upper levels move the strategy's parameters, so that labelled batches are needed."""
-    return bool(getattr(_STRATEGIES.get(name), "trainable", False))
+is_trainable = partial(_STRATEGIES.has, "trainable")  # the upper levels move its parameters, with labelled batches
 
 
 def create(name: str, *, embed_dim: int, grid: tuple[int, int], **kwargs: object) -> MaskingStrategy:

@@ -21,6 +21,8 @@ from mlomae.common.errors import DataError, TrainingError
 from mlomae.data import Source, Stream, build_augment
 from mlomae.models import ViT
 
+Batches = Iterable[dict[str, Any]]
+
 
 class PlainBatches(Dataset[dict[str, Any]]):
     """Every image of ``source`` once, or a fixed random ``limit`` of them, in batches; item i is batch i.
@@ -47,9 +49,7 @@ class PlainBatches(Dataset[dict[str, Any]]):
 
 
 @torch.no_grad()
-def extract_features(
-    encoder: nn.Module, batches: Iterable[dict[str, Any]], device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
+def extract_features(encoder: nn.Module, batches: Batches, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Features (N, 2D) float32, class token then mean of the patch tokens, and labels (N,) int64, on the CPU.
 
     ``encoder`` is a `mlomae.models.ViT` or a ViT of timm; ``batches`` yield {"image": (B, 3, H, W) normalised, "label":
@@ -152,10 +152,7 @@ def linear_probe_accuracy(
 
 
 def evaluate(
-    encoder: ViT,
-    train_batches: Iterable[dict[str, Any]],
-    test_batches: Iterable[dict[str, Any]],
-    device: torch.device | str = "cpu",
+    encoder: ViT, train_batches: Batches, test_batches: Batches, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
     """k-NN and linear probe for both poolings.
 

@@ -94,17 +94,14 @@ def chance_on(upper: Stream, num_classes: int) -> Chance:
     if not upper.pixels:
         count = torch.bincount(upper.labels, minlength=num_classes).max()
         return Chance(int(count) / len(upper), len(upper))
-    every = list(in_threads(lambda i: _class_shares(upper.source.pixel_labels(i)), upper.indices.tolist()))
-    shares = [share_C for share_C in every if share_C is not None]
+
+    def counts(i: int) -> NDArray[np.int64]:
+        return np.bincount(upper.source.pixel_labels(i).numpy().ravel(), minlength=IGNORE + 1)[:IGNORE]
+
+    shares = [counts_C / counts_C.sum() for counts_C in in_threads(counts, upper.indices.tolist()) if counts_C.any()]
     if not shares:
         raise DataError(f"no pixel of the {len(upper)} upper images of {upper.source.describe()} is labelled")
     return Chance(float(np.mean(shares, axis=0).max()), len(shares))
-
-
-def _class_shares(labels_HW: Tensor) -> NDArray[np.float64] | None:
-    """What share of an image's labelled pixels each class has; None if there are none."""
-    counts = np.bincount(labels_HW.numpy().ravel(), minlength=IGNORE + 1)[:IGNORE]
-    return counts / counts.sum() if counts.any() else None
 
 
 # --- the gate ---------------------------------------------------------------------------------------------------------
@@ -185,9 +182,7 @@ class FeedbackProbe:
                 "the upper split right, so that no feedback can exceed it by so much; lower the margin"
             )
 
-    def __call__(
-        self, t: int, data: dict[str, Any], losses: dict[str, Tensor], values: dict[str, float] | None
-    ) -> None:
+    def __call__(self, t: int, data: Any, losses: dict[str, Tensor], values: dict[str, float] | None) -> None:
         gate, done, last = self.gate, t + 1, self.config.train.outer_iterations
         if is_probe(t):
             gate.add(*judge(self.model, data))

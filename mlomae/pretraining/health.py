@@ -159,23 +159,9 @@ class MaskHealth:
         self._previous: Tensor | None = None
 
     @torch.no_grad()
-    def __call__(
-        self, t: int, data: dict[str, Any], losses: dict[str, Tensor], values: dict[str, float] | None
-    ) -> None:
+    def __call__(self, t: int, data: Any, losses: dict[str, Tensor], values: dict[str, float] | None) -> None:
         if (t + 1) % self.interval or values is None:
             return
-        model, found = self.model, self._mask_values(t)
-        if data.get("upper") is not None:
-            head, upper = data["head"], data["upper"]
-            scores = feedback_scores(model, head, upper)
-            found["feedback_accuracy"] = feedback_accuracy(model.feedback, scores, upper)
-            found["feedback_chance"] = 100.0 / scores.shape[-1]
-            if model.mask.trainable and "object" in self.probe:
-                found |= object_influence(model, data["lower"][-1], head, upper)
-        values |= {name: float(value) for name, value in found.items()}
-
-    def _mask_values(self, t: int) -> dict[str, Any]:
-        """Overlap with the masks of the last log, and the health of σ where there is one."""
         model, probe = self.model, self.probe
         tokens = model.mae.encoder.embed(probe["image"])
         mask = model.choose_mask(tokens, {**probe, "key": random_keys.fold(probe["key"], t)}).mask
@@ -188,4 +174,11 @@ class MaskHealth:
             found |= {f"sigma_{k}": v for k, v in score_health(sigma).items()}
             if "object" in probe:
                 found |= object_scores(sigma, probe["object"], model.mae.encoder.grid)
-        return found
+        if data.get("upper") is not None:
+            head, upper = data["head"], data["upper"]
+            scores = feedback_scores(model, head, upper)
+            found["feedback_accuracy"] = feedback_accuracy(model.feedback, scores, upper)
+            found["feedback_chance"] = 100.0 / scores.shape[-1]
+            if model.mask.trainable and "object" in probe:
+                found |= object_influence(model, data["lower"][-1], head, upper)
+        values |= {name: float(value) for name, value in found.items()}

@@ -6,7 +6,7 @@ them (``auxiliary.``, and ``mask.`` if the strategy is adaptive); φ under ``mas
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -33,12 +33,10 @@ class RunningAverage(nn.Module):
     checkpoints keep, so that a resumed run goes on with the same bits; nothing waits for the device.
     """
 
-    steps: Tensor
-
     def __init__(self, like: dict[str, Tensor], momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.steps = nn.Buffer(torch.zeros((), dtype=torch.int64))
         for name, t in like.items():
             self.register_buffer(self._buffer(name), torch.zeros_like(t, requires_grad=False))
 
@@ -48,7 +46,7 @@ class RunningAverage(nn.Module):
 
     @torch.no_grad()
     def forward(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
-        self.steps += 1
+        self.steps.add_(1)
         weight = 1.0 - torch.pow(self.momentum, self.steps.double())
         averages = {}
         for name, t in v.items():
@@ -189,9 +187,8 @@ class Pretrainer(nn.Module):
 
     def autocast(self) -> AbstractContextManager[None]:
         """bf16 autocast if the configuration asks for it."""
-        if self.config.train.amp == "none":
-            return nullcontext()
-        return torch.autocast(self.mae.encoder.cls_token.device.type, dtype=torch.bfloat16)
+        enabled = self.config.train.amp != "none"
+        return torch.autocast(self.mae.encoder.cls_token.device.type, torch.bfloat16, enabled=enabled)
 
     def set_progress(self, iteration: int) -> None:
         """Put schedules of the masks where they are in an outer iteration; after the last one they stay as in it."""

@@ -74,10 +74,8 @@ class PretrainStep:
         if self.gate is not None:
             moves = moves_phi(t, self.gate.begin, model.config.levels.upper_every)
             random_masks = not 0 <= self.gate.begin <= t
-        lower = []
-        for number, batch in enumerate(data["lower"], t * len(data["lower"])):
-            marks = {"warmup": True} if random_masks else {}
-            lower.append({**batch, "ratio": self.ratio_of(number), **marks})
+        numbered = enumerate(data["lower"], t * len(data["lower"]))
+        lower = [{**batch, "ratio": self.ratio_of(number), "warmup": random_masks} for number, batch in numbered]
         head = data.get("head")
         if head is not None:
             head = {**head, "dropout_key": head["key"]}

@@ -68,7 +68,7 @@ def _inverse(tiny: JointTiny, solver: str, v: dict) -> dict:
             term = {k: t - OPTIONS["neumann"]["lr"] * h[k] for k, t in term.items()}
             total = {k: t + term[k] for k, t in total.items()}
         return {k: OPTIONS["neumann"]["lr"] * t for k, t in total.items()}
-    return conjugate_gradients(3, 1.0, 1e-6)(product, v)
+    return conjugate_gradients(product, v, steps=3, damping=1.0, tol=1e-6)
 
 
 @pytest.mark.parametrize("name", CASES)

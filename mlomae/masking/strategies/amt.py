@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Share
@@ -65,8 +65,7 @@ class AMTMasking(TaughtMasking):
     ) -> None:
         super().__init__(embed_dim, grid, teacher, 0.0, teacher_size)
         self.start, self.every, self.throw = start, every, throw
-        self.refreshed: Tensor
-        self.register_buffer("refreshed", torch.tensor(0))  # number of snapshots after the first one
+        self.refreshed = nn.Buffer(torch.tensor(0))  # number of snapshots after the first one
 
     def follow(self, mae: MAE, progress: float) -> None:
         """Before ``start`` the snapshot follows the encoder, so that the first one is taken at ``start``."""

@@ -9,6 +9,7 @@ negative curvature, and if that is ``b`` itself the result is ``b``, the one-ste
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -17,20 +18,16 @@ from mlomae.common.registry import Count, NotNegative, Positive
 
 from ..params import Params, Reduce, axpy, dot, fill, scale
 from ..problem import Hypergradient, Point, register
-from ..response import LinearSolver, implicit
+from ..response import implicit
 
 
-def neumann_series(steps: int, lr: float) -> LinearSolver:
+def neumann_series(product: Callable[[Params], Params], b: Params, *, steps: int, lr: float) -> Params:
     """The Neumann series with ``steps`` Hessian-vector products."""
-
-    def solve(product: Callable[[Params], Params], b: Params) -> Params:
-        term = total = b
-        for _ in range(steps):
-            term = axpy(-lr, product(term), term)
-            total = axpy(1.0, term, total)
-        return scale(lr, total)
-
-    return solve
+    term = total = b
+    for _ in range(steps):
+        term = axpy(-lr, product(term), term)
+        total = axpy(1.0, term, total)
+    return scale(lr, total)
 
 
 @register("neumann")
@@ -50,33 +47,32 @@ def neumann(
         head_steps, head_lr: the series of H_ωω; by default the same values.
         smooth: as in ``implicit``.
     """
-    head = neumann_series(steps if head_steps is None else head_steps, lr if head_lr is None else head_lr)
-    return implicit(at, neumann_series(steps, lr), head, smooth=smooth)
+    lower = partial(neumann_series, steps=steps, lr=lr)
+    head = partial(lower, steps=steps if head_steps is None else head_steps, lr=lr if head_lr is None else head_lr)
+    return implicit(at, lower, head, smooth=smooth)
 
 
-def conjugate_gradients(steps: int, damping: float, tol: float) -> LinearSolver:
+def conjugate_gradients(
+    product: Callable[[Params], Params], b: Params, *, steps: int, damping: float, tol: float
+) -> Params:
     """Conjugate gradients, frozen once ‖residual‖ ≤ tol·‖b‖."""
-
-    def solve(product: Callable[[Params], Params], b: Params) -> Params:
-        x, residual, direction = fill({}, b), b, b
-        square = dot(b, b)
-        limit = tol**2 * square
-        running = square > limit
-        for step in range(steps):
-            image = axpy(damping, direction, product(direction))
-            curvature = dot(direction, image)
-            running = running & (square > limit) & (curvature > 0)
-            if step == 0:
-                fallback = curvature <= 0
-            length = torch.where(running, square / torch.where(running, curvature, 1.0), 0.0)
-            x = axpy(length, direction, x)
-            residual = axpy(-length, image, residual)
-            before, square = square, dot(residual, residual)
-            ratio = torch.where(running, square / torch.where(running, before, 1.0), 0.0)
-            direction = axpy(ratio, direction, residual)
-        return {k: torch.where(fallback, b[k], t) for k, t in x.items()}
-
-    return solve
+    x, residual, direction = fill({}, b), b, b
+    square = dot(b, b)
+    limit = tol**2 * square
+    running = square > limit
+    for step in range(steps):
+        image = axpy(damping, direction, product(direction))
+        curvature = dot(direction, image)
+        running = running & (square > limit) & (curvature > 0)
+        if step == 0:
+            fallback = curvature <= 0
+        length = torch.where(running, square / torch.where(running, curvature, 1.0), 0.0)
+        x = axpy(length, direction, x)
+        residual = axpy(-length, image, residual)
+        before, square = square, dot(residual, residual)
+        ratio = torch.where(running, square / torch.where(running, before, 1.0), 0.0)
+        direction = axpy(ratio, direction, residual)
+    return {k: torch.where(fallback, b[k], t) for k, t in x.items()}
 
 
 @register("cg")
@@ -99,7 +95,7 @@ def cg(
         head_steps, head_damping: the same for H_ωω; by default the same values.
         smooth: as in ``implicit``.
     """
+    lower = partial(conjugate_gradients, steps=steps, damping=damping, tol=tol)
     head_steps = steps if head_steps is None else head_steps
-    head_damping = damping if head_damping is None else head_damping
-    solve_head = conjugate_gradients(head_steps, head_damping, tol)
-    return implicit(at, conjugate_gradients(steps, damping, tol), solve_head, smooth=smooth)
+    head = partial(lower, steps=head_steps, damping=damping if head_damping is None else head_damping)
+    return implicit(at, lower, head, smooth=smooth)

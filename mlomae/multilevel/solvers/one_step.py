@@ -77,12 +77,9 @@ class AdamPreconditioner:
 
     def __init__(self, optimizer: Optimizer, theta: Params) -> None:
         self.optimizer, self.theta = optimizer, theta
-        self.settings: dict[int, tuple[float, float]] = {}
-        for group in optimizer.param_groups:
-            if "betas" not in group or "eps" not in group:
-                raise ConfigError("solver='sama' needs Adam or AdamW on theta: this optimizer keeps no second moments")
-            for p in group["params"]:
-                self.settings[id(p)] = (float(group["betas"][1]), float(group["eps"]))
+        if not all("betas" in group and "eps" in group for group in optimizer.param_groups):
+            raise ConfigError("solver='sama' needs Adam or AdamW on theta: this optimizer keeps no second moments")
+        self.groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
 
     def __call__(self, v: Params) -> Params:
         scaled = {}
@@ -90,9 +87,9 @@ class AdamPreconditioner:
             parameter = self.theta[name]
             state = self.optimizer.state.get(parameter, {})
             if "exp_avg_sq" in state:
-                beta, eps = self.settings[id(parameter)]
+                group = self.groups[id(parameter)]
                 step = torch.as_tensor(state["step"], dtype=torch.float64)
-                correction = (1.0 - beta**step).to(t)
-                t = t / ((state["exp_avg_sq"] / correction).sqrt() + eps)
+                correction = (1.0 - group["betas"][1] ** step).to(t)
+                t = t / ((state["exp_avg_sq"] / correction).sqrt() + group["eps"])
             scaled[name] = t
         return scaled

@@ -21,7 +21,7 @@ from benchmarks.tasks.classification.model import Classifier, LinearHead
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.common.errors import ConfigError
-from mlomae.common.random_keys import root_key, seed_step
+from mlomae.common.random_keys import root_key
 from mlomae.config.schema import OptimConfig
 from mlomae.pretraining.evaluation import extract_features
 from mlomae.pretraining.optim import rates
@@ -223,7 +223,7 @@ def train(model: Classifier, wrapper: OptimWrapper, steps: range, seeded: bool =
     data = batches(4)
     for t in steps:
         if seeded:
-            seed_step(root_key(0, "drop", t, 0))
+            torch.manual_seed(root_key(0, "drop", t, 0))
         model.train_step(data[t], wrapper)
 
 

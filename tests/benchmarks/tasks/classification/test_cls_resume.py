@@ -102,7 +102,7 @@ def test_the_global_generators_are_not_what_resume_relies_on(
 
 def test_without_a_seed_for_each_step_they_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutation: drop path draws from wherever the generators are."""
-    monkeypatch.setattr(training, "seed_step", lambda key: None)
+    monkeypatch.setattr(training, "manual_seed", lambda key: None)
     run_transfer(cls_runs.config(**FULL), tmp_path / "straight")
     monkeypatch.setattr(checkpoint, "set_rng_state", lambda state: torch.manual_seed(99))
     found, expected = resumed(tmp_path / "straight", tmp_path / "resumed"), final(tmp_path / "straight")

@@ -24,7 +24,7 @@ from mlomae.backbones import training
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.training import build_optimizer
 from mlomae.common.errors import DataError
-from mlomae.common.random_keys import root_key, seed_step
+from mlomae.common.random_keys import root_key
 from mlomae.data import build_detections
 
 
@@ -73,7 +73,7 @@ def by_hand(found: Found) -> tuple[Weights, float]:
         halves = []
         for rank in range(2):
             half = {key: values[rank * share : (rank + 1) * share] for key, values in batch.items()}
-            seed_step(root_key(config.seed, "drop", iteration, rank))
+            torch.manual_seed(root_key(config.seed, "drop", iteration, rank))
             loss, _ = detector.parse_losses(detector(**detector.data_preprocessor(half, True), mode="loss"))
             optimizer.zero_grad()
             loss.backward()

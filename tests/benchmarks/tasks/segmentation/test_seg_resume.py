@@ -94,7 +94,7 @@ def test_the_global_generators_are_not_what_resume_relies_on(
 
 
 def steps_unseeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "seed_step", lambda key: None)
+    monkeypatch.setattr(training, "manual_seed", lambda key: None)
 
 
 def items_unseeded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from mlomae import records
 from mlomae.backbones.training import TransferStep
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import DataError, TrainingError
-from mlomae.common.random_keys import root_key, seed_step
+from mlomae.common.random_keys import root_key
 from mlomae.data import build_scenes
 from mlomae.models.weights import sha256
 
@@ -159,7 +159,7 @@ def test_the_training_step_is_mmsegs_own(scenes: Path, tmp_path: Path) -> None:
     data = segmentor.data_preprocessor(
         next(iter(seg_runs.train_loader(config, build_scenes(config.data.train)))), training=True
     )
-    seed_step(root_key(0, "drop", 0, 0))
+    torch.manual_seed(root_key(0, "drop", 0, 0))
     losses = segmentor.loss(data["inputs"], data["data_samples"])
     total = losses["decode.loss_ce"] + losses["aux.loss_ce"]
     total.backward()
