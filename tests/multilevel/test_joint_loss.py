@@ -10,9 +10,9 @@ from joint_tiny import CASES, CLASSES, WIDTH, JointTiny, brute_force_joint, buil
 from quadratic import quadratic, relative_error
 from test_two_processes import average
 
-import mlomae.feedback
 from mlomae import multilevel
 from mlomae.common.errors import ConfigError
+from mlomae.feedback import joint
 from mlomae.multilevel import ThreeLevelProblem, hypergradient, mixed_product
 from mlomae.multilevel.solvers.iterative import conjugate_gradients
 
@@ -125,14 +125,17 @@ def test_outer_step_moves_the_mask_and_has_no_head(name: str) -> None:
     assert relative_error({k: (twin.phi[k] - t) / 0.3 for k, t in tiny.phi.items()}, expected) < 1e-9
 
 
-def feedback_mutant(file: str, *replacements: tuple[str, str]) -> types.ModuleType:
-    """A feedback's source with text replaced, run as a module of its own that registers nothing."""
-    text = (Path(mlomae.feedback.__file__).parent / file).read_text()
-    for old, new in [*replacements, ("@register(", "@(lambda name: lambda cls: cls)(")]:
-        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}: the mutation is out of date"
+def feedback_mutant(kind: str, *replacements: tuple[str, str]) -> types.ModuleType:
+    """The source of the feedbacks with text of ``kind`` replaced, run as a module of its own that registers nothing."""
+    file = Path(joint.__file__)
+    before, mark, text = file.read_text().partition(f'@register("{kind}")')
+    text, other, after = text.partition("@register(")
+    for old, new in replacements:
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {kind}: the mutation is out of date"
         text = text.replace(old, new)
+    whole = before + mark + text + other + after
     module = types.ModuleType("mutant")
-    exec(compile(text, file, "exec"), module.__dict__)
+    exec(compile(whole.replace("@register(", "@(lambda name: lambda cls: cls)("), file.name, "exec"), module.__dict__)
     return module
 
 
@@ -165,7 +168,7 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
 def test_mutant_feedback_fails(name: str) -> None:
     kind, replacements = MUTATIONS[name]
     for changes, broken in ((), False), (replacements, True):
-        module = feedback_mutant(f"{kind}.py", *changes)
+        module = feedback_mutant(kind, *changes)
         _, options, reference = CASES[kind]
         feedback = getattr(module, {"nca": "NCAFeedback", "ridge": "RidgeFeedback"}[kind])(WIDTH, CLASSES, **options)
         if broken:

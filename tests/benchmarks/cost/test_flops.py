@@ -325,7 +325,7 @@ def broken(what: str) -> dict[str, Any]:
         return record(cfg, images_seen={"lower": 1, "head": 0, "upper": 0})
     if what == "outer_iterations":
         return record(cfg, outer_iterations=41)
-    if what == "width":  # an error of torch's
+    if what == "width":
         return record(cfg, config={**cfg.to_dict(), "mask": {"type": "learned", "hidden": 8.5}})
     odd = {"mask": {"type": "none"}, "levels": {"lowersteps": 2}, "feedback": {"type": "linear", "dropout": "high"}}
     return record(cfg, config={**cfg.to_dict(), what: odd[what]})
@@ -337,7 +337,7 @@ def broken(what: str) -> dict[str, Any]:
         ("mask", "masking strategy"),
         ("levels", "lowersteps"),
         ("feedback", "'dropout' of feedback 'linear' must be float; got 'high'"),
-        ("width", "float"),
+        ("width", "must be int; got 8.5"),
         ("images_seen", "run it again"),
         ("outer_iterations", "run it again"),
     ],

@@ -166,10 +166,9 @@ def test_many_images_give_students_paired_interval_and_scipys_p_value() -> None:
     a, b = (run(s, label=label) for s in says)
     found = compare(a, b)
     paired = 100.0 * right(a) - 100.0 * right(b)
-    found = statistics.seed_interval(paired.tolist())
-    mean, low, high = found.mean, found.low, found.high
-    assert found.difference == pytest.approx(mean)
-    assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
+    student = statistics.seed_interval(paired.tolist())
+    assert found.difference == pytest.approx(student.mean)
+    assert (found.low, found.high) == (pytest.approx(student.low, abs=0.02), pytest.approx(student.high, abs=0.02))
     test = stats.binomtest(int((paired > 0).sum()), int((paired != 0).sum()), 0.5)
     assert found.p_value == pytest.approx(test.pvalue)
     unpaired = 1.96 * math.sqrt(sum(right(r).var() / 4000 for r in (a, b))) * 100
