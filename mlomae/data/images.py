@@ -167,6 +167,8 @@ class ImageFiles(Images):
     """
 
     content = "file"
+    stated_sizes: NDArray[np.int64] | None = None
+    """(N, 2) height and width that annotations give; an image that has them only as it is stored is not turned."""
 
     def __init__(
         self, name: str, split: str, root: Path, folder: Path, classes: Sequence[str], files: Sequence[str]
@@ -188,16 +190,19 @@ class ImageFiles(Images):
         return str(self.folder / self.relative_path(i))
 
     def image(self, i: int) -> Tensor:
-        return decode(self.path(i))
+        return decode(self.path(i), self._stated(i))
 
     def image_size(self, i: int) -> tuple[int, int]:
-        return header_size(self.path(i)) or super().image_size(i)
+        return header_size(self.path(i), self._stated(i)) or super().image_size(i)
 
     def content_size(self, i: int) -> int:
         return os.path.getsize(self.path(i))
 
     def digest(self, i: int) -> bytes:
         return hashlib.blake2b(read_bytes(self.path(i)), digest_size=16).digest()
+
+    def _stated(self, i: int) -> tuple[int, int] | None:
+        return None if self.stated_sizes is None else (int(self.stated_sizes[i, 0]), int(self.stated_sizes[i, 1]))
 
     def _fingerprint_item(self, i: int) -> bytes:
         return b"%s %d\n" % (os.fsencode(Path(self.relative_path(i)).as_posix()), self.content_size(i))

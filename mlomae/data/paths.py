@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlomae.common.errors import DataError
-from mlomae.data.reader import is_image
+from mlomae.data.reader import is_hidden, is_image
 
 
 def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
@@ -62,7 +62,7 @@ def split_folder(root: Path, split: str, what: str) -> Path:
 
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders in ``folder``, sorted, without hidden ones."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def _image_files(folder: Path) -> Iterator[str]:
             below.clear()
             continue
         seen.add(real)
+        below[:] = [name for name in below if not is_hidden(name)]
         yield from (os.path.relpath(os.path.join(here, file), folder) for file in files if is_image(file))
 
 

@@ -26,7 +26,6 @@ from mlomae.data.paths import LabelledFiles, inner_folder, split_folder, subfold
 from mlomae.data.reader import IMAGE_ENDINGS, decode_values, in_threads, is_image, read_bytes
 from mlomae.data.registry import build_dataset, build_source, check_counts, list_datasets, subset_remark
 
-ENDINGS = IMAGE_ENDINGS[:3]
 SCANNED = 100
 """Annotations decoded when a data set is opened, evenly spaced."""
 MOST_CLASSES = 255
@@ -73,7 +72,7 @@ class Scenes(ImageFiles):
             split_folder(inner_folder(base / kind, name, self.remedy), split, name)
             for kind in ("images", "annotations")
         )
-        of_image, of_annotation = self._by_stem(images, ENDINGS), self._by_stem(annotations, (".png",))
+        of_image, of_annotation = self._by_stem(images, IMAGE_ENDINGS), self._by_stem(annotations, (".png",))
         for ours, theirs, what, other in (
             (of_image, of_annotation, "images", "annotation"),
             (of_annotation, of_image, "annotations", "image"),
@@ -135,8 +134,8 @@ class Scenes(ImageFiles):
             if other != file:
                 raise self.fault(f"{folder} has both {other} and {file}", "keep one of them")
         if not found:
-            wanted = " or ".join(endings)
-            raise self.fault(f"{folder} holds no {wanted} file", "put them into it, not into folders below it")
+            wanted = "image" if endings == IMAGE_ENDINGS else " or ".join(endings) + " file"
+            raise self.fault(f"{folder} holds no {wanted}", "put them into it, not into folders below it")
         return found
 
     def _check_headers(self) -> None:

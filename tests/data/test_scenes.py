@@ -163,7 +163,7 @@ def test_folders_that_are_missing_or_empty(tmp_path: Path) -> None:
     (tmp_path / "images" / "test" / "city").mkdir(parents=True)
     assert "no folder 'test' in " + str(tmp_path / "annotations") in refusal(tmp_path, "test")
     (tmp_path / "annotations" / "test").mkdir(parents=True)
-    assert f"{tmp_path / 'images' / 'test'} holds no .jpg" in refusal(tmp_path, "test")
+    assert f"{tmp_path / 'images' / 'test'} holds no image" in refusal(tmp_path, "test")
     shutil.rmtree(tmp_path / "annotations")
     assert f"{tmp_path / 'annotations'} is missing" in refusal(tmp_path)
     assert "does not exist" in refusal(tmp_path / "nowhere")
