@@ -20,10 +20,10 @@ from mlomae.backbones.task import Task
 from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
 from mlomae.common.atomic import replacing
 from mlomae.common.checkpoint import list_checkpoints
-from mlomae.common.errors import CheckpointError, ConfigError, DataError
+from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
-from mlomae.data import check_disjoint
+from mlomae.data import check_disjoint, check_same_classes
 from mlomae.pretraining.devices import join_process_group
 from mlomae.pretraining.log import run_log
 from mlomae.pretraining.trainer import Trainer, check_same_config
@@ -227,11 +227,7 @@ def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) ->
     """
     with values_of("data.train and data.test"):
         train, test = build(data.train), build(data.test)
-    if list(train.classes) != list(test.classes):
-        odd = sorted(set(train.classes) ^ set(test.classes)) or ["the order"]
-        raise DataError(
-            f"classes of {train.describe()} and {test.describe()} differ ({odd[0]}); give both splits of one data set"
-        )
+    check_same_classes(train, test)
     check_disjoint(train, test)
     return train, test
 

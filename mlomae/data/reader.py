@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 from torch import Tensor
 
@@ -111,7 +111,9 @@ def _with_pillow(data: bytes, name: str, convert: Callable[[Image.Image], T], fo
         with Image.open(io.BytesIO(data), formats=formats) as image:
             return convert(image)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise DataError(f"cannot decode {name} ({reason_of(error)}); replace or delete this file") from error
+        unknown = isinstance(error, UnidentifiedImageError)  # Pillow's own message names an object in memory
+        reason = "not an image of a known format" if unknown else reason_of(error)
+        raise DataError(f"cannot decode {name} ({reason}); replace or delete this file") from error
 
 
 def decode_values(path: str) -> NDArray[Any]:

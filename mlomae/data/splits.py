@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError, DataError, first_names
 from mlomae.data.images import Images, Source, evenly_spaced
 
 TOLERATED_SHARE = 0.01
@@ -68,6 +68,21 @@ def shuffle_labels(source: Source, split: Split, seed: int) -> Source:
     shuffled = copy.copy(source)
     shuffled.labels = labels
     return shuffled
+
+
+def check_same_classes(training: Images, evaluation: Images) -> None:
+    """Raise DataError, naming a class, unless both have the same classes in the same order: labels are positions."""
+    ours, theirs = list(training.classes), list(evaluation.classes)
+    if ours == theirs:
+        return
+    pairs = ((training, set(theirs)), (evaluation, set(ours)))
+    alone = [(images, [name for name in images.classes if name not in others]) for images, others in pairs]
+    found = [f"only {images.describe()} has {first_names(names)}" for images, names in alone if names]
+    pair = f"{training.describe()} and {evaluation.describe()}"
+    reason = "; ".join(found) or f"{pair} have them in another order"
+    raise DataError(
+        f"the classes of training and evaluation differ: {reason}; give both the same classes, in the same order"
+    )
 
 
 def check_disjoint(training: Images, evaluation: Images) -> None:

@@ -27,7 +27,7 @@ from mlomae.data.paths import existing_folder
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import DOWNLOADS, PUBLISHED, Download, build_dataset, check_counts, find_dataset
 from mlomae.data.scenes import Scenes
-from mlomae.data.splits import TOLERATED_SHARE, repeated_images
+from mlomae.data.splits import TOLERATED_SHARE, check_same_classes, repeated_images
 
 SAMPLE = 200
 """Images decoded and measured per split, evenly spaced, unless all are."""
@@ -205,10 +205,10 @@ def _check_counts(images: Images, subset: bool) -> Iterator[str]:
 
 def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[str]:
     """Lines on the images of ``evaluation`` that ``training`` has too; up to 1 % of them are accepted."""
-    if training.classes != evaluation.classes:
-        odd = sorted(set(training.classes) ^ set(evaluation.classes)) or ["their order"]
-        pair = f"{training.split} and {evaluation.split}"
-        yield f"{PROBLEM}{pair} differ in class {first_names(odd)}; download the data set again"
+    try:
+        check_same_classes(training, evaluation)
+    except DataError as error:
+        yield f"{PROBLEM}{error}"
     compared, found = repeated_images(training, evaluation, compare_all=decode)
     pairs = (f"{evaluation.relative_path(i)} = {training.relative_path(j)}" for i, j in found.items())
     which = f" ({first_names(pairs)})" if found else ""

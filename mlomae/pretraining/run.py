@@ -26,6 +26,7 @@ from mlomae.data import (
     build_source,
     build_training_source,
     check_disjoint,
+    check_same_classes,
     shuffle_labels,
     split_train,
 )
@@ -101,6 +102,7 @@ def build_data(config: PretrainConfig) -> PretrainData:
     pixels = learned and is_dense(config.feedback["type"])
     check_kinds(config, train, feedback, pixels)
     if evaluation is not None:
+        check_same_classes(train, evaluation)
         for source in {id(train): train, id(feedback): feedback}.values():
             check_disjoint(source, evaluation)
     split = split_train(feedback, data.val_fraction, data.split_seed)

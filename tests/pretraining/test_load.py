@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import describe_weights
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
-from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError, ConfigError, DataError
 from mlomae.models import MAE, create_encoder
 from mlomae.models.loading import load_pretrained
 from mlomae.models.weights import read_weights
@@ -112,3 +113,24 @@ def test_the_folder_of_a_run_is_a_backbone_and_a_start(folder: Path, tmp_path: P
     mae = MAE(create_encoder("tiny", 16, 4, 16, 2, 2), 16, 1, 2)
     load_pretrained(mae, folder)
     assert torch.equal(mae.encoder.cls_token, cls_token)
+
+
+@pytest.mark.parametrize("validation", [("ant", "cat"), ("ant", "bee", "cat", "dog"), ("ant", "bee", "cow")])
+def test_classes_that_differ_are_refused_before_training_and_before_evaluation(
+    validation: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Labels are positions: without "bee" every "cat" would count as one."""
+    for part, classes in {"train": ("ant", "bee", "cat"), "val": ("ant", "bee", "cat"), "odd": validation}.items():
+        for name in classes:
+            for i in range(3):
+                (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+                Image.effect_noise((16, 16), 50 + i).save(tmp_path / part / name / f"{i}.png")
+    sets = {part: {"type": "imagefolder", "root": str(tmp_path), "split": part} for part in ("train", "val", "odd")}
+    short = {"name": "classes", "train__outer_iterations": 2, "data__batch_size": 4, **tiny.RANDOM}
+    odd = sorted({"ant", "bee", "cat"} ^ set(validation))[0]
+    with pytest.raises(DataError, match=f"classes of training and evaluation differ: .* has .*{odd}"):
+        run_pretraining(tiny.config(data__train=sets["train"], data__eval=sets["odd"], **short), tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.pth"))
+    run_pretraining(tiny.config(data__train=sets["train"], data__eval=sets["val"], **short), tmp_path / "run")
+    with pytest.raises(DataError, match=f"classes of training and evaluation differ: .* has .*{odd}"):
+        evaluate_checkpoint(tmp_path / "run", {"data.eval.split": "odd"})
