@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Count, NotNegative
-from mlomae.config.strict import Configuration, build_dataclass, plain, read_config
+from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 
 C = TypeVar("C", bound="TransferConfig")
 
@@ -62,10 +62,12 @@ class OptimConfig:
 
 @dataclass
 class DataConfig:
-    """Sources (``type``, ``root``, ``split``, ...). ``batch_size`` is global, summed over ranks."""
+    """Sources (``type``, ``root``, ``split``, ...). ``batch_size`` is global, summed over ranks. ``allow_near_copies``
+    accepts test images of which training or pretraining has altered copies (`mlomae.data.copies`)."""
 
     train: dict = field(default_factory=dict)
     test: dict = field(default_factory=dict)
+    allow_near_copies: bool = field(default=False, metadata=ADDED)
     batch_size: Count = 16
     num_workers: Annotated[int, "[0, inf)"] = 0
 

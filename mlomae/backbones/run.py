@@ -24,6 +24,8 @@ from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_disjoint, check_same_classes
+from mlomae.data.copies import digests_of, find_copies, load_digests, refuse_copies, save_digests
+from mlomae.models.weights import weights_path
 from mlomae.pretraining.devices import join_process_group
 from mlomae.pretraining.log import run_log
 from mlomae.pretraining.trainer import Trainer, check_same_config
@@ -171,6 +173,7 @@ def run_transfer(
     run = TransferRun(config, source, work_dir, resume, git, numerics)
     steps: TransferSteps = task.create_steps(config)
     steps.train, steps.test = steps.open_data()
+    copies = check_copies(config, steps, work_dir) if is_main_process() else {}
     check_unseen(source.labelled, config.data.train, steps.test)
     model, report = steps.build_model()
     if is_main_process():
@@ -195,11 +198,32 @@ def run_transfer(
         metrics=outcome.metrics,
         git=git,
         numerics=numerics,
+        copies=copies,
         pretrained=source.details,  # which backbone it was; what it is belongs to the configuration
         **plugins,
     )
     write_results(record, work_dir, records_dir, steps.save(run))
     return record
+
+
+def check_copies(config: TransferConfig, steps: TransferSteps, work_dir: Path) -> dict[str, Any]:
+    """Compare the test images with all that the model is trained on, and keep the digests of those beside the weights.
+
+    Returns the counts of copies under "training" and "pretraining", "unknown" for foreign weights. Raises DataError as
+    `check_disjoint`.
+    """
+    allowed, spec = config.data.allow_near_copies, config.backbone.weights or ""
+    copies: dict[str, Any] = {"training": check_disjoint(steps.train, steps.test, allowed).counts()}
+    earlier = None
+    if not spec.startswith("random"):
+        earlier = load_digests(weights_path(Path(spec)))
+        copies["pretraining"] = "unknown"
+        if earlier:
+            found = find_copies(earlier, digests_of(steps.test))
+            refuse_copies(found, steps.test, None, f"; pretraining of '{spec}'", allowed)
+            copies["pretraining"] = found.counts()
+    save_digests(work_dir, [steps.train], earlier)
+    return copies
 
 
 def write_results(record: records.Record, work_dir: Path, records_dir: Path | None, predictions: Path | None) -> None:
@@ -223,12 +247,11 @@ def write_results(record: records.Record, work_dir: Path, records_dir: Path | No
 def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) -> tuple[AnyImages, AnyImages]:
     """``data.train`` and ``data.test`` as ``build`` makes them.
 
-    Raises DataError if their classes differ or if a test image is also a training image, and what ``build`` raises.
+    Raises DataError if their classes differ, and what ``build`` raises.
     """
     with values_of("data.train and data.test"):
         train, test = build(data.train), build(data.test)
     check_same_classes(train, test)
-    check_disjoint(train, test)
     return train, test
 
 

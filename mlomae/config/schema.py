@@ -35,13 +35,15 @@ class DataConfig:
     ``batch_size`` and ``feedback_batch_size`` are global, summed over data-parallel ranks; one larger than its part of
     the data repeats images. ``probe_limit`` caps the training images that k-NN and the linear probe are fitted on
     (None: all). ``shuffle_labels``, a seed, permutes the labels that the feedback sees among the images of each part of
-    its split, so that images, split and class counts stay (a control); None leaves them.
+    its split, so that images, split and class counts stay (a control); None leaves them. ``allow_near_copies`` accepts
+    evaluation images of which training has recompressed, resized or mirrored copies (`mlomae.data.copies`).
     """
 
     train: dict = field(default_factory=dict)
     eval: dict | None = None
     feedback: dict | None = None
     shuffle_labels: int | None = field(default=None, metadata=ADDED)
+    allow_near_copies: bool = field(default=False, metadata=ADDED)
     augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
     feedback_augment: dict = field(default_factory=lambda: {"type": "RandomResizedCropFlip"})
     val_fraction: Annotated[float, "(0, 1)"] = 0.2

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from mlomae.common.errors import DataError
 from mlomae.data.paths import LabelledFiles, subfolders
-from mlomae.data.reader import decode, header_size, read_bytes
+from mlomae.data.reader import decode, header_size
+
+EMBEDDED = "embedded"
+"""The root of data sets whose images the package draws."""
 
 IGNORE = 255
 """Label of pixels without a label: they count neither in the loss nor in the score."""
@@ -40,7 +43,6 @@ class Images:
         classes: one name per class.
         locations: resolved paths that the pixels come from (folders or files; a pseudo-path for embedded images). Two
             data sets share images if they share a location or if one location contains the other.
-        content: what ``digest`` hashes, ``"pixels"`` or ``"file"``; only digests of one kind are comparable.
         provides, remedy, layout: for messages: what data sets of this kind have, what to do about missing or damaged
             files, and where images are below ``root``.
     """
@@ -53,7 +55,6 @@ class Images:
     root: str
     classes: Sequence[str]
     locations: frozenset[str]
-    content: str = "pixels"
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -83,14 +84,6 @@ class Images:
     def relative_path(self, i: int) -> str:
         """What messages call image ``i``: the path of its file below the folder, if it has one."""
         return f"image {i}"
-
-    def content_size(self, i: int) -> int:
-        """Bytes of what ``digest`` hashes: images of different size cannot have the same digest."""
-        return self.image(i).numel()
-
-    def digest(self, i: int) -> bytes:
-        """16-byte blake2b of image ``i``: of its pixels, or of the bytes of its file if ``content`` says so."""
-        return self.pixel_digest(i)
 
     def pixel_digest(self, i: int) -> bytes:
         """16-byte blake2b of the shape and the pixels of image ``i``; comparable between all data sets."""
@@ -158,7 +151,7 @@ class Source(Images):
 class ImageFiles(Images):
     """Image files below one folder, which is their location unless a subclass sets ``locations``.
 
-    ``digest`` covers the bytes of a file; ``fingerprint`` covers label, relative path and size of each file, so that
+    ``fingerprint`` covers label, relative path and size of each file, so that
     a copy elsewhere has the same one and no file needs to be read.
 
     Args:
@@ -166,7 +159,6 @@ class ImageFiles(Images):
         files: one path per image.
     """
 
-    content = "file"
     stated_sizes: NDArray[np.int64] | None = None
     """(N, 2) height and width that annotations give; an image that has them only as it is stored is not turned."""
 
@@ -195,17 +187,11 @@ class ImageFiles(Images):
     def image_size(self, i: int) -> tuple[int, int]:
         return header_size(self.path(i), self._stated(i)) or super().image_size(i)
 
-    def content_size(self, i: int) -> int:
-        return os.path.getsize(self.path(i))
-
-    def digest(self, i: int) -> bytes:
-        return hashlib.blake2b(read_bytes(self.path(i)), digest_size=16).digest()
-
     def _stated(self, i: int) -> tuple[int, int] | None:
         return None if self.stated_sizes is None else (int(self.stated_sizes[i, 0]), int(self.stated_sizes[i, 1]))
 
     def _fingerprint_item(self, i: int) -> bytes:
-        return b"%s %d\n" % (os.fsencode(Path(self.relative_path(i)).as_posix()), self.content_size(i))
+        return b"%s %d\n" % (os.fsencode(Path(self.relative_path(i)).as_posix()), os.path.getsize(self.path(i)))
 
 
 class FileSource(ImageFiles, Source):

@@ -1,24 +1,16 @@
-"""The split of the training set, and the check that no evaluation image reaches training."""
+"""The split of the training set."""
 
 import copy
 import hashlib
-import itertools
 from dataclasses import dataclass
-from pathlib import PurePath
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError, DataError, first_names
-from mlomae.data.images import Images, Source, evenly_spaced
-
-TOLERATED_SHARE = 0.01
-"""Share of the evaluation images that may occur in training: CIFAR and others were published with a few duplicates."""
-
-MAX_FILES_CHECKED = 2000
-"""Evaluation images compared by content when reading them means reading files."""
+from mlomae.common.errors import ConfigError, DataError
+from mlomae.data.images import Source
 
 
 @dataclass(frozen=True)
@@ -68,63 +60,3 @@ def shuffle_labels(source: Source, split: Split, seed: int) -> Source:
     shuffled = copy.copy(source)
     shuffled.labels = labels
     return shuffled
-
-
-def check_same_classes(training: Images, evaluation: Images) -> None:
-    """Raise DataError, naming a class, unless both have the same classes in the same order: labels are positions."""
-    ours, theirs = list(training.classes), list(evaluation.classes)
-    if ours == theirs:
-        return
-    pairs = ((training, set(theirs)), (evaluation, set(ours)))
-    alone = [(images, [name for name in images.classes if name not in others]) for images, others in pairs]
-    found = [f"only {images.describe()} has {first_names(names)}" for images, names in alone if names]
-    pair = f"{training.describe()} and {evaluation.describe()}"
-    reason = "; ".join(found) or f"{pair} have them in another order"
-    raise DataError(
-        f"the classes of training and evaluation differ: {reason}; give both the same classes, in the same order"
-    )
-
-
-def check_disjoint(training: Images, evaluation: Images) -> None:
-    """Refuse an evaluation set whose images would reach training or feedback.
-
-    Raises DataError naming both data sets if
-
-    - they read the same place (resolved paths, symlinks followed) or one reads a folder inside the other's, or they
-      are embedded images of the same seed and split;
-    - more than 1 % of the evaluation images (TOLERATED_SHARE) occur in training with the same content: pixels if both
-      are in memory, file bytes if both read folders, decoded pixels if only one does. In memory all images are
-      compared; from folders MAX_FILES_CHECKED evaluation images, evenly spaced, after a filter by size.
-
-    An image that was recompressed or resized is not recognised.
-    """
-    pairs = (sorted(pair, key=len) for pair in itertools.product(training.locations, evaluation.locations))
-    shared = next((inner for outer, inner in pairs if PurePath(inner).is_relative_to(outer)), None)
-    if shared is not None:
-        reason = f"both read {shared}"
-    else:
-        checked, found = repeated_images(training, evaluation)
-        if len(found) <= TOLERATED_SHARE * checked:
-            return
-        reason = f"{len(found)} of {checked} evaluation images checked are in training"
-    pair = f"training on {training.describe()}, evaluation on {evaluation.describe()}"
-    raise DataError(f"evaluation images would reach training: {reason} ({pair}); evaluate on a held-out split")
-
-
-def repeated_images(training: Images, evaluation: Images, compare_all: bool = False) -> tuple[int, dict[int, int]]:
-    """How many evaluation images were compared, and the indices of those that occur in training, with those there.
-
-    Compares all of them if all are in memory or with ``compare_all``, else MAX_FILES_CHECKED, evenly spaced; what is
-    compared is as in ``check_disjoint``.
-    """
-    in_files = "file" in (training.content, evaluation.content)
-    chosen = evenly_spaced(len(evaluation), MAX_FILES_CHECKED if in_files and not compare_all else None)
-    if training.content == evaluation.content:
-        size, digest = "content_size", "digest"
-    else:
-        # Bytes of a file and pixels in memory cannot be compared: decode, but only files of the right height and width.
-        size, digest = "image_size", "pixel_digest"
-    sizes = {getattr(evaluation, size)(i) for i in chosen}
-    known = {getattr(training, digest)(i): i for i in range(len(training)) if getattr(training, size)(i) in sizes}
-    found = {i: known.get(getattr(evaluation, digest)(i)) for i in chosen}
-    return len(chosen), {i: at for i, at in found.items() if at is not None}

@@ -20,6 +20,7 @@ from torchvision.datasets.utils import download_and_extract_archive, download_ur
 
 from mlomae.common.atomic import new_folder
 from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError, first_names, reason_of
+from mlomae.data.copies import check_same_classes, compare_images, describe_copies, refuse_copies
 from mlomae.data.detections import Detections
 from mlomae.data.formats.coco_masks import FORMS
 from mlomae.data.images import Images, Source, evenly_spaced
@@ -27,7 +28,6 @@ from mlomae.data.paths import existing_folder
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import DOWNLOADS, PUBLISHED, Download, build_dataset, check_counts, find_dataset
 from mlomae.data.scenes import Scenes
-from mlomae.data.splits import TOLERATED_SHARE, check_same_classes, repeated_images
 
 SAMPLE = 200
 """Images decoded and measured per split, evenly spaced, unless all are."""
@@ -50,7 +50,7 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
         name: of the data set.
         root: its folder; None for embedded data.
         subset: a consistent part of a published data set is no problem.
-        decode: decode all images and compare all evaluation images with the training images, not only a sample.
+        decode: decode all images of a split to measure them, not only a sample.
 
     Raises ConfigError or DataError if there is nothing to check: an unknown name, a folder that does not exist;
     BackendError if all masks are to be decoded and pycocotools is missing.
@@ -73,9 +73,10 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
             lines += [*_check_split(opened[-1], decode), *_check_counts(opened[-1], subset)]
     for training, evaluation in itertools.combinations(opened, 2):
         try:
-            lines += _check_pair(training, evaluation, decode)
+            lines += _check_pair(training, evaluation)
         except (DataError, OSError) as error:
-            lines.append(f"{PROBLEM}{training.split} and {evaluation.split} cannot be compared: {error}")
+            if not any("cannot be decoded" in line for line in lines):  # otherwise it has been named already
+                lines.append(f"{PROBLEM}{training.split} and {evaluation.split} cannot be compared: {error}")
     problems = list(dict.fromkeys(line for line in lines if line.startswith(PROBLEM)))  # once, if of several splits
     if name in PUBLISHED and not problems:
         lines.append(f"usual: train on {PUBLISHED[name].training}, evaluate on {PUBLISHED[name].evaluation}")
@@ -203,19 +204,20 @@ def _check_counts(images: Images, subset: bool) -> Iterator[str]:
         yield f"note: {said}; this is a subset" if subset else f"{PROBLEM}{said}; download it again or use --subset"
 
 
-def _check_pair(training: Images, evaluation: Images, decode: bool) -> Iterator[str]:
-    """Lines on the images of ``evaluation`` that ``training`` has too; up to 1 % of them are accepted."""
+def _check_pair(training: Images, evaluation: Images) -> Iterator[str]:
+    """Lines on the images of ``evaluation`` that ``training`` has too, judged as a run judges them."""
     try:
         check_same_classes(training, evaluation)
     except DataError as error:
         yield f"{PROBLEM}{error}"
-    compared, found = repeated_images(training, evaluation, compare_all=decode)
-    pairs = (f"{evaluation.relative_path(i)} = {training.relative_path(j)}" for i, j in found.items())
-    which = f" ({first_names(pairs)})" if found else ""
-    line = f"{len(found):,} of {compared:,} {evaluation.split} images are in {training.split}{which}"
-    yield f"repeated {line}"
-    if len(found) > TOLERATED_SHARE * compared:
-        yield f"{PROBLEM}{line}; results on them would be meaningless, download the data set again"
+    found = compare_images(training, evaluation)
+    for kind, copies in (("repeated", found.equal), ("near    ", found.near)):
+        which = f" ({describe_copies(copies, evaluation, training)})" if copies else ""
+        yield f"{kind} {len(copies):,} of {found.compared:,} {evaluation.split} images are in {training.split}{which}"
+    try:
+        refuse_copies(found, evaluation, training)
+    except DataError as error:
+        yield f"{PROBLEM}{error}"
 
 
 # --- prepare ----------------------------------------------------------------------------------------------------------

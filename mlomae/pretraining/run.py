@@ -30,8 +30,10 @@ from mlomae.data import (
     shuffle_labels,
     split_train,
 )
+from mlomae.data.copies import digests_of, find_copies, load_digests, refuse_copies, save_digests
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
+from mlomae.models.weights import weights_path
 from mlomae.pretraining.curves import LossCurves
 from mlomae.pretraining.devices import join_process_group, to_device, training_device
 from mlomae.pretraining.evaluation import PlainBatches, evaluate
@@ -76,8 +78,11 @@ TASK = Task(
 
 @dataclass
 class PretrainData:
-    """The sources of a run, its split, and the batches of every outer iteration. ``feedback`` has the labels that the
-    feedback sees, ``train`` the true ones; ``num_classes`` are the feedback's, of images or of pixels."""
+    """The sources of a run, its split, and the batches of every outer iteration.
+
+    ``feedback`` has the labels that the feedback sees, ``train`` the true ones. ``num_classes`` are the feedback's, of
+    images or of pixels. ``copies`` counts the evaluation images that training has too, as records keep it.
+    """
 
     train: Source
     feedback: Source
@@ -86,6 +91,7 @@ class PretrainData:
     batches: OuterBatches
     probe: dict[str, torch.Tensor]
     num_classes: int
+    copies: dict[str, dict[str, int]]
 
 
 def build_data(config: PretrainConfig) -> PretrainData:
@@ -101,10 +107,12 @@ def build_data(config: PretrainConfig) -> PretrainData:
     learned = is_trainable(config.mask["type"])
     pixels = learned and is_dense(config.feedback["type"])
     check_kinds(config, train, feedback, pixels)
+    rank, copies = int(os.environ.get("RANK", 0)), {}
     if evaluation is not None:
         check_same_classes(train, evaluation)
-        for source in {id(train): train, id(feedback): feedback}.values():
-            check_disjoint(source, evaluation)
+        for part, source in {"training": train, **({} if feedback is train else {"feedback": feedback})}.items():
+            if rank == 0:  # it reads all images
+                copies[part] = check_disjoint(source, evaluation, data.allow_near_copies).counts()
     split = split_train(feedback, data.val_fraction, data.split_seed)
     lower_indices = split.train_indices if feedback is train else np.arange(len(train))
     if data.shuffle_labels is not None:
@@ -124,13 +132,13 @@ def build_data(config: PretrainConfig) -> PretrainData:
         batch_size=data.batch_size,
         feedback_batch_size=data.feedback_batch_size,
         steps_per_outer=config.levels.lower_steps,
-        rank=int(os.environ.get("RANK", 0)),
+        rank=rank,
         world_size=int(os.environ.get("WORLD_SIZE", 1)),
     )
     plain = build_augment({"type": "Plain", "size": size})
     probe = Stream(train, lower_indices, plain, config.seed, "probe").batch(0, min(PROBE_IMAGES, len(lower_indices)))
     classes = len(feedback.pixel_classes) if pixels else len(feedback.classes)
-    return PretrainData(train, feedback, evaluation, split, batches, probe, classes)
+    return PretrainData(train, feedback, evaluation, split, batches, probe, classes, copies)
 
 
 def find_split(config: PretrainConfig) -> Split:
@@ -233,6 +241,22 @@ def build_trainer(
     return trainer, curves
 
 
+def keep_digests(config: PretrainConfig, data: PretrainData, work_dir: Path) -> None:
+    """Keep the digests of all training images beside the checkpoints, with those that the initial weights have seen.
+
+    Raises DataError if evaluation images are among the latter.
+    """
+    if int(os.environ.get("RANK", 0)) != 0:
+        return
+    earlier = load_digests(weights_path(Path(config.init_from))) if config.init_from else None
+    if earlier and data.evaluation is not None:
+        found = find_copies(earlier, digests_of(data.evaluation))
+        allowed = config.data.allow_near_copies
+        refuse_copies(found, data.evaluation, None, f"; training of '{config.init_from}'", allowed)
+        data.copies["init_from"] = found.counts()
+    save_digests(work_dir, {id(source): source for source in (data.train, data.feedback)}.values(), earlier)
+
+
 def run_pretraining(
     config: PretrainConfig, work_dir: Path, resume: bool = False, records_dir: Path | None = None
 ) -> dict[str, Any]:
@@ -249,6 +273,7 @@ def run_pretraining(
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
+    keep_digests(config, data, work_dir)
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict())
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
@@ -283,6 +308,7 @@ def run_pretraining(
         metrics=metrics,
         git=git,
         numerics=meta["numerics"],
+        copies=data.copies,
         **plugins,
     )
     if means := curves.means():  # none of a run that an older version of this code has finished

@@ -165,7 +165,7 @@ def test_disjointness_of_splits(tmp_path: Path) -> None:
         check_disjoint(training, training)
     shutil.copytree(tmp_path / "train", tmp_path / "copy")
     shutil.copy(file_of(tmp_path), file_of(tmp_path, "copy"))
-    with pytest.raises(DataError, match="4 of 4 evaluation images checked are in training"):
+    with pytest.raises(DataError, match="4 of 4 evaluation images are in training"):
         check_disjoint(training, build(tmp_path, "copy"))
     check_disjoint(Textures(count=4), validation)
 
@@ -186,7 +186,7 @@ def test_parts_that_share_a_folder_are_disjoint_if_their_lists_are(tmp_path: Pat
     )
     assert even.describe() == f"coco_folder even at {tmp_path} (even.json)"
     check_disjoint(even, odd)
-    with pytest.raises(DataError, match="2 of 3 evaluation images checked are in training"):
+    with pytest.raises(DataError, match="2 of 3 evaluation images are in training"):
         check_disjoint(even, some)
     for other in (build(tmp_path), even):
         with pytest.raises(DataError, match="both read"):

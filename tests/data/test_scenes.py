@@ -94,7 +94,7 @@ def test_disjointness_of_splits(tmp_path: Path) -> None:
         check_disjoint(training, training)
     for kind in ("images", "annotations"):
         shutil.copytree(tmp_path / "a" / kind / "training", tmp_path / "a" / kind / "copy")
-    with pytest.raises(DataError, match="4 of 4 evaluation images checked are in training"):
+    with pytest.raises(DataError, match="4 of 4 evaluation images are in training"):
         check_disjoint(training, build(tmp_path / "a", "copy"))
     check_disjoint(Textures(count=4), training)
 

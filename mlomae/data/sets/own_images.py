@@ -82,7 +82,7 @@ class TorchDataset(Source):
         self.labels = self._read_labels()
         known = list(map(str, getattr(dataset, "classes", ())))
         self.classes = known if len(known) > self.labels.max() else list(map(str, range(self.labels.max() + 1)))
-        if self.digest(0) != self.digest(0):
+        if self.pixel_digest(0) != self.pixel_digest(0):
             raise DataError(
                 f"{self.name}: item 0 is not the same twice; remove random transforms, data.augment has them"
             )

@@ -13,7 +13,7 @@ from torch import Tensor
 from mlomae.common import random_keys
 from mlomae.common.numerics import declare_numerics
 from mlomae.common.registry import check_choice, check_range
-from mlomae.data.images import MemorySource
+from mlomae.data.images import EMBEDDED, MemorySource
 from mlomae.data.registry import register_dataset
 from mlomae.data.textures.scene import TEXTURES, Scene, draw_block
 
@@ -77,7 +77,7 @@ class Textures(MemorySource):
             images[block], instances[block] = (torch.from_numpy(array) for array in drawn)
         names = [texture.name for texture in TEXTURES[:classes]]
         place = f"embedded:textures:seed={seed}:{split}"
-        super().__init__("textures", split, "embedded", names, images, labels[:, 0], [place])
+        super().__init__("textures", split, EMBEDDED, names, images, labels[:, 0], [place])
         self.seed = seed
         self.pixel_classes = ["background", *names]
         self.instances_NHW = instances

@@ -54,7 +54,7 @@ def test_written_splits_are_disjoint_and_recognised(tmp_path: Path) -> None:
     root = str(write_scenes(tmp_path / "a", written))
     training, validation = (build_scenes({"type": "scene_folder", "root": root, "split": split}) for split in written)
     check_disjoint(training, validation)
-    with pytest.raises(DataError, match="5 of 5 evaluation images checked are in training"):
+    with pytest.raises(DataError, match="5 of 5 evaluation images are in training"):
         check_disjoint(written["training"], training)
 
 

@@ -146,7 +146,10 @@ def test_parts_come_training_first_and_an_image_in_two_is_a_problem(data, tmp_pa
     status, out, _ = data("check", "coco_folder", tmp_path)
     assert status == 1
     assert out.splitlines()[1].startswith("train2020")
-    assert "problem: 1 of 4 a images are in train2020 (001.jpg = 001.jpg)" in out
+    assert (
+        "problem: evaluation images would reach training: 1 of 4 evaluation images are in training (001.jpg = 001.jpg)"
+        in out
+    )
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,10 @@ def test_decode_looks_at_every_annotation_and_image(data, tmp_path: Path, monkey
     image = tmp_path / "images" / "training" / "scene_2.jpg"
     image.write_bytes(image.read_bytes()[:-200])
     status, out, _ = data("check", "scene_folder", tmp_path)
-    assert status == 0, out
+    assert status == 1
     assert "(1 evenly spaced annotations)" in out
+    assert f"problem: training and validation cannot be compared: cannot decode {image}" in out
+    assert "above its 5 classes" not in out
     status, out, _ = data("check", "scene_folder", tmp_path, "--decode")
     assert status == 1
     assert "problem: training: 1 of 4 images cannot be decoded" in out
@@ -105,7 +107,7 @@ def test_an_image_in_two_parts_is_a_problem(data, tmp_path: Path) -> None:
         shutil.copy(tmp_path / kind / "training" / f"scene_1.{suffix}", tmp_path / kind / "validation" / f"x.{suffix}")
     status, out, _ = data("check", "scene_folder", tmp_path)
     assert status == 1
-    assert "problem: 1 of 3 validation images are in training (x.jpg = scene_1.jpg)" in out
+    assert "1 of 3 evaluation images are in training (x.jpg = scene_1.jpg)" in out
 
 
 @pytest.mark.parametrize(

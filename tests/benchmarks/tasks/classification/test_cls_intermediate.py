@@ -20,6 +20,7 @@ from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.provenance import describe_weights
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, DataError
+from mlomae.data.copies import FILE
 from mlomae.models.weights import read_encoder
 
 SEED = 3
@@ -197,10 +198,14 @@ def test_copies_of_them_elsewhere_are_refused_too(chain: dict[str, Any], tmp_pat
     first, second = folder(tmp_path / "a", {"train": 1, "test": 2}), folder(tmp_path / "b", {"train": 3, "test": 1})
     transfer(tmp_path / "one", chain["start"], **folders(first))
     ckpt = checkpoint_path(tmp_path / "one", END)
-    with pytest.raises(DataError, match="8 of 8 evaluation images checked are in training"):
+    with pytest.raises(DataError, match="8 of 8 evaluation images are in training"):
         transfer(tmp_path / "two", ckpt, **folders(second))
-    shutil.rmtree(first)  # not to be compared any more; kind and part are known
-    transfer(tmp_path / "unknown", ckpt, **folders(second))
+    shutil.rmtree(first)  # the digests beside the weights remain
+    with pytest.raises(DataError, match=r"8 of 8 evaluation images are in training .*; pretraining of"):
+        transfer(tmp_path / "later", ckpt, **folders(second))
+    (tmp_path / "one" / FILE).unlink()  # weights of an earlier version: kind and part are known
+    record = transfer(tmp_path / "unknown", ckpt, **folders(second))
+    assert record["copies"] == {"training": {"compared": 8, "equal": 0, "near": 0}, "pretraining": "unknown"}
     swapped = {**folders(second), "data__train": {"type": "imagefolder", "root": str(second), "split": "test"}}
     swapped["data__test"] = {"type": "imagefolder", "root": str(second), "split": "train"}
     with pytest.raises(DataError, match="fine-tuned with the labels of imagefolder train") as error:
