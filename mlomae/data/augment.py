@@ -1,9 +1,7 @@
 """Augmentation as a function of (key, image): the key alone decides crop and flip.
 
-Parameters are drawn for the whole batch at once; the pixels then go through torchvision's ``resized_crop``, one image
-at a time, whether the images have one size or several. Batched resampling by matrix products or one ``grid_sample``
-took 15-25 us per image of 32 px against 40 us, but it needs images of one size and is five times slower at 224 px than
-the uint8 kernel (6 ms against 1.1 ms); ``grid_sample`` neither antialiases nor stops at the border of the crop.
+Parameters are drawn for the whole batch at once. The crops are resized as uint8, image by image or as a batch
+(`mlomae.data.resample`); flips and normalisation follow for the whole batch, on its device.
 
 Shape suffixes: B batch, C channels, H height, W width, S output side.
 """
@@ -11,16 +9,15 @@ Shape suffixes: B batch, C channels, H height, W width, S output side.
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from mlomae.common import random_keys
 from mlomae.common.registry import Registry, check_bounds, check_range
 from mlomae.data.images import IGNORE
+from mlomae.data.resample import Crops, resize_crop
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,16 +25,6 @@ AUGMENT_SALT = 1
 """The salt of ``random_keys.uniform`` that augmentation uses; other consumers of a sample's key take another."""
 
 _ATTEMPTS = 10
-
-
-class Crops(NamedTuple):
-    """The part of its image that each output shows, in pixels: (B,) int64 boxes and (B,) bool horizontal flips."""
-
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
-    flip: Tensor
 
 
 @dataclass(eq=False)
@@ -75,15 +62,24 @@ class Augmentation:
         """
         height_B, width_B = torch.tensor([image.shape[-2:] for image in images]).unbind(dim=1)
         crops = self.crops(keys, height_B, width_B)
-        image_BCHW = torch.empty((len(images), 3, self.size, self.size), dtype=torch.uint8)
+        image = self.normalise(self.cut(images, crops), crops.flip)
+        return image, None if objects is None else self.cut_maps(objects, crops, height_B, width_B, False)
+
+    def cut(self, images: Sequence[Tensor] | Tensor, crops: Crops) -> Tensor:
+        """(B, 3, S, S) uint8: the boxes of ``crops``, resized but not flipped."""
         boxes = torch.stack(crops[:4], dim=1).tolist()
-        for out, image, (top, left, height, width) in zip(image_BCHW, images, boxes, strict=True):
-            side, bicubic = [self.size, self.size], InterpolationMode.BICUBIC
-            out.copy_(TF.resized_crop(image, top, left, height, width, side, bicubic, antialias=True))
-        image_BCHW[crops.flip] = image_BCHW[crops.flip].flip(-1)
-        mean, std = (255 * torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
-        normalised_BCHW = image_BCHW.float().sub_(mean).div_(std)
-        return normalised_BCHW, None if objects is None else self._cut_maps(objects, crops, height_B, width_B, False)
+        cut_BCHW = torch.empty((len(boxes), 3, self.size, self.size), dtype=torch.uint8)
+        for out, image, (top, left, height, width) in zip(cut_BCHW, images, boxes, strict=True):
+            out.copy_(resize_crop(image, top, left, height, width, self.size))
+        return cut_BCHW
+
+    def normalise(self, image_BCHW: Tensor, flip_B: Tensor) -> Tensor:
+        """(B, 3, S, S) float32 from uint8, flipped where ``flip_B``, on the images' device."""
+        mirrored_BCHW = torch.where(flip_B[:, None, None, None], image_BCHW.flip(-1), image_BCHW)
+        mean, std = (
+            255 * torch.tensor(value, device=image_BCHW.device).view(3, 1, 1) for value in (self.mean, self.std)
+        )
+        return mirrored_BCHW.float().sub_(mean).div_(std)
 
     def cut_labels(self, labels: Sequence[Tensor] | Tensor, keys: Tensor) -> Tensor:
         """(B, S, S) uint8: the label maps (H, W) of images that go through the augmentation under the same keys.
@@ -91,9 +87,9 @@ class Augmentation:
         Cropped and flipped in the same way, to the nearest pixel; IGNORE outside the image.
         """
         height_B, width_B = torch.tensor([labels_HW.shape for labels_HW in labels]).unbind(dim=1)
-        return self._cut_maps(labels, self.crops(keys, height_B, width_B), height_B, width_B, IGNORE)
+        return self.cut_maps(labels, self.crops(keys, height_B, width_B), height_B, width_B, IGNORE)
 
-    def _cut_maps(
+    def cut_maps(
         self, maps: Sequence[Tensor] | Tensor, crops: Crops, height_B: Tensor, width_B: Tensor, outside: int | bool
     ) -> Tensor:
         """Nearest-pixel crops for any mixture of image sizes, by one gather from the concatenated maps."""

@@ -1,11 +1,13 @@
 """Endless, resumable streams of batches: the sample at position p of a stream is a function of (seed, name, p) alone.
 
 There is no generator state: every worker, every process and every resumed run finds the same sample at a position.
+Workers decode and crop; what comes to the training device is uint8, and is flipped and normalised there. Images in
+memory are cropped on the device, too, and need no workers.
 
 Shape suffixes: B batch, S side of the augmented image.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -13,15 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.registry import check_range
 from mlomae.data.augment import Augmentation
-from mlomae.data.images import Source
+from mlomae.data.images import IGNORE, MemorySource, Source
+from mlomae.data.resample import Crops, resize_crops
 
 Batch = dict[str, Tensor]
+LEVELS = ("lower", "head", "upper")
+PIECE = 256
+"""Images of a worker's item: 38 MB at 224 pixels."""
 
 
 class Stream:
@@ -53,6 +59,7 @@ class Stream:
             raise DataError(f"{what} lacks a class for every pixel; set data.feedback to a data set of scenes")
         self._labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
         self._orders: dict[int, Tensor] = {}
+        self._images: Tensor | None = None
 
     def __len__(self) -> int:
         """Samples of one epoch."""
@@ -82,25 +89,61 @@ class Stream:
             index_B[here] = self._order(epoch)[position[here] % len(self)]
         return epoch_B, index_B
 
-    def batch(self, start: int, size: int) -> Batch:
-        """Samples at positions ``start`` to ``start + size``.
+    def batch(self, start: int, size: int, device: torch.device | str = "cpu") -> Batch:
+        """Samples at positions ``start`` to ``start + size``, on ``device``.
 
         Returns:
             ``image`` (B, 3, S, S) float32 normalised; ``label``, ``index`` (into the source), ``epoch`` and ``key``
             (for further draws, with a salt other than AUGMENT_SALT), each (B,) int64; ``object`` (B, S, S) bool if the
             source has objects; ``pixel_label`` (B, S, S) uint8, IGNORE for no label, with ``pixels``.
         """
+        return self.finish(self.read(start, size), device)
+
+    def read(self, start: int, size: int) -> Batch:
+        """What a worker does for `batch`: ``image`` is (B, 3, S, S) uint8 and not flipped, or missing if the images are
+        in memory; ``flip`` (B,) bool and ``box`` (4, B) are for `finish`."""
         epoch_B, index_B = self.locate(start, size)
         key_B = random_keys.fold(random_keys.fold(random_keys.root_key(self.seed, self.name), epoch_B), index_B)
-        chosen = index_B.tolist()
-        masks = [self.source.object_mask(i) for i in chosen] if self.source.has_objects else None
-        image, objects = self.augment([self.source.image(i) for i in chosen], key_B, masks)  # type: ignore[arg-type]
-        batch = {"image": image, "label": self._labels[index_B], "key": key_B, "index": index_B, "epoch": epoch_B}
-        if objects is not None:
-            batch["object"] = objects
+        chosen, source = index_B.tolist(), self.source
+        if isinstance(source, MemorySource):
+            images, sizes = None, [source.images_NCHW.shape[-2:]] * size
+        else:
+            images = [source.image(i) for i in chosen]
+            sizes = [image.shape[-2:] for image in images]
+        height_B, width_B = torch.tensor(sizes).unbind(dim=1)
+        crops = self.augment.crops(key_B, height_B, width_B)
+        batch = {"label": self._labels[index_B], "key": key_B, "index": index_B, "epoch": epoch_B}
+        batch |= {"flip": crops.flip, "box": torch.stack(crops[:4])}
+        if images is not None:
+            batch["image"] = self.augment.cut(images, crops)
+        if source.has_objects:
+            masks: list[Tensor] = [source.object_mask(i) for i in chosen]  # type: ignore[misc]
+            batch["object"] = self.augment.cut_maps(masks, crops, height_B, width_B, False)
         if self.pixels:
-            batch["pixel_label"] = self.augment.cut_labels([self.source.pixel_labels(i) for i in chosen], key_B)
+            labels = [source.pixel_labels(i) for i in chosen]
+            batch["pixel_label"] = self.augment.cut_maps(labels, crops, height_B, width_B, IGNORE)
         return batch
+
+    def finish(self, batch: Batch, device: torch.device | str) -> Batch:
+        """`batch` from what `read` gives."""
+        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        top, left, height, width = batch.pop("box").unbind()
+        crops = Crops(top, left, height, width, batch.pop("flip"))
+        if "image" not in batch:
+            batch["image"] = resize_crops(self._on(device)[batch["index"]], crops, self.augment.size)
+        return batch | {"image": self.augment.normalise(batch["image"], crops.flip)}
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `finish` makes the images, so that workers would have nothing to do."""
+        return isinstance(self.source, MemorySource)
+
+    def _on(self, device: torch.device | str) -> Tensor:
+        """The images of a source in memory, on ``device``; a copy is made once."""
+        assert isinstance(self.source, MemorySource)
+        if self._images is None or self._images.device != torch.device(device):
+            self._images = self.source.images_NCHW.to(device)
+        return self._images
 
 
 @dataclass(eq=False)
@@ -108,7 +151,7 @@ class OuterBatches(Dataset[dict[str, Any]]):
     """Item t holds the batches of outer iteration t: ``lower`` (K batches), and ``head`` and ``upper`` if given.
 
     Each rank gets a contiguous slice of every global batch, so all ranks together see exactly what one process sees.
-    Use as ``DataLoader(outer, batch_size=None, sampler=range(start, stop), num_workers=w)``.
+    `load` gives the items in turn, read by workers in pieces of at most PIECE images.
 
     Attributes:
         batch_size, feedback_batch_size: over all ranks, of ``lower``, and of ``head`` and ``upper`` (0: the same).
@@ -141,15 +184,73 @@ class OuterBatches(Dataset[dict[str, Any]]):
             ranks = f"0..{self.world_size - 1}"
             raise ConfigError(f"rank {self.rank} is outside {ranks}; start the processes with torchrun")
 
-    def _slice(self, stream: Stream, number: int, size: int) -> Batch:
-        share = size // self.world_size
-        return stream.batch(number * size + self.rank * share, share)
+    def _parts(self, t: int) -> Iterator[tuple[str, int, int]]:
+        """Level, first position and size of each batch of iteration t, of this rank's share."""
+        first = t * self.steps_per_outer
+        numbers = [("lower", step, self.batch_size) for step in range(first, first + self.steps_per_outer)]
+        for level in ("head", "upper"):
+            if getattr(self, level) is not None and (self.needed is None or level in self.needed(t)):
+                numbers.append((level, t, self.feedback_batch_size))
+        for level, number, size in numbers:
+            share = size // self.world_size
+            yield level, number * size + self.rank * share, share
 
     def __getitem__(self, t: int) -> dict[str, Any]:
-        first = t * self.steps_per_outer
-        steps = range(first, first + self.steps_per_outer)
-        item: dict[str, Any] = {"lower": [self._slice(self.lower, step, self.batch_size) for step in steps]}
-        for level, stream in (("head", self.head), ("upper", self.upper)):
-            if stream is not None and (self.needed is None or level in self.needed(t)):
-                item[level] = self._slice(stream, t, self.feedback_batch_size)
+        return self._assemble(t, lambda level, start, size: getattr(self, level).batch(start, size))
+
+    def load(
+        self, start: int, stop: int, workers: int = 0, device: torch.device | str = "cpu"
+    ) -> Iterator[dict[str, Any]]:
+        """Items ``start`` to ``stop`` on ``device``. A worker holds two pieces at a time, whatever the batch size."""
+        streams = {level: stream for level in LEVELS if (stream := getattr(self, level)) is not None}
+        loader = DataLoader(
+            _Pieces(streams),
+            batch_size=None,
+            sampler=self._pieces(start, stop),  # any iterable of indices
+            pin_memory=torch.device(device).type == "cuda",
+            generator=torch.Generator(),  # every start would draw from the global one
+            num_workers=0 if all(stream.in_memory for stream in streams.values()) else workers,
+        )
+        read = iter(loader)
+
+        def batch(level: str, first: int, size: int) -> Batch:
+            stream = streams[level]
+            if stream.in_memory:
+                return stream.batch(first, size, device)
+            parts = [stream.finish(next(read), device) for _ in _cuts(first, size)]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+        for t in range(start, stop):
+            yield self._assemble(t, batch)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[str, int, int]]:
+        """The items of workers, in the order in which `load` needs them."""
+        for t in range(start, stop):
+            for level, first, size in self._parts(t):
+                if not getattr(self, level).in_memory:
+                    yield from ((level, *cut) for cut in _cuts(first, size))
+
+    def _assemble(self, t: int, batch: Callable[[str, int, int], Batch]) -> dict[str, Any]:
+        item: dict[str, Any] = {"lower": []}
+        for level, first, size in self._parts(t):
+            if level == "lower":
+                item[level].append(batch(level, first, size))
+            else:
+                item[level] = batch(level, first, size)
         return item
+
+
+def _cuts(first: int, size: int) -> list[tuple[int, int]]:
+    """First position and size of the pieces of a batch."""
+    return [(first + at, min(PIECE, size - at)) for at in range(0, size, PIECE)]
+
+
+@dataclass(frozen=True)
+class _Pieces(Dataset[Batch]):
+    """What workers read: item (level, first position, size)."""
+
+    streams: dict[str, Stream]
+
+    def __getitem__(self, piece: tuple[str, int, int]) -> Batch:
+        level, first, size = piece
+        return self.streams[level].read(first, size)

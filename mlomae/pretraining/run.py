@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
-from torch.utils.data import DataLoader
 
 from mlomae import records
 from mlomae.common import checkpoint
@@ -212,16 +211,6 @@ def build_trainer(
             rate = rates(settings, iterations, levels.warmup if level == "phi" else 0).__getitem__
         return [rate] * len(optimizers[level].param_groups)
 
-    def batches_from(t: int) -> DataLoader[dict[str, Any]]:
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(t, iterations),  # any iterable of indices
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # every start would draw from the global one
-            num_workers=config.data.num_workers,
-        )
-
     trainer = Trainer(
         TASK,
         config,
@@ -232,7 +221,7 @@ def build_trainer(
         optimizers=optimizers,
         rates={level: rates_of(level) for level in optimizers},
         step=step,
-        batches=batches_from,
+        batches=lambda t: batches.load(t, iterations, config.data.num_workers, training_device()),
         iterations=iterations,
         hooks=hooks,
         stateful={"curves": curves, **({} if gate is None else {"watch": gate})},

@@ -109,14 +109,14 @@ def test_scenes_become_a_source(tmp_path: Path) -> None:
     assert isinstance(source, SceneSource)
     assert (len(source), list(source.classes), len(source.pixel_classes)) == (6, ["scene"], 5)
     wrapped = source.scenes
-    for name in ("name", "split", "root", "locations", "content"):
+    for name in ("name", "split", "root", "locations"):
         assert getattr(source, name) == getattr(wrapped, name)
     assert source.fingerprint() == wrapped.fingerprint()
     assert source.describe() == wrapped.describe()
     for i in range(6):
         assert torch.equal(source.image(i), wrapped.image(i))
         assert torch.equal(source.pixel_labels(i), wrapped.labels(i))
-        for question in ("image_size", "content_size", "digest", "pixel_digest"):
+        for question in ("image_size", "pixel_digest"):
             assert getattr(source, question)(i) == getattr(wrapped, question)(i)
     split = split_train(source, 0.34)
     assert (len(split.train_indices), len(split.val_indices)) == (4, 2)

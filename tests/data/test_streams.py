@@ -1,14 +1,15 @@
 """Streams: a sample depends on (seed, name, epoch, index) alone, in any process, worker or rank."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from PIL import Image
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import OuterBatches, Stream, Textures
+from mlomae.data import OuterBatches, Stream, Textures, build_source
 from mlomae.data.augment import Plain, RandomResizedCropFlip
 
 
@@ -93,15 +94,35 @@ def test_batch_may_span_many_epochs(source):
     assert [int(again.batch(p, 1)["index"]) for p in range(1, 21)] == batch["index"].tolist()
 
 
-@pytest.mark.parametrize(("workers", "start_method"), [(2, "fork"), (1, "spawn")])
-def test_workers_see_what_one_process_sees(source, workers, start_method):
-    items = outer(source)
-    loader = DataLoader(
-        items, batch_size=None, sampler=range(4), num_workers=workers, multiprocessing_context=start_method
-    )
-    for t, item in enumerate(loader):
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("piece", [256, 3])
+def test_what_is_loaded_are_the_items_whatever_the_workers_and_their_pieces(
+    source: Textures, workers: int, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lower images from files, which workers read; labelled ones in memory, which are cropped here."""
+    monkeypatch.setattr("mlomae.data.streams.PIECE", piece)
+    for i in range(25):
+        (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(source.image(i).permute(1, 2, 0).numpy()).save(tmp_path / "train" / "a" / f"{i:02d}.png")
+    files = build_source({"type": "imagefolder", "root": str(tmp_path), "split": "train"})
+    items = outer(source, needed=lambda t: ["head"] if t % 2 else ["head", "upper"])
+    items.lower = Stream(files, range(25), RandomResizedCropFlip(16), 7, "lower")
+    assert not items.lower.in_memory
+    loaded = list(items.load(1, 5, workers))
+    assert len(loaded) == 4
+    for t, item in enumerate(loaded, 1):
         assert_equal(item, items[t])
-    assert t == 3
+        assert "upper" not in item or t % 2 == 0
+
+
+def test_what_a_worker_sends_is_a_quarter_of_the_batch(source: Textures, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(source, None, Plain(64), 0, "s")
+    assert "image" not in stream.read(0, 8)  # in memory: nothing but keys and boxes
+    monkeypatch.setattr(Stream, "in_memory", False)
+    monkeypatch.setattr("mlomae.data.streams.MemorySource", type(None))
+    sent, batch = stream.read(0, 8), Stream(source, None, Plain(64), 0, "s").batch(0, 8)
+    assert sent["image"].dtype == torch.uint8
+    assert sum(v.nbytes for name, v in sent.items() if name != "object") <= 0.26 * batch["image"].nbytes
 
 
 def test_fresh_object_resumes_in_the_middle(source):
