@@ -74,12 +74,12 @@ class Augmentation:
         return cut_BCHW
 
     def normalise(self, image_BCHW: Tensor, flip_B: Tensor) -> Tensor:
-        """(B, 3, S, S) float32 from uint8, flipped where ``flip_B``, on the images' device."""
-        mirrored_BCHW = torch.where(flip_B[:, None, None, None], image_BCHW.flip(-1), image_BCHW)
+        """(B, 3, S, S) float32 from uint8, flipped in place where ``flip_B``, on the images' device."""
+        image_BCHW[flip_B] = image_BCHW[flip_B].flip(-1)
         mean, std = (
             255 * torch.tensor(value, device=image_BCHW.device).view(3, 1, 1) for value in (self.mean, self.std)
         )
-        return mirrored_BCHW.float().sub_(mean).div_(std)
+        return image_BCHW.float().sub_(mean).div_(std)
 
     def cut_labels(self, labels: Sequence[Tensor] | Tensor, keys: Tensor) -> Tensor:
         """(B, S, S) uint8: the label maps (H, W) of images that go through the augmentation under the same keys.

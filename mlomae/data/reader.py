@@ -51,7 +51,7 @@ def is_image(name: str, endings: tuple[str, ...] = IMAGE_ENDINGS) -> bool:
 
 
 def decode(path: str, stated: Size | None = None) -> Tensor:
-    """The image at ``path`` as (3, H, W) uint8 RGB, by the rules of the module docstring.
+    """The image at ``path`` as (3, H, W) uint8 RGB, channels last in memory, by the rules of the module docstring.
 
     ``stated`` is the size that its annotation gives: an image that has this size only as it is stored is not turned.
 
@@ -69,7 +69,7 @@ def decode_bytes(data: bytes, name: str, stated: Size | None = None) -> Tensor:
         image_CHW = image_CHW.transpose(1, 2)
     if orientation in _FLIPPED:
         image_CHW = image_CHW.flip(_FLIPPED[orientation])
-    return image_CHW.contiguous()
+    return image_CHW
 
 
 def rgb(image: Image.Image) -> Tensor:
@@ -85,7 +85,7 @@ def rgb(image: Image.Image) -> Tensor:
             raise ValueError(
                 f"its pixels lie in {least:g} to {most:g}, whose brightness is unknown; save it with 8 bits"
             )
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def _stored(data: bytes, name: str) -> tuple[Tensor, int]:
