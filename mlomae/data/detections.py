@@ -66,10 +66,11 @@ class Detections(ImageFiles):
 
     Raises what ``choose_classes`` does, and DataError, one line, if the annotation file is not what ``read_coco``
     accepts; the categories or the number of images are not the published ones; a listed image is missing; or, for
-    SCANNED images, height and width are not those of the image file.
+    SCANNED images, height and width are those of the image file neither as it is shown nor as it is stored.
     """
 
     provides = "boxes and masks of objects"
+    stated_sizes: NDArray[np.int64]
     classes: tuple[str, ...]
     remedy = "correct the annotation file, or put the images it lists into that folder"
 
@@ -101,7 +102,7 @@ class Detections(ImageFiles):
         super().__init__(name, split, base, images, tuple(found.categories.values()), found.files)
         if shares_folder:
             self.locations = frozenset([str(images / f"<{annotation_file.name}>")])
-        self.annotation_file, self.image_ids, self._sizes = annotation_file, found.image_ids, found.sizes
+        self.annotation_file, self.image_ids, self.stated_sizes = annotation_file, found.image_ids, found.sizes
         self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
         self._check_sizes(SCANNED)
 
@@ -140,7 +141,7 @@ class Detections(ImageFiles):
             self._check_sizes(None)
         tools, objects = mask_tools(), self.objects
         chosen = evenly_spaced(len(objects.ids), None if decode_all else SCANNED)
-        sizes = self._sizes[objects.image[chosen]].tolist()
+        sizes = self.stated_sizes[objects.image[chosen]].tolist()
         encoded = [encode(objects.masks[n], *size) for n, size in zip(chosen, sizes, strict=True)]
         # One at a time: with numpy 2, pycocotools 2.0.11 counts the masks of a list in 8 bits and fails above 255.
         pixels = np.array([tools.area(mask) for mask in encoded], dtype=np.float64)
@@ -160,12 +161,12 @@ class Detections(ImageFiles):
     def _check_sizes(self, most: int | None) -> None:
         chosen = evenly_spaced(len(self), most)
         found = zip(chosen, in_threads(self.image_size, chosen), strict=True)
-        if odd := [(i, size) for i, size in found if size != tuple(self._sizes[i].tolist())]:
-            (i, (height, width)), (stated_height, stated_width) = odd[0], self._sizes[odd[0][0]].tolist()
+        if odd := [(i, size) for i, size in found if size != tuple(self.stated_sizes[i].tolist())]:
+            (i, (height, width)), (stated_height, stated_width) = odd[0], self.stated_sizes[odd[0][0]].tolist()
             sizes = f"{self.relative_path(i)} has {height}x{width} pixels, annotated {stated_height}x{stated_width}"
             read = f"{len(odd):,} of {len(chosen):,} images read"
             which = f"{read} do not have the annotated height and width (first: {sizes})"
-            remedy = "correct height and width or, if EXIF tags rotate these images, store their pixels rotated"
+            remedy = "correct height and width in the annotation file"
             raise DataError(f"{self.name}: {self.annotation_file}: {which}; {remedy}")
 
     def _fingerprint_label(self, i: int) -> bytes:

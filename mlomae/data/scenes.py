@@ -52,6 +52,7 @@ class Scenes(ImageFiles):
         base: resolved folder with images/ and annotations/.
         classes: names, in the order of the values 1 to C.
         subset: accept fewer images than published.
+        ignore: values that, like 0, stand for no label; by default 255 where there are fewer classes.
 
     Raises DataError, one line, if a folder is missing or empty; an image has no annotation or vice versa; the number of
     images is not the published one; an annotation is not a single-channel PNG of its image's size (all headers are
@@ -64,8 +65,18 @@ class Scenes(ImageFiles):
     remedy = "every image images/SPLIT/NAME.jpg needs an annotation annotations/SPLIT/NAME.png, and vice versa"
     value_remedy = "0 means no label, 1 is the first class; correct the annotations or the list of classes"
 
-    def __init__(self, split: str, base: Path, classes: Sequence[str], subset: bool = False) -> None:
+    def __init__(
+        self,
+        split: str,
+        base: Path,
+        classes: Sequence[str],
+        subset: bool = False,
+        ignore: int | Sequence[int] | None = None,
+    ) -> None:
         name = self.name
+        by_default = [255] if len(classes) < 255 else []
+        self.ignore = by_default if ignore is None else [ignore] if isinstance(ignore, int) else list(ignore)
+        self._guessed = ignore is None and bool(by_default)
         if not 1 <= len(classes) <= MOST_CLASSES:
             raise self.fault(f"{base} has {len(classes)} classes", f"annotations can hold 1 to {MOST_CLASSES}")
         images, annotations = (
@@ -99,7 +110,7 @@ class Scenes(ImageFiles):
 
     def labels(self, i: int) -> Tensor:
         """(H, W) uint8, 0 to C - 1, or IGNORE for no label. Raises DataError for a value above C, or a damaged file."""
-        return read_labels(self.annotation_path(i), len(self.classes), self.value_remedy)
+        return read_labels(self.annotation_path(i), len(self.classes), self.value_remedy, self.ignore)
 
     def describe(self) -> str:
         return super().describe() + subset_remark(self.name, self.split, len(self))
@@ -116,11 +127,21 @@ class Scenes(ImageFiles):
             except DataError as error:
                 return error
 
-        found = list(in_threads(count_pixels, evenly_spaced(len(self), None if decode_all else SCANNED)))
+        chosen = evenly_spaced(len(self), None if decode_all else SCANNED)
+        found = list(in_threads(count_pixels, chosen))
         if faults := [error for error in found if isinstance(error, DataError)]:
             which = f"{len(faults):,} of {len(found):,} annotations scanned have a fault, the first:"
             raise DataError(f"{self.describe()}: {which} {faults[0]}")
         pixels = np.sum([counts for counts in found if not isinstance(counts, DataError)], axis=0)
+        last = len(self.classes)
+        if (
+            self._guessed
+            and not pixels[last - 1]
+            and any((decode_values(self.annotation_path(i)) == 255).any() for i in chosen)
+        ):
+            what = f"annotations have the value 255 but never {last}, that of '{self.classes[-1]}'"
+            remedy = f"write 1 to {last} for the classes, 0 for no label (a black and white mask: 1 for white)"
+            raise DataError(f"{self.describe()}: {what}; {remedy}, or set ignore=255 if 255 stands for no label")
         if not pixels[:IGNORE].any():
             what = f"no pixel of {len(found):,} annotations has a label"
             raise DataError(f"{self.describe()}: {what}; {self.value_remedy}")
@@ -139,6 +160,8 @@ class Scenes(ImageFiles):
         return found
 
     def _check_headers(self) -> None:
+        sizes = in_threads(lambda i: png_size(self.annotation_path(i)), range(len(self)))
+        self.stated_sizes = np.array(list(sizes), dtype=np.int64)
         found = in_threads(lambda i: header_fault(self.annotation_path(i), self.image_size(i)), range(len(self)))
         faults = [fault for fault in found if fault is not None]
         if first := [fault for fault in faults if fault.what == faults[0].what]:
@@ -148,6 +171,15 @@ class Scenes(ImageFiles):
 
     def _fingerprint_label(self, i: int) -> bytes:
         return b"%d " % os.path.getsize(self.annotation_path(i))
+
+
+def png_size(path: str) -> tuple[int, int]:
+    """(H, W) by the header of the PNG file at ``path``; zeros for another file. Raises DataError if it is not read."""
+    header = read_bytes(path, 24)
+    width, height = (
+        struct.unpack(">II", header[16:24]) if header.startswith(_SIGNATURE) and len(header) == 24 else (0, 0)
+    )
+    return height, width
 
 
 class Fault(NamedTuple):
@@ -185,12 +217,15 @@ def header_fault(path: str, image_size: tuple[int, int]) -> Fault | None:
     return None
 
 
-def read_labels(path: str, classes: int, remedy: str) -> Tensor:
+def read_labels(path: str, classes: int, remedy: str, ignore: Sequence[int] = ()) -> Tensor:
     """The labels in an annotation: (H, W) uint8, the file's value minus one, and IGNORE where that is 0.
 
-    Raises DataError if the file cannot be decoded, or if it has a value above ``classes``, with ``remedy``.
+    Values in ``ignore`` are read as 0. Raises DataError if the file cannot be decoded, or if it has another value above
+    ``classes``, with ``remedy``.
     """
     values_HW = decode_values(path)
+    if ignore:
+        values_HW = np.where(np.isin(values_HW, ignore), 0, values_HW)
     largest = int(values_HW.max())
     if largest > classes:
         raise DataError(f"{path} has the value {largest}, above its {classes} classes; {remedy}")

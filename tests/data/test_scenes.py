@@ -234,3 +234,51 @@ def test_links_to_nothing(tmp_path: Path) -> None:
     path.unlink()
     path.symlink_to(tmp_path / "gone.png")
     assert f"cannot read {path} (No such file or directory)" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ignore", "labels"),
+    [(None, [IGNORE, 0, 1, IGNORE]), (255, [IGNORE, 0, 1, IGNORE]), ([255, 1], [IGNORE, IGNORE, 1, IGNORE])],
+)
+def test_values_that_stand_for_no_label(tmp_path: Path, ignore: int | list[int] | None, labels: list[int]) -> None:
+    """255 by default where there are fewer classes; others as the configuration says."""
+    write_scene(tmp_path, np.array([[0, 1, 2, 255]], dtype=np.uint8))
+    options = {} if ignore is None else {"ignore": ignore}
+    scenes = build_scenes({"type": "scene_folder", "root": str(tmp_path), "split": "training", **options})
+    assert scenes.labels(0).tolist() == [labels]
+
+
+@pytest.mark.parametrize("values", [[0, 255, 255, 0], [0, 1, 1, 255]])
+def test_black_and_white_masks_and_classes_from_0_are_refused_unless_255_is_said_to_be_no_label(
+    tmp_path: Path, values: list[int]
+) -> None:
+    write_scene(tmp_path, np.array([values], dtype=np.uint8))
+    source = {"type": "scene_folder", "root": str(tmp_path), "split": "training"}
+    with pytest.raises(DataError, match=r"255 but never 2, that of .b.; write 1 to 2 .*set ignore=255") as error:
+        build_scenes(source)
+    assert "\n" not in str(error.value)
+    if 1 in values:  # followed, the remedy works
+        assert build_scenes({**source, "ignore": 255}).labels(0).tolist() == [[IGNORE, 0, 0, IGNORE]]
+
+
+def test_the_annotation_decides_whether_a_photo_is_turned(tmp_path: Path) -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for shape, shown in (((3, 4), False), ((4, 3), True)):
+        root = tmp_path / f"{shown}"
+        write_scene(root, np.full(shape, 2, dtype=np.uint8))
+        Image.fromarray(pixels).save(root / "images" / "training" / "a.png", exif=exif)
+        scenes = build_scenes({"type": "scene_folder", "root": str(root), "split": "training"})
+        wanted = np.rot90(pixels, -1) if shown else pixels
+        assert np.array_equal(scenes.image(0)[0], wanted)
+        assert scenes.image_size(0) == shape
+
+
+def write_scene(root: Path, values: np.ndarray) -> None:
+    """One image with these values, of two classes "a" and "b"."""
+    for kind in ("images", "annotations"):
+        (root / kind / "training").mkdir(parents=True, exist_ok=True)
+    (root / "classes.txt").write_text("a\nb\n")
+    Image.fromarray(values).save(root / "annotations" / "training" / "a.png")
+    Image.new("RGB", values.shape[::-1]).save(root / "images" / "training" / "a.png")

@@ -47,9 +47,13 @@ class Coco(Detections):
         super().__init__(split, base, path, images, COCO_CATEGORIES, subset, classes)
 
 
+ROBOFLOW = "_annotations.coco.json"
+"""The annotation file beside the images of each split, as Roboflow exports them."""
+
+
 @register_dataset("coco_folder")
 class CocoFolder(Detections):
-    """Images in ``ROOT/SPLIT`` and objects in ``ROOT/annotations/instances_SPLIT.json``, with that file's categories.
+    """Images in ``ROOT/SPLIT``, and objects in ``ROOT/annotations/instances_SPLIT.json`` or beside them.
 
     Args:
         root: folder of the data set.
@@ -75,7 +79,9 @@ class CocoFolder(Detections):
         base = existing_folder(root, self.name)
         have = ", ".join(sorted(self.list_splits(base))) or "none"
         remedy = f"set `split` to one that is annotated ({have}), or `annotations` to the annotation file"
-        named = annotations or f"annotations/instances_{split}.json"
+        roboflow = f"{split}/{ROBOFLOW}"
+        usual = roboflow if (base / roboflow).is_file() else f"annotations/instances_{split}.json"
+        named = annotations or usual
         path = existing_file(base / Path(named).expanduser(), self.name, remedy)
         if images is None:
             folder = split_folder(base, split, self.name)
@@ -87,8 +93,9 @@ class CocoFolder(Detections):
 
     @classmethod
     def list_splits(cls, base: Path) -> list[str]:
-        """The splits with an annotation file of the usual name."""
-        return [path.stem.removeprefix("instances_") for path in base.glob("annotations/instances_*.json")]
+        """The splits with an annotation file of a usual name."""
+        found = [path.stem.removeprefix("instances_") for path in base.glob("annotations/instances_*.json")]
+        return found + [path.parent.name for path in base.glob(f"*/{ROBOFLOW}")]
 
     def describe(self) -> str:
         return super().describe() + self._shown

@@ -11,13 +11,18 @@ from mlomae.data.scenes import LabelCounts, Scenes
 
 @register_dataset("scene_folder")
 class SceneFolder(Scenes):
-    """``ROOT/{images,annotations}/SPLIT`` and ``ROOT/classes.txt``; raises DataError as Scenes and read_classes."""
+    """``ROOT/{images,annotations}/SPLIT`` and ``ROOT/classes.txt``; ``ignore`` as in Scenes, a value or several.
 
-    value_remedy = "0 means no label, 1 is the first line of classes.txt; correct the annotations or that list"
+    Raises DataError as Scenes and read_classes.
+    """
 
-    def __init__(self, root: str, split: str = "training") -> None:
+    value_remedy = (
+        "0 means no label, 1 is the first line of classes.txt; correct them, or set ignore to values without a label"
+    )
+
+    def __init__(self, root: str, split: str = "training", ignore: int | list[int] | None = None) -> None:
         base = existing_folder(root, "scene_folder")
-        super().__init__(split, base, read_classes(base / "classes.txt", "scene_folder"))
+        super().__init__(split, base, read_classes(base / "classes.txt", "scene_folder"), ignore=ignore)
 
 
 def read_classes(path: Path, what: str) -> tuple[str, ...]:
@@ -69,7 +74,7 @@ class PublishedScenes(Scenes):
         check_split(self.name, split)
         base = data_folder(root, self.name, self.inner, ["images", "annotations"])
         self.check_layout(base)
-        super().__init__(split, base, self.names, subset)
+        super().__init__(split, base, self.names, subset, ignore=[])
 
     def check_layout(self, base: Path) -> None:
         """Raise DataError if the folder ``base`` holds another form of the data set."""

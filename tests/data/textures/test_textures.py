@@ -23,10 +23,10 @@ def test_content_depends_on_seed_split_and_index_alone(train):
 
 
 def test_train_and_test_share_no_image(train):
-    digests = {train.digest(i) for i in range(len(train))}
+    digests = {train.pixel_digest(i) for i in range(len(train))}
     assert len(digests) == len(train)
     for other in (Textures("test", count=200), Textures("val", count=200), Textures("train", count=200, seed=1)):
-        assert not digests & {other.digest(i) for i in range(200)}
+        assert not digests & {other.pixel_digest(i) for i in range(200)}
 
 
 def test_defaults_and_registry():
