@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from mlomae.common.errors import DataError, first_names
 from mlomae.data.formats.coco import choose_classes, read_coco
-from mlomae.data.formats.coco_masks import encode, mask_tools
+from mlomae.data.formats.coco_masks import LEAST_CORNERS, encode, mask_tools
 from mlomae.data.images import ImageFiles, evenly_spaced
-from mlomae.data.paths import missing_files
+from mlomae.data.paths import missing_files, spelt_as_there
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import build_dataset, check_counts, subset_remark
 
@@ -86,7 +86,7 @@ class Detections(ImageFiles):
         shares_folder: bool = False,
     ) -> None:
         name, where = self.name, f"{self.name}: {annotation_file}"
-        found = read_coco(annotation_file, where)
+        found = read_coco(annotation_file, where, images)
         published = found.categories if categories is None else categories
         if odd := sorted(dict(found.categories.items() ^ published.items())):
             has, wants = found.categories.get(odd[0], "no category"), published.get(odd[0], "none")
@@ -96,14 +96,16 @@ class Detections(ImageFiles):
         if classes is not None:
             found = choose_classes(found, classes, where)
         self._alone = "" if classes is None else f" ({', '.join(found.categories.values())} alone)"
-        if missing := missing_files(images, found.files):
+        files = spelt_as_there(images, found.files)
+        if missing := missing_files(images, files):
             lack = f"{len(missing):,} of {len(found.files):,} images of {annotation_file.name} are not in {images}"
             raise self.fault(f"{lack} ({first_names(missing)})")
-        super().__init__(name, split, base, images, tuple(found.categories.values()), found.files)
+        super().__init__(name, split, base, images, tuple(found.categories.values()), files)
         if shares_folder:
             self.locations = frozenset([str(images / f"<{annotation_file.name}>")])
         self.annotation_file, self.image_ids, self.stated_sizes = annotation_file, found.image_ids, found.sizes
         self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
+        self._left_out = found.left_out
         self._check_sizes(SCANNED)
 
     def annotations(self, i: int) -> list[dict[str, Any]]:
@@ -125,6 +127,44 @@ class Detections(ImageFiles):
             }
             for n in range(*self._objects_of(i).indices(len(objects.ids)))
         ]
+
+    def to_coco(self) -> dict[str, Any]:
+        """The images, categories and objects as an annotation file has them, for COCO's tools.
+
+        Ids of annotations count from 1: COCO's evaluation takes an object with the id 0 for unmatched. Objects that
+        were left out are among them, because it counts them as missed; those without an outline have an empty mask.
+        """
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for i, (height, width) in enumerate(self.stated_sizes.tolist()):
+            image = int(self.image_ids[i])
+            images.append({"id": image, "file_name": self.relative_path(i), "height": height, "width": width})
+            for known in self.annotations(i):
+                numbers = {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": self.categories[known.pop("category")],
+                }
+                annotations.append(known | numbers)
+        shapes = {image["id"]: [image["height"], image["width"]] for image in images}
+        for entry in self._left_out:
+            image, category = int(entry["image_id"]), int(entry["category_id"])
+            if category not in self.categories:
+                continue
+            mask, (height, width) = entry.get("segmentation"), shapes[image]
+            if isinstance(mask, list):
+                mask = [corners for corners in mask if len(corners) >= LEAST_CORNERS]
+            if not mask:
+                mask = {"size": [height, width], "counts": [height * width]}
+            known = {
+                "image_id": image,
+                "category_id": category,
+                "segmentation": mask,
+                "iscrowd": entry.get("iscrowd", 0),
+            }
+            annotations.append({**known, "id": len(annotations) + 1, "bbox": entry["bbox"], "area": entry["area"]})
+        categories = [{"id": id_, "name": name} for id_, name in zip(self.categories, self.classes, strict=True)]
+        return {"images": images, "categories": categories, "annotations": annotations}
 
     def describe(self) -> str:
         return super().describe() + subset_remark(self.name, self.split, len(self)) + self._alone

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,3 +118,16 @@ def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
             return frozenset()
 
     return [file for file in files if os.path.basename(file) not in names(os.path.dirname(file))]
+
+
+def spelt_as_there(folder: Path, files: Sequence[str]) -> list[str]:
+    """``files``, those that are missing in ``folder`` in another spelling that is there, if one is: with slashes for
+    backslashes, or letters with their accents in Unicode's other form, as other systems write them."""
+    missing = set(missing_files(folder, files))
+
+    def spelling(file: str) -> str:
+        plain = file.replace("\\", "/")
+        forms = [plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))]
+        return next((form for form in forms if (folder / form).is_file()), file)
+
+    return [spelling(file) if file in missing else file for file in files]

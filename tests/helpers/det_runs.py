@@ -19,7 +19,7 @@ from benchmarks.tasks.detection.run import DetectionSteps
 from mlomae import cli
 from mlomae.backbones import run
 from mlomae.backbones.batches import ImageLoader
-from mlomae.data import Detections, Textures
+from mlomae.data import Detections, Textures, build_detections
 from mlomae.data.textures.write import write_coco
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,17 @@ def write_config(path: Path, root: Path, **changes: Any) -> Path:
 
 def annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}.json"
+
+
+def opened(annotations: Path) -> Detections:
+    """The data set whose annotation file this is."""
+    split = annotations.stem.removeprefix("instances_")
+    return build_detections({"type": "coco_folder", "root": str(annotations.parents[1]), "split": split})
+
+
+def truth(annotations: Path) -> dict[str, Any]:
+    """What detections are scored against."""
+    return opened(annotations).to_coco()
 
 
 def edit(root: Path, split: str, change: Callable[[dict[str, Any]], object]) -> None:

@@ -10,26 +10,13 @@ from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Detections
 
 # isort: split
-from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 _ATTEMPTS = 20
 _ON_ITSELF = 5  # attempts on one image before another replaces it
-_LOAD = {"type": "LoadImageFromFile"}
 _TRUTH = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}
-
-
-class _ById(CocoDataset.COCOAPI):
-    """Orders categories by their ids, as `Detections` does; mmdet takes the order of the file, and files may differ."""
-
-    def get_cat_ids(self, *given: Any, **options: Any) -> list[int]:
-        return sorted(super().get_cat_ids(*given, **options))
-
-
-class _Coco(CocoDataset):
-    COCOAPI = _ById
 
 
 class CocoImages(TransformedImages):
@@ -43,38 +30,49 @@ class CocoImages(TransformedImages):
     """
 
     def __init__(self, source: Detections, steps: list[dict[str, Any]], *, train: bool, seed: int = 0) -> None:
-        before = [_LOAD, _TRUTH] if train else [_LOAD]
-        super().__init__(TRANSFORMS, [*before, *steps], train=train, seed=seed, name="coco")
+        super().__init__(TRANSFORMS, [_TRUTH, *steps] if train else steps, train=train, seed=seed, name="coco")
+        self.source = source
         self.pack = PackDetInputs(meta_keys=_META)
-        self.coco = _Coco(
-            ann_file=str(source.annotation_file),
-            data_prefix={"img": str(source.folder)},
-            metainfo={"classes": tuple(source.classes)},
-            test_mode=not train,
-        )
         single = np.concatenate([[0], np.cumsum(~source.objects.crowds)])
         populated = np.flatnonzero(np.diff(single[source.objects.first]))
         if not len(populated):
             raise DataError(f"every object of {source.describe()} is a crowd; annotate objects one by one")
-        if train:  # mmdet's own filter keeps images whose objects are all left out
-            self.coco.get_subset_(populated.tolist())
-        self.category_ids = list(self.coco.cat_ids)  # of the labels 0, 1, ...
+        self.indices = populated if train else np.arange(len(source))
 
     def __len__(self) -> int:
-        return len(self.coco)
+        return len(self.indices)
 
     def load(self, epoch: int, i: int) -> dict[str, Any]:
         for attempt in range(_ATTEMPTS):
             key = root_key(self.seed, self.name, epoch, i, 0, attempt)
-            info = self.coco.get_data_info(i if attempt < _ON_ITSELF else key % len(self))
+            results = self._results(int(self.indices[i if attempt < _ON_ITSELF else key % len(self)]))
             with seeded(key):
-                done = self._run(info)
+                done = self._run(results)
             if done is not None:
                 return dict(self.pack(done))
         raise ConfigError(
-            f"the transforms leave no object of '{self.coco.get_data_info(i)['img_path']}', nor of "
+            f"the transforms leave no object of '{self.source.path(int(self.indices[i]))}', nor of "
             f"{_ATTEMPTS - _ON_ITSELF} others; change {self.section}"
         )
+
+    def _results(self, i: int) -> dict[str, Any]:
+        """Image ``i`` of the source and its objects, as mmdet's transforms take them after loading."""
+        source = self.source
+        image_HWC = np.ascontiguousarray(source.image(i).permute(1, 2, 0).numpy()[:, :, ::-1])  # BGR, as mmcv has it
+        height, width = image_HWC.shape[:2]
+        instances = []
+        for known in source.annotations(i):
+            x, y, across, down = known["bbox"]
+            box = {"bbox": [x, y, x + across, y + down], "bbox_label": known["category"]}
+            instances.append({**box, "ignore_flag": known["iscrowd"], "mask": known["segmentation"]})
+        about = {"img_path": source.path(i), "img_id": int(source.image_ids[i]), "height": height, "width": width}
+        return {
+            **about,
+            "img": image_HWC,
+            "img_shape": (height, width),
+            "ori_shape": (height, width),
+            "instances": instances,
+        }
 
     def _run(self, info: dict[str, Any]) -> Any:
         path = info["img_path"]

@@ -1,9 +1,9 @@
 """COCO's average precision of boxes and masks, by size and by class, from the detections in every test image."""
 
 import contextlib
+import copy
 import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import BackendError
-from mlomae.data.formats.coco_masks import LEAST_CORNERS
+from mlomae.data import Detections
 
 KINDS = {"box": "bbox", "mask": "segm"}  # our name -> COCO's
 _STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AP_small": 3, "AP_medium": 4, "AP_large": 5, "AR100": 8}
@@ -35,41 +35,26 @@ def coco_api(backend: str) -> tuple[Any, Any]:
     return FastCOCO, COCOeval_faster
 
 
-def _fill_in(truth: Any) -> None:
-    """Correct, in place, what our reader accepts but COCO's tools fail on: objects without ``iscrowd``, and objects
-    whose first polygon has fewer than three corners (one without another polygon has no pixel, and counts as missed).
-    """
-    for entry in truth.dataset["annotations"]:
-        entry.setdefault("iscrowd", 0)
-        mask, image = entry.get("segmentation"), truth.imgs[entry["image_id"]]
-        if isinstance(mask, list) and (not mask or len(mask[0]) < LEAST_CORNERS):
-            empty = {"size": [image["height"], image["width"]], "counts": [image["height"] * image["width"]]}
-            entry["segmentation"] = [corners for corners in mask if len(corners) >= LEAST_CORNERS] or empty
-
-
 def evaluate_detections(
-    annotation_file: str | Path,
-    detections: Sequence[Detection],
-    kind: str,
-    backend: str = "pycocotools",
-    categories: Sequence[int] | None = None,
+    truth: Mapping[str, Any], detections: Sequence[Detection], kind: str, backend: str = "pycocotools"
 ) -> tuple[dict[str, float], dict[str, float]]:
     """COCO's numbers in percent, and the AP of each class.
 
-    ``kind``: "box" or "mask". ``categories``: ids of those to evaluate, all if None. Keys AP (over IoU 0.5 to 0.95),
+    ``truth``: of `Detections.to_coco`. ``kind``: "box" or "mask". Keys AP (over IoU 0.5 to 0.95),
     AP50, AP75, AP_small, AP_medium, AP_large (areas up to 32², up to 96² and above), AR100. Left out: sizes and classes
     without objects, whose precision COCO gives as -1.
     """
     api, evaluator = coco_api(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # they print tables
-        truth = api(str(annotation_file))
-        _fill_in(truth)
-        names = {c["id"]: c["name"] for c in truth.loadCats(sorted(categories or truth.getCatIds()))}
+        known = api()
+        known.dataset = copy.deepcopy(dict(truth))  # the evaluation writes into it
+        known.createIndex()
+        names = {category["id"]: category["name"] for category in truth["categories"]}
         other = "bbox" if kind == "mask" else "segmentation"  # with a box, COCO would take its area for the mask's
         lines = [{k: v for k, v in d.items() if k != other} for d in detections]
         if not lines:
             return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "AR100": 0.0}, dict.fromkeys(names.values(), 0.0)
-        found = evaluator(truth, truth.loadRes(lines), KINDS[kind])
+        found = evaluator(known, known.loadRes(lines), KINDS[kind])
         found.params.catIds = list(names)
         found.evaluate()
         found.accumulate()
@@ -87,14 +72,13 @@ class DetectionMetric(GatheringMetric):
     """Box and mask AP over all processes; afterwards every rank has ``detections`` and ``per_class``.
 
     Args:
-        annotation_file: the truth, COCO json.
-        categories: COCO's id of each class. backend: as `coco_api`.
+        test: the images and their objects. backend: as `coco_api`.
     """
 
-    def __init__(self, annotation_file: str, categories: Sequence[int], backend: str = "pycocotools") -> None:
+    def __init__(self, test: Detections, backend: str = "pycocotools") -> None:
         super().__init__()
         coco_api(backend)  # fail before the training
-        self.annotation_file, self.categories, self.backend = annotation_file, list(categories), backend
+        self.test, self.backend = test, backend
         self.detections: list[Detection] = []
         self.per_class: dict[str, dict[str, float]] = {}
 
@@ -106,7 +90,7 @@ class DetectionMetric(GatheringMetric):
             lines = []
             for (x0, y0, x1, y1), score, label, mask in zip(corners.tolist(), scores, labels, masks, strict=True):
                 runs = coco_mask.encode(np.asfortranarray(mask))
-                line: Detection = {"image_id": int(sample.img_id), "category_id": self.categories[int(label)]}
+                line: Detection = {"image_id": int(sample.img_id), "category_id": self.test.categories[int(label)]}
                 line |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
                 lines.append({**line, "segmentation": {**runs, "counts": runs["counts"].decode()}})
             self.rows.append((int(sample.img_id), lines))
@@ -114,9 +98,8 @@ class DetectionMetric(GatheringMetric):
     def compute(self, rows: list[Any]) -> dict[str, float]:
         self.detections = [line for _, lines in rows for line in lines]
         summary: dict[str, float] = {"n": len(rows), "detections": len(self.detections)}
+        truth = self.test.to_coco()
         for kind in KINDS:
-            numbers, self.per_class[kind] = evaluate_detections(
-                self.annotation_file, self.detections, kind, self.backend, self.categories
-            )
+            numbers, self.per_class[kind] = evaluate_detections(truth, self.detections, kind, self.backend)
             summary |= {f"{kind}_{name}": value for name, value in numbers.items()}
         return summary

@@ -46,7 +46,7 @@ class DetectionSteps(DenseSteps):
         return CocoImages(self.test, config.data.evaluate, train=False)
 
     def create_metric(self, images: Any) -> DetectionMetric:
-        return DetectionMetric(str(self.test.annotation_file), images.category_ids, self.config.evaluator)
+        return DetectionMetric(self.test, self.config.evaluator)
 
     def saved_modules(self, model: Any) -> Mapping[str, nn.Module]:
         return {"detector": model}

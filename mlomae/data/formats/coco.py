@@ -2,7 +2,9 @@
 
 Objects that COCO's tools leave out are left out and counted, as in mmdet: those flagged ``ignore``, less than a pixel
 wide or high, wholly outside their image, or without area (COCO's own train2017 has two of height 0). So are those
-whose polygons all have less than three corners. Any other irregularity is an error.
+without a mask, whose polygons all have less than three corners, or whose image is not listed. Whole floats and texts of
+digits are numbers, numbers are names; a category that is the parent of others and has no object is dropped, as
+Roboflow exports one. Any other irregularity is an error.
 
 Source: the format at cocodataset.org/#format-data. Shape suffixes: I images, N objects.
 """
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, compress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ class Objects:
 @dataclass(frozen=True)
 class CocoFile:
     """Images in the order of the file, (I,) ids, file names and (I, 2) height and width; category names by their ids,
-    ascending; objects, and how many were left out, by reason."""
+    ascending; objects, how many were left out, by reason, and the entries of those whose image is listed."""
 
     image_ids: NDArray[np.int64]
     files: list[str]
@@ -69,6 +71,7 @@ class CocoFile:
     categories: dict[int, str]
     objects: Objects
     dropped: dict[str, int]
+    left_out: list[dict[str, Any]]
 
 
 @contextmanager
@@ -84,21 +87,24 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 @_no_garbage_collection()
-def read_coco(path: Path, where: str) -> CocoFile:
-    """Read and verify the annotation file at ``path``, which messages call ``where``.
+def read_coco(path: Path, where: str, folder: Path) -> CocoFile:
+    """Read and verify the annotation file at ``path``, which messages call ``where``, of images in ``folder``.
 
     Raises DataError, one line that names the image, category or annotation, if the file cannot be read, is not JSON or
     is of another kind; an entry lacks a value or has one of the wrong kind; an id, file or category occurs twice; an
-    annotation refers to an unlisted image or category, or its box or mask is malformed; no object is left.
+    annotation refers to an unlisted category, or its box or mask is malformed; no object is left.
     """
     images, categories, annotations = read_tables(path, where)
-    files = file_names(images)
+    files = file_names(images, folder)
     sizes = np.stack([images.integers(key, least=1) for key in ("height", "width")], axis=1)
-    names = categories.column("name", {str})
+    names = [str(name) for name in categories.column("name", {str, int})]
     categories.refuse_repeated("name", names)
-    by_id = dict(sorted(zip(categories.ids.tolist(), names, strict=True)))
-    objects, dropped = _objects(annotations, images.ids.tolist(), sizes, list(by_id))
-    return CocoFile(images.ids, files, sizes, by_id, objects, dropped)
+    parents = set(categories.column("supercategory", {str, type(None)})) & set(names)
+    used = set(annotations.integers("category_id").tolist())
+    named = zip(categories.ids.tolist(), names, strict=True)
+    by_id = dict(sorted((id_, name) for id_, name in named if id_ in used or name not in parents))
+    objects, dropped, left_out = _objects(annotations, images.ids.tolist(), sizes, list(by_id))
+    return CocoFile(images.ids, files, sizes, by_id, objects, dropped, left_out)
 
 
 @_no_garbage_collection()
@@ -117,10 +123,15 @@ def read_tables(path: Path, where: str) -> "tuple[Rows, Rows, Rows]":
     return images, categories, annotations
 
 
-def file_names(images: "Rows") -> list[str]:
-    """The normalised file names of the images, all different and below one folder; errors as in `read_coco`."""
+def file_names(images: "Rows", folder: Path | None = None) -> list[str]:
+    """The normalised file names of the images, all different and below one folder; absolute ones may be in ``folder``.
+
+    Errors as in `read_coco`.
+    """
     files = [os.path.normpath(file) for file in images.column("file_name", {str})]
     for at, file in enumerate(files):
+        if folder is not None and Path(file).is_relative_to(folder):
+            files[at] = file = os.path.relpath(file, folder)
         if file == "." or os.path.isabs(file) or file.split(os.sep)[0] == "..":
             raise images.fault(at, f"has file_name {file!r:.60}, which is not a path inside the folder of images")
     images.refuse_repeated("file_name", files)
@@ -129,37 +140,45 @@ def file_names(images: "Rows") -> list[str]:
 
 def _objects(
     rows: "Rows", image_ids: Sequence[int], sizes: NDArray[np.int64], categories: list[int]
-) -> tuple[Objects, dict[str, int]]:
-    image, label = rows.indices("image_id", image_ids, "images"), rows.indices("category_id", categories, "categories")
+) -> tuple[Objects, dict[str, int], list[dict[str, Any]]]:
+    image = rows.indices("image_id", image_ids, None)
+    listed = np.flatnonzero(image >= 0)
+    dropped = {"of an image that is not listed": len(image) - len(listed)}
+    rows.choose(listed)
+    image = image[listed]
+    label = rows.indices("category_id", categories, "categories")
     boxes = np.array(rows.column("bbox", {list}, _are_boxes, ", not x, y, width, height in pixels"), dtype=np.float64)
     areas = np.array(rows.column("area", {int, float}, lambda areas: are_numbers(areas, MOST_AREA)), dtype=np.float64)
     crowds = rows.column("iscrowd", {int, bool}, lambda flags: set(flags) <= {0, 1}, ", neither 0 nor 1", default=0)
     ignored = np.array([bool(flag) for flag in rows.column("ignore", {int, bool, type(None)})])
-    used, dropped = _used(boxes, areas, ignored, sizes[image])
-    order = np.flatnonzero(used)[np.argsort(image[used], kind="stable")]
-    rows.choose(order)
-    masks = rows.column("segmentation", {list, dict})
-    for at, (mask, size) in enumerate(zip(masks, sizes[image[order]].tolist(), strict=True)):
-        fault = mask_fault(mask, *size)
+    used, reasons = _used(boxes, areas, ignored, sizes[image])
+    masks = rows.column("segmentation", {list, dict, type(None)})
+    outlined = []
+    for at in np.flatnonzero(used).tolist():
+        fault = mask_fault(masks[at], *sizes[image[at]].tolist()) if masks[at] else None
         if fault is not None:
             raise rows.fault(at, f"has a mask that {fault}")
-    outlined = [has_outline(mask) for mask in masks]
-    order = order[outlined]
-    dropped["without a polygon of three corners"] = len(masks) - len(order)
-    if not len(order):
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
-        raise DataError(f"{rows.where}: no object is left ({reasons}); {REMEDY}")
+        outlined.append(bool(masks[at]) and has_outline(masks[at]))
+    bare = sum(not masks[at] for at in np.flatnonzero(used).tolist())
+    dropped |= {**reasons, "without a mask": bare}
+    dropped["without a polygon of three corners"] = len(outlined) - sum(outlined) - bare
+    used[used] = outlined
+    if not used.any():
+        reasons_found = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+        raise DataError(f"{rows.where}: no object is left ({reasons_found}); objects need masks, and boxes with area")
+    order = np.flatnonzero(used)[np.argsort(image[used], kind="stable")]
+    left_out = rows.entries(np.flatnonzero(~used))
     objects = Objects(
         images=len(sizes),
-        ids=rows.ids[outlined],
+        ids=rows.ids[order],
         labels=label[order],
         image=image[order],
         boxes=boxes[order],
         areas=areas[order],
         crowds=np.array(crowds, dtype=bool)[order],
-        masks=Masks(compress(masks, outlined)),
+        masks=Masks(masks[at] for at in order.tolist()),
     )
-    return objects, dropped
+    return objects, dropped, left_out
 
 
 def _used(
@@ -231,7 +250,11 @@ class Rows:
 
     def choose(self, order: NDArray[np.int64]) -> None:
         """Keep these rows only."""
-        self._rows, self.ids = [self._rows[i] for i in order.tolist()], self.ids[order]
+        self._rows, self.ids = self.entries(order), self.ids[order]
+
+    def entries(self, order: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """These rows as they are in the file."""
+        return [self._rows[i] for i in order.tolist()]
 
     def fault(self, at: int, what: str) -> DataError:
         """The error for row ``at``; ``what`` follows its name."""
@@ -257,16 +280,18 @@ class Rows:
         return values
 
     def integers(self, key: str, least: int = 0) -> NDArray[np.int64]:
-        """(rows,) integers, at least ``least``."""
-        values = self.column(key, {int}, lambda values: least <= min(values) <= max(values) < MOST_ID)
-        return np.array(values, dtype=np.int64)
+        """(rows,) integers, at least ``least``; whole floats and texts of digits are integers, too."""
+        valid = lambda values: least <= min(map(_whole, values)) <= max(map(_whole, values)) < MOST_ID  # noqa: E731
+        values = self.column(key, {int, float, str}, valid)
+        return np.array([_whole(value) for value in values], dtype=np.int64)
 
-    def indices(self, key: str, ids: Sequence[int], what: str) -> NDArray[np.int64]:
-        """(rows,) index into ``ids`` of the id under ``key``."""
+    def indices(self, key: str, ids: Sequence[int], what: str | None) -> NDArray[np.int64]:
+        """(rows,) index into ``ids`` of the id under ``key``; of one that is not there -1, or an error that says not
+        among ``what``."""
         index = {id_: i for i, id_ in enumerate(ids)}
         wanted = self.integers(key).tolist()
         found = np.array([index.get(id_, -1) for id_ in wanted], dtype=np.int64)
-        if found.min() < 0:
+        if what is not None and found.min(initial=0) < 0:
             at = int((found < 0).argmax())
             raise self.fault(at, f"has {key} {wanted[at]}, which is not among the {what}")
         return found
@@ -276,3 +301,10 @@ class Rows:
         repeated = [value for value, times in Counter(values).items() if times > 1]
         if repeated:
             raise DataError(f"{self.where}: two entries have the {self.kind} {key} {repeated[0]!r:.60}; {REMEDY}")
+
+
+def _whole(value: float | str) -> int:
+    """The integer that a number or text stands for, -1 for another value; none that a file may hold is negative."""
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() else -1
+    return int(value) if value == value // 1 else -1

@@ -1,6 +1,7 @@
 """Every way in which a file in COCO's format, or the folder beside it, can be wrong: one line that says what is."""
 
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ def refusal(root: Path, **more: Any) -> str:
     ("change", "said"),
     [
         (put("annotations", 2, category_id=9), "annotation 13 has category_id 9, which is not among the categories"),
-        (put("annotations", 2, image_id=5), "annotation 13 has image_id 5, which is not among the images"),
         (put("annotations", 2, id=12), "two entries have the annotation id 12"),
         (put("images", 2, id=99), "two entries have the image id 99"),
         (put("images", 2, file_name="001.jpg"), "two entries have the image file_name '001.jpg'"),
@@ -43,9 +43,9 @@ def refusal(root: Path, **more: Any) -> str:
         (put("images", 2, file_name=""), "image 98 has file_name '.', which is not a path"),
         (put("images", 2, file_name=3), "image 98 has file_name 3"),
         (put("images", 2, height=0), "image 98 has height 0"),
-        (put("images", 2, width="60"), "image 98 has width '60'"),
-        (put("images", 2, width=60.0), "image 98 has width 60.0"),
-        (put("images", 2, id="98"), "image number 3 in its list has id '98'"),
+        (put("images", 2, width="60 px"), "image 98 has width '60 px'"),
+        (put("images", 2, id="98.5"), "image number 3 in its list has id '98.5'"),
+        (put("images", 2, id=98.5), "image number 3 in its list has id 98.5"),
         (put("images", 2, id=-1), "image number 3 in its list has id -1"),
         (put("images", 2, id=2**70), "image number 3 in its list has id 1180591620717411303424"),
         (put("annotations", 2, id=True), "annotation number 3 in its list has id True"),
@@ -60,8 +60,6 @@ def refusal(root: Path, **more: Any) -> str:
         (put("annotations", 2, bbox=[1, 2, 3, float("inf")]), "annotation 13 has bbox [1, 2, 3, inf], not x, y"),
         (put("annotations", 2, bbox=[[1, 2], [3, 4], 5, 6]), "annotation 13 has bbox [[1, 2], [3, 4], 5, 6], not x, y"),
         (put("annotations", 2, bbox={}), "annotation 13 has bbox {}"),
-        (put("annotations", 2, segmentation=None), "annotation 13 has segmentation None"),
-        (put("annotations", 2, segmentation=[]), "annotation 13 has a mask that is empty"),
         (
             put("annotations", 2, segmentation=[[1, 2, 3, 4, 5]]),
             "annotation 13 has a mask that has a polygon of 5 numbers",
@@ -75,7 +73,6 @@ def refusal(root: Path, **more: Any) -> str:
             put("annotations", 2, segmentation={"size": [42, 60], "counts": "zz"}),
             "compressed run lengths that are damaged",
         ),
-        (drop("annotations", 2, "segmentation"), "annotation 13 has no segmentation"),
         (drop("annotations", 2, "bbox"), "annotation 13 has no bbox"),
         (drop("annotations", 2, "area"), "annotation 13 has no area"),
         (drop("annotations", 2, "category_id"), "annotation 13 has no category_id"),
@@ -163,3 +160,96 @@ def test_folders_and_files_that_are_missing(tmp_path: Path) -> None:
     file_of(tmp_path).unlink()
     file_of(tmp_path).mkdir()
     assert "instances_train.json is missing" in refusal(tmp_path)
+
+
+# --- what other programs write, and is read all the same -------------------------------------------------------------
+
+
+def each(kind: str, **changes: Callable[[Any], object]) -> Callable[[Content], None]:
+    """Change these values of every entry of ``kind``."""
+
+    def change(content: Content) -> None:
+        for entry in content[kind]:
+            entry |= {key: function(entry[key]) for key, function in changes.items()}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        each("images", id=float, height=float, width=str),
+        each("annotations", id=str, image_id=float, category_id=str),
+        each("categories", id=str),
+    ],
+)
+def test_whole_floats_and_texts_of_digits_are_numbers(change: Callable[[Content], object], tmp_path: Path) -> None:
+    before = build(coco(tmp_path))
+    edit(tmp_path, change)
+    after = build(tmp_path)
+    assert after.fingerprint() == before.fingerprint()
+    assert after.to_coco() == before.to_coco()
+
+
+def test_numbers_are_names_of_categories(tmp_path: Path) -> None:
+    edit(coco(tmp_path), lambda content: [c.update(name=i) for i, c in enumerate(content["categories"])])
+    assert set(build(tmp_path).classes) == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (put("annotations", 2, image_id=5), "of an image that is not listed"),
+        (put("annotations", 2, segmentation=None), "without a mask"),
+        (put("annotations", 2, segmentation=[]), "without a mask"),
+        (drop("annotations", 2, "segmentation"), "without a mask"),
+    ],
+)
+def test_objects_that_cannot_be_used_are_left_out_and_counted(
+    change: Callable[[Content], object], reason: str, tmp_path: Path
+) -> None:
+    before = build(coco(tmp_path))
+    edit(tmp_path, change)
+    after = build(tmp_path)
+    assert len(after.objects.ids) == len(before.objects.ids) - 1
+    assert after.dropped[reason] == before.dropped[reason] + 1
+
+
+def test_boxes_alone_are_said_once(tmp_path: Path) -> None:
+    edit(coco(tmp_path), lambda content: [entry.pop("segmentation") for entry in content["annotations"]])
+    message = refusal(tmp_path)
+    assert "without a mask" in message
+    assert "objects need masks" in message
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_file_names_are_found_in_another_spelling(form: Any, tmp_path: Path) -> None:
+    coco(tmp_path)
+    (tmp_path / "train" / "deep").mkdir()
+    there = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "café.jpg")
+    (tmp_path / "train" / "002.jpg").rename(tmp_path / "train" / "deep" / there)
+    named = "deep\\" + unicodedata.normalize(form, "café.jpg")
+    edit(tmp_path, put("images", 2, file_name=named))
+    assert build(tmp_path).relative_path(2) == f"deep/{there}"
+
+
+def test_absolute_names_in_the_folder_of_images_are_accepted(tmp_path: Path) -> None:
+    edit(coco(tmp_path), put("images", 2, file_name=str(tmp_path / "train" / "002.jpg")))
+    assert build(tmp_path).relative_path(2) == "002.jpg"
+
+
+def test_roboflow_exports_are_read_without_their_parent_category(tmp_path: Path) -> None:
+    before = build(coco(tmp_path))
+    parent = {"id": 0, "name": "things", "supercategory": "none"}
+    edit(tmp_path, lambda content: content["categories"].insert(0, parent))
+    edit(tmp_path, lambda content: [c.update(supercategory="things") for c in content["categories"][1:]])
+    file_of(tmp_path).rename(tmp_path / "train" / "_annotations.coco.json")
+    after = build(tmp_path)
+    assert after.classes == before.classes
+    assert type(after).find_splits(tmp_path) == ["train"]
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    path = file_of(coco(tmp_path))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(build(tmp_path)) == 4

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import det_runs
 import numpy as np
 import pytest
 import torch
@@ -42,7 +43,7 @@ def guesses(annotations: Path, noise: float) -> list[dict[str, Any]]:
 
 def test_the_truth_scores_a_hundred(annotations: Path) -> None:
     for kind in ("box", "mask"):
-        numbers, classes = evaluate_detections(annotations, guesses(annotations, 0.0), kind)
+        numbers, classes = evaluate_detections(det_runs.truth(annotations), guesses(annotations, 0.0), kind)
         assert numbers["AP"] == pytest.approx(100.0)
         assert classes
         assert all(value == pytest.approx(100.0) for value in classes.values())
@@ -64,7 +65,7 @@ def test_equal_to_mmdets_metric(annotations: Path) -> None:
         theirs.process({}, [{"img_id": image, "ori_shape": (32, 32), "pred_instances": pred}])
     expected = theirs.evaluate(COUNT)
     for kind, coco in (("box", "bbox"), ("mask", "segm")):
-        numbers, _ = evaluate_detections(annotations, found, kind)
+        numbers, _ = evaluate_detections(det_runs.truth(annotations), found, kind)
         assert 0.0 < numbers["AP"] < 100.0
         for ours, name in (("AP", "mAP"), ("AP50", "mAP_50"), ("AP75", "mAP_75"), ("AP_small", "mAP_s")):
             assert numbers[ours] == pytest.approx(100 * expected[f"coco/{coco}_{name}"], abs=0.051)  # they round
@@ -89,13 +90,13 @@ def samples(annotations: Path) -> list[Any]:
 def test_any_order_gives_the_same_and_every_image_counts_once(annotations: Path) -> None:
     results = []
     for order in (range(COUNT), reversed(range(COUNT))):
-        metric = DetectionMetric(str(annotations), list(range(1, 9)))
+        metric = DetectionMetric(det_runs.opened(annotations))
         given = samples(annotations)
         for i in order:
             metric.process([given[i]])
         results.append(metric.evaluate(COUNT))
     assert results[0] == results[1]
-    numbers, _ = evaluate_detections(annotations, json.loads(json.dumps(metric.detections)), "mask")
+    numbers, _ = evaluate_detections(det_runs.truth(annotations), json.loads(json.dumps(metric.detections)), "mask")
     assert numbers["AP"] == results[0]["mask_AP"]
     metric.process(samples(annotations)[:3])
     with pytest.raises(DataError, match="saw 3 of 12 images"):
@@ -103,7 +104,7 @@ def test_any_order_gives_the_same_and_every_image_counts_once(annotations: Path)
 
 
 def test_nothing_detected_is_zero(annotations: Path) -> None:
-    numbers, classes = evaluate_detections(annotations, [], "box")
+    numbers, classes = evaluate_detections(det_runs.truth(annotations), [], "box")
     assert numbers["AP"] == 0.0
     assert set(classes.values()) == {0.0}
 
@@ -112,7 +113,10 @@ def test_faster_coco_eval_equals_pycocotools(annotations: Path) -> None:
     pytest.importorskip("faster_coco_eval")
     found = guesses(annotations, 3.0)
     for kind in ("box", "mask"):
-        slow, fast = (evaluate_detections(annotations, found, kind, b) for b in ("pycocotools", "faster_coco_eval"))
+        slow, fast = (
+            evaluate_detections(det_runs.truth(annotations), found, kind, b)
+            for b in ("pycocotools", "faster_coco_eval")
+        )
         assert slow[0].keys() == fast[0].keys()
         assert all(fast[0][k] == pytest.approx(slow[0][k], abs=1e-6) for k in slow[0])
         assert fast[1] == pytest.approx(slow[1], abs=1e-6)

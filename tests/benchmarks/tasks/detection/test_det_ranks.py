@@ -120,7 +120,7 @@ def test_both_ranks_detections_are_those_of_one_process_once_each_and_in_order(f
     detector: Any = build_detector(config, det_runs.CLASSES)[0].eval()
     detector.load_state_dict(found.first["plain"])
     images = CocoImages(build_detections(config.data.test), [], train=False)
-    metric = DetectionMetric(str(det_runs.annotation_file(found.root, "val")), images.category_ids)
+    metric = DetectionMetric(images.source)
     for i in range(len(images)):
         with torch.no_grad():
             metric.process(detector.test_step(pseudo_collate([images[i]])))
@@ -133,7 +133,7 @@ def test_both_ranks_detections_are_those_of_one_process_once_each_and_in_order(f
     assert {d["image_id"] for d in written} == {1, 2, 3, 4, 5}
     assert {name: record["metrics"][name] for name in numbers} == numbers
     for kind in ("box", "mask"):
-        expected, _ = evaluate_detections(det_runs.annotation_file(found.root, "val"), written, kind)
+        expected, _ = evaluate_detections(images.source.to_coco(), written, kind)
         assert {name: numbers[f"{kind}_{name}"] for name in expected} == expected
     alone = json.loads((found.alone_dir / "plain" / "record.json").read_text())
     assert record["config_hash"] == alone["config_hash"]
@@ -152,11 +152,11 @@ def test_an_image_that_two_ranks_evaluate_is_an_error(found: Found, monkeypatch:
         one = InstanceData(bboxes=box, scores=torch.tensor([0.5]), labels=torch.tensor([0]), masks=masks)
         return SimpleNamespace(img_id=image, pred_instances=one)
 
-    annotations = str(det_runs.annotation_file(found.root, "val"))
+    source = det_runs.opened(det_runs.annotation_file(found.root, "val"))
     for parts, said in (([[1, 2], [3, 4, 5]], None), ([[3, 4, 5], [1, 2]], None), ([[1, 2, 3], [3, 4, 5]], "6 of 5")):
         ranks = []
         for part in parts:
-            metric = DetectionMetric(annotations, range(1, 9))
+            metric = DetectionMetric(source)
             metric.process([given(image) for image in part])
             ranks.append(list(metric.rows))
         monkeypatch.setattr(training, "all_gather_object", lambda results, ranks=ranks: ranks)
@@ -179,5 +179,5 @@ def test_the_command_line_under_torchrun(coco: Path, tmp_path: Path) -> None:
     record, written = (json.loads((work / name).read_text()) for name in ("record.json", "detections.json"))
     assert record["metrics"]["n"] == det_runs.COUNTS["val"]
     for kind in ("box", "mask"):
-        numbers, _ = evaluate_detections(det_runs.annotation_file(coco, "val"), written, kind)
+        numbers, _ = evaluate_detections(det_runs.truth(det_runs.annotation_file(coco, "val")), written, kind)
         assert {name: record["metrics"][f"{kind}_{name}"] for name in numbers} == numbers

@@ -37,7 +37,7 @@ def test_a_run_leaves_a_record_detections_and_pictures(straight: Path, coco: Pat
     found = json.loads((straight / "detections.json").read_text())
     assert record["metrics"]["detections"] == len(found)
     for kind in ("box", "mask"):
-        numbers, _ = evaluate_detections(coco / "annotations" / "instances_val.json", found, kind)
+        numbers, _ = evaluate_detections(det_runs.truth(det_runs.annotation_file(coco, "val")), found, kind)
         assert record["metrics"][f"{kind}_AP"] == pytest.approx(numbers["AP"])
     pictures = sorted((straight / "overlays").glob("*.png"))
     assert [p.stem for p in pictures] == ["000000", "000003"]

@@ -204,7 +204,7 @@ def detections(seen: Seen, shift: int = 0) -> list[dict[str, Any]]:
 
 
 def ours(seen: Seen, found: list[dict[str, Any]]) -> dict[str, float]:
-    metric = DetectionMetric(str(det_runs.annotation_file(seen.root, "val")), list(range(1, CLASSES + 1)))
+    metric = DetectionMetric(det_runs.opened(det_runs.annotation_file(seen.root, "val")))
     for image in found:
         instances = {"bboxes": image["boxes"], "scores": image["scores"], "labels": image["labels"] - 1}
         pred = InstanceData(**instances, masks=image["masks"])
