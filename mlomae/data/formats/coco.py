@@ -98,11 +98,11 @@ def read_coco(path: Path, where: str, folder: Path) -> CocoFile:
     files = file_names(images, folder)
     sizes = np.stack([images.integers(key, least=1) for key in ("height", "width")], axis=1)
     names = [str(name) for name in categories.column("name", {str, int})]
-    categories.refuse_repeated("name", names)
     parents = set(categories.column("supercategory", {str, type(None)})) & set(names)
     used = set(annotations.integers("category_id").tolist())
     named = zip(categories.ids.tolist(), names, strict=True)
     by_id = dict(sorted((id_, name) for id_, name in named if id_ in used or name not in parents))
+    categories.refuse_repeated("name", list(by_id.values()))
     objects, dropped, left_out = _objects(annotations, images.ids.tolist(), sizes, list(by_id))
     return CocoFile(images.ids, files, sizes, by_id, objects, dropped, left_out)
 

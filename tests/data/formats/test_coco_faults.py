@@ -238,11 +238,12 @@ def test_absolute_names_in_the_folder_of_images_are_accepted(tmp_path: Path) -> 
     assert build(tmp_path).relative_path(2) == "002.jpg"
 
 
-def test_roboflow_exports_are_read_without_their_parent_category(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["things", "dog"])
+def test_roboflow_exports_are_read_without_their_parent_category(name: str, tmp_path: Path) -> None:
     before = build(coco(tmp_path))
-    parent = {"id": 0, "name": "things", "supercategory": "none"}
+    parent = {"id": 0, "name": name, "supercategory": "none"}
     edit(tmp_path, lambda content: content["categories"].insert(0, parent))
-    edit(tmp_path, lambda content: [c.update(supercategory="things") for c in content["categories"][1:]])
+    edit(tmp_path, lambda content: [c.update(supercategory=name) for c in content["categories"][1:]])
     file_of(tmp_path).rename(tmp_path / "train" / "_annotations.coco.json")
     after = build(tmp_path)
     assert after.classes == before.classes
