@@ -190,8 +190,6 @@ def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
             raise
         masks = f"none decoded ({error})"
     yield f"{INDENT}masks: {forms}; {masks}"
-    if (objects.ids == 0).any():
-        yield "note: an annotation has the id 0, which COCO's evaluation treats as no match; number annotations from 1"
 
 
 def _check_counts(images: Images, subset: bool) -> Iterator[str]:
