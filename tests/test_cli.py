@@ -169,18 +169,31 @@ def test_empty_class_folder(pretrain: Refused, folders: dict[str, Any], tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_truncated_image_found_while_training(
-    workers: int, pretrain: Refused, folders: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_truncated_image_is_found_before_training(
+    workers: int, pretrain: Refused, folders: dict[str, Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mlomae.pretraining.run.PROBE_IMAGES", 1)  # else the probe images would find it before training
-    # one of 12 training images in a batch of 2: the first checkpoint is written before it is reached
-    changes = {**tiny.RANDOM, "data__batch_size": 1, "train__checkpoint_interval": 1, "train__keep_checkpoints": 1}
-    for path in sorted((tmp_path / "data" / "train").glob("*/*.png"))[3:4]:
-        path.write_bytes(path.read_bytes()[:200])
-        damaged = path
-    line = pretrain(**folders, **changes, data__num_workers=workers)
+    damaged = sorted((tmp_path / "data" / "train").glob("*/*.png"))[3]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    line = pretrain(**folders, **tiny.RANDOM, data__num_workers=workers)
     assert f"cannot decode {damaged}" in line
     assert "replace or delete this file" in line
+    assert not contents(tmp_path / "work")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_is_damaged_while_training_leaves_the_checkpoint_before_it(
+    workers: int, pretrain: Refused, folders: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = sorted((tmp_path / "data" / "train").glob("*/*.png"))[3]
+
+    def damage(*_: Any) -> None:
+        damaged.write_bytes(damaged.read_bytes()[:200])
+
+    monkeypatch.setattr("mlomae.pretraining.run.keep_digests", damage)  # when all images have been read once
+    # one of 12 training images in a batch of 2: the first checkpoint is written before it is reached
+    changes = {**tiny.RANDOM, "data__batch_size": 1, "train__checkpoint_interval": 1, "train__keep_checkpoints": 1}
+    line = pretrain(**folders, **changes, data__num_workers=workers)
+    assert f"cannot decode {damaged}" in line
     assert len(contents(tmp_path / "work")) == 1, "the checkpoint before it is gone"
 
 

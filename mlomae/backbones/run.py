@@ -24,7 +24,7 @@ from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_disjoint, check_same_classes
-from mlomae.data.copies import digests_of, find_copies, load_digests, refuse_copies, save_digests
+from mlomae.data.copies import Digests, digests_of, find_copies, load_digests, refuse_copies, save_digests
 from mlomae.models.weights import weights_path
 from mlomae.pretraining.devices import join_process_group
 from mlomae.pretraining.log import run_log
@@ -173,7 +173,7 @@ def run_transfer(
     run = TransferRun(config, source, work_dir, resume, git, numerics)
     steps: TransferSteps = task.create_steps(config)
     steps.train, steps.test = steps.open_data()
-    copies = check_copies(config, steps, work_dir) if is_main_process() else {}
+    copies, earlier = check_copies(config, steps) if is_main_process() else ({}, None)
     check_unseen(source.labelled, config.data.train, steps.test)
     model, report = steps.build_model()
     if is_main_process():
@@ -182,6 +182,7 @@ def run_transfer(
     outcome = steps.train_and_test(model, run)
     if not is_main_process():
         return {}
+    save_digests(work_dir, [steps.train], earlier)
     record = records.make_record(
         task=task.name,
         name=config.name,
@@ -206,11 +207,11 @@ def run_transfer(
     return record
 
 
-def check_copies(config: TransferConfig, steps: TransferSteps, work_dir: Path) -> dict[str, Any]:
-    """Compare the test images with all that the model is trained on, and keep the digests of those beside the weights.
+def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str, Any], Digests | None]:
+    """Compare the test images with those that the model is trained on and those that its backbone was pretrained on.
 
-    Returns the counts of copies under "training" and "pretraining", "unknown" for foreign weights. Raises DataError as
-    `check_disjoint`.
+    Returns the counts of copies under "training" and "pretraining", "unknown" for foreign weights, and the digests of
+    the latter, if they are known. Raises DataError as `check_disjoint`.
     """
     allowed, spec = config.data.allow_near_copies, config.backbone.weights or ""
     copies: dict[str, Any] = {"training": check_disjoint(steps.train, steps.test, allowed).counts()}
@@ -222,8 +223,7 @@ def check_copies(config: TransferConfig, steps: TransferSteps, work_dir: Path) -
             found = find_copies(earlier, digests_of(steps.test))
             refuse_copies(found, steps.test, None, f"; pretraining of '{spec}'", allowed)
             copies["pretraining"] = found.counts()
-    save_digests(work_dir, [steps.train], earlier)
-    return copies
+    return copies, earlier
 
 
 def write_results(record: records.Record, work_dir: Path, records_dir: Path | None, predictions: Path | None) -> None:
