@@ -6,18 +6,33 @@ norms and head are the last layer, depth + 1; a layer's rate is lr · decay^(dep
 ``fc_norm`` has none, and then the two agree, which the tests hold us to).
 """
 
+import re
 from typing import Any
 
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
-from timm.models import group_parameters
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mlomae.common.errors import ConfigError
-from mlomae.common.registry import check_range
 
-# timm's names, in the order of the layers; other names belong to the head
-_LAYERS = {"stem": r"(?:cls_token|reg_token|pos_embed)$|patch_embed\.|norm_pre\.", "blocks": r"blocks\.(\d+)\."}
+_STEM = re.compile(r"(cls_token|reg_token|pos_embed)$|patch_embed\.|norm_pre\.")
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+
+
+def layer_of(name: str, depth: int) -> int:
+    """The layer, 0 to ``depth`` + 1, of a parameter by its timm name; other names belong to the head."""
+    if _STEM.match(name):
+        return 0
+    block = _BLOCK.match(name)
+    return int(block[1]) + 1 if block else depth + 1
+
+
+def _vit_prefix(model: nn.Module) -> str:
+    """Where in ``model`` its one plain ViT is: "", or its name and a dot; ConfigError if there is none or more."""
+    found = [name for name, module in model.named_modules() if isinstance(module, VisionTransformer)]
+    if len(found) != 1:
+        raise ConfigError(f"layer decay needs a model with one plain ViT (timm's VisionTransformer), not {len(found)}")
+    return f"{found[0]}." if found[0] else ""
 
 
 def layer_decay_groups(
@@ -30,28 +45,23 @@ def layer_decay_groups(
     A group has ``params``, ``lr`` (= ``lr`` · scale), ``weight_decay`` (0 for vectors, cls_token, pos_embed), and for
     the reader ``name``, ``layer``, ``scale``, ``param_names``. The key is not timm's ``lr_scale``: timm's schedulers
     would multiply it in again.
-    Raises ConfigError for a rate or decay out of range, and if there is no plain ViT or more than one, or nothing is
-    trainable.
+    Raises ConfigError for a rate or decay out of range and if nothing is trainable.
     """
-    check_range("layer decay", "(0, inf)", lr=lr)
-    check_range("layer decay", "[0, inf)", weight_decay=weight_decay)
-    check_range("layer decay", "(0, 1]", layer_decay=layer_decay)
-    vits = {name: module for name, module in model.named_modules() if isinstance(module, VisionTransformer)}
-    if len(vits) != 1:
-        raise ConfigError(f"layer decay needs a model with one plain ViT (timm's VisionTransformer), not {len(vits)}")
-    vit: Any
-    ((place, vit),) = vits.items()
-    prefix = f"{place}." if place else ""
+    if lr <= 0 or weight_decay < 0 or not 0 < layer_decay <= 1:
+        raise ConfigError(
+            f"lr={lr} must be positive, weight_decay={weight_decay} not negative, layer_decay={layer_decay} in (0, 1]"
+        )
+    prefix = _vit_prefix(model)
+    vit: Any = model.get_submodule(prefix.removesuffix("."))
     depth = len(vit.blocks)
     exempt = vit.no_weight_decay()
-    layers = group_parameters(vit, _LAYERS, reverse=True)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        own = name.removeprefix(prefix) if name.startswith(prefix) else ""
-        layer = layers.get(own, depth + 1)
-        plain = parameter.ndim <= 1 or own in exempt
+        inside = name.startswith(prefix)
+        layer = layer_of(name.removeprefix(prefix), depth) if inside else depth + 1
+        plain = parameter.ndim <= 1 or (inside and name.removeprefix(prefix) in exempt)
         scale = layer_decay ** (depth + 1 - layer)
         fresh = {
             "name": f"layer_{layer}_{'no_decay' if plain else 'decay'}",

@@ -11,13 +11,14 @@ from mlomae.common.errors import ConfigError, DataError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
     """A temporary path next to ``path`` to write to; renamed to ``path`` at the end, removed if anything fails.
 
     It ends in ``.tmp``, unlike finished files: writers that infer the format from the suffix must be told the format.
+    ``alone``: no other process writes ``path``, so what a killed one has left is written over.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp" if alone else f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -31,7 +31,7 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
     Raises CheckpointError if the disk is full or not writable; an existing file stays as it was.
     """
     try:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
+        with replacing(path, alone=True) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())

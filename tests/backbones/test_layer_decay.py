@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 
 from mlomae.backbones import layer_decay as param_groups
-from mlomae.backbones.layer_decay import layer_decay_groups
+from mlomae.backbones.layer_decay import layer_decay_groups, layer_of
 from mlomae.common.errors import ConfigError
 from mlomae.config.schema import OptimConfig
 from mlomae.models import SIZES
@@ -97,7 +97,7 @@ def test_timm_agrees_with_an_fc_norm_and_differs_in_the_final_norm(size: str) ->
 
 def test_a_rule_for_other_names_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """mmseg's rule looks for ``layers``; on timm's names it would put every block last."""
-    monkeypatch.setitem(param_groups._LAYERS, "blocks", r"layers\.(\d+)\.")
+    monkeypatch.setattr(param_groups, "_BLOCK", param_groups.re.compile(r"layers\.(\d+)\."))
     with pytest.raises(AssertionError):
         test_group_of_every_parameter("tiny", "avg")
 
@@ -122,6 +122,8 @@ def test_timms_variants() -> None:
     place = {n: (g["layer"], g["weight_decay"]) for g in layer_decay_groups(model, 1.0) for n in g["param_names"]}
     assert place["reg_token"] == place["norm_pre.weight"] == (0, 0.0)
     assert place["blocks.1.ls2.gamma"] == (2, 0.0)
+    assert layer_of("blocks.11.norm1.weight", 12) == 12
+    assert layer_of("head.pos_embed", 12) == 13  # only the stem's own names
 
 
 @pytest.mark.parametrize("options", [{"lr": 0.0}, {"weight_decay": -1.0}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])

@@ -15,7 +15,7 @@ import mlomae.multilevel
 SOLVERS = {"one_step": {}, "finite_difference": {}, "neumann": {"steps": 3}, "cg": {"steps": 3, "damping": 1.0}}
 LATE = {
     "gradient of the head": ("g_omega = average(gradient(loss_upper, omega))", "g_omega = gradient(loss_upper, omega)"),
-    "response": ("v = at.average(found)", "v = (found)"),
+    "response": ("v = average(found)", "v = (found)"),
 }
 
 

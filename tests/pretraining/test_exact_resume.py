@@ -1,7 +1,6 @@
 """A run that is killed and resumed ends with the bits of one that never was, whatever it was doing when it died."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +47,7 @@ def chain(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def test_every_kill_leaves_whole_checkpoints(chain: tuple[Path, list[str], str]) -> None:
     _, legs, last = chain
-    assert [re.sub(r"\.\d+\.tmp", ".tmp", leg) for leg in legs] == [  # without the number of the process
+    assert legs == [
         "iter_2.pth",
         ".iter_4.pth.tmp iter_2.pth",
         ".iter_6.pth.tmp iter_2.pth iter_4.pth",

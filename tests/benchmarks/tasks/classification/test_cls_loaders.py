@@ -93,8 +93,8 @@ def test_mutations_break_the_equality(whole: list[Batch], broken: str, monkeypat
     if broken == "unseeded":
         monkeypatch.setattr(loaders, "seeded", lambda key: nullcontext())
     elif broken == "key without epoch":
-        right = LabelledImages.key
-        monkeypatch.setattr(LabelledImages, "key", lambda self, epoch, index: right(self, 0, index))
+        right = loaders.root_key
+        monkeypatch.setattr(loaders, "root_key", lambda seed, name, epoch, *rest: right(seed, name, 0, *rest))
     else:
         generator = torch.Generator().manual_seed(0)
         monkeypatch.setattr(LabelledImages, "order", lambda self, epoch: torch.randperm(N, generator=generator))
