@@ -24,7 +24,7 @@ from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_disjoint, check_same_classes
-from mlomae.data.copies import Digests, digests_of, find_copies, load_digests, refuse_copies, save_digests
+from mlomae.data.copies import Digests, check_trained_on, save_digests
 from mlomae.models.weights import weights_path
 from mlomae.pretraining.devices import join_process_group
 from mlomae.pretraining.log import run_log
@@ -217,12 +217,9 @@ def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str
     copies: dict[str, Any] = {"training": check_disjoint(steps.train, steps.test, allowed).counts()}
     earlier = None
     if not spec.startswith("random"):
-        earlier = load_digests(weights_path(Path(spec)))
-        copies["pretraining"] = "unknown"
-        if earlier:
-            found = find_copies(earlier, digests_of(steps.test))
-            refuse_copies(found, steps.test, None, f"; pretraining of '{spec}'", allowed)
-            copies["pretraining"] = found.counts()
+        where = f"; pretraining of '{spec}'"
+        earlier, counts = check_trained_on(weights_path(Path(spec)), steps.test, where, allowed)
+        copies["pretraining"] = counts or "unknown"
     return copies, earlier
 
 

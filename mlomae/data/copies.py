@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import CheckpointError, DataError, first_names, reason_of
-from mlomae.data.images import EMBEDDED, Images
+from mlomae.data.images import EMBEDDED, Images, digest_pixels
 from mlomae.data.reader import in_threads
 
 FILE = "images.npz"
@@ -102,6 +102,22 @@ def compare_images(training: Images, evaluation: Images) -> Copies:
     if training.root == evaluation.root == EMBEDDED:
         return Copies(len(evaluation), {}, {})
     return find_copies(digests_of(training), digests_of(evaluation))
+
+
+def check_trained_on(
+    weights: Path, evaluation: Images | None, where: str, allow_near: bool = False
+) -> tuple[Digests | None, dict[str, int] | None]:
+    """The digests of the images that ``weights`` were trained on, and the counts of their copies in ``evaluation``.
+
+    None where they are unknown, the counts also without ``evaluation``. Raises DataError, saying ``where``, as
+    `refuse_copies`.
+    """
+    known = load_digests(weights)
+    if known is None or evaluation is None:
+        return known, None
+    found = find_copies(known, digests_of(evaluation))
+    refuse_copies(found, evaluation, None, where, allow_near)
+    return known, found.counts()
 
 
 def refuse_copies(
@@ -184,8 +200,9 @@ def digest_images(images: Images) -> Digests:
     """Decode all ``images`` once each. Raises DataError for one that cannot be decoded."""
 
     def rows_of(i: int) -> tuple[bytes, NDArray[np.uint8], NDArray[np.uint8]]:
-        grey = Image.fromarray(images.image(i).permute(1, 2, 0).numpy()).convert("L")
-        return images.pixel_digest(i), _hash(grey), _hash(ImageOps.mirror(grey))
+        image_CHW = images.image(i)
+        grey = Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).convert("L")
+        return digest_pixels(image_CHW), _hash(grey), _hash(ImageOps.mirror(grey))
 
     pixels, hashes, mirrored = zip(*in_threads(rows_of, range(len(images))), strict=True)
     return Digests(np.frombuffer(b"".join(pixels), np.uint8).reshape(-1, 16), np.array(hashes), np.array(mirrored))

@@ -32,6 +32,15 @@ def evenly_spaced(total: int, most: int | None) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
+def digest_pixels(image_CHW: Tensor) -> bytes:
+    """16-byte blake2b of the shape and the pixels of an image; comparable between all data sets."""
+    return hashlib.blake2b(_pixel_bytes(image_CHW), digest_size=16).digest()
+
+
+def _pixel_bytes(image_CHW: Tensor) -> bytes:
+    return repr(tuple(image_CHW.shape)).encode() + image_CHW.contiguous().numpy().tobytes()
+
+
 class Images:
     """Images in a fixed order. Subclasses set the attributes and override the methods that raise.
 
@@ -87,7 +96,7 @@ class Images:
 
     def pixel_digest(self, i: int) -> bytes:
         """16-byte blake2b of the shape and the pixels of image ``i``; comparable between all data sets."""
-        return hashlib.blake2b(self._pixel_bytes(i), digest_size=16).digest()
+        return digest_pixels(self.image(i))
 
     def fingerprint(self, indices: Iterable[int] | None = None) -> str:
         """SHA-256 (hex) of labels and pixels, in order, of all images or of ``indices``.
@@ -103,11 +112,7 @@ class Images:
         raise NotImplementedError
 
     def _fingerprint_item(self, i: int) -> bytes:
-        return self._pixel_bytes(i)
-
-    def _pixel_bytes(self, i: int) -> bytes:
-        image_CHW = self.image(i)
-        return repr(tuple(image_CHW.shape)).encode() + image_CHW.contiguous().numpy().tobytes()
+        return _pixel_bytes(self.image(i))
 
     def fault(self, what: str, remedy: str = "") -> DataError:
         """The error that says ``what`` is wrong with this data set and what to do, by default its ``remedy``."""

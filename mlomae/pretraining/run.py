@@ -29,7 +29,7 @@ from mlomae.data import (
     shuffle_labels,
     split_train,
 )
-from mlomae.data.copies import digests_of, find_copies, load_digests, refuse_copies, save_digests
+from mlomae.data.copies import check_trained_on, save_digests
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
 from mlomae.models.weights import weights_path
@@ -237,12 +237,12 @@ def keep_digests(config: PretrainConfig, data: PretrainData, work_dir: Path) -> 
     """
     if int(os.environ.get("RANK", 0)) != 0:
         return
-    earlier = load_digests(weights_path(Path(config.init_from))) if config.init_from else None
-    if earlier and data.evaluation is not None:
-        found = find_copies(earlier, digests_of(data.evaluation))
-        allowed = config.data.allow_near_copies
-        refuse_copies(found, data.evaluation, None, f"; training of '{config.init_from}'", allowed)
-        data.copies["init_from"] = found.counts()
+    earlier = None
+    if config.init_from:
+        weights, where = weights_path(Path(config.init_from)), f"; training of '{config.init_from}'"
+        earlier, counts = check_trained_on(weights, data.evaluation, where, config.data.allow_near_copies)
+        if counts:
+            data.copies["init_from"] = counts
     save_digests(work_dir, {id(source): source for source in (data.train, data.feedback)}.values(), earlier)
 
 
