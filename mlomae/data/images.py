@@ -85,6 +85,10 @@ class Images:
         """Image ``i``: (3, H, W) uint8, RGB. Treat as read-only. Raises DataError if it cannot be decoded."""
         raise NotImplementedError
 
+    def reduced_image(self, i: int, factor: int) -> Tensor:
+        """`image` with its sides divided by ``factor`` (1, 2, 4 or 8), rounded up, where its decoder can do that."""
+        return self.image(i)
+
     def image_size(self, i: int) -> tuple[int, int]:
         """(H, W) of image ``i`` in pixels."""
         _, height, width = self.image(i).shape
@@ -187,7 +191,10 @@ class ImageFiles(Images):
         return str(self.folder / self.relative_path(i))
 
     def image(self, i: int) -> Tensor:
-        return decode(self.path(i), self._stated(i))
+        return self.reduced_image(i, 1)
+
+    def reduced_image(self, i: int, factor: int) -> Tensor:
+        return decode(self.path(i), self._stated(i), factor)
 
     def image_size(self, i: int) -> tuple[int, int]:
         return header_size(self.path(i), self._stated(i)) or super().image_size(i)

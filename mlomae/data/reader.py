@@ -8,6 +8,7 @@ How an image of any kind becomes (3, H, W) uint8:
 - 16 bits per channel: the high byte. 1 bit: black and white. Floating point: [0, 1] becomes 0 to 255; other values are
   refused. Grey is repeated in all channels, a palette is looked up, CMYK is converted without a colour profile.
 - Transparency is dropped: the colours below it are used. Of an animation or a multi-page file, the first picture.
+- A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time (``factor``).
 
 Shape suffixes: N images, C channels, H height, W width.
 """
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from simplejpeg import decode_jpeg
+from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
 from mlomae.common.errors import DataError, reason_of
@@ -50,20 +51,21 @@ def is_image(name: str, endings: tuple[str, ...] = IMAGE_ENDINGS) -> bool:
     return name.lower().endswith(endings) and not is_hidden(name)
 
 
-def decode(path: str, stated: Size | None = None) -> Tensor:
+def decode(path: str, stated: Size | None = None, factor: int = 1) -> Tensor:
     """The image at ``path`` as (3, H, W) uint8 RGB, channels last in memory, by the rules of the module docstring.
 
     ``stated`` is the size that its annotation gives: an image that has this size only as it is stored is not turned.
+    With ``factor`` 2, 4 or 8 the sides of a JPEG are divided by it, rounded up; other formats keep their size.
 
     Raises DataError naming the file if it cannot be decoded.
     """
-    return decode_bytes(read_bytes(path), path, stated)
+    return decode_bytes(read_bytes(path), path, stated, factor)
 
 
-def decode_bytes(data: bytes, name: str, stated: Size | None = None) -> Tensor:
+def decode_bytes(data: bytes, name: str, stated: Size | None = None, factor: int = 1) -> Tensor:
     """As `decode`, of the bytes of a file; ``name`` is for messages."""
-    image_CHW, orientation = _stored(data, name)
-    if orientation in _TRANSPOSED and image_CHW.shape[1:] == stated:
+    image_CHW, orientation, stored = _stored(data, name, factor)
+    if orientation in _TRANSPOSED and stored == stated:
         orientation = 1
     if orientation in _TRANSPOSED:
         image_CHW = image_CHW.transpose(1, 2)
@@ -88,17 +90,25 @@ def rgb(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _stored(data: bytes, name: str) -> tuple[Tensor, int]:
-    """The pixels of a file as they are stored, and its EXIF orientation."""
+def _stored(data: bytes, name: str, factor: int) -> tuple[Tensor, int, Size]:
+    """The pixels of a file as they are stored, its EXIF orientation, and its stored size before any reduction."""
     if data.startswith(_JPEG):
         try:
-            image_HWC = torch.from_numpy(decode_jpeg(data))
+            if factor == 1:
+                image_HWC = decode_jpeg(data)
+                size = image_HWC.shape[:2]
+            else:
+                size = decode_jpeg_header(data)[:2]
+                image_HWC = decode_jpeg(data, min_height=-(-size[0] // factor), min_width=-(-size[1] // factor))
         except ValueError:  # a variant that simplejpeg does not know, or a damaged file, which Pillow explains
             pass
         else:
-            has_exif = b"Exif\0\0" in data[: 2**17]
-            return image_HWC.permute(2, 0, 1), _with_pillow(data, name, _orientation) if has_exif else 1
-    return _with_pillow(data, name, lambda image: (rgb(image), _orientation(image)))
+            has_exif = data.find(b"Exif\0\0", 0, 2**17) >= 0
+            orientation = _with_pillow(data, name, _orientation) if has_exif else 1
+            return torch.from_numpy(image_HWC).permute(2, 0, 1), orientation, size
+    image_CHW, orientation = _with_pillow(data, name, lambda image: (rgb(image), _orientation(image)))
+    _, height, width = image_CHW.shape
+    return image_CHW, orientation, (height, width)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -137,7 +147,7 @@ def header_size(path: str, stated: Size | None = None) -> Size | None:
 def read_bytes(path: str, count: int = -1) -> bytes:
     """The first ``count`` bytes of a file, by default all. Raises DataError naming the file if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return file.read(count)
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); check the file and its permissions") from error

@@ -7,7 +7,8 @@ memory are cropped on the device, too, and need no workers.
 Shape suffixes: B batch, S side of the augmented image.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -22,12 +23,12 @@ from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.registry import check_range
 from mlomae.data.augment import Augmentation
 from mlomae.data.images import IGNORE, MemorySource, Source
-from mlomae.data.resample import Crops, resize_crops
+from mlomae.data.resample import Crops
 
 Batch = dict[str, Tensor]
 LEVELS = ("lower", "head", "upper")
-PIECE = 256
-"""Images of a worker's item: 38 MB at 224 pixels."""
+PIECE = 2**23
+"""Bytes of the images in a worker's item, at most: 55 images of 224 pixels."""
 
 
 class Stream:
@@ -58,6 +59,7 @@ class Stream:
         if pixels and not source.pixel_classes:
             raise DataError(f"{what} lacks a class for every pixel; set data.feedback to a data set of scenes")
         self._labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
+        self.seconds = 0.0  # spent on reading, by this process or its workers
         self._orders: dict[int, Tensor] = {}
         self._images: Tensor | None = None
 
@@ -97,41 +99,73 @@ class Stream:
             (for further draws, with a salt other than AUGMENT_SALT), each (B,) int64; ``object`` (B, S, S) bool if the
             source has objects; ``pixel_label`` (B, S, S) uint8, IGNORE for no label, with ``pixels``.
         """
-        return self.finish(self.read(start, size), device)
+        return self.join((self.read(*cut) for cut in self.cuts(start, size)), size, device)
+
+    def cuts(self, start: int, size: int) -> list[tuple[int, int]]:
+        """First position and size of the pieces in which a batch is read."""
+        return [(start + at, min(self.piece, size - at)) for at in range(0, size, self.piece)]
+
+    @property
+    def piece(self) -> int:
+        """Images of a piece: an item of a worker."""
+        return max(1, min(256, PIECE // (3 * self.augment.size**2)))
 
     def read(self, start: int, size: int) -> Batch:
-        """What a worker does for `batch`: ``image`` is (B, 3, S, S) uint8 and not flipped, or missing if the images are
-        in memory; ``flip`` (B,) bool and ``box`` (4, B) are for `finish`."""
+        """A piece of a batch, as a worker makes it: ``image`` is (B, 3, S, S) uint8 and not flipped, or missing if the
+        images are in memory; ``flip`` (B,) bool and ``box`` (4, B) are for `join`; ``seconds`` of work."""
+        started = time.perf_counter()
         epoch_B, index_B = self.locate(start, size)
         key_B = random_keys.fold(random_keys.fold(random_keys.root_key(self.seed, self.name), epoch_B), index_B)
         chosen, source = index_B.tolist(), self.source
-        if isinstance(source, MemorySource):
-            images, sizes = None, [source.images_NCHW.shape[-2:]] * size
+        batch = {"label": self._labels[index_B], "key": key_B, "index": index_B, "epoch": epoch_B}
+        if self.in_memory:
+            height_B, width_B = (torch.full((size,), side) for side in source.image(0).shape[-2:])
+            crops = self.augment.crops(key_B, height_B, width_B)
+        elif self.augment.reduced_decoding:
+            height_B, width_B = torch.tensor([source.image_size(i) for i in chosen]).unbind(dim=1)
+            crops = self.augment.crops(key_B, height_B, width_B)
+            batch["image"] = self._reduced(chosen, height_B, width_B, crops)
         else:
             images = [source.image(i) for i in chosen]
-            sizes = [image.shape[-2:] for image in images]
-        height_B, width_B = torch.tensor(sizes).unbind(dim=1)
-        crops = self.augment.crops(key_B, height_B, width_B)
-        batch = {"label": self._labels[index_B], "key": key_B, "index": index_B, "epoch": epoch_B}
-        batch |= {"flip": crops.flip, "box": torch.stack(crops[:4])}
-        if images is not None:
+            height_B, width_B = torch.tensor([image.shape[-2:] for image in images]).unbind(dim=1)
+            crops = self.augment.crops(key_B, height_B, width_B)
             batch["image"] = self.augment.cut(images, crops)
+        batch |= {"flip": crops.flip, "box": torch.stack(crops[:4])}
         if source.has_objects:
             masks: list[Tensor] = [source.object_mask(i) for i in chosen]  # type: ignore[misc]
             batch["object"] = self.augment.cut_maps(masks, crops, height_B, width_B, False)
         if self.pixels:
             labels = [source.pixel_labels(i) for i in chosen]
             batch["pixel_label"] = self.augment.cut_maps(labels, crops, height_B, width_B, IGNORE)
-        return batch
+        return batch | {"seconds": torch.tensor(time.perf_counter() - started)}
 
-    def finish(self, batch: Batch, device: torch.device | str) -> Batch:
-        """`batch` from what `read` gives."""
-        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        top, left, height, width = batch.pop("box").unbind()
-        crops = Crops(top, left, height, width, batch.pop("flip"))
-        if "image" not in batch:
-            batch["image"] = resize_crops(self._on(device)[batch["index"]], crops, self.augment.size)
-        return batch | {"image": self.augment.normalise(batch["image"], crops.flip)}
+    def _reduced(self, indices: list[int], height_B: Tensor, width_B: Tensor, crops: Crops) -> Tensor:
+        """`Augmentation.cut` of images that are decoded at a reduced scale where their crop is large."""
+        room_B = torch.minimum(crops.height, crops.width) // (2 * self.augment.size)
+        factors = [next(factor for factor in (8, 4, 2, 1) if factor <= max(1, room)) for room in room_B.tolist()]
+        images = [self.source.reduced_image(i, factor) for i, factor in zip(indices, factors, strict=True)]
+        new_height_B, new_width_B = torch.tensor([image.shape[-2:] for image in images]).unbind(dim=1)
+        down, across = new_height_B / height_B, new_width_B / width_B
+        top, left, height, width = (
+            torch.round(value * scale).long()
+            for value, scale in zip(crops[:4], (down, across, down, across), strict=True)
+        )
+        return self.augment.cut(images, Crops(top, left, height, width, crops.flip))
+
+    def join(self, pieces: Iterable[Batch], size: int, device: torch.device | str) -> Batch:
+        """`batch` of ``size`` samples from its pieces; those that follow are not taken."""
+        image_BCSS = torch.empty((size, 3, self.augment.size, self.augment.size), device=device)
+        parts = []
+        for out, piece in zip(image_BCSS.split(self.piece), pieces, strict=False):
+            self.seconds += piece.pop("seconds").item()
+            part = {name: value.to(device, non_blocking=True) for name, value in piece.items()}
+            top, left, height, width = part.pop("box").unbind()
+            crops = Crops(top, left, height, width, part.pop("flip"))
+            if self.in_memory:
+                part["image"] = self.augment.cut(self._on(device)[part["index"]], crops)
+            self.augment.normalise(part.pop("image"), crops.flip, out)
+            parts.append(part)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | {"image": image_BCSS}
 
     @property
     def in_memory(self) -> bool:
@@ -151,7 +185,7 @@ class OuterBatches(Dataset[dict[str, Any]]):
     """Item t holds the batches of outer iteration t: ``lower`` (K batches), and ``head`` and ``upper`` if given.
 
     Each rank gets a contiguous slice of every global batch, so all ranks together see exactly what one process sees.
-    `load` gives the items in turn, read by workers in pieces of at most PIECE images.
+    `load` gives the items in turn, read by workers in pieces.
 
     Attributes:
         batch_size, feedback_batch_size: over all ranks, of ``lower``, and of ``head`` and ``upper`` (0: the same).
@@ -183,6 +217,11 @@ class OuterBatches(Dataset[dict[str, Any]]):
         if not 0 <= self.rank < self.world_size:
             ranks = f"0..{self.world_size - 1}"
             raise ConfigError(f"rank {self.rank} is outside {ranks}; start the processes with torchrun")
+
+    @property
+    def seconds(self) -> float:
+        """Spent on reading what was loaded, by this process or its workers."""
+        return sum(stream.seconds for level in LEVELS if (stream := getattr(self, level)) is not None)
 
     def _parts(self, t: int) -> Iterator[tuple[str, int, int]]:
         """Level, first position and size of each batch of iteration t, of this rank's share."""
@@ -217,8 +256,7 @@ class OuterBatches(Dataset[dict[str, Any]]):
             stream = streams[level]
             if stream.in_memory:
                 return stream.batch(first, size, device)
-            parts = [stream.finish(next(read), device) for _ in _cuts(first, size)]
-            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            return stream.join(read, size, device)
 
         for t in range(start, stop):
             yield self._assemble(t, batch)
@@ -228,7 +266,7 @@ class OuterBatches(Dataset[dict[str, Any]]):
         for t in range(start, stop):
             for level, first, size in self._parts(t):
                 if not getattr(self, level).in_memory:
-                    yield from ((level, *cut) for cut in _cuts(first, size))
+                    yield from ((level, *cut) for cut in getattr(self, level).cuts(first, size))
 
     def _assemble(self, t: int, batch: Callable[[str, int, int], Batch]) -> dict[str, Any]:
         item: dict[str, Any] = {"lower": []}
@@ -238,11 +276,6 @@ class OuterBatches(Dataset[dict[str, Any]]):
             else:
                 item[level] = batch(level, first, size)
         return item
-
-
-def _cuts(first: int, size: int) -> list[tuple[int, int]]:
-    """First position and size of the pieces of a batch."""
-    return [(first + at, min(PIECE, size - at)) for at in range(0, size, PIECE)]
 
 
 @dataclass(frozen=True)

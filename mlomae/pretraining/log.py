@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from mlomae.common.atomic import write_text
+from mlomae.data import OuterBatches
 
 logger = logging.getLogger("mlomae")
 
@@ -82,6 +84,21 @@ class Scalars:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         logger.info(f"{done}/{self.iterations}  eta {left}  {shown}")
         self.done, self.since, self.waited = done, now, 0.0
+
+
+class ReadingShare:
+    """A hook that logs ``reading_share``: the share of their time that the processes that read images, the workers or
+    without them this one, spend on decoding and cropping. Near 1 the images are the bottleneck."""
+
+    def __init__(self, batches: OuterBatches, workers: int) -> None:
+        self.batches, self.workers = batches, max(1, workers)
+        self.since, self.seconds = time.perf_counter(), 0.0
+
+    def __call__(self, t: int, batch: Any, losses: dict[str, Tensor], values: dict[str, float] | None) -> None:
+        if values is not None:
+            now, seconds = time.perf_counter(), self.batches.seconds
+            values["reading_share"] = (seconds - self.seconds) / (now - self.since) / self.workers
+            self.since, self.seconds = now, seconds
 
 
 def _step_of(line: str) -> int:

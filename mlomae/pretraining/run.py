@@ -38,6 +38,7 @@ from mlomae.pretraining.devices import join_process_group, to_device, training_d
 from mlomae.pretraining.evaluation import PlainBatches, evaluate
 from mlomae.pretraining.feedback_gate import FeedbackProbe, is_probe, moves_phi, needed_levels
 from mlomae.pretraining.health import MaskHealth
+from mlomae.pretraining.log import ReadingShare
 from mlomae.pretraining.optim import build_optimizers, deferred_rate, rates
 from mlomae.pretraining.pictures import picture_hook
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -199,6 +200,7 @@ def build_trainer(
     probe = to_device(data.probe, training_device())
     hooks: list[Hook] = [curves, MaskHealth(model, config.train.log_interval, probe)]
     hooks.append(picture_hook(model, probe, work_dir / "pictures"))
+    hooks.append(ReadingShare(batches, config.data.num_workers))
     if gate is not None:
         batches.needed = needed_levels(config)
         hooks.insert(0, FeedbackProbe(model, gate, batches))

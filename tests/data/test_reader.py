@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFilter, ImageOps
+from torch.nn import functional as F
 
 from mlomae.common.errors import DataError
 from mlomae.data.reader import decode, decode_bytes, header_size, is_hidden, is_image, rgb
@@ -155,3 +156,22 @@ def test_hidden_and_foreign_files_are_no_images() -> None:
     assert not any(is_image(name) for name in ("._a.jpg", ".a.png", "a.txt", "a.jpg.part", "Thumbs.db", "jpg"))
     assert all(is_hidden(n) for n in (".ipynb_checkpoints", "@eaDir", "__MACOSX", ".DS_Store", "$RECYCLE.BIN"))
     assert not any(is_hidden(n) for n in ("cats", "_cats", "0", "Thumbs"))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("size", [(640, 480), (333, 1000)])
+def test_a_jpeg_is_decoded_at_a_fraction_of_its_size_and_other_formats_are_not(
+    size: tuple[int, int], orientation: int
+) -> None:
+    smooth = Image.fromarray(picture(*size)).filter(ImageFilter.GaussianBlur(8))
+    data = encoded(smooth, "JPEG", orientation, quality=95)
+    whole = decode_bytes(data, "a.jpg")
+    for factor in (2, 4, 8):
+        found = decode_bytes(data, "a.jpg", factor=factor)
+        assert found.shape == (3, -(-whole.shape[1] // factor), -(-whole.shape[2] // factor))
+        if size == (640, 480):  # others end in a part of a block, at one edge or the other
+            assert (found - F.avg_pool2d(whole.float(), factor)).abs().mean() < 1.5  # grey levels
+    stated = decode_bytes(data, "a.jpg", stated=size, factor=4)  # not turned: the annotation gives the stored size
+    assert stated.shape == (3, -(-size[0] // 4), -(-size[1] // 4))
+    png = encoded(smooth, "PNG", orientation)
+    assert torch.equal(decode_bytes(png, "a.png", factor=8), decode_bytes(png, "a.png"))

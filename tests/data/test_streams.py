@@ -1,5 +1,6 @@
 """Streams: a sample depends on (seed, name, epoch, index) alone, in any process, worker or rank."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import OuterBatches, Stream, Textures, build_source
 from mlomae.data.augment import Plain, RandomResizedCropFlip
+from mlomae.pretraining.log import ReadingShare
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_batch_may_span_many_epochs(source):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("piece", [256, 3])
+@pytest.mark.parametrize("piece", [2**23, 9 * 16**2])
 def test_what_is_loaded_are_the_items_whatever_the_workers_and_their_pieces(
     source: Textures, workers: int, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,10 +121,56 @@ def test_what_a_worker_sends_is_a_quarter_of_the_batch(source: Textures, monkeyp
     stream = Stream(source, None, Plain(64), 0, "s")
     assert "image" not in stream.read(0, 8)  # in memory: nothing but keys and boxes
     monkeypatch.setattr(Stream, "in_memory", False)
-    monkeypatch.setattr("mlomae.data.streams.MemorySource", type(None))
     sent, batch = stream.read(0, 8), Stream(source, None, Plain(64), 0, "s").batch(0, 8)
     assert sent["image"].dtype == torch.uint8
     assert sum(v.nbytes for name, v in sent.items() if name != "object") <= 0.26 * batch["image"].nbytes
+
+
+def test_large_photographs_are_decoded_at_a_reduced_scale_where_their_crops_stay_twice_as_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waves = (127 + 120 * torch.sin(torch.arange(720) / 60)[:, None] * torch.cos(torch.arange(960) / 45)).to(torch.uint8)
+    sizes = {"a": 1.0, "b": 0.5, "c": 0.1}
+    for name, scale in sizes.items():
+        (tmp_path / "train" / name).mkdir(parents=True)
+        picture = Image.fromarray(waves.numpy()).resize((int(960 * scale), int(720 * scale)))
+        picture.save(tmp_path / "train" / name / "1.jpg", quality=95)
+    files = build_source({"type": "imagefolder", "root": str(tmp_path), "split": "train"})
+    whole = Stream(files, None, RandomResizedCropFlip(48, scale=(0.2, 1.0)), 0, "s").batch(0, 48)
+    decoded = []
+    full = type(files).reduced_image
+
+    def reduced_image(self: Any, i: int, factor: int) -> torch.Tensor:
+        decoded.append((i, factor))
+        return full(self, i, factor)
+
+    monkeypatch.setattr(type(files), "reduced_image", reduced_image)
+    stream = Stream(files, None, RandomResizedCropFlip(48, scale=(0.2, 1.0), reduced_decoding=True), 0, "s")
+    reduced = stream.batch(0, 48)
+    assert torch.equal(reduced["index"], whole["index"])
+    assert (reduced["image"] - whole["image"]).abs().mean() < 0.03  # of a standard deviation
+    assert {factor for i, factor in decoded if i == 2} == {1}
+    assert {factor for i, factor in decoded if i == 0} == {2, 4}
+    box, by_index = stream.read(0, 48)["box"], dict.fromkeys(range(3), 0)
+    for (i, factor), height, width in zip(decoded, *box[2:].tolist(), strict=False):
+        assert factor in (1, 2, 4, 8)
+        assert min(height, width) >= 96 * factor or factor == 1
+        assert min(height, width) < 96 * 2 * factor or factor == 8
+        by_index[i] += 1
+    assert all(by_index.values())
+
+
+def test_the_time_of_reading_is_counted_over_workers(source: Textures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stream, "in_memory", False)
+    monkeypatch.setattr(Textures, "image", lambda self, i: time.sleep(0.002) or self.images_NCHW[i])
+    items = outer(source)
+    assert len(list(items.load(0, 2, workers=2))) == 2
+    assert items.seconds >= 2 * (2 * 8 + 4 + 4) * 0.002
+    share = ReadingShare(items, 2)
+    share.since -= 1.0
+    values: dict[str, float] = {}
+    share(1, None, {}, values)
+    assert 0.5 * items.seconds / 1.1 < values["reading_share"] <= 0.5 * items.seconds
 
 
 def test_fresh_object_resumes_in_the_middle(source):

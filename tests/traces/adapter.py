@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 Values = dict[str, Any]
-CLOCKS = {"time", "data_time", "memory", "step"}  # of a line of the log: no function of training
+CLOCKS = {"time", "data_time", "reading_share", "memory", "step"}  # of a line of the log: no function of training
 YOUNGER = {"reconstruction_error"}  # metrics that were not there when the traces were recorded
 
 
