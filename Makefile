@@ -13,7 +13,7 @@ WORK_DIR ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench bench-cls bench-seg bench-det flops tables figures report suite doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-data bench bench-cls bench-seg bench-det flops tables figures report suite doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -59,6 +59,9 @@ $(PEERS): $(STAMP)
 
 bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
 	$(BIN)/python -m benchmarks.cost.speed $(OPTIONS)
+
+bench-data: $(STAMP)  ## images per second of loading, beside torchvision's and timm's [OPTIONS="--sides 224 --root FOLDER"]
+	$(BIN)/python -m benchmarks.cost.loading $(OPTIONS)
 
 bench: $(STAMP)  ## transfer to TASK=classification, ...; CONFIG=configs/TASK/... CKPT=... [DATA=root] [WORK_DIR=...] for one
 bench-cls: $(STAMP)  ## make bench TASK=classification

@@ -134,6 +134,7 @@ class Source(Images):
         labels: (N,) int64, indices into ``classes``.
         has_objects: whether ``object_mask`` gives masks.
         pixel_classes: what ``pixel_labels`` are indices into; empty where pixels have no labels.
+        images_NCHW: (N, 3, H, W) uint8, all images, if they are in memory.
     """
 
     provides = "one label per image"
@@ -141,6 +142,7 @@ class Source(Images):
     labels: NDArray[np.int64]
     has_objects: bool = False
     pixel_classes: Sequence[str] = ()
+    images_NCHW: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -188,7 +190,7 @@ class ImageFiles(Images):
 
     def path(self, i: int) -> str:
         """Absolute path of image ``i``."""
-        return str(self.folder / self.relative_path(i))
+        return os.path.join(self.folder, self.relative_path(i))
 
     def image(self, i: int) -> Tensor:
         return self.reduced_image(i, 1)
@@ -219,6 +221,8 @@ class MemorySource(Source):
 
     The tensor is shared, not copied, by forked workers, and sent through shared memory to spawned ones.
     """
+
+    images_NCHW: Tensor
 
     def __init__(
         self,

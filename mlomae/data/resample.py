@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _BITS = 15  # of a weight, without its sign
+_CHUNK = 64  # images at a time on a CPU: malloc keeps temporaries of that size, and maps larger ones anew each time
 
 
 class Crops(NamedTuple):
@@ -43,41 +44,54 @@ def resize_crop(image_CHW: Tensor, top: int, left: int, height: int, width: int,
 
 def resize_crops(images_BCHW: Tensor, crops: Crops, side: int) -> Tensor:
     """`resize_crop` of every image of a batch, (B, 3, S, S) uint8 on the batch's device."""
+    device = images_BCHW.device
+    out_BCSS = torch.empty((*images_BCHW.shape[:2], side, side), dtype=torch.uint8, device=device)
+    count = _CHUNK if device.type == "cpu" else len(out_BCSS)
+    parts = (t.split(count) for t in (out_BCSS, images_BCHW, *crops[:4]))
+    for out, images, top, left, height, width in zip(*parts, strict=True):
+        out.copy_(_resize(images, top, left, height, width, side))
+    return out_BCSS
+
+
+def _resize(images_BCHW: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, side: int) -> Tensor:
+    """(B, 3, S, S) float32 that holds whole numbers, 0 to 255."""
     batch, channels, rows, columns = images_BCHW.shape
     longest = max(rows, columns)
-    across_BWS, bits_across_B = _matrices(crops.left, crops.width, columns, side, longest)
-    down_BHS, bits_down_B = _matrices(crops.top, crops.height, rows, side, longest)
-    narrow = _rounded(images_BCHW.float().view(batch, channels * rows, columns) @ across_BWS, bits_across_B)
-    narrow_BCHS = narrow.view(batch, channels, rows, side)
-    return _rounded(down_BHS.transpose(1, 2)[:, None] @ narrow_BCHS, bits_down_B[:, None]).to(torch.uint8)
+    across_BWS = _matrices(left, width, columns, side, longest)
+    down_BHS = _matrices(top, height, rows, side, longest)
+    narrow = images_BCHW.float().view(batch, channels * rows, columns) @ across_BWS
+    narrow_BCHS = _rounded(narrow).view(batch, channels, rows, side)
+    return _rounded(down_BHS.transpose(1, 2)[:, None] @ narrow_BCHS)
 
 
-def _matrices(start: Tensor, length: Tensor, pixels: int, side: int, longest: int) -> tuple[Tensor, Tensor]:
-    """(B, pixels, S) weights of the pixels of a line in each output, as integers, and (B,) how many bits they have."""
-    table, bits = (t.to(start.device) for t in _tables(side, longest))
+def _rounded(sums: Tensor) -> Tensor:
+    return sums.add_(0.5).floor_().clamp_(0, 255)
+
+
+def _matrices(start: Tensor, length: Tensor, pixels: int, side: int, longest: int) -> Tensor:
+    """(B, pixels, S) weights of the pixels of a line in each output."""
     at = torch.arange(pixels, device=start.device) - start[:, None]
-    inside = (at >= 0) & (at < length[:, None])
-    return table[length[:, None], at.clamp(0, longest - 1)] * inside[:, :, None], bits[length]
-
-
-def _rounded(sums: Tensor, bits_B: Tensor) -> Tensor:
-    unit = torch.exp2(bits_B)[(...,) + (None,) * (sums.ndim - bits_B.ndim)]
-    return sums.add_(unit / 2).div_(unit).floor_().clamp_(0, 255)
+    rows = length[:, None] * (longest + 1) + at.clamp(max=longest).where(at >= 0, longest)
+    table = _table(side, longest).to(start.device)
+    return table.index_select(0, rows.flatten()).view(len(start), pixels, side)
 
 
 @functools.lru_cache(maxsize=8)
-def _tables(side: int, longest: int) -> tuple[Tensor, Tensor]:
-    """Weights (longest + 1, longest, S) of the n pixels of crops of every length n, and the bits of each, float32."""
-    table, bits = torch.zeros(longest + 1, longest, side), torch.zeros(longest + 1)
+def _table(side: int, longest: int) -> Tensor:
+    """Weights of the n pixels of crops of every length n up to ``longest``, float32: multiples of a power of two.
+
+    Row n (longest + 1) + i, (S,), is that of pixel i of a crop of n; zero if i is outside, as ``longest`` always is.
+    """
+    table = torch.zeros(longest + 1, longest + 1, side)
     for n in range(1, longest + 1):
         weights_Sn = _weights(n, side)
-        most, used = weights_Sn.max(), 0
-        while used < 22 and int(0.5 + most * 2 ** (used + 1)) < 2**_BITS:
-            used += 1
-        scaled = weights_Sn * 2**used
-        table[n, :n] = torch.from_numpy(np.trunc(scaled + np.where(scaled < 0, -0.5, 0.5)).T.copy())
-        bits[n] = used
-    return table, bits
+        most, bits = weights_Sn.max(), 0
+        while bits < 22 and int(0.5 + most * 2 ** (bits + 1)) < 2**_BITS:
+            bits += 1
+        scaled = weights_Sn * 2**bits
+        rounded = np.trunc(scaled + np.where(scaled < 0, -0.5, 0.5)) / 2**bits
+        table[n, :n] = torch.from_numpy(rounded.T.copy())
+    return table.view(-1, side)
 
 
 def _weights(n: int, side: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -22,7 +22,7 @@ from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.registry import check_range
 from mlomae.data.augment import Augmentation
-from mlomae.data.images import IGNORE, MemorySource, Source
+from mlomae.data.images import IGNORE, Source
 from mlomae.data.resample import Crops
 
 Batch = dict[str, Tensor]
@@ -170,11 +170,11 @@ class Stream:
     @property
     def in_memory(self) -> bool:
         """Whether `finish` makes the images, so that workers would have nothing to do."""
-        return isinstance(self.source, MemorySource)
+        return self.source.images_NCHW is not None
 
     def _on(self, device: torch.device | str) -> Tensor:
         """The images of a source in memory, on ``device``; a copy is made once."""
-        assert isinstance(self.source, MemorySource)
+        assert self.source.images_NCHW is not None
         if self._images is None or self._images.device != torch.device(device):
             self._images = self.source.images_NCHW.to(device)
         return self._images

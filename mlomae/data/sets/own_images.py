@@ -35,10 +35,10 @@ class ImageFolder(FileSource):
         folder = split_folder(base, split, "imagefolder")
         classes, listed = scan_classes(folder)
         super().__init__("imagefolder", split, base, classes, listed)
-        self._images_NCHW = decode_all(folder, listed.files) if cache else None
+        self.images_NCHW = decode_all(folder, listed.files) if cache else None
 
     def image(self, i: int) -> Tensor:
-        return super().image(i) if self._images_NCHW is None else self._images_NCHW[i]
+        return super().image(i) if self.images_NCHW is None else self.images_NCHW[i]
 
 
 @register_dataset("pictures")

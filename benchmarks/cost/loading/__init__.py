@@ -1,0 +1,1 @@
+"""Speed of the way from files to batches (`make bench-data`)."""
