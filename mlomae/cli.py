@@ -118,6 +118,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.set_defaults(run=_pretrain)
 
+    p = commands.add_parser("plan", help="what a pretraining will load and hold, from its config alone")
+    p.add_argument("config", help="a file of configs/pretrain/")
+    p.add_argument("--processes", type=int, default=1, metavar="N", help="of torchrun (default: 1)")
+    p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
+    p.set_defaults(run=partial(_report, "mlomae.pretraining.plan:plan"))
+
     plugins = argparse.ArgumentParser(add_help=False)
     plugins.add_argument(
         "--custom-imports", nargs="+", default=[], metavar="MODULE", help="import the plug-ins that the run has used"

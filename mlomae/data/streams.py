@@ -23,12 +23,19 @@ from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.registry import check_range
 from mlomae.data.augment import Augmentation
 from mlomae.data.images import IGNORE, Source
-from mlomae.data.resample import Crops
+from mlomae.data.resample import Crops, resize_crop
 
 Batch = dict[str, Tensor]
 LEVELS = ("lower", "head", "upper")
 PIECE = 2**23
 """Bytes of the images in a worker's item, at most: 55 images of 224 pixels."""
+DECODED = 2**26
+"""Bytes of decoded images that a worker holds before it cuts them, about: one of 20 megapixels."""
+
+
+def piece_size(side: int) -> int:
+    """Images of a piece: an item of a worker."""
+    return max(1, min(256, PIECE // (3 * side**2)))
 
 
 class Stream:
@@ -103,12 +110,8 @@ class Stream:
 
     def cuts(self, start: int, size: int) -> list[tuple[int, int]]:
         """First position and size of the pieces in which a batch is read."""
-        return [(start + at, min(self.piece, size - at)) for at in range(0, size, self.piece)]
-
-    @property
-    def piece(self) -> int:
-        """Images of a piece: an item of a worker."""
-        return max(1, min(256, PIECE // (3 * self.augment.size**2)))
+        count = piece_size(self.augment.size)
+        return [(start + at, min(count, size - at)) for at in range(0, size, count)]
 
     def read(self, start: int, size: int) -> Batch:
         """A piece of a batch, as a worker makes it: ``image`` is (B, 3, S, S) uint8 and not flipped, or missing if the
@@ -126,10 +129,7 @@ class Stream:
             crops = self.augment.crops(key_B, height_B, width_B)
             batch["image"] = self._reduced(chosen, height_B, width_B, crops)
         else:
-            images = [source.image(i) for i in chosen]
-            height_B, width_B = torch.tensor([image.shape[-2:] for image in images]).unbind(dim=1)
-            crops = self.augment.crops(key_B, height_B, width_B)
-            batch["image"] = self.augment.cut(images, crops)
+            crops, height_B, width_B, batch["image"] = self._decoded(chosen, key_B)
         batch |= {"flip": crops.flip, "box": torch.stack(crops[:4])}
         if source.has_objects:
             masks: list[Tensor] = [source.object_mask(i) for i in chosen]  # type: ignore[misc]
@@ -139,24 +139,37 @@ class Stream:
             batch["pixel_label"] = self.augment.cut_maps(labels, crops, height_B, width_B, IGNORE)
         return batch | {"seconds": torch.tensor(time.perf_counter() - started)}
 
+    def _decoded(self, indices: list[int], key_B: Tensor) -> tuple[Crops, Tensor, Tensor, Tensor]:
+        """Boxes, heights and widths of images, and their crops, uint8; of large images few are held at a time."""
+        images: list[Tensor] = []
+        crops, sizes, cut, held = [], [], [], 0
+        for done, i in enumerate(indices, 1):
+            images.append(self.source.image(i))
+            held += images[-1].nbytes
+            if held >= DECODED or done == len(indices):
+                sizes.append(torch.tensor([image.shape[-2:] for image in images]))
+                crops.append(self.augment.crops(key_B[done - len(images) : done], *sizes[-1].unbind(dim=1)))
+                cut.append(self.augment.cut(images, crops[-1]))
+                images, held = [], 0
+        height_B, width_B = torch.cat(sizes).unbind(dim=1)
+        return Crops._make(map(torch.cat, zip(*crops, strict=True))), height_B, width_B, torch.cat(cut)
+
     def _reduced(self, indices: list[int], height_B: Tensor, width_B: Tensor, crops: Crops) -> Tensor:
         """`Augmentation.cut` of images that are decoded at a reduced scale where their crop is large."""
-        room_B = torch.minimum(crops.height, crops.width) // (2 * self.augment.size)
-        factors = [next(factor for factor in (8, 4, 2, 1) if factor <= max(1, room)) for room in room_B.tolist()]
-        images = [self.source.reduced_image(i, factor) for i, factor in zip(indices, factors, strict=True)]
-        new_height_B, new_width_B = torch.tensor([image.shape[-2:] for image in images]).unbind(dim=1)
-        down, across = new_height_B / height_B, new_width_B / width_B
-        top, left, height, width = (
-            torch.round(value * scale).long()
-            for value, scale in zip(crops[:4], (down, across, down, across), strict=True)
-        )
-        return self.augment.cut(images, Crops(top, left, height, width, crops.flip))
+        cut, boxes = [], torch.stack(crops[:4], dim=1).tolist()
+        for i, rows, columns, box in zip(indices, height_B.tolist(), width_B.tolist(), boxes, strict=True):
+            room = min(box[2:]) // (2 * self.augment.size)
+            image = self.source.reduced_image(i, next(factor for factor in (8, 4, 2, 1) if factor <= max(1, room)))
+            down, across = image.shape[1] / rows, image.shape[2] / columns
+            top, left, height, width = (round(v * s) for v, s in zip(box, (down, across, down, across), strict=True))
+            cut.append(resize_crop(image, top, left, height, width, self.augment.size))
+        return torch.stack(cut)
 
     def join(self, pieces: Iterable[Batch], size: int, device: torch.device | str) -> Batch:
         """`batch` of ``size`` samples from its pieces; those that follow are not taken."""
         image_BCSS = torch.empty((size, 3, self.augment.size, self.augment.size), device=device)
         parts = []
-        for out, piece in zip(image_BCSS.split(self.piece), pieces, strict=False):
+        for out, piece in zip(image_BCSS.split(piece_size(self.augment.size)), pieces, strict=False):
             self.seconds += piece.pop("seconds").item()
             part = {name: value.to(device, non_blocking=True) for name, value in piece.items()}
             top, left, height, width = part.pop("box").unbind()

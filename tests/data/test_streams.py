@@ -160,6 +160,23 @@ def test_large_photographs_are_decoded_at_a_reduced_scale_where_their_crops_stay
     assert all(by_index.values())
 
 
+def test_of_large_images_few_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    for i in range(6):
+        noise = torch.randint(0, 256, (40 + i, 50 - i, 3), generator=torch.Generator().manual_seed(i)).byte()
+        Image.fromarray(noise.numpy()).save(tmp_path / "train" / "a" / f"{i}.png")
+    files = build_source({"type": "imagefolder", "root": str(tmp_path), "split": "train"})
+    stream = Stream(files, None, RandomResizedCropFlip(16), 0, "s")
+    whole = stream.batch(2, 9)
+    held = []
+    cut = RandomResizedCropFlip.cut
+    monkeypatch.setattr(RandomResizedCropFlip, "cut", lambda self, i, c: held.append(len(i)) or cut(self, i, c))
+    monkeypatch.setattr("mlomae.data.streams.DECODED", 2 * 3 * 40 * 50)
+    again = stream.batch(2, 9)
+    assert max(held) == 2
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
 def test_the_time_of_reading_is_counted_over_workers(source: Textures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stream, "in_memory", False)
     monkeypatch.setattr(Textures, "image", lambda self, i: time.sleep(0.002) or self.images_NCHW[i])
@@ -171,6 +188,21 @@ def test_the_time_of_reading_is_counted_over_workers(source: Textures, monkeypat
     values: dict[str, float] = {}
     share(1, None, {}, values)
     assert 0.5 * items.seconds / 1.1 < values["reading_share"] <= 0.5 * items.seconds
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_gpu_gives_the_same_batch_within_one_grey_level(
+    source: Textures, in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not in_memory:
+        monkeypatch.setattr(Stream, "in_memory", False)
+    stream = Stream(source, None, RandomResizedCropFlip(24, std=(1 / 255,) * 3), 0, "s")  # in grey levels
+    here, there = stream.batch(3, 300), stream.batch(3, 300, "cuda")
+    assert there["image"].device.type == "cuda"
+    assert (there["image"].cpu() - here["image"]).abs().max() <= 1
+    assert all(torch.equal(there[name].cpu(), value) for name, value in here.items() if name != "image")
 
 
 def test_fresh_object_resumes_in_the_middle(source):

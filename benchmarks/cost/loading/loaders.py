@@ -121,10 +121,7 @@ def tensor_bytes(value: Any) -> int:
 
 
 def measure_worker(loader: Loader, root: str, side: int, batch: int) -> dict[str, float]:
-    """MiB that one worker takes at its peak beyond what it has at its start (Linux), and bytes an image that it sends.
-
-    Pages that it shares with others count in proportion.
-    """
+    """MiB that one worker takes at its peak (`own_bytes`), and bytes an image that it sends."""
     _, send = loader(root, side, batch, 0)
     sent = tensor_bytes(send()) / batch
     sizes: list[int] = []
@@ -132,7 +129,7 @@ def measure_worker(loader: Loader, root: str, side: int, batch: int) -> dict[str
 
     def watch() -> None:
         while not done.wait(0.002):
-            sizes.extend(map(proportional_bytes, multiprocessing.active_children()))
+            sizes.extend(own_bytes(child.pid) for child in multiprocessing.active_children())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -142,17 +139,16 @@ def measure_worker(loader: Loader, root: str, side: int, batch: int) -> dict[str
     done.set()
     thread.join()
     batches.close()
-    known = [size for size in sizes if size]
-    return {"bytes_per_image": sent, "worker_mib": (max(known) - known[0]) / 2**20 if known else 0.0}
+    return {"bytes_per_image": sent, "worker_mib": max(sizes, default=0) / 2**20}
 
 
-def proportional_bytes(process: Any) -> int:
-    """Its proportional set size; 0 where that cannot be read."""
+def own_bytes(pid: int | None) -> int:
+    """Memory of a process that it shares with no other, and its part of what is in queues; 0 but on Linux."""
     try:
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty:", "Pss_Shmem:")))
 
 
 def main(name: str, root: str, side: str, batch: str) -> None:
