@@ -134,20 +134,22 @@ def decode_values(path: str) -> NDArray[Any]:
     return _with_pillow(read_bytes(path), path, np.array, formats=["PNG"])
 
 
-def header_size(path: str, stated: Size | None = None) -> Size | None:
-    """Size of what `decode` gives, by the header of the file, without decoding it; None if it cannot be read."""
+def header_size(file: str | bytes, stated: Size | None = None) -> Size | None:
+    """Size of what `decode` gives, of a path or of the bytes of a file, by its header; None if that cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             stored, orientation = (image.height, image.width), _orientation(image)
     except Exception:  # decode explains the error
         return None
     return stored[::-1] if orientation in _TRANSPOSED and stored != stated else stored
 
 
-def read_bytes(path: str, count: int = -1) -> bytes:
-    """The first ``count`` bytes of a file, by default all. Raises DataError naming the file if it cannot be read."""
+def read_bytes(path: str, count: int = -1, start: int = 0) -> bytes:
+    """``count`` bytes of a file, by default all, from ``start`` on. Raises DataError naming it if it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:
+            if start:
+                file.seek(start)
             return file.read(count)
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); check the file and its permissions") from error
