@@ -1,7 +1,7 @@
 """Which runs may be compared, and the names of the methods that others are compared with.
 
-All tables and figures use these rules. Compared runs have the same `setting_of`; their pretrainings have seen as many
-images (`same_images`), except `SAME_TIME`, which has seen more on purpose; differences are taken within `seed_pairs`.
+All tables and figures use these rules. Compared runs have the same `setting_of`; their pretrainings have seen the same
+number of images (`same_images`), except `SAME_TIME`, which sees more by design; differences are within `seed_pairs`.
 Runs with different NUMERICS of a part (`mlomae.common.numerics`) are neither pooled nor compared.
 """
 
@@ -24,10 +24,10 @@ Methods = list[list[Record]]
 def setting_of(record: Record, any_start: bool = False) -> str:
     """What runs must agree on to be compared.
 
-    Pretrainings: data, model, the schedule of θ, and the weights they start from unless ``any_start``. The data and
-    labels of the feedback alone may differ: images are the same ones, and probes see true labels. Transfers: data,
+    Pretrainings: data, model, the schedule of θ, and the weights they start from unless ``any_start``. Only the data
+    and labels of the feedback may differ: the images are the same, and probes use the true labels. Transfers: data,
     recipe and protocol, everything but the backbone. Both: the NUMERICS above 1 of the parts that all compared runs
-    share, without backbones and the feedback's data.
+    share, but not those of backbones or of the feedback's data.
     """
     config = record["config"]
     parts = [record["dataset"], record["train_source"], record["eval_source"]]
@@ -58,7 +58,7 @@ def numerics_key(record: Record) -> str:
 
 
 def same_images(a: float, b: float) -> bool:
-    """Whether two pretrainings have seen as many images, up to `EQUAL_IMAGES`."""
+    """Whether two pretrainings have seen the same number of images, within `EQUAL_IMAGES`."""
     return abs(a - b) <= EQUAL_IMAGES * a
 
 

@@ -38,7 +38,7 @@ class Evidence:
         flops: of a whole pretraining, by its config hash.
         published: the lines of `published.csv`.
         tested: the checked predictions, by the file of their record.
-        masks: the folder of what `mlomae masks` wrote.
+        masks: the folder that `mlomae masks` writes to.
     """
 
     records: dict[str, Record]
@@ -70,8 +70,8 @@ class Evidence:
         return self.tested.get(self._files[id(record)])
 
     def pretraining_of(self, record: Record) -> Record | None:
-        """A record, of any seed, of the record's own pretraining or of its backbone's, through any fine-tunings in
-        between; None if there is none in ``records``."""
+        """A record, of any seed, of the pretraining that ``record`` is or builds on, through any fine-tunings in
+        between; None if it is not in ``records``."""
         found: Record | None = record
         while found is not None and found["task"] != "pretrain":
             found = self._by_hash.get(_backbone_of(found).get("config_hash", ""))
@@ -149,7 +149,7 @@ def read_flops(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _read_written(path: Path, is_valid: Callable[[str, Any], bool], command: str) -> dict[str, Any]:
-    """The JSON object that ``command`` wrote, {} without a file; DataError if it is none of valid items."""
+    """The JSON object that ``command`` wrote, {} without a file; DataError if it or one of its items is not valid."""
     if not path.is_file():
         return {}
     try:

@@ -60,7 +60,7 @@ def read_published(path: Path) -> list[PublishedNumber]:
     """The lines of the file, none if it is not there.
 
     Raises DataError, one line that names file and line, for other columns, evidence that is neither primary nor
-    secondary, a value that is no finite number, epochs that are no positive integer, or an empty cell.
+    secondary, a value that is not a finite number, epochs that are not a positive integer, or an empty cell.
     """
     if not path.is_file():
         return []
@@ -78,7 +78,7 @@ def read_published(path: Path) -> list[PublishedNumber]:
 def _checked(where: str, row: dict[str, str]) -> dict[str, Any]:
     """The fields of a line. Raises DataError that begins with ``where``."""
     if None in row or None in row.values():
-        raise DataError(f"{where} has not {len(COLUMNS)} cells; quote cells that hold a comma")
+        raise DataError(f"{where} does not have {len(COLUMNS)} cells; quote cells that hold a comma")
     if empty := [c for c in COLUMNS if not row[c] and c not in ("pretrain_epochs", "note")]:
         raise DataError(f"{where} has no {empty[0]}; fill it in, with its source")
     if row["evidence"] not in EVIDENCE:
@@ -88,7 +88,7 @@ def _checked(where: str, row: dict[str, str]) -> dict[str, Any]:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where}: value '{row['value']}' is no finite number; give a percentage")
+        raise DataError(f"{where}: value '{row['value']}' is not a finite number; give a percentage")
     epochs = row["pretrain_epochs"]
     if epochs and not (epochs.isdecimal() and int(epochs)):
         raise DataError(f"{where}: pretrain_epochs '{epochs}' must be a positive integer, or nothing")
@@ -99,7 +99,7 @@ def lines_up(number: PublishedNumber, record: Record, pretraining: Record | None
     """Whether ``number`` is comparable with ``metric`` of ``record``, a transfer of the backbone of ``pretraining``.
 
     Method, backbone (one of the ViTs that papers pretrain), data set, metric and protocol must agree, the pretraining
-    be on ImageNet, and both data sets be whole.
+    must be on ImageNet, and both data sets must be complete.
     """
     ours = RECIPES.get(record["name"])
     if pretraining is None or ours is None:

@@ -1,1 +1,1 @@
-"""Figures from records (`make figures`). One figure a file; `__main__` lists them."""
+"""Figures from records (`make figures`). One file per figure; `__main__` lists them."""

@@ -1,7 +1,7 @@
 """`python -m benchmarks.analysis.figures [--records results/runs] [--out results/figures] [--only NAME]`
 
 Draws all figures; `sources.json` says which records each was made from. What was drawn, and what was skipped and why,
-is printed one a line.
+is printed, one per line.
 """
 
 import argparse
@@ -32,8 +32,8 @@ def build_figures(
 ) -> tuple[list[Path], list[str]]:
     """Write the figures, or the one named ``only``; returns the files written and a line for every figure skipped.
 
-    Nothing is written before all are drawn. Files of figures that can no longer be drawn are removed; those that this
-    did not write, as `sources.json` tells, are left alone.
+    Nothing is written before all are drawn. Files of figures that can no longer be drawn are removed, but only those
+    that `sources.json` lists.
 
     Raises ConfigError for an unknown name; DataError for a demo record, a record or file of masks that is damaged, a
     seed recorded twice, or a damaged `sources.json`.

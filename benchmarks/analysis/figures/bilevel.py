@@ -16,14 +16,14 @@ from benchmarks.analysis.statistics import seed_interval
 from mlomae.records import Record, grouped
 
 TWO, THREE = "BLO-MAE", "MLO-MAE"
-HEIGHT = 1.5  # inches a panel
+HEIGHT = 1.5  # inches per panel
 Row = tuple[str, Style, list[float]]  # label; one value for each seed, in percent or points
-ENOUGH = 3  # seeds; intervals of fewer do not set the limits of an axis: with two they are a dozen times their spread
+ENOUGH = 3  # seeds; intervals of fewer do not set an axis's limits: with two they are a dozen times their spread
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``runs``: MAE where there is one, two levels, three levels -> runs by seed. ``title``: what those share."""
+    """``runs``: method (MAE where there is one, BLO-MAE, MLO-MAE) -> runs by seed. ``title``: what those share."""
 
     title: str
     runs: dict[str, list[Record]]

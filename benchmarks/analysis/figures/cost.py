@@ -28,7 +28,7 @@ from benchmarks.analysis.figures.runs import (
 from benchmarks.analysis.figures.style import FAINT, Style, entry, page, styles
 from mlomae.records import Record, hardware_phrase
 
-HEIGHT, TALL, MANY = 2.0, 2.7, 12  # inches a panel, and where a panel has many points
+HEIGHT, TALL, MANY = 2.0, 2.7, 12  # inches per panel, and that of a panel with many points
 COSTS: dict[str, Callable[[Record], float]] = {
     "processor time (s)": lambda r: float(r["cpu_s"]),
     "wall-clock (s)": lambda r: float(r["wall_clock_s"]),
@@ -47,7 +47,7 @@ class Point(NamedTuple):
 
 
 def draw(evidence: Evidence) -> list[Drawn]:
-    """One figure an accuracy: `cost` for k-NN, `cost_linear` for the linear probe."""
+    """One figure per accuracy: `cost` for k-NN, `cost_linear` for the linear probe."""
     found = evidence.probed
     if not found:
         raise NothingToDrawError("no pretraining run is on record; `make suite` or `make pretrain` make some")
@@ -76,9 +76,9 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
     seeds = count_phrase(runs for found in panels.values() for runs in methods_of(found))
     caption = (
         f"Mean over seeds of a configuration, bars ± sample standard deviation (none for one seed); {seeds}. Frozen "
-        "encoder, mean of the patch tokens. Grey steps: the front, what nothing reaches at the same cost or less"
+        "encoder, mean of the patch tokens. Grey steps: the Pareto front"
     )
-    caption += "; hollow: oracles, which know the objects and are no part of it." if oracles else "."
+    caption += "; hollow: oracles, which know the objects and are not part of it." if oracles else "."
     machines = " / ".join(sorted({hardware_phrase(r) for r in records}))
     caption += f" Markers of equal cost are set side by side.{note} Measured on {machines}."
     figure, axes = page(
@@ -118,7 +118,7 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
 
 
 def _limits(ax: Axes, points: list[Point]) -> None:
-    """Fit all bars, with room for labels at the edge, more where they stand in columns next to points of equal cost."""
+    """Fit all bars, with room for labels at the edge, more where they form columns beside points of equal cost."""
     equal = Counter(p.cost[0] for p in points).most_common(1)[0][1]
     shares = {"x": 0.3 if equal >= STRIP else 0.17, "y": 0.12}
     for axis, values in (("x", [p.cost for p in points]), ("y", [p.accuracy for p in points])):

@@ -1,7 +1,7 @@
 """Short labels next to points that lie close together, without overlaps, with a thin line to points far away.
 
-Many points of equal x form a strip, whose labels stand in order on both sides of it; other labels take the nearest free
-place. Lengths are in points. The result is deterministic: ties are broken by order.
+Many points of equal x form a strip, whose labels are stacked in order on both sides of it; others take the nearest
+free place. Lengths are in points. The result is deterministic: ties are broken by order.
 
 Shape legend: N points, C places that a label could take, T labels placed already.
 """
@@ -35,9 +35,9 @@ def side_by_side(ax: Axes, places: list[tuple[float, float]]) -> list[float]:
     points = _points(ax, [(*place, 0.0) for place in places])
     moved = np.zeros(len(places))
     done: list[int] = []
-    for i in sorted(range(len(places)), key=lambda i: (-places[i][1], i)):  # the highest, of the front, stay
+    for i in sorted(range(len(places)), key=lambda i: (-places[i][1], i)):  # the highest, which is on the front, stays
         near = [j for j in done if places[j][0] == places[i][0] and abs(points[j] - points[i])[1] < APART]
-        steps = (0, 1, -1, *range(2, len(near) + 1))  # seldom to the left, where the axis is
+        steps = (0, 1, -1, *range(2, len(near) + 1))  # rarely to the left, where the axis is
         moved[i] = APART * next(k for k in steps if all(abs(moved[n] - APART * k) >= APART for n in near))
         done.append(i)
     return [float(m) for m in moved]

@@ -18,10 +18,10 @@ from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError, at_one_r
 from benchmarks.analysis.figures.style import COLOURS, FAINT, GREY, Style, entry, page, styles
 from mlomae.records import Record
 
-HEIGHT = 2.1  # inches a panel
+HEIGHT = 2.1  # inches per panel
 LEVELS = {"loss_lower": "I: reconstruction", "loss_head": "II: feedback head", "loss_upper": "III: masking"}
 UNITS = ("weighted squared error", "feedback loss", "feedback loss")
-MANY = len(COLOURS)  # methods that are told apart at a glance; where there are more, those without feedback are faint
+MANY = len(COLOURS)  # methods that can be told apart at a glance; if there are more, those without feedback are faint
 Curve = dict[int, tuple[float, float, float]]  # iteration -> mean, lowest, highest over seeds
 _FAINT = Style(FAINT, "", "-")
 
@@ -39,9 +39,9 @@ def draw(evidence: Evidence) -> list[Drawn]:
     looks = styles(told) | dict.fromkeys(sorted(methods - told), _FAINT)
     caption = (
         "Lines: mean over seeds at each logged iteration; bands: lowest to highest seed; "
-        f"{count_phrase(runs for found in panels.values() for runs in found)}. Level I weighs the errors of "
-        "patches by the method's own scores, levels II and III are of its own feedback: compare the course of lines, "
-        "not their heights."
+        f"{count_phrase(runs for found in panels.values() for runs in found)}. Level I weights the errors of "
+        "patches by the method's own scores, levels II and III use its own feedback: compare the shapes of curves, not "
+        "their heights."
     )
     legend: list[tuple[Artist, str]] = [(entry(s), method) for method, s in looks.items() if s is not _FAINT]
     if faint := len(methods - told):

@@ -16,7 +16,7 @@ from benchmarks.analysis.figures.runs import (
 from benchmarks.analysis.figures.style import entry, page, styles
 from mlomae.records import Record
 
-HEIGHT = 2.3  # inches a panel
+HEIGHT = 2.3  # inches per panel
 SHIFT = 0.004  # of the ratio, so that bars of methods do not hide each other
 _RATIO = re.compile(r"[\s,(]*\b((mask|masking)\s+)?ratio\b[\s=]*[\d.]*$|[\s,(=]+$")  # at the end of a name
 Sweep = dict[float, list[Record]]
@@ -36,8 +36,8 @@ def draw(evidence: Evidence) -> list[Drawn]:
     used = [runs for found in panels.values() for sweep in found for runs in sweep.values()]
     caption = (
         "Lines: mean over seeds; bars: ± sample standard deviation, none for one seed; small: seeds; "
-        f"{count_phrase(used)} a point. Points of a ratio are set side by side, {2 * SHIFT:g} apart. Frozen encoder, "
-        "mean of the patch tokens."
+        f"{count_phrase(used)} per point. Points of the same ratio are drawn side by side, {2 * SHIFT:g} apart. "
+        "Frozen encoder, mean of the patch tokens."
     )
     figure, axes = page(
         len(panels),

@@ -2,7 +2,7 @@
 
     {"source": text, "seed": int, "images": [base64 of a PNG, ...],
      "rows": [{"label": text, "config_hash": text, "iteration": int, "grid": [rows, columns],
-               "mask": ["0101..." an image], "weight": [[number, ...] an image] or null}]}
+               "mask": ["0101..." per image], "weight": [[number, ...] per image] or null}]}
 
 Tiles are those of the sheet that `mlomae masks` draws, here as small as print allows; many methods are split into two
 blocks, each below the images.
@@ -30,12 +30,12 @@ from mlomae.common.errors import DataError, reason_of
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.diagnostics.pictures import MaskRow, mask_tiles
 
-IMAGES = {1: 8, 2: 4}  # shown at most, by the number of blocks
-TWO_BLOCKS = 9  # rows from which on there are two
-NAME = {1: 1.5, 2: 1.4}  # inches of a name, by the number of blocks
+IMAGES = {1: 8, 2: 4}  # the most shown, by the number of blocks
+TWO_BLOCKS = 9  # rows; with this many or more there are two blocks
+NAME = {1: 1.5, 2: 1.4}  # width of the names in inches, by the number of blocks
 GAP, BETWEEN = 0.04, 0.14  # inches between tiles, between blocks
 LARGEST = 0.9  # inches of a tile
-LINE = 0.135  # inches a line of a name
+LINE = 0.135  # inches per line of a name
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class MaskFile:
 
 
 def draw(evidence: Evidence) -> list[Drawn]:
-    """A figure a file: `masks` for one, `masks_NAME` where there are several. DataError for a file of a wrong form."""
+    """One figure per file: `masks` if there is one, else `masks_NAME`. DataError for a malformed file."""
     paths = sorted(evidence.masks.glob("*.json")) if evidence.masks.is_dir() else []
     if not paths:
         raise NothingToDrawError(
@@ -114,7 +114,7 @@ def read_masks(path: Path) -> MaskFile:
         rows = [_row(row, images) for row in values["rows"]]
         source, seed = values["source"], values["seed"]
         if not rows or not isinstance(source, str) or type(seed) is not int:
-            raise ValueError("'rows' is empty, 'source' no text or 'seed' no integer")
+            raise ValueError("'rows' is empty, 'source' is not text or 'seed' not an integer")
     except KeyError as error:
         raise DataError(f"file of masks '{path.name}' lacks {error}; draw it again with `mlomae masks`") from error
     except (ValueError, TypeError, OSError, RuntimeError) as error:

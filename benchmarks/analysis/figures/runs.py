@@ -11,7 +11,7 @@ from benchmarks.analysis.comparable import numerics_key, setting_of
 from mlomae.common.errors import DataError
 from mlomae.records import Record, config_hash, grouped
 
-RATIO = 0.75  # the paper's mask ratio: other figures than the one of ratios show this one where several were run
+RATIO = 0.75  # the paper's mask ratio: where several were run, only the figure of ratios shows the others
 NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
 
 
@@ -29,7 +29,7 @@ class Drawn:
 
 
 def settings(records: list[Record]) -> dict[str, list[Record]]:
-    """{title: runs that may be compared}, in a stable order; of equal titles, those of fewer runs are numbered."""
+    """{title: runs that may be compared}, in a stable order; equal titles are numbered, that of most runs is not."""
     found = sorted(grouped(records, setting_of).values(), key=lambda runs: (_title(runs[0]), -len(runs)))
     titles = [_title(runs[0]) for runs in found]
     numbered = [
@@ -46,9 +46,9 @@ def _title(record: Record) -> str:
 
 
 def sweeps(records: list[Record]) -> list[dict[float, list[Record]]]:
-    """Ratio -> runs by seed, for configurations that differ in the ratio of the mask alone, and in their names.
+    """Ratio -> runs by seed, for configurations that differ only in the mask ratio and their names.
 
-    Only those with two ratios or more, in a stable order. DataError for a seed that a ratio has twice.
+    Only those with two ratios or more, in a stable order. DataError for a seed that occurs twice at a ratio.
     """
     alike: dict[tuple[str, str], dict[float, list[Record]]] = {}
     for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], r["seed"])):
@@ -68,7 +68,7 @@ def sweeps(records: list[Record]) -> list[dict[float, list[Record]]]:
 
 
 def at_one_ratio(records: list[Record]) -> list[Record]:
-    """``records`` less those of other ratios than the one nearest to `RATIO`, where ratios were varied."""
+    """``records``; where ratios were varied, only those at the ratio nearest to `RATIO`."""
     left_out: set[int] = set()
     for by_ratio in sweeps(records):
         kept = min(by_ratio, key=lambda ratio: abs(ratio - RATIO))

@@ -27,7 +27,7 @@ DPI = 150  # of PNG files, and of pictures inside SVG files
 SMALLEST = 8.0  # points
 LINE, ROW = 0.16, 0.158  # inches: a line of the caption, a row of the legend
 PAD = 0.08  # inches, between those and the rim
-TITLE = 0.32  # inches, of the title with the air around it
+TITLE = 0.32  # inches, of the title with the space around it
 HANDLE, SPACE = 32.0, 2.6  # points that a legend entry needs besides its text; between two words
 
 # Okabe and Ito, "Color Universal Design", 2002; yellow is left out, illegible on white
@@ -128,7 +128,7 @@ def page(
     legend: Sequence[tuple[Artist, str]] = (),
     share_y: bool | Literal["row"] = False,
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """A sheet of panels, (rows, columns). ``height``: inches a row."""
+    """A sheet of panels, (rows, columns). ``height``: inches per row."""
     figure, (bottom, top) = sheet(rows * height, title=title, caption=caption, legend=legend)
     total = figure.get_figheight()
     place = (0, bottom / total, 1, (top - bottom) / total)

@@ -58,9 +58,9 @@ def render_report(evidence: Evidence, results: Path) -> str:
 <body>
 <header>
 <h1>{escape(TITLE)}</h1>
-<p>Written by <code>make report</code>, {said}. What holds, and with what certainty, is told in
-<code>results/README.md</code>. A number with a dotted line under it shows the records it is made of when it is
-clicked; the head of a column sorts by it.</p>
+<p>Written by <code>make report</code>, {said}. What holds, and how certain it is, is in
+<code>results/README.md</code>. Click a number with a dotted underline for the records behind it, and the heading of a
+column to sort by it.</p>
 {none if not count else ""}</header>
 <nav aria-label="Contents">{links(sections)}</nav>
 <main>

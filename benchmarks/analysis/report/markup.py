@@ -1,4 +1,4 @@
-"""The parts of the page as HTML: tables whose columns sort and whose numbers can be asked, sections, text in Markdown.
+"""The parts of the page as HTML: sortable tables whose numbers can be clicked, sections, text in Markdown.
 
 Arguments are plain text and escaped here, except where they are said to be HTML.
 """
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-LONG = 32  # letters from which on the text of a cell may be broken
-FILTERED = 6  # rows from which on a table has a box that filters them
+LONG = 32  # the text of a cell with more letters may wrap
+FILTERED = 6  # a table with this many rows or more gets a filter box
 _CODE = re.compile(r"`([^`]*)`")
 _RAISED = re.compile(r"&lt;sup&gt;(\w+)&lt;/sup&gt;")
 
@@ -65,12 +65,12 @@ def number_of(text: str) -> float | None:
 
 
 def grouped_digits(text: str) -> str:
-    """A count with its thousands apart."""
+    """A count with thousands separators."""
     return f"{int(text):,}" if text.isdecimal() and len(text) > 4 else text
 
 
 def button(text: str, entry: int | None, title: str) -> str:
-    """Text that shows an entry of the provenance, as ``title``; plain without one."""
+    """Text that opens an entry of the provenance under ``title``; plain text without an entry."""
     if entry is None or not text:
         return escape(text)
     return f'<button type="button" data-p="{entry}" data-title="{escape(title)}">{escape(text)}</button>'

@@ -46,7 +46,7 @@
     return made;
   };
 
-  // One line a record: its file, what it gives to the cell, and the rest of what is known of it.
+  // One line per record: its file, what it contributes to the cell, and what else is known about it.
   const addRecords = (parent, runs) => {
     const valued = runs.some((run) => run[1] !== "");
     const box = add(parent, "div");

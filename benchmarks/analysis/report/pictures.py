@@ -56,7 +56,7 @@ def picture_sections(results: Path, evidence: Evidence, provenance: Provenance) 
 
 
 def figure_title(name: str) -> str:
-    """The title of a figure by the name of its file: its own, or that of its family with what it is of."""
+    """The title of a figure by the name of its file: its own, or that of its family and the rest of the name."""
     family = figure_of(name, _FIGURES)
     left = name.removeprefix(family).strip("_").replace("_", " ")
     return ": ".join(text for text in (_FIGURES.get(family, ""), left) if text)
@@ -68,7 +68,7 @@ def figure_order(name: str) -> tuple[int, str]:
 
 
 def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -> list[str]:
-    """The records of a source of a figure: itself, or of a file of masks those of its rows' runs."""
+    """The records behind a source of a figure: the source itself, or, for a file of masks, the runs of its rows."""
     if source in evidence.records:
         return [source]
     if Path(source).parent.name != _MASKS or not (results / source).is_file():

@@ -10,7 +10,7 @@ from benchmarks.analysis.tables.trace import line_of, sources_of, value_of
 
 
 class Provenance:
-    """Entries are lists of [role, [[number of a record, what it gives to the cell], ...]]; equal ones are one."""
+    """Entries are lists of [role, [[number of a record, what it contributes], ...]]; equal ones are stored once."""
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
@@ -26,7 +26,7 @@ class Provenance:
         return self._add(parts) if parts else None
 
     def of_files(self, role: str, files: Iterable[str]) -> int | None:
-        """The number of an entry that is whole records; None without any."""
+        """The number of an entry for whole records; None without any."""
         numbers = [[self._numbers[file], ""] for file in files]
         return self._add([[role, numbers]]) if numbers else None
 
@@ -34,7 +34,7 @@ class Provenance:
         return self._entries.setdefault(json.dumps(parts, ensure_ascii=False), len(self._entries))
 
     def as_json(self) -> str:
-        """{"fields": names, "records": [texts of each], "cells": entries}, for a script element: no text can end it."""
+        """{"fields": names, "records": [texts of each], "cells": entries}, for a script element: no text closes it."""
         facts = [
             line_of(r, self._evidence) | {"processor (s)": r["cpu_s"], "finished": r["finished_at"]}
             for r in self._evidence.records.values()

@@ -113,9 +113,9 @@ def published_section(numbers: Sequence[PublishedNumber]) -> Section:
     """The numbers that others report, each with its source."""
     title = "Published numbers"
     note = (
-        "What others report and nothing here measures, as `published.csv` has it; a number that lines up with a run "
-        "stands beside it in the comparison as well. Primary: said by the authors of the method or of a reproduction; "
-        "secondary: by the table of another paper."
+        "Numbers that others report, from `published.csv`; none of them was measured here. One that is comparable with "
+        "a run is also beside it in the comparison. Primary: from the authors of the method or of a reproduction; "
+        "secondary: from a table of another paper."
     )
     rows = []
     for number in numbers:

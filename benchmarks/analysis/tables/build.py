@@ -29,7 +29,7 @@ TABLES: dict[str, Table] = {
 
 
 def read_results(records_folder: Path) -> Evidence:
-    """`read_evidence`, of tasks that have tables; DataError for another."""
+    """`read_evidence`; DataError for a record whose task has no table."""
     evidence = read_evidence(records_folder)
     for r in evidence.records.values():
         if r["task"] not in TASKS:
@@ -60,7 +60,7 @@ def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
 
 
 def build_tables(records_folder: Path, out: Path) -> list[Path]:
-    """Write the tables, all after all could be rendered; returns the files written. Errors as `render_tables`."""
+    """Write the tables once all of them are rendered; returns the files written. Errors as `render_tables`."""
     contents = render_tables(records_folder, out)
     for path, text in contents.items():
         write_text(path, text)

@@ -1,9 +1,9 @@
-"""The rows of the comparison table: every method against MAE that has seen as many images, on every task.
+"""The rows of the comparison table: every method against MAE on the same number of images, on every task.
 
 A row is a method on one metric of one task. It is compared within the setting of its pretraining (data, model, schedule
-of θ) and that of its transfer (data, recipe, protocol), as in the other tables with MAE that has seen as many images.
-"MAE, same processor time" has seen more on purpose and is compared with the longest MAE that has seen no more; random
-weights, which have seen none, with any.
+of θ) and of its transfer (data, recipe, protocol) with MAE that has seen the same number of images, as in the other
+tables. "MAE, same processor time" sees more by design and is compared with the longest MAE that has seen no more;
+random weights, which have seen none, with any.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ class Group(NamedTuple):
 
 
 def _digits(setting: str) -> str:
-    """Eight digits that tell a setting from others; "" for none, or one that is not known."""
+    """Eight hex digits that identify a setting; "" for an empty or unknown one."""
     return hashlib.sha256(setting.encode()).hexdigest()[:8] if setting else ""
 
 
@@ -81,7 +81,7 @@ def group_records(evidence: Evidence) -> dict[Group, Methods]:
 
 
 def reference_of(runs: list[Record], methods: Methods, evidence: Evidence) -> list[Record]:
-    """The runs of MAE that ``runs`` are compared with; [] without one. Of several that fit, most seeds in common."""
+    """The runs of MAE that ``runs`` are compared with; [] without one. Of several, the one with most common seeds."""
     method, images = runs[0]["method"], evidence.mean_cost(runs, "images_seen")
     if images is None:
         return []
@@ -100,7 +100,7 @@ def reference_of(runs: list[Record], methods: Methods, evidence: Evidence) -> li
 
 
 def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence) -> Estimate:
-    """The difference within ``pairs`` of the same seed, by images too where all runs have predictions.
+    """The difference within ``pairs`` of the same seed, resampling images too where all runs have predictions.
 
     Raises DataError for predictions on different images.
     """
@@ -114,13 +114,13 @@ def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence
         check_same_test(a, b, remedy)
     compared = ((a["config_hash"], b["config_hash"], str(a["seed"])) for a, b in pairs)
     found = bootstrap_interval([(a.sums, b.sums) for a, b in known], "|".join([metric, *map("|".join, compared)]))
-    mean = statistics.fmean(differences(pairs, metric))  # to the last bit what the task's own table rounds
+    mean = statistics.fmean(differences(pairs, metric))  # bit for bit the mean that the task's own table rounds
     return replace(found, mean=mean)
 
 
 def _compared(runs: list[Record], methods: Methods, metric: Metric, evidence: Evidence) -> tuple[Row, Sources]:
     """The columns that compare ``runs`` with their reference among ``methods``, and the records of both; nothing
-    without a common seed. The share of headroom is of the oracles that have seen as many images as the reference."""
+    without a common seed. The share of headroom is of the oracles that have seen the same images as the reference."""
     others = reference_of(runs, methods, evidence)
     if not (pairs := seed_pairs(runs, others)):
         return {"interval": ""}, {}
@@ -156,7 +156,7 @@ def _group_rows(group: Group, methods: Methods, evidence: Evidence) -> Iterator[
 
 
 def comparison_rows(evidence: Evidence) -> list[Row]:
-    """One row a (group, metric, method, configuration), p values corrected for all rows together.
+    """One row per (group, metric, method, configuration), p values corrected for all rows together.
 
     Raises DataError for predictions of one setting that are on different images.
     """

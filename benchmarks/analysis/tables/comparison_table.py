@@ -1,4 +1,4 @@
-"""The comparison of all methods on all tasks: a tidy CSV, and a page with one wide table a pretraining setting."""
+"""The comparison of all methods on all tasks: a tidy CSV, and a page with a wide table per pretraining setting."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,22 +27,23 @@ from mlomae.records import RANDOM, grouped
 
 LEVEL = 0.05  # of p after Holm's correction, below which a difference is marked
 _METRICS = {metric.name: metric for metrics in COMPARED.values() for metric in metrics}
-_MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}  # drawn anew
+_MARKS = {"images and seeds": "<sup>is</sup>", "images": "<sup>i</sup>", "seeds": "<sup>s</sup>"}  # what was resampled
 _FIRST = (BASELINE, SAME_TIME, RANDOM)
 _METHOD = ["method", "pretraining_config"]
 _NONE_LINES_UP = (
-    "No published number lines up with a run above: to stand beside one, method, backbone (ViT-B, L or H at 224 "
-    "pixels, pretrained on all of ImageNet), data set (all of it) and protocol must be the same."
+    "No published number is comparable with a run above: method, backbone (ViT-B, L or H at 224 pixels, pretrained "
+    "on all of ImageNet), data set (all of it) and protocol would have to be the same."
 )
 _PUBLISHED = (
-    "What others report and nothing here measures, as `published.csv` has it. Primary: said by the authors of the "
-    "method or of a reproduction; secondary: by the table of another paper."
+    "Numbers that others report, from `published.csv`; none of them was measured here. Primary: from the authors of "
+    "the method or of a reproduction; secondary: from a table of another paper."
 )
 # the marks in a README around the comparison
 BEGIN, END = "<!-- comparison: written by `make tables` -->", "<!-- end of the comparison -->"
 _README_LEGEND = (
-    "Percent, mean ± sample standard deviation over seeds (their number). † differs from MAE of as many images, "
-    "p < 0.05 after Holm's correction, two seeds or more. Cost: processor time of the pretraining, relative to MAE's."
+    "Percent, mean ± sample standard deviation over seeds (their number). † differs from MAE on the "
+    "same number of images, p < 0.05 after Holm's correction, two seeds or more. Cost: processor time of pretraining, "
+    "relative to MAE's."
 )
 Key = tuple[str, ...]
 
@@ -59,7 +60,7 @@ class Shown:
 
 def marked(row: Row) -> bool:
     """Whether the difference to MAE is significant after Holm's correction. Never for one seed: two runs may differ
-    where their methods do not."""
+    although their methods do not."""
     return bool(row["p_holm"]) and float(row["p_holm"]) < LEVEL and row["interval"] != "images"
 
 
@@ -102,14 +103,14 @@ def columns_of(rows: list[Row]) -> list[tuple[str, dict[Key, Row]]]:
 
 
 def methods_of(rows: list[Row]) -> dict[Key, list[Row]]:
-    """(method, config of its pretraining) -> rows, in the order of a section's lines: what is compared with first."""
+    """(method, config of its pretraining) -> rows, in the order of a section's lines: references first."""
     methods = grouped(rows, itemgetter(*_METHOD))
     order = sorted(methods, key=lambda key: (_FIRST.index(key[0]) if key[0] in _FIRST else len(_FIRST), key))
     return {key: methods[key] for key in order}
 
 
 def cost_row(rows: list[Row], cost: str) -> Row:
-    """Of a method's rows the one of most seeds that knows a cost of ``COSTS``: a task may have some seeds alone."""
+    """Of a method's rows the one with most seeds that knows a cost of ``COSTS``: a task may lack some seeds."""
     return max(rows, key=lambda row: (bool(row[f"pretraining_{cost}"]), int(row["seeds"])))
 
 
@@ -117,7 +118,7 @@ def wide(rows: list[Row]) -> tuple[list[str], dict[Key, list[list[Shown]]]]:
     """One table of a section: titles, and (method, config) -> its cells.
 
     The costs of the pretraining come first, then one column for each task, data set and metric, each followed by the
-    published numbers that line up with it.
+    published numbers that are comparable with it.
     """
     columns: list[tuple[str, dict[Key, list[Shown]]]] = []
     for name, by_method in columns_of(rows):
@@ -135,7 +136,7 @@ def wide(rows: list[Row]) -> tuple[list[str], dict[Key, list[list[Shown]]]]:
 
 
 def sections(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows of one pretraining setting together: by data set, that of most rows first; those of unknown weights last."""
+    """Rows by pretraining setting: sorted by data set, then the one with most rows first; unknown weights last."""
     groups = grouped(rows, itemgetter(*SECTION)).items()
     return [found for _, found in sorted(groups, key=lambda item: (not item[0][0], item[0][0], -len(item[1]), item[0]))]
 
@@ -162,22 +163,22 @@ def legend(rows: list[Row]) -> str:
     """What one needs to read the comparison of ``rows``, in Markdown."""
     compared = sum(bool(row["p"]) for row in rows)
     text = (
-        "Mean ± sample standard deviation over seeds (their number). Beneath: percentage points more than MAE that has "
-        f"seen as many images, runs of the same seed paired, with a 95 % interval. `{SAME_TIME}` has seen more images, "
-        f"`{RANDOM}` none; both are compared with the same MAE. Intervals: <sup>is</sup> test images and seeds drawn "
-        "anew, which says of other images and seeds; <sup>i</sup> images alone, where one seed is in common: it says "
-        "nothing of other seeds; <sup>s</sup> Student's over seeds, where there are no predictions; none for one seed "
-        f"without predictions, or seeds that agree to the last digit. † p < {LEVEL} after Holm's correction for the "
-        f"{compared} comparisons of `comparison.csv`, two seeds or more. Share: of what the best oracle gains over "
-        f"MAE, where that is {MIN_HEADROOM:.0f} points or more. Costs are of the pretraining, images those of the "
-        "reconstruction level, config its hash; empty: not known. `mlomae table comparison --trace` names the runs "
-        "behind a cell."
+        "Mean ± sample standard deviation over seeds (their number). Beneath: difference in percentage points to MAE "
+        f"on the same number of images, runs of the same seed paired, with a 95 % interval. `{SAME_TIME}` has seen "
+        f"more images, `{RANDOM}` none; both are compared with the same MAE. Intervals: <sup>is</sup> test images and "
+        "seeds resampled, so that it speaks for other images and seeds; <sup>i</sup> images only, where there is one "
+        "common seed: it says nothing about other seeds; <sup>s</sup> Student's over seeds, where there are no "
+        "predictions; none for one seed without predictions, or seeds that agree to the last digit. † "
+        f"p < {LEVEL} after Holm's correction for the {compared} comparisons of `comparison.csv`, two seeds or more. "
+        f"Share: of what the best oracle gains over MAE, where that is {MIN_HEADROOM:.0f} points or more. Costs are "
+        "those of pretraining, images those of the reconstruction level, config its hash; empty: not known. "
+        "`mlomae table comparison --trace` names the runs behind a cell."
     )
     return f"{text} {numerics_note(rows)}".rstrip()
 
 
 class ComparisonTable(Table):
-    """Its page has a wide table for each section, and the published numbers that line up with none of ours."""
+    """Its page has a wide table for each section, and the published numbers that are comparable with none of ours."""
 
     def page(self, frame: pd.DataFrame, evidence: Evidence) -> str:
         rows = frame.to_dict("records")
@@ -218,7 +219,7 @@ TABLE = ComparisonTable(
 )
 
 
-# --- the project's README: methods whose backbones were transferred, one number a task ------------------------------
+# --- the project's README: methods whose backbones were transferred, one number per task ----------------------------
 
 
 def readme_table(frame: pd.DataFrame) -> str:

@@ -1,12 +1,12 @@
 """The tables of pretraining runs: all of them, the headroom that methods capture, and differences seed by seed.
 
-Headroom is what an oracle, which knows the objects, gains over MAE with its random masks:
+Headroom is what an oracle, which knows the objects, gains over MAE with random masks:
 
     share = (method − MAE) / (best oracle − MAE)
 
-"Best" is the oracle of highest mean accuracy, over its biases and weights; all three means are of the seeds they share.
-All runs of a comparison agree on data, splits, model, outer iterations and batch sizes: 0 is no better than random
-masks, 1 as good as knowing the objects, and on a data set without headroom no two methods can be told apart.
+"Best" is the oracle of highest mean accuracy, over its biases and weights; all three means are over shared seeds. All
+runs of a comparison agree on data, splits, model, outer iterations and batch sizes: 0 is no better than random masks, 1
+as good as knowing the objects, and on a data set without headroom no two methods can be told apart.
 
 The table of differences is the one to read before calling one method better than another. Every method is compared with
 each of its references that has runs of the same seeds: MAE (same images seen), for learned masks the masking network
@@ -61,7 +61,7 @@ COST_TOLERANCE = 0.15  # relative; runs further apart in processor time are not 
 
 
 def _pretrain_rows(evidence: Evidence) -> list[Row]:
-    """One row a (data set, method, configuration), compared with the MAE of equal images seen and the highest mean."""
+    """One row per (data set, method, configuration), compared with the best MAE that has seen the same images."""
     rows = []
     for runs, methods in configurations(evidence.of_task("pretrain"), any_start=True):
         row = row_of(runs, [*ACCURACIES, "feedback_accuracy", "feedback_chance"])
@@ -107,8 +107,8 @@ PRETRAIN = Table(
     rows=_pretrain_rows,
     note=(
         "Mean ± sample standard deviation over seeds. Images seen count repetitions. `vs MAE`: "
-        f"difference of the means to MAE of equal data, model and stage-I images (within {EQUAL_IMAGES:.0%}); "
-        "to the best if several fit, empty if none does."
+        f"difference of the means to MAE with the same data, model and stage-I images (within {EQUAL_IMAGES:.0%}); "
+        "to the best one if several fit, empty if none does."
     ),
 )
 
@@ -139,7 +139,7 @@ def captured(
 
 
 def _headroom_rows(evidence: Evidence) -> list[Row]:
-    """One row a (setting and images seen of an oracle, method, configuration); NaN where a number does not exist.
+    """One row per (setting and images seen of an oracle, method, configuration); NaN where a number does not exist.
 
     Runs of "MAE, same processor time" are listed in every comparison of their setting: they have seen more images.
     """
@@ -182,8 +182,8 @@ HEADROOM = Table(
     note=(
         "Share = (method - MAE) / (best oracle - MAE), of means over the seeds that the three have in common; mean ± "
         "sample standard deviation; frozen encoder, mean of the patch tokens. The best oracle has share 1; no share is "
-        f"given where the headroom is below {MIN_HEADROOM:.0f} points. `{SAME_TIME}` has seen more images: the rival "
-        "at equal cost."
+        f"given where the headroom is below {MIN_HEADROOM:.0f} points. `{SAME_TIME}` has seen more images: it is "
+        "the rival at equal cost."
     ),
     order=["dataset", "schedule", "knn_top1_avg", "config_hash"],
 )
@@ -208,7 +208,7 @@ def _references(runs: list[Record], methods: Methods) -> Iterator[list[Record]]:
 
 
 def _difference_rows(evidence: Evidence) -> list[Row]:
-    """One row a (method, reference) with at least one seed in common."""
+    """One row per (method, reference) with at least one seed in common."""
     rows = []
     for runs, methods in configurations(evidence.probed):
         for others in _references(runs, methods):
@@ -231,8 +231,8 @@ DIFFERENCES = Table(
     rows=_difference_rows,
     note=(
         "Percentage points of accuracy (frozen encoder, mean of the patch tokens), runs of the same seed paired; "
-        "[low, high] is Student's 95 % interval of the mean over seeds, which with two seeds is very wide. An interval "
-        f"that holds 0 shows no difference. `{FROZEN}`: the masking network keeps its random initial values; what a "
+        "[low, high] is Student's 95 % interval of the mean over seeds, very wide with two seeds. An interval that "
+        f"contains 0 shows no difference. `{FROZEN}`: the masking network keeps its random initial values; what a "
         f"method gains over it, it gains by learning. `{SAME_TIME}` has seen more images."
     ),
     order=["dataset", "images_seen", "method", "config_hash", "reference"],

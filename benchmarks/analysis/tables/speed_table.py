@@ -1,4 +1,4 @@
-"""The table of speed runs, one row a record: `benchmarks.cost.speed` writes them, `make tables` puts them together.
+"""The table of speed runs, one row per record that `benchmarks.cost.speed` has written.
 
 Rows of one run share ``finished_at``; a ratio belongs to the run it was measured in and is never formed between runs.
 """
@@ -71,9 +71,9 @@ TABLE = Table(
     rows=_rows,
     note=(
         "Seconds are medians over rounds in which the rows took turns; a ratio is the median of the ratios within a "
-        "round, with an interval that covers the median 95 times in 100. Peak memory: model, optimizers, data and one "
-        "iteration, each row in a process of its own. Share of matmul: of the rate of a large square product in the "
-        "same rounds. Data are random tensors, loading is not timed. A commit with + had changes not committed."
+        "round, with a 95 % interval of the median. Peak memory: model, optimizers, data and one iteration, each row "
+        "in its own process. Share of matmul: relative to the rate of a large square matrix product in the same "
+        "rounds. Data are random tensors, loading is not timed. In the CSV, + marks a commit with uncommitted changes."
     ),
     order=["setting", "finished_at"],  # within a run as the rows come
     source="the records of `make bench-speed`",

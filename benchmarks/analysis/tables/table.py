@@ -44,7 +44,7 @@ class Column:
         spec: the format of its numbers, "" for texts and for numbers that are formatted already.
         title: its heading on the page, by default `heading` of its name.
         show: a row of texts -> the cell on the page, by default the column's own text.
-        key: whether it is one of those that together name a row.
+        key: whether it is one of the columns that together identify a row.
     """
 
     name: str
@@ -142,7 +142,7 @@ def markdown_head(title: str, source: str = "the run records") -> list[str]:
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table; bars inside cells are escaped. ``rows`` hold one text a column."""
+    """The lines of a table; bars inside cells are escaped. ``rows`` hold one text per column."""
     lines = [columns, *rows]
     head, *body = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
     return [head, "|" + "---|" * len(columns), *body]
@@ -170,7 +170,7 @@ def row_of(runs: list[Record], metrics: Iterable[str] = ()) -> Row:
 
 
 def mean_and_sd(runs: list[Record], metric: str) -> dict[str, float]:
-    """{metric: mean, metric_sd: sample standard deviation} of the runs that have it; NaN without any, or a second."""
+    """{metric: mean, metric_sd: sample standard deviation} of the runs that have it; NaN without one, or a second."""
     values = [r["metrics"][metric] for r in runs if metric in r["metrics"]]
     mean = statistics.fmean(values) if values else math.nan
     return {metric: mean, f"{metric}_sd": statistics.stdev(values) if values[1:] else math.nan}
@@ -207,7 +207,7 @@ def spread(metric: str, title: str) -> list[Column]:
 
 
 def signed(name: str, title: str) -> Column:
-    """A difference that has a plus sign on the page alone."""
+    """A difference, with a plus sign on the page only."""
     return Column(name, ".2f", title, lambda row: row[name] if row[name][:1] in ("", "-") else f"+{row[name]}")
 
 

@@ -66,7 +66,7 @@ def sources_of(row: Row, column: str) -> list[tuple[str, list[Record]]]:
 
 
 def value_of(record: Record, row: Row, column: str, evidence: Evidence) -> Any:
-    """What a record gives to a cell: its metric, cost or field; "" where a cell is not made of numbers of records."""
+    """What a record contributes to a cell: a metric, cost or field; "" where no number of a record enters the cell."""
     if column.startswith("pretraining_") and (cost := column.removeprefix("pretraining_")) in COSTS:
         return evidence.cost(record, cost)
     metrics = record["metrics"]
@@ -83,7 +83,7 @@ def value_of(record: Record, row: Row, column: str, evidence: Evidence) -> Any:
 
 
 def line_of(record: Record, evidence: Evidence, **value: Any) -> dict[str, Any]:
-    """What is shown of a record, by column; with ``value`` what it gives to a cell."""
+    """What is shown of a record, by column; with ``value`` what it contributes to a cell."""
     file, commit = evidence.file_of(record), record["git_commit"]
     return {
         "record": file,
@@ -102,7 +102,7 @@ def line_of(record: Record, evidence: Evidence, **value: Any) -> dict[str, Any]:
 def trace(records_folder: Path, name: str, cell: str | None = None) -> str:
     """The value of a cell and every record it is made of, as text; without ``cell`` the Markdown of the whole table.
 
-    Raises ConfigError for an unknown table, CellError for a cell that is none, and what `read_results` raises.
+    Raises ConfigError for an unknown table, CellError for an unknown cell, and what `read_results` raises.
     """
     if name not in TABLES:
         raise ConfigError(f"there is no table '{name}'; choose one of {', '.join(TABLES)}")
@@ -117,7 +117,7 @@ def trace(records_folder: Path, name: str, cell: str | None = None) -> str:
     made_of = [(role, r) for role, records in parts for r in records]
     shown = [{"role": role} | line_of(r, evidence, value=value_of(r, row, column, evidence)) for role, r in made_of]
     if column == "p_holm":
-        lines.append("Corrected for all p values of the table; the one of this row is of:")
+        lines.append("Corrected for all p values of the table; the p value of this row is from:")
     if shown:
         lines += aligned([list(shown[0]), *([str(v) for v in line.values()] for line in shown)])
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The table of a task's transfers: the metrics of every backbone, and what it gains, seed by seed."""
+"""The table of a task's transfers: the metrics of every backbone, and its differences to MAE and to random weights."""
 
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ def _check(task: Task, records: list[Record]) -> None:
 
 
 def _rows(task: Task, evidence: Evidence) -> list[Row]:
-    """One row a (setting, method, configuration); NaN where a number is not known."""
+    """One row per (setting, method, configuration); NaN where a number is not known."""
     records, headline, rows = evidence.of_task(task.name), task.headline.name, []
     _check(task, records)
     for runs, methods in configurations(records):
@@ -87,8 +87,8 @@ def transfer_table(task: Task) -> Table:
         note=(
             f"Mean ± sample standard deviation over seeds, of {task.averaged_over}. Differences: percentage points of "
             f"{headline.title} between runs of the same seed, data, recipe and protocol; [low, high] is Student's "
-            "95 % interval of the mean over the n seeds in common, and one that holds 0 shows no difference. Images "
-            "seen count repetitions, of the reconstruction level alone; the processor seconds of a pretraining are of "
+            "95 % interval of the mean over the n common seeds, and one that contains 0 shows no difference. Images "
+            "seen count repetitions, in the reconstruction level only; the processor seconds of a pretraining are of "
             "all its levels. Empty: not known, or no such run to compare with."
         ),
     )

@@ -168,7 +168,7 @@ ROW = mask_values(rows=1)["rows"][0]
         ({"images": ["aGVsbG8="]}, "is damaged"),
         ({"images": []}, "is damaged"),
         ({"rows": []}, "'rows' is empty"),
-        ({"seed": "0"}, "'seed' no integer"),
+        ({"seed": "0"}, "'seed' not an integer"),
         ({"rows": [{**ROW, "grid": [5, 5]}]}, "does not divide images of 32 pixels"),
         ({"rows": [{**ROW, "grid": [0, 8]}]}, "does not divide"),
         ({"rows": [{**ROW, "mask": ROW["mask"][:-1]}]}, "'mask' is not 8 texts of 64"),

@@ -155,4 +155,4 @@ def test_the_records_that_ship_give_the_shares_of_the_headroom_table(tmp_path: P
     without = {key for key, share in shares.items() if not share}
     assert without == {(r["config_hash"], m) for r in headroom if r["method"] == "MAE" for m in METRICS}
     assert {key: found[key] for key in shares} == shares
-    assert "No published number lines up" in (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "No published number is comparable" in (tmp_path / "comparison.md").read_text(encoding="utf-8")
