@@ -9,7 +9,7 @@ from pathlib import Path
 from mlomae.common.registry import check_range
 
 BENCH = str(Path(__file__).parents[1] / "configs" / "suites" / "bench.py")
-CLUSTERS = ("slurm", "local")  # as submitit calls them; local is for trying a suite's jobs out on this machine
+CLUSTERS = ("slurm", "local")  # submitit's names; local is for trying out a suite's jobs on this machine
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
@@ -24,14 +24,14 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--data", help="data root: sets data.train.root and data.test.root")
     p.add_argument("--seed", type=int, help="default: the seed of the backbone's pretraining, else the config's")
     p.add_argument("--work-dir", help="where checkpoints and results go (default: work_dirs/NAME_METHOD_seedN)")
-    p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
-    p.add_argument("--records", help="also write the record into this folder, predictions next to it: results/runs")
+    p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of the work dir")
+    p.add_argument("--records", help="also write the record here, its predictions next to this folder: results/runs")
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
-    p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins: a task's, ...")
+    p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins, e.g. a task's")
     p.set_defaults(run=_bench)
 
     p = commands.add_parser("demo", help="pretraining and transfer to four tasks on embedded data, minutes on a CPU")
-    p.add_argument("--work-dir", default="work_dirs/demo", help="folder of all that is written")
+    p.add_argument("--work-dir", default="work_dirs/demo", help="folder for everything that is written")
     p.add_argument("--jobs", type=int, default=2, help="transfers at a time, one thread each (default: 2)")
     p.set_defaults(run=_demo)
 
@@ -45,7 +45,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         "--trace",
         metavar='"WORD|...|COLUMN"',
         help="a column of the CSV, and before it words that name the row: its data set, method, config, ... in any "
-        "order; what matches nothing lists the cells, closest first",
+        "order; if nothing matches, the closest cells are listed",
     )
     p.add_argument("--records", default="results/runs", help="folder of run records (default: results/runs)")
     p.set_defaults(run=_table)
@@ -61,19 +61,19 @@ def add_suite(commands: argparse._SubParsersAction) -> None:
     status = actions.add_parser("status", help="the grid: what is done, running, failed, stale, missing")
     for p in (run, status):
         p.add_argument("file", help="a file of configs/suites/")
-        p.add_argument("--data", nargs="*", default=[], metavar="TYPE=ROOT", help="where data lie: cifar10=PATH ...")
-        p.add_argument("--seeds", type=int, nargs="+", help="of the suite's seeds, these alone")
+        p.add_argument("--data", nargs="*", default=[], metavar="TYPE=ROOT", help="where data are: cifar10=PATH ...")
+        p.add_argument("--seeds", type=int, nargs="+", help="run only these of the suite's seeds")
         p.add_argument("--records", default="results/runs", help="folder of the records (default: results/runs)")
         p.add_argument("--work-dir", help="folder of the runs (default: work_dirs/suites/NAME)")
         p.add_argument("--any-numerics", action="store_true", help="records of other NUMERICS count as done")
-        p.add_argument("--weights", nargs="+", default=[], help="of a demo: these backbones, not discovered ones")
-        p.add_argument("--runs", default="work_dirs", help="of a demo: where to discover pretrained backbones")
-        p.add_argument("--most", type=int, default=8, help="of a demo: how many, the newest ones (default: 8)")
-        p.add_argument("--tasks", nargs="+", default=[], help="transfers to these tasks alone")
+        p.add_argument("--weights", nargs="+", default=[], help="for a demo: transfer these backbones")
+        p.add_argument("--runs", default="work_dirs", help="for a demo: where to look for pretrained backbones")
+        p.add_argument("--most", type=int, default=8, help="for a demo: at most this many, the newest (default: 8)")
+        p.add_argument("--tasks", nargs="+", default=[], help="transfer to these tasks only")
         p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override keys of all recipes")
     run.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
-    run.add_argument("--cluster", choices=CLUSTERS, help="through submitit, with the suite's parameters")
-    run.add_argument("--redo", action="store_true", help="run stale runs again; what they left goes to 'superseded'")
+    run.add_argument("--cluster", choices=CLUSTERS, help="run through submitit, with the suite's parameters")
+    run.add_argument("--redo", action="store_true", help="repeat stale runs; what they left is moved to 'superseded'")
     run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables next to the records")
     parser.set_defaults(run=_suite)
 

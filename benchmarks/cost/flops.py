@@ -24,7 +24,7 @@ follow from two counts, of which the second has a lower batch twice as large.
 - A ratio that is drawn for every batch is averaged over its distribution.
 - Only matrix products and convolutions count (`benchmarks.cost.speed.measure.FlopCounter`): no optimizer, no norm, no
   eigenvectors, singular values or Cholesky factors, which some strategies take of small matrices.
-- It is this code's count, also for a record of an older commit.
+- The count is that of the current code, also for records of older commits.
 """
 
 import argparse
@@ -55,9 +55,9 @@ from mlomae.pretraining.step import PretrainStep
 from mlomae.records import Record, grouped, read_records
 
 BATCH = 8  # images of each level; the cost is linear in them
-# kind of an outer iteration -> the first one that moved φ, seen from iteration 1 where every second one does
+# kind -> iteration of φ's first step for which iteration 1 is of this kind, with upper_every=2
 BEGIN = {"warm-up": -1, "between": 0, "upper": 1}
-DRAWS, RATIOS = 1000, 10  # of a ratio that is drawn; the quantiles of them that stand for all
+DRAWS, RATIOS = 1000, 10  # draws of a random ratio; the quantiles of them that are counted
 
 
 Costs = dict[str, tuple[float, float]]
@@ -65,7 +65,7 @@ Costs = dict[str, tuple[float, float]]
 
 
 class CountedStep(PretrainStep):
-    """Takes the ratio that it is told instead of drawing one."""
+    """Uses the ratio that is set instead of drawing one."""
 
     ratio = 0.75
 
@@ -77,7 +77,7 @@ class CountedStep(PretrainStep):
 
 
 def config_of(record: Record) -> PretrainConfig:
-    """The configuration of a record such that nothing is read from a disk: the values of weights change no count.
+    """The configuration of a record, changed to read nothing from disk: the values of weights change no count.
 
     Raises ConfigError for one that this code does not know.
     """
@@ -88,7 +88,7 @@ def config_of(record: Record) -> PretrainConfig:
 
 
 def classes_of(record: Record) -> int:
-    """Classes of the feedback by its chance, those of the evaluation without one; they matter to a head alone."""
+    """The number of classes, from the chance of the feedback or else of the evaluation; only heads depend on it."""
     metrics = record["metrics"]
     return max(2, round(100.0 / metrics.get("feedback_chance", metrics.get("chance", 1.0))))
 
@@ -125,7 +125,7 @@ def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
         torch.manual_seed(0)
         model = Pretrainer(config, classes).train()
         step, ratios = CountedStep(model, build_optimizers(model.level_parameters(), config)), [model.ratio]
-        if type(model.mask).batch_ratio is not MaskingStrategy.batch_ratio:  # quantiles of those that are drawn
+        if type(model.mask).batch_ratio is not MaskingStrategy.batch_ratio:  # quantiles of the drawn ratios
             drawn = sorted(model.mask.batch_ratio(model.ratio, key) for key in range(DRAWS))
             ratios = drawn[DRAWS // RATIOS // 2 :: DRAWS // RATIOS]
 
@@ -178,7 +178,7 @@ def rounded(value: float) -> int:
 
 
 def count_entry(runs: list[Record]) -> dict[str, int]:
-    """The entry of one configuration from all its records. Raises DataError, naming the record, if it cannot be."""
+    """The entry of one configuration from all its records. Raises DataError, naming the record, if that fails."""
     name = runs[0]["name"]
     try:
         config = config_of(runs[0])
@@ -202,7 +202,7 @@ def count_entry(runs: list[Record]) -> dict[str, int]:
 
 
 def update_flops(records: list[Record], path: Path, again: bool = False) -> list[MlomaeError]:
-    """Count what ``path`` lacks (all of it with ``again``), drop what has no record; the errors of what cannot be."""
+    """Count what ``path`` lacks (all of it with ``again``), drop what has no record; returns errors."""
     before = {} if again else read_flops(path)
     entries, errors = {}, []
     runs = grouped((r for r in records if r["task"] == "pretrain"), lambda r: str(r["config_hash"]))
@@ -226,11 +226,11 @@ def update_flops(records: list[Record], path: Path, again: bool = False) -> list
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns 0, 1 after a line for every configuration that cannot be counted, 2 for other bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cost.flops", description="Operations of the pretrainings."
+        prog="python -m benchmarks.cost.flops", description="Count the operations of the pretrainings."
     )
     parser.add_argument("--records", type=Path, default=Path("results/runs"), help="folder of run records")
     parser.add_argument("--out", type=Path, default=Path("results/flops.json"), help="file to bring up to date")
-    parser.add_argument("--again", action="store_true", help="count anew what the file has already")
+    parser.add_argument("--again", action="store_true", help="recount what the file already has")
     parser.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins of the runs")
     arguments = parser.parse_args(argv)
     import_plugins(arguments.custom_imports)

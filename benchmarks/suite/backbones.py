@@ -47,8 +47,8 @@ class Backbone:
 
 
 def _usable(path: Path) -> Backbone | None:
-    """The backbone in a checkpoint; None if it is not pretrained on the textures, or on their test images, and, with a
-    line, if it cannot be read."""
+    """The backbone in a checkpoint; None if it was not pretrained on the textures, and, after a message, if it was
+    pretrained on their test images or cannot be read."""
     try:
         state = load_checkpoint(path)
     except CheckpointError as error:
@@ -74,8 +74,8 @@ def _usable(path: Path) -> Backbone | None:
 def discover_backbones(runs: Path, out: Path, most: int) -> list[Backbone]:
     """The newest checkpoint of every run under ``runs`` that was pretrained on the textures, sorted by method and seed.
 
-    Checkpoints under ``out`` and copies of a file are left out. If there are more than ``most``, the newest are taken,
-    and a line says so. Raises ConfigError if there is none.
+    Checkpoints under ``out`` and copies of a file are left out. If there are more than ``most``, the newest are taken
+    and a message says so. Raises ConfigError if there is none.
     """
     folders = [f.parent for f in sorted(runs.rglob("checkpoints")) if out.absolute() not in f.absolute().parents]
     newest = [found[-1] for folder in folders if (found := list_checkpoints(folder))]

@@ -56,15 +56,15 @@ def roots(pairs: list[str]) -> dict[str, str]:
 
 def run_suite(args: argparse.Namespace) -> int:
     """Run what is missing, then make the tables; 0, or 1 if a run failed. Raises ConfigError, before anything runs, for
-    records of the suite's runs that do not count."""
+    stale records of the suite's runs."""
     check_range("", "[1, inf)", jobs=args.jobs)
     planner, completed = plan(args)
     if stale := stale_jobs(planner, completed):
         if not args.redo:
             job, why = stale[0]
             raise ConfigError(
-                f"{len(stale)} records do not count here ({job.label}: {why}); --any-numerics accepts those of other "
-                "NUMERICS, --redo keeps them in 'superseded' and runs again"
+                f"stale records: {len(stale)}, the first {job.label} ({why}); --any-numerics accepts those of other "
+                "NUMERICS, --redo moves them to 'superseded' and runs again"
             )
         set_aside([job for job, _ in stale], completed, planner.work)
         planner, completed = plan(args)
@@ -104,7 +104,7 @@ def set_aside(jobs: list[Job], completed: CompletedRuns, work: Path) -> None:
         if completed.folder is not None:
             name = path.relative_to(completed.folder)
             kept = completed.folder.parent / SUPERSEDED / name.with_stem(f"{name.stem}_{version}")
-            # predictions first: killed between the two, the next try moves the record, and no run replaces predictions
+            # predictions first: if killed in between, the next try moves the record; no run ever replaces predictions
             predictions = predictions_of(name.as_posix(), completed.folder)
             moves += [(predictions, kept.with_suffix(predictions.suffix)), (path, kept)]
         moves.append((job.folder, work / SUPERSEDED / f"{job.label}_{version}"))
@@ -145,6 +145,6 @@ def _demo_report(planner: Planner, runner: SuiteRunner) -> str:
             train, test = (some[f"{part}_source"].split(", ")[-1] for part in ("train", "eval"))
             lines.append(bench.note.format(train=train, test=test))
             outputs += [f"{done[0].folder.parents[2]}/METHOD/SEED/RECIPE", *(f"    {line}" for line in bench.outputs)]
-    lines.append("One run a row: it shows that the transfers work, not which method is better. s: of pretraining.")
+    lines.append("One run per row: this does not show which method is better. s: seconds of pretraining.")
     lines += [f"note: {backbone.note}" for backbone in planner.backbones if backbone.note]
     return "\n".join([*lines, *outputs])

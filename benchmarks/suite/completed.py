@@ -2,8 +2,8 @@
 
 - Configuration and seed: the record has the run's ``config_hash`` and ``seed``. Names and folders do not matter, so
   suites share records.
-- NUMERICS: the record was made with the present numbers of all parts that the run depends on
-  (`mlomae.common.numerics`), and with the present source of its plug-ins (`mlomae.config.plugins`).
+- NUMERICS: the record was made with the current numbers of all parts that the run depends on
+  (`mlomae.common.numerics`), and with the current source of its plug-ins (`mlomae.config.plugins`).
 - Split: the levels of a pretraining get the same images as in the record. This is checked only if the data are present;
   without them the run could not be repeated anyway.
 """
@@ -63,7 +63,7 @@ class CompletedRuns:
             return None
         record = read_record(job.record, str(job.record))
         self._found[record["config_hash"], record["seed"]] = job.record, record
-        # the folder of embedded data is named by what it holds, and no part of the hash
+        # the folder of embedded data is named after its content, and not part of the hash
         same_data = self.folder is not None or record["config"]["data"] == job.portable["data"]
         return record if same_data and (record["config_hash"], record["seed"]) == (job.hash, job.seed) else None
 

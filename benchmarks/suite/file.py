@@ -24,8 +24,8 @@ EXAMPLES = "configs/suites/"
 class MethodEntry:
     """A row: a pretraining configuration and what it changes in it.
 
-    ``method``: the row's name, by default the configuration's. ``seeds``: default the suite's. ``transfer``: whether
-    its backbones go through the tasks.
+    ``method``: the row's name, by default the configuration's. ``seeds``: by default the suite's. ``transfer``: whether
+    its backbones are transferred to the tasks.
     """
 
     config: str
@@ -37,10 +37,10 @@ class MethodEntry:
 
 @dataclass
 class TaskEntry:
-    """A recipe for each of ``datasets`` (one recipe, if there are none). ``methods``, ``seeds``: default all.
+    """A recipe for each of ``datasets`` (one recipe, if there are none). ``methods``, ``seeds``: all by default.
 
-    ``options`` are changed in the recipe. ``name`` replaces the recipe's in tables and file names of records: give one
-    where two suites whose methods share their names use the same recipe. ``title``: of its columns in printed tables.
+    ``options``: changes to the recipe. ``name`` replaces the recipe's in tables and file names of records: give one
+    where two suites whose methods have the same names use the same recipe. ``title``: of its columns in printed tables.
     """
 
     recipe: str
@@ -67,9 +67,9 @@ class TaskEntry:
 
 @dataclass
 class Suite:
-    """``same_time``: one of the methods; MAE of its processor time becomes one more row. ``floor``: whether random
-    weights go through the tasks. ``options``: of all pretrainings. ``threads``: of each run, None for the machine's.
-    ``cluster``: parameters of the machines, as submitit's ``executor.update_parameters`` takes them.
+    """``same_time``: one of the methods; MAE trained for its processor time is added as a row. ``floor``: whether
+    random weights are transferred too. ``options``: changes to all pretrainings. ``threads``: of each run, None for the
+    machine's. ``cluster``: parameters for submitit's ``executor.update_parameters``.
 
     ``demo``: a demonstration on the embedded textures, with the recipes of every task's `EmbeddedBench`. It has no
     methods: it transfers the backbones that the command names, or those that pretraining left in work_dirs. Its records
@@ -117,7 +117,7 @@ def _check(suite: Suite) -> None:
         if needed not in names:
             raise ConfigError(f"same_time='{suite.same_time}' needs a method '{needed}'; add it")
     if taken := {SAME_TIME, RANDOM} & set(names):
-        raise ConfigError(f"the name '{taken.pop()}' belongs to a row that suites make; choose another")
+        raise ConfigError(f"the name '{taken.pop()}' is that of a row that suites add; choose another")
     _check_seeds("seeds", suite.seeds)
     for entry in suite.methods:
         _check_seeds(f"seeds of '{entry.method}'", entry.seeds)
@@ -136,7 +136,7 @@ def _check_task(task: TaskEntry, rows: set[str]) -> None:
     if ("{dataset}" in task.recipe) != bool(task.datasets):
         raise ConfigError(f"recipe '{task.recipe}' must contain {{dataset}} if it has datasets, and only then")
     if task.name and len(task.recipes) > 1:
-        raise ConfigError(f"name='{task.name}' would name {len(task.recipes)} recipes; list them apart")
+        raise ConfigError(f"name='{task.name}' would name {len(task.recipes)} recipes; list them separately")
     _check_seeds(f"seeds of '{task.recipe}'", task.seeds)
     if unknown := [method for method in task.methods or [] if method not in rows]:
         raise ConfigError(f"recipe '{task.recipe}' is for '{unknown[0]}', which is not one of its methods")
@@ -152,4 +152,4 @@ def _check_seeds(what: str, seeds: list[Any] | None) -> None:
     if seeds is None:
         return
     if not seeds or not all(type(s) is int and s >= 0 for s in seeds) or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"{what} must be different integers from 0; got {seeds!r}")
+        raise ConfigError(f"{what} must be distinct integers, at least 0; got {seeds!r}")

@@ -91,7 +91,7 @@ class Planner:
         work: folder of the runs' folders. records: folder of their records; None to leave them in the runs' folders.
         roots: folders of data sets by the type of their source; others are where the configurations say.
         seeds: those of the suite's seeds to run, None for all.
-        backbones: of a demo. options: changes to the recipes of all transfers.
+        backbones: those of a demo. options: changes to the recipes of all transfers.
     """
 
     suite: Suite
@@ -103,8 +103,8 @@ class Planner:
     options: dict[str, Any] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
-        """All runs that are known from the start: pretrainings first, those that the same-time row waits for before all
-        others, then transfers. Raises ConfigError for a wrong configuration or two runs of one label."""
+        """All runs that are known from the start: pretrainings, beginning with those that the same-time row waits for,
+        then transfers. Raises ConfigError for a wrong configuration or two runs of one label."""
         needed = (BASELINE, self.suite.same_time) if self.suite.same_time else ()
         entries = sorted(self.suite.methods, key=lambda entry: entry.method not in needed)
         pretrained = [(entry, self.pretrainings(entry)) for entry in entries]
@@ -129,7 +129,7 @@ class Planner:
         return jobs
 
     def pretrainings(self, entry: MethodEntry) -> list[Job]:
-        """One run a seed of a method."""
+        """One run per seed of a method."""
         jobs, path = [], ROOT / entry.config
         for seed in self.suite.seeds if entry.seeds is None else entry.seeds:
             if self.seeds is None or seed in self.seeds:
@@ -198,7 +198,7 @@ def floor_backbone(job: Job) -> Backbone:
 
 
 def check_labels(jobs: list[Job]) -> None:
-    """Raise ConfigError if two runs would share folder and record."""
+    """Raise ConfigError if two runs would share a folder and a record."""
     labels: dict[str, Job] = {}
     for job in jobs:
         if (other := labels.setdefault(job.label, job)) is not job:

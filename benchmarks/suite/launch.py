@@ -1,6 +1,6 @@
 """Starts runs: as processes of this machine, or through submitit as jobs of a cluster.
 
-Both are called the same way and wait for the end of the run. Runs that are compared have one thread each, so that their
+Both have the same interface and wait for the run to end. Runs that are compared have one thread each, so that their
 processor seconds are comparable.
 """
 
@@ -22,9 +22,9 @@ Launcher = Callable[[list[str], Path, tuple[int, ...]], int]
 
 
 def start(command: list[str], log: Path, inherited: tuple[int, ...] = (), threads: int | None = 1) -> int:
-    """The exit status of a process with ``threads`` threads (None: as many as it likes), output appended to ``log``.
+    """The exit status of a process with ``threads`` threads (None: its default), output appended to ``log``.
 
-    ``inherited``: open files that the process keeps, such as a lock, so that they outlive this process if need be.
+    ``inherited``: open files, such as a lock, that the process keeps open even if this one ends.
     """
     environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with log.open("a") as file:
@@ -67,7 +67,7 @@ def is_locked(folder: Path) -> bool:
 
 @dataclass
 class Resumable:
-    """A job of submitit. It is submitted again, and resumes, if it was preempted or ran out of time."""
+    """A submitit job. If it was preempted or ran out of time, it is submitted again and resumes."""
 
     threads: int | None
 
@@ -81,7 +81,7 @@ class Resumable:
 
 
 def cluster(kind: str, folder: Path, parameters: dict[str, Any], threads: int | None) -> Launcher:
-    """Jobs of submitit, its own files in ``folder``. ``parameters`` as its ``update_parameters`` takes them.
+    """Submitit jobs, whose files go to ``folder``; ``parameters`` for its ``update_parameters``.
 
     Raises ConfigError if submitit is not installed, there is no such cluster, or submitit does not know a parameter.
     """
@@ -95,7 +95,7 @@ def cluster(kind: str, folder: Path, parameters: dict[str, Any], threads: int | 
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(f"--cluster {kind} cannot be used ({reason}); correct 'cluster' of the suite") from error
-    one_at_a_time = threading.Lock()  # an executor is not safe for threads
+    one_at_a_time = threading.Lock()  # executors are not thread-safe
 
     def launch(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
         with one_at_a_time:

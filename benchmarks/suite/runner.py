@@ -1,7 +1,7 @@
 """Runs what is missing of a suite: pretrainings, then the transfers of their backbones, N at a time.
 
-A run that fails is reported with the end of its log and holds up nothing but its own transfers; one that was killed
-resumes from its checkpoint the next time.
+A run that fails is reported with the end of its log and blocks only its own transfers; one that was killed resumes
+from its checkpoint the next time.
 """
 
 import statistics
@@ -24,7 +24,7 @@ LINES = 8  # of a failed run's log
 class SuiteRunner:
     """``parallel``: runs at a time. ``report`` gets one line for each event.
 
-    ``on_record``, ``finished``, ``failed``, ``blocked`` (by a run that failed): labels of runs, by their outcome.
+    ``on_record``, ``finished``, ``failed``, ``blocked`` (by a run that failed): labels of runs by outcome.
     """
 
     planner: Planner
@@ -38,8 +38,8 @@ class SuiteRunner:
     blocked: list[str] = field(default_factory=list)
 
     def run(self) -> bool:
-        """Run what is missing; whether the suite is complete now. Ctrl-c starts no further run."""
-        self.jobs: list[Job] = []  # all that are known by now
+        """Run what is missing; returns whether the suite is complete now. After Ctrl-C no further run starts."""
+        self.jobs: list[Job] = []  # all that are known so far
         self.records: dict[str, Record] = {}
         self._retrained = set[str]()  # on record, but the backbone is needed and its file is gone
         self._waiting: list[Job] = []
@@ -67,7 +67,7 @@ class SuiteRunner:
             self.report(f"{job.label}: not run, '{job.after.label if job.after else ''}' failed")
         if not all_known:
             self.blocked.append(SAME_TIME)
-            self.report(f"{SAME_TIME}: not run, a run that its length is taken from is missing")
+            self.report(f"{SAME_TIME}: not run, a run that determines its length is missing")
         return not self.failed and not self.blocked
 
     # --- what has to be run -------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class SuiteRunner:
                 self._waiting.insert(0, needed)
 
     def _plan_same_time(self) -> bool:
-        """Add the same-time row as soon as its length is known; whether all runs are known then."""
+        """Add the same-time row once its length is known; returns whether it was."""
         jobs = same_time_jobs(self.planner, self.completed, self.jobs)
         self._add(jobs or [])
         return jobs is not None
@@ -98,7 +98,7 @@ class SuiteRunner:
     # --- running it ---------------------------------------------------------------------------------------------------
 
     def _execute(self, job: Job) -> bool:
-        """Run ``job`` to its end; whether it succeeded."""
+        """Run ``job`` to its end; returns whether it succeeded."""
         log, again = job.folder / "log.txt", job.label in self._retrained
         with locked(job.folder) as lock:
             if lock is None:
@@ -136,10 +136,10 @@ class SuiteRunner:
 
 
 def same_time_jobs(planner: Planner, completed: CompletedRuns, jobs: list[Job]) -> list[Job] | None:
-    """The runs of the same-time row, [] without one; None as long as a run that its length is taken from is missing.
+    """The runs of the same-time row, [] without one; None while a run that determines its length is missing.
 
-    Its length, in outer iterations of the baseline, takes the processor time of the suite's ``same_time``, means over
-    seeds. A length that is on record stays: runs of further seeds must have the same configuration.
+    Its length is the number of outer iterations for which the baseline takes the processor time of the suite's
+    ``same_time``, averaged over seeds. A length on record stays: all seeds must have the same configuration.
     """
     reference = planner.suite.same_time
     if reference is None:

@@ -37,7 +37,7 @@ def state_of(job: Job, completed: CompletedRuns) -> tuple[str, str]:
 
 
 def stale_jobs(planner: Planner, completed: CompletedRuns) -> list[tuple[Job, str]]:
-    """Runs whose records do not count, and why."""
+    """Runs whose records are stale, and why."""
     jobs = planner.jobs()
     jobs += same_time_jobs(planner, completed, jobs) or []
     return [(job, stale) for job in jobs if (stale := completed.of(job)[1]) is not None]
@@ -54,7 +54,7 @@ def describe(planner: Planner, completed: CompletedRuns) -> str:
     grid = grid.loc[runs["method"].unique(), runs["title"].unique()].rename_axis(columns=None)
     lines = [grid.reset_index().to_string(index=False)]
     if same_time is None:
-        lines.append(f"{SAME_TIME}: its length is known once the runs that it is taken from are done")
+        lines.append(f"{SAME_TIME}: its length is known once the runs that determine it are done")
     count = Counter(state for state, _ in states.values())
     lines.append(", ".join(f"{count[state]} {state}" for state in STATES if count[state]))
     for label, (state, text) in states.items():
@@ -74,7 +74,7 @@ def _cell(states: Iterable[str]) -> str:
 def results_table(jobs: list[Job], records: dict[str, Record]) -> pd.DataFrame:
     """One row per backbone, with the cost of its pretraining, and one column per metric; "" where a transfer failed.
 
-    Columns are the headlines of the tasks and what they compare besides; a single recipe shows all its metrics.
+    Columns are the tasks' headline metrics and the others that they compare; a single recipe shows all its metrics.
     """
     columns = _columns(jobs)
     by_backbone: dict[Backbone, dict[str, Job]] = {}
@@ -95,7 +95,7 @@ def results_table(jobs: list[Job], records: dict[str, Record]) -> pd.DataFrame:
 
 
 def _columns(jobs: list[Job]) -> dict[str, tuple[str, Metric]]:
-    """Column -> (title of a recipe, metric); the longest recipe of each task, planned first, stands last."""
+    """Column -> (title of a recipe, metric); each task's longest recipe, planned first, comes last."""
     recipes = {job.title: get_task(job.task) for job in jobs if job.backbone is not None}
     metrics = {task: task.metrics if len(recipes) == 1 else task.compared for task in recipes.values()}
     count = Counter(metric.title for task in metrics for metric in metrics[task])

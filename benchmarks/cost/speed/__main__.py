@@ -2,7 +2,7 @@
 
 Plain MAE, our `one_step`, the authors' scheme, their compiled forms, and the plain MAE of others, measured in turn on
 one machine, together with its rate of matrix products. Data are random tensors made once; loading is not timed.
-A ratio is the median over rounds of the ratio within a round, with an interval that covers the median 95 times in 100.
+A ratio is the median over rounds of the ratio within a round, with a 95 % interval of the median.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def measure(setting: Setting, names: list[str], rounds: int, warmup: int, thread
             except BrokenProcessPool:
                 return {"skipped": "its process ended (out of memory?)"}
 
-        # one after the other: warming up in parallel would disturb the measured memory and each other
+        # one after the other: parallel warm-ups would disturb each other and the measured memory
         ready = {name: ask(name, prepare, name, setting.name, threads, warmup) for name in processes}
         runnable = [name for name in ready if "skipped" not in ready[name]]
         times: dict[str, list[dict[str, Any]]] = {name: [] for name in runnable}
@@ -105,8 +105,8 @@ def table_lines(setting: Setting, found: Found, threads: int, measured: list[rec
         f"{threads} thread(s)",
         "random tensors, loading not timed; one outer iteration is 2 steps on θ, and with levels one on ω and one on φ",
         f"GFLOP/s by {'processor seconds' if threads == 1 and setting.device == 'cpu' else 'the clock'}; "
-        "[low, high] covers the median of the ratios within a round 95 times in 100; "
-        "compiling is not in the seconds of a row",
+        "[low, high] is a 95 % interval of the median of the ratios within a round; "
+        "the seconds of a row do not include compilation",
         *aligned([["row", *(column.heading for column in columns)], *rows]),
         *skipped,
         f"matrix products, GFLOP/s (share is of the square's): {rates}",
@@ -114,7 +114,7 @@ def table_lines(setting: Setting, found: Found, threads: int, measured: list[rec
 
 
 def make_records(setting: Setting, found: Found, warmup: int, threads: int) -> list[records.Record]:
-    """One record a row that ran; all rows have the same ``finished_at``, which is part of their names."""
+    """One record per row that ran; all rows have the same ``finished_at``, which is part of their names."""
     now = datetime.datetime.now(datetime.timezone.utc)
     git = records.git_state(Path(__file__).parent)
     hardware = records.hardware() | {"threads": threads} | ({"gpu": None} if setting.device == "cpu" else {})
@@ -158,10 +158,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--setting", default=default, help=f"one of {', '.join(SETTINGS)} (default here: {default})")
     parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated; default: all")
     parser.add_argument("--rounds", type=int, default=9, help="timed iterations of every row, taken in turn")
-    parser.add_argument("--warmup", type=int, default=2, help="iterations before, after the first one")
+    parser.add_argument("--warmup", type=int, default=2, help="untimed iterations after the first one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of each process")
     parser.add_argument("--no-compile", action="store_true", help="leave out the rows under torch.compile")
-    parser.add_argument("--records", type=Path, help="folder to write a record a row into")
+    parser.add_argument("--records", type=Path, help="folder to write one record per row into")
     arguments = parser.parse_args(argv)
     setting, names = get_setting(arguments.setting), [name for name in arguments.rows.split(",") if name]
     for name in names:

@@ -5,14 +5,14 @@
     each path      g_φ += −[∂L_I/∂φ(θ + ε v) − ∂L_I/∂φ(θ − ε v)] / 2ε                    two lower forwards
 
 with ε = 0.01/‖·‖. It is written from the description of the method (MLO-MAE, Guo et al., TMLR 2025, arXiv 2402.18128)
-and from how a general library for multilevel optimisation goes about it, which is what makes it cost what it costs:
+and from how general libraries for multilevel optimisation work, which determines its cost:
 
-- nothing is shared: the head's step, L_III and every difference run the encoder anew, with its graph;
+- nothing is shared: the head's step, L_III and every difference run the encoder again, with its graph;
 - the graph of L_III stays until the last path has used it, and both losses of a difference are held until it is taken:
-  asking a loss for ∂/∂φ or ∂/∂ω frees only what lies on that way, so the encoder's activations stay;
-- parameters are moved in place to +ε and −ε and back, ε is a number on the host, and so is every loss of a step.
+  a gradient in φ or ω frees only its own part of the graph, so the encoder's activations stay;
+- parameters are moved in place to +ε and −ε and back; ε and every loss of a step are read back to the host.
 
-The graphs of the K steps on θ are freed after each step, which is the lighter reading. The mask is kept fixed in the
+The graphs of the K steps on θ are freed after each step, the cheaper interpretation. The mask is kept fixed in the
 differences, as in `mlomae.multilevel.solvers.finite_difference`, whose result this one equals (tests).
 """
 
@@ -30,7 +30,7 @@ EPSILON = 0.01
 
 
 class AuthorsScheme:
-    """Drives the modules of a `Pretrainer`; ``optimizers`` as for `OuterStep`."""
+    """Trains the modules of a `Pretrainer`; ``optimizers`` as for `OuterStep`."""
 
     def __init__(self, model: Pretrainer, optimizers: Any) -> None:
         self.model, self.optimizers = model, optimizers
@@ -47,7 +47,7 @@ class AuthorsScheme:
         self._apply("phi", self.hypergradient(last, head, upper).values())
 
     def freeze(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with its mask at the present parameters."""
+        """The batch with its mask frozen at the current parameters."""
         fix = level_problem(self.model).fix
         assert fix is not None
         with torch.no_grad(), self.model.autocast():

@@ -29,20 +29,20 @@ from mlomae.common.errors import MlomaeError, first_line_of
 MIB = 2**20
 
 
-# --- one process a row ----------------------------------------------------------------------------------------------
+# --- one process per row --------------------------------------------------------------------------------------------
 
 
 _measured: Callable[[], dict[str, float]]  # one timed iteration of this process's row
 
 
 def prepare(row: str, setting_name: str, threads: int, warmup: int) -> dict[str, Any]:
-    """Build a row in this process, warm it up and say what it costs; `measure_once` then times it.
+    """Build a row in this process, warm it up and report its cost; `measure_once` then times it.
 
     Returns ``gflop``, ``first_s`` (the first iteration, compilation included), ``peak_mib`` and how that was read.
     """
     global _measured
     torch.set_num_threads(threads)
-    torch._inductor.config.force_disable_caches = True  # the seconds of compiling, not of finding what was compiled
+    torch._inductor.config.force_disable_caches = True  # time compilation, not a cache hit
     setting = SETTINGS[setting_name]
     if row == MATMUL:
         _measured = partial(matmul_rates, setting)
@@ -73,7 +73,7 @@ def attempt(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[st
 
 
 def iteration(step: Step, device: str) -> dict[str, float]:
-    """One timed iteration. On a GPU, where the processes share the memory, it is handed back in between."""
+    """One timed iteration. On a GPU, which the processes share, cached memory is released afterwards."""
     if device == "cuda":
         step()
     spent = timed(step, device)
@@ -88,10 +88,10 @@ def repeated(step: Step, times: int) -> None:
 
 
 def timed(step: Step, device: str) -> dict[str, float]:
-    """Seconds by the clock and of the processor (all threads) of one call, the device's work included.
+    """Wall-clock and processor seconds (of all threads) of one call, the device's work included.
 
-    ``busy_seconds`` is what rates are formed with: one thread's processor time, which waiting for a busy machine does
-    not add to; with several threads, or on a GPU, that by the clock.
+    ``busy_seconds`` is the time for rates: with one thread its processor time, which excludes waiting for a busy
+    machine; with several threads, or on a GPU, wall-clock time.
     """
     synchronise = getattr(torch, device).synchronize  # nothing on a CPU
     synchronise()
@@ -118,8 +118,8 @@ def resident(field: str = "VmRSS") -> float:
 def peak_memory(step: Step, device: str, before: float) -> tuple[float, str]:
     """(MiB, how it was read) at the peak of one iteration after the warm-up; model, optimizers and data included.
 
-    On a GPU what torch has allocated. On a CPU resident memory less ``before``, the process without the model: the
-    high-water mark is reset through /proc where that is allowed, and else is that of the whole process.
+    On a GPU, what torch has allocated. On a CPU, resident memory less ``before``, that of the process without the
+    model; the high-water mark is reset through /proc where allowed, else it is that of the whole process.
     """
     gc.collect()
     if device == "cuda":
@@ -161,7 +161,7 @@ class FlopCounter(TorchDispatchMode):
 
 
 def count_flops(step: Step) -> int:
-    """Operations of one call: every matrix product and convolution, those of attention written out included."""
+    """Operations of one call: every matrix product and convolution, including those inside attention."""
     with FlopCounter() as counter, sdpa_kernel(SDPBackend.MATH):
         step()
     return counter.total
@@ -200,11 +200,11 @@ def matmul_rates(setting: Setting) -> dict[str, float]:
 
 
 def median_interval(values: Sequence[float], coverage: float = 0.95) -> tuple[float, float, float]:
-    """(median, low, high): the shortest pair of order statistics that covers the population's median at least so often.
+    """(median, low, high): the narrowest symmetric pair of order statistics that covers the median so often.
 
-    Free of assumptions on the distribution; with fewer than six values it is the whole range and covers less.
+    Assumes nothing about the distribution; with fewer than six values it is the whole range and covers less.
     """
     ordered, n = sorted(values), len(values)
-    # the median lies beyond so many of n on one side
+    # how many values are cut off on each side
     cut = max(0, int(stats.binom.ppf((1 - coverage) / 2, n, 0.5)) - 1)
     return statistics.median(ordered), ordered[cut], ordered[n - 1 - cut]

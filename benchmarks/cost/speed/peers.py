@@ -1,4 +1,4 @@
-"""Plain masked autoencoders of others, as far as the speed of a step goes: lightly's, and the reference design.
+"""Other plain masked autoencoders, to compare the speed of a step: lightly's, and the reference design.
 
 Shape legend: B batch, L patches, K kept patches, D width, P values in a patch. Both take the sizes of a `Setting`, the
 loss of ours (per-patch normalised pixels) and the same fused AdamW, so that only the model's code differs.

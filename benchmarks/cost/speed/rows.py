@@ -1,7 +1,7 @@
 """The rows of the speed benchmark: what one outer iteration of each is, as a function without arguments.
 
-Ours go the way of a real run, `PretrainStep` with its optimizers; the other methods get the same sizes, data
-and AdamW. Every row that makes K plain steps counts them as one outer iteration.
+Ours are those of a real run, `PretrainStep` with its optimizers; the other methods get the same sizes, data and AdamW.
+A row of plain MAE counts K steps as one outer iteration.
 """
 
 from collections.abc import Callable

@@ -94,7 +94,7 @@ def test_all_protocols_of_all_backbones_and_of_the_floor(
     # these records are not of another recipe, and a raised number makes them stale
     assert "records another configuration than the suite's" in refused(arguments(runs, out, "train.epochs=3"), capsys)
     monkeypatch.setitem(numerics._NUMBERS, "classification", 2)
-    assert "6 records do not count here" in refused(arguments(runs, out), capsys)
+    assert "stale records: 6," in refused(arguments(runs, out), capsys)
     assert "made with NUMERICS 1 of classification (now 2)" in refused(arguments(runs, out), capsys)
 
 

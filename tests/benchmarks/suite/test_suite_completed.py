@@ -129,7 +129,7 @@ def test_stale_records_stop_a_run_before_it_begins_and_are_never_lost(
     arguments = ["suite", "run", str(tmp_path / "suite.py"), "--records", str(path.parent)]
     arguments += ["--work-dir", str(tmp_path / "work"), "--no-tables"]
     assert main(arguments) == 2
-    assert "1 records do not count here" in one_line(capsys.readouterr().err)
+    assert "stale records: 1," in one_line(capsys.readouterr().err)
     assert not (tmp_path / "work").exists()
     (tmp_path / "tiny.py").write_text((tmp_path / "tiny.py").read_text() + "colour = 1\n")  # so that nothing can run
     assert main([*arguments, "--redo"]) == 2

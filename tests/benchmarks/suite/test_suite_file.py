@@ -36,9 +36,9 @@ def test_a_row_is_called_as_its_configuration_says(tmp_path: Path) -> None:
         ({"methods": [{"method": "MAE"}]}, r"methods\[0\].config' is missing"),
         ({"methods": [{"config": "none.py"}]}, "none.py' does not exist"),
         ({"methods": [{"config": "tiny.py", "metod": "x"}]}, "did you mean 'method'"),
-        ({"seeds": [0, 0]}, "seeds must be different integers"),
-        ({"seeds": [True]}, "seeds must be different integers"),
-        ({"seeds": []}, "seeds must be different integers"),
+        ({"seeds": [0, 0]}, "seeds must be distinct integers"),
+        ({"seeds": [True]}, "seeds must be distinct integers"),
+        ({"seeds": []}, "seeds must be distinct integers"),
         ({"same_time": "nothing"}, "needs a method 'nothing'"),
         ({"tasks": [{"recipe": "configs/pretrain/x.py"}]}, "must lie in the folder of a task; unknown task 'pretrain'"),
         ({"tasks": [{"recipe": "configs/classification/x.py", "datasets": ["a"]}]}, "and only then"),
@@ -69,7 +69,7 @@ def test_names_that_differ_by_signs_alone_are_one_folder(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["MAE, same processor time", "random initialisation"])
 def test_rows_that_suites_make_cannot_be_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="belongs to a row"):
+    with pytest.raises(ConfigError, match="is that of a row that suites add"):
         load_suite(write_suite(tmp_path, methods=[{"method": name, "config": str(tmp_path / "tiny.py")}]))
 
 

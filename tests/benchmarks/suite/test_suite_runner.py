@@ -94,12 +94,12 @@ def test_same_time_waits_for_both_and_takes_the_ratio_of_processor_seconds(tmp_p
     assert lengths == {7}, "the length on record stays, so that seeds are of one configuration"
 
 
-def test_same_time_is_not_run_if_what_it_is_taken_from_failed(tmp_path: Path, launch: Records) -> None:
+def test_same_time_is_not_run_if_what_determines_its_length_failed(tmp_path: Path, launch: Records) -> None:
     launch.fails = {"suite_mlo-mae_seed0"}
     runner, said = runner_of(write_suite(tmp_path, same_time="MLO-MAE"), tmp_path, launch)
     assert not runner.run()
     assert "MAE, same processor time" in runner.blocked
-    assert any("length is taken from is missing" in line for line in said)
+    assert any("determines its length is missing" in line for line in said)
     assert "its length is known once" in describe(runner.planner, runner.completed)
 
 

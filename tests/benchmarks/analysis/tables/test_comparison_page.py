@@ -33,7 +33,7 @@ def test_published_numbers_are_beside_what_agrees_and_else_in_a_table_of_their_o
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     beside, own = page.split("## Published")
     assert "published (primary)" in beside
-    assert "No published number lines up" not in page
+    assert "No published number is comparable" not in page
     assert own.count("| MAE |") == 1
     assert "68.0" in own
     assert published.read_bytes() == before
