@@ -173,7 +173,7 @@ class RandomResizedCropFlip(Augmentation):
 @_AUGMENTATIONS.register("PadCropFlip")
 @dataclass(eq=False, kw_only=True)
 class PadCropFlip(Augmentation):
-    """The classic CIFAR recipe: the image padded with black by ``padding`` output pixels, a random cut, then a flip."""
+    """The classic CIFAR recipe: an image padded with black by ``padding`` output pixels, a random crop, then a flip."""
 
     padding: int = 4
     flip: float = 0.5

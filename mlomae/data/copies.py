@@ -1,12 +1,13 @@
-"""No evaluation image reaches training: by place, equal pixels, near copies (recompressed, resized, mirrored).
+"""Keeps evaluation images out of training: finds shared folders, equal pixels, near copies (resized, mirrored, ...).
 
 Equal pixels are found by a digest of what the reader makes of a file, so that links, other formats and other metadata
 hide nothing. Near copies are found by a perceptual hash of 256 bits (`imagehash.phash`: the low frequencies of the
 image's cosine transform, against their median). No two images of the training and test parts of CUB, Tiny-ImageNet,
-Imagenette (subsets; 1,743 test images), CamVid and the embedded textures are closer than 56 bits. JPEG of quality 30,
-half or twice the size, brightness and grey change at most 30 bits of images of 64 pixels or more; of 32 pixels 48, and
-64 for three quarters of the size at quality 50, of which 99 % are found. Mirrored copies are found because evaluation
-images are hashed both ways. Not found: crops, which change 45 bits and more, and other pictures of the same scene.
+Imagenette (subsets; 1,743 test images), CamVid and the embedded textures are closer than 56 bits. In images of 64
+pixels or more, JPEG of quality 30, half or twice the size, brightness and conversion to grey change at most 30 bits; in
+images of 32 pixels at most 48, or 64 at three quarters of the size and quality 50, where 99 % are still found. Mirrored
+copies are found because evaluation images are hashed both ways. Not found: crops, which change 45 bits or more, and
+other pictures of the same scene.
 
 Shape suffixes: N images, E evaluation images, T training images, W bits of a hash.
 """
@@ -181,7 +182,7 @@ def save_digests(folder: Path, sources: Iterable[Images], earlier: Digests | Non
 
 
 def load_digests(weights: Path) -> Digests | None:
-    """Of the images that a checkpoint's weights were trained on, None if they are unknown.
+    """The digests of the images that a checkpoint's weights were trained on, None if unknown.
 
     Raises CheckpointError for a damaged file.
     """

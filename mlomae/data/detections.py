@@ -66,7 +66,7 @@ class Detections(ImageFiles):
 
     Raises what ``choose_classes`` does, and DataError, one line, if the annotation file is not what ``read_coco``
     accepts; the categories or the number of images are not the published ones; a listed image is missing; or, for
-    SCANNED images, height and width are those of the image file neither as it is shown nor as it is stored.
+    SCANNED images, the annotated size is that of the image file neither as displayed nor as stored.
     """
 
     provides = "boxes and masks of objects"

@@ -23,7 +23,7 @@ EMBEDDED = "embedded"
 """The root of data sets whose images the package draws."""
 
 IGNORE = 255
-"""Label of pixels without a label: they count neither in the loss nor in the score."""
+"""The value of pixels without a label, which count neither in the loss nor in the score."""
 
 
 def evenly_spaced(total: int, most: int | None) -> list[int]:
@@ -162,8 +162,8 @@ class Source(Images):
 class ImageFiles(Images):
     """Image files below one folder, which is their location unless a subclass sets ``locations``.
 
-    ``fingerprint`` covers label, relative path and size of each file, so that
-    a copy elsewhere has the same one and no file needs to be read.
+    ``fingerprint`` covers label, relative path and size of each file, so that a copy elsewhere has the same one and no
+    file needs to be read.
 
     Args:
         folder: resolved folder that ``files`` are relative to.
@@ -171,7 +171,7 @@ class ImageFiles(Images):
     """
 
     stated_sizes: NDArray[np.int64] | None = None
-    """(N, 2) height and width that annotations give; an image that has them only as it is stored is not turned."""
+    """(N, 2) annotated height and width; an image that has them only before its EXIF rotation is not rotated."""
 
     def __init__(
         self, name: str, split: str, root: Path, folder: Path, classes: Sequence[str], files: Sequence[str]

@@ -121,8 +121,8 @@ def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
 
 
 def spelt_as_there(folder: Path, files: Sequence[str]) -> list[str]:
-    """``files``, those that are missing in ``folder`` in another spelling that is there, if one is: with slashes for
-    backslashes, or letters with their accents in Unicode's other form, as other systems write them."""
+    """``files`` as ``folder`` spells them: one that is missing there becomes the one that differs only in backslashes
+    or in the Unicode form of accents, as other systems write them, if that exists."""
     missing = set(missing_files(folder, files))
 
     def spelling(file: str) -> str:

@@ -1,5 +1,5 @@
-"""All data sets by name, whatever their task: how to build one, where to fetch it, and the checks against what was
-published of it, above all of sets with one label per image that were published as lists."""
+"""All data sets by name, whatever their task: how to build one, where to fetch it, how to check it against its
+published numbers; and `PublishedSource`, the base class of sets published as lists of labelled images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Download:
     Attributes:
         folder: below ROOT, what the data set is in afterwards.
         files: MD5 sums by URL; archives are unpacked.
-        inside: whether files and archives belong into ``folder``; by default the archives hold it.
+        inside: whether files and archives go into ``folder``; by default the archives contain it.
     """
 
     folder: str
@@ -63,7 +63,7 @@ registered_dataset = _DATASETS.registered
 def register_dataset(
     name: str, published: Published | None = None, download: Download | str | None = None
 ) -> Callable[[type[D]], type[D]]:
-    """Decorator: let configs name a class of data sets by ``type=name``; its ``name`` becomes that.
+    """Decorator: let configs name a class of data sets by ``type=name``, which becomes its ``name``.
 
     The class derives from `Source` (one label per image), `Scenes` (a class for every pixel) or `Detections` (boxes and
     masks of objects). The arguments of its constructor are the keys of the config; most have ``root`` and ``split``.
@@ -75,7 +75,7 @@ def register_dataset(
 
     def register(dataset: type[D]) -> type[D]:
         if not (isinstance(dataset, type) and issubclass(dataset, Images)):
-            raise TypeError(f"data set '{name}' is no class derived from Source, Scenes or Detections: {dataset!r}")
+            raise TypeError(f"data set '{name}' is not a class derived from Source, Scenes or Detections: {dataset!r}")
         _DATASETS.register(name)(dataset).name = name
         if published is not None:
             PUBLISHED[name] = published
@@ -164,7 +164,7 @@ class PublishedSource(FileSource):
 
     Attributes:
         inner, markers: where the data set may be below ROOT, and files or folders by which it is recognised.
-        combined: splits that consist of several published ones, which are in one folder: the published ones by name.
+        combined: splits made of several published ones that share a folder: the names of these by that of the split.
 
     Raises ConfigError for an unknown split, and DataError, one line, if a file or folder is missing or damaged, a split
     is empty, an image is listed twice or in two splits, a label is not that of a class, the splits differ in classes,
@@ -198,7 +198,7 @@ class PublishedSource(FileSource):
         listed = LabelledFiles(parts[wanted[0]].folder, files, numbers)
         super().__init__(name, split, base, [names[i] for i in used.tolist()], listed)
         folders = {part: listed.folder for part, listed in parts.items()}
-        shared = len(set(folders.values())) < len(folders)  # then by pseudo-paths in it: splits share no image
+        shared = len(set(folders.values())) < len(folders)  # pseudo-paths then: the splits share no image
         self.locations = frozenset(str(folders[p] / f"<{name} {p}>" if shared else folders[p]) for p in wanted)
 
     def read_lists(self, base: Path, split: str) -> Lists:

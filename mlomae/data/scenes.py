@@ -174,7 +174,7 @@ class Scenes(ImageFiles):
 
 
 def png_size(path: str) -> tuple[int, int]:
-    """(H, W) by the header of the PNG file at ``path``; zeros for another file. Raises DataError if it is not read."""
+    """(H, W) in the header of the PNG file at ``path``, zeros for other files. DataError if it cannot be read."""
     header = read_bytes(path, 24)
     width, height = (
         struct.unpack(">II", header[16:24]) if header.startswith(_SIGNATURE) and len(header) == 24 else (0, 0)
@@ -193,7 +193,7 @@ class Fault(NamedTuple):
 def header_fault(path: str, image_size: tuple[int, int]) -> Fault | None:
     """What is wrong with the header of the annotation at ``path``, or None.
 
-    ``image_size`` is the (H, W) of its image in pixels. Pillow is not used, because it does not tell the bits per
+    ``image_size`` is the (H, W) of its image in pixels. Pillow is not used, because it does not report the bits per
     pixel: it scales grey values of 1, 2 or 4 bits, so that class 1 would be read as 255, 85 or 17.
 
     Raises DataError if the file cannot be read.

@@ -35,7 +35,7 @@ SAMPLE = 200
 TIMEOUT = 60.0
 """Seconds without an answer after which a connection is given up."""
 
-# of connections, of torchvision for a wrong checksum, of archives, of loaders for another data set
+# raised by connections, by torchvision for a wrong checksum, by archives, by loaders for another data set
 _DOWNLOAD_ERRORS = (OSError, HTTPException, RuntimeError, TarError, BadZipFile, DataError)
 
 INDENT, PROBLEM = " " * 9, "problem: "
@@ -121,7 +121,7 @@ def _check_split(images: Images, decode: bool) -> Iterator[str]:
             return str(error).removeprefix("cannot decode ").partition("; ")[0]
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd EXIF data, of which published data sets are full
+        warnings.simplefilter("ignore")  # Pillow warns about odd EXIF data, common in published data sets
         seen = list(in_threads(size_of, chosen))
     sizes, broken = [s for s in seen if not isinstance(s, str)], [s for s in seen if isinstance(s, str)]
     if sizes:

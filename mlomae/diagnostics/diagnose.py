@@ -142,7 +142,7 @@ def _measure(model: Pretrainer, batch: Batch, random_mask: bool) -> dict[str, An
     influence_BL, mask_BL, loss_upper = model_influence(model, lower, head, upper, random_mask=random_mask)
     removed = influence_BL[mask_BL > 0]
     if not torch.isfinite(removed).all():
-        raise TrainingError("the influence is not finite: the run has diverged, or the feedback; use another of either")
+        raise TrainingError("the influence is not finite: the run or the feedback has diverged; use another one")
     scores = health.feedback_scores(model, head, upper)
     with torch.no_grad():
         tokens = model.mae.encoder.embed(lower["image"])
@@ -234,7 +234,7 @@ def table(result: dict[str, Any]) -> str:
         rows.append(("objects", "unknown: this data set has no object masks", ""))
     else:
         gap, auroc = objects["influence_gap"], objects["influence_auroc"]
-        rows.append(("influence t", _t(gap), "object less background; positive: weight on objects lowers loss III"))
+        rows.append(("influence t", _t(gap), "object minus background; positive: weight on objects lowers loss III"))
         rows.append(("influence gap", _number(gap, "+.3f"), "standard deviations of the influence"))
         rows.append(("influence AUROC", _number(auroc, ".3f"), "removed patches, 0.5 by chance"))
         if sigma is not None:
@@ -252,7 +252,7 @@ def sheet_title(result: dict[str, Any]) -> str:
     gap, auroc = objects.get("influence_gap"), objects.get("influence_auroc")
     parts = [f"{result['name']}, iteration {result['iteration']}", f"feedback {result['feedback']}"]
     if gap is not None and auroc is not None:
-        parts += [f"object less background: t = {_t(gap)}", f"AUROC {auroc['mean']:.3f}"]
+        parts += [f"object minus background: t = {_t(gap)}", f"AUROC {auroc['mean']:.3f}"]
     return "   ·   ".join(parts)
 
 

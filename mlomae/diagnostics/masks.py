@@ -47,7 +47,7 @@ class Row:
         return 0 if self.run is None else self.run.iteration
 
     def build_model(self) -> Pretrainer:
-        """Its feedback, on which no mask depends, stays fresh."""
+        """Its feedback, on which no mask depends, keeps its initial weights."""
         torch.manual_seed(self.config.seed)
         if self.run is not None:
             return self.run.build_model()
@@ -77,7 +77,7 @@ def draw_masks(
         checkpoints: one whose run has the name of a configuration replaces its row, others follow.
         images: a folder of pictures of any size; else ``data.train`` of the first row, ``data_root`` its root.
         count: images, or all where there are fewer. draws: masks, rows, of each strategy.
-        progress: for strategies with a schedule; by default where the checkpoint is, 0 for a fresh model.
+        progress: for strategies with a schedule; by default that of the checkpoint, 0 for an untrained model.
 
     Raises ConfigError for wrong options and for configurations of different image sizes, DataError for images that
     cannot be read, CheckpointError for a file that is no checkpoint.
@@ -154,6 +154,6 @@ def _rows(configs: Sequence[Path], checkpoints: Sequence[Path]) -> list[Row]:
         if row.config.model.img_size != rows[0].config.model.img_size:
             raise ConfigError(
                 f"'{row.config.name}' takes images of {row.config.model.img_size} pixels and '{rows[0].config.name}' "
-                f"of {rows[0].config.model.img_size}; draw them apart, or set model.img_size"
+                f"of {rows[0].config.model.img_size}; draw them separately, or set model.img_size"
             )
     return rows

@@ -121,7 +121,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def photographs(image_B3SS: Tensor) -> NDArray[np.float32]:
-    """Normalised images as they look, (B, S, S, 3), in [0, 1]."""
+    """Normalised images back as RGB, (B, S, S, 3), in [0, 1]."""
     std, mean = torch.tensor(IMAGENET_STD).view(3, 1, 1), torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     return (image_B3SS.detach().float().cpu() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
@@ -137,7 +137,7 @@ def _enlarge(tiles: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _heat(influence: NDArray[np.float64], removed: NDArray[np.bool_], scale: Normalize) -> NDArray[np.float64]:
-    """Red for positive, blue for negative, white for none, half transparent on kept patches, which are grey."""
+    """Red for positive, blue for negative, white for 0; kept patches are grey. RGBA, slightly transparent."""
     colours = np.asarray(matplotlib.colormaps["RdBu_r"](scale(influence)))
     colours[..., 3] = 0.8
     colours[~removed] = (KEPT, KEPT, KEPT, 0.9)

@@ -29,7 +29,7 @@ from mlomae.models.loading import create_timm
 from mlomae.models.vit import ViT
 
 ENCODER = "encoder"
-PRETRAINED = ":pretrained"  # at the end of a name: with the weights, which are downloaded
+PRETRAINED = ":pretrained"  # at the end of a name: with pretrained weights, which are downloaded
 _TIMM = "timm:"
 TEMPERATURE = 0.2  # opposite patches have the weight e^-10, which float32 still distinguishes from 0
 
@@ -82,7 +82,7 @@ class Teacher(nn.Module):
       to which timm interpolates the positions.
 
     The images are normalised with ImageNet's mean and deviation, the default of the augmentations; for a timm model
-    they are normalised anew with its own. If its patch grid differs, maps and features are interpolated bilinearly.
+    they are renormalised with its own. If its patch grid differs, maps and features are interpolated bilinearly.
 
     Raises ConfigError for values out of range and unusable models, CheckpointError for weights that cannot be loaded.
     """

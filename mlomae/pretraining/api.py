@@ -43,14 +43,14 @@ def pretrain(
             or of pictures without labels, or a folder that holds ``train`` and perhaps ``test`` or ``val``.
         eval_data: held-out images for k-NN and linear probe in place of ``data.eval``; with ``data`` and without this
             nothing is evaluated, unless the folder has them.
-        work_dir: of checkpoints, pictures and the record; default work_dirs/NAME_seedN. ``resume``: go on with the run
+        work_dir: of checkpoints, pictures and the record; default work_dirs/NAME_seedN. ``resume``: continue the run
             that it holds. ``records_dir``: write the record there as well.
 
     Under torchrun the record is {} on all processes but the first. A folder of images is part of the config, so the run
-    can be repeated by the command line. Of a strategy or a torch Dataset the record and the checkpoints hold no more
-    than the name of its class: such a run is resumed by calling this again with an equal one, and `load_run` reads its
-    checkpoint once the class is registered under its own name. The backbone needs neither: `embed`, `export` and
-    `create_backbone` take the checkpoint as it is.
+    can be repeated by the command line. Of a strategy or a torch Dataset, the record and the checkpoints hold only the
+    name of its class: to resume such a run, call this again with an equal object; `load_run` reads its checkpoint once
+    the class is registered under its own name. The backbone needs neither: `embed`, `export` and `create_backbone` take
+    the checkpoint as it is.
 
     Raises ConfigError for a configuration that is not usable or a folder that holds another run, DataError for images
     that cannot be read or that are used for training and evaluation, TrainingError if the training diverges.
@@ -74,7 +74,7 @@ def pretrain(
 
 
 def _builder_of(strategy: MaskingStrategy) -> Callable[..., MaskingStrategy]:
-    """What the registry of strategies calls, and asks for the attributes of the class."""
+    """A builder for the registry of strategies, with the attributes that it asks a class for."""
 
     def build(embed_dim: int, grid: tuple[int, int]) -> MaskingStrategy:
         if strategy.grid != grid:

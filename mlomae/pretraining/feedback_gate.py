@@ -8,12 +8,12 @@ its head has not trained. With ``levels.warmup_margin`` masks are random until, 
 
 p the accuracy over the last WINDOW probes, c chance: what a constant prediction reaches, the share of the most frequent
 class of the upper split, or of its pixels (1/C only if classes are equally frequent). n is the number of images judged,
-at most those of the upper split, because judging an image twice is no new evidence. Four errors, not two, because the
-question is asked again and again: in a simulation a feedback at chance passes within 500 probes with probability 0.98
-at two, 0.31 at three and 0.01 at four errors (8 classes, 128 images a probe, margin 0.5).
+at most those of the upper split, because judging an image twice is no new evidence. Four standard errors, not two,
+because of the repeated tests: in a simulation a feedback at chance passes within 500 probes with probability 0.98 at
+two, 0.31 at three and 0.01 at four (8 classes, 128 images per probe, margin 0.5).
 
-Independently of the margin, an epoch (a pass over the head's data, at least WINDOW probes) whose accuracy is not above
-chance by two errors leads to a warning that names the remedy.
+Independently of the margin, an epoch (a pass over the head's data, at least WINDOW probes) whose accuracy is not two
+standard errors above chance leads to a warning that names the remedy.
 """
 
 import math
@@ -76,7 +76,7 @@ def chance_of(batches: OuterBatches, num_classes: int) -> Chance:
         source = stream.source.describe()
         if num_classes < 2:
             raise DataError(
-                f"the feedback needs labels of two classes at least, {source} has {num_classes}; "
+                f"the feedback needs labels of at least two classes, {source} has {num_classes}; "
                 "set data.feedback to a labelled training source"
             )
         wrong = 0 if stream.pixels else int(((stream.labels < 0) | (stream.labels >= num_classes)).sum())

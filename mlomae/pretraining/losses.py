@@ -67,7 +67,7 @@ def features(model: Pretrainer, batch: Batch) -> Tensor:
 
 
 def pool_by_score(model: Pretrainer, z_BND: Tensor, batch: Batch) -> Tensor:
-    """Tokens (B, N, D), the patches' times Lσ/Σσ: their plain mean is the mean weighed by σ.
+    """Tokens (B, N, D), the patches' times Lσ/Σσ: their plain mean is the mean weighted by σ.
 
     As in stage I, the masking network sees patch embeddings that it cannot change.
     """

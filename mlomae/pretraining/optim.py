@@ -1,4 +1,4 @@
-"""AdamW for each of the three levels, and learning rates: warm-up, then a fall over the rest of the run."""
+"""AdamW for each of the three levels, and learning rates: warm-up, then decay over the rest of the run."""
 
 import math
 from collections import Counter

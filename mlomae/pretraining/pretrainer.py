@@ -80,7 +80,7 @@ class Pretrainer(nn.Module):
         self.feedback = feedback.create(options.pop("type"), **size, **options)
         if self.feedback.dense and self.pools_by_score:
             raise ConfigError(
-                f"levels.mask_pooling weighs the tokens of an image against each other, and "
+                f"levels.mask_pooling weights the tokens of an image against each other, and "
                 f"feedback.type='{config.feedback['type']}' classifies each by itself; set levels.mask_pooling=False"
             )
         self.auxiliary: auxiliary.AuxiliaryLoss | None = None
@@ -100,27 +100,26 @@ class Pretrainer(nn.Module):
         self.progress = 0.0  # share of the run that is done
 
     def forward(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
-        """``function(self, *args)``: through it `functional_call` takes any loss at other parameters."""
+        """``function(self, *args)``: lets `functional_call` evaluate any loss at other parameters."""
         return function(self, *args)
 
     def start_from(self, path: str) -> str:
-        """Pretrained weights for the autoencoder, and for the copies of it that the strategy keeps; what was loaded.
+        """Load weights into the autoencoder, and into the strategy's copies of it; returns a report of what was loaded.
 
-        Raises what `load_pretrained` raises. Before the optimizers are made: the strategy may make parameters anew.
+        Call it before the optimizers are made: the strategy may create new parameters. Raises as `load_pretrained`.
         """
         report = load_pretrained(self.mae, path)
         self.mask.attach(self.mae)
         return str(report)
 
     def _check_compile(self) -> None:
-        """Raise ConfigError for a strategy whose work changes from batch to batch in ways that compile anew."""
+        """Raise ConfigError for a strategy that would recompile from batch to batch, or does not compile."""
         if not self.config.train.compile:
             return
         kind = self.config.mask["type"]
         if type(self.mask).batch_ratio is not MaskingStrategy.batch_ratio:
             raise ConfigError(
-                f"train.compile would compile anew for every ratio that mask.type='{kind}' draws; "
-                "set train.compile=False"
+                f"train.compile would recompile for every ratio that mask.type='{kind}' draws; set train.compile=False"
             )
         if self.mask.adaptive or self.mask.scheduled or self.config.auxiliary is not None:
             what = f"mask.type='{kind}'" if self.mask.adaptive or self.mask.scheduled else "auxiliary"
@@ -182,7 +181,7 @@ class Pretrainer(nn.Module):
 
     @property
     def pools_by_score(self) -> bool:
-        """Whether the masking network weighs the feedback's features (``levels.mask_pooling``)."""
+        """Whether the masking network weights the feedback's features (``levels.mask_pooling``)."""
         return self.config.levels.mask_pooling and self.mask.trainable
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -191,6 +190,6 @@ class Pretrainer(nn.Module):
         return torch.autocast(self.mae.encoder.cls_token.device.type, torch.bfloat16, enabled=enabled)
 
     def set_progress(self, iteration: int) -> None:
-        """Put schedules of the masks where they are in an outer iteration; after the last one they stay as in it."""
+        """Set the schedules of masks to an outer iteration; after the last one they stay at it."""
         length = self.config.train.outer_iterations
         self.progress = min(iteration, length - 1) / length

@@ -142,7 +142,7 @@ def build_data(config: PretrainConfig) -> PretrainData:
 
 
 def find_split(config: PretrainConfig) -> Split:
-    """The split that a run of ``config`` would make, without anything else of it. Raises the errors of the sources."""
+    """The split that a run of ``config`` would make; nothing else is built. Raises the errors of the sources."""
     data = config.data
     return split_train(build_training_source(data.feedback or data.train), data.val_fraction, data.split_seed)
 
@@ -302,7 +302,7 @@ def run_pretraining(
         copies=data.copies,
         **plugins,
     )
-    if means := curves.means():  # none of a run that an older version of this code has finished
+    if means := curves.means():  # none for a run that an older version has finished
         record["curves"] = means
     path = work_dir / "record.json"
     path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced

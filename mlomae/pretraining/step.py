@@ -66,8 +66,8 @@ class PretrainStep:
     def __call__(self, data: dict[str, Any], t: int) -> dict[str, Tensor]:
         """Losses of outer iteration ``t``, each before the update it belongs to, 0-dim, detached, this rank's.
 
-        ``loss_lower`` is L_I, apart from it ``loss_beside`` what is added to it, ``reconstruction_error`` the plain
-        error of the removed patches, which compares methods; ``loss_head`` and ``loss_upper`` where these levels move.
+        ``loss_lower`` is L_I and ``loss_beside`` what is added to it; ``reconstruction_error`` is the unweighted error
+        of the removed patches, comparable between methods; ``loss_head`` and ``loss_upper`` where these levels move.
         """
         model, moves, random_masks = self.model, False, False
         model.set_progress(t)
@@ -94,7 +94,7 @@ class PretrainStep:
 
     def _lower_loss(self, theta: dict[str, Tensor], phi: dict[str, Tensor], batch: Batch) -> Tensor:
         """L_I of a step on θ, at the module's own parameters: no `functional_call`. Solvers take the pure function, so
-        that what is noted here is of the steps alone."""
+        that only the steps are recorded here."""
         loss, added, error = self._forward(batch)
         self._errors.append(error)
         if added is not None:

@@ -49,7 +49,7 @@ class Task(NamedTuple):
 @dataclass(eq=False)
 class Trainer:
     """Trains with ``step`` up to ``iterations``; afterwards ``logged`` has the values for the record and ``clock`` the
-    wall-clock and processor seconds of training, interruptions added up.
+    wall-clock and processor seconds of training, summed over interruptions.
 
     Losses stay on the device and are averaged over an interval before the host sees them, so that a step never waits
     for the device. Values that are not finite are found then, and always before a checkpoint is written.

@@ -83,6 +83,6 @@ def test_a_class_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert (Mine.name, PUBLISHED["mine"].classes) == ("mine", 1)
     assert build_dataset({"type": "mine", "size": 4}, Source).describe() == "mine train at /mine"
-    with pytest.raises(TypeError, match="'other' is no class derived from Source, Scenes or Detections"):
+    with pytest.raises(TypeError, match="'other' is not a class derived from Source, Scenes or Detections"):
         register_dataset("other")(lambda root: None)  # type: ignore[arg-type]
     assert list_datasets() == ["mine"]

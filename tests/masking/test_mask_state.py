@@ -66,7 +66,7 @@ def test_an_index_names_the_same_image_in_every_epoch(monkeypatch: pytest.Monkey
 
 
 def test_without_a_schedule_iteration_and_progress_stay_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would make `torch.compile` compile anew in every iteration."""
+    """They would make `torch.compile` recompile in every iteration."""
     model, _ = trained(Unscheduled, monkeypatch)
     assert {(state.iteration, state.progress) for state in model.mask.states} == {(0, 0.0)}
 

@@ -108,7 +108,7 @@ def test_chance_is_the_most_frequent_class_of_the_upper_split() -> None:
         batch_size=4,
     )
     assert chance_of(batches, 4) == Chance(6 / 20, 20)
-    with pytest.raises(DataError, match=r"labels of two classes at least, textures train .+ has 1; set") as e:
+    with pytest.raises(DataError, match=r"labels of at least two classes, textures train .+ has 1; set") as e:
         chance_of(batches, 1)
     assert "\n" not in str(e.value)
     source.labels[30:] = -1  # unlabelled images

@@ -109,7 +109,7 @@ class Masks:
     counts.
 
     Args:
-        masks: without fault.
+        masks: ones that passed `mask_fault`.
     """
 
     def __init__(self, masks: Iterable[Any]) -> None:
@@ -153,7 +153,7 @@ def mask_tools() -> ModuleType:
 
 
 def encode(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """A mask without fault in the run lengths that pycocotools computes with; polygons are drawn and joined."""
+    """A mask that passed `mask_fault` as run lengths for pycocotools; polygons are rasterised and merged."""
     tools = mask_tools()
     if isinstance(mask, list):
         return tools.merge(tools.frPyObjects(mask, height, width))

@@ -27,7 +27,7 @@ class _Cifar(MemorySource):
     """CIFAR decoded into memory: (N, 3, 32, 32) uint8.
 
     Args:
-        root: holds the folder of the batches, or is it, or holds image folders ``train/<class>/`` and
+        root: contains the folder of the batches, is that folder, or contains image folders ``train/<class>/`` and
             ``test/<class>/``; if both exist the batches are read.
         split: ``train`` or ``test``.
         partial: accept a training set that lacks some batch files.

@@ -1,4 +1,4 @@
-"""Images of the user: class folders, a folder of pictures, a torch Dataset.
+"""The user's own images: class folders, a folder of pictures, a torch Dataset.
 
 Shape suffixes: N images, C channels, H height, W width.
 """
@@ -43,7 +43,7 @@ class ImageFolder(FileSource):
 
 @register_dataset("pictures")
 class Pictures(FileSource):
-    """The pictures in ROOT, or in its folder ``split``, sorted by name, without labels and without folders below.
+    """The pictures in ROOT, or in its folder ``split``, sorted by name, without labels; folders below are ignored.
 
     All are of one class, so that a strategy that learns from labels has nothing to learn from. Raises DataError for a
     folder that does not exist or holds no picture.
@@ -68,7 +68,7 @@ class TorchDataset(Source):
     """The items of a map-style torch Dataset: (image, label), or an image alone, which gives all the label 0.
 
     An image is a PIL image, or a tensor (3, H, W) or (1, H, W), uint8 or float in [0, 1] and then rounded to 8 bits.
-    It must be the same each time that it is asked for: crops and flips are ``data.augment``'s. Labels are ``targets``
+    It must be the same at every access: crops and flips belong to ``data.augment``. Labels are ``targets``
     of the dataset if it has them (as those of torchvision do), else all items are read once.
 
     Raises DataError for an item that is none of these, and for a dataset whose transform is random.
@@ -84,7 +84,7 @@ class TorchDataset(Source):
         self.classes = known if len(known) > self.labels.max() else list(map(str, range(self.labels.max() + 1)))
         if self.pixel_digest(0) != self.pixel_digest(0):
             raise DataError(
-                f"{self.name}: item 0 is not the same twice; remove random transforms, data.augment has them"
+                f"{self.name}: item 0 differs between two accesses; remove random transforms, data.augment has them"
             )
 
     def _read_labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:

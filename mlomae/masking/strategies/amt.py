@@ -1,4 +1,4 @@
-"""AMT: patches are drawn for removal with odds that follow the encoder's own attention, refreshed now and then.
+"""AMT: patches are drawn for removal with odds that follow the encoder's own attention, refreshed at intervals.
 
 Source: Liu, Gui and Luo, "Good Helper Is around You: Attention-Driven Masked Image Modeling", AAAI 2023. Each head's
 attention of the class token to the patches (last block, whole image) is scaled to [0, 1] over the image; the mean over

@@ -1,4 +1,4 @@
-"""AttG-MAE: random masks; the error of a patch weighs more, the more the patch belongs to the object.
+"""AttG-MAE: random masks; the error of a patch weighs the more, the more the patch belongs to the object.
 
 Source: Sick, Engel, Hermosilla and Ropinski, "Attention-Guided Masked Autoencoders for Learning Image Representations",
 WACV 2025. With M the map of an unsupervised object discovery (TokenCut), scaled to [0, 1] in an image, a patch weighs
@@ -33,7 +33,7 @@ class AttGMasking(TaughtMasking):
 
     Changed: the paper takes the map from a frozen DINO; here it comes from the features of a teacher, by default the
     moving average of the encoder. The edges of its graph are those of `mlomae.masking.teacher`; TokenCut's are binary.
-    Ours, because the paper's values were not to be found: τ falls from gentle weights, while the features do not yet
+    Ours, because we could not find the paper's values: τ falls from gentle weights, while the features do not yet
     show objects, to strong ones; and γ, which keeps the loss on the scale of random masking.
 
     Raises ConfigError for a τ that is too small, and what `Teacher` raises.

@@ -9,8 +9,8 @@ that is done, s̄ the mean score of an image, k the share of patches kept and σ
     + kl · mean KL(s̄ ‖ k), of Bernoulli distributions              a mean score like the share of kept patches
     + diversity · mean over pairs of images exp(-‖sᵢ - sⱼ‖₂ / 10)   different masks for different images
 
-L(s) is the autoencoder's error when all patches are encoded, each token times its score, and the error of a patch
-counts 1 - s, relative to the sum of these: all of it can be differentiated by s.
+L(s) is the autoencoder's error when all patches are encoded, each token times its score, and the error of a patch has
+the weight 1 - s, relative to their sum: it is differentiable in s throughout.
 
 Shape legend: B batch, L patches, D token width.
 """

@@ -1,7 +1,7 @@
 """Masks made of square cells of patches: one visible patch in every cell (grid), or whole cells removed (simmim).
 
 Sources, grid: the grid-wise sampling of MAE (He et al., CVPR 2022, section 4.1 and figure 6) and the uniform sampling
-of UM-MAE (Li et al. 2022, arXiv 2205.10063), which draws the visible corner of every cell anew. SimMIM (Xie et al.,
+of UM-MAE (Li et al. 2022, arXiv 2205.10063), which draws the visible corner of every cell. SimMIM (Xie et al.,
 CVPR 2022, section 3.2): the image is cut into cells of 32 pixels, a random share of them is masked, and the mask is
 enlarged to the grid of the model's patches.
 

@@ -59,7 +59,7 @@ class FlatScorer(nn.Module):
 
 
 def standardise(logits_BL: Tensor) -> Tensor:
-    """Zero mean and unit variance per image: keeps σ away from 0 and 1, where its gradient dies."""
+    """Zero mean and unit variance per image: keeps σ away from 0 and 1, where its gradient vanishes."""
     centred = logits_BL - logits_BL.mean(dim=1, keepdim=True)
     return centred / (centred.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
 

@@ -1,4 +1,4 @@
-"""Uniform random masks, the baseline of every table, and the same with a ratio drawn anew for every training batch.
+"""Uniform random masks, the baseline of every table, and the same with a ratio drawn for every training batch.
 
 Sources: MAE (He et al., CVPR 2022, section 3); R²MAE (Dong, Wang and Kluger, "Understanding and Enhancing Mask-Based
 Pretraining towards Universal Representations", NeurIPS 2025, arXiv 2509.21650): a ratio per batch, uniform masks.
@@ -31,7 +31,7 @@ class RandomRatioMasking(RandomMasking):
 
     All images of a batch share the ratio, and so do all ranks and chunks of the batch, because the encoder takes
     sequences of one length; so it comes from the batch's key and not from the images' (`MaskingStrategy.batch_ratio`).
-    It does not work with ``train.compile``, which would compile anew for every ratio.
+    It does not work with ``train.compile``, which would recompile for every ratio.
     Pictures, the health log and diagnostics use the configured ``ratio``, so that they compare over time.
 
     Budget: ⌊(1 - drawn ratio) L⌋ patches are kept. The default interval has MAE's 0.75 as its mean, so that a run

@@ -48,7 +48,7 @@ class SelfGuidedMasking(TaughtMasking):
     Budget: exactly K = ⌊(1 - ratio) L⌋ patches are visible. A cluster smaller than the budget is removed as a whole
     (except hints), and so are the background's patches most like it; of a larger one those least like its mean stay.
 
-    Ours, because the paper's details were not to be found: features less their mean, of the last layer of a moving
+    Ours, because we could not find the paper's details: features minus their mean, of the last layer of a moving
     average of the encoder; the weights of the graph; which cluster is the object (`object_side`).
 
     Raises ConfigError for values out of range, and what `Teacher` raises.

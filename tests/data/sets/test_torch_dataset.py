@@ -94,7 +94,7 @@ class Random(Items):
         (Items([(PIXELS[0], "cat")]), "labels must be integers from 0"),
         (Items([(PIXELS[0], -1)]), "labels must be integers from 0"),
         (Items([(PIXELS[0], 0.5)]), "labels must be integers from 0"),
-        (Random([(PIXELS[0], 0)]), "not the same twice; remove random transforms"),
+        (Random([(PIXELS[0], 0)]), "differs between two accesses; remove random transforms"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(dataset: Dataset[Any], words: str) -> None:
