@@ -17,7 +17,7 @@ WriteTree = Callable[..., Path]
 
 @pytest.fixture
 def write_cifar() -> WriteCifar:
-    """Write a CIFAR-10 folder of ``count`` random images a batch and return its parent."""
+    """Write a CIFAR-10 folder of ``count`` random images per batch and return its parent."""
 
     def write(root: Path, batches: int = 5, count: int = 12, seed: int = 0, protocol: int = 2) -> Path:
         folder = root / "cifar-10-batches-py"

@@ -46,7 +46,7 @@ def test_scale_and_ratio_have_torchvisions_distribution():
     for name, measure in measures.items():
         grid = torch.linspace(0.02, 0.98, 25)
         gap = (measure(ours).float().quantile(grid) - measure(theirs).float().quantile(grid)).abs().max()
-        # 4,000 draws a side: quantiles of a variable with range about one scatter by less than 0.03.
+        # 4,000 draws per side: quantiles of a variable with range about one scatter by less than 0.03.
         assert gap < 0.04, (name, gap)
     assert 0.47 < crops.flip.float().mean() < 0.53
     # Area and ratio are related (a large wide box does not fit); the rest is not; 0.06 is four deviations.

@@ -1,4 +1,4 @@
-"""One reader: pixels by the rules of its docstring, the same by both decoders, and what is no image is left out."""
+"""One reader: pixels by the rules of its docstring, the same by both decoders, and other files are left out."""
 
 import io
 from pathlib import Path
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_refused_by_name(kind: str, tmp_path: Path) -> None:
     assert header_size(str(tmp_path / "missing.jpg")) is None
 
 
-def test_hidden_and_foreign_files_are_no_images() -> None:
+def test_hidden_and_foreign_files_are_not_images() -> None:
     assert all(is_image(f"a{e}") for e in (".jpg", ".JPG", ".jfif", ".png", ".ppm", ".pgm", ".gif", ".tif", ".webp"))
     assert not any(is_image(name) for name in ("._a.jpg", ".a.png", "a.txt", "a.jpg.part", "Thumbs.db", "jpg"))
     assert all(is_hidden(n) for n in (".ipynb_checkpoints", "@eaDir", "__MACOSX", ".DS_Store", "$RECYCLE.BIN"))

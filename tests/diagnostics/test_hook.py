@@ -1,4 +1,4 @@
-"""What the health hook logs about objects, and that training does not notice that anybody looked."""
+"""What the health hook logs about objects, and that training has the same bits without it."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
 """``python -m killed_runs CONFIG WORK_DIR``: one run killed at several points, each leg a process of its own.
 
 The legs are forked from this process, which has imported everything and run nothing, so that a leg costs a second.
-Prints one line a leg: its name and the checkpoints that lie in the folder after it was killed.
+Prints one line per leg: its name and the checkpoints in the folder after it was killed.
 """
 
 import io

@@ -12,7 +12,7 @@ from scipy.io import savemat
 from mlomae.data import Published
 
 SEEDS = itertools.count()
-TRAIN, TEST = 3, 2  # images a class
+TRAIN, TEST = 3, 2  # images per class
 
 
 def write_image(path: Path, size: tuple[int, int] = (16, 20)) -> None:

@@ -1,4 +1,4 @@
-"""Influence of patches along v: against one backward a patch, against the hypergradient, and its first-order claim."""
+"""Influence of patches along v: against one backward per patch, against the hypergradient, and to first order."""
 
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +39,7 @@ def check_influence(ml: ModuleType) -> None:
         assert abs(found[image, patch] - one) <= 1e-9 * found.abs().max()
 
 
-def test_influence_equals_one_backward_a_patch() -> None:
+def test_influence_equals_one_backward_per_patch() -> None:
     check_influence(multilevel)
 
 

@@ -64,7 +64,7 @@ def test_unrolling_one_step_is_the_one_step_solver_scaled() -> None:
     assert relative_error(found, {"p": lr * q.closed_form(identity=True)["p"]}) < 1e-12
 
 
-def test_unrolling_a_list_takes_one_batch_a_step() -> None:
+def test_unrolling_a_list_takes_one_batch_per_step() -> None:
     q, other = quadratic(), quadratic(1)
     options = {"solver": "unrolled", "head_batch": q.head, "upper_batch": q.upper}
     several = hypergradient(q.problem, q.theta, q.omega, q.phi, lower_batch=[q.lower, other.lower], **options)

@@ -117,7 +117,7 @@ def test_step_under_autocast_stays_close() -> None:
     full, half = Tiny(torch.float32), Tiny(torch.float32)
     for tiny, options in ((full, {}), (half, {"autocast": BF16})):
         step = outer_step(multilevel, tiny, **options)
-        # One short iteration: after more, bf16 flips a patch of some mask and the two runs part for good.
+        # One short iteration: after more, bf16 flips a patch of some mask and the two runs diverge.
         step(tiny.lower_batches[:1], tiny.head_batch, tiny.upper_batch)
     for level in ("theta", "omega", "phi"):
         start = getattr(Tiny(torch.float32), level)

@@ -1,4 +1,4 @@
-"""Finished tiny runs, shared by the tests of the engine. Nothing may write into their folders."""
+"""Finished tiny runs, shared by the tests of pretraining. Nothing may write into their folders."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -94,7 +94,7 @@ def written_out(model: Pretrainer, theta: dict, phi: dict, batch: dict, weighted
 
 
 def brute_force(model: Pretrainer, batches: dict[str, Any], paths: str) -> list[Tensor]:
-    """g_φ of the loss weighed by σ, by double backward, straight from the equations."""
+    """g_φ of the loss weighted by σ, by double backward, straight from the equations."""
     levels = model.level_parameters()
     theta, omega, phi = (levels[name] for name in ("theta", "omega", "phi"))
     inputs, problem = list(theta.values()), level_problem(model)

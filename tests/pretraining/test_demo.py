@@ -1,4 +1,4 @@
-"""The first act of the demo: three pretrainings, the second of them as long as the third takes."""
+"""The first part of the demo: three pretrainings, the second of them as long as the third takes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Influence on the tiny Pretrainer against one backward a patch, and on a planted problem against its closed form."""
+"""Influence on the tiny Pretrainer against one backward per patch, and on a planted problem against its closed form."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def brute_v(model: Pretrainer, head: dict[str, Any], upper: dict[str, Any]) -> d
 
 @pytest.mark.parametrize("feedback", FEEDBACKS)
 @pytest.mark.parametrize("random_mask", [False, True])
-def test_influence_equals_one_backward_a_patch(feedback: str, random_mask: bool) -> None:
+def test_influence_equals_one_backward_per_patch(feedback: str, random_mask: bool) -> None:
     model, lower, head, upper = setting(feedback)
     found = model_influence(model, lower, head, upper, random_mask=random_mask)
     v = brute_v(model, head, upper)

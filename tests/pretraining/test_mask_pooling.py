@@ -1,4 +1,4 @@
-"""``levels.mask_pooling``: σ weighs what the feedback pools, φ follows the explicit gradient, and runs stay exact."""
+"""``levels.mask_pooling``: σ weights what the feedback pools, φ follows the explicit gradient, and runs stay exact."""
 
 import shutil
 from pathlib import Path
@@ -31,7 +31,7 @@ def config(**changes: object):
     return tiny.config(**(values | changes))
 
 
-def test_the_mean_of_the_tokens_becomes_the_mean_weighed_by_sigma() -> None:
+def test_the_mean_of_the_tokens_becomes_the_mean_weighted_by_sigma() -> None:
     model, data = tiny.trainer(config())
     batch = data.batches[0]["upper"]
     z = features(model, batch)

@@ -27,7 +27,7 @@ def changes(kind: str) -> dict[str, Any]:
 
 
 @every_kind
-def test_the_teacher_is_asked_once_a_batch_and_is_not_trained(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher_runs_once_per_batch_and_is_not_trained(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
     embed = Teacher._embed
     monkeypatch.setattr(Teacher, "_embed", lambda self, x: asked.append(tuple(x.shape)) or embed(self, x))

@@ -133,7 +133,7 @@ def test_sharing_spares_one_forward_pass_of_the_head_batch() -> None:
 
 
 def _blocks(tokens: int, width: int, depth: int) -> int:
-    """qkv, projection and MLP: 12 weights matrices' worth of width², two products of attention; 2 a multiply-add."""
+    """qkv, projection and MLP: weights of 12 width², two products of attention; a multiply-add is 2."""
     return depth * (24 * tokens * width**2 + 4 * tokens**2 * width)
 
 

@@ -1,4 +1,4 @@
-"""The COCO layout of the embedded images: exact, deterministic, never over something, never half."""
+"""The COCO layout of the embedded images: exact, deterministic, never overwriting, never partial."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`mlomae data prepare`: a local server stands for the public addresses; nothing half is ever left under a name."""
+"""`mlomae data prepare`: a local server stands in for the public ones; nothing partial is left under a final name."""
 
 import dataclasses
 import hashlib

@@ -59,7 +59,7 @@ def test_two_policies_have_no_correlation_and_no_effect_has_none() -> None:
     assert agreement([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])["linear"] is None
 
 
-def test_effects_are_differences_a_unit_of_strength() -> None:
+def test_effects_are_differences_per_unit_of_strength() -> None:
     pairs = [
         ([Measured(1.5, 50.0)], [Measured(1.0, 40.0)]),
         ([Measured(1.3, 50.0)], [Measured(1.0, 50.0)]),

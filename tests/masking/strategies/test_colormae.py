@@ -35,7 +35,7 @@ def draw(batch: int, grid: tuple[int, int] = GRID, name: str = "colormae", **opt
 
 
 def radial_power(maps_NSS: Tensor, radii: int) -> Tensor:
-    """Mean power in ``radii`` rings of equal width up to 0.5 cycles a patch, (R,), the mean of the map left out."""
+    """Mean power in ``radii`` rings of equal width up to 0.5 cycles per patch, (R,), the mean of the map left out."""
     side = maps_NSS.shape[-1]
     power = torch.fft.fft2(maps_NSS - maps_NSS.mean(dim=(1, 2), keepdim=True)).abs().square().mean(dim=0)
     frequency = torch.fft.fftfreq(side)

@@ -1,4 +1,4 @@
-"""The random ratio is uniform on its interval; that a batch shares it is tests/engine/test_batch_ratio.py's affair."""
+"""The random ratio is uniform on its interval; tests/pretraining/test_batch_ratio.py tests that a batch shares it."""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
 """The page in headless Chromium, opened as a file: sorting, filters, records behind numbers, at two widths.
 
-Two starts: one for the made-up results, with every button pressed, and one for those that are kept, in frames as wide
-as a desktop and a phone (a window of its own is not made that narrow).
+Two browser starts: one for made-up results, where every button is clicked, and one for the shipped results, in frames
+as wide as a desktop and a phone (windows cannot be that narrow).
 """
 
 import html
@@ -26,13 +26,13 @@ CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on PATH (Debian: apt install chromium)")
 SCRIPT = (Path(__file__).parent / "in_browser.js").read_text(encoding="utf-8")
 RUNS = Path(__file__).parents[4] / "results" / "runs"
-PATIENCE = 280  # seconds: a start takes two, on a machine that does much else a hundred times that
+PATIENCE = 280  # seconds: a start takes two, on a busy machine a hundred times as long
 WIDTHS = {"desktop": 1280, "phone": 390}
 CATCH = "window.errors = []; window.onerror = (m) => { window.errors.push(String(m)); };"
 
 
 def with_script(page: str, framed: str = "") -> str:
-    """The page that tries itself out at its end and reports; ``framed``: under which name."""
+    """The page with the test script at its end, which reports its findings; ``framed``: under which name."""
     head = f"<head><script>{CATCH} window.framed = {json.dumps(framed)};</script>"
     return page.replace("<head>", head, 1).replace("</body>", f"<script>{SCRIPT}</script></body>")
 

@@ -30,7 +30,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """Of the records that are kept, without pictures."""
+    """The page of the shipped records, without pictures."""
     return Page(render_report(EVIDENCE, tmp_path_factory.mktemp("none")))
 
 

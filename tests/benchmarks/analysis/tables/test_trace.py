@@ -19,7 +19,7 @@ NCA = "textures|500|MLO-MAE (nca)|de57a31b98ff945c|knn_top1_avg"
 
 
 def listed(text: str) -> list[dict[str, str]]:
-    """The lines of the records by column: two blanks or more part them."""
+    """The lines of the records by column: two or more spaces separate them."""
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("role "))
     head, *rows = (re.split(r" {2,}", line) for line in lines[start:])
