@@ -84,7 +84,10 @@ class TrainConfig:
 
 @dataclass(kw_only=True)
 class TransferConfig(Configuration):
-    """The configuration that all tasks share; a task adds its own sections and keys, and extends `check`."""
+    """The configuration that all tasks share; a task adds its own sections and keys, and extends `check`.
+
+    A key ``protocol`` of a task is what tables call its protocol, "finetune" without one.
+    """
 
     name: str
     data: DataConfig
