@@ -2,7 +2,7 @@
 
 Command:  make bench TASK=linear_segmentation CONFIG=configs/linear_segmentation/linear_camvid_small.py \\
           CKPT=path/to/backbone DATA=path/to/camvid
-Hardware: 1 core of an AMD EPYC.
+Hardware: 1 core of an AMD EPYC. Time, metric: not measured.
 """
 
 _base_ = "../_base_/linear_segmentation.py"

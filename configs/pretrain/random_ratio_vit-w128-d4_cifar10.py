@@ -1,4 +1,4 @@
-"""R2MAE on CIFAR-10: random masks whose ratio is drawn anew for every batch.
+"""R2MAE on CIFAR-10: random masks whose ratio is drawn for every batch.
 
 Command:  make pretrain CONFIG=configs/pretrain/random_ratio_vit-w128-d4_cifar10.py DATA=path/to/cifar10
 Hardware: 1 CPU core of an AMD EPYC. Time: 7 processor minutes, about that of the MAE config.
