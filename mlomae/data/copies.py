@@ -229,7 +229,7 @@ def _nearest(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> Iterator[tup
     """(row of ``ours``, nearest row of ``theirs``, bits between them), by the product of hashes as ±1."""
     theirs_TW = _signs(theirs)
     for start in range(0, len(ours), _BLOCK):
-        agreement_ET = _signs(ours[start : start + _BLOCK]) @ theirs_TW.T  # equal bits less different ones
+        agreement_ET = _signs(ours[start : start + _BLOCK]) @ theirs_TW.T  # equal bits minus different ones
         most_E, at_E = agreement_ET.max(dim=1)
         bits_E = (theirs_TW.shape[1] - most_E) / 2
         yield from zip(range(start, start + len(at_E)), at_E.tolist(), bits_E.int().tolist(), strict=True)

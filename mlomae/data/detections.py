@@ -20,7 +20,7 @@ from mlomae.common.errors import DataError, first_names
 from mlomae.data.formats.coco import choose_classes, read_coco
 from mlomae.data.formats.coco_masks import LEAST_CORNERS, encode, mask_tools
 from mlomae.data.images import ImageFiles, evenly_spaced
-from mlomae.data.paths import missing_files, spelt_as_there
+from mlomae.data.paths import match_spelling, missing_files
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import build_dataset, check_counts, subset_remark
 
@@ -96,7 +96,7 @@ class Detections(ImageFiles):
         if classes is not None:
             found = choose_classes(found, classes, where)
         self._alone = "" if classes is None else f" ({', '.join(found.categories.values())} alone)"
-        files = spelt_as_there(images, found.files)
+        files = match_spelling(images, found.files)
         if missing := missing_files(images, files):
             lack = f"{len(missing):,} of {len(found.files):,} images of {annotation_file.name} are not in {images}"
             raise self.fault(f"{lack} ({first_names(missing)})")

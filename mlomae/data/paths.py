@@ -120,7 +120,7 @@ def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
     return [file for file in files if os.path.basename(file) not in names(os.path.dirname(file))]
 
 
-def spelt_as_there(folder: Path, files: Sequence[str]) -> list[str]:
+def match_spelling(folder: Path, files: Sequence[str]) -> list[str]:
     """``files`` as ``folder`` spells them: one that is missing there becomes the one that differs only in backslashes
     or in the Unicode form of accents, as other systems write them, if that exists."""
     missing = set(missing_files(folder, files))

@@ -114,7 +114,7 @@ def knn_votes(
     votes_NC = torch.zeros(len(test_n), num_classes)
     for rows, votes_BC in zip(torch.split(test_n, block), torch.split(votes_NC, block), strict=True):
         cosine_Bk, ids_Bk = (rows @ train_n.T).topk(k, dim=1)
-        weights_Bk = ((cosine_Bk - cosine_Bk[:, :1]) / temperature).exp()  # less the largest: no overflow
+        weights_Bk = ((cosine_Bk - cosine_Bk[:, :1]) / temperature).exp()  # minus the largest: no overflow
         votes_BC.scatter_add_(1, train_y[ids_Bk], weights_Bk)
     return votes_NC
 

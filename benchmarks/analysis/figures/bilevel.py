@@ -73,7 +73,7 @@ def draw(evidence: Evidence) -> list[Drawn]:
     few = any(1 < len(values) < ENOUGH for *_, left, right in panels for *_, values in (*left, *right))
     caption = (
         "Small: seeds; large: their mean; bars: Student's 95 % interval of the mean, none for one seed"
-        + ("; an arrow: it goes on beyond the panel, as it does with two seeds" if few else "")
+        + ("; an arrow: it extends beyond the panel, as with two seeds" if few else "")
         + f". {count_phrase([runs for c in found for runs in c.runs.values()])}; differences are of runs of the same "
         "seed. Frozen encoder, mean of the patch tokens."
     )
@@ -108,8 +108,8 @@ def _panel(ax: Axes, rows: list[Row], signed: bool = False) -> None:
         if not math.isnan(found.low):
             number += f" [{found.low:{spec}}, {found.high:{spec}}]"
             ax.plot([max(found.low, low), min(found.high, high)], [y, y], color=colour, linewidth=1.6, gid="interval")
-            for goes_on, edge, arrow in ((found.low < low, low, "<"), (found.high > high, high, ">")):
-                if goes_on:
+            for extends, edge, arrow in ((found.low < low, low, "<"), (found.high > high, high, ">")):
+                if extends:
                     ax.plot([edge], [y], arrow, color=colour, markersize=5, clip_on=False)
         ax.plot([found.mean], [y], marker, color=colour, markersize=8, zorder=3, gid="mean")
         below = [y + 0.28] * len(values)

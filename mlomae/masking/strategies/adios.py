@@ -60,7 +60,7 @@ class ADIOSMasking(AdaptiveMasking):
 
         mean over removed patches of  (recᵢ - mean rec) · ∂ log qᵢ
 
-    which is the gradient of the straight-through weight qᵢ / const(qᵢ) on the error, less the baseline. If the patches
+    which is the gradient of the straight-through weight qᵢ / const(qᵢ) on the error, minus the baseline. If the patches
     were drawn with replacement and errors did not depend on what else is removed, it would be the gradient of the
     expected error; what a removed patch does to its neighbours is left out. Thanks to the baseline the sum of all odds
     does not matter, and the mask's area is left to the penalty. Errors are constants here, so the MAE gets no gradient.

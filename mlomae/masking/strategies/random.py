@@ -35,7 +35,7 @@ class RandomRatioMasking(RandomMasking):
     Pictures, the health log and diagnostics use the configured ``ratio``, so that they compare over time.
 
     Budget: ⌊(1 - drawn ratio) L⌋ patches are kept. The default interval has MAE's 0.75 as its mean, so that a run
-    encodes as many patches as one of MAE; the interval is an option, because the best one depends on data and model.
+    encodes as many patches as an MAE run; the interval is an option, because the best one depends on data and model.
 
     Raises ConfigError for an empty interval, and before training for one that may keep no patch.
     """
