@@ -9,6 +9,7 @@ Shape suffixes: B batch, S side of the augmented image.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -31,6 +32,17 @@ PIECE = 2**23
 """Bytes of the images in a worker's item, at most: 55 images of 224 pixels."""
 DECODED = 2**26
 """Bytes of decoded images that a worker holds before it cuts them, about: one of 20 megapixels."""
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small operations: a second thread makes them no faster, and ten times slower while the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def piece_size(side: int) -> int:
@@ -68,7 +80,7 @@ class Stream:
         self._labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
         self.seconds = 0.0  # spent on reading, by this process or its workers
         self._orders: dict[int, Tensor] = {}
-        self._images: Tensor | None = None
+        self._images: tuple[str, Tensor] | None = None
 
     def __len__(self) -> int:
         """Samples of one epoch."""
@@ -165,6 +177,7 @@ class Stream:
             cut.append(resize_crop(image, top, left, height, width, self.augment.size))
         return torch.stack(cut)
 
+    @_one_thread()
     def join(self, pieces: Iterable[Batch], size: int, device: torch.device | str) -> Batch:
         """`batch` of ``size`` samples from its pieces; those that follow are not taken."""
         image_BCSS = torch.empty((size, 3, self.augment.size, self.augment.size), device=device)
@@ -182,15 +195,15 @@ class Stream:
 
     @property
     def in_memory(self) -> bool:
-        """Whether `finish` makes the images, so that workers would have nothing to do."""
+        """Whether `join` makes the images, so that workers would have nothing to do."""
         return self.source.images_NCHW is not None
 
     def _on(self, device: torch.device | str) -> Tensor:
         """The images of a source in memory, on ``device``; a copy is made once."""
         assert self.source.images_NCHW is not None
-        if self._images is None or self._images.device != torch.device(device):
-            self._images = self.source.images_NCHW.to(device)
-        return self._images
+        if self._images is None or self._images[0] != str(device):
+            self._images = (str(device), self.source.images_NCHW.to(device))
+        return self._images[1]
 
 
 @dataclass(eq=False)
