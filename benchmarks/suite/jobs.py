@@ -115,7 +115,9 @@ class Planner:
             jobs += self._transfers([(floor_backbone(job), job) for job in first])
         jobs += self._transfers([(backbone, None) for backbone in self.backbones])
         if not jobs:
-            raise ConfigError(f"suite '{self.suite.name}' has no run with seeds {self.seeds}, or of these tasks")
+            which = f"with seeds {self.seeds}" if self.seeds is not None else "of these tasks"
+            remedy = "; its tasks are those with an EmbeddedBench" if self.suite.demo else ""
+            raise ConfigError(f"suite '{self.suite.name}' has no run {which}{remedy}")
         check_labels(jobs)
         return jobs
 
