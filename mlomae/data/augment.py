@@ -16,7 +16,6 @@ from torch import Tensor
 
 from mlomae.common import random_keys
 from mlomae.common.registry import Registry, check_bounds, check_range
-from mlomae.data.images import IGNORE
 from mlomae.data.resample import Crops, resize_crop, resize_crops
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -100,14 +99,6 @@ class Augmentation:
         for chunk, out in zip(image_BCHW.split(count), out_BCHW.split(count), strict=True):
             out.copy_(chunk).sub_(mean).div_(std)
         return out_BCHW
-
-    def cut_labels(self, labels: Sequence[Tensor] | Tensor, keys: Tensor) -> Tensor:
-        """(B, S, S) uint8: the label maps (H, W) of images that go through the augmentation under the same keys.
-
-        Cropped and flipped in the same way, to the nearest pixel; IGNORE outside the image.
-        """
-        height_B, width_B = torch.tensor([labels_HW.shape for labels_HW in labels]).unbind(dim=1)
-        return self.cut_maps(labels, self.crops(keys, height_B, width_B), height_B, width_B, IGNORE)
 
     def cut_maps(
         self, maps: Sequence[Tensor] | Tensor, crops: Crops, height_B: Tensor, width_B: Tensor, outside: int | bool

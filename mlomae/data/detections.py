@@ -20,7 +20,6 @@ from mlomae.common.errors import DataError, first_names
 from mlomae.data.formats.coco import choose_classes, read_coco
 from mlomae.data.formats.coco_masks import LEAST_CORNERS, encode, mask_tools
 from mlomae.data.images import ImageFiles, evenly_spaced
-from mlomae.data.paths import match_spelling, missing_files
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import build_dataset, check_counts, subset_remark
 
@@ -92,20 +91,21 @@ class Detections(ImageFiles):
             has, wants = found.categories.get(odd[0], "no category"), published.get(odd[0], "none")
             differ = f"differs from the published categories in {len(odd):,}"
             raise DataError(f"{where} {differ}: id {odd[0]} is '{has}', published is '{wants}'; {self.remedy}")
-        check_counts(name, base, {split: len(found.files)}, len(found.categories), subset)
+        files, missing, left_out = found.files
+        check_counts(name, base, {split: len(files)}, len(found.categories), subset)
         if classes is not None:
             found = choose_classes(found, classes, where)
         self._alone = "" if classes is None else f" ({', '.join(found.categories.values())} alone)"
-        files = match_spelling(images, found.files)
-        if missing := missing_files(images, files):
-            lack = f"{len(missing):,} of {len(found.files):,} images of {annotation_file.name} are not in {images}"
+        if missing:
+            lack = f"{len(missing):,} of {len(files):,} images of {annotation_file.name} are not in {images}"
             raise self.fault(f"{lack} ({first_names(missing)})")
         super().__init__(name, split, base, images, tuple(found.categories.values()), files)
+        self.left_out = left_out
         if shares_folder:
             self.locations = frozenset([str(images / f"<{annotation_file.name}>")])
         self.annotation_file, self.image_ids, self.stated_sizes = annotation_file, found.image_ids, found.sizes
         self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
-        self._left_out = found.left_out
+        self._unused = found.left_out
         self._check_sizes(SCANNED)
 
     def annotations(self, i: int) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ class Detections(ImageFiles):
                 }
                 annotations.append(known | numbers)
         shapes = {image["id"]: [image["height"], image["width"]] for image in images}
-        for entry in self._left_out:
+        for entry in self._unused:
             image, category = int(entry["image_id"]), int(entry["category_id"])
             if category not in self.categories:
                 continue

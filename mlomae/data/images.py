@@ -7,8 +7,9 @@ Shape suffixes: N images of the data set, C channels, H height, W width.
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mlomae.common.errors import DataError
-from mlomae.data.paths import LabelledFiles, subfolders
+from mlomae.data.paths import LabelledFiles, left_out_phrase, subfolders
 from mlomae.data.reader import decode, header_size
 
 EMBEDDED = "embedded"
@@ -52,6 +53,7 @@ class Images:
         classes: one name per class.
         locations: resolved paths that the pixels come from (folders or files; a pseudo-path for embedded images). Two
             data sets share images if they share a location or if one location contains the other.
+        left_out: what else is in its folders, by kind (`mlomae.data.paths.ImageList`).
         provides, remedy, layout: for messages: what data sets of this kind have, what to do about missing or damaged
             files, and where images are below ``root``.
     """
@@ -64,6 +66,7 @@ class Images:
     root: str
     classes: Sequence[str]
     locations: frozenset[str]
+    left_out: Mapping[str, int] = MappingProxyType({})
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -121,6 +124,10 @@ class Images:
     def fault(self, what: str, remedy: str = "") -> DataError:
         """The error that says ``what`` is wrong with this data set and what to do, by default its ``remedy``."""
         return DataError(f"{self.name}: {what}; {remedy or self.remedy}")
+
+    def notes(self) -> list[str]:
+        """What a user should know of what was read; `mlomae data check` prints it, a run says it once in its log."""
+        return [f"left out: {left_out_phrase(self.left_out)}"] if self.left_out else []
 
     def describe(self) -> str:
         """One phrase that identifies the data set in messages and records, e.g. ``cifar10 test at /data/cifar``."""
@@ -213,7 +220,7 @@ class FileSource(ImageFiles, Source):
 
     def __init__(self, name: str, split: str, root: Path, classes: Sequence[str], listed: LabelledFiles) -> None:
         super().__init__(name, split, root, listed.folder, list(classes), listed.files)
-        self.labels = np.asarray(listed.labels, dtype=np.int64)
+        self.labels, self.left_out = np.asarray(listed.labels, dtype=np.int64), listed.left_out
 
 
 class MemorySource(Source):

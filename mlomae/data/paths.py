@@ -1,17 +1,20 @@
 """Finds a data set in the folders and files that a user names, with messages that say what to do."""
 
+import codecs
 import functools
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mlomae.common.errors import DataError
-from mlomae.data.reader import is_hidden, is_image
+from mlomae.data.reader import IMAGE_ENDINGS, is_hidden, is_image
 
 
 def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
@@ -56,8 +59,9 @@ def split_folder(root: Path, split: str, what: str) -> Path:
     """``root/split``, resolved. Raises DataError listing the folders that exist if it is not one of them."""
     folder = root / split
     if not split or not folder.is_dir():
-        have = ", ".join(sorted(e.name for e in root.iterdir() if e.is_dir())) or "none"
-        raise DataError(f"{what}: no folder {split!r} in {root}; set `split` to one that exists ({have})")
+        have = ", ".join(subfolders(root)) or "none"
+        itself = f"or to '.' for {root.name} itself"
+        raise DataError(f"{what}: no folder {split!r} in {root}; set `split` to one that exists ({have}), {itself}")
     return folder.resolve()
 
 
@@ -66,13 +70,58 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
+def text_of(path: Path, errors: str = "strict") -> str:
+    """The text of a list, in UTF-8 or, as Windows writes it, with a byte order mark or in UTF-16; ``errors`` as in
+    ``bytes.decode``."""
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig", errors)
+
+
 @dataclass(frozen=True)
 class LabelledFiles:
-    """``files`` (N) relative to ``folder``, which is resolved, and their labels (N)."""
+    """``files`` (N) relative to ``folder``, which is resolved, and their labels (N); ``left_out`` as in `ImageList`."""
 
     folder: Path
     files: Sequence[str]
     labels: ArrayLike
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+class ImageList(NamedTuple):
+    """Image files relative to a folder, and how much else is there by kind: an ending, hidden, folders, not listed."""
+
+    files: list[str]
+    left_out: Counter[str]
+
+
+def list_images(folder: Path, endings: tuple[str, ...] = IMAGE_ENDINGS, below: bool = False) -> ImageList:
+    """The image files in ``folder``, sorted, and with ``below`` those in the folders below it, each symlinked one once,
+    so that loops end."""
+    files, left_out, seen = [], Counter[str](), set()
+    for here, inner, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        shown = [name for name in inner if not is_hidden(name)]
+        left_out.update(hidden=len(inner) - len(shown), folders=0 if below else len(shown))
+        inner[:] = shown if below else []
+        for name in names:
+            if is_image(name, endings):
+                files.append(os.path.relpath(os.path.join(here, name), folder))
+            else:
+                left_out[_kind_of(name)] += 1
+    return ImageList(sorted(files), +left_out)
+
+
+def _kind_of(name: str) -> str:
+    return "hidden" if is_hidden(name) else os.path.splitext(name)[1].lower() or "without ending"
+
+
+def left_out_phrase(left_out: Mapping[str, int]) -> str:
+    """E.g. ``3 .txt, 1 hidden``."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items(), key=lambda kc: (-kc[1], kc[0])))
 
 
 def scan_classes(folder: Path) -> tuple[list[str], LabelledFiles]:
@@ -83,51 +132,63 @@ def scan_classes(folder: Path) -> tuple[list[str], LabelledFiles]:
     classes = subfolders(folder)
     if not classes:
         raise DataError(f"{folder} has no class folders; expected {folder}{os.sep}<class>{os.sep}*.jpg")
-    found = {name: sorted(_image_files(folder / name)) for name in classes}
-    if empty := [name for name in classes if not found[name]]:
+    found = {name: list_images(folder / name, below=True) for name in classes}
+    if empty := [name for name in classes if not found[name].files]:
         raise DataError(f"class folder {folder / empty[0]} holds no image; fill it or delete it")
-    files = [os.path.join(name, file) for name in classes for file in found[name]]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(found[name]) for name in classes])
-    return classes, LabelledFiles(folder, files, labels)
+    files = [os.path.join(name, file) for name in classes for file in found[name].files]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(found[name].files) for name in classes])
+    beside = Counter(_kind_of(entry.name) for entry in os.scandir(folder) if entry.name not in found)
+    return classes, LabelledFiles(folder, files, labels, sum((found[name].left_out for name in classes), beside))
 
 
-def _image_files(folder: Path) -> Iterator[str]:
-    """Image files below ``folder``, relative to it; follows each symlinked folder once, so that loops end."""
-    seen: set[str] = set()
-    for here, below, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = [name for name in below if not is_hidden(name)]
-        yield from (os.path.relpath(os.path.join(here, file), folder) for file in files if is_image(file))
+class ListedFiles(NamedTuple):
+    """``files`` as they are spelt in a folder, those ``missing`` there, and what else is there, as in `ImageList`."""
+
+    files: list[str]
+    missing: list[str]
+    left_out: Counter[str]
 
 
-def missing_files(folder: Path, files: Iterable[str]) -> list[str]:
-    """Those of ``files`` (relative to ``folder``) that do not exist, in order; lists each folder once.
+def find_listed(folder: Path, files: Iterable[str]) -> ListedFiles:
+    """Look for ``files`` below ``folder``; a folder is listed once, as asking for each file takes minutes on a network
+    disk.
 
-    A dangling symlink counts as a file: checking each file would take minutes on a network disk.
+    Other spellings of one that is missing are tried: slashes for backslashes, letters with their accents in Unicode's
+    other form, and what follows the name of ``folder`` in a path from a folder above it, or from another computer.
     """
 
     @functools.cache
-    def names(inner: str) -> frozenset[str]:
+    def names(inner: str) -> dict[str, bool]:
+        """What is in a folder, and whether it is one itself. A dangling symlink counts as a file."""
         try:
-            return frozenset(os.listdir(folder / inner))
+            return {entry.name: entry.is_dir() for entry in os.scandir(folder / inner)}
         except OSError:
-            return frozenset()
+            return {}
 
-    return [file for file in files if os.path.basename(file) not in names(os.path.dirname(file))]
+    def is_there(file: str) -> bool:
+        inside = not os.path.isabs(file) and file.split(os.sep)[0] != os.pardir
+        return inside and os.path.basename(file) in names(os.path.dirname(file))
 
+    def spelling(file: str) -> str | None:
+        if is_there(file):
+            return file
+        plain = os.path.normpath(file.replace("\\", "/"))
+        if Path(plain).is_relative_to(folder):
+            plain = os.path.relpath(plain, folder)
+        after = f"/{plain}".rpartition(f"/{folder.name}/")[2]
+        forms = (unicodedata.normalize(form, path) for path in (plain, after) for form in ("NFC", "NFD"))
+        return next(filter(is_there, (plain, after, *forms)), None)
 
-def match_spelling(folder: Path, files: Sequence[str]) -> list[str]:
-    """``files`` as ``folder`` spells them: one that is missing there becomes the one that differs only in backslashes
-    or in the Unicode form of accents, as other systems write them, if that exists."""
-    missing = set(missing_files(folder, files))
-
-    def spelling(file: str) -> str:
-        plain = file.replace("\\", "/")
-        forms = [plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))]
-        return next((form for form in forms if (folder / form).is_file()), file)
-
-    return [spelling(file) if file in missing else file for file in files]
+    wanted = list(files)
+    spelt = [spelling(file) for file in wanted]
+    there = {file for file in spelt if file is not None}
+    others = (
+        name
+        for inner in {os.path.dirname(file) for file in there}
+        for name, is_folder in names(inner).items()
+        if not is_folder and os.path.join(inner, name) not in there
+    )
+    left_out = Counter("not listed" if is_image(name) else _kind_of(name) for name in others)
+    named = [file if as_there is None else as_there for file, as_there in zip(wanted, spelt, strict=True)]
+    missing = [file for file, as_there in zip(wanted, spelt, strict=True) if as_there is None]
+    return ListedFiles(named, missing, left_out)

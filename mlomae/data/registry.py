@@ -1,6 +1,7 @@
 """All data sets by name, whatever their task: how to build one, where to fetch it, how to check it against its
 published numbers; and `PublishedSource`, the base class of sets published as lists of labelled images."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from mlomae.common.errors import ConfigError, DataError, first_names, reason_of
 from mlomae.common.registry import Registry
 from mlomae.data.images import FileSource, Images, Source
-from mlomae.data.paths import LabelledFiles, data_folder, existing_file, missing_files
+from mlomae.data.paths import LabelledFiles, data_folder, existing_file, find_listed
 
 Lists: TypeAlias = tuple[Mapping[int, str], Mapping[str, LabelledFiles]]
 D = TypeVar("D", bound=Images)
@@ -187,15 +188,17 @@ class PublishedSource(FileSource):
         self._check_listed_once(base, parts)
         check_counts(name, base, {part: len(listed.files) for part, listed in parts.items()}, len(used), subset)
         self._check_classes(base, names, labels)
-        wanted = self.combined.get(split, [split])
+        wanted, files = self.combined.get(split, [split]), []
         for part in wanted:
             listed = parts[part]
-            if missing := missing_files(listed.folder, listed.files):
-                lack = f"{len(missing):,} of {len(listed.files):,} listed {part} images are not in {listed.folder}"
+            spelt, missing, _ = find_listed(listed.folder, listed.files)
+            if missing:
+                lack = f"{len(missing):,} of {len(spelt):,} listed {part} images are not in {listed.folder}"
                 raise self.fault(f"{lack} ({first_names(missing)})")
-        files = [file for part in wanted for file in parts[part].files]
+            files += spelt
         numbers = np.searchsorted(used, np.concatenate([labels[part] for part in wanted]))
-        listed = LabelledFiles(parts[wanted[0]].folder, files, numbers)
+        left_out = sum((Counter(parts[part].left_out) for part in wanted), Counter[str]())
+        listed = LabelledFiles(parts[wanted[0]].folder, files, numbers, left_out)
         super().__init__(name, split, base, [names[i] for i in used.tolist()], listed)
         folders = {part: listed.folder for part, listed in parts.items()}
         shared = len(set(folders.values())) < len(folders)  # pseudo-paths then: the splits share no image

@@ -9,6 +9,7 @@ Shape suffixes: C classes, H height, W width.
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +23,17 @@ from torch import Tensor
 
 from mlomae.common.errors import DataError, first_names
 from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source, evenly_spaced
-from mlomae.data.paths import LabelledFiles, inner_folder, split_folder, subfolders
-from mlomae.data.reader import IMAGE_ENDINGS, decode_values, in_threads, is_image, read_bytes
+from mlomae.data.paths import LabelledFiles, inner_folder, left_out_phrase, list_images, split_folder, subfolders
+from mlomae.data.reader import IMAGE_ENDINGS, decode_values, in_threads, read_bytes
 from mlomae.data.registry import build_dataset, build_source, check_counts, list_datasets, subset_remark
 
 SCANNED = 100
 """Annotations decoded when a data set is opened, evenly spaced."""
 MOST_CLASSES = 255
 """As many as fit into one byte besides IGNORE."""
+
+HEADER = 26
+"""Bytes of a PNG file up to the kind of its pixels."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 4, 6  # colour types of the PNG header; the remaining one, 3, is a palette
@@ -140,7 +144,8 @@ class Scenes(ImageFiles):
             and any((decode_values(self.annotation_path(i)) == 255).any() for i in chosen)
         ):
             what = f"annotations have the value 255 but never {last}, that of '{self.classes[-1]}'"
-            remedy = f"write 1 to {last} for the classes, 0 for no label (a black and white mask: 1 for white)"
+            remedy = "write 1, 2, ... for the lines of the list of classes, 0 for no label (a black and white mask has "
+            remedy += "two classes: 1 for black, 2 for white)"
             raise DataError(f"{self.describe()}: {what}; {remedy}, or set ignore=255 if 255 stands for no label")
         if not pixels[:IGNORE].any():
             what = f"no pixel of {len(found):,} annotations has a label"
@@ -150,19 +155,24 @@ class Scenes(ImageFiles):
     def _by_stem(self, folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
         """Names of the image files in ``folder`` by stem. Raises DataError if there is none, or two of one stem."""
         found: dict[str, str] = {}
-        for file in filter(partial(is_image, endings=endings), sorted(os.listdir(folder))):
+        files, left_out = list_images(folder, endings)
+        for file in files:
             other = found.setdefault(os.path.splitext(file)[0], file)
             if other != file:
                 raise self.fault(f"{folder} has both {other} and {file}", "keep one of them")
         if not found:
             wanted = "image" if endings == IMAGE_ENDINGS else " or ".join(endings) + " file"
-            raise self.fault(f"{folder} holds no {wanted}", "put them into it, not into folders below it")
+            have = f" ({left_out_phrase(left_out)})" if left_out else ""
+            raise self.fault(f"{folder} holds no {wanted}{have}", "put them into it, not into folders below it")
+        self.left_out = Counter(self.left_out) + left_out
         return found
 
     def _check_headers(self) -> None:
-        sizes = in_threads(lambda i: png_size(self.annotation_path(i)), range(len(self)))
-        self.stated_sizes = np.array(list(sizes), dtype=np.int64)
-        found = in_threads(lambda i: header_fault(self.annotation_path(i), self.image_size(i)), range(len(self)))
+        paths = [self.annotation_path(i) for i in range(len(self))]
+        headers = list(in_threads(lambda i: read_bytes(paths[i], HEADER), range(len(self))))
+        self.stated_sizes = np.array([png_size(header) for header in headers], dtype=np.int64)
+        sizes = in_threads(self.image_size, range(len(self)))
+        found = (header_fault(*each) for each in zip(headers, sizes, map(os.path.basename, paths), strict=True))
         faults = [fault for fault in found if fault is not None]
         if first := [fault for fault in faults if fault.what == faults[0].what]:
             said = f"{len(first):,} of {len(self):,} {self.split} annotations {first[0].what}"
@@ -173,12 +183,10 @@ class Scenes(ImageFiles):
         return b"%d " % os.path.getsize(self.annotation_path(i))
 
 
-def png_size(path: str) -> tuple[int, int]:
-    """(H, W) in the header of the PNG file at ``path``, zeros for other files. DataError if it cannot be read."""
-    header = read_bytes(path, 24)
-    width, height = (
-        struct.unpack(">II", header[16:24]) if header.startswith(_SIGNATURE) and len(header) == 24 else (0, 0)
-    )
+def png_size(header: bytes) -> tuple[int, int]:
+    """(H, W) by the first HEADER bytes of a PNG file; zeros for another file."""
+    is_png = header.startswith(_SIGNATURE) and len(header) == HEADER
+    width, height = struct.unpack(">II", header[16:24]) if is_png else (0, 0)
     return height, width
 
 
@@ -190,18 +198,15 @@ class Fault(NamedTuple):
     example: str
 
 
-def header_fault(path: str, image_size: tuple[int, int]) -> Fault | None:
-    """What is wrong with the header of the annotation at ``path``, or None.
+def header_fault(header: bytes, image_size: tuple[int, int], name: str) -> Fault | None:
+    """What is wrong with an annotation by its first HEADER bytes, or None; ``name`` is that of its file.
 
     ``image_size`` is the (H, W) of its image in pixels. Pillow is not used, because it does not report the bits per
     pixel: it scales grey values of 1, 2 or 4 bits, so that class 1 would be read as 255, 85 or 17.
-
-    Raises DataError if the file cannot be read.
     """
-    header, name = read_bytes(path, 26), os.path.basename(path)
-    if len(header) < 26 or not header.startswith(_SIGNATURE):
+    if len(header) < HEADER or not header.startswith(_SIGNATURE):
         return Fault("are not PNG files", "save annotations as single-channel PNG", name)
-    width, height, bits, colour = struct.unpack(">IIBB", header[16:26])
+    (height, width), (bits, colour) = png_size(header), header[24:HEADER]
     if colour in (_RGB, _RGB_ALPHA):
         numbers = "convert the colours to class numbers (0 = no label, then 1, 2, ...)"
         return Fault("are RGB pictures", f"{numbers} and save them as single-channel PNG", name)
@@ -242,7 +247,8 @@ class SceneSource(FileSource):
         files = [scenes.relative_path(i) for i in range(len(scenes))]
         listed = LabelledFiles(scenes.folder, files, np.zeros(len(scenes)))
         super().__init__(scenes.name, scenes.split, Path(scenes.root), ["scene"], listed)
-        self.scenes, self.pixel_classes = scenes, scenes.classes
+        self.scenes, self.pixel_classes, self.left_out = scenes, scenes.classes, scenes.left_out
+        self.stated_sizes = scenes.stated_sizes
 
     def pixel_labels(self, i: int) -> Tensor:
         return self.scenes.labels(i)

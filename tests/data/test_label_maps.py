@@ -13,7 +13,8 @@ from scene_layouts import png_header
 
 from mlomae.common.errors import DataError
 from mlomae.data import IGNORE
-from mlomae.data.scenes import header_fault, read_labels
+from mlomae.data.reader import read_bytes
+from mlomae.data.scenes import HEADER, Fault, header_fault, read_labels
 
 
 def save(path: Path, values_HW: np.ndarray, mode: str) -> str:
@@ -26,6 +27,10 @@ def save(path: Path, values_HW: np.ndarray, mode: str) -> str:
     return str(path)
 
 
+def fault_of(path: str, size: tuple[int, int]) -> Fault | None:
+    return header_fault(read_bytes(path, HEADER), size, Path(path).name)
+
+
 @given(
     classes=st.integers(1, 255),
     shape=hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
@@ -36,7 +41,7 @@ def save(path: Path, values_HW: np.ndarray, mode: str) -> str:
 def test_value_0_is_ignored_and_value_k_is_label_k_less_one(classes, shape, mode, data, tmp_path: Path) -> None:
     values_HW = data.draw(hnp.arrays(np.int64, shape, elements=st.integers(0, classes)))
     path = save(tmp_path / "a.png", values_HW, mode)
-    assert header_fault(path, shape) is None
+    assert fault_of(path, shape) is None
     labels_HW = read_labels(path, classes, "remedy")
     assert labels_HW.dtype == torch.uint8
     assert labels_HW.shape == shape
@@ -69,7 +74,7 @@ def test_a_value_above_the_classes_names_file_value_and_classes(mode: str, value
 )
 def test_headers(bits: int, colour: int, said: str | None, remedy: str, tmp_path: Path) -> None:
     png_header(tmp_path / "a.png", (5, 7), bits, colour)
-    fault = header_fault(str(tmp_path / "a.png"), (5, 7))
+    fault = fault_of(str(tmp_path / "a.png"), (5, 7))
     if said is None:
         assert fault is None
     else:
@@ -83,22 +88,22 @@ def test_grey_of_few_bits_is_refused_because_pillow_scales_it(tmp_path: Path) ->
     Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert np.array(image.convert("L")).tolist() == [[255, 0]]
-    assert header_fault(str(tmp_path / "a.png"), (1, 2)) is not None
+    assert fault_of(str(tmp_path / "a.png"), (1, 2)) is not None
 
 
 def test_sizes_and_files_that_are_no_png(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     png_header(path, (5, 7), 8, 0)
-    fault = header_fault(str(path), (7, 5))
+    fault = fault_of(str(path), (7, 5))
     assert fault is not None
     assert fault.example == "a.png: 5x7 against 7x5 pixels"
     for content in (b"", path.read_bytes()[:20], b"\xff\xd8\xff" + bytes(40)):
         path.write_bytes(content)
-        fault = header_fault(str(path), (5, 7))
+        fault = fault_of(str(path), (5, 7))
         assert fault is not None
         assert fault.what == "are not PNG files"
     with pytest.raises(DataError, match="cannot read"):
-        header_fault(str(tmp_path / "gone.png"), (5, 7))
+        fault_of(str(tmp_path / "gone.png"), (5, 7))
 
 
 @pytest.mark.parametrize("kept", [30, 60])

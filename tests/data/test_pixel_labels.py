@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from scene_layouts import scenes, write_annotation
 from torch import Tensor
 
@@ -34,6 +34,11 @@ def built(cfg: dict[str, Any], size: int) -> Augmentation:
     return build_augment({**cfg, "size": size})
 
 
+def cut_labels(augment: Augmentation, maps: list[Tensor] | Tensor, key: Tensor) -> Tensor:
+    sizes = torch.tensor([m.shape for m in maps]).unbind(1)
+    return augment.cut_maps(maps, augment.crops(key, *sizes), *sizes, IGNORE)
+
+
 @pytest.mark.parametrize("cfg", AUGMENTATIONS, ids=lambda c: c["type"])
 @given(size=st.integers(4, 20), seed=st.integers(0, 2**31))
 @settings(deadline=None, max_examples=25, derandomize=True)
@@ -42,7 +47,7 @@ def test_labels_are_cut_by_the_boxes_of_their_images(cfg: dict[str, Any], size: 
     rng = np.random.default_rng(seed)
     maps = [torch.from_numpy(rng.integers(0, 5, rng.integers(3, 30, 2)).astype(np.uint8)) for _ in range(4)]
     augment, key = built(cfg, size), keys(4) + seed
-    found = augment.cut_labels(maps, key)
+    found = cut_labels(augment, maps, key)
     sizes = torch.tensor([m.shape for m in maps])
     crops = augment.crops(key, *sizes.unbind(1))
     for b, (top, left, height, width, flip) in enumerate(zip(*(values.tolist() for values in crops), strict=True)):
@@ -62,7 +67,7 @@ def test_labels_move_with_pixels_and_objects(cfg: dict[str, Any]) -> None:
     images = (255 * large).to(torch.uint8).expand(-1, 3, -1, -1)
     augment = build_augment({**cfg, "size": 48, "mean": (0.5,) * 3, "std": (0.5,) * 3})
     image, objects = augment(images, keys(16), large[:, 0])
-    label = augment.cut_labels(large[:, 0].to(torch.uint8), keys(16))
+    label = cut_labels(augment, large[:, 0].to(torch.uint8), keys(16))
     known = label != IGNORE
     assert torch.equal(label == 1, objects)
     assert bool((known | (cfg["type"] == "PadCropFlip")).all())
@@ -73,7 +78,7 @@ def test_labels_move_with_pixels_and_objects(cfg: dict[str, Any]) -> None:
 
 def test_padding_has_no_label() -> None:
     inside = torch.zeros(64, 12, 12, dtype=torch.uint8)
-    label = built({"type": "PadCropFlip", "padding": 6}, 12).cut_labels(inside, keys(64))
+    label = cut_labels(built({"type": "PadCropFlip", "padding": 6}, 12), inside, keys(64))
     assert set(label.unique().tolist()) == {0, IGNORE}
     assert label.dtype == torch.uint8
 
@@ -124,6 +129,16 @@ def test_scenes_become_a_source(tmp_path: Path) -> None:
     batch = Stream(copy, None, built({"type": "Plain"}, 8), 0, "x", pixels=True).batch(0, 6)
     assert batch["pixel_label"].shape == (6, 8, 8)
     assert set(batch["pixel_label"].unique().tolist()) <= {0, 1, 2, 3, 4, IGNORE}
+
+
+def test_photos_that_were_annotated_as_they_are_stored_fit_their_labels(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for path in (scenes(tmp_path) / "images" / "training").iterdir():
+        Image.open(path).save(path, exif=exif)
+    source = build_training_source({"type": "scene_folder", "root": str(tmp_path), "split": "training"})
+    for i in range(len(source)):
+        assert source.image(i).shape[1:] == source.pixel_labels(i).shape == source.image_size(i) == (12 + i, 17)
 
 
 def test_scenes_that_are_evaluated_on_do_not_reach_training(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_black_and_white_masks_and_classes_from_0_are_refused_unless_255_is_said
 ) -> None:
     write_scene(tmp_path, np.array([values], dtype=np.uint8))
     source = {"type": "scene_folder", "root": str(tmp_path), "split": "training"}
-    with pytest.raises(DataError, match=r"255 but never 2, that of .b.; write 1 to 2 .*set ignore=255") as error:
+    with pytest.raises(DataError, match=r"255 but never 2, that of .b.; write 1, 2, .*set ignore=255") as error:
         build_scenes(source)
     assert "\n" not in str(error.value)
     if 1 in values:  # followed, the remedy works

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.formats.coco_masks import Masks, are_numbers, has_outline, mask_fault
+from mlomae.data.paths import ListedFiles, find_listed
 
 REMEDY = "correct the file or download it again"
 
@@ -62,11 +63,11 @@ class Objects:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """Images in the order of the file, (I,) ids, file names and (I, 2) height and width; category names by their ids,
-    ascending; objects, how many were left out, by reason, and the entries of those whose image is listed."""
+    """Images in the order of the file, (I,) ids, files in their folder and (I, 2) height and width; category names by
+    their ids, ascending; objects, how many were left out, by reason, and the entries of those whose image is listed."""
 
     image_ids: NDArray[np.int64]
-    files: list[str]
+    files: ListedFiles
     sizes: NDArray[np.int64]
     categories: dict[int, str]
     objects: Objects
@@ -123,19 +124,14 @@ def read_tables(path: Path, where: str) -> "tuple[Rows, Rows, Rows]":
     return images, categories, annotations
 
 
-def file_names(images: "Rows", folder: Path | None = None) -> list[str]:
-    """The normalised file names of the images, all different and below one folder; absolute ones may be in ``folder``.
-
-    Errors as in `read_coco`.
-    """
-    files = [os.path.normpath(file) for file in images.column("file_name", {str})]
-    for at, file in enumerate(files):
-        if folder is not None and Path(file).is_relative_to(folder):
-            files[at] = file = os.path.relpath(file, folder)
+def file_names(images: "Rows", folder: Path) -> ListedFiles:
+    """The files of the images, different ones below ``folder``, as they are spelt there; errors as in `read_coco`."""
+    listed = find_listed(folder, [os.path.normpath(file) for file in images.column("file_name", {str})])
+    for at, file in enumerate(listed.files):
         if file == "." or os.path.isabs(file) or file.split(os.sep)[0] == "..":
             raise images.fault(at, f"has file_name {file!r:.60}, which is not a path inside the folder of images")
-    images.refuse_repeated("file_name", files)
-    return files
+    images.refuse_repeated("file_name", listed.files)
+    return listed
 
 
 def _objects(

@@ -55,6 +55,7 @@ class _Cifar(MemorySource):
         classes, listed = scan_classes(split_folder(base, split, self.name))
         images_NCHW, places = decode_all(listed.folder, listed.files), [str(listed.folder)]
         super().__init__(self.name, split, str(base), classes, images_NCHW, listed.labels, places)
+        self.left_out = listed.left_out
 
     def _read_batches(self, folder: Path, split: str, partial: bool) -> None:
         files = [folder / file for file in self.files[split] if (folder / file).is_file()]

@@ -5,7 +5,7 @@ from pathlib import Path
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mlomae.data.detections import Detections
-from mlomae.data.paths import data_folder, existing_file, existing_folder, inner_folder, split_folder
+from mlomae.data.paths import data_folder, existing_file, existing_folder, inner_folder
 from mlomae.data.registry import Published, check_split, register_dataset
 
 # By their published ids, which skip ten of 1 to 90, as torchvision's detectors name them.
@@ -83,11 +83,8 @@ class CocoFolder(Detections):
         usual = roboflow if (base / roboflow).is_file() else f"annotations/instances_{split}.json"
         named = annotations or usual
         path = existing_file(base / Path(named).expanduser(), self.name, remedy)
-        if images is None:
-            folder = split_folder(base, split, self.name)
-        else:
-            remedy = "set `images` to the folder of the images"
-            folder = inner_folder(base / Path(images).expanduser(), self.name, remedy)
+        remedy = "set `images` to the folder of the images"
+        folder = inner_folder(base / Path(images or split).expanduser(), self.name, remedy)
         self._shown = f" ({path.name})" if annotations else ""
         super().__init__(split, base, path, folder, classes=classes, shares_folder=images is not None)
 

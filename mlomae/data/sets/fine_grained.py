@@ -9,7 +9,7 @@ from torchvision.datasets import Flowers102 as TorchvisionFlowers
 
 from mlomae.common.errors import first_names
 from mlomae.data.formats.coco import file_names, read_tables
-from mlomae.data.paths import LabelledFiles, existing_file, inner_folder, scan_classes
+from mlomae.data.paths import LabelledFiles, existing_file, inner_folder, scan_classes, text_of
 from mlomae.data.registry import PUBLISHED, Download, Lists, Published, PublishedSource, register_dataset
 
 CUB = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
@@ -53,9 +53,9 @@ class Cub200(PublishedSource):
         """Lines ``<number> <rest>`` by number. Raises DataError naming a line that is not one or repeats a number."""
         existing_file(path, self.name, self.remedy)
         table: dict[int, str] = {}
-        for line_number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), 1):
+        for line_number, line in enumerate(text_of(path, "surrogateescape").splitlines(), 1):
             if line.strip():
-                number, _, rest = line.strip().partition(" ")
+                number, _, rest = line.strip().replace("\\", "/").partition(" ")
                 if not number.isdecimal() or not rest.strip() or int(number) in table:
                     raise self.fault(f"{path}, line {line_number}: expected a new number and a value")
                 table[int(number)] = rest.strip()
@@ -199,17 +199,17 @@ class INat2019(PublishedSource):
     remedy = "unpack train_val2019.tar.gz, train2019.json.tar.gz and val2019.json.tar.gz again"
 
     def read_lists(self, base: Path, split: str) -> Lists:
-        folder, names, parts = base / "train_val2019", {}, {}
+        folder, names, parts = (base / "train_val2019").resolve(), {}, {}
         for part in PUBLISHED[self.name].counts:
             path = existing_file(base / f"{part}2019.json", self.name, self.remedy)
             images, categories, annotations = read_tables(path, f"{self.name}: {path}")
-            files = [file.removeprefix(f"{folder.name}/") for file in file_names(images)]
+            files = file_names(images, folder).files
             annotated, labels = (annotations.integers(key).tolist() for key in ("image_id", "category_id"))
             if sorted(annotated) != sorted(images.ids.tolist()):
                 odd = first_names(sorted({*annotated} ^ {*images.ids.tolist()}))
                 raise self.fault(f"{path} does not annotate each image once (image {odd})")
             label_of = dict(zip(annotated, labels, strict=True))
-            parts[part] = LabelledFiles(folder.resolve(), files, [label_of[image] for image in images.ids.tolist()])
+            parts[part] = LabelledFiles(folder, files, [label_of[image] for image in images.ids.tolist()])
             names[part] = dict(zip(categories.ids.tolist(), categories.column("name", {str}), strict=True))
         if odd := first_names(sorted(dict(names["train"].items() ^ names["val"].items()))):
             raise self.fault(f"train2019.json and val2019.json differ in category {odd}")

@@ -13,6 +13,7 @@ from mlomae.data.paths import (
     inner_folder,
     scan_classes,
     subfolders,
+    text_of,
 )
 from mlomae.data.reader import IMAGE_ENDINGS, decode_all
 from mlomae.data.registry import PUBLISHED, Download, Lists, Published, PublishedSource, check_split, register_dataset
@@ -86,7 +87,7 @@ class TinyImageNet(MemorySource):
         base = existing_folder(root, self.name)
         check_split(self.name, split)
         path = existing_file(base / "wnids.txt", self.name, "give the folder tiny-imagenet-200 as `root`")
-        classes = sorted(path.read_text().split())
+        classes = sorted(text_of(path).split())
         if split == "train":
             found, listed = scan_classes(existing_folder(base / "train", self.name))
             if found != classes:
@@ -95,13 +96,15 @@ class TinyImageNet(MemorySource):
             listed = self._annotated(base / "val", classes)
         images_NCHW, places = decode_all(listed.folder, listed.files), [str(listed.folder)]
         super().__init__(self.name, split, str(base), classes, images_NCHW, listed.labels, places)
+        self.left_out = listed.left_out
 
     def _annotated(self, base: Path, classes: list[str]) -> LabelledFiles:
         """Files of ``base/images`` and their labels, as ``base/val_annotations.txt`` gives them."""
-        folder, files, labels = existing_folder(base / "images", self.name), [], []
+        instead = "or, if val/ has class folders, open the set as type='imagefolder'"
+        folder, files, labels = inner_folder(base / "images", self.name, f"{self.remedy}, {instead}"), [], []
         remedy = f"without it the validation images have no labels; {self.remedy}"
         table = existing_file(base / "val_annotations.txt", self.name, remedy)
-        for number, line in enumerate(table.read_text().splitlines(), 1):
+        for number, line in enumerate(text_of(table).splitlines(), 1):
             file, wnid, *_ = [*line.split("\t"), ""]
             if wnid not in classes:
                 raise self.fault(f"{table}, line {number}: class '{wnid}' is not in wnids.txt")

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from mlomae.common.errors import DataError
 from mlomae.data.images import FileSource, Source
-from mlomae.data.paths import LabelledFiles, existing_folder, scan_classes, split_folder, subfolders
-from mlomae.data.reader import IMAGE_ENDINGS, decode_all, is_image, rgb
+from mlomae.data.paths import LabelledFiles, existing_folder, list_images, scan_classes, split_folder, subfolders
+from mlomae.data.reader import IMAGE_ENDINGS, decode_all, rgb
 from mlomae.data.registry import register_dataset
 
 
@@ -52,12 +52,13 @@ class Pictures(FileSource):
     def __init__(self, root: str, split: str = ".") -> None:
         base = existing_folder(root, "pictures")
         folder = split_folder(base, split, "pictures")
-        files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and is_image(entry.name))
+        files, left_out = list_images(folder)
         if not files:
             raise DataError(
                 f"pictures: {folder} holds no picture ({', '.join(IMAGE_ENDINGS)}); give a folder that does"
             )
-        super().__init__("pictures", folder.name, base, ["picture"], LabelledFiles(folder, files, [0] * len(files)))
+        listed = LabelledFiles(folder, files, [0] * len(files), left_out)
+        super().__init__("pictures", folder.name, base, ["picture"], listed)
 
     @classmethod
     def list_splits(cls, base: Path) -> list[str]:

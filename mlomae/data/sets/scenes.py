@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mlomae.common.errors import DataError
-from mlomae.data.paths import data_folder, existing_file, existing_folder
+from mlomae.data.paths import data_folder, existing_file, existing_folder, text_of
 from mlomae.data.registry import Download, Published, check_split, register_dataset
 from mlomae.data.scenes import LabelCounts, Scenes
 
@@ -35,7 +35,7 @@ def read_classes(path: Path, what: str) -> tuple[str, ...]:
     """
     existing_file(path, what, "write the class names into it, one per line, in the order of the values 1, 2, ...")
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in text_of(path).splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{what}: {path} is not text in UTF-8; save it as such") from error
     rows = [line.partition(" ") for line in lines]

@@ -36,8 +36,8 @@ def refusal(root: Path, **more: Any) -> str:
         (put("categories", 1, id=7), "two entries have the category id 7"),
         (put("categories", 1, name="dog"), "two entries have the category name 'dog'"),
         (
-            put("images", 2, file_name="../train/002.jpg"),
-            "image 98 has file_name '../train/002.jpg', which is not",
+            put("images", 2, file_name="../other/002.jpg"),
+            "image 98 has file_name '../other/002.jpg', which is not",
         ),
         (put("images", 2, file_name="/etc/002.jpg"), "image 98 has file_name '/etc/002.jpg', which is not a path"),
         (put("images", 2, file_name=""), "image 98 has file_name '.', which is not a path"),
@@ -156,7 +156,7 @@ def test_folders_and_files_that_are_missing(tmp_path: Path) -> None:
     assert f"{tmp_path / 'x.json'} is missing" in refusal(tmp_path, annotations="x.json")
     assert f"{tmp_path / 'pictures'} is missing; set `images`" in refusal(tmp_path, images="pictures")
     shutil.rmtree(tmp_path / "train")
-    assert f"no folder 'train' in {tmp_path}" in refusal(tmp_path)
+    assert f"{tmp_path / 'train'} is missing; set `images`" in refusal(tmp_path)
     file_of(tmp_path).unlink()
     file_of(tmp_path).mkdir()
     assert "instances_train.json is missing" in refusal(tmp_path)

@@ -97,6 +97,19 @@ def test_cub_tables_that_contradict_each_other(file: str, old: str, new: str, sa
     assert said in refusal("cub", tmp_path, subset=True)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_cub_lists_saved_on_windows_and_unpacked_on_a_mac(encoding: str, tmp_path: Path) -> None:
+    before = LAYOUTS["cub"][1](tmp_path)
+    fingerprint = build("cub", before).fingerprint()
+    for path in (tmp_path / "CUB_200_2011").glob("*.txt"):
+        text = path.read_text().replace("/", "\\").replace("\n", "\r\n")
+        path.write_bytes(text.encode(encoding))
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    for image in (tmp_path / "CUB_200_2011" / "images").rglob("*.jpg"):
+        image.with_name(f"._{image.name}").write_bytes(b"\0\5\x16\7")
+    assert build("cub", tmp_path).fingerprint() == fingerprint
+
+
 def test_cub_class_without_test_images(tmp_path: Path) -> None:
     layouts.cub(tmp_path)
     split = tmp_path / "CUB_200_2011" / "train_test_split.txt"

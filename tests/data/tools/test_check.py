@@ -72,7 +72,7 @@ def test_missing_images_are_one_problem_and_other_parts_are_still_reported(
     assert status == 1
     assert "train    6 images" in out
     assert "problem: inat2019: 1 of 4 listed val images are not in" in out
-    assert "(Birds/4/val1.jpg)" in out
+    assert "(train_val2019/Birds/4/val1.jpg)" in out
 
 
 def test_what_is_wrong_with_the_whole_set_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
