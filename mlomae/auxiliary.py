@@ -28,7 +28,6 @@ class AuxiliaryLoss(nn.Module):
 
 _AUXILIARIES = Registry[AuxiliaryLoss]("auxiliary loss")
 register = _AUXILIARIES.register
-list_auxiliaries = _AUXILIARIES.names
 
 
 def create(name: str, *, embed_dim: int, num_classes: int, **kwargs: object) -> AuxiliaryLoss:

@@ -99,6 +99,15 @@ def _masks(args: argparse.Namespace) -> int:
     return 0
 
 
+def _data_check(args: argparse.Namespace) -> int:
+    from mlomae.config.strict import overrides
+
+    if args.root and "=" in args.root and not Path(args.root).exists():  # embedded data have no ROOT
+        args.root, args.options = None, [args.root, *args.options]
+    args.options = overrides(args.options, "after ROOT, `mlomae data check`")
+    return _report("mlomae.data.tools:check_data", args)
+
+
 def _needs_checkout(args: argparse.Namespace) -> int:
     raise ConfigError(f"`mlomae {args.command}` needs a checkout of the repository; clone it, then run `make setup`")
 
@@ -203,9 +212,15 @@ def build_parser() -> argparse.ArgumentParser:
         "name", metavar="NAME", help="cub200, imagenet, imagefolder, ade20k, scene_folder, coco, coco_folder, ..."
     )
     p.add_argument("root", metavar="ROOT", nargs="?", help="folder of the data set (none for textures)")
+    p.add_argument(
+        "options",
+        metavar="KEY=VALUE",
+        nargs="*",
+        help="options of the data set as in a config: split=train,val annotations=x_{split}.json ignore=255 ...",
+    )
     p.add_argument("--subset", action="store_true", help="accept a consistent part of a published set")
-    p.add_argument("--decode", action="store_true", help="decode and compare all, not a sample")
-    p.set_defaults(run=partial(_report, "mlomae.data.tools:check_data"))
+    p.add_argument("--decode", action="store_true", help="measure all images, labels and masks, not a sample")
+    p.set_defaults(run=_data_check)
     p = data.add_parser("prepare", help="fetch a data set and verify it, or say which files to fetch from where")
     p.add_argument("name", metavar="NAME", help="cub200, flowers102, cifar10, tiny_imagenet, ade20k, coco, ...")
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
@@ -233,6 +248,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
+    if args.run is _data_check and not any(option.startswith("-") for option in unknown):  # after a flag
+        args.options, unknown = [*args.options, *unknown], []
     if unknown and args.run is not _needs_checkout:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     # forward-mode differentiation makes torch warn about itself; standard error is for what the user can act on

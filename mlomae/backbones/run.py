@@ -23,11 +23,11 @@ from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
-from mlomae.data import check_disjoint, check_same_classes
+from mlomae.data import check_classes, check_disjoint
 from mlomae.data.copies import Digests, check_trained_on, save_digests
 from mlomae.models.weights import weights_path
 from mlomae.pretraining.devices import join_process_group
-from mlomae.pretraining.log import run_log
+from mlomae.pretraining.log import log_notes, run_log
 from mlomae.pretraining.trainer import Trainer, check_same_config
 
 AnyImages = TypeVar("AnyImages", bound=mlomae.data.Images)
@@ -175,6 +175,7 @@ def run_transfer(
     steps.train, steps.test = steps.open_data()
     copies, earlier = check_copies(config, steps) if is_main_process() else ({}, None)
     check_unseen(source.labelled, config.data.train, steps.test)
+    log_notes(work_dir, [steps.train, steps.test])
     model, report = steps.build_model()
     if is_main_process():
         counts, *others = report.splitlines()
@@ -248,7 +249,7 @@ def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) ->
     """
     with values_of("data.train and data.test"):
         train, test = build(data.train), build(data.test)
-    check_same_classes(train, test)
+    check_classes(train, test)
     return train, test
 
 

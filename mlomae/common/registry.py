@@ -141,14 +141,15 @@ class Registry(Generic[T]):
     def build(self, name: object, options: Mapping[str, Any], **given: Any) -> T:
         """Call the builder with ``given`` (the program's arguments) and ``options`` (the user's).
 
-        Raises what `check` raises, ConfigError for a value outside the choices or the interval of its annotation
-        (`check_value`), and what the builder raises.
+        Raises what `check` raises, ConfigError for a value outside the choices or the interval of its annotation or for
+        another one than True and False (`check_value`), and what the builder raises.
         """
         self.check(name, options, given)
         for key, parameter in self.options(name, given).items():
             hint = parameter.annotation
-            constrained = any(typing.get_origin(h) in (Annotated, Literal) for h in (hint, *typing.get_args(hint)))
-            if key in options and constrained:
+            hints = (hint, *typing.get_args(hint))
+            constrained = any(typing.get_origin(h) in (Annotated, Literal) for h in hints)
+            if key in options and (constrained or hint is bool):
                 check_value(options[key], hint, f"option '{key}' of {self.kind} '{name}'")
         return self.get(name)(**given, **options)
 

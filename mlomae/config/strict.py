@@ -118,15 +118,18 @@ def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: st
     return values
 
 
-def overrides(pairs: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs; values are Python literals where they parse as such, else text."""
+def overrides(pairs: list[str], what: str = "--cfg-options") -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; values are Python literals where they parse as such, true and false in any case, else text.
+
+    Raises ConfigError, beginning with ``what``, for a text without ``=``.
+    """
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--cfg-options takes KEY=VALUE; got '{pair}'")
+            raise ConfigError(f"{what} takes KEY=VALUE; got '{pair}'")
         try:
             values[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            values[key] = text
+            values[key] = {"true": True, "false": False}.get(text.lower(), text)
     return values

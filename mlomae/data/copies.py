@@ -28,16 +28,13 @@ from mlomae.common.atomic import replacing
 from mlomae.common.errors import CheckpointError, DataError, first_names, reason_of
 from mlomae.data.images import EMBEDDED, Images, digest_pixels
 from mlomae.data.reader import in_threads
+from mlomae.data.registry import PUBLISHED
 
 FILE = "images.npz"
 """In the folder of a run: the digests of the images that its weights were trained on."""
 
 TOLERATED_SHARE = 0.01
 """Share of the evaluation images that may occur in training: CIFAR and others were published with a few duplicates."""
-
-PUBLISHED_SHARES = {"cifar10": 0.033, "cifar100": 0.10}
-"""Near copies of test images in the training part of published sets. Source: Barz, Denzler, "Do We Train on Test Data?
-Purging CIFAR of Near-Duplicates", Journal of Imaging, 2020."""
 
 NEAR_BITS = 52
 """Most bits in which the hashes of near copies differ."""
@@ -88,18 +85,24 @@ def check_disjoint(training: Images, evaluation: Images, allow_near: bool = Fals
 
     All images are compared, except embedded images with each other.
     """
-    pair = f"training on {training.describe()}, evaluation on {evaluation.describe()}"
-    shared = _shared_place(training.locations, evaluation.locations)
-    if shared is not None:
-        said = f"evaluation images would reach training: both read {shared} ({pair})"
-        raise DataError(f"{said}; evaluate on a held-out split")
     found = compare_images(training, evaluation)
-    refuse_copies(found, evaluation, training, f"; {pair}", allow_near)
+    refuse_copies(found, evaluation, training, f"; {_pair(training, evaluation)}", allow_near)
     return found
 
 
+def _pair(training: Images, evaluation: Images) -> str:
+    return f"training on {training.describe()}, evaluation on {evaluation.describe()}"
+
+
 def compare_images(training: Images, evaluation: Images) -> Copies:
-    """All evaluation images with all training images; embedded images of two seeds or splits have nothing in common."""
+    """All evaluation images with all training images; embedded images of two seeds or splits have nothing in common.
+
+    Raises DataError if both read the same place.
+    """
+    shared = _shared_place(training.locations, evaluation.locations)
+    if shared is not None:
+        said = f"evaluation images would reach training: both read {shared} ({_pair(training, evaluation)})"
+        raise DataError(f"{said}; evaluate on a held-out split")
     if training.root == evaluation.root == EMBEDDED:
         return Copies(len(evaluation), {}, {})
     return find_copies(digests_of(training), digests_of(evaluation))
@@ -128,7 +131,8 @@ def refuse_copies(
 
     ``training`` gives the images found their names; None where only the digests are known.
     """
-    near_share = max(TOLERATED_SHARE, PUBLISHED_SHARES.get(evaluation.name, 0.0))
+    published = PUBLISHED.get(evaluation.name)
+    near_share = max(TOLERATED_SHARE, published.near_copies if published else 0.0)
     for kind, copies, tolerated, remedy in (
         ("are", found.equal, TOLERATED_SHARE * found.compared, "evaluate on a held-out split"),
         (
@@ -237,18 +241,3 @@ def _nearest(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> Iterator[tup
 
 def _signs(hashes: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.unpackbits(hashes, axis=1).astype(np.float32)) * 2 - 1
-
-
-def check_same_classes(training: Images, evaluation: Images) -> None:
-    """Raise DataError, naming a class, unless both have the same classes in the same order: labels are positions."""
-    ours, theirs = list(training.classes), list(evaluation.classes)
-    if ours == theirs:
-        return
-    pairs = ((training, set(theirs)), (evaluation, set(ours)))
-    alone = [(images, [name for name in images.classes if name not in others]) for images, others in pairs]
-    found = [f"only {images.describe()} has {first_names(names)}" for images, names in alone if names]
-    pair = f"{training.describe()} and {evaluation.describe()}"
-    reason = "; ".join(found) or f"{pair} have them in another order"
-    raise DataError(
-        f"the classes of training and evaluation differ: {reason}; give both the same classes, in the same order"
-    )

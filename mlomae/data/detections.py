@@ -8,6 +8,7 @@ Shape suffixes: n objects of an image, H height, W width.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.common.errors import DataError, first_names
+from mlomae.common.errors import BackendError, DataError, first_names
 from mlomae.data.formats.coco import choose_classes, read_coco
 from mlomae.data.formats.coco_masks import LEAST_CORNERS, encode, mask_tools
 from mlomae.data.images import ImageFiles, evenly_spaced
@@ -64,8 +65,9 @@ class Detections(ImageFiles):
         dropped: how many objects were left out, by reason, as COCO's tools do it (see formats/coco.py).
 
     Raises what ``choose_classes`` does, and DataError, one line, if the annotation file is not what ``read_coco``
-    accepts; the categories or the number of images are not the published ones; a listed image is missing; or, for
-    SCANNED images, the annotated size is that of the image file neither as displayed nor as stored.
+    accepts; the categories or the number of images are not the published ones; a listed image is missing; every object
+    is a crowd; for SCANNED images, the annotated size is that of the image file neither as displayed nor as stored; or,
+    for SCANNED objects, boxes and masks have nothing to do with each other.
     """
 
     provides = "boxes and masks of objects"
@@ -106,7 +108,11 @@ class Detections(ImageFiles):
         self.annotation_file, self.image_ids, self.stated_sizes = annotation_file, found.image_ids, found.sizes
         self.categories, self.objects, self.dropped = tuple(found.categories), found.objects, found.dropped
         self._unused = found.left_out
+        if self.objects.crowds.all():
+            raise DataError(f"every object of {self.describe()} is a crowd; annotate objects one by one")
         self._check_sizes(SCANNED)
+        with suppress(BackendError):  # without pycocotools only the boxes can be read
+            self.check_annotations()
 
     def annotations(self, i: int) -> list[dict[str, Any]]:
         """The objects of image ``i``, each with the keys
@@ -168,6 +174,10 @@ class Detections(ImageFiles):
 
     def describe(self) -> str:
         return super().describe() + subset_remark(self.name, self.split, len(self)) + self._alone
+
+    def notes(self) -> list[str]:
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
+        return [*super().notes(), *([f"objects left out: {dropped}"] if dropped else [])]
 
     def check_annotations(self, decode_all: bool = False) -> MaskCheck:
         """Draw the masks of all objects, or of SCANNED, evenly spaced, and compare them with boxes and areas.

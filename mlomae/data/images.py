@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mlomae.common.errors import DataError
-from mlomae.data.paths import LabelledFiles, left_out_phrase, subfolders
+from mlomae.data.paths import LabelledFiles, left_out_phrase, list_images, subfolders
 from mlomae.data.reader import decode, header_size
 
 EMBEDDED = "embedded"
@@ -53,12 +53,17 @@ class Images:
         classes: one name per class.
         locations: resolved paths that the pixels come from (folders or files; a pseudo-path for embedded images). Two
             data sets share images if they share a location or if one location contains the other.
+        fewest_classes, class_remedy: how many are needed to tell classes apart, and what to do about fewer.
+        of_one_split: arguments of the constructor that name the files of one split.
         left_out: what else is in its folders, by kind (`mlomae.data.paths.ImageList`).
         provides, remedy, layout: for messages: what data sets of this kind have, what to do about missing or damaged
             files, and where images are below ``root``.
     """
 
     provides = "images"
+    fewest_classes = 1
+    class_remedy = ""
+    of_one_split: Sequence[str] = ()
     remedy = "download the data set again"
     layout = "train/<class>/*.jpg"
     name: str
@@ -76,13 +81,16 @@ class Images:
         """Splits in the folder ``base``, training splits first. Raises DataError if there is none."""
         found = cls.list_splits(base)
         if not found:
-            raise DataError(f"{cls.name}: {base} has no split; expected {base / cls.layout}")
+            raise DataError(f"{cls.name}: {base} has no split; expected {base / cls.layout}, or name one (split=NAME)")
         return sorted(found, key=lambda split: (not split.startswith("train"), split))
 
     @classmethod
     def list_splits(cls, base: Path) -> list[str]:
-        """Splits in the folder ``base``, in any order; here the folders that hold class folders."""
-        return [name for name in subfolders(base) if any(entry.is_dir() for entry in (base / name).iterdir())]
+        """Splits in the folder ``base``, in any order; here the folders that hold class folders, or ``.``
+        if several folders hold images themselves."""
+        inner = subfolders(base)
+        found = [name for name in inner if subfolders(base / name)]
+        return found or (["."] if len(inner) > 1 and all(list_images(base / name).files for name in inner) else [])
 
     def image(self, i: int) -> Tensor:
         """Image ``i``: (3, H, W) uint8, RGB. Treat as read-only. Raises DataError if it cannot be decoded."""
@@ -145,6 +153,8 @@ class Source(Images):
     """
 
     provides = "one label per image"
+    fewest_classes = 2
+    class_remedy = "give two classes or more; pretraining alone needs none, with data.eval=None"
     classes: list[str]
     labels: NDArray[np.int64]
     has_objects: bool = False

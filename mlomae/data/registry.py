@@ -28,12 +28,14 @@ class Published:
         counts: images of each split that has public labels.
         classes: number of classes.
         training, evaluation: the splits that are usually trained on, and that results are reported on.
+        near_copies: share of the evaluation images that are known to have near copies in training.
     """
 
     counts: Mapping[str, int]
     classes: int
     training: str = "train"
     evaluation: str = "test"
+    near_copies: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class Scenes(ImageFiles):
     """
 
     provides = "a class for every pixel"
+    fewest_classes = 2
+    class_remedy = "annotate the background as a class too"
     layout = "images/training/*.jpg"
     classes: tuple[str, ...]
     remedy = "every image images/SPLIT/NAME.jpg needs an annotation annotations/SPLIT/NAME.png, and vice versa"

@@ -8,10 +8,12 @@ import inspect
 import itertools
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
+from types import MappingProxyType
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,14 +22,15 @@ from torchvision.datasets.utils import download_and_extract_archive, download_ur
 
 from mlomae.common.atomic import new_folder
 from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError, first_names, reason_of
-from mlomae.data.copies import check_same_classes, compare_images, describe_copies, refuse_copies
+from mlomae.data.copies import compare_images, describe_copies, digests_of, refuse_copies
 from mlomae.data.detections import Detections
 from mlomae.data.formats.coco_masks import FORMS
-from mlomae.data.images import Images, Source, evenly_spaced
+from mlomae.data.images import EMBEDDED, Images, Source, evenly_spaced
 from mlomae.data.paths import existing_folder
 from mlomae.data.reader import in_threads
 from mlomae.data.registry import DOWNLOADS, PUBLISHED, Download, build_dataset, check_counts, find_dataset
 from mlomae.data.scenes import Scenes
+from mlomae.data.splits import check_classes
 
 SAMPLE = 200
 """Images decoded and measured per split, evenly spaced, unless all are."""
@@ -43,19 +46,29 @@ SMALL, MEDIUM = 32**2, 96**2
 """Pixels below which COCO's evaluation calls an object small, and medium; the others are large."""
 
 
-def check_data(name: str, root: str | None, subset: bool = False, decode: bool = False) -> tuple[str, int]:
+def check_data(
+    name: str,
+    root: str | None,
+    subset: bool = False,
+    decode: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[str, int]:
     """The report on a data set as text, and the exit status: 0 if it ends in "ok", 1 if it lists problems.
+
+    What is a problem here ends a run on the same data before training, by the same functions.
 
     Args:
         name: of the data set.
         root: its folder; None for embedded data.
         subset: a consistent part of a published data set is no problem.
-        decode: decode all images of a split to measure them, not only a sample.
+        decode: measure all images, labels and masks of a split, not only a sample. For copies all images are compared.
+        options: of the data set, as in a config; ``split`` may name several, "train,val", and ``{split}`` in another
+            one stands for it.
 
     Raises ConfigError or DataError if there is nothing to check: an unknown name, a folder that does not exist;
     BackendError if all masks are to be decoded and pycocotools is missing.
     """
-    splits = find_splits(name, root)
+    splits = find_splits(name, root, options)
     if subset and name not in PUBLISHED:
         raise ConfigError(f"--subset is for published data sets ({', '.join(PUBLISHED)}); leave it out for {name}")
     title = f"{name} at {Path(root).expanduser().resolve()}" if root is not None else f"{name} (embedded)"
@@ -64,19 +77,24 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
     opened: list[Images] = []
     for split in splits:
         values = {"root": root, "split": split, "subset": subset, "partial": subset}
-        options = {key: value for key, value in values.items() if key in known}
+        values = {key: value for key, value in values.items() if key in known}
+        given = {k: v.replace("{split}", split) if isinstance(v, str) else v for k, v in options.items()}
         try:
-            opened.append(build_dataset({"type": name, **options}, Images))
+            images = build_dataset({"type": name, **given, **values}, Images)
         except DataError as error:
             lines.append(f"{PROBLEM}{error}")
-        else:
-            lines += [*_check_split(opened[-1], decode), *_check_counts(opened[-1], subset)]
-    for training, evaluation in itertools.combinations(opened, 2):
+            continue
+        found = [*_check_split(images, decode), *_note_counts(images)]
         try:
-            lines += _check_pair(training, evaluation)
+            if images.root != EMBEDDED:
+                digests_of(images)  # as a run does: of all images
+            opened.append(images)
         except (DataError, OSError) as error:
-            if not any("cannot be decoded" in line for line in lines):  # otherwise it has been named already
-                lines.append(f"{PROBLEM}{training.split} and {evaluation.split} cannot be compared: {error}")
+            if not any(line.startswith(PROBLEM) for line in found):  # otherwise it has been named already
+                found.append(f"{PROBLEM}{images.split}: {error}")
+        lines += found
+    for training, evaluation in itertools.combinations(opened, 2):
+        lines += _check_pair(training, evaluation)
     problems = list(dict.fromkeys(line for line in lines if line.startswith(PROBLEM)))  # once, if of several splits
     if name in PUBLISHED and not problems:
         lines.append(f"usual: train on {PUBLISHED[name].training}, evaluate on {PUBLISHED[name].evaluation}")
@@ -84,23 +102,26 @@ def check_data(name: str, root: str | None, subset: bool = False, decode: bool =
     return "\n".join(report), int(bool(problems))
 
 
-def find_splits(name: str, root: str | None) -> list[str]:
-    """The splits of a data set: the published ones, or those its folder has (``imagefolder``, ``scene_folder``, ...).
+def find_splits(name: str, root: str | None, options: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+    """The splits of a data set: those that ``options`` name, the published ones, or those that its folder has.
 
     Raises ConfigError for an unknown name, a missing root or one that is not needed, DataError if it does not exist.
     """
     dataset = find_dataset(name)
     known = inspect.signature(dataset).parameters
+    named = [split for split in str(options.get("split", "")).split(",") if split]
     if "root" not in known:
         if root is not None:
             raise ConfigError(f"{name} is embedded in the package and has no folder; leave ROOT out")
-        return dataset.find_splits(Path())
+        return named or dataset.find_splits(Path())
     if root is None:
         raise ConfigError(f"{name} needs ROOT, the folder that holds it")
     base = existing_folder(root, name)
     if "split" not in known:
         return [base.name]
-    return list(PUBLISHED[name].counts) if name in PUBLISHED else dataset.find_splits(base)
+    if not named and any("{split}" not in str(options.get(key, "{split}")) for key in dataset.of_one_split):
+        named = [known["split"].default]
+    return named or (list(PUBLISHED[name].counts) if name in PUBLISHED else dataset.find_splits(base))
 
 
 def _check_split(images: Images, decode: bool) -> Iterator[str]:
@@ -131,6 +152,7 @@ def _check_split(images: Images, decode: bool) -> Iterator[str]:
     if broken:
         said = f"{images.split}: {len(broken):,} of {len(seen):,} images cannot be decoded ({first_names(broken)})"
         yield f"{PROBLEM}{said}; download these files again"
+    yield from (f"{INDENT}{note}" for note in images.notes())
     if isinstance(images, Scenes):
         yield from _check_labels(images, decode)
     if isinstance(images, Detections):
@@ -172,8 +194,6 @@ def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
     areas = f"areas: {', '.join(f'{share:.1%} {size}' for share, size in shares)}"
     areas += " (under 32², under 96² pixels, others; without crowds)"
     yield f"{INDENT}{areas if sizes.any() else 'no object that is not a crowd'}"
-    left_out = [f"{count:,} {reason}" for reason, count in detections.dropped.items() if count]
-    yield f"{INDENT}objects left out: {', '.join(left_out) or 'none'}"
     counts = np.bincount(objects.masks.forms, minlength=len(FORMS))
     forms = ", ".join(f"{count:,} {form}" for form, count in zip(FORMS, counts.tolist(), strict=True) if count)
     try:
@@ -192,23 +212,26 @@ def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
     yield f"{INDENT}masks: {forms}; {masks}"
 
 
-def _check_counts(images: Images, subset: bool) -> Iterator[str]:
-    """Fewer images than published are a problem, or a note if ``subset``; most data sets refuse them themselves."""
+def _note_counts(images: Images) -> Iterator[str]:
+    """A note on fewer images than published, where the data set has accepted them."""
     counts = {images.split: len(images)}
     try:
         check_counts(images.name, Path(images.root), counts, len(images.classes), subset=False)
     except DataError as error:
-        said = str(error).partition("; ")[0]
-        yield f"note: {said}; this is a subset" if subset else f"{PROBLEM}{said}; download it again or use --subset"
+        yield f"note: {str(error).partition('; ')[0]}; this is a subset"
 
 
 def _check_pair(training: Images, evaluation: Images) -> Iterator[str]:
     """Lines on the images of ``evaluation`` that ``training`` has too, judged as a run judges them."""
     try:
-        check_same_classes(training, evaluation)
+        check_classes(training, evaluation)
     except DataError as error:
         yield f"{PROBLEM}{error}"
-    found = compare_images(training, evaluation)
+    try:
+        found = compare_images(training, evaluation)
+    except DataError as error:
+        yield f"{PROBLEM}{error}"
+        return
     for kind, copies in (("repeated", found.equal), ("near    ", found.near)):
         which = f" ({describe_copies(copies, evaluation, training)})" if copies else ""
         yield f"{kind} {len(copies):,} of {found.compared:,} {evaluation.split} images are in {training.split}{which}"

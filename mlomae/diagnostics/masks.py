@@ -93,6 +93,8 @@ def draw_masks(
     root = {} if data_root is None else {"root": data_root}
     training = rows[0].config.data.train | root
     source = Pictures(str(images)) if images is not None else build_training_source(training)
+    for note in source.notes():
+        print(f"{source.describe()}: {note}")
     size = rows[0].config.model.img_size
     stream = Stream(source, None, build_augment({"type": "Plain", "size": size}), seed, "masks")
     batch: Batch = stream.batch(0, min(count, len(stream)))

@@ -9,7 +9,7 @@ from typing import Any
 from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict
-from mlomae.data import Stream, build_augment, build_source, check_same_classes
+from mlomae.data import Stream, build_augment, build_source, check_classes
 from mlomae.feedback import is_dense
 from mlomae.models.loading import load_strict
 from mlomae.pretraining.devices import training_device
@@ -116,7 +116,7 @@ def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = 
     if not data.eval:
         raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
     train, evaluation = build_source(data.train), build_source(data.eval)
-    check_same_classes(train, evaluation)
+    check_classes(train, evaluation)
     encoder = run.model.mae.encoder
     return evaluate(
         encoder,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from mlomae.common.atomic import write_text
-from mlomae.data import OuterBatches
+from mlomae.data import Images, OuterBatches
 
 logger = logging.getLogger("mlomae")
 
@@ -38,6 +38,15 @@ def run_log(folder: Path) -> Iterator[None]:
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
+
+
+def log_notes(folder: Path, sources: Iterable[Images], *more: str) -> None:
+    """Say in the log of a run what a user should know of its data: their notes, and ``more``."""
+    notes = [*(f"{images.describe()}: {note}" for images in dict.fromkeys(sources) for note in images.notes()), *more]
+    if notes:
+        with run_log(folder):
+            for note in notes:
+                logger.info(note)
 
 
 class Scalars:

@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 
 from mlomae import records
 from mlomae.common import checkpoint
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, first_names
 from mlomae.common.numerics import numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.config.schema import PretrainConfig
@@ -24,8 +24,8 @@ from mlomae.data import (
     build_augment,
     build_source,
     build_training_source,
+    check_classes,
     check_disjoint,
-    check_same_classes,
     shuffle_labels,
     split_train,
 )
@@ -38,7 +38,7 @@ from mlomae.pretraining.devices import join_process_group, to_device, training_d
 from mlomae.pretraining.evaluation import PlainBatches, evaluate
 from mlomae.pretraining.feedback_gate import FeedbackProbe, is_probe, moves_phi, needed_levels
 from mlomae.pretraining.health import MaskHealth
-from mlomae.pretraining.log import ReadingShare
+from mlomae.pretraining.log import ReadingShare, log_notes
 from mlomae.pretraining.optim import build_optimizers, deferred_rate, rates
 from mlomae.pretraining.pictures import picture_hook
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -109,7 +109,7 @@ def build_data(config: PretrainConfig) -> PretrainData:
     check_kinds(config, train, feedback, pixels)
     rank, copies = int(os.environ.get("RANK", 0)), {}
     if evaluation is not None:
-        check_same_classes(train, evaluation)
+        check_classes(train, evaluation)
         for part, source in {"training": train, **({} if feedback is train else {"feedback": feedback})}.items():
             if rank == 0:  # it reads all images
                 copies[part] = check_disjoint(source, evaluation, data.allow_near_copies).counts()
@@ -265,6 +265,9 @@ def run_pretraining(
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
     keep_digests(config, data, work_dir)
+    alone = f"classes of one image, which is in the training part of the split: {first_names(data.split.alone)}"
+    sources = [source for source in (data.train, data.feedback, data.evaluation) if source is not None]
+    log_notes(work_dir, sources, *([alone] if data.split.alone else []))
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict())
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}

@@ -9,6 +9,7 @@ import torch
 
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict, load_config
+from mlomae.config.strict import overrides
 from mlomae.pretraining.optim import build_optimizers, rates
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import TASK
@@ -151,6 +152,11 @@ def test_overrides_reach_nested_keys_and_are_checked(tmp_path: Path) -> None:
     assert config.mask == {"type": "learned", "ratio": 0.75, "hidden": 16, "sampling": "topk"}
     with pytest.raises(ConfigError, match=r"data\.batchsize"):
         load_config(path, {"data.batchsize": 16})
+
+
+def test_the_words_true_and_false_are_no_texts() -> None:
+    pairs = ["a.b=false", "c=True", "d=none", "e=1e3", "f=['x']"]
+    assert overrides(pairs) == {"a.b": False, "c": True, "d": "none", "e": 1000.0, "f": ["x"]}
 
 
 def test_resuming_may_change_what_does_not_change_the_numbers() -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from mlomae.common.errors import CheckpointError, DataError
-from mlomae.data import MemorySource, Textures, build_source, check_disjoint
-from mlomae.data.copies import FILE, PUBLISHED_SHARES, digests_of, find_copies, load_digests, save_digests
+from mlomae.data import PUBLISHED, MemorySource, Published, Textures, build_source, check_disjoint
+from mlomae.data.copies import FILE, digests_of, find_copies, load_digests, save_digests
 
 
 def memory(images: torch.Tensor, labels: np.ndarray, place: str) -> MemorySource:
@@ -197,7 +197,7 @@ def test_published_sets_may_have_the_near_copies_they_are_known_for(
 ) -> None:
     pair_of_folders(tmp_path, lambda image, path, i: recompressed(image, 60).save(f"{path}.png"), copied=2)
     refused(folder(tmp_path), folder(tmp_path, "val"))
-    monkeypatch.setitem(PUBLISHED_SHARES, "imagefolder", 0.05)
+    monkeypatch.setitem(PUBLISHED, "imagefolder", Published({}, 2, near_copies=0.05))
     assert len(check_disjoint(folder(tmp_path), folder(tmp_path, "val")).near) == 2
 
 

@@ -52,9 +52,12 @@ def test_memory_fingerprint_follows_order_and_labels(uneven):
     assert relabelled.fingerprint() != uneven.fingerprint()
 
 
-def test_split_refuses_bad_fraction_and_single_image(uneven):
+def test_split_refuses_bad_fractions_and_keeps_a_single_image_for_training(uneven):
     for fraction in (0, 1, -0.1, 2):
         with pytest.raises(ConfigError, match="val_fraction"):
             split_train(uneven, fraction)
-    with pytest.raises(DataError, match=r"'b'.*has one image"):
-        split_train(memory(uneven.images_NCHW[:4], np.array([0, 0, 1, 0]), "/small"))
+    split = split_train(memory(uneven.images_NCHW[:4], np.array([0, 0, 1, 0]), "/small"))
+    assert (len(split.val_indices), split.alone) == (1, ["b"])
+    assert 2 in split.train_indices
+    with pytest.raises(DataError, match="no class of memory train at /small has two images"):
+        split_train(memory(uneven.images_NCHW[:2], np.array([0, 1]), "/small"))

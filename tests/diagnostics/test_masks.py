@@ -225,10 +225,15 @@ def test_the_progress_is_the_checkpoints_or_the_one_that_is_given(
 # --- images -------------------------------------------------------------------------------------------------------
 
 
-def test_pictures_of_any_size_are_cut_to_the_models(drawn: dict[str, Any], config: Path, tmp_path: Path) -> None:
+def test_pictures_of_any_size_are_cut_to_the_models_and_others_left_out(
+    drawn: dict[str, Any], config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = folder(tmp_path / "pictures", [(16, 16), (40, 30), (20, 90), (8, 9)])
+    for name in ("._0.png", ".DS_Store", "notes.txt"):
+        (root / name).write_text("no image")
     draw_masks([config], [], tmp_path / "x.png", images=root, count=8)
     assert drawn["images"].shape == (4, 3, 16, 16), "all that there are"
+    assert capsys.readouterr().out.endswith(": left out: 2 hidden, 1 .txt\n")
     shades = sorted(int(image.float().mean().round()) for image in pixels(drawn["images"]))
     assert shades == [0, 40, 80, 120]
     draw_masks([config], [], tmp_path / "x.png", images=root, count=2)

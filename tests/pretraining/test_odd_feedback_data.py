@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from mlomae.common.errors import ConfigError
 from mlomae.data import Textures
@@ -39,6 +40,20 @@ def test_a_learned_mask_on_unlabelled_images_is_refused(kind: str, unlabelled: N
 def test_random_masks_need_no_labels(unlabelled: None, tmp_path: Path) -> None:
     record = run_pretraining(tiny.config(**SHORT, **tiny.RANDOM), tmp_path)
     assert record["images_seen"]["head"] == 0
+
+
+def test_the_log_says_what_is_left_out_and_which_classes_are_in_one_part_alone(tmp_path: Path) -> None:
+    for name, count in {"a": 3, "b": 2, "c": 1}.items():
+        (tmp_path / "data" / "train" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (16, 16), (40 * i, 90, 9)).save(tmp_path / "data" / "train" / name / f"{i}.png")
+    (tmp_path / "data" / "train" / "a" / "notes.txt").touch()
+    source = {"type": "imagefolder", "root": str(tmp_path / "data"), "split": "train"}
+    record = run_pretraining(tiny.config(data__train=source, **SHORT), tmp_path / "run")
+    assert record["images_seen"]["upper"] > 0
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count(f"imagefolder train at {tmp_path / 'data'}: left out: 1 .txt\n") == 1
+    assert log.count("classes of one image, which is in the training part of the split: c\n") == 1
 
 
 @pytest.mark.parametrize("kind", ["linear", "nca", "ridge"])

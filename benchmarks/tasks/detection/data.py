@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.transfer.dense import TransformedImages
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Detections
 
@@ -26,7 +26,7 @@ class CocoImages(TransformedImages):
 
     If the transforms remove all objects of a training image, it is drawn again with other keys, then replaced by
     another image, as in mmdet: an image of tiny objects must not end a run of days. Raises ConfigError if that fails
-    repeatedly, too, and DataError if every object is a crowd.
+    repeatedly, too.
     """
 
     def __init__(self, source: Detections, steps: list[dict[str, Any]], *, train: bool, seed: int = 0) -> None:
@@ -35,8 +35,6 @@ class CocoImages(TransformedImages):
         self.pack = PackDetInputs(meta_keys=_META)
         single = np.concatenate([[0], np.cumsum(~source.objects.crowds)])
         populated = np.flatnonzero(np.diff(single[source.objects.first]))
-        if not len(populated):
-            raise DataError(f"every object of {source.describe()} is a crowd; annotate objects one by one")
         self.indices = populated if train else np.arange(len(source))
 
     def __len__(self) -> int:

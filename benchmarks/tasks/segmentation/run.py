@@ -14,7 +14,6 @@ from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
 from benchmarks.transfer.dense import DenseSteps, evenly_spaced, save_overlay
 from mlomae.backbones.run import TransferRun, open_pair
-from mlomae.common.errors import DataError
 from mlomae.data import Scenes, build_scenes
 
 
@@ -27,13 +26,7 @@ class SegmentationSteps(DenseSteps):
     metric: SceneMetric
 
     def open_data(self) -> tuple[Scenes, Scenes]:
-        """Errors as `open_pair`; DataError for a single class."""
-        train, test = open_pair(self.config.data, build_scenes)
-        if len(train.classes) < 2:
-            raise DataError(
-                f"{train.describe()} has the class '{train.classes[0]}' alone; annotate the background as a class too"
-            )
-        return train, test
+        return open_pair(self.config.data, build_scenes)
 
     def build_model(self) -> tuple[nn.Module, str]:
         return build_segmentor(self.config, len(self.train.classes))

@@ -67,6 +67,7 @@ class CocoFolder(Detections):
     """
 
     layout = "annotations/instances_train.json"
+    of_one_split = ("annotations",)
 
     def __init__(
         self,

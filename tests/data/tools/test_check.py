@@ -8,7 +8,8 @@ import pytest
 from layouts import LAYOUTS, write_image
 
 from mlomae.cli import main
-from mlomae.data import PUBLISHED, Published, list_datasets
+from mlomae.common.errors import DataError
+from mlomae.data import PUBLISHED, Published, build_source, list_datasets
 from mlomae.data.tools import check_data
 
 
@@ -59,7 +60,7 @@ def test_images_that_cannot_be_decoded(tmp_path: Path, monkeypatch, capsys: pyte
     monkeypatch.setattr("mlomae.data.tools.SAMPLE", 1)
     status, out, _ = check("cub200", tmp_path, capsys=capsys)  # measures a sample, but compares all images
     assert status == 1
-    assert f"problem: train and test cannot be compared: cannot decode {broken}" in out
+    assert f"problem: train: cannot decode {broken}" in out
     assert check("cub200", tmp_path, "--decode", capsys=capsys)[0] == 1
 
 
@@ -84,19 +85,20 @@ def test_what_is_wrong_with_the_whole_set_is_said_once(tmp_path: Path, capsys: p
     assert "setid.mat is missing" in out
 
 
-@pytest.mark.parametrize(("images", "status"), [(99, 0), (1, 1)])
+@pytest.mark.parametrize(("images", "status"), [(99, 0), (2, 1)])
 def test_repeated_images_are_named_and_one_per_cent_is_tolerated(
     images: int, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_image(tmp_path / "train" / "cat" / "a.jpg", size=(8, 8))
-    for i in range(images):
-        write_image(tmp_path / "val" / "cat" / f"{i:03d}.jpg", size=(8, 9))
-    shutil.copy(tmp_path / "train" / "cat" / "a.jpg", tmp_path / "val" / "cat" / "b.jpg")
+    for folder in ("train/cat", "train/dog", "val/cat"):
+        write_image(tmp_path / folder / "a.jpg", size=(8, 8))
+    for i in range(1, images):
+        write_image(tmp_path / "val" / "dog" / f"{i:03d}.jpg", size=(8, 9))
+    shutil.copy(tmp_path / "train" / "cat" / "a.jpg", tmp_path / "val" / "dog" / "b.jpg")
     found, out, _ = check("imagefolder", tmp_path, capsys=capsys)
     assert found == status
-    named = f"1 of {images + 1} val images are in train (cat/b.jpg = cat/a.jpg)"
+    named = f"1 of {images + 1} val images are in train (dog/b.jpg = cat/a.jpg)"
     assert f"repeated {named}" in out
-    assert ("problem: evaluation images would reach training: 1 of 2" in out) == bool(status)
+    assert ("problem: evaluation images would reach training: 1 of 3" in out) == bool(status)
 
 
 def test_a_part_needs_subset_and_is_said_to_be_one(
@@ -121,9 +123,9 @@ def test_cifar_is_compared_with_its_published_numbers(
 ) -> None:
     root = write_cifar(tmp_path)
     status, out, _ = check("cifar10", root, capsys=capsys)
-    assert status == 1
-    assert "there are 60 of 50,000 train images; download it again or use --subset" in out
-    assert check("cifar10", root, "--subset", capsys=capsys)[0] == 0
+    assert status == 0  # as a run accepts it
+    assert "note: cifar10 at" in out
+    assert "there are 60 of 50,000 train images; this is a subset" in out
     monkeypatch.setitem(PUBLISHED, "cifar10", Published({"train": 60, "test": 12}, 10))
     assert check("cifar10", root, capsys=capsys)[0] == 0
     (root / "cifar-10-batches-py" / "data_batch_3").unlink()
@@ -137,10 +139,10 @@ def test_tiny_imagenet_and_cifar100(tmp_path: Path, capsys: pytest.CaptureFixtur
     write_image(tmp_path / "val" / "images" / "v.JPEG")
     (tmp_path / "wnids.txt").write_text("n01\nn02\n")
     (tmp_path / "val" / "val_annotations.txt").write_text("v.JPEG\tn02\t0\t0\t1\t1\n")
-    status, out, _ = check("tiny_imagenet", tmp_path, "--subset", capsys=capsys)
+    status, out, _ = check("tiny_imagenet", tmp_path, capsys=capsys)
     assert status == 0
     assert "val      1 images, 2 classes, 0/0.5/1 images per class" in out
-    assert check("tiny_imagenet", tmp_path, capsys=capsys)[0] == 1
+    assert "2 of 200 classes; this is a subset" in out
     status, out, _ = check("cifar100", tmp_path, capsys=capsys)
     assert status == 1
     assert "problem: " in out
@@ -160,12 +162,33 @@ def test_imagefolder_reads_the_folders_it_finds_and_wants_the_same_classes(
     assert "problem: the classes of training and evaluation differ: only imagefolder train at" in out
 
 
+def test_class_folders_without_a_split_are_one_and_what_is_left_out_is_said(
+    tmp_path: Path, write_tree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_tree(tmp_path) / "train"
+    (root / "cat" / "notes.txt").touch()
+    (root / "dog" / ".ipynb_checkpoints").mkdir()
+    (root / "labels.csv").touch()
+    status, out, _ = check("imagefolder", root, capsys=capsys)
+    assert status == 0
+    assert ".        12 images, 2 classes" in out
+    assert "left out: 1 .csv, 1 .txt, 1 hidden" in out
+    config = {"type": "imagefolder", "root": str(root)}
+    with pytest.raises(DataError, match=r"no folder 'train' in .*\(cat, dog\), or to '\.' for train itself"):
+        build_source(config)
+    assert len(build_source({**config, "split": "."})) == 12
+
+
 def test_textures(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("mlomae.data.textures.source.DEFAULT_COUNTS", {"train": 16, "test": 8})
     status, out, _ = check("textures", capsys=capsys)
     assert status == 0
     assert "textures (embedded)" in out
     assert "repeated 0 of 8 test images are in train" in out
+    status, out, _ = check("textures", "split=test", "size=16", "count=5", capsys=capsys)
+    assert status == 0
+    assert "height 16, width 16 pixels" in out
+    assert "train" not in out
 
 
 # --- wrong input ----------------------------------------------------------------------------------------------------
@@ -180,6 +203,15 @@ def test_textures(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
         (["textures", "x"], "leave ROOT out"),
         (["textures", "--subset"], "--subset is for published data sets"),
         (["imagefolder", "."], "has no split"),
+        (
+            ["imagefolder", ".", "split=a", "cash=True"],
+            "has no option 'cash' (did you mean 'cache'?); it has root, split, cache",
+        ),
+        (
+            ["imagefolder", ".", "cache=yes", "split=a"],
+            "option 'cache' of data set 'imagefolder' must be bool; got 'yes'",
+        ),
+        (["imagefolder", ".", "--decode", "train"], "`mlomae data check` takes KEY=VALUE; got 'train'"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys) -> None:
