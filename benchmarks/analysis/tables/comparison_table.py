@@ -19,6 +19,7 @@ from benchmarks.analysis.tables.table import (
     keys,
     markdown_head,
     markdown_table,
+    near_copies_allowed,
     numerics_note,
     protocol_name,
 )
@@ -84,8 +85,13 @@ def _measured(row: Row) -> list[Shown]:
 def _column_title(row: Row) -> str:
     """What a column measures."""
     metric = _METRICS[row["metric"]]
-    title = f"{metric.title} ({metric.unit}), {row['dataset']}"
+    title = f"{metric.title} ({metric.unit}), {row['dataset']}{_allowance(row)}"
     return f"{title}<br>{row['recipe']}, {protocol_name(row)}" if row["recipe"] else title
+
+
+def _allowance(row: Row) -> str:
+    """The mark of runs whose training may have near copies of test images."""
+    return "<br>near copies allowed" if near_copies_allowed(row[SOURCES][""][0][1][0]) else ""
 
 
 def columns_of(rows: list[Row]) -> list[tuple[str, dict[Key, Row]]]:
@@ -238,7 +244,10 @@ def readme_table(frame: pd.DataFrame) -> str:
         mae = cpu_s[first] if first[0] == BASELINE else ""
         columns = [by_method for _, by_method in columns_of(rows) if len(by_method.keys() & transferred) > 1]
         heads = [next(iter(by_method.values())) for by_method in columns]
-        titles = ["<br>".join([row["dataset"], protocol_name(row), _METRICS[row["metric"]].title]) for row in heads]
+        titles = [
+            "<br>".join([row["dataset"], protocol_name(row), _METRICS[row["metric"]].title]) + _allowance(row)
+            for row in heads
+        ]
         lines = []
         for key in transferred:
             found = [by_method.get(key) for by_method in columns]

@@ -34,6 +34,7 @@ from benchmarks.analysis.comparable import (
 )
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import (
+    COPIES,
     ORACLE,
     OWN,
     RIVAL,
@@ -103,6 +104,7 @@ PRETRAIN = Table(
         Column("feedback_accuracy", ".2f", "feedback accuracy (chance) (%)", _feedback),
         Column("feedback_accuracy_sd", ".2f", hidden=True),
         Column("feedback_chance", ".2f", hidden=True),
+        COPIES,
     ],
     rows=_pretrain_rows,
     note=(

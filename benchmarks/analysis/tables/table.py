@@ -45,6 +45,7 @@ class Column:
         title: its heading on the page, by default `heading` of its name.
         show: a row of texts -> the cell on the page, by default the column's own text.
         key: whether it is one of the columns that together identify a row.
+        optional: it is left out of a table none of whose rows has a text for it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Column:
     show: Callable[[Row], str] | None = None
     key: bool = False
     hidden: bool = False
+    optional: bool = False
 
     @property
     def heading(self) -> str:
@@ -87,9 +89,10 @@ class Table:
         """(the rows as text, with a column `SOURCES`; their Markdown). The same for any order of the records."""
         rows = self.rows(evidence)
         _name_older_numerics(rows)
-        frame = pd.DataFrame(rows, columns=[*(column.name for column in self.columns), SOURCES])
+        used = [column for column in self.columns if not column.optional or any(row[column.name] for row in rows)]
+        frame = pd.DataFrame(rows, columns=[*(column.name for column in used), SOURCES])
         frame = frame.sort_values(list(self.order or self.keys), kind="stable", ignore_index=True)
-        for column in self.columns:
+        for column in used:
             if column.spec:
                 values = ["" if pd.isna(value) else format(value, column.spec) for value in frame[column.name]]
                 frame[column.name] = values
@@ -97,7 +100,7 @@ class Table:
 
     def page(self, frame: pd.DataFrame, evidence: Evidence) -> str:
         """The Markdown of the rows."""
-        shown = [column for column in self.columns if not column.hidden]
+        shown = [column for column in self.columns if not column.hidden and column.name in frame]
         rows = frame.to_dict("records")
         lines = markdown_table([c.heading for c in shown], [[c.cell(row) for c in shown] for row in rows])
         note = f"{self.note} {numerics_note(rows)}".rstrip()
@@ -163,7 +166,7 @@ def row_of(runs: list[Record], metrics: Iterable[str] = ()) -> Row:
     row["protocol"] = first["config"].get("protocol", "finetune") if transfer else "frozen"
     row |= {"seeds": len(runs), "images_seen": statistics.fmean(r["images_seen"]["lower"] for r in runs)}
     row |= {cost: statistics.fmean(r[cost] for r in runs) for cost in ("wall_clock_s", "cpu_s")}
-    row["hardware"] = " / ".join(sorted({hardware_phrase(r) for r in runs}))
+    row |= {"hardware": " / ".join(sorted({hardware_phrase(r) for r in runs})), "copies": copies_text(runs)}
     for metric in metrics:
         row |= mean_and_sd(runs, metric)
     return {**row, SOURCES: {"": [(OWN, runs)]}}
@@ -187,6 +190,26 @@ def difference_of(pairs: Pairs, metric: str, column: str) -> Row:
 def pair_sources(pairs: Pairs) -> list[tuple[str, list[Record]]]:
     """What the `SOURCES` of a difference are: the first and the second runs of its pairs."""
     return [(OWN, [a for a, _ in pairs]), (RIVAL, [b for _, b in pairs])]
+
+
+def near_copies_allowed(record: Record) -> bool:
+    """Whether the run was told to accept evaluation images of which training has near copies."""
+    return bool(record["config"].get("data", {}).get("allow_near_copies"))
+
+
+def copies_text(runs: list[Record]) -> str:
+    """How many evaluation images the data of ``runs`` have as copies, equal or near, by what they were compared with;
+    "" for records of versions that did not compare."""
+    found: dict[str, None] = {}
+    for part, counts in ((part, counts) for r in runs for part, counts in r.get("copies", {}).items()):
+        some = (
+            f"{counts['equal']} equal, {counts['near']} near of {counts['compared']}" if counts != "unknown" else counts
+        )
+        found[f"{part}: {some}"] = None
+    return "; ".join([*(["near ones allowed"] if near_copies_allowed(runs[0]) else []), *found])
+
+
+COPIES = Column("copies", title="test images that training has too", optional=True)
 
 
 def keys(*names: str) -> list[Column]:

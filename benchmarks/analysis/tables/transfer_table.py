@@ -6,6 +6,7 @@ from typing import Any
 from benchmarks.analysis.comparable import BASELINE, configurations, numerics_key, others_of, seed_pairs
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import (
+    COPIES,
     SOURCES,
     Column,
     Row,
@@ -80,6 +81,7 @@ def transfer_table(task: Task) -> Table:
         column = f"{headline.name}_vs_{name}"
         columns += interval(column, f"{headline.title} vs {reference}", f"{column}_seeds")
         columns.append(Column(f"{column}_seeds", hidden=True))
+    columns.append(COPIES)
     return Table(
         title=task.title,
         columns=columns,

@@ -11,6 +11,7 @@ from benchmarks.analysis.tables.__main__ import main
 from benchmarks.analysis.tables.build import build_tables, check_tables
 from benchmarks.analysis.tables.comparison_table import cost_row, marked
 from mlomae.common.errors import DataError
+from mlomae.records import config_hash
 
 
 def test_published_numbers_are_beside_what_agrees_and_else_in_a_table_of_their_own(tmp_path: Path) -> None:
@@ -59,6 +60,19 @@ def test_costs_are_of_the_row_of_most_seeds_that_knows_them(tmp_path: Path) -> N
 ])  # fmt: skip
 def test_a_difference_is_marked_from_two_seeds_on(p: str, interval: str, shown: bool) -> None:
     assert marked({"p_holm": p, "interval": interval}) is shown
+
+
+def test_runs_whose_training_may_have_near_copies_are_marked(tmp_path: Path) -> None:
+    records = [transfer("MAE", seed, 50.0 + seed) for seed in (0, 1)]
+    records[1]["config"]["data"] = {"allow_near_copies": True}
+    records[1]["config_hash"] = config_hash(records[1]["config"])
+    build(write(tmp_path / "runs", [*PRETRAININGS, *records]))
+    (titles,) = {
+        line for line in (tmp_path / "comparison.md").read_text().splitlines() if "top-1" in line and "|" in line
+    }
+    marked_ones = [title for title in titles.split(" | ") if "near copies allowed" in title]
+    assert len(marked_ones) == 1
+    assert "top-1" in marked_ones[0]
 
 
 def test_bytes_do_not_depend_on_the_order_of_files(tmp_path: Path) -> None:

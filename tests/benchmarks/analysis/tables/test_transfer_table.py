@@ -155,8 +155,25 @@ def test_markdown_reads_as_a_table() -> None:
     assert "nan" not in text
 
 
+def test_copies_of_test_images_are_a_column_where_they_were_looked_for() -> None:
+    assert "copies" not in rows(RUNS)["MAE"]
+    counts = {"compared": 10, "equal": 1, "near": 2}
+    own = {"training": counts, "pretraining": "unknown"}
+    others = [run("MAE", 7, 50.0, copies=own), run("MAE", 8, 50.0, copies={**own, "pretraining": counts})]
+    allowed = run("block", 0, 50.0, copies={"training": counts})
+    allowed["config"] = {**allowed["config"], "data": {**RECIPE["data"], "allow_near_copies": True}}
+    table = rows([run(MLO, 0, 50.0), *others, allowed])
+    assert table[MLO]["copies"] == ""
+    said = "1 equal, 2 near of 10"
+    assert table["MAE"]["copies"] == f"training: {said}; pretraining: unknown; pretraining: {said}"
+    assert table["block"]["copies"] == f"near ones allowed; training: {said}"
+    page = classification_table([*others, allowed])[1]
+    assert "| test images that training has too |" in page
+    assert f"| near ones allowed; training: {said} |" in page
+
+
 def test_no_records_give_an_empty_table() -> None:
-    names = [column.name for column in transfer_table(get_task("classification")).columns]
+    names = [column.name for column in transfer_table(get_task("classification")).columns if not column.optional]
     assert classification_table([])[0].splitlines() == [",".join(names)]
 
 
