@@ -6,6 +6,7 @@ checkpoint. Everything is written to a temporary name, read back, compared bit f
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlomae.common.atomic import replacing
 from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, first_line_of
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
+from mlomae.data.copies import FILE, digests_path
 from mlomae.models import SIZES, create_encoder
 from mlomae.models.loading import load_strict
 from mlomae.models.weights import State, read_weights, sha256
 from mlomae.records import config_hash, strip_paths
 
 _SUFFIX = {"safetensors": ".safetensors", "timm": "", "mmseg": ".pth", "mmdet": ".pth"}
-_FOLDER_FILES = {"config.json", "model.safetensors"}
+_FOLDER_FILES = {"config.json", "model.safetensors", FILE}
 _SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 _TIMM_NAMES = {size: f"vit_{size}_patch{14 if size == 'huge' else 16}_224" for size in SIZES}
 
@@ -105,8 +108,26 @@ def _replace(out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: 
                     os.replace(old, out)
                 raise
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or first_line_of(error)
-        raise CheckpointError(f"export '{out}' cannot be written ({reason}); free space or choose another") from error
+        raise _cannot_write(out, error) from error
+
+
+def _cannot_write(out: Path, error: Exception) -> CheckpointError:
+    reason = getattr(error, "strerror", None) or first_line_of(error)
+    return CheckpointError(f"export '{out}' cannot be written ({reason}); free space or choose another")
+
+
+def _carry_digests(checkpoint: Path, out: Path) -> str:
+    """Copy the digests of the images that a checkpoint was trained on to its export; the line of the report."""
+    known, target = digests_path(checkpoint), out / FILE if out.is_dir() else out.with_suffix(f".{FILE}")
+    try:
+        if known is None:
+            target.unlink(missing_ok=True)  # of an earlier export
+            return "  the images it was trained on are not known"
+        with replacing(target) as temporary:
+            shutil.copyfile(known, temporary)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    return f"  '{target.name}' tells the images it was trained on"
 
 
 def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
@@ -118,6 +139,9 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
         fmt: "safetensors" (a file; name, model section and the checkpoint's SHA-256 in its metadata), "timm" (a folder
             for ``timm.create_model("local-dir:OUT", pretrained=True)``), "mmseg" or "mmdet" (a .pth whose keys begin
             with ``backbone.``).
+
+    The digests of the images that the encoder was trained on go along: ``images.npz`` in the folder, or a file of the
+    export's name that ends in ``.images.npz``. Transfers compare their test images with them.
 
     Raises CheckpointError for an unknown format, an unreadable file or one of another kind, an encoder that the
     checkpoint's own config does not describe, or a failed write.
@@ -153,6 +177,7 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     if "numerics" in about:
         meta["numerics"] = about["numerics"]
     _replace(out, fmt, tensors, meta, timm_config(model, **statistics))
+    images = _carry_digests(path, out)
 
     bits = f"equal bit for bit to '{path}' ({meta['source_sha256']})"
     prefix = "backbone." if _SUFFIX[fmt] == ".pth" else ""
@@ -161,4 +186,4 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     for name, module in content["modules"].items():
         dropped = {k: v for k, v in module.items() if name != "mae" or not k.startswith("encoder.")}
         lines += [f"  {name}.{k} dropped {tuple(v.shape)}" for k, v in dropped.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, images])

@@ -31,7 +31,8 @@ from mlomae.data.reader import in_threads
 from mlomae.data.registry import PUBLISHED
 
 FILE = "images.npz"
-"""In the folder of a run: the digests of the images that its weights were trained on."""
+"""In the folder of a run or of an export, or after the name of an exported file: the digests of the images that its
+weights were trained on."""
 
 TOLERATED_SHARE = 0.01
 """Share of the evaluation images that may occur in training: CIFAR and others were published with a few duplicates."""
@@ -185,14 +186,19 @@ def save_digests(folder: Path, sources: Iterable[Images], earlier: Digests | Non
         np.savez(file, pixels=pixels, hashes=hashes, mirrored=mirrored)
 
 
+def digests_path(weights: Path) -> Path | None:
+    """The file of digests that belongs to a checkpoint or an export, None if there is none."""
+    folder = weights.parents[1] if weights.parent.name == "checkpoints" else weights.parent
+    return next((path for path in (weights.with_suffix(f".{FILE}"), folder / FILE) if path.exists()), None)
+
+
 def load_digests(weights: Path) -> Digests | None:
-    """The digests of the images that a checkpoint's weights were trained on, None if unknown.
+    """The digests of the images that ``weights`` were trained on, None if unknown.
 
     Raises CheckpointError for a damaged file.
     """
-    folder = weights.parents[1] if weights.parent.name == "checkpoints" else weights.parent
-    path = folder / FILE
-    if not path.exists():
+    path = digests_path(weights)
+    if path is None:
         return None
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -12,10 +13,12 @@ from safetensors.torch import load_file
 from mlomae.backbones import export as export_module
 from mlomae.backbones.export import export
 from mlomae.common.checkpoint import FORMAT
-from mlomae.common.errors import CheckpointError
+from mlomae.common.errors import CheckpointError, DataError
+from mlomae.data import MemorySource
+from mlomae.data.copies import FILE, check_trained_on, load_digests, save_digests
 from mlomae.models import MAE, ViT, create_encoder
 from mlomae.models.loading import load_pretrained
-from mlomae.models.weights import read_weights
+from mlomae.models.weights import read_weights, weights_path
 
 MODEL = {
     "size": "tiny",
@@ -74,6 +77,29 @@ def test_timm_folder_gives_our_features(checkpoint: tuple[Path, ViT], tmp_path: 
     assert model.num_classes == 0
     assert model.pretrained_cfg["mean"] == [0.1, 0.2, 0.3]
     assert tuple(model.pretrained_cfg["input_size"]) == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "out"),
+    [("safetensors", "vit.safetensors"), ("timm", "folder"), ("mmseg", "vit.pth"), ("mmdet", "vit.pth")],
+)
+def test_what_an_export_was_trained_on_goes_along(fmt: str, out: str, tmp_path: Path) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
+    source = MemorySource("memory", "train", "run", ["a"], images, [0] * 5, ["run"])
+    path = tmp_path / "run" / "checkpoints" / "iter_7.pth"
+    path.parent.mkdir(parents=True)
+    make_checkpoint(path)
+    save_digests(tmp_path / "run", [source])
+    target = tmp_path / "exports" / out
+    for _ in range(2):  # the second replaces the first
+        assert "tells the images" in export(path, target, fmt)
+        with pytest.raises(DataError, match=r"5 of 5 evaluation images are in training \(image 0, .*; where\)"):
+            check_trained_on(weights_path(target), source, "; where")
+    (tmp_path / "exports" / "other.pth").touch()
+    assert load_digests(tmp_path / "exports" / "other.pth") is None
+    (tmp_path / "run" / FILE).unlink()
+    assert "are not known" in export(path, target, fmt)
+    assert load_digests(weights_path(target)) is None
 
 
 def test_timm_folder_takes_a_new_head(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.transfer.dense import TransformedImages
+from mlomae.backbones.load_image import as_loaded
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Detections
@@ -56,21 +57,14 @@ class CocoImages(TransformedImages):
     def _results(self, i: int) -> dict[str, Any]:
         """Image ``i`` of the source and its objects, as mmdet's transforms take them after loading."""
         source = self.source
-        image_HWC = np.ascontiguousarray(source.image(i).permute(1, 2, 0).numpy()[:, :, ::-1])  # BGR, as mmcv has it
-        height, width = image_HWC.shape[:2]
+        results = as_loaded(source.image(i), source.path(i))
         instances = []
         for known in source.annotations(i):
             x, y, across, down = known["bbox"]
             box = {"bbox": [x, y, x + across, y + down], "bbox_label": known["category"]}
             instances.append({**box, "ignore_flag": known["iscrowd"], "mask": known["segmentation"]})
-        about = {"img_path": source.path(i), "img_id": int(source.image_ids[i]), "height": height, "width": width}
-        return {
-            **about,
-            "img": image_HWC,
-            "img_shape": (height, width),
-            "ori_shape": (height, width),
-            "instances": instances,
-        }
+        size = dict(zip(("height", "width"), results["img_shape"], strict=True))
+        return results | size | {"img_id": int(source.image_ids[i]), "instances": instances}
 
     def _run(self, info: dict[str, Any]) -> Any:
         path = info["img_path"]

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import numpy as np
-
 from benchmarks.transfer.dense import TransformedImages
+from mlomae.backbones.load_image import as_loaded
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Scenes
@@ -43,10 +42,7 @@ class ScenePairs(TransformedImages):
         return len(self.scenes)
 
     def load(self, epoch: int, i: int) -> dict[str, Any]:
-        image_HWC = self.scenes.image(i).permute(1, 2, 0).numpy()[:, :, ::-1]  # mmcv's colour operations expect BGR
-        size = image_HWC.shape[:2]
-        results: dict[str, Any] = {"img": np.ascontiguousarray(image_HWC), "img_shape": size, "ori_shape": size}
-        results |= {"index": i, "img_path": str(self.scenes.path(i)), "seg_fields": []}
+        results = as_loaded(self.scenes.image(i), self.scenes.path(i)) | {"index": i, "seg_fields": []}
         labels = {"gt_seg_map": self.scenes.labels(i).numpy(), "seg_fields": ["gt_seg_map"]}
         if self.largest is not None:
             results |= labels
