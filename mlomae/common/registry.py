@@ -26,6 +26,7 @@ NotNegative = Annotated[float, "[0, inf)"]
 Positive = Annotated[float, "(0, inf)"]
 Share = Annotated[float, "[0, 1]"]
 ENTRY_POINTS = "mlomae.plugins"
+_PLAIN = (bool, int, float, list, types.NoneType)  # annotations that a text does not fit
 _REGISTRIES: list["Registry[Any]"] = []
 
 
@@ -141,15 +142,15 @@ class Registry(Generic[T]):
     def build(self, name: object, options: Mapping[str, Any], **given: Any) -> T:
         """Call the builder with ``given`` (the program's arguments) and ``options`` (the user's).
 
-        Raises what `check` raises, ConfigError for a value outside the choices or the interval of its annotation or for
-        another one than True and False (`check_value`), and what the builder raises.
+        Raises what `check` raises, ConfigError for a value that does not fit its annotation (`check_value`) where that
+        names choices, an interval, a number, a flag or a list, and what the builder raises.
         """
         self.check(name, options, given)
         for key, parameter in self.options(name, given).items():
             hint = parameter.annotation
-            hints = (hint, *typing.get_args(hint))
-            constrained = any(typing.get_origin(h) in (Annotated, Literal) for h in hints)
-            if key in options and (constrained or hint is bool):
+            hints = typing.get_args(hint) or (hint,)
+            constrained = any(typing.get_origin(h) in (Annotated, Literal) for h in (hint, *hints))
+            if key in options and (constrained or all((typing.get_origin(h) or h) in _PLAIN for h in hints)):
                 check_value(options[key], hint, f"option '{key}' of {self.kind} '{name}'")
         return self.get(name)(**given, **options)
 
@@ -191,8 +192,8 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
         names.append("None" if base is types.NoneType else base.__name__)
         if base is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        elif base is tuple and isinstance(value, list):
-            value = tuple(value)
+        elif base in (tuple, list) and isinstance(value, tuple | list):
+            value = base(value)
         if isinstance(value, base) and not (base is int and isinstance(value, bool)):
             for interval in intervals:
                 check_interval(value, interval, what)

@@ -60,6 +60,17 @@ def test_classes_present_and_share_of_ignored_pixels(data, tmp_path: Path) -> No
     assert out.splitlines()[1].startswith("training ")
 
 
+def test_values_without_a_label_are_an_option(data, tmp_path: Path) -> None:
+    scenes(tmp_path, classes=5)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    assert "above its 2 classes" in data("check", "scene_folder", tmp_path)[1]
+    status, out, _ = data("check", "scene_folder", tmp_path, "ignore=3,4,5")
+    assert status == 0, out
+    status, out, _ = data("check", "scene_folder", tmp_path, "ignore=[3,4,5]", "split=validation")
+    assert status == 0, out
+    assert "training" not in out
+
+
 def test_a_part_needs_subset(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     camvid(tmp_path)
     assert data("check", "camvid", tmp_path)[0] == 0
@@ -117,6 +128,7 @@ def test_an_image_in_two_parts_is_a_problem(data, tmp_path: Path) -> None:
         (["camvid", "nowhere"], "does not exist"),
         (["scene_folder", "."], "has no split; expected"),
         (["scene_folder", "set", "--subset"], "--subset is for published data sets"),
+        (["scene_folder", "set", "ignore=x"], "option 'ignore' of data set 'scene_folder' must be int or list or None"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: list[str], said: str, data, tmp_path: Path, monkeypatch) -> None:
