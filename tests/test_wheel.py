@@ -95,7 +95,8 @@ def test_its_commands_work_in_an_empty_folder(wheel: zipfile.ZipFile, tmp_path: 
     refused = done.stderr.splitlines()[-len(CHECKOUT) :]
     for line, (name, *_) in zip(refused, CHECKOUT, strict=True):
         assert line.startswith(f"error: `mlomae {name}` needs a checkout of the repository"), line
-    assert {path.name for path in empty.iterdir()} == {"run", "masks.png", "masks.json", "encoder.safetensors"}
+    exported = {"encoder.safetensors", "encoder.images.npz"}
+    assert {path.name for path in empty.iterdir()} == {"run", "masks.png", "masks.json", *exported}
     assert json.loads((empty / "run" / "record.json").read_text())["git_commit"] is None
 
 

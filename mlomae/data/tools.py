@@ -76,7 +76,7 @@ def check_data(
     lines: list[str] = []
     opened: list[Images] = []
     for split in splits:
-        values = {"root": root, "split": split, "subset": subset, "partial": subset}
+        values = {"root": root, "split": split, **({"subset": True, "partial": True} if subset else {})}
         values = {key: value for key, value in values.items() if key in known}
         given = {k: v.replace("{split}", split) if isinstance(v, str) else v for k, v in options.items()}
         try:

@@ -265,14 +265,14 @@ def run_pretraining(
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
     keep_digests(config, data, work_dir)
-    alone = f"classes of one image, which is in the training part of the split: {first_names(data.split.alone)}"
-    sources = [source for source in (data.train, data.feedback, data.evaluation) if source is not None]
-    log_notes(work_dir, sources, *([alone] if data.split.alone else []))
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict())
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
     meta |= {"numerics": numerics_of("pretrain", config.to_dict())}
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
+    alone = f"classes of one image, which is in the training part of the split: {first_names(data.split.alone)}"
+    sources = [source for source in (data.train, data.feedback, data.evaluation) if source is not None]
+    log_notes(work_dir, sources, *([alone] if data.split.alone else []))
     trainer.train()
     if not is_main_process():
         return {}

@@ -15,7 +15,7 @@ from mlomae.data.paths import (
     subfolders,
     text_of,
 )
-from mlomae.data.reader import IMAGE_ENDINGS, decode_all
+from mlomae.data.reader import decode_all, is_image
 from mlomae.data.registry import PUBLISHED, Download, Lists, Published, PublishedSource, check_split, register_dataset
 
 BY_HAND = """\
@@ -52,7 +52,7 @@ class ImageNet(PublishedSource):
             if odd := [name for name in classes[part] if not re.fullmatch(r"n\d{8}", name)]:
                 remedy = "name class folders by WordNet id (n01440764), or use type='imagefolder'"
                 raise self.fault(f"{folder} has folders that are not classes ({first_names(odd)})", remedy)
-            if not classes[part] and any(name.lower().endswith(IMAGE_ENDINGS) for name in os.listdir(folder)):
+            if not classes[part] and any(map(is_image, os.listdir(folder))):
                 remedy = f"move each image into its class, {folder / '<wnid>'} (`mlomae data prepare imagenet ROOT`)"
                 raise self.fault(f"the images of {folder} are not in class folders", remedy)
         if odd := sorted(set(classes["train"]) ^ set(classes["val"])):

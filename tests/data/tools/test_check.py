@@ -110,6 +110,7 @@ def test_a_part_needs_subset_and_is_said_to_be_one(
     assert status == 1
     assert "problem: cub200 at" in out
     assert "--subset" in out
+    assert check("cub200", tmp_path, "subset=true", capsys=capsys)[0] == 0
     status, out, _ = check("cub200", tmp_path, "--subset", capsys=capsys)
     assert status == 0
     assert "of 5,994 train images, 2 of 200 classes; this is a subset" in out
