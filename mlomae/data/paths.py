@@ -70,7 +70,7 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
-def text_of(path: Path, errors: str = "strict") -> str:
+def text_of(path: Path, errors: str = "surrogateescape") -> str:
     """The text of a list, in UTF-8 or, as Windows writes it, with a byte order mark or in UTF-16; ``errors`` as in
     ``bytes.decode``."""
     content = path.read_bytes()

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,10 +75,13 @@ def shuffle_labels(source: Source, split: Split, seed: int) -> Source:
 def check_classes(training: Images, evaluation: Images) -> None:
     """Raise DataError, naming a class, unless both have the same classes in the same order, since labels are positions,
     and as many as there must be to tell them apart."""
-    ours, theirs = list(training.classes), list(evaluation.classes)
+    # names of folders may come in either of Unicode's forms
+    ours, theirs = (
+        [unicodedata.normalize("NFC", str(name)) for name in images.classes] for images in (training, evaluation)
+    )
     if ours != theirs:
-        pairs = ((training, set(theirs)), (evaluation, set(ours)))
-        alone = [(images, [name for name in images.classes if name not in others]) for images, others in pairs]
+        pairs = ((training, ours, set(theirs)), (evaluation, theirs, set(ours)))
+        alone = [(images, [name for name in names if name not in others]) for images, names, others in pairs]
         found = [f"only {images.describe()} has {first_names(names)}" for images, names in alone if names]
         pair = f"{training.describe()} and {evaluation.describe()}"
         reason = "; ".join(found) or f"{pair} have them in another order"

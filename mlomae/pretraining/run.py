@@ -91,7 +91,7 @@ class PretrainData:
     batches: OuterBatches
     probe: dict[str, torch.Tensor]
     num_classes: int
-    copies: dict[str, dict[str, int]]
+    copies: dict[str, Any]
 
 
 def build_data(config: PretrainConfig) -> PretrainData:
@@ -243,8 +243,8 @@ def keep_digests(config: PretrainConfig, data: PretrainData, work_dir: Path) -> 
     if config.init_from:
         weights, where = weights_path(Path(config.init_from)), f"; training of '{config.init_from}'"
         earlier, counts = check_trained_on(weights, data.evaluation, where, config.data.allow_near_copies)
-        if counts:
-            data.copies["init_from"] = counts
+        if data.evaluation is not None:
+            data.copies["init_from"] = counts or "unknown"
     save_digests(work_dir, {id(source): source for source in (data.train, data.feedback)}.values(), earlier)
 
 

@@ -1,11 +1,13 @@
 """The split of the training set."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 import torch
 
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import MemorySource, split_train
+from mlomae.data import MemorySource, check_classes, split_train
 
 
 def memory(images: torch.Tensor, labels: np.ndarray, place: str) -> MemorySource:
@@ -61,3 +63,27 @@ def test_split_refuses_bad_fractions_and_keeps_a_single_image_for_training(uneve
     assert 2 in split.train_indices
     with pytest.raises(DataError, match="no class of memory train at /small has two images"):
         split_train(memory(uneven.images_NCHW[:2], np.array([0, 1]), "/small"))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (["a", "é"], ["a", unicodedata.normalize("NFD", "é")], None),
+        (["a", "b"], ["b", "a"], "have them in another order; give both the same"),
+        (["a", "b"], ["a", "c"], "only memory train at /a has b; only memory train at /b has c; give both"),
+        (["a", "b"], ["a"], "only memory train at /a has b; give both"),
+        (["a"], ["a"], "memory train at /a has the class 'a' alone; give two classes or more"),
+    ],
+)
+def test_classes_are_compared_by_name_and_one_says_nothing(
+    ours: list[str], theirs: list[str], said: str | None
+) -> None:
+    image = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
+    pair = [
+        MemorySource("memory", "train", at, names, image, [0], [at]) for at, names in (("/a", ours), ("/b", theirs))
+    ]
+    if said is None:
+        check_classes(*pair)
+        return
+    with pytest.raises(DataError, match=said):
+        check_classes(*pair)

@@ -18,6 +18,7 @@ from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.data import build_source, shuffle_labels, split_train
+from mlomae.data.copies import FILE
 from mlomae.multilevel import hypergradient
 from mlomae.pretraining.losses import level_problem, lower, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -264,8 +265,13 @@ def test_continued_pretraining_starts_from_the_weights_of_mae(tmp_path: Path) ->
     mae = tiny.config(**tiny.RANDOM, train__outer_iterations=2, data__eval=None)
     run_pretraining(mae, tmp_path / "mae")
     start = checkpoint_path(tmp_path / "mae", 2)
-    still = {"optim__theta": {"lr": 0.0, "weight_decay": 0.0}, "train__outer_iterations": 1, "data__eval": None}
-    run_pretraining(tiny.config(init_from=str(start), **still), tmp_path / "continued")
+    still = {"optim__theta": {"lr": 0.0, "weight_decay": 0.0}, "train__outer_iterations": 1}
+    found = []
+    for name in ("continued", "unknown"):
+        record = run_pretraining(tiny.config(init_from=str(start), **still), tmp_path / name)
+        found.append(record["copies"]["init_from"])
+        (tmp_path / "mae" / FILE).unlink(missing_ok=True)
+    assert found == [{"compared": 32, "equal": 0, "near": 0}, "unknown"]
     first, second = load_checkpoint(start), load_checkpoint(checkpoint_path(tmp_path / "continued", 1))
     assert tiny.differences(first["modules"]["mae"], second["modules"]["mae"]) == []
 

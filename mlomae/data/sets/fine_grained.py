@@ -53,7 +53,7 @@ class Cub200(PublishedSource):
         """Lines ``<number> <rest>`` by number. Raises DataError naming a line that is not one or repeats a number."""
         existing_file(path, self.name, self.remedy)
         table: dict[int, str] = {}
-        for line_number, line in enumerate(text_of(path, "surrogateescape").splitlines(), 1):
+        for line_number, line in enumerate(text_of(path).splitlines(), 1):
             if line.strip():
                 number, _, rest = line.strip().replace("\\", "/").partition(" ")
                 if not number.isdecimal() or not rest.strip() or int(number) in table:

@@ -35,7 +35,7 @@ def read_classes(path: Path, what: str) -> tuple[str, ...]:
     """
     existing_file(path, what, "write the class names into it, one per line, in the order of the values 1, 2, ...")
     try:
-        lines = [line.strip() for line in text_of(path).splitlines() if line.strip()]
+        lines = [line.strip() for line in text_of(path, "strict").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{what}: {path} is not text in UTF-8; save it as such") from error
     rows = [line.partition(" ") for line in lines]
