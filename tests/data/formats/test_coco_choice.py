@@ -60,7 +60,7 @@ def test_a_choice_of_all_is_the_set(root: Path) -> None:
     ("classes", "words"),
     [
         ([], "must be a list of different class names"),
-        ("person", "must be a list of different class names"),
+        ("person", "must be list or None; got .person."),
         (["a", "a"], "must be a list of different class names"),
         (["zebra"], "has no class 'zebra'; choose from"),
     ],
