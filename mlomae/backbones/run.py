@@ -175,9 +175,9 @@ def run_transfer(
     steps.train, steps.test = steps.open_data()
     copies, earlier = check_copies(config, steps) if is_main_process() else ({}, None)
     check_unseen(source.labelled, config.data.train, steps.test)
+    model, report = steps.build_model()
     unknown = "pretraining images unknown: the backbone may have seen test images"
     log_notes(work_dir, [steps.train, steps.test], *([unknown] if copies.get("pretraining") == "unknown" else []))
-    model, report = steps.build_model()
     if is_main_process():
         counts, *others = report.splitlines()
         print("\n".join([counts, *(line for line in others if "note" in line)]))

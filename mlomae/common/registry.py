@@ -26,7 +26,7 @@ NotNegative = Annotated[float, "[0, inf)"]
 Positive = Annotated[float, "(0, inf)"]
 Share = Annotated[float, "[0, 1]"]
 ENTRY_POINTS = "mlomae.plugins"
-_PLAIN = (bool, int, float, list, types.NoneType)  # annotations that a text does not fit
+_PLAIN = (bool, int, float, list, types.NoneType)
 _REGISTRIES: list["Registry[Any]"] = []
 
 
@@ -143,14 +143,16 @@ class Registry(Generic[T]):
         """Call the builder with ``given`` (the program's arguments) and ``options`` (the user's).
 
         Raises what `check` raises, ConfigError for a value that does not fit its annotation (`check_value`) where that
-        names choices, an interval, a number, a flag or a list, and what the builder raises.
+        names choices, an interval, a flag or a list, and what the builder raises.
         """
         self.check(name, options, given)
         for key, parameter in self.options(name, given).items():
             hint = parameter.annotation
             hints = typing.get_args(hint) or (hint,)
             constrained = any(typing.get_origin(h) in (Annotated, Literal) for h in (hint, *hints))
-            if key in options and (constrained or all((typing.get_origin(h) or h) in _PLAIN for h in hints)):
+            kinds = [typing.get_origin(h) or h for h in hints]  # a text for a flag or a list would pass for one
+            plain = (bool in kinds or list in kinds) and all(kind in _PLAIN for kind in kinds)
+            if key in options and (constrained or plain):
                 check_value(options[key], hint, f"option '{key}' of {self.kind} '{name}'")
         return self.get(name)(**given, **options)
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,6 +84,8 @@ def test_ranges_open_and_closed(interval: str, inside: list[Any], outside: list[
         ({"size": 1.5}, "option 'size' of thing 'limited' must be int; got 1.5"),
         ({"rate": 1}, "option 'rate' of thing 'limited' must be inside [0, 1); got 1.0"),
         ({"rate": "high"}, "option 'rate' of thing 'limited' must be float or None; got 'high'"),
+        ({"flag": "no"}, "option 'flag' of thing 'limited' must be bool; got 'no'"),
+        ({"some": "ab"}, "option 'some' of thing 'limited' must be int or list; got 'ab'"),
     ],
 )
 def test_annotations_limit_options(options: dict[str, Any], words: str) -> None:
@@ -90,12 +93,18 @@ def test_annotations_limit_options(options: dict[str, Any], words: str) -> None:
 
     @registry.register("limited")
     def limited(
-        colour: Literal["red", "blue"] = "red", size: Count = 1, rate: Annotated[float, "[0, 1)"] | None = None
+        colour: Literal["red", "blue"] = "red",
+        size: Count = 1,
+        rate: Annotated[float, "[0, 1)"] | None = None,
+        flag: bool = True,
+        some: int | list[int] = 1,
+        call: Callable[[int], int] = abs,
     ) -> tuple[Any, ...]:
         return colour, size, rate
 
     assert registry.build("limited", {"colour": "blue", "size": 2, "rate": 0}) == ("blue", 2, 0)
-    assert registry.build("limited", {"rate": None}) == ("red", 1, None)
+    others = {"flag": False, "some": (1, 2), "call": "not checked"}
+    assert registry.build("limited", {"rate": None, **others}) == ("red", 1, None)
     with pytest.raises(ConfigError) as error:
         registry.build("limited", options)
     assert str(error.value) == words
