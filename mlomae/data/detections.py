@@ -26,6 +26,8 @@ from mlomae.data.registry import build_dataset, check_counts, subset_remark
 
 SCANNED = 5000
 """Images whose headers are read when a data set is opened, and objects whose masks a check draws, evenly spaced."""
+LEAST = 3
+"""Objects of which a median says whether boxes and masks belong together."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class Detections(ImageFiles):
         # One at a time: with numpy 2, pycocotools 2.0.11 counts the masks of a list in 8 bits and fails above 255.
         pixels = np.array([tools.area(mask) for mask in encoded], dtype=np.float64)
         iou = float(np.median(_iou(objects.boxes[chosen], tools.toBbox(encoded))))
-        if iou < 0.5:
+        if iou < 0.5 and len(chosen) >= LEAST:
             odd = f"the annotated boxes and the boxes around the masks have a median IoU of {iou:.2f}"
             remedy = "boxes are x, y, width, height in pixels of the image, as masks are; correct the annotation file"
             raise DataError(f"{self.name}: {self.annotation_file}: {odd}; {remedy}")

@@ -227,7 +227,8 @@ def test_wrong_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys)
 def test_every_source_can_be_checked(tmp_path: Path) -> None:
     for folder in ("train/class", "images/training", "annotations"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "annotations" / "instances_train.json").touch()
+    for file in ("annotations/instances_train.json", "train/0.tar"):
+        (tmp_path / file).touch()
     for name in set(list_datasets()) - {"textures"}:
         text, status = check_data(name, str(tmp_path))
         assert status == 1
