@@ -111,11 +111,12 @@ def list_images(folder: Path, endings: tuple[str, ...] = IMAGE_ENDINGS, below: b
             if is_image(name, endings):
                 files.append(os.path.relpath(os.path.join(here, name), folder))
             else:
-                left_out[_kind_of(name)] += 1
+                left_out[kind_of(name)] += 1
     return ImageList(sorted(files), +left_out)
 
 
-def _kind_of(name: str) -> str:
+def kind_of(name: str) -> str:
+    """How ``left_out`` counts a file that is no image."""
     return "hidden" if is_hidden(name) else os.path.splitext(name)[1].lower() or "without ending"
 
 
@@ -137,7 +138,7 @@ def scan_classes(folder: Path) -> tuple[list[str], LabelledFiles]:
         raise DataError(f"class folder {folder / empty[0]} holds no image; fill it or delete it")
     files = [os.path.join(name, file) for name in classes for file in found[name].files]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(found[name].files) for name in classes])
-    beside = Counter(_kind_of(entry.name) for entry in os.scandir(folder) if entry.name not in found)
+    beside = Counter(kind_of(entry.name) for entry in os.scandir(folder) if entry.name not in found)
     return classes, LabelledFiles(folder, files, labels, sum((found[name].left_out for name in classes), beside))
 
 
@@ -188,7 +189,7 @@ def find_listed(folder: Path, files: Iterable[str]) -> ListedFiles:
         for name, is_folder in names(inner).items()
         if not is_folder and os.path.join(inner, name) not in there
     )
-    left_out = Counter("not listed" if is_image(name) else _kind_of(name) for name in others)
+    left_out = Counter("not listed" if is_image(name) else kind_of(name) for name in others)
     named = [file if as_there is None else as_there for file, as_there in zip(wanted, spelt, strict=True)]
     missing = [file for file, as_there in zip(wanted, spelt, strict=True) if as_there is None]
     return ListedFiles(named, missing, left_out)

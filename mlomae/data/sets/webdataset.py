@@ -8,6 +8,7 @@ then read at any place, so that a stream of samples is shuffled, shared among wo
 import json
 import os
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from mlomae.common.errors import reason_of
 from mlomae.data.images import Source
-from mlomae.data.paths import existing_folder, split_folder, subfolders
-from mlomae.data.reader import decode_bytes, header_size, is_hidden, is_image, read_bytes
+from mlomae.data.paths import existing_folder, kind_of, split_folder, subfolders
+from mlomae.data.reader import IMAGE_ENDINGS, decode_bytes, header_size, is_hidden, read_bytes
 from mlomae.data.registry import register_dataset
 
 _LABELS = (".cls", ".json")
@@ -32,6 +33,7 @@ class WebDataset(Source):
 
     layout = "train/*.tar"
     remedy = "write the tar files again"
+    left_out: Counter[str]
 
     def __init__(self, root: str, split: str = "train") -> None:
         base = existing_folder(root, self.name)
@@ -41,6 +43,7 @@ class WebDataset(Source):
         if not self._tars:
             raise self.fault(f"{folder} holds no .tar file", "choose another split; compressed tar files are not read")
         self.locations = frozenset(os.path.realpath(folder / name) for name in self._tars)
+        self.left_out = Counter[str]()
         samples = [(t, *sample) for t, name in enumerate(self._tars) for sample in self._index(name)]
         if not samples:
             raise self.fault(f"{folder} holds no image")
@@ -69,13 +72,15 @@ class WebDataset(Source):
                 for member in tar:
                     folder, _, file = member.name.rpartition("/")
                     key, dot, ending = file.partition(".")
-                    if not member.isreg() or is_hidden(file):
-                        continue
                     key = f"{folder}/{key}"
-                    if f"{dot}{ending}" in _LABELS and (content := tar.extractfile(member)):
+                    if not member.isreg() or is_hidden(file):
+                        self.left_out["hidden"] += member.isreg()
+                    elif f"{dot}{ending}" in _LABELS and (content := tar.extractfile(member)):
                         labels[key] = self._label(content.read(), f"{name}: {member.name}")
-                    elif is_image(file):
+                    elif f".{ending.lower()}" in IMAGE_ENDINGS:  # not KEY.mask.png
                         images[key] = (member.name, member.offset_data, member.size)
+                    else:
+                        self.left_out[kind_of(file)] += 1
             if os.path.getsize(self.folder / name) < max(
                 (start + size for _, start, size in images.values()), default=0
             ):

@@ -38,7 +38,7 @@ def write(path: Path, members: dict[str, bytes]) -> None:
 def sample(i: int) -> dict[str, bytes]:
     """Members of sample i: of class i % 3, with the label in one way or the other."""
     label = {f"{i:04d}.cls": b"%d" % (i % 3)} if i % 4 else {f"{i:04d}.json": json.dumps({"label": i % 3}).encode()}
-    return {f"{i:04d}.{'jpg' if i % 2 else 'png'}": picture(i), **label, f"{i:04d}.txt": b"a caption"}
+    return {f"{i:04d}.{'jpg' if i % 2 else 'png'}": picture(i), **label, f"{i:04d}.mask.png": b"a mask"}
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ def test_samples_are_those_of_a_folder_and_so_are_batches_in_any_process(root: P
 def test_the_check_of_a_data_set_ends_in_ok_and_finds_copies(root: Path) -> None:
     text, status = check_data("webdataset", str(root))
     assert (text.splitlines()[-1], status) == ("ok", 0)
+    assert "left out: 12 .png, 3 hidden" in text
     assert opened(root).fingerprint() != opened(root, "val").fingerprint()
     write(root / "val" / "0.tar", {k: v for i in range(3) for k, v in sample(i).items()})
     text, status = check_data("webdataset", str(root))
