@@ -146,7 +146,8 @@ class Planner:
         backbones: list[tuple[Backbone, Job | None]] = []
         for job in pretrained if entry.transfer else []:
             identity = {"method": job.method, "config_hash": job.hash, "iteration": job.config.train.outer_iterations}
-            source = Provenance(job.method, identity, {"numerics": job.numerics}, job.seed)
+            patch = job.config.model.patch_size
+            source = Provenance(job.method, identity, {"numerics": job.numerics}, job.seed, patch_size=patch)
             backbones.append((Backbone(str(job.checkpoint), source, job.seed), job))
         return self._transfers(backbones)
 
@@ -195,7 +196,8 @@ def floor_backbone(job: Job) -> Backbone:
     section = check_model_section({key: getattr(job.config.model, key) for key in MODEL_KEYS})
     architecture = asdict(Architecture(**section))
     del architecture["grid"]
-    source = Provenance(RANDOM, {"method": RANDOM, "architecture": architecture}, {})
+    identity = {"method": RANDOM, "architecture": architecture}
+    source = Provenance(RANDOM, identity, {}, patch_size=job.config.model.patch_size)
     return Backbone(f"random:{job.checkpoint}", source, job.seed)
 
 

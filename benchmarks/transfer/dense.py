@@ -124,6 +124,19 @@ def build_dense(registry: Registry, section: dict[str, Any], backbone: FeatureVi
     return revert_sync_batchnorm(model)
 
 
+@contextmanager
+def tried(model: nn.Module) -> Iterator[None]:
+    """Run a model before it is trained, in evaluation mode and without a gradient; any error becomes a ConfigError:
+    neck or heads do not fit the backbone's maps."""
+    model.eval()
+    try:
+        with seeded(0), torch.no_grad():
+            yield
+    except Exception as error:
+        raise ConfigError(f"config section 'model' does not fit the backbone's maps ({reason_of(error)})") from error
+    model.train()
+
+
 class TransformedImages(NumberedImages):
     """Images after the transforms ``steps`` of ``registry``, mmseg's or mmdet's, which have random draws in training.
 

@@ -31,7 +31,7 @@ model = dict(
         in_channels=256,
         feat_channels=256,
         num_convs=2,
-        anchor_generator=dict(type="AnchorGenerator", scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),
+        anchor_generator=dict(type="AnchorGenerator", scales=[8], ratios=[0.5, 1.0, 2.0]),
         bbox_coder=dict(target_stds=[1.0, 1.0, 1.0, 1.0], **_deltas),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type="L1Loss", loss_weight=1.0),
@@ -42,7 +42,6 @@ model = dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0),
             out_channels=256,
-            featmap_strides=[4, 8, 16, 32],
         ),
         bbox_head=dict(
             type="Shared4Conv1FCBBoxHead",
@@ -60,7 +59,6 @@ model = dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=0),
             out_channels=256,
-            featmap_strides=[4, 8, 16, 32],
         ),
         mask_head=dict(
             type="FCNMaskHead",

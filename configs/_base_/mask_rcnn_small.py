@@ -1,4 +1,6 @@
-"""Mask R-CNN with narrow heads on the small ViT (width 128, depth 4, patches of 4 pixels) for two CPU cores."""
+"""Mask R-CNN with narrow heads on the small ViT (width 128, depth 4) for two CPU cores.
+
+Strides of anchors and regions follow from the patch size of the backbone."""
 
 _norm = dict(type="LN2d")
 _deltas = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0, 0.0, 0.0, 0.0])
@@ -12,7 +14,7 @@ model = dict(
         in_channels=32,
         feat_channels=32,
         num_convs=1,
-        anchor_generator=dict(type="AnchorGenerator", scales=[3], ratios=[0.5, 1.0, 2.0], strides=[2, 4, 8, 16]),
+        anchor_generator=dict(type="AnchorGenerator", scales=[3], ratios=[0.5, 1.0, 2.0]),
         bbox_coder=dict(target_stds=[1.0, 1.0, 1.0, 1.0], **_deltas),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type="L1Loss", loss_weight=1.0),
@@ -23,7 +25,6 @@ model = dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0),
             out_channels=32,
-            featmap_strides=[2, 4, 8],
             finest_scale=8,
         ),
         bbox_head=dict(
@@ -40,7 +41,6 @@ model = dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=0),
             out_channels=32,
-            featmap_strides=[2, 4, 8],
             finest_scale=8,
         ),
         mask_head=dict(

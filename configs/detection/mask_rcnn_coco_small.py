@@ -13,12 +13,12 @@ The recipe was tuned on MAE's AP for 100 other images of train2017, which this b
 _base_ = "../_base_/mask_rcnn_small.py"
 name = "mask_rcnn_coco_small"
 backbone = dict(img_size=128, window_size=8, global_blocks=[3])
-model = dict(  # strides 4, 8 and 16: finer maps would take most of the time, for objects too small to detect
+model = dict(  # of patches, 2x2 and 4x4: finer maps would take most of the time, for objects too small to detect
     neck=dict(scales=[1, 0.5]),
-    rpn_head=dict(anchor_generator=dict(scales=[3, 6], strides=[4, 8, 16])),
+    rpn_head=dict(anchor_generator=dict(scales=[3, 6])),
     roi_head=dict(
-        bbox_roi_extractor=dict(featmap_strides=[4, 8], finest_scale=16),
-        mask_roi_extractor=dict(featmap_strides=[4, 8], finest_scale=16),
+        bbox_roi_extractor=dict(finest_scale=16),
+        mask_roi_extractor=dict(finest_scale=16),
     ),
 )
 data = dict(

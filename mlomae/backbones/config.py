@@ -112,6 +112,10 @@ class TransferConfig(Configuration):
         config.check()
         return config
 
+    def fitted(self: C, patch_size: int) -> C:
+        """With what follows from the patch size of the backbone written out; what is given stays."""
+        return self
+
     def check(self) -> None:
         """Raise ConfigError for values that contradict each other, or that a type cannot express."""
         optim, size = self.optim, self.backbone.img_size

@@ -6,15 +6,17 @@ are refused as test images.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 
 from mlomae.common.errors import DataError, MlomaeError
 from mlomae.data import Images, build_source, check_disjoint
-from mlomae.models.weights import read_encoder, read_weights, sha256, weights_path
+from mlomae.models.loading import create_timm
+from mlomae.models.weights import State, measure, read_encoder, read_weights, sha256, weights_path
 from mlomae.records import RANDOM, config_hash, strip_paths
 
 
@@ -29,6 +31,7 @@ class Provenance:
         details: what is not: name, seed, cost, SHA-256 of the file.
         seed: the pretraining's, None if unknown.
         labelled: the data sources that the backbone was fine-tuned on.
+        patch_size: in pixels, None if the configuration of the transfer decides, or if the weights cannot be read.
     """
 
     method: str
@@ -36,6 +39,7 @@ class Provenance:
     details: dict[str, Any]
     seed: int | None = None
     labelled: list[dict[str, Any]] = field(default_factory=list)
+    patch_size: int | None = None
 
 
 def _of_checkpoint(state: dict[str, Any], digest: str) -> Provenance:
@@ -84,6 +88,18 @@ def _architecture(spec: str) -> dict[str, Any] | str:
         return spec if spec.startswith("timm:") else Path(spec).name
 
 
+def _patch_size(spec: str, state: State | None = None) -> int | None:
+    """Of a timm model, or of weights: those of the file ``spec``, or ``state``; None if `create_backbone` will fail."""
+    try:
+        if not spec.startswith("timm:"):
+            state = read_weights(spec).state if state is None else state
+            return measure({key.removeprefix("encoder."): value for key, value in state.items()}).get("patch_size")
+        with torch.device("meta"):  # its shapes alone
+            return int(create_timm(spec.removeprefix("timm:").removesuffix(":pretrained")).patch_embed.patch_size[0])
+    except (MlomaeError, AttributeError):
+        return None
+
+
 def describe_weights(spec: str) -> Provenance:
     """Where a backbone ``spec`` (`mlomae.backbones.create.create_backbone`) comes from; other files go by their name.
 
@@ -93,18 +109,22 @@ def describe_weights(spec: str) -> Provenance:
     if spec == "random":
         return Provenance(RANDOM, {"method": RANDOM}, {})
     if spec.startswith("random:"):
-        return Provenance(RANDOM, {"method": RANDOM, "architecture": _architecture(spec.removeprefix("random:"))}, {})
+        of = spec.removeprefix("random:")
+        identity = {"method": RANDOM, "architecture": _architecture(of)}
+        return Provenance(RANDOM, identity, {}, patch_size=_patch_size(of))
     path = weights_path(Path(spec))
     if spec.startswith("timm:"):
-        return Provenance(spec, {"method": spec}, {})
-    if path.is_file():
-        file, digest = read_weights(path), sha256(path)
-        if file.layout in ("pretraining", "transfer"):
-            return _of_checkpoint(file.about, digest)
-        if file.layout == "export" and "name" in file.about:
-            return _of_export(file.about, digest)
-    name, details = Path(spec).stem, {"sha256": sha256(path)} if path.is_file() else {}
-    return Provenance(name, {"method": name, **details}, details)
+        return Provenance(spec, {"method": spec}, {}, patch_size=_patch_size(spec))
+    if not path.is_file():
+        return Provenance(Path(spec).stem, {"method": Path(spec).stem}, {})
+    file, digest = read_weights(path), sha256(path)
+    patch = _patch_size(spec, file.state)
+    if file.layout in ("pretraining", "transfer"):
+        return replace(_of_checkpoint(file.about, digest), patch_size=patch)
+    if file.layout == "export" and "name" in file.about:
+        return replace(_of_export(file.about, digest), patch_size=patch)
+    name, details = Path(spec).stem, {"sha256": digest}
+    return Provenance(name, {"method": name, **details}, details, patch_size=patch)
 
 
 def check_unseen(labelled: Sequence[dict[str, Any]], own: dict[str, Any], test: Images) -> None:

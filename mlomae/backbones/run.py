@@ -14,7 +14,7 @@ from torch import nn
 import mlomae.data
 from mlomae import records
 from mlomae.backbones.batches import EpochBatches, ImageLoader
-from mlomae.backbones.config import DataConfig, TransferConfig, values_of
+from mlomae.backbones.config import C, DataConfig, TransferConfig, values_of
 from mlomae.backbones.provenance import Provenance, check_unseen, describe_weights
 from mlomae.backbones.task import Task
 from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
@@ -165,6 +165,7 @@ def run_transfer(
     DataError for test images whose labels the backbone was fine-tuned on, and what the steps of the task raise.
     """
     source = source or describe_weights(config.backbone.weights or "")
+    config = fitted(config, source)
     _check_folder(work_dir, resume, described(config, source))
     join_process_group()
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
@@ -256,9 +257,16 @@ def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) ->
 
 def described(config: TransferConfig, source: Provenance) -> dict[str, Any]:
     """The configuration as a record keeps it: it identifies the backbone by its content, not by its path."""
-    plain = config.to_dict()
+    plain = fitted(config, source).to_dict()
     plain["backbone"]["weights"] = source.identity
     return dict(records.strip_paths(plain))
+
+
+def fitted(config: C, source: Provenance) -> C:
+    """The configuration with what follows from the backbone, so that its hash is the same whether that was written out
+    or left out."""
+    given = (config.backbone.model or {}).get("patch_size") or 16  # of "random"; other weights know theirs
+    return config.fitted(source.patch_size or given)
 
 
 def _check_folder(work_dir: Path, resume: bool, portable: dict[str, Any]) -> None:

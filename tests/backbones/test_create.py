@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.export import export
+from mlomae.backbones.provenance import describe_weights
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.models import SIZES, ViT
 from mlomae.models.vit import sincos_positions
@@ -58,6 +59,8 @@ def test_every_layout_gives_the_encoders_features(sources: tuple[dict[str, str],
         assert ours.std() > 0.1
         torch.testing.assert_close(backbone.forward_features(IMAGES), ours, atol=1e-6, rtol=1e-6)
         assert backbone(IMAGES).shape == (3, 5)
+    for kind in ("random:",) if name == "iter_7.pth" else ("", "random:"):  # that one has no whole configuration
+        assert describe_weights(f"{kind}{specs[name]}").patch_size == 4
 
 
 def test_report_names_all_that_was_not_loaded(sources: tuple[dict[str, str], ViT]) -> None:
@@ -196,6 +199,7 @@ def test_head_is_the_same_for_every_source(sources: tuple[dict[str, str], ViT]) 
 
 def test_timm_names(sources: tuple[dict[str, str], ViT]) -> None:
     name = "vit_tiny_patch16_224"
+    assert describe_weights(f"timm:{name}").patch_size == describe_weights(f"random:timm:{name}").patch_size == 16
     backbone, report = create_backbone(f"timm:{name}", num_classes=7, img_size=32, drop_path=0.1)
     assert (backbone.num_classes, backbone.patch_embed.grid_size, backbone.global_pool) == (7, (2, 2), "avg")
     assert backbone.blocks[-1].drop_path1.drop_prob == pytest.approx(0.1)

@@ -14,8 +14,8 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from benchmarks.tasks.detection.config import DetectionConfig
-from benchmarks.transfer.dense import PIXELS, build_dense
+from benchmarks.tasks.detection.config import ANCHORS, REGIONS, DetectionConfig
+from benchmarks.transfer.dense import PIXELS, build_dense, tried
 from mlomae.backbones.feature_vit import MODELS, build_feature_vit
 from mlomae.common.errors import ConfigError
 
@@ -119,15 +119,39 @@ def _complete(section: dict[str, Any], num_classes: int, width: int) -> dict[str
     return model
 
 
+def _check_strides(detector: Any, patch_size: tuple[int, int]) -> None:
+    """Raise ConfigError unless anchors and regions lie where the maps of an image have their cells."""
+    size = [8 * side for side in patch_size]
+    with tried(detector):
+        maps = detector.extract_feat(torch.zeros(1, 3, *size))
+    found = [tuple(side / cells for side, cells in zip(size, map_BChw.shape[2:], strict=True)) for map_BChw in maps]
+    anchors = [(height, width) for width, height in detector.rpn_head.prior_generator.strides]
+    extractors = (detector.roi_head.bbox_roi_extractor, detector.roi_head.mask_roi_extractor)
+    regions = [[(stride, stride) for stride in extractor.featmap_strides] for extractor in extractors]
+    for key, given in zip((ANCHORS, *REGIONS), (anchors, *regions), strict=True):
+        right = found if key == ANCHORS else found[: len(given)]
+        if given != right:
+            theirs, ours = (
+                ", ".join(f"{h:g}" if h == w else f"{h:g}x{w:g}" for h, w in sides) for sides in (given, right)
+            )
+            raise ConfigError(
+                f"config key 'model.{key}' is [{theirs}], but the maps of a backbone of patch size {patch_size[0]} "
+                f"have strides [{ours}]; set it to those, or leave it out"
+            )
+
+
 def build_detector(config: DetectionConfig, num_classes: int) -> tuple[nn.Module, str]:
     """mmdet's detector with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
 
-    Raises ConfigError for a section that mmdet refuses (`build_dense`), and what `FeatureViT` raises.
+    Raises ConfigError for a section that mmdet refuses (`build_dense`) or whose strides are not the maps', and what
+    `FeatureViT` raises.
     """
     backbone = build_feature_vit(config.backbone, config.seed)
-    section = {"type": "mlomae.ViTMaskRCNN", **_complete(config.model, num_classes, backbone.embed_dim)}
+    model = _complete(config.fitted(backbone.patch_size[0]).model, num_classes, backbone.embed_dim)
+    section = {"type": "mlomae.ViTMaskRCNN", **model}
     padding = {"pad_mask": True, "pad_size_divisor": config.data.pad_to}
     section["data_preprocessor"] = {"type": "mmdet.DetDataPreprocessor", **padding, **PIXELS}
     section["amp"] = config.train.amp
     detector = build_dense(DETECTORS, section, backbone, "detector", config.seed)
+    _check_strides(detector, backbone.patch_size)
     return detector, str(backbone.report)

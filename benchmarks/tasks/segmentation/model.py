@@ -10,10 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.transfer.dense import PIXELS, build_dense
+from benchmarks.transfer.dense import PIXELS, build_dense, tried
 from mlomae.backbones.feature_vit import build_feature_vit
-from mlomae.common.errors import ConfigError, reason_of
-from mlomae.common.random_keys import seeded
+from mlomae.common.errors import ConfigError
 
 # isort: split
 import mmseg.models  # noqa: F401  registers the heads
@@ -72,13 +71,8 @@ def _check_fit(segmentor: Any, patch_size: tuple[int, int]) -> None:
     size = [4 * side for side in patch_size]
     sample = SegDataSample(metainfo={"img_shape": size})
     sample.gt_sem_seg = PixelData(data=torch.zeros(1, *size, dtype=torch.int64))
-    segmentor.eval()
-    try:
-        with seeded(0), torch.no_grad():
-            segmentor.loss(torch.zeros(1, 3, *size), [sample])
-    except Exception as error:
-        raise ConfigError(f"config section 'model' does not fit the backbone's maps ({reason_of(error)})") from error
-    segmentor.train()
+    with tried(segmentor):
+        segmentor.loss(torch.zeros(1, 3, *size), [sample])
 
 
 def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Module, str]:
