@@ -25,7 +25,7 @@ from torch import nn
 
 from mlomae.backbones import mmcv_ops
 from mlomae.backbones.batches import EpochBatches, ImageLoader, NumberedImages, evaluation_loader
-from mlomae.backbones.config import DenseConfig
+from mlomae.backbones.config import DenseConfig, DenseDataConfig, values_of
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.run import Outcome, TransferRun, TransferSteps
@@ -33,16 +33,12 @@ from mlomae.backbones.training import GatheringMetric, TransferStep
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import root_key, seeded
-from mlomae.data import IGNORE, IMAGENET_MEAN, IMAGENET_STD
+from mlomae.data import IGNORE
+from mlomae.models.loading import LoadReport
 from mlomae.pretraining.devices import training_device
 
 mmcv_ops.install()
 
-PIXELS: dict[str, Any] = {  # of a data_preprocessor: from uint8 in BGR to what the backbone was pretrained on
-    "bgr_to_rgb": True,
-    "mean": [255 * m for m in IMAGENET_MEAN],
-    "std": [255 * s for s in IMAGENET_STD],
-}
 _GAP = 4  # pixels between the parts of a picture
 _GOLDEN = 0.6180339887498949  # steps of the golden ratio spread hues evenly for any number of classes
 
@@ -135,6 +131,14 @@ def tried(model: nn.Module) -> Iterator[None]:
     except Exception as error:
         raise ConfigError(f"config section 'model' does not fit the backbone's maps ({reason_of(error)})") from error
     model.train()
+
+
+def pixels(data: DenseDataConfig, report: LoadReport) -> dict[str, Any]:
+    """Of a data_preprocessor: from uint8 in BGR to what the backbone was pretrained on. ConfigError if that is known to
+    be something else, or for wrong values."""
+    with values_of("data.mean and data.std"):
+        report.check_pixels("data", data.mean, data.std)
+        return {"bgr_to_rgb": True, **{key: [255 * v for v in getattr(data, key)] for key in ("mean", "std")}}
 
 
 class TransformedImages(NumberedImages):

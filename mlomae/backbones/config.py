@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Count, NotNegative
 from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 
 C = TypeVar("C", bound="TransferConfig")
 
@@ -136,11 +137,13 @@ class DenseDataConfig(DataConfig):
     """Sources, and the transforms of mmseg or mmdet between loading and packing.
 
     ``augment`` sees images with labels or objects; ``evaluate`` images alone, since predictions are brought back to the
-    size of the file. Evaluation takes images one by one.
+    size of the file. Evaluation takes images one by one. ``mean`` and ``std`` are per channel, in units of [0, 1].
     """
 
     augment: list = field(default_factory=list)
     evaluate: list = field(default_factory=list)
+    mean: tuple = field(default=IMAGENET_MEAN, metadata=ADDED)
+    std: tuple = field(default=IMAGENET_STD, metadata=ADDED)
 
 
 @dataclass

@@ -90,7 +90,9 @@ def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTrans
     if not pretrained:
         return backbone, LoadReport(missing=list(backbone.state_dict()), notes=[f"timm's initialisation of {name}"])
     source = create_timm(name, pretrained=True)  # timm's own checks and key conversions, at the weights' own size
-    return backbone, _load(backbone, source.state_dict(), source.patch_embed.grid_size)
+    report = _load(backbone, source.state_dict(), source.patch_embed.grid_size)
+    report.pixels = {key: source.pretrained_cfg[key] for key in ("mean", "std")}
+    return backbone, report
 
 
 def _is_export(folder: Path) -> bool:

@@ -53,7 +53,9 @@ def embed(
     check_choice("embed", POOLINGS, pooling=pooling)
     spec = os.fspath(weights)
     size = img_size or _own_size(spec, model)
-    vit, _ = create_backbone(spec, num_classes=0, img_size=size, global_pool="token", model=model)
+    vit, report = create_backbone(spec, num_classes=0, img_size=size, global_pool="token", model=model)
+    if not (isinstance(images, Tensor) and images.is_floating_point()):
+        report.check_pixels("embed", mean, std)
     place = torch.device(device) if device else training_device()
     plain = {"type": "Plain", "size": size, "mean": mean, "std": std}
     features, _ = extract_features(vit.to(place), _batches(images, plain, batch_size), place)

@@ -23,13 +23,24 @@ _STORED = ("local-dir:", "hf-hub:", "hf_hub:")  # timm's names whose architectur
 
 @dataclass
 class LoadReport:
-    """What loading did. ``mismatched`` holds (key, shape in the file, shape in the model)."""
+    """What loading did. ``mismatched`` holds (key, shape in the file, shape in the model), ``pixels`` mean and std
+    of the images that timm's weights were trained on."""
 
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    pixels: dict[str, Any] = field(default_factory=dict)
+
+    def check_pixels(self, section: str, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Raise ConfigError, naming the key of ``section``, for images normalised otherwise than the weights want."""
+        for key, given in (("mean", mean), ("std", std)):
+            own = self.pixels.get(key, given)
+            if any(abs(a - b) > 1e-3 for a, b in zip(own, given, strict=True)):
+                raise ConfigError(
+                    f"{section}.{key} is {list(given)}, and the weights were trained with {list(own)}; set it to that"
+                )
 
     def __str__(self) -> str:
         """One line of counts, then one line per note and per key; matched keys last."""

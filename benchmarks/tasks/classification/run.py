@@ -26,7 +26,7 @@ from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import ConfigError, DataError, TrainingError
 from mlomae.common.registry import Registry
-from mlomae.data import Source, build_source
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_source
 from mlomae.models.weights import section_of
 from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import knn_votes
@@ -133,6 +133,10 @@ def build_model(config: ClassificationConfig, num_classes: int) -> tuple[Classif
             keep_norm=protocol != "finetune",
             seed=config.seed,
         )
+    for section in ("evaluate", "augment"):
+        given = getattr(config.data, section) or {}
+        statistics = given.get("mean", IMAGENET_MEAN), given.get("std", IMAGENET_STD)
+        report.check_pixels(f"data.{section}", *statistics)
     model = Classifier(
         backbone,
         linear=None if protocol == "finetune" else config.pooling,

@@ -15,7 +15,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from benchmarks.tasks.detection.config import ANCHORS, REGIONS, DetectionConfig
-from benchmarks.transfer.dense import PIXELS, build_dense, tried
+from benchmarks.transfer.dense import build_dense, pixels, tried
 from mlomae.backbones.feature_vit import MODELS, build_feature_vit
 from mlomae.common.errors import ConfigError
 
@@ -150,7 +150,11 @@ def build_detector(config: DetectionConfig, num_classes: int) -> tuple[nn.Module
     model = _complete(config.fitted(backbone.patch_size[0]).model, num_classes, backbone.embed_dim)
     section = {"type": "mlomae.ViTMaskRCNN", **model}
     padding = {"pad_mask": True, "pad_size_divisor": config.data.pad_to}
-    section["data_preprocessor"] = {"type": "mmdet.DetDataPreprocessor", **padding, **PIXELS}
+    section["data_preprocessor"] = {
+        "type": "mmdet.DetDataPreprocessor",
+        **padding,
+        **pixels(config.data, backbone.report),
+    }
     section["amp"] = config.train.amp
     detector = build_dense(DETECTORS, section, backbone, "detector", config.seed)
     _check_strides(detector, backbone.patch_size)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
-from benchmarks.transfer.dense import PIXELS, build_dense, tried
+from benchmarks.transfer.dense import build_dense, pixels, tried
 from mlomae.backbones.feature_vit import build_feature_vit
 from mlomae.common.errors import ConfigError
 
@@ -86,7 +86,7 @@ def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Mo
     section |= _heads(config.model, num_classes, backbone.embed_dim)
     _check_inference(section["test_cfg"])
     size = config.backbone.height_width  # a training crop's, also of a smaller image
-    section["data_preprocessor"] = {"type": "SegDataPreProcessor", "size": size, **PIXELS}
+    section["data_preprocessor"] = {"type": "SegDataPreProcessor", "size": size, **pixels(config.data, backbone.report)}
     segmentor = build_dense(MODELS, section, backbone, "segmentor", config.seed)
     _check_fit(segmentor, backbone.patch_size)
     _check_statistics(segmentor, config.data.batch_size // get_world_size())
