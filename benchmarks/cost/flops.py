@@ -50,7 +50,7 @@ from mlomae.masking.teacher import PRETRAINED
 from mlomae.pretraining.feedback_gate import is_probe, judge, moves_phi
 from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
-from mlomae.pretraining.run import images_seen
+from mlomae.pretraining.run import images_seen, with_sizes
 from mlomae.pretraining.step import PretrainStep
 from mlomae.records import Record, grouped, read_records
 
@@ -84,7 +84,8 @@ def config_of(record: Record) -> PretrainConfig:
     mask = record["config"].get("mask")
     if isinstance(mask, dict) and isinstance(mask.get("teacher"), str):
         mask = {**mask, "teacher": mask["teacher"].removesuffix(PRETRAINED)}
-    return config_from_dict({**record["config"], "mask": mask, "init_from": None})
+    config = config_from_dict({**record["config"], "mask": mask, "init_from": None})
+    return with_sizes(config, record.get("lowered", {}))
 
 
 def classes_of(record: Record) -> int:

@@ -33,10 +33,11 @@ class DataConfig:
     """Sources and batches. ``feedback`` is a labelled training source of its own; default: the split of ``train``.
 
     ``batch_size`` and ``feedback_batch_size`` are global, summed over data-parallel ranks; one larger than its part of
-    the data repeats images. ``probe_limit`` caps the training images that k-NN and the linear probe are fitted on
-    (None: all). ``shuffle_labels``, a seed, permutes the labels that the feedback sees among the images of each part of
-    its split, so that images, split and class counts stay (a control); None leaves them. ``allow_near_copies`` accepts
-    evaluation images of which training has recompressed, resized or mirrored copies (`mlomae.data.copies`).
+    the data is lowered, with a word in the log and ``lowered`` in the record. ``probe_limit`` caps the training images
+    that k-NN and the linear probe are fitted on (None: all). ``shuffle_labels``, a seed, permutes the labels that the
+    feedback sees among the images of each part of its split, so that images, split and class counts stay (a control);
+    None leaves them. ``allow_near_copies`` accepts evaluation images of which training has recompressed, resized or
+    mirrored copies (`mlomae.data.copies`).
     """
 
     train: dict = field(default_factory=dict)

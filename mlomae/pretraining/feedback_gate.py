@@ -175,7 +175,9 @@ class FeedbackProbe:
         self.margin = self.config.levels.warmup_margin
         self.chance = chance_of(batches, model.num_classes)
         assert batches.head is not None
-        self.epoch_length = math.ceil(len(batches.head) / self.config.data.feedback_batch_size)
+        assert batches.upper is not None
+        self.largest = batches.feedback_batch_size + batches.world_size > min(len(batches.head), len(batches.upper))
+        self.epoch_length = math.ceil(len(batches.head) / batches.feedback_batch_size)
         if self.margin and 100.0 * self.chance.share + self.margin > 100.0:
             raise ConfigError(
                 f"levels.warmup_margin {self.margin:g}: a constant prediction gets {100 * self.chance.share:.1f} % of "
@@ -206,15 +208,16 @@ class FeedbackProbe:
             )
 
     def _describe(self, share: float, judged: int) -> str:
+        images = min(judged, self.chance.images)  # judging one twice is no new evidence
         return (
-            f"'{self.config.feedback['type']}' is right on {100 * share:.1f} % of {judged} upper images, "
+            f"'{self.config.feedback['type']}' is right on {100 * share:.1f} % of {images} upper images, "
             f"chance {100 * self.chance.share:.1f} %, its standard error {100 * self.chance.error(judged):.1f}"
         )
 
     def _remedy(self) -> str:
         kind, feedback = self.config.feedback["type"], self.model.feedback
         ways = [] if is_joint(kind) else ["raise levels.head_steps"]
-        ways.append("raise data.feedback_batch_size")
+        ways.append("give it more labelled images" if self.largest else "raise data.feedback_batch_size")
         if getattr(feedback, "pooling", "") == "cls":
             ways.append("set feedback.pooling='avg'")
         if kind != "nca" and not feedback.dense:

@@ -1,7 +1,7 @@
 """A pretraining run: configuration in, checkpoint, pictures, curves and one JSON record out."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from mlomae.config.plugins import recorded_plugins
 from mlomae.config.schema import PretrainConfig
 from mlomae.data import (
     OuterBatches,
-    SceneSource,
     Source,
     Split,
     Stream,
@@ -33,12 +32,13 @@ from mlomae.data.copies import check_trained_on, save_digests
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
 from mlomae.models.weights import weights_path
+from mlomae.pretraining.checks import build_augments, check_kinds, check_sizes, lowered_batches
 from mlomae.pretraining.curves import LossCurves
 from mlomae.pretraining.devices import join_process_group, to_device, training_device
 from mlomae.pretraining.evaluation import PlainBatches, evaluate
 from mlomae.pretraining.feedback_gate import FeedbackProbe, is_probe, moves_phi, needed_levels
 from mlomae.pretraining.health import MaskHealth
-from mlomae.pretraining.log import ReadingShare, log_notes
+from mlomae.pretraining.log import ReadingShare, log_notes, logger
 from mlomae.pretraining.optim import build_optimizers, deferred_rate, rates
 from mlomae.pretraining.pictures import picture_hook
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -81,7 +81,8 @@ class PretrainData:
     """The sources of a run, its split, and the batches of every outer iteration.
 
     ``feedback`` has the labels that the feedback sees, ``train`` the true ones. ``num_classes`` are the feedback's, of
-    images or of pixels. ``copies`` counts the evaluation images that training has too, as records keep it.
+    images or of pixels. ``copies`` counts the evaluation images that training has too, as records keep it. ``lowered``:
+    batch sizes in place of those of ``config.data`` that are larger than their images.
     """
 
     train: Source
@@ -92,6 +93,7 @@ class PretrainData:
     probe: dict[str, torch.Tensor]
     num_classes: int
     copies: dict[str, Any]
+    lowered: dict[str, int]
 
 
 def build_data(config: PretrainConfig) -> PretrainData:
@@ -122,23 +124,30 @@ def build_data(config: PretrainConfig) -> PretrainData:
             )
         feedback = shuffle_labels(feedback, split, data.shuffle_labels)
 
-    augment = build_augment({"size": size, **data.augment})
-    feedback_augment = build_augment({"size": size, **data.feedback_augment})
-    lower = Stream(train, lower_indices, augment, config.seed, "lower")
+    augment, feedback_augment = build_augments(config, learned)
+    lower, world_size = (
+        Stream(train, lower_indices, augment, config.seed, "lower"),
+        int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    parts = {"head": split.train_indices, "upper": split.val_indices} if learned else {}
+    labelled = {k: Stream(feedback, part, feedback_augment, config.seed, k, pixels) for k, part in parts.items()}
+    levels = {"batch_size": [lower], "feedback_batch_size": list(labelled.values())}
+    lowered = lowered_batches(config, levels, world_size)
+    for key, fits in lowered.items() if rank == 0 else ():
+        logger.warning(f"data.{key} is {getattr(data, key)}, more than its images: lowered to {fits}")
     batches = OuterBatches(
         lower=lower,
-        head=Stream(feedback, split.train_indices, feedback_augment, config.seed, "head", pixels) if learned else None,
-        upper=Stream(feedback, split.val_indices, feedback_augment, config.seed, "upper", pixels) if learned else None,
-        batch_size=data.batch_size,
-        feedback_batch_size=data.feedback_batch_size,
+        head=labelled.get("head"),
+        upper=labelled.get("upper"),
+        **{key: lowered.get(key, getattr(data, key)) for key in levels},
         steps_per_outer=config.levels.lower_steps,
         rank=rank,
-        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        world_size=world_size,
     )
     plain = build_augment({"type": "Plain", "size": size})
     probe = Stream(train, lower_indices, plain, config.seed, "probe").batch(0, min(PROBE_IMAGES, len(lower_indices)))
     classes = len(feedback.pixel_classes) if pixels else len(feedback.classes)
-    return PretrainData(train, feedback, evaluation, split, batches, probe, classes, copies)
+    return PretrainData(train, feedback, evaluation, split, batches, probe, classes, copies, lowered)
 
 
 def find_split(config: PretrainConfig) -> Split:
@@ -147,30 +156,10 @@ def find_split(config: PretrainConfig) -> Split:
     return split_train(build_training_source(data.feedback or data.train), data.val_fraction, data.split_seed)
 
 
-def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels: bool) -> None:
-    """Raise ConfigError where labels of pixels are used as labels of whole images, or the reverse."""
-    kind = config.feedback["type"]
-    if isinstance(train, SceneSource) and config.data.eval is not None:
-        raise ConfigError(
-            "data.eval is for k-NN and linear probe, which need classes of images; set it to None for scenes"
-        )
-    learned = is_trainable(config.mask["type"])
-    if not isinstance(train, SceneSource) and len(train.classes) < 2 and config.data.eval is not None:
-        raise ConfigError(f"data.eval needs labels, which {train.describe()} does not have; set it to None")
-    if isinstance(feedback, SceneSource) and learned and not pixels:
-        raise ConfigError(
-            f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
-            "set feedback.type='segmentation'"
-        )
-    if not pixels and learned and len(feedback.classes) < 2:
-        raise ConfigError(
-            f"mask.type='{config.mask['type']}' learns from labels, which {feedback.describe()} does not have; "
-            "set data.feedback to a data set with labels, or choose another mask"
-        )
-    if pixels and config.data.shuffle_labels is not None:
-        raise ConfigError(f"data.shuffle_labels permutes labels of images, which feedback.type='{kind}' does not read")
-    if pixels and (config.auxiliary or {}).get("type") == "classification":
-        raise ConfigError(f"auxiliary.type='classification' has other classes than feedback.type='{kind}'; remove one")
+def with_sizes(config: PretrainConfig, lowered: dict[str, int]) -> PretrainConfig:
+    """``config`` with the batch sizes that a run has (`PretrainData.lowered`)."""
+    sizes: dict[str, Any] = dict(lowered)
+    return replace(config, data=replace(config.data, **sizes))
 
 
 def images_seen(config: PretrainConfig, phi_started: int) -> dict[str, int]:
@@ -228,6 +217,7 @@ def build_trainer(
         hooks=hooks,
         stateful={"curves": curves, **({} if gate is None else {"watch": gate})},
         resume=resume,
+        check_resumed=lambda state: check_sizes(state["meta"].get("lowered", {}), data.lowered, work_dir),
     )
     return trainer, curves
 
@@ -269,6 +259,7 @@ def run_pretraining(
     plugins = recorded_plugins(config.to_dict())
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
     meta |= {"numerics": numerics_of("pretrain", config.to_dict())}
+    meta |= {"lowered": data.lowered} if data.lowered else {}
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
     alone = f"classes of one image, which is in the training part of the split: {first_names(data.split.alone)}"
     sources = [source for source in (data.train, data.feedback, data.evaluation) if source is not None]
@@ -293,7 +284,7 @@ def run_pretraining(
         demo=config.demo,
         seed=config.seed,
         config=config.to_dict(),
-        images_seen=images_seen(config, int(metrics.get("phi_started", -1))),
+        images_seen=images_seen(with_sizes(config, data.lowered), int(metrics.get("phi_started", -1))),
         outer_iterations=config.train.outer_iterations,
         clock={kind: round(seconds, 2) for kind, seconds in trainer.clock.items()},
         split_hash=data.split.hash,
@@ -303,6 +294,7 @@ def run_pretraining(
         git=git,
         numerics=meta["numerics"],
         copies=data.copies,
+        **({"lowered": data.lowered} if data.lowered else {}),
         **plugins,
     )
     if means := curves.means():  # none for a run that an older version has finished

@@ -117,7 +117,7 @@ def horizon(
     left, clock = 2 * len(names) * repeats, time.perf_counter()
     for repeat, name in itertools.product(range(repeats), names):  # all policies of a repeat see the same batches
         stream = run.stream("lower", f"horizon/roll-out {repeat}/lower")
-        batch, found = numbered(stream, config.data.batch_size, model), []
+        batch, found = numbered(stream, run.data.batches.batch_size, model), []
         for sign in (1.0, -1.0):
             weight = lambda b, e=sign * strength, name=name: 1.0 + e * scores(name, b)  # noqa: E731
             found.append(roll_out(batch, weight, horizons))
@@ -133,7 +133,7 @@ def horizon(
         "strength": strength,
         "lr": rate,
         "repeats": repeats,
-        "batch_size": config.data.batch_size,
+        "batch_size": run.data.batches.batch_size,
         "prediction": {"batches": batches, "images": images},
         "measured": {"head": len(head["label"]), "upper": len(upper["label"]), **config.data.feedback_augment},
         "start": start._asdict(),

@@ -1,0 +1,87 @@
+"""What is checked before the first step of a pretraining, so that nothing is found out at its end."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.config.schema import PretrainConfig
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, SceneSource, Source, Stream, build_augment
+from mlomae.data.augment import Augmentation
+from mlomae.masking import is_trainable
+
+
+def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels: bool) -> None:
+    """Raise ConfigError where labels of pixels are used as labels of whole images, or the reverse."""
+    kind = config.feedback["type"]
+    if isinstance(train, SceneSource) and config.data.eval is not None:
+        raise ConfigError(
+            "data.eval is for k-NN and linear probe, which need classes of images; set it to None for scenes"
+        )
+    learned = is_trainable(config.mask["type"])
+    if not isinstance(train, SceneSource) and len(train.classes) < 2 and config.data.eval is not None:
+        raise ConfigError(f"data.eval needs labels, which {train.describe()} does not have; set it to None")
+    if isinstance(feedback, SceneSource) and learned and not pixels:
+        raise ConfigError(
+            f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
+            "set feedback.type='segmentation'"
+        )
+    if not pixels and learned and len(feedback.classes) < 2:
+        raise ConfigError(
+            f"mask.type='{config.mask['type']}' learns from labels, which {feedback.describe()} does not have; "
+            "set data.feedback to a data set with labels, or choose another mask"
+        )
+    if pixels and config.data.shuffle_labels is not None:
+        raise ConfigError(f"data.shuffle_labels permutes labels of images, which feedback.type='{kind}' does not read")
+    if pixels and (config.auxiliary or {}).get("type") == "classification":
+        raise ConfigError(f"auxiliary.type='classification' has other classes than feedback.type='{kind}'; remove one")
+
+
+def build_augments(config: PretrainConfig, learned: bool) -> tuple[Augmentation, Augmentation]:
+    """The augmentations of the lower level and of the feedback.
+
+    Raises ConfigError for another size than the model's, and for images that feedback or evaluation would normalise in
+    another way than the encoder's training.
+    """
+    size = config.model.img_size
+    built = []
+    for key in ("augment", "feedback_augment"):
+        given = getattr(config.data, key)
+        if given.get("size", size) != size:
+            raise ConfigError(f"data.{key}.size is {given['size']}, and model.img_size is {size}; leave it out")
+        built.append(build_augment({"size": size, **given}))
+    lower, feedback = built
+    for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        own, others = list(getattr(lower, key)), list(getattr(feedback, key))
+        if learned and own != others:
+            raise ConfigError(
+                f"data.feedback_augment.{key} is {others}, and data.augment.{key} is {own}; set it to that"
+            )
+        if config.data.eval is not None and own != list(usual):
+            raise ConfigError(
+                f"data.augment.{key} is {own}, and evaluation takes {list(usual)}; leave it out, or set data.eval=None"
+            )
+    return lower, feedback
+
+
+def lowered_batches(config: PretrainConfig, levels: Mapping[str, Sequence[Stream]], processes: int) -> dict[str, int]:
+    """The batch sizes that are larger than the images they are drawn from, lowered to as many.
+
+    ``levels``: the streams that a key of ``config.data`` is about. A batch would repeat images, which tell a feedback
+    nothing new.
+    """
+    lowered = {}
+    for key, streams in levels.items():
+        images = min((len(stream) for stream in streams), default=getattr(config.data, key))
+        if getattr(config.data, key) > images:
+            lowered[key] = max(images // processes, 1) * processes
+    return lowered
+
+
+def check_sizes(before: dict[str, int], now: dict[str, int], folder: Path) -> None:
+    """Raise CheckpointError for a run whose batches were `lowered_batches` in another way: by an earlier version, which
+    repeated images, or of other data."""
+    if before != now:
+        raise CheckpointError(
+            f"the run in '{folder}' drew batches of other sizes ({before or 'as configured'}, now {now}); finish it "
+            "with the version and the data that it began with, or choose another work dir"
+        )
