@@ -57,6 +57,13 @@ def split_train(source: Source, val_fraction: float = 0.2, seed: int = 0) -> Spl
     return Split(train_indices, val_indices, total.hexdigest(), alone)
 
 
+def check_two_classes(source: Source, labels: NDArray[np.int64], use: str, remedy: str) -> None:
+    """Raise DataError, naming the ``use`` of these images of ``source`` and a ``remedy``, if all are of one class."""
+    if len(found := np.unique(labels)) < 2:
+        only = f"the {len(labels)} images of {source.describe()} that it gets are all of '{source.classes[found[0]]}'"
+        raise DataError(f"{use} needs two classes at least, and {only}; {remedy}")
+
+
 def shuffle_labels(source: Source, split: Split, seed: int) -> Source:
     """A control: ``source`` with its labels permuted within each part of ``split``, as a function of ``seed``.
 

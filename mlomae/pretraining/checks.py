@@ -5,7 +5,16 @@ from pathlib import Path
 
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig
-from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, SceneSource, Source, Stream, build_augment
+from mlomae.data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OuterBatches,
+    SceneSource,
+    Source,
+    Stream,
+    build_augment,
+    check_two_classes,
+)
 from mlomae.data.augment import Augmentation
 from mlomae.masking import is_trainable
 
@@ -32,8 +41,20 @@ def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels:
         )
     if pixels and config.data.shuffle_labels is not None:
         raise ConfigError(f"data.shuffle_labels permutes labels of images, which feedback.type='{kind}' does not read")
-    if pixels and (config.auxiliary or {}).get("type") == "classification":
-        raise ConfigError(f"auxiliary.type='classification' has other classes than feedback.type='{kind}'; remove one")
+    if (config.auxiliary or {}).get("type") == "classification":
+        if pixels:
+            raise ConfigError(
+                f"auxiliary.type='classification' has other classes than feedback.type='{kind}'; remove one"
+            )
+        check_two_classes(train, train.labels, "auxiliary.type='classification'", "set auxiliary=None")
+
+
+def check_labels(feedback: str, batches: OuterBatches) -> None:
+    """Raise DataError if the head's or the upper images are of one class."""
+    for part, stream in (("head", batches.head), ("upper", batches.upper)):
+        if stream is not None and not stream.pixels:
+            use = f"the {part} level of feedback '{feedback}'"
+            check_two_classes(stream.source, stream.labels.numpy(), use, "add images, or set data.feedback to others")
 
 
 def build_augments(config: PretrainConfig, learned: bool) -> tuple[Augmentation, Augmentation]:

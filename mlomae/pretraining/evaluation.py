@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from mlomae.common.errors import DataError, TrainingError
-from mlomae.data import Source, Stream, build_augment
+from mlomae.common.errors import DataError, TrainingError, first_names
+from mlomae.data import Source, Stream, build_augment, check_two_classes
 from mlomae.models import ViT
+from mlomae.pretraining.log import warn
 
 Batches = Iterable[dict[str, Any]]
+NEIGHBOURS = 20
 
 
 class PlainBatches(Dataset[dict[str, Any]]):
@@ -36,6 +39,11 @@ class PlainBatches(Dataset[dict[str, Any]]):
     ) -> None:
         self.stream = Stream(source, None, build_augment({"type": "Plain", "size": size, **options}), 0, "evaluation")
         self.count, self.batch_size = min(limit or len(source), len(source)), batch_size
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) of all images; nothing is decoded."""
+        return np.asarray(self.stream.source.labels)[self.stream.locate(0, self.count)[1].numpy()]
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
@@ -84,6 +92,25 @@ def check_finite(features_ND: Tensor) -> None:
         )
 
 
+def neighbours(k: int, images: int) -> dict[str, int]:
+    """What a record keeps of a k-NN with fewer training ``images`` than ``k``: their number, which k is lowered to."""
+    return {"knn_k": images} if k > images else {}
+
+
+def check_probe(train: PlainBatches, test: PlainBatches, remedy: str) -> None:
+    """Before any work: warn of fewer images than neighbours, and of classes that cannot be found.
+
+    Raises DataError, with ``remedy``, if all training images of the probe are of one class.
+    """
+    source, labels = train.stream.source, train.labels
+    check_two_classes(source, labels, "the linear probe", remedy)
+    if neighbours(NEIGHBOURS, len(labels)):
+        warn(f"k-NN has {len(labels)} training images: k is lowered to that, from {NEIGHBOURS}")
+    if lacking := [source.classes[i] for i in np.setdiff1d(test.labels, labels)]:
+        names = first_names(lacking)
+        warn(f"classes are tested without a training image, and k-NN and linear probe cannot find them: {names}")
+
+
 def _check_pair(features: Tensor, labels: Tensor, what: str) -> None:
     if features.ndim != 2 or len(features) != len(labels) or not len(labels):
         raise DataError(f"{what} features {tuple(features.shape)} and labels {tuple(labels.shape)} do not pair up")
@@ -96,7 +123,7 @@ def knn_votes(
     train_y: Tensor,
     test_f: Tensor,
     num_classes: int,
-    k: int = 20,
+    k: int = NEIGHBOURS,
     temperature: float = 0.07,
     block: int = 512,
 ) -> Tensor:
@@ -157,16 +184,17 @@ def evaluate(
     """k-NN and linear probe for both poolings.
 
     Returns percent under knn_top1_cls, knn_top1_avg, linear_top1_cls, linear_top1_avg and chance (the most frequent
-    training class for every image), and the image counts n_train, n_test. Both take `PlainBatches`: training crops
-    would understate the accuracy. Errors as in the functions above.
+    training class for every image), the image counts n_train, n_test, and knn_k where there are fewer training images
+    than `NEIGHBOURS`. Both take `PlainBatches`: training crops would understate the accuracy. Errors as in the
+    functions above.
     """
     train_f, train_y = extract_features(encoder, train_batches, device)
     test_f, test_y = extract_features(encoder, test_batches, device)
-    half = train_f.shape[1] // 2
-    result: dict[str, float] = {}
+    half, lowered = train_f.shape[1] // 2, neighbours(NEIGHBOURS, len(train_y))
+    result: dict[str, float] = {**lowered}
     for pooling, part in (("cls", slice(0, half)), ("avg", slice(half, None))):
         data = (train_f[:, part], train_y, test_f[:, part], test_y)
-        result[f"knn_top1_{pooling}"] = knn_accuracy(*data, k=min(20, len(train_y)))
+        result[f"knn_top1_{pooling}"] = knn_accuracy(*data, k=lowered.get("knn_k", NEIGHBOURS))
         result[f"linear_top1_{pooling}"] = linear_probe_accuracy(*data)
     most_frequent = int(train_y.bincount().argmax())
     chance = 100.0 * (test_y == most_frequent).double().mean().item()

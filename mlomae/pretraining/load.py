@@ -13,7 +13,7 @@ from mlomae.data import Stream, build_augment, build_source, check_classes
 from mlomae.feedback import is_dense
 from mlomae.models.loading import load_strict
 from mlomae.pretraining.devices import training_device
-from mlomae.pretraining.evaluation import PlainBatches, evaluate
+from mlomae.pretraining.evaluation import PlainBatches, check_probe, evaluate
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import PretrainData, build_data
 
@@ -117,10 +117,7 @@ def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = 
         raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
     train, evaluation = build_source(data.train), build_source(data.eval)
     check_classes(train, evaluation)
+    probes = PlainBatches(train, size, data.probe_limit), PlainBatches(evaluation, size)
+    check_probe(*probes, "add images of another class to data.train, or raise data.probe_limit")
     encoder = run.model.mae.encoder
-    return evaluate(
-        encoder,
-        PlainBatches(train, size, data.probe_limit),
-        PlainBatches(evaluation, size),
-        encoder.cls_token.device,
-    )
+    return evaluate(encoder, *probes, encoder.cls_token.device)

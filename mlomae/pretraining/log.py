@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -47,6 +48,12 @@ def log_notes(folder: Path, sources: Iterable[Images], *more: str) -> None:
         with run_log(folder):
             for note in notes:
                 logger.info(note)
+
+
+def warn(text: str) -> None:
+    """A warning before the run's log is open, and before the process group is joined: on standard error, of rank 0."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        logger.warning(text)
 
 
 class Scalars:

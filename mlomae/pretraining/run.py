@@ -32,13 +32,13 @@ from mlomae.data.copies import check_trained_on, save_digests
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
 from mlomae.models.weights import weights_path
-from mlomae.pretraining.checks import build_augments, check_kinds, check_sizes, lowered_batches
+from mlomae.pretraining.checks import build_augments, check_kinds, check_labels, check_sizes, lowered_batches
 from mlomae.pretraining.curves import LossCurves
 from mlomae.pretraining.devices import join_process_group, to_device, training_device
-from mlomae.pretraining.evaluation import PlainBatches, evaluate
+from mlomae.pretraining.evaluation import PlainBatches, check_probe, evaluate
 from mlomae.pretraining.feedback_gate import FeedbackProbe, is_probe, moves_phi, needed_levels
 from mlomae.pretraining.health import MaskHealth
-from mlomae.pretraining.log import ReadingShare, log_notes, logger
+from mlomae.pretraining.log import ReadingShare, log_notes, warn
 from mlomae.pretraining.optim import build_optimizers, deferred_rate, rates
 from mlomae.pretraining.pictures import picture_hook
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -95,6 +95,12 @@ class PretrainData:
     copies: dict[str, Any]
     lowered: dict[str, int]
 
+    def probes(self, config: PretrainConfig) -> tuple[PlainBatches, PlainBatches]:
+        """The training and the held-out images of k-NN and linear probe."""
+        assert self.evaluation is not None
+        size, limit = config.model.img_size, config.data.probe_limit
+        return PlainBatches(self.train, size, limit), PlainBatches(self.evaluation, size)
+
 
 def build_data(config: PretrainConfig) -> PretrainData:
     """Open the sources, refuse leaks, split the training set, set up the streams of the three levels.
@@ -133,8 +139,8 @@ def build_data(config: PretrainConfig) -> PretrainData:
     labelled = {k: Stream(feedback, part, feedback_augment, config.seed, k, pixels) for k, part in parts.items()}
     levels = {"batch_size": [lower], "feedback_batch_size": list(labelled.values())}
     lowered = lowered_batches(config, levels, world_size)
-    for key, fits in lowered.items() if rank == 0 else ():
-        logger.warning(f"data.{key} is {getattr(data, key)}, more than its images: lowered to {fits}")
+    for key, fits in lowered.items():
+        warn(f"data.{key} is {getattr(data, key)}, more than its images: lowered to {fits}")
     batches = OuterBatches(
         lower=lower,
         head=labelled.get("head"),
@@ -251,6 +257,9 @@ def run_pretraining(
         )
     torch.manual_seed(config.seed)
     data = build_data(config)
+    check_labels(config.feedback["type"], data.batches)
+    if data.evaluation is not None:
+        check_probe(*data.probes(config), "set data.eval=None, or raise data.probe_limit if it is set")
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
@@ -269,12 +278,7 @@ def run_pretraining(
         return {}
     metrics = dict(trainer.logged)
     if data.evaluation is not None:
-        metrics |= evaluate(
-            model.mae.encoder,
-            PlainBatches(data.train, config.model.img_size, config.data.probe_limit),
-            PlainBatches(data.evaluation, config.model.img_size),
-            trainer.device,
-        )
+        metrics |= evaluate(model.mae.encoder, *data.probes(config), trainer.device)
     source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
     record = records.make_record(
         task="pretrain",

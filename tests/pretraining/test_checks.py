@@ -1,14 +1,21 @@
 """What makes a run useless at its end is found before its first step, or mended with a word that the record keeps."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
+import torch
 
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint, save_atomically
-from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError, ConfigError, DataError, MlomaeError
+from mlomae.data import MemorySource
+from mlomae.data.registry import registered_dataset
 from mlomae.pretraining.feedback_gate import FeedbackGate, FeedbackProbe
+from mlomae.pretraining.load import evaluate_checkpoint
 from mlomae.pretraining.run import run_pretraining
 from mlomae.pretraining.step import PretrainStep
 
@@ -98,3 +105,99 @@ def test_the_warning_of_a_feedback_at_chance_counts_images_once_and_names_a_reme
     probe = FeedbackProbe(model, FeedbackGate(-1), data.batches)
     assert remedy in probe._remedy()
     assert "of 20 upper images" in probe._describe(0.25, 200)
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+class Listed(MemorySource):
+    """Noise of 16 pixels, as many images of each class as ``counts`` says."""
+
+    def __init__(self, split: str, counts: list[int]) -> None:
+        generator = torch.Generator().manual_seed(sum(map(ord, split)))
+        images = torch.randint(256, (sum(counts), 3, 16, 16), generator=generator).to(torch.uint8)
+        labels = np.repeat(np.arange(len(counts)), counts)
+        super().__init__("listed", split, split, ["a", "b", "c"][: len(counts)], images, labels, [split])
+
+
+@pytest.fixture
+def listed() -> Iterator[None]:
+    with registered_dataset("listed", Listed):
+        yield
+
+
+def source(split: str, *counts: int) -> dict[str, Any]:
+    return {"type": "listed", "split": split, "counts": list(counts)}
+
+
+TEST = {"data__eval": source("test", 4, 4)}
+LEARNED = {"data__eval": None, "data__batch_size": 2, "data__feedback_batch_size": 2}
+ONE_CLASS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "the linear probe needs two classes at least, and the 12 images of .* are all of 'a'; set data.eval=None": (
+        {**tiny.RANDOM, **TEST, "data__train": source("train", 12, 0)},
+        {"data__eval": None},
+    ),
+    "the linear probe needs .* the 1 images .*; set data.eval=None, or raise data.probe_limit": (
+        {**tiny.RANDOM, **TEST, "data__train": source("train", 12, 12), "data__probe_limit": 1},
+        {"data__probe_limit": 24},
+    ),
+    "data.eval needs labels, which .* does not have; set it to None": (
+        {**tiny.RANDOM, "data__eval": source("test", 4), "data__train": source("train", 12)},
+        {"data__eval": None},
+    ),
+    "the head level of feedback 'linear' needs .* are all of 'a'; add images, or set data.feedback": (
+        {**LEARNED, "data__train": source("train", 12, 0)},
+        {"data__feedback": source("other", 12, 12)},
+    ),
+    "the upper level of feedback 'linear' needs .* are all of 'b'; add images, or set data.feedback": (
+        {**LEARNED, "data__train": source("train", 1, 12)},
+        {"data__train": source("train", 2, 12)},
+    ),
+    "auxiliary.type='classification' needs .* are all of 'a'; set auxiliary=None": (
+        {
+            **tiny.RANDOM,
+            "data__eval": None,
+            "data__train": source("train", 12, 0),
+            "auxiliary": {"type": "classification"},
+        },
+        {"auxiliary": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("said", ONE_CLASS)
+def test_images_of_one_class_are_refused_where_labels_matter(
+    said: str, listed: None, untrained: None, tmp_path: Path
+) -> None:
+    changes, remedy = ONE_CLASS[said]
+    with pytest.raises(MlomaeError, match=said) as error:
+        run_pretraining(tiny.config(**changes), tmp_path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(AssertionError, match="trained"):
+        run_pretraining(tiny.config(**changes | remedy), tmp_path)
+
+
+def test_few_images_lower_k_and_a_class_without_images_is_named(
+    listed: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"data__train": source("train", 6, 1, 0), "data__eval": source("test", 4, 4, 2)}
+    cfg = tiny.config(**SHORT | tiny.RANDOM | changes)
+    record = run_pretraining(cfg, tmp_path)
+    assert "k-NN has 7 training images: k is lowered to that, from 20" in caplog.text
+    assert "tested without a training image, and k-NN and linear probe cannot find them: c" in caplog.text
+    assert record["metrics"]["knn_k"] == record["metrics"]["n_train"] == 7
+    caplog.clear()
+    assert evaluate_checkpoint(tmp_path)["knn_k"] == 7
+    assert "k is lowered to that" in caplog.text
+    enough = {"data.train.counts": [12, 12, 0]}
+    assert "knn_k" not in evaluate_checkpoint(tmp_path, enough)
+    with pytest.raises(DataError, match=r"add images of another class to data\.train"):
+        evaluate_checkpoint(tmp_path, {"data.train.counts": [12, 0, 0]})
+
+
+def test_the_only_image_of_a_class_is_trained_on_and_said(
+    listed: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = run_pretraining(tiny.config(**SHORT | LEARNED | {"data__train": source("train", 12, 12, 1)}), tmp_path)
+    assert "one image, which is in the training part of the split: c" in (tmp_path / "train.log").read_text()
+    assert math.isfinite(record["metrics"]["loss_upper"])

@@ -26,10 +26,11 @@ from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import ConfigError, DataError, TrainingError
 from mlomae.common.registry import Registry
-from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_source
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_source, check_two_classes
 from mlomae.models.weights import section_of
 from mlomae.pretraining.devices import training_device
-from mlomae.pretraining.evaluation import knn_votes
+from mlomae.pretraining.evaluation import knn_votes, neighbours
+from mlomae.pretraining.log import warn
 from mlomae.pretraining.trainer import elapsed, seconds
 
 _SECTIONS = Registry[Any]("config section")
@@ -46,9 +47,13 @@ class ClassificationSteps(TransferSteps):
     images: PerImage
 
     def open_data(self) -> tuple[Source, Source]:
-        pair = open_pair(self.config.data, build_source)
+        train, test = open_pair(self.config.data, build_source)
+        check_two_classes(train, train.labels, "a classifier", "add images of another class to data.train")
         self.augment, self.plain = build_transforms(self.config)
-        return pair
+        self.lowered = neighbours(self.config.knn.k, len(train)) if self.config.protocol == "knn" else {}
+        if self.lowered:
+            warn(f"knn.k is {self.config.knn.k}, lowered to the number of training images, {len(train)}")
+        return train, test
 
     def build_model(self) -> tuple[Classifier, str]:
         return build_model(self.config, len(self.train.classes))
@@ -65,15 +70,14 @@ class ClassificationSteps(TransferSteps):
 
     def _vote(self, model: Classifier) -> Outcome:
         """Votes of the nearest training images, in the space of frozen features."""
-        knn, pooling, images = self.config.knn, self.config.pooling, len(self.train)
-        if knn.k > images:
-            raise ConfigError(f"config key 'knn.k' exceeds the {images} training images; got {knn.k}")
+        knn, pooling = self.config.knn, self.config.pooling
         started = seconds()
         train_f, train_y, _ = extract(model, knn_loader(self.config, self.train, self.plain), pooling)
         test_f, test_y, index = extract(model, knn_loader(self.config, self.test, self.plain), pooling)
-        votes_NC = knn_votes(train_f, train_y, test_f, len(self.train.classes), knn.k, knn.temperature)
+        k = self.lowered.get("knn_k", knn.k)
+        votes_NC = knn_votes(train_f, train_y, test_f, len(self.train.classes), k, knn.temperature)
         self.images = rank_scores(votes_NC.log(), test_y, index)  # a score is up to a constant
-        return Outcome({}, elapsed(started))
+        return Outcome({**self.lowered}, elapsed(started))
 
     def _train(self, model: Classifier, run: TransferRun) -> Outcome:
         """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""

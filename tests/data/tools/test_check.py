@@ -161,6 +161,11 @@ def test_imagefolder_reads_the_folders_it_finds_and_wants_the_same_classes(
     status, out, _ = check("imagefolder", root, capsys=capsys)
     assert status == 1
     assert "problem: the classes of training and evaluation differ: only imagefolder train at" in out
+    for folder in ("train/dog", "eval/doge"):
+        shutil.rmtree(root / folder)
+    status, out, _ = check("imagefolder", root, capsys=capsys)
+    assert status == 0
+    assert out.count("one class: for pretraining with data.eval=None; probes, feedbacks and classifiers need two") == 2
 
 
 def test_class_folders_without_a_split_are_one_and_what_is_left_out_is_said(

@@ -167,7 +167,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "odd batch with mixup": ({"data__mix": {"mixup": 0.8}, "data__batch_size": 15}, "15 in a process is odd"),
     "batch larger than the set": ({"data__batch_size": 97}, "batch_size 97 exceeds the 96 training images"),
     "linear, one image": ({"protocol": "linear", "data__batch_size": 1}, "2 images, for the head's BatchNorm"),
-    "more neighbours than images": ({"protocol": "knn", "knn__k": 97}, "'knn.k' exceeds the 96 training images"),
     "unknown source": ({"data__train__type": "texture"}, "texture"),
     "source without a name": ({"data__train__type": 3}, "3"),
     "unknown option of a source": ({"data__test__colours": 3}, "colours"),

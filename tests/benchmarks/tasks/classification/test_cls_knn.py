@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader, extract, knn_loader
 from benchmarks.tasks.classification.run import build_model
+from mlomae.common.errors import DataError
 from mlomae.pretraining.evaluation import PlainBatches, extract_features
 from mlomae.pretraining.load import evaluate_checkpoint, load_run
 
@@ -68,3 +69,25 @@ def test_what_evaluate_does_not_know_is_cut_as_by_the_other_protocols(
     steps = cls_runs.opened(config)
     (batch, *_) = knn_loader(config, steps.test, steps.plain)
     assert torch.equal(batch["image"][3], LabelledImages(steps.test, steps.plain)[3]["image"])
+
+
+def test_more_neighbours_than_images_are_lowered_with_a_word_and_in_the_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = cls_runs.run_transfer(cls_runs.config(protocol="knn", knn__k=97), tmp_path / "few")["metrics"]
+    assert "knn.k is 97, lowered to the number of training images, 96" in caplog.text
+    all_of_them = cls_runs.run_transfer(cls_runs.config(protocol="knn", knn__k=96), tmp_path / "all")["metrics"]
+    assert few == {**all_of_them, "knn_k": 96}
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "linear", "knn"])
+def test_a_training_set_of_one_class_is_refused(protocol: str, tmp_path: Path, data: dict[str, Any]) -> None:
+    for split in IMAGES:
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a").symlink_to(Path(data[split]["root"]) / split / "a")
+    sources = {split: {**data[split], "root": str(tmp_path)} for split in IMAGES}
+    with pytest.raises(
+        DataError, match=r"a classifier needs two classes at least, .* are all of 'a'; add images"
+    ) as error:
+        cls_runs.run_transfer(cls_runs.config(protocol=protocol, data=sources), tmp_path / "work")
+    assert "\n" not in str(error.value)
