@@ -133,7 +133,7 @@ def test_config_file_that_does_not_run(content: str, tmp_path: Path, refused: Re
         ({"data__train__kind": 3}, ["'textures'", "no option 'kind'", "it has"]),
         ({"data__train__classes": 99}, ["classes must be inside [2, 12]", "got 99"]),
         ({"data__augment": {"type": "Rotate"}}, ["Rotate", "Plain"]),
-        ({"train__accumulate": 3}, ["8 samples does not divide into 3"]),
+        ({"train__accumulate": 3}, ["train.accumulate=3 does not divide the 8 images"]),
         ({"train__amp": "fp16"}, ["'train.amp'", "one of none, bf16"]),
         ({"init_from": "nowhere.pth"}, ["'nowhere.pth' do not exist", "give a"]),
     ],
@@ -268,15 +268,14 @@ def test_nan_in_the_loss(pretrain: Refused, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(MAE, "patch_error", lambda *given: error_of(*given) * (torch.nan if next(calls) > 8 else 1.0))
     line = pretrain(**tiny.RANDOM)
     assert "loss_lower is not finite (nan)" in line
-    assert "lower the learning rate" in line
-    assert "resume from the last checkpoint" in line
+    assert "start again in another --work-dir with a lower optim.theta.lr" in line
     assert list(contents(tmp_path / "work")) == ["iter_2.pth", "iter_4.pth"]
 
 
 def test_a_learning_rate_that_diverges(pretrain: Refused, tmp_path: Path) -> None:
     line = pretrain(**tiny.RANDOM, optim={"theta": {"lr": 1e38, "warmup": 0.0}}, train__outer_iterations=4)
     assert "not finite" in line
-    assert "lower the learning rate" in line
+    assert "with a lower optim.theta.lr" in line
     assert contents(tmp_path / "work") == {}
 
 

@@ -33,7 +33,7 @@ TASK = Task(
     free_to_change=frozenset(
         {"data.num_workers", "train.log_interval", "train.checkpoint_interval", "train.keep_checkpoints"}
     ),
-    remedy="lower optim.lr or set optim.clip_grad",
+    remedy="a lower optim.lr",
 )
 
 

@@ -88,13 +88,18 @@ def lowered_batches(config: PretrainConfig, levels: Mapping[str, Sequence[Stream
     """The batch sizes that are larger than the images they are drawn from, lowered to as many.
 
     ``levels``: the streams that a key of ``config.data`` is about. A batch would repeat images, which tell a feedback
-    nothing new.
+    nothing new. Raises ConfigError for lower batches that cannot be accumulated.
     """
     lowered = {}
     for key, streams in levels.items():
         images = min((len(stream) for stream in streams), default=getattr(config.data, key))
         if getattr(config.data, key) > images:
             lowered[key] = max(images // processes, 1) * processes
+    share, chunks = lowered.get("batch_size", config.data.batch_size) // processes, config.train.accumulate
+    if share % chunks:
+        raise ConfigError(
+            f"train.accumulate={chunks} does not divide the {share} images of a process's lower batch; choose another"
+        )
     return lowered
 
 

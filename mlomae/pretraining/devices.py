@@ -47,4 +47,7 @@ def require_bf16(layer: nn.Linear, context: AbstractContextManager[Any]) -> None
     with context:
         dtype = layer(torch.zeros(1, layer.in_features, device=layer.weight.device)).dtype
     if dtype != torch.bfloat16:
-        raise TrainingError(f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none'")
+        raise TrainingError(
+            f"train.amp='bf16' is not active (layers compute in {dtype}); set train.amp='none', "
+            "in another --work-dir if the run has begun"
+        )

@@ -88,7 +88,7 @@ def check_finite(features_ND: Tensor) -> None:
     if len(bad):
         raise TrainingError(
             f"{len(bad)} of {len(features_ND)} feature rows are not finite (first: row {int(bad[0])}); "
-            "training has diverged, go back to an earlier checkpoint and lower the learning rate"
+            "training has diverged: take an earlier checkpoint, or train again in another --work-dir with a lower rate"
         )
 
 

@@ -72,7 +72,7 @@ TASK = Task(
             "train.keep_checkpoints",
         }
     ),
-    remedy="lower the learning rate or set optim.theta.clip_grad",
+    remedy="a lower optim.theta.lr, or from weights that are sound by init_from=iter_N.pth",
 )
 
 

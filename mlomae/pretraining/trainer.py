@@ -155,7 +155,9 @@ class Trainer:
         stacked = torch.stack([total / self._terms[name] for name, total in self._sums.items()])
         all_reduce(stacked, op="mean")
         means = dict(zip(self._sums, stacked.tolist(), strict=True))
-        remedy = f"{self.task.remedy}, then resume from the last checkpoint"
+        remedy = (
+            f"start again in another --work-dir with {self.task.remedy}"  # weights of a checkpoint may be past help
+        )
         for name, value in means.items():
             if not math.isfinite(value):
                 terms = max(self._terms.values())

@@ -192,7 +192,10 @@ def test_generator_states_survive_a_checkpoint(tmp_path: Path) -> None:
 def test_nan_in_a_loss_stops_before_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, error_of = iter(range(100)), MAE.patch_error
     monkeypatch.setattr(MAE, "patch_error", lambda *given: error_of(*given) * (torch.nan if next(calls) > 8 else 1.0))
-    with pytest.raises(TrainingError, match=r"loss_lower is not finite \(nan\).*6; lower the learning rate") as error:
+    with pytest.raises(
+        TrainingError,
+        match=r"loss_lower is not finite \(nan\).*6; start again in another --work-dir with a lower optim",
+    ) as error:
         run_pretraining(tiny.config(name="nan", **tiny.RANDOM, train__checkpoint_interval=3), tmp_path)
     one_line(error)
     (last,) = checkpoint.list_checkpoints(tmp_path)

@@ -54,7 +54,7 @@ def test_two_accumulated_halves_equal_one_batch(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_batch_that_does_not_divide_into_the_accumulated_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="8 samples does not divide into 3"):
+    with pytest.raises(ConfigError, match=r"train\.accumulate=3 does not divide the 8 images"):
         one_iteration(monkeypatch, train__accumulate=3)
 
 

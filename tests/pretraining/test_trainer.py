@@ -20,7 +20,7 @@ from mlomae.pretraining import log
 from mlomae.pretraining import trainer as module
 from mlomae.pretraining.trainer import Task, Trainer
 
-TASK = Task("toy/1", ("loss", "extra"), frozenset({"train.log_interval", "train.checkpoint_interval"}), "do less")
+TASK = Task("toy/1", ("loss", "extra"), frozenset({"train.log_interval", "train.checkpoint_interval"}), "less")
 LAST = 7
 
 
@@ -226,7 +226,9 @@ def test_what_is_not_finite_ends_the_run_before_a_checkpoint(value: float, tmp_p
     run = trainer(tmp_path / "loss")
     step = run.step
     run.step = lambda batch, t: {"loss": step(batch, t)["loss"] * (value if t == 4 else 1.0)}
-    words = rf"loss is not finite \({value}\) within the 2 iterations before 6; do less, then resume from the last"
+    words = (
+        rf"loss is not finite \({value}\) within the 2 iterations before 6; start again in another --work-dir with less"
+    )
     with pytest.raises(TrainingError, match=words):
         run.train()
     assert [path.name for path in list_checkpoints(tmp_path / "loss")] == ["iter_3.pth"]
@@ -234,7 +236,10 @@ def test_what_is_not_finite_ends_the_run_before_a_checkpoint(value: float, tmp_p
     run = trainer(tmp_path / "weights")
     run.hooks = [lambda t, *given: run.model.weight.data.fill_(value) if t == 1 else None]
     run.step = lambda batch, t: {"loss": torch.tensor(1.0)}
-    with pytest.raises(TrainingError, match=r"weights are not finite after iteration 3 \(first: weight\); do less"):
+    with pytest.raises(
+        TrainingError,
+        match=r"weights are not finite after iteration 3 \(first: weight\); start again .* with less",
+    ):
         run.train()
     assert not list_checkpoints(tmp_path / "weights")
 

@@ -166,7 +166,7 @@ def rank_scores(scores_NC: Tensor, label_N: Tensor, index_N: Tensor) -> PerImage
         first = int(index_N.cpu()[~finite_N.cpu()][0])
         raise TrainingError(
             f"scores of {int((~finite_N).sum())} of {len(finite_N)} images are not finite (first: image {first}); "
-            "training has diverged, lower the learning rate"
+            "training has diverged: start again in another --work-dir with a lower optim.lr"
         )
     if len(label_N) and not 0 <= int(label_N.min()) <= int(label_N.max()) < scores_NC.shape[1]:
         raise DataError(
