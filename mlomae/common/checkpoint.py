@@ -11,11 +11,15 @@ nothing reads: rates are functions of the iteration.
 import os
 import random
 import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import CheckpointError
@@ -79,6 +83,29 @@ def newest_checkpoint(path: Path) -> Path:
     if not (checkpoints := list_checkpoints(path)):
         raise CheckpointError(f"folder '{path}' holds no checkpoint; give the folder of a run, or an iter_N.pth file")
     return checkpoints[-1]
+
+
+def estimated_bytes(modules: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> int:
+    """The size of a checkpoint: weights and buffers, and what an optimizer keeps of each parameter that is trained."""
+    tensors = [t for module in modules for t in module.state_dict().values() if isinstance(t, torch.Tensor)]
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        kept = 2 if "betas" in group else 1 if group.get("momentum") else 0  # Adam's moments, or the momentum
+        tensors += kept * [p for p in group["params"] if p.requires_grad]
+    return sum(t.numel() * t.element_size() + 500 for t in tensors)  # torch.save writes about as many of each besides
+
+
+def check_room(work_dir: Path, size: int, saves: int, keep: int) -> None:
+    """Raise CheckpointError unless the disk has room for the checkpoints of a run: ``keep`` at a time, and one more
+    while it is written. ``size``: of one in bytes; ``saves``: how many will be written."""
+    present = len(list_checkpoints(work_dir))
+    count = min(present + saves, keep + 1) - present
+    free = shutil.disk_usage(next(path for path in (work_dir, *work_dir.absolute().parents) if path.is_dir())).free
+    if count * size > free:
+        raise CheckpointError(
+            f"the disk of '{work_dir}' has {free / 1e6:,.1f} MB free, and {count} checkpoints at a time take "
+            f"{size / 1e6:,.1f} MB each; free {(count * size - free) / 1e6:,.1f} MB, or name a folder on another disk "
+            "with --work-dir"
+        )
 
 
 def prune(work_dir: Path, keep: int) -> None:

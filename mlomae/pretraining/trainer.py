@@ -93,10 +93,15 @@ class Trainer:
 
     def train(self) -> None:
         """Train to the end. Raises TrainingError if the run diverges, CheckpointError for a checkpoint that cannot be
-        written or resumed, DataError for an image that cannot be read or another file that cannot be written."""
+        written (before the first step, if the disk has no room) or resumed, DataError for an image that cannot be read
+        or another file that cannot be written."""
         set_multi_processing(distributed=is_distributed())  # OpenCV's threads and forked workers do not mix
         random_seed(self.config.seed)
         resumed_from = self._resume() if self.resume else None
+        if is_main_process():
+            size, train = checkpoint.estimated_bytes(self.modules.values(), self.optimizers.values()), self.config.train
+            saves = math.ceil((self.iterations - self.iteration) / train.checkpoint_interval)
+            checkpoint.check_room(self.work_dir, size, saves, train.keep_checkpoints)
         try:
             scalars = Scalars(self.work_dir, self.iteration, self.iterations)
             with run_log(self.work_dir), closing(scalars):

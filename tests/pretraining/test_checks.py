@@ -1,16 +1,20 @@
 """What makes a run useless at its end is found before its first step, or mended with a word that the record keeps."""
 
 import math
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cls_runs
 import numpy as np
 import pytest
 import tiny
 import torch
 
-from mlomae.common.checkpoint import checkpoint_path, load_checkpoint, save_atomically
+from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, MlomaeError
 from mlomae.data import MemorySource
 from mlomae.data.registry import registered_dataset
@@ -201,3 +205,46 @@ def test_the_only_image_of_a_class_is_trained_on_and_said(
     record = run_pretraining(tiny.config(**SHORT | LEARNED | {"data__train": source("train", 12, 12, 1)}), tmp_path)
     assert "one image, which is in the training part of the split: c" in (tmp_path / "train.log").read_text()
     assert math.isfinite(record["metrics"]["loss_upper"])
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    def leave(size: float) -> None:
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda path: SimpleNamespace(free=int(size)) if path.is_dir() else None
+        )
+
+    return leave
+
+
+RUNS: dict[str, Callable[..., Any]] = {
+    "learned": lambda work, **more: run_pretraining(tiny.config(**SHORT | STEPS), work, **more),
+    "finetune": lambda work, **more: cls_runs.run_transfer(cls_runs.config(**STEPS), work, **more),
+    "sgd": lambda work, **more: cls_runs.run_transfer(cls_runs.config(**STEPS, optim__type="sgd"), work, **more),
+}
+STEPS = {"train__checkpoint_interval": 1, "train__keep_checkpoints": 1}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_first_step(
+    kind: str, free: Callable[[float], None], tmp_path: Path
+) -> None:
+    RUNS[kind](tmp_path / "whole")
+    (path,) = list_checkpoints(tmp_path / "whole")
+    size = path.stat().st_size
+    free(1.6 * size)
+    with pytest.raises(
+        CheckpointError, match=r"has .* MB free, and 2 checkpoints at a time .*; free .* --work-dir"
+    ) as error:
+        RUNS[kind](tmp_path / "small" / "run")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("small/**/*.pth"))
+    found = float(re.findall(r"take (\S+) MB", str(error.value))[0])
+    assert found == pytest.approx(size / 1e6, abs=0.051, rel=0.1), "the estimate is the size of the file"
+    free(2.1 * size)
+    RUNS[kind](tmp_path / "small" / "run")
+    free(0)
+    RUNS[kind](tmp_path / "small" / "run", resume=True)  # nothing is left to write
