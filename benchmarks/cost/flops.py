@@ -89,9 +89,11 @@ def config_of(record: Record) -> PretrainConfig:
 
 
 def classes_of(record: Record) -> int:
-    """The number of classes, from the chance of the feedback or else of the evaluation; only heads depend on it."""
+    """Classes of the feedback, which matter to a head alone. Records of version 0.1 do not have them: 100 / chance of
+    the feedback, or of the evaluation."""
     metrics = record["metrics"]
-    return max(2, round(100.0 / metrics.get("feedback_chance", metrics.get("chance", 1.0))))
+    inverse = 100.0 / metrics.get("feedback_chance", metrics.get("chance", 1.0))
+    return max(2, record.get("classes", round(inverse)))
 
 
 def occurrences(config: PretrainConfig, begin: int) -> dict[str, int]:

@@ -183,10 +183,10 @@ def evaluate(
 ) -> dict[str, float]:
     """k-NN and linear probe for both poolings.
 
-    Returns percent under knn_top1_cls, knn_top1_avg, linear_top1_cls, linear_top1_avg and chance (the most frequent
-    training class for every image), the image counts n_train, n_test, and knn_k where there are fewer training images
-    than `NEIGHBOURS`. Both take `PlainBatches`: training crops would understate the accuracy. Errors as in the
-    functions above.
+    Returns percent under knn_top1_cls, knn_top1_avg, linear_top1_cls, linear_top1_avg and chance (what a constant
+    prediction gets right, that of the most frequent training class), the image counts n_train, n_test, and knn_k where
+    there are fewer training images than `NEIGHBOURS`. Both take `PlainBatches`: training crops would understate the
+    accuracy. Errors as in the functions above.
     """
     train_f, train_y = extract_features(encoder, train_batches, device)
     test_f, test_y = extract_features(encoder, test_batches, device)

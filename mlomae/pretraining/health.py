@@ -54,7 +54,7 @@ def mask_overlap(mask_BL: Tensor, previous_BL: Tensor, ratio: float) -> Tensor:
 
 @torch.no_grad()
 def feedback_accuracy(feedback: Feedback, scores: Tensor, upper_batch: Batch) -> Tensor:
-    """Percentage of right predictions, of images or their pixels, 0-dim; chance is 100 / C if classes are alike."""
+    """Percentage of right predictions, of images or their pixels, 0-dim."""
     return 100.0 * feedback.correct(scores, upper_batch).float().mean()
 
 
@@ -148,14 +148,15 @@ def object_influence(model: Pretrainer, lower_batch: Batch, head_batch: Batch, u
 
 class MaskHealth:
     """The trainer's hook that adds to the log, every ``interval`` outer iterations, the health of σ on fixed probe
-    images, the overlap of their masks with those of the last log (new noise), and the feedback's accuracy and chance.
+    images, the overlap of their masks with those of the last log (new noise), and the feedback's accuracy and
+    ``chance``.
 
     Where the objects of the images are known (embedded data) also how σ and the influence of the patches separate them
     from the background. It reads the present weights and changes nothing: training has the same bits without it.
     """
 
-    def __init__(self, model: Pretrainer, interval: int, probe: Batch) -> None:
-        self.model, self.interval, self.probe = model, interval, probe
+    def __init__(self, model: Pretrainer, interval: int, probe: Batch, chance: float) -> None:
+        self.model, self.interval, self.probe, self.chance = model, interval, probe, chance
         self._previous: Tensor | None = None
 
     @torch.no_grad()
@@ -178,7 +179,7 @@ class MaskHealth:
             head, upper = data["head"], data["upper"]
             scores = feedback_scores(model, head, upper)
             found["feedback_accuracy"] = feedback_accuracy(model.feedback, scores, upper)
-            found["feedback_chance"] = 100.0 / scores.shape[-1]
+            found["feedback_chance"] = self.chance
             if model.mask.trainable and "object" in probe:
                 found |= object_influence(model, data["lower"][-1], head, upper)
         values |= {name: float(value) for name, value in found.items()}

@@ -193,12 +193,15 @@ def build_trainer(
     step = PretrainStep(model, optimizers)
     gate, curves = step.gate, LossCurves(iterations, step.gate)
     probe = to_device(data.probe, training_device())
-    hooks: list[Hook] = [curves, MaskHealth(model, config.train.log_interval, probe)]
-    hooks.append(picture_hook(model, probe, work_dir / "pictures"))
-    hooks.append(ReadingShare(batches, config.data.num_workers))
+    hooks: list[Hook] = [curves, picture_hook(model, probe, work_dir / "pictures")]
+    chance = 0.0
     if gate is not None:
         batches.needed = needed_levels(config)
-        hooks.insert(0, FeedbackProbe(model, gate, batches))
+        judging = FeedbackProbe(model, gate, batches)
+        hooks.insert(0, judging)
+        chance = 100.0 * judging.chance.share
+    hooks.insert(-1, MaskHealth(model, config.train.log_interval, probe, chance))
+    hooks.append(ReadingShare(batches, config.data.num_workers))
 
     def rates_of(level: str) -> list[Rate]:
         settings = config.optim[level]
@@ -292,6 +295,7 @@ def run_pretraining(
         outer_iterations=config.train.outer_iterations,
         clock={kind: round(seconds, 2) for kind, seconds in trainer.clock.items()},
         split_hash=data.split.hash,
+        classes=data.num_classes,
         train_source=source(data.train),
         eval_source=source(data.evaluation) if data.evaluation else "none",
         metrics=metrics,

@@ -18,6 +18,7 @@ from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_che
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, MlomaeError
 from mlomae.data import MemorySource
 from mlomae.data.registry import registered_dataset
+from mlomae.diagnostics.diagnose import diagnose
 from mlomae.pretraining.feedback_gate import FeedbackGate, FeedbackProbe
 from mlomae.pretraining.load import evaluate_checkpoint
 from mlomae.pretraining.run import run_pretraining
@@ -190,6 +191,7 @@ def test_few_images_lower_k_and_a_class_without_images_is_named(
     assert "k-NN has 7 training images: k is lowered to that, from 20" in caplog.text
     assert "tested without a training image, and k-NN and linear probe cannot find them: c" in caplog.text
     assert record["metrics"]["knn_k"] == record["metrics"]["n_train"] == 7
+    assert record["metrics"]["chance"] == pytest.approx(100 * 4 / 10), "of a constant prediction"
     caplog.clear()
     assert evaluate_checkpoint(tmp_path)["knn_k"] == 7
     assert "k is lowered to that" in caplog.text
@@ -205,6 +207,13 @@ def test_the_only_image_of_a_class_is_trained_on_and_said(
     record = run_pretraining(tiny.config(**SHORT | LEARNED | {"data__train": source("train", 12, 12, 1)}), tmp_path)
     assert "one image, which is in the training part of the split: c" in (tmp_path / "train.log").read_text()
     assert math.isfinite(record["metrics"]["loss_upper"])
+    assert record["classes"] == 3
+
+
+def test_chance_of_a_feedback_is_that_of_a_constant_prediction(listed: None, tmp_path: Path) -> None:
+    record = run_pretraining(tiny.config(**SHORT | LEARNED | {"data__train": source("train", 30, 10, 10)}), tmp_path)
+    assert record["metrics"]["feedback_chance"] == pytest.approx(100 * 6 / 10)
+    assert diagnose(tmp_path, batches=2, batch_size=4)[0]["feedback_chance"] == pytest.approx(100 * 6 / 10)
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ def test_a_resumed_run_ends_with_the_same_bits(source: str, tmp_path: Path) -> N
     config = tiny.config(**changes, train__outer_iterations=4, levels__warmup=1, name=f"segmentation_{source}")
     record = run_pretraining(config, tmp_path / "straight")
     assert {"loss_head", "loss_upper", "feedback_accuracy", "knn_top1_avg"} <= record["metrics"].keys()
-    assert record["metrics"]["feedback_chance"] == pytest.approx(100 / 5)
+    chance = chance_of(build_data(config).batches, 5).share
+    assert 100 / 5 < record["metrics"]["feedback_chance"] == pytest.approx(100 * chance)
     target = checkpoint_path(tmp_path / "resumed", 2)
     target.parent.mkdir(parents=True)
     shutil.copy(checkpoint_path(tmp_path / "straight", 2), target)

@@ -249,6 +249,7 @@ def test_records_of_before_some_keys_and_metrics(learned: Costs) -> None:
     old = record(cfg, 10, metrics={"chance": 12.0})
     del old["config"]["levels"]["mask_pooling"], old["config"]["levels"]["upper_every"]
     assert classes_of(old) == 8
+    assert classes_of({**old, "classes": 11}) == 11
     assert flops.count_entry([old])["total"] == pytest.approx(total_flops(cfg, learned, 10), rel=0.01)
 
 
