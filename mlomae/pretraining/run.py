@@ -115,7 +115,8 @@ def build_data(config: PretrainConfig) -> PretrainData:
     learned = is_trainable(config.mask["type"])
     pixels = learned and is_dense(config.feedback["type"])
     check_kinds(config, train, feedback, pixels)
-    rank, copies = int(os.environ.get("RANK", 0)), {}
+    augment, feedback_augment = build_augments(config, learned)
+    rank, world_size, copies = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), {}
     if evaluation is not None:
         check_classes(train, evaluation)
         for part, source in {"training": train, **({} if feedback is train else {"feedback": feedback})}.items():
@@ -130,11 +131,7 @@ def build_data(config: PretrainConfig) -> PretrainData:
             )
         feedback = shuffle_labels(feedback, split, data.shuffle_labels)
 
-    augment, feedback_augment = build_augments(config, learned)
-    lower, world_size = (
-        Stream(train, lower_indices, augment, config.seed, "lower"),
-        int(os.environ.get("WORLD_SIZE", 1)),
-    )
+    lower = Stream(train, lower_indices, augment, config.seed, "lower")
     parts = {"head": split.train_indices, "upper": split.val_indices} if learned else {}
     labelled = {k: Stream(feedback, part, feedback_augment, config.seed, k, pixels) for k, part in parts.items()}
     levels = {"batch_size": [lower], "feedback_batch_size": list(labelled.values())}

@@ -107,8 +107,11 @@ def _complete(section: dict[str, Any], num_classes: int, width: int) -> dict[str
     first = neck[0] if isinstance(neck, list) and neck else neck
     if isinstance(first, dict):
         first.setdefault("embed_dim" if "Feature2Pyramid" in str(first.get("type")) else "in_channels", width)
-    if not isinstance(model.get("roi_head"), dict):
-        raise ConfigError("config key 'model.roi_head' is missing; give Mask R-CNN's, see configs/_base_/mask_rcnn.py")
+    for name in ("rpn_head", "roi_head"):
+        if not isinstance(model.get(name), dict):
+            raise ConfigError(
+                f"config key 'model.{name}' is missing; give Mask R-CNN's, see configs/_base_/mask_rcnn.py"
+            )
     for name in ("bbox_head", "mask_head"):
         head = model["roi_head"].get(name)
         if not isinstance(head, dict):

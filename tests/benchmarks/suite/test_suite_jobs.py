@@ -100,3 +100,12 @@ def test_hashes_are_those_of_the_records_that_runs_wrote() -> None:
     for job in found:
         record = recorded[job.hash, job.seed]
         assert (record["task"], record["method"], record["name"]) == (job.task, job.method, job.config.name)
+
+
+def test_strides_of_a_detector_are_those_of_the_backbone_that_a_pretraining_will_make() -> None:
+    small = MethodEntry("configs/pretrain/mae_vit-w128-d4_tiny-imagenet.py", "MAE")
+    task = TaskEntry("configs/detection/mask_rcnn_coco_small.py")
+    for entry, strides in ((MAE, [4, 8, 16]), (small, [8, 16, 32])):
+        for job in Planner(Suite("s", [entry], [0], [task], floor=True)).jobs():
+            if job.task != PRETRAIN:  # of its backbone and of random weights of the same architecture
+                assert job.portable["model"]["rpn_head"]["anchor_generator"]["strides"] == strides

@@ -142,6 +142,7 @@ def test_bf16_is_the_backbones_alone(coco: Path) -> None:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"model__neck": {"type": "NoSuchNeck"}}, "refused by mmdet"),
     ({"model__neck__scales": [3.0]}, "scales 4, 2, 1 and 0.5"),
+    ({"model__rpn_head": None}, "'model.rpn_head' is missing"),
     ({"model__roi_head": None}, "'model.roi_head' is missing"),
     ({"model__roi_head__bbox_head__num_classes": 3}, "for 3 classes, the data has 8"),
     ({"data__augment": [{"type": "NoSuchStep"}]}, "'data.augment' is refused by mmdet"),
