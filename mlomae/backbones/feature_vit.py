@@ -123,7 +123,12 @@ class FeatureViT(BaseModule):
             raise ConfigError("global_blocks and rel_pos go with a window_size; set it, or leave them out")
 
     def _use_windows(self, window_size: int, global_blocks: tuple[int, ...], rel_pos: bool) -> None:
-        depth = len(self.vit.blocks)
+        depth, (height, width) = len(self.vit.blocks), self.vit.patch_embed.grid_size
+        if window_size > max(height, width):  # most of what attention sees would be padding
+            raise ConfigError(
+                f"window_size {window_size} is larger than the grid of {height}x{width} patches; lower it to at most "
+                f"{max(height, width)}"
+            )
         if window_size < 1 or not all(0 <= i < depth for i in global_blocks):
             raise ConfigError(
                 f"window_size {window_size}, global_blocks {global_blocks}: the window must be positive and the blocks "
@@ -132,7 +137,7 @@ class FeatureViT(BaseModule):
         block: Any
         for i, block in enumerate(self.vit.blocks):
             window = 0 if i in global_blocks else window_size
-            block.attn = WindowAttention(block.attn, window, self.vit.patch_embed.grid_size, rel_pos)
+            block.attn = WindowAttention(block.attn, window, (height, width), rel_pos)
 
     @property
     def embed_dim(self) -> int:

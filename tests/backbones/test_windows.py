@@ -75,6 +75,7 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
     ("options", "said"),
     [
         ({"window_size": -1}, "window must be positive"),
+        ({"window_size": 9}, "larger than the grid of 8x8 patches; lower it to at most 8"),
         ({"window_size": 4, "global_blocks": (3,)}, "blocks inside 0..2"),
         ({"global_blocks": (1,)}, "go with a window_size"),
         ({"rel_pos": True}, "go with a window_size"),

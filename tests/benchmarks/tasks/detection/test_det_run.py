@@ -170,7 +170,7 @@ def test_configurations_that_ship_build(coco: Path) -> None:
         assert "\nHardware: " in text, path
         small = "small" in path.stem or "textures" in path.stem
         shape = {"patch_size": 4 if small else 16, "embed_dim": 16, "depth": 24 if "large" in path.stem else 12}
-        options = {"backbone.weights": "random", "backbone.model": {**shape, "num_heads": 1}, "backbone.img_size": 64}
+        options = {"backbone.weights": "random", "backbone.model": {**shape, "num_heads": 1}, "backbone.img_size": 256}
         config = DetectionConfig.load(path, options)
         if "fpn" in path.stem:
             config.model["neck"][1]["in_channels"] = [16] * 4
