@@ -19,6 +19,7 @@ from mlomae.common.errors import CheckpointError, ConfigError, DataError, Mlomae
 from mlomae.data import MemorySource
 from mlomae.data.registry import registered_dataset
 from mlomae.diagnostics.diagnose import diagnose
+from mlomae.pretraining.checks import lowered_batches
 from mlomae.pretraining.feedback_gate import FeedbackGate, FeedbackProbe
 from mlomae.pretraining.load import evaluate_checkpoint
 from mlomae.pretraining.run import run_pretraining
@@ -84,7 +85,10 @@ def test_batches_larger_than_their_images_are_lowered_with_a_word_and_in_the_rec
     states = [load_checkpoint(checkpoint_path(work, 2)) for work in (tmp_path, tmp_path / "same")]
     assert tiny.differences(states[0]["modules"], states[1]["modules"]) == []
     assert "lowered" not in same
-    for item in (tiny.trainer(cfg)[1].batches[t] for t in range(3)):
+    data = tiny.trainer(cfg)[1]
+    lowered = lowered_batches(cfg, {"batch_size": [data.batches.lower]}, processes=3)
+    assert lowered == {"batch_size": 75}, "as many for each of three processes"
+    for item in (data.batches[t] for t in range(3)):
         assert all(len(part["index"].unique()) == len(part["index"]) for part in (*item["lower"], item["upper"]))
 
 
