@@ -164,7 +164,8 @@ class Stream:
                 cut.append(self.augment.cut(images, crops[-1]))
                 images, held = [], 0
         height_B, width_B = torch.cat(sizes).unbind(dim=1)
-        return Crops._make(map(torch.cat, zip(*crops, strict=True))), height_B, width_B, torch.cat(cut)
+        image_BCSS = cut[0] if len(cut) == 1 else torch.cat(cut)
+        return Crops._make(map(torch.cat, zip(*crops, strict=True))), height_B, width_B, image_BCSS
 
     def _reduced(self, indices: list[int], height_B: Tensor, width_B: Tensor, crops: Crops) -> Tensor:
         """`Augmentation.cut` of images that are decoded at a reduced scale where their crop is large."""
