@@ -81,7 +81,10 @@ class Images:
         """Splits in the folder ``base``, training splits first. Raises DataError if there is none."""
         found = cls.list_splits(base)
         if not found:
-            raise DataError(f"{cls.name}: {base} has no split; expected {base / cls.layout}, or name one (split=NAME)")
+            remedy = "name one (split=NAME)"
+            if list_images(base).files:
+                remedy = "take its pictures without labels as type 'pictures'"
+            raise DataError(f"{cls.name}: {base} has no split; expected {base / cls.layout}, or {remedy}")
         return sorted(found, key=lambda split: (not split.startswith("train"), split))
 
     @classmethod
@@ -154,7 +157,7 @@ class Source(Images):
 
     provides = "one label per image"
     fewest_classes = 2
-    class_remedy = "give two classes or more; pretraining alone needs none, with data.eval=None"
+    class_remedy = "give two classes or more, or pretrain with data.eval=None"
     classes: list[str]
     labels: NDArray[np.int64]
     has_objects: bool = False

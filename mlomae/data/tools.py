@@ -131,8 +131,6 @@ def _check_split(images: Images, decode: bool) -> Iterator[str]:
     if isinstance(images, Source):
         line += f", {_spread(np.bincount(images.labels, minlength=len(images.classes)))} images per class"
     yield line
-    if isinstance(images, Source) and len(images.classes) < 2:
-        yield f"{INDENT}one class: for pretraining with data.eval=None; probes, feedbacks and classifiers need two"
     chosen = evenly_spaced(len(images), None if decode else SAMPLE)
 
     def size_of(i: int) -> tuple[int, int] | str:
