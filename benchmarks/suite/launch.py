@@ -4,12 +4,10 @@ Both have the same interface and wait for the run to end. Runs that are compared
 processor seconds are comparable.
 """
 
-import fcntl
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,52 +15,21 @@ from typing import Any
 from benchmarks.suite.file import ROOT
 from mlomae.common.errors import ConfigError
 
-# (command, log, open files that the process inherits) -> exit status
-Launcher = Callable[[list[str], Path, tuple[int, ...]], int]
+Launcher = Callable[[list[str], Path], int]
+"""(command, log) -> exit status"""
 
 
-def start(command: list[str], log: Path, inherited: tuple[int, ...] = (), threads: int | None = 1) -> int:
-    """The exit status of a process with ``threads`` threads (None: its default), output appended to ``log``.
-
-    ``inherited``: open files, such as a lock, that the process keeps open even if this one ends.
-    """
+def start(command: list[str], log: Path, threads: int | None = 1) -> int:
+    """The exit status of a process with ``threads`` threads (None: its default), output appended to ``log``."""
     environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with log.open("a") as file:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, pass_fds=inherited, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
     return done.returncode
 
 
 def last_lines(log: Path, count: int = 1) -> list[str]:
     """The last lines that a process wrote, none if it wrote nothing."""
     return log.read_text(errors="replace").strip().splitlines()[-count:] if log.is_file() else []
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int | None]:
-    """Lock the folder of a run for one process at a time, until it has ended, whoever started it.
-
-    Yields the open lock file, to be inherited by the process that runs there; None if another process has the lock.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        yield file
-    finally:
-        os.close(file)  # the lock is free when the last process that has the file closes it
-
-
-def is_locked(folder: Path) -> bool:
-    if not (folder / ".lock").is_file():
-        return False
-    with locked(folder) as file:
-        return file is None
 
 
 @dataclass
@@ -97,7 +64,7 @@ def cluster(kind: str, folder: Path, parameters: dict[str, Any], threads: int | 
         raise ConfigError(f"--cluster {kind} cannot be used ({reason}); correct 'cluster' of the suite") from error
     one_at_a_time = threading.Lock()  # executors are not thread-safe
 
-    def launch(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
+    def launch(command: list[str], log: Path) -> int:
         with one_at_a_time:
             job = executor.submit(Resumable(threads), command, str(log))
         try:

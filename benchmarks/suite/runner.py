@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
-from benchmarks.suite.launch import Launcher, last_lines, locked
+from benchmarks.suite.launch import Launcher, last_lines
 from benchmarks.tasks import get_task
+from mlomae.common.ownership import InUse, owned
 from mlomae.records import Record, slug
 
+LOCK = ".suite.lock"  # of the suite that waits for a run, which has a lock of its own
 STATUS = "exit_status"  # file in a run's folder: how its process ended last
 LINES = 8  # of a failed run's log
 
@@ -98,19 +100,25 @@ class SuiteRunner:
     # --- running it ---------------------------------------------------------------------------------------------------
 
     def _execute(self, job: Job) -> bool:
-        """Run ``job`` to its end; returns whether it succeeded."""
+        """Run ``job`` to its end unless another process does; returns whether it succeeded."""
+        try:
+            with owned(job.folder, job.folder / LOCK):
+                with owned(job.folder):  # a run outlives the suite that started it if that is killed
+                    pass
+                return self._run(job)
+        except InUse as error:
+            self.report(f"{job.label}: skipped, another process is running it: {error}")
+            return False
+
+    def _run(self, job: Job) -> bool:
         log, again = job.folder / "log.txt", job.label in self._retrained
-        with locked(job.folder) as lock:
-            if lock is None:
-                self.report(f"{job.label}: skipped, another process is running it")
-                return False
-            if not again and self.completed.add(job) is not None:
-                self.report(f"{job.label}: another process has finished it since this one began")
-                return True
-            self.report(f"{job.label}: started, log in {log}")
-            (job.folder / STATUS).unlink(missing_ok=True)
-            status = self.launch(job.command(keep_record=not again), log, (lock,))
-            (job.folder / STATUS).write_text(f"{status}\n", encoding="utf-8")
+        if not again and self.completed.add(job) is not None:
+            self.report(f"{job.label}: another process has finished it since this one began")
+            return True
+        self.report(f"{job.label}: started, log in {log}")
+        (job.folder / STATUS).unlink(missing_ok=True)
+        status = self.launch(job.command(keep_record=not again), log)
+        (job.folder / STATUS).write_text(f"{status}\n", encoding="utf-8")
         if status:
             shown = "\n".join(f"    {line}" for line in last_lines(log, LINES))
             self.report(f"{job.label}: failed with status {status}; the log ends with\n{shown}")

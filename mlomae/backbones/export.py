@@ -20,6 +20,7 @@ from torch import Tensor
 from mlomae.common.atomic import replacing
 from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, first_line_of
+from mlomae.common.ownership import owned
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.data.copies import FILE, digests_path
 from mlomae.models import SIZES, create_encoder
@@ -88,11 +89,18 @@ def _write(new: Path, fmt: str, tensors: State, meta: dict[str, Any], config: di
         torch.save({"state_dict": {f"backbone.{k}": v for k, v in tensors.items()}, "meta": meta}, new)
 
 
-def _replace(out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: dict[str, Any]) -> None:
-    """Write to a temporary folder next to ``out``, read back, compare, rename; an earlier export stays until then."""
+def _replace(
+    checkpoint: Path, out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: dict[str, Any]
+) -> str:
+    """Write to a temporary folder next to ``out``, read back, compare, rename; an earlier export stays until then.
+
+    Returns what `_carry_digests` does. ``out`` is owned meanwhile, so that weights and digests are of one checkpoint.
+    """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder:
+        with (
+            owned(out, out.parent / f".{out.name}.lock"),
+            tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder,
+        ):
             new, old = Path(folder) / out.name, Path(folder) / "old"
             _write(new, fmt, tensors, meta, config)
             written = read_weights(new).state
@@ -107,6 +115,7 @@ def _replace(out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: 
                 if old.exists():
                     os.replace(old, out)
                 raise
+            return _carry_digests(checkpoint, out)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise _cannot_write(out, error) from error
 
@@ -144,7 +153,7 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     export's name that ends in ``.images.npz``. Transfers compare their test images with them.
 
     Raises CheckpointError for an unknown format, an unreadable file or one of another kind, an encoder that the
-    checkpoint's own config does not describe, or a failed write.
+    checkpoint's own config does not describe, a failed write; InUse if another process exports to ``out``.
     """
     out = Path(out)
     _check_target(out, fmt)
@@ -176,8 +185,7 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
         meta |= {"method": config["method"], "seed": config["seed"], "config_hash": config_hash(strip_paths(config))}
     if "numerics" in about:
         meta["numerics"] = about["numerics"]
-    _replace(out, fmt, tensors, meta, timm_config(model, **statistics))
-    images = _carry_digests(path, out)
+    images = _replace(path, out, fmt, tensors, meta, timm_config(model, **statistics))
 
     bits = f"equal bit for bit to '{path}' ({meta['source_sha256']})"
     prefix = "backbone." if _SUFFIX[fmt] == ".pth" else ""

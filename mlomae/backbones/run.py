@@ -26,7 +26,7 @@ from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_classes, check_disjoint
 from mlomae.data.copies import Digests, check_trained_on, save_digests
 from mlomae.models.weights import weights_path
-from mlomae.pretraining.devices import join_process_group
+from mlomae.pretraining.devices import owned_by_run
 from mlomae.pretraining.log import log_notes, run_log
 from mlomae.pretraining.trainer import Trainer, check_same_config
 
@@ -161,13 +161,25 @@ def run_transfer(
     configuration's weights, where the caller has read them already. Returns the record on the main process, {} on
     others.
 
-    Raises ConfigError if the folder already holds a run and ``resume`` is off, CheckpointError if it holds another run,
-    DataError for test images whose labels the backbone was fine-tuned on, and what the steps of the task raise.
+    Raises ConfigError if the folder already holds a run and ``resume`` is off, or one that is still going on,
+    CheckpointError if it holds another run, DataError for test images whose labels the backbone was fine-tuned on, and
+    what the steps of the task raise.
     """
+    with owned_by_run(work_dir):
+        return _run(task, config, work_dir, resume, records_dir, source)
+
+
+def _run(
+    task: Task,
+    config: TransferConfig,
+    work_dir: Path,
+    resume: bool,
+    records_dir: Path | None,
+    source: Provenance | None,
+) -> records.Record:
     source = source or describe_weights(config.backbone.weights or "")
     config = fitted(config, source)
     _check_folder(work_dir, resume, described(config, source))
-    join_process_group()
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict(), task.steps.partition(":")[0])
     numerics = numerics_of(task.name, config.to_dict(), source.details.get("numerics"))

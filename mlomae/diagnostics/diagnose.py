@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from mlomae.common import random_keys
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError, TrainingError
+from mlomae.common.ownership import owned
 from mlomae.common.registry import check_choice, check_interval, check_range
 from mlomae.diagnostics.pictures import influence_sheet, save_figure
 from mlomae.feedback import is_joint
@@ -120,10 +121,12 @@ def identify(run: LoadedRun, format_: str) -> dict[str, Any]:
 def write_result(result: dict[str, Any], figure: Figure, folder: Path, picture: str, numbers: str) -> Path:
     """Write ``picture``.png and ``numbers``.json under temporary names and rename them; returns ``folder``.
 
-    The same result gives the same bytes.
+    The same result gives the same bytes. The folder is owned meanwhile, so that both files are of one study; the run
+    around it is not: it may still be training.
     """
-    save_figure(figure, folder / f"{picture}.png")
-    write_text(folder / f"{numbers}.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    with owned(folder, patience=60):
+        save_figure(figure, folder / f"{picture}.png")
+        write_text(folder / f"{numbers}.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     return folder
 
 

@@ -1,15 +1,18 @@
 """Devices and ranks: where a process trains, in which precision, and the mean over all processes."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce_params, get_world_size, is_distributed
+from mmengine.dist import all_reduce_params, broadcast_object_list, get_world_size, is_distributed, is_main_process
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from mlomae.common.errors import TrainingError
+from mlomae.common.errors import MlomaeError, TrainingError
+from mlomae.common.ownership import owned
 
 
 def join_process_group() -> None:
@@ -19,6 +22,26 @@ def join_process_group() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+@contextmanager
+def owned_by_run(work_dir: Path) -> Iterator[None]:
+    """`owned` for all processes of ``torchrun``, which join each other here; the first one has the lock.
+
+    What it raises is raised on all.
+    """
+    join_process_group()
+    failed: list[Exception | None] = [None]
+    with ExitStack() as stack:
+        if is_main_process():
+            try:
+                stack.enter_context(owned(work_dir))
+            except (MlomaeError, OSError) as error:
+                failed = [error]
+        broadcast_object_list(failed)
+        if failed[0] is not None:
+            raise failed[0]
+        yield
 
 
 def training_device() -> torch.device:

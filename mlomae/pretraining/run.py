@@ -34,7 +34,7 @@ from mlomae.masking import is_trainable
 from mlomae.models.weights import weights_path
 from mlomae.pretraining.checks import build_augments, check_kinds, check_labels, check_sizes, lowered_batches
 from mlomae.pretraining.curves import LossCurves
-from mlomae.pretraining.devices import join_process_group, to_device, training_device
+from mlomae.pretraining.devices import join_process_group, owned_by_run, to_device, training_device
 from mlomae.pretraining.evaluation import PlainBatches, check_probe, evaluate
 from mlomae.pretraining.feedback_gate import FeedbackProbe, is_probe, moves_phi, needed_levels
 from mlomae.pretraining.health import MaskHealth
@@ -249,8 +249,14 @@ def run_pretraining(
 ) -> dict[str, Any]:
     """Pretrain, evaluate on the held-out set, write ``work_dir/record.json`` (and ``records_dir/NAME.json``).
 
-    Raises what `Trainer.train` raises, and ConfigError if the folder holds a run that ``resume`` does not continue.
+    Raises what `Trainer.train` raises, and ConfigError if the folder holds a run that ``resume`` does not continue, or
+    one that is still going on.
     """
+    with owned_by_run(work_dir):
+        return _run(config, work_dir, resume, records_dir)
+
+
+def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path | None) -> dict[str, Any]:
     if checkpoint.list_checkpoints(work_dir) and not resume:
         raise ConfigError(
             f"'{work_dir}' already holds a run; add --resume to continue it, or choose another --work-dir"

@@ -17,7 +17,7 @@ from mlomae.backbones import task as registry
 from mlomae.cli import build_parser, main
 
 COMMAND = ["suite", "run", BENCH]
-Launch = Callable[[list[str], Path, tuple[int, ...]], int]
+Launch = Callable[[list[str], Path], int]
 
 
 def launch_with(monkeypatch: pytest.MonkeyPatch, launch: Launch) -> None:
@@ -25,7 +25,7 @@ def launch_with(monkeypatch: pytest.MonkeyPatch, launch: Launch) -> None:
     monkeypatch.setattr(command, "start", lambda *given, threads: launch(*given))
 
 
-def in_process(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
+def in_process(command: list[str], log: Path) -> int:
     """What a run's process does, here: imports of many processes would take most of the time of these tests."""
     assert command[:3] == [sys.executable, "-m", "mlomae.cli"]
     assert log.parent.is_dir()

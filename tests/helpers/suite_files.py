@@ -69,7 +69,7 @@ class Records:
         self.fails: set[str] = set()
         self.lock = threading.Lock()
 
-    def __call__(self, command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
+    def __call__(self, command: list[str], log: Path) -> int:
         label = Path(command[command.index("--work-dir") + 1]).name
         with self.lock:
             self.started.append(label)

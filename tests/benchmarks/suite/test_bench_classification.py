@@ -106,7 +106,7 @@ def test_an_interrupted_transfer_is_resumed(
     job = plan(args)[0].jobs()[0]
     assert job.config.protocol == "finetune", "the longest first"
     job.folder.mkdir(parents=True)
-    assert in_process(job.command(), job.folder / "log.txt", ()) == 0
+    assert in_process(job.command(), job.folder / "log.txt") == 0
     whole = json.loads(job.record.read_text())["metrics"]
     job.record.unlink()  # as if killed after the checkpoint of iteration 4 of 6
     (job.folder / "checkpoints" / "iter_6.pth").unlink()
@@ -120,7 +120,7 @@ def test_an_interrupted_transfer_is_resumed(
 def test_a_process_that_fails_is_shown_and_leaves_an_empty_cell(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
+    def no_memory(command: list[str], log: Path) -> int:
         log.write_text("a page of log\nerror: no memory\n")
         return 2
 

@@ -126,7 +126,7 @@ def test_an_interrupted_transfer_is_resumed(runs: Path, monkeypatch: pytest.Monk
     job = planner.jobs()[0]
     embedded().write_data(planner.data_folder)
     job.folder.mkdir(parents=True)
-    assert in_process(job.command(), job.folder / "log.txt", ()) == 0
+    assert in_process(job.command(), job.folder / "log.txt") == 0
     whole = json.loads(job.record.read_text())["metrics"]
     job.record.unlink()  # as if killed after the checkpoint of iteration 2 of 4
     (job.folder / "checkpoints" / "iter_4.pth").unlink()
@@ -170,8 +170,8 @@ def test_no_pretraining_sees_the_images(name: str, splits: list[str]) -> None:
 def test_a_backbone_that_is_too_shallow_is_shown_by_the_end_of_the_log(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def logged(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
-        status = in_process(command, log, inherited)
+    def logged(command: list[str], log: Path) -> int:
+        status = in_process(command, log)
         log.write_text(capsys.readouterr().err)
         return status
 

@@ -15,15 +15,15 @@ from suite_files import PRETRAINING, write_suite
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Planner
-from benchmarks.suite.launch import cluster, is_locked, locked, start
+from benchmarks.suite.launch import cluster, start
 from benchmarks.suite.runner import SuiteRunner
 from mlomae.cli import main
 from mlomae.common.errors import ConfigError
 
 
-def killed_at_the_first_checkpoint(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
+def killed_at_the_first_checkpoint(command: list[str], log: Path) -> int:
     with log.open("a") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, pass_fds=inherited)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
         while process.poll() is None and not list(log.parent.glob("checkpoints/iter_*.pth")):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
@@ -68,19 +68,6 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_tables(
     assert "2 done" in capsys.readouterr().out
 
 
-def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
-    """The run's process holds it on: a suite that is started anew must not start the run a second time beside it."""
-    with locked(tmp_path) as lock:
-        assert lock is not None
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
-    assert is_locked(tmp_path)
-    child.communicate(b"\n")
-    assert not is_locked(tmp_path)
-    with locked(tmp_path) as lock, locked(tmp_path) as second:
-        assert lock is not None
-        assert second is None
-
-
 def test_a_process_of_this_machine(tmp_path: Path) -> None:
     words = "import os, sys; print(os.environ['OMP_NUM_THREADS']); sys.exit(3)"
     assert start([sys.executable, "-c", words], tmp_path / "log.txt", threads=1) == 3
@@ -93,10 +80,10 @@ def test_jobs_of_submitit(tmp_path: Path) -> None:
     launch = cluster("local", tmp_path / "submitit", {"timeout_min": 5}, 1)
     for status in (0, 3):
         words = f"import os, sys; print(os.environ['OMP_NUM_THREADS']); sys.exit({status})"
-        assert launch([sys.executable, "-c", words], tmp_path / f"{status}.txt", ()) == status
+        assert launch([sys.executable, "-c", words], tmp_path / f"{status}.txt") == status
         assert (tmp_path / f"{status}.txt").read_text() == "1\n"
     log = tmp_path / "killed.txt"  # kills the job around it: no status, and the log says so
-    assert launch([sys.executable, "-c", "import os; os.kill(os.getppid(), 9)"], log, ()) == 1
+    assert launch([sys.executable, "-c", "import os; os.kill(os.getppid(), 9)"], log) == 1
     assert "ended without a status" in log.read_text()
 
 

@@ -50,7 +50,7 @@ def test_one_table_of_all_tasks(
     jobs = {job.folder: job for job in planner.jobs()}
     metrics = [metric.name for task in all_tasks() for metric in task.metrics]
 
-    def launch(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
+    def launch(command: list[str], log: Path) -> int:
         job = jobs[log.parent]
         if job.title == fail:
             return 2

@@ -1,6 +1,5 @@
 """What is run, in which order, and what a failure stops; with a launcher that only leaves records."""
 
-import fcntl
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from benchmarks.suite.file import load_suite
 from benchmarks.suite.jobs import PRETRAIN, Planner
 from benchmarks.suite.status import describe, state_of
 from mlomae.common.errors import ConfigError
+from mlomae.common.ownership import owned
 from mlomae.records import write_record
 
 
@@ -66,7 +66,7 @@ def test_a_failure_is_shown_and_stops_its_own_transfers_alone(tmp_path: Path, la
 
 def test_a_run_that_ends_well_without_a_record_has_failed(tmp_path: Path, launch: Records) -> None:
     runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch)
-    runner.launch = lambda command, log, inherited: 0
+    runner.launch = lambda command, log: 0
     assert not runner.run()
     assert len(runner.failed) == 2
     assert sum("left no record" in line for line in said) == 2
@@ -137,12 +137,12 @@ def test_a_record_of_another_configuration_in_the_place_of_a_run(tmp_path: Path,
         runner.run()
 
 
-def test_a_run_in_progress_elsewhere_is_left_to_it(tmp_path: Path, launch: Records) -> None:
+@pytest.mark.parametrize("lock", [".lock", ".suite.lock"])
+def test_a_run_in_progress_elsewhere_is_left_to_it(tmp_path: Path, launch: Records, lock: str) -> None:
+    """Another suite's, or one whose suite was killed and left it running."""
     runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch)
     folder = tmp_path / "work" / "suite_mae_seed0"
-    folder.mkdir(parents=True)
-    with open(folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with owned(folder, folder / lock):
         job = next(job for job in runner.planner.jobs() if job.label == folder.name)
         assert state_of(job, runner.completed) == ("running", "before its first checkpoint")
         assert not runner.run()
@@ -155,9 +155,9 @@ def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_pat
     _, job = runner.planner.jobs()
     record = tmp_path / "runs" / f"{job.label}.json"
 
-    def first(command: list[str], log: Path, inherited: tuple[int, ...]) -> int:
+    def first(command: list[str], log: Path) -> int:
         write_record(record_of(job, seconds=123.0), record)  # as a second suite would, while this one's first run lasts
-        return launch(command, log, inherited)
+        return launch(command, log)
 
     runner.launch, runner.parallel = first, 1
     assert runner.run()
