@@ -250,11 +250,13 @@ def write_record(record: Record, path: str | Path) -> None:
             f"record '{path.name}' does not fit JSON ({error}); metrics must be plain finite numbers"
         ) from error
     validate_record(json.loads(text), path.name)
-    if path.exists():
-        if path.read_text(encoding="utf-8") == text:
-            return
-        raise DataError(f"record '{path.name}' exists and differs; records are never edited, choose another name")
-    write_text(path, text)
+    try:
+        write_text(path, text, new=True)
+    except FileExistsError as error:
+        if path.read_text(encoding="utf-8") != text:
+            raise DataError(
+                f"record '{path.name}' exists and differs; records are never edited, choose another name"
+            ) from error
 
 
 def read_record(path: Path, name: str) -> Record:

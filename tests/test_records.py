@@ -1,11 +1,14 @@
 """Records: complete, portable, written once."""
 
 import copy
+import errno
 import json
 import os
 import platform
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,37 @@ def test_another_record_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'a.json' exists and differs"):
         write_record(make_record(cpu_s=21), tmp_path / "a.json")
     assert (tmp_path / "a.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_writers_at_once_one_wins_and_the_others_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """All have looked before any has written: the moment of writing decides."""
+    together, write_text = threading.Barrier(4), records.write_text
+
+    def at_once(*given: Any, **options: Any) -> None:
+        together.wait()
+        write_text(*given, **options)
+
+    def no_links(*names: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def write(seconds: int) -> int:
+        try:
+            write_record(make_record(cpu_s=seconds), tmp_path / "a.json")
+        except DataError:
+            return 0
+        return seconds
+
+    monkeypatch.setattr(records, "write_text", at_once)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "getpid", threading.get_ident)  # as processes, they have temporary files of their own
+    with ThreadPoolExecutor(4) as pool:
+        (winner,) = filter(None, pool.map(write, range(1, 5)))
+    assert read_records(tmp_path)[0]["cpu_s"] == winner
 
 
 @pytest.mark.parametrize("field", sorted(records.FIELDS))

@@ -22,6 +22,7 @@ from mlomae.common.atomic import replacing
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
+from mlomae.common.ownership import owned
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_classes, check_disjoint
 from mlomae.data.copies import Digests, check_trained_on, save_digests
@@ -250,10 +251,11 @@ def write_results(record: records.Record, work_dir: Path, records_dir: Path | No
     if records_dir is None:
         return
     place = records_dir / f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
-    if predictions is not None and not place.exists():  # never replace those of an existing record
-        with replacing(records.predictions_of(place.name, records_dir)) as temporary:
-            shutil.copyfile(predictions, temporary)
-    records.write_record(record, place)
+    with owned(records_dir, patience=60):  # the record and its predictions are of one run
+        if predictions is not None and not place.exists():  # never replace those of an existing record
+            with replacing(records.predictions_of(place.name, records_dir)) as temporary:
+                shutil.copyfile(predictions, temporary)
+        records.write_record(record, place)
 
 
 def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) -> tuple[AnyImages, AnyImages]:

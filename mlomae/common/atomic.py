@@ -11,17 +11,21 @@ from mlomae.common.errors import ConfigError, DataError
 
 
 @contextmanager
-def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
+def replacing(path: Path, alone: bool = False, new: bool = False) -> Iterator[Path]:
     """A temporary path next to ``path`` to write to; renamed to ``path`` at the end, removed if anything fails.
 
     It ends in ``.tmp``, unlike finished files: writers that infer the format from the suffix must be told the format.
-    ``alone``: no other process writes ``path``, so what a killed one has left is written over.
+    ``alone``: no other process writes ``path``, so what a killed one has left is written over. ``new``: nothing is
+    replaced; FileExistsError for all but the first of several processes that write ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp" if alone else f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if new:
+            _link(temporary, path)
+        else:
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +56,18 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(outer, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8, with LF line endings on every system."""
-    with replacing(path) as temporary:
+def _link(temporary: Path, path: Path) -> None:
+    """Give the file a second name, which no other file may have: renaming would replace it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with open(path, "xb") as file:
+            file.write(temporary.read_bytes())
+
+
+def write_text(path: Path, text: str, new: bool = False) -> None:
+    """Write a text file as `replacing` does, in UTF-8, with LF line endings on every system."""
+    with replacing(path, new=new) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
