@@ -5,6 +5,7 @@ functions that fail for the rest of the process. That holds for workers too, whi
 """
 
 import colorsys
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mmengine.registry
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
@@ -39,6 +41,7 @@ from mlomae.pretraining.devices import training_device
 
 mmcv_ops.install()
 
+_OPERATORS = {"nms", "soft_nms", "RoIAlign", "RoIPool"}  # types that mmcv looks up by itself
 _GAP = 4  # pixels between the parts of a picture
 _GOLDEN = 0.6180339887498949  # steps of the golden ratio spread hues evenly for any number of classes
 
@@ -94,14 +97,47 @@ class DenseSteps(TransferSteps):
         return TransferStep(model, self.saved_modules(model), groups, self.config, decay=self.config.train.decay)
 
 
+def _types_in(value: Any) -> Iterator[Any]:
+    """Every ``type`` in a section, at any depth."""
+    if isinstance(value, dict):
+        yield from [value["type"]] if "type" in value else []
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from _types_in(part)
+
+
+def _check_types(section: Any) -> None:
+    """Raise ConfigError for a type that is not the name of a registered one: mmengine imports and calls whatever a
+    dotted path leads to, and mmcv evaluates some names. So is "Pretrained" refused, which unpickles a file."""
+    roots = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
+    nodes = [node for root in roots for node in (root, *root.children.values())]
+    known = {name for node in nodes for key in node.module_dict for name in (key, f"{node.scope}.{key}")} | _OPERATORS
+    for kind in _types_in(section):
+        if not isinstance(kind, str) or kind not in known:
+            raise ConfigError(f"type {kind!r} is not in a registry; give the name of a registered one")
+        if kind.rpartition(".")[2] == "Pretrained":
+            raise ConfigError("an init_cfg loads weights, 'Pretrained'; leave it out, only backbone.weights are read")
+
+
 @contextmanager
-def _building(registry: Registry, section: str) -> Iterator[None]:
-    """Build things of ``registry``; any error becomes a ConfigError that names the config section."""
+def _building(registry: Registry, section: str, given: Any) -> Iterator[None]:
+    """Build things of ``registry`` from ``given``; any error becomes a ConfigError that names the config section.
+
+    Whatever constructors load by themselves, it holds no code.
+    """
+    safe = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(safe)
+    os.environ[safe] = "1"
     try:
+        _check_types(given)
         with DefaultScope.overwrite_default_scope(registry.scope):  # an earlier run of this process leaves "mmengine"
             yield
     except Exception as error:  # constructors assert, and raise anything
         raise ConfigError(f"config section '{section}' is refused by {registry.scope} ({reason_of(error)})") from error
+    finally:
+        if before is None:
+            del os.environ[safe]
+        else:
+            os.environ[safe] = before
 
 
 def build_dense(registry: Registry, section: dict[str, Any], backbone: FeatureViT, name: str, seed: int) -> Any:
@@ -110,9 +146,9 @@ def build_dense(registry: Registry, section: dict[str, Any], backbone: FeatureVi
     SyncBN becomes BatchNorm unless there are several processes with a GPU each: the others cannot run it.
     Raises ConfigError for a section that mmseg or mmdet refuses.
     """
-    section = {**section, "backbone": {"type": lambda: backbone}}  # it is built already
-    with seeded(root_key(seed, name)), _building(registry, "model"):
-        model = registry.build(ConfigDict(section))
+    with seeded(root_key(seed, name)), _building(registry, "model", section):
+        ready = {"type": lambda: backbone}  # it is built already
+        model = registry.build(ConfigDict({**section, "backbone": ready}))
         model._dump_init_info = lambda: None  # MMEngine would log one line or more for every parameter
         model.init_weights()
     if torch.cuda.is_available() and get_world_size() > 1:
@@ -151,7 +187,7 @@ class TransformedImages(NumberedImages):
     def __init__(self, registry: Registry, steps: list[dict[str, Any]], *, train: bool, seed: int, name: str) -> None:
         super().__init__(seed, name)
         self.train, self.section = train, "data.augment" if train else "data.evaluate"
-        with _building(registry, self.section):
+        with _building(registry, self.section, steps):
             self.steps = Compose([registry.build(_tuples(step)) for step in steps])
 
     def transform(self, results: dict[str, Any]) -> Any:

@@ -11,7 +11,10 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from mmengine.config import Config
+from mmengine.fileio import register_handler
+from mmengine.fileio.handlers import YamlHandler
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_value
@@ -20,6 +23,14 @@ from mlomae.config.plugins import check_imported, import_plugins, imports_of
 T = TypeVar("T")
 _PACKAGE = Path(__file__).parents[1]
 _HOMES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of the configs that ship: in a wheel, in a checkout
+
+
+@register_handler(["yaml", "yml"])
+class _PlainYaml(YamlHandler):
+    """Reads values alone: with mmengine's own reader a tag ``!!python`` calls whatever it names."""
+
+    def load_from_fileobj(self, file: Any, **options: Any) -> Any:
+        return yaml.load(file, yaml.SafeLoader)
 
 
 ADDED = {"added": True}

@@ -167,7 +167,7 @@ def find_listed(folder: Path, files: Iterable[str]) -> ListedFiles:
             return {}
 
     def is_there(file: str) -> bool:
-        inside = not os.path.isabs(file) and file.split(os.sep)[0] != os.pardir
+        inside = not os.path.isabs(file) and os.pardir not in file.split(os.sep)
         return inside and os.path.basename(file) in names(os.path.dirname(file))
 
     def spelling(file: str) -> str | None:

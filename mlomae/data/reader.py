@@ -13,6 +13,7 @@ How an image of any kind becomes (3, H, W) uint8:
 Shape suffixes: N images, C channels, H height, W width.
 """
 
+import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +38,16 @@ T = TypeVar("T")
 
 _FOREIGN = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini")
 _JPEG = b"\xff\xd8\xff"  # the first bytes of a file decide, not its ending
+_MISNAMED = (".avif", ".jp2")  # what web sites send under the name of a JPEG, if Pillow can read it
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _FLIPPED = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}  # dimensions to flip, after transposing
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Pillow's names of the formats that are read; it knows others, some of which start programs (PostScript)."""
+    known = Image.registered_extensions()
+    return sorted({known[ending] for ending in (*IMAGE_ENDINGS, *_MISNAMED) if ending in known})
 
 
 def is_hidden(name: str) -> bool:
@@ -118,7 +127,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _with_pillow(data: bytes, name: str, convert: Callable[[Image.Image], T], formats: list[str] | None = None) -> T:
     try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
+        with Image.open(io.BytesIO(data), formats=formats or _formats()) as image:
             return convert(image)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         unknown = isinstance(error, UnidentifiedImageError)  # Pillow's own message names an object in memory
@@ -137,7 +146,7 @@ def decode_values(path: str) -> NDArray[Any]:
 def header_size(file: str | bytes, stated: Size | None = None) -> Size | None:
     """Size of what `decode` gives, of a path or of the bytes of a file, by its header; None if that cannot be read."""
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
             stored, orientation = (image.height, image.width), _orientation(image)
     except Exception:  # decode explains the error
         return None

@@ -6,6 +6,7 @@ downloaded and unpacked into a hidden folder, checked as on loading, and only th
 
 import inspect
 import itertools
+import shutil
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets.utils import download_and_extract_archive, download_url
+from torchvision.datasets.utils import download_url
 
 from mlomae.common.atomic import new_folder
 from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError, first_names, reason_of
@@ -292,11 +293,13 @@ def _download(name: str, download: Download, root: Path) -> list[str]:
     with new_folder(root / download.folder) as folder:
         try:
             for url, md5 in download.files.items():
-                target = str(folder if download.inside else folder.parent)
+                target = folder if download.inside else folder.parent
+                download_url(url, str(target), md5=md5)
                 if url.endswith((".tgz", ".tar.gz", ".zip")):
-                    download_and_extract_archive(url, target, md5=md5, remove_finished=True)
-                else:
-                    download_url(url, target, md5=md5)
+                    archive = target / url.rpartition("/")[2]
+                    # no file outside the target; of zip archives such files are left out anyway
+                    shutil.unpack_archive(archive, target, filter=None if archive.suffix == ".zip" else "data")
+                    archive.unlink()
             return _verify(name, folder)
         except _DOWNLOAD_ERRORS as error:
             by_hand = f"download and unpack it by hand to {root / download.folder}"

@@ -1,5 +1,6 @@
 """Configurations: the shipped ones build, and every wrong key, type or range is one line that names it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_shipped_config_survives_a_checkpoint(path: Path) -> None:
     again = config_from_dict(config.to_dict())
     assert again == config
     check_same_config(config.to_dict(), again.to_dict(), path, FREE)
+
+
+def test_a_yaml_config_runs_nothing(tmp_path: Path) -> None:
+    path, marker = tmp_path / "tiny.yaml", tmp_path / "marker"
+    values = json.dumps(tiny.values())  # JSON is YAML
+    path.write_text(values)
+    assert load_config(path) == tiny.config()
+    path.write_text(f"{values[:-1]}, 'init_from': !!python/object/apply:os.mkdir ['{marker}']}}")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(path)
+    assert not marker.exists()
 
 
 def test_base_files_are_one_level_deep() -> None:

@@ -57,6 +57,24 @@ def test_both_decoders_give_a_jpeg_the_same_pixels_within_one_grey_level(mode: s
         assert (found.int() - by_pillow(data).int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA"])
+def test_other_formats_are_refused_by_any_name(kind: str, tmp_path: Path) -> None:
+    """Of the many that Pillow knows, PostScript would start Ghostscript."""
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(picture(16, 16)), kind))
+    with pytest.raises(DataError, match=r"a\.png \(not an image of a known format\)"):
+        decode(str(path))
+    assert header_size(str(path)) is None
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "WEBP", "GIF"])
+def test_the_content_of_a_file_decides_not_its_ending(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(Image.fromarray(picture(16, 12)), kind))
+    assert decode(str(path)).shape == (3, 16, 12)
+    assert header_size(str(path)) == (16, 12)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_turned_as_its_tag_says_unless_its_annotation_gives_the_stored_size(

@@ -175,6 +175,10 @@ def test_cars_annotations_that_do_not_fit(tmp_path: Path) -> None:
     assert "train has no image of class Acura RL Sedan 2012" in refusal("cars", tmp_path)
     layouts.write_annotations(path, files[:5] + files[:1], [1, 2] * 3)
     assert "00001.jpg is listed twice in train" in refusal("cars", tmp_path)
+    (base / "cars_train" / "a").mkdir()
+    for odd in ("../cars_test/00001.jpg", "a/../../cars_test/00001.jpg", "..\\cars_test\\00001.jpg"):
+        layouts.write_annotations(path, [*files[:5], odd], [1, 2] * 3)
+        assert f"1 of 6 listed train images are not in {base / 'cars_train'} ({odd})" in refusal("cars", tmp_path)
     savemat(path, {"annotations": np.arange(3)})
     assert "gives no file and class" in refusal("cars", tmp_path)
     savemat(path, {"annos": np.arange(3)})
@@ -257,6 +261,9 @@ def test_inat_lists_that_do_not_fit(tmp_path: Path) -> None:
     ]:
         layouts.write_inat_json(tmp_path, "val", changed, **more)
         assert said in refusal("inat", tmp_path, "val")
+    (tmp_path / "x.jpg").touch()
+    layouts.write_inat_json(tmp_path, "val", [*rows[:3], ("..\\x.jpg", 4)])
+    assert "1 of 4 listed val images are not in" in refusal("inat", tmp_path, "val")
     layouts.write_inat_json(tmp_path, "val", rows)
     replace(tmp_path / "val2019.json", '"image_id": 502', '"image_id": 501')
     assert "does not annotate each image once (image 502)" in refusal("inat", tmp_path)

@@ -154,7 +154,8 @@ def closed_address() -> str:
         ("not found", "HTTP Error 404"),
         ("damaged", "corrupted"),
         ("cut off", "corrupted"),
-        ("no archive", "not a gzip file"),
+        ("no archive", "not a compressed or uncompressed tar file"),
+        ("outside", "outside the destination"),
         ("other folder", "is missing"),
         ("not the published one", "published are only 5"),
     ],
@@ -170,12 +171,15 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(
         cub_archive.write_bytes(cub_archive.read_bytes()[:-100])
     elif fault == "no archive":
         cub_archive.write_bytes(b"<html>")
+    elif fault == "outside":
+        with tarfile.open(cub_archive, "w:gz") as tar:
+            tar.addfile(tarfile.TarInfo("../../../../evil"))
     elif fault == "other folder":
         (tmp_path / "birds").mkdir()
         pack(tmp_path / "birds", cub_archive)
     elif fault == "not the published one":
         monkeypatch.setitem(PUBLISHED, "cub200", Published({"train": 5, "test": 4}, 2))
-    sum_ = md5(cub_archive) if fault in ("no archive", "other folder") else good_sum
+    sum_ = md5(cub_archive) if fault in ("no archive", "outside", "other folder") else good_sum
     monkeypatch.setitem(DOWNLOADS, "cub200", Download("CUB_200_2011", {address.get(fault, good): sum_}))
     status, out, err = prepare("cub200")
     assert status == 2

@@ -246,6 +246,10 @@ def test_evaluation_sees_labels_at_the_size_of_the_file(scenes: Path) -> None:
 
 WRONG: dict[str, tuple[list[Any], str]] = {
     "unknown": ([{"type": "RandomCropp"}], "'data.augment' is refused by mmseg .*RandomCropp"),
+    "path": (
+        [{"type": "RandomApply", "transforms": [{"type": "os.mkdir"}]}],
+        "mmseg .*'os.mkdir' is not in a registry",
+    ),
     "no type": ([{"crop_size": (16, 16)}], "'data.augment' is refused by mmseg"),
     "no dict": (["RandomFlip"], "'data.augment' is refused by mmseg"),
     "option": ([{"type": "RandomFlip", "probability": 0.5}], "'data.augment' is refused by mmseg .*probability"),

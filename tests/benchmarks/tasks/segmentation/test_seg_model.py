@@ -1,5 +1,6 @@
 """The segmentor: mmseg's own on the same weights, inference by plain torch, what is built, and what is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.tasks.segmentation import model as module
 from benchmarks.tasks.segmentation.model import build_segmentor
+from benchmarks.transfer import dense
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.common.errors import ConfigError
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
@@ -280,7 +282,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "three maps": ({"backbone__out_indices": [0, 1, 2]}, "does not fit the backbone's maps"),
     "other classes": ({"model__auxiliary_head__num_classes": 9}, "a head for 9 classes, data has 5"),
     "unknown neck": ({"model__neck__type": "FPM"}, "'model' is refused by mmseg .*FPM"),
-    "unknown norm": ({"model__neck__norm_cfg": {"type": "BM"}}, "'model' is refused by mmseg .*Cannot find"),
+    "unknown norm": (
+        {"model__neck__norm_cfg": {"type": "BM"}},
+        "'model' is refused by mmseg .*'BM' is not in a registry",
+    ),
     "unknown loss": ({"model__decode_head__loss_decode": {"type": "Entropy"}}, "'model' is refused by mmseg .*Entropy"),
     "unknown key": ({"model__decoder": {}}, "'model' is refused by mmseg .*decoder"),
     "mode": ({"model__test_cfg": {"mode": "slides"}}, r"'model\.test_cfg\.mode' must be one of whole, slide"),
@@ -303,6 +308,35 @@ def test_wrong_models_are_one_line(case: str, scenes: Path) -> None:
     with pytest.raises(ConfigError, match=said) as error:
         build(scenes, **changes)
     one_line(error.value)
+
+
+class Marks:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("section", ["model__decode_head__loss_decode", "model__neck", "model__auxiliary_head__x"])
+def test_nothing_that_a_configuration_names_is_run(section: str, scenes: Path, tmp_path: Path) -> None:
+    marker, weights = tmp_path / "marker", tmp_path / "weights.pth"
+    torch.save({"state_dict": Marks(marker)}, weights)
+    for harmful in (
+        {"type": "os.mkdir", "path": str(marker)},
+        {"type": os.mkdir, "path": str(marker)},
+        {"type": "ReLU", "init_cfg": [{"type": "Pretrained", "checkpoint": str(weights)}]},
+    ):
+        with pytest.raises(ConfigError, match="'model' is refused by mmseg") as error:
+            build(scenes, **{section: harmful})
+        one_line(error.value)
+    with pytest.raises(ConfigError, match="Weights only load failed"), dense._building(MODELS, "model", {}):
+        torch.load(weights, weights_only=False)  # as constructors of mmseg and mmdet do
+    assert not marker.exists()
+    torch.load(weights, weights_only=False)
+    assert marker.exists(), "the file is harmless, the test proves nothing"
 
 
 def test_a_batch_norm_of_one_image_is_refused_because_torch_would(
