@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlomae.common.errors import ConfigError, DataError
@@ -22,10 +22,13 @@ def replacing(path: Path, alone: bool = False, new: bool = False) -> Iterator[Pa
     temporary = path.with_name(f".{path.name}.tmp" if alone else f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        _sync(temporary)
         if new:
             _link(temporary, path)
         else:
             os.replace(temporary, path)
+        with suppress(OSError):  # not every file system can
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,6 +57,16 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if outer is not None:
             shutil.rmtree(outer, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk: after a power failure the file is whole or not there."""
+    if os.name == "posix":  # Windows has no such call for folders, nor for files that are open for reading alone
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _link(temporary: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training checkpoints: written to a temporary name and renamed, loaded without running code.
+"""Training checkpoints: written to a temporary name and renamed, with a checksum; loaded without running code.
 
 A checkpoint is a dict of tensors and plain Python values:
 ``format``, ``iteration`` (iterations done), ``config``, ``meta``, ``clock`` (seconds so far), ``modules`` (of a
@@ -6,15 +6,18 @@ pretraining mae, mask, feedback, and average and auxiliary if there are any), ``
 each level), ``rng``, ``logged`` (last values of the log). Of a pretraining also ``watch`` (the feedback gate: when φ
 began, and the evidence so far) and ``curves`` (sums of the losses so far). Version 0.1 wrote ``schedulers``, too, which
 nothing reads: rates are functions of the iteration.
+
+The file is a zip archive, as torch writes it. Its comment is the checksum of all bytes before, since torch does not
+look at the archive's own ones; files of earlier versions have no comment.
 """
 
-import os
+import hashlib
 import random
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,7 +29,15 @@ from mlomae.common.errors import CheckpointError
 
 FORMAT = "mlomae-pretrain/1"
 TRANSFER_FORMAT = "mlomae-transfer/1"
+_SEAL = b"blake2b:"
+_DIGEST = 16  # bytes
+_END = b"PK\x05\x06"  # how the last record of a zip archive begins; with its comment it ends the file
+_END_SIZE = 22  # of that record without a comment, whose length is its last two bytes
 _NAME = re.compile(r"iter_(\d+)\.pth$")
+
+
+class DamagedCheckpoint(CheckpointError):
+    """The file is not what was written, or never was a checkpoint."""
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
@@ -35,10 +46,12 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
     Raises CheckpointError if the disk is full or not writable; an existing file stays as it was.
     """
     try:
-        with replacing(path, alone=True) as temporary, open(temporary, "wb") as file:
+        with replacing(path, alone=True) as temporary, open(temporary, "w+b") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
+            size = file.seek(-2, 2) + 2
+            file.write((len(_SEAL) + _DIGEST).to_bytes(2, "little"))
+            digest = _digest(file, size)
+            file.write(_SEAL + digest)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise CheckpointError(
@@ -47,18 +60,40 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
         ) from error
 
 
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """Of the first ``size`` bytes, which are read."""
+    digest, block = hashlib.blake2b(digest_size=_DIGEST), 1 << 20
+    file.seek(0)
+    for start in range(0, size, block):
+        digest.update(file.read(min(block, size - start)))
+    return digest.digest()
+
+
+def check_intact(path: Path) -> None:
+    """Raise DamagedCheckpoint unless the file has the bytes that were written, as far as its version can tell."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _END_SIZE - len(_SEAL) - _DIGEST))
+        tail = file.read()
+        end, seal = tail[:_END_SIZE], tail[_END_SIZE:]
+        sealed = end.startswith(_END) and seal == _SEAL + _digest(file, size - len(seal))
+    if not sealed and not (tail[-_END_SIZE:].startswith(_END) and tail.endswith(b"\0\0")):  # of an earlier version
+        raise DamagedCheckpoint(f"checkpoint '{path}' is damaged: its checksum is another one; use another checkpoint")
+
+
 def load_checkpoint(path: str | Path, fmt: str = FORMAT) -> dict[str, Any]:
     """Read a checkpoint of format ``fmt`` onto the CPU; tensors and plain values only (``weights_only``).
 
-    Raises CheckpointError if the file is missing, damaged, or not one of ours.
+    Raises CheckpointError if the file is missing or not one of ours, DamagedCheckpoint if it is damaged.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' does not exist; give the path of an iter_N.pth file")
     try:
+        check_intact(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise KeyError, IndexError, ... too
-        raise CheckpointError(
+        raise DamagedCheckpoint(
             f"checkpoint '{path}' is damaged or holds code, and was not loaded; use another one"
         ) from error
     if not isinstance(content, dict) or content.get("format") != fmt:
@@ -106,6 +141,21 @@ def check_room(work_dir: Path, size: int, saves: int, keep: int) -> None:
             f"{size / 1e6:,.1f} MB each; free {(count * size - free) / 1e6:,.1f} MB, or name a folder on another disk "
             "with --work-dir"
         )
+
+
+def load_newest(work_dir: Path, fmt: str) -> tuple[dict[str, Any] | None, Path | None, list[Path]]:
+    """The newest checkpoint of a run that is not damaged, its path, and the damaged ones after it; Nones without any.
+
+    Raises DamagedCheckpoint if all are damaged, and else as `load_checkpoint`.
+    """
+    found = list_checkpoints(work_dir)
+    for at, path in reversed(list(enumerate(found))):
+        try:
+            return load_checkpoint(path, fmt), path, found[at + 1 :]
+        except DamagedCheckpoint:
+            if at == 0:
+                raise
+    return None, None, []
 
 
 def prune(work_dir: Path, keep: int) -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, list_checkpoints, newest_checkpoint
+from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, check_intact, list_checkpoints, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.registry import check_choice
 from mlomae.models.vit import SIZES, check_heads
@@ -126,6 +126,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
+    check_intact(path)
     if content["format"] not in (FORMAT, TRANSFER_FORMAT):
         raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({FORMAT})")
     if lacking := [key for key in ("config", "modules", "iteration") if key not in content]:

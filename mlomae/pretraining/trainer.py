@@ -97,7 +97,7 @@ class Trainer:
         or another file that cannot be written."""
         set_multi_processing(distributed=is_distributed())  # OpenCV's threads and forked workers do not mix
         random_seed(self.config.seed)
-        resumed_from = self._resume() if self.resume else None
+        resumed_from, self._damaged = self._resume() if self.resume else (None, [])
         if is_main_process():
             size, train = checkpoint.estimated_bytes(self.modules.values(), self.optimizers.values()), self.config.train
             saves = math.ceil((self.iterations - self.iteration) / train.checkpoint_interval)
@@ -105,6 +105,8 @@ class Trainer:
         try:
             scalars = Scalars(self.work_dir, self.iteration, self.iterations)
             with run_log(self.work_dir), closing(scalars):
+                for path in self._damaged:
+                    logger.warning(f"{path} is damaged; an earlier checkpoint takes its place")
                 if resumed_from is not None:
                     logger.info(f"resumed from {resumed_from} after {self.iteration} iterations")
                 self._loop(scalars)
@@ -136,6 +138,9 @@ class Trainer:
             self._set_rates()
             self.clock = {kind: before[kind] + now - started[kind] for kind, now in seconds().items()}
             if save_due and is_main_process():
+                for path in self._damaged:  # or they would be the newest ones of the next resume
+                    path.unlink(missing_ok=True)
+                self._damaged = []
                 checkpoint.save_atomically(self._state(), checkpoint.checkpoint_path(self.work_dir, done))
                 checkpoint.prune(self.work_dir, train.keep_checkpoints)
 
@@ -192,17 +197,18 @@ class Trainer:
             "logged": self.logged,
         }
 
-    def _resume(self) -> Path | None:
-        """Load the newest checkpoint, if there is one. Those of version 0.1 have what they need: their state of
-        schedules, which are functions of the iteration now, is not read, and parts added since start afresh."""
-        found = checkpoint.list_checkpoints(self.work_dir)
+    def _resume(self) -> tuple[Path | None, list[Path]]:
+        """Load the newest checkpoint that is not damaged, if there is one; its path, and newer ones that are.
+
+        Those of version 0.1 have what they need: their state of schedules, which are functions of the iteration now, is
+        not read, and parts added since start afresh."""
+        state, path, damaged = checkpoint.load_newest(self.work_dir, self.task.format)
         barrier()  # no rank may write a checkpoint before all have looked
-        if not found:
-            return None
-        state = checkpoint.load_checkpoint(found[-1], self.task.format)
+        if state is None or path is None:
+            return None, []
         saved = build_dataclass(type(self.config), plain(state["config"])).to_dict()  # newer keys at their defaults
-        check_same_config(saved, self.config.to_dict(), found[-1], self.task.free_to_change)
-        check_numerics(state["meta"], self.meta, found[-1])
+        check_same_config(saved, self.config.to_dict(), path, self.task.free_to_change)
+        check_numerics(state["meta"], self.meta, path)
         self.check_resumed(state)
         for name, weights in state["modules"].items():
             self.modules[name].load_state_dict(weights)
@@ -213,7 +219,7 @@ class Trainer:
                 part.load_state_dict(state[name])
         checkpoint.set_rng_state(state["rng"])
         self.iteration, self.clock, self.logged = state["iteration"], state["clock"], state["logged"]
-        return found[-1]
+        return path, damaged
 
 
 def check_same_config(saved: dict[str, Any], current: dict[str, Any], path: Path, free: frozenset[str]) -> None:

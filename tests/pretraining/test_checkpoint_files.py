@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import resource
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from mlomae.common import checkpoint
 from mlomae.common.errors import CheckpointError, TrainingError
 from mlomae.models import MAE
+from mlomae.models.weights import read_weights
 from mlomae.multilevel.step import OuterStep
 from mlomae.pretraining.run import run_pretraining
 
@@ -128,6 +130,45 @@ def test_a_file_cut_anywhere_is_refused(path: Path, tmp_path: Path) -> None:
         cut.write_bytes(content[:length])
         with pytest.raises(CheckpointError):
             checkpoint.load_checkpoint(cut)
+
+
+def test_a_bit_that_flips_anywhere_is_found(path: Path, tmp_path: Path) -> None:
+    content, flipped = path.read_bytes(), tmp_path / "flipped.pth"
+    for at in (*range(0, len(content) - 64, 3), *range(len(content) - 64, len(content))):
+        flipped.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
+        with pytest.raises(checkpoint.DamagedCheckpoint) as error:
+            checkpoint.load_checkpoint(flipped)
+        assert str(flipped) in one_line(error)
+
+
+def test_flipped_weights_are_found_by_all_readers(tmp_path: Path) -> None:
+    path, weights = tmp_path / "iter_1.pth", torch.arange(3.0)
+    checkpoint.save_atomically({**OLD, "modules": {"mae": {"encoder.w": weights}}, "meta": {}, "config": {}}, path)
+    content = path.read_bytes()
+    assert content.count(weights.numpy().tobytes()) == 1
+    path.write_bytes(content.replace(weights.numpy().tobytes(), (weights + 1).numpy().tobytes()))
+    assert torch.load(path)["modules"]["mae"]["encoder.w"].tolist() == [1, 2, 3], "torch does not see it"
+    for read in (checkpoint.load_checkpoint, read_weights):
+        with pytest.raises(CheckpointError, match="is damaged"):
+            read(path)
+
+
+def test_files_are_those_that_torch_reads_and_older_ones_stay_readable(path: Path) -> None:
+    for mmap in (False, True):
+        assert tiny.differences(torch.load(path, mmap=mmap), OLD) == []
+    assert zipfile.ZipFile(path).testzip() is None
+    torch.save(OLD, path)  # as version 0.1 did
+    assert tiny.differences(checkpoint.load_checkpoint(path), OLD) == []
+
+
+def test_file_and_folder_are_on_the_disk_when_a_checkpoint_is_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda d: calls.append(os.readlink(f"/proc/self/fd/{d}")) or sync(d))
+    monkeypatch.setattr(os, "replace", lambda *names: calls.append("rename") or replace(*names))
+    checkpoint.save_atomically(NEW, path)
+    assert calls == [str(path.with_name(".iter_1.pth.tmp")), "rename", str(path.parent)]
 
 
 GARBAGE = [b"", b"hello", b"\x80\x02}q\x00.", b"\x80\x02N.", b"PK\x03\x04", b"\x80\x04", b"c"]

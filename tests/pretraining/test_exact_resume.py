@@ -119,10 +119,25 @@ def test_resuming_a_finished_run_trains_no_more(learned_run: Path, tmp_path: Pat
     assert record["metrics"]["knn_top1_avg"] == straight["knn_top1_avg"]
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_older_one_is_kept(learned_run: Path, tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_named_and_the_newest_good_one_is_resumed(
+    learned_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the same bits; a damaged one is not left to be the newest of the next resume."""
     shutil.copytree(learned_run / "checkpoints", tmp_path / "checkpoints")
-    newest = checkpoint_path(tmp_path, LAST)
-    newest.write_bytes(newest.read_bytes()[:1000])
+    flipped, cut, newest = (checkpoint_path(tmp_path, i) for i in (6, 8, LAST))
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
+    cut.write_bytes(cut.read_bytes()[:1000])
+    newest.write_bytes(b"")
+    config = tiny.config(name="learned", train__checkpoint_interval=5, train__keep_checkpoints=1)
+    run_pretraining(config, tmp_path, resume=True)
+    said = capsys.readouterr().out
+    assert all(f"{path} is damaged; an earlier checkpoint takes its place" in said for path in (flipped, cut, newest))
+    assert "iter_4.pth after 4 iterations" in said
+    assert [path.name for path in newest.parent.iterdir()] == [newest.name]
+    straight = load_checkpoint(checkpoint_path(learned_run, LAST))
+    assert tiny.differences(load_checkpoint(newest)["modules"], straight["modules"]) == []
+    newest.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"iter_10\.pth' is damaged"):
-        run_pretraining(tiny.config(name="learned"), tmp_path, resume=True)
-    assert load_checkpoint(checkpoint_path(tmp_path, 8))["iteration"] == 8
+        run_pretraining(config, tmp_path, resume=True)

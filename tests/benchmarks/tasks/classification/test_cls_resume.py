@@ -209,10 +209,10 @@ def test_an_existing_folder_is_refused_without_resume(straight: dict[str, Path],
     assert "already holds a run; add --resume" in refused(tmp_path, ConfigError, resume=False)
 
 
-def test_a_damaged_checkpoint_is_one_line(straight: dict[str, Path], tmp_path: Path) -> None:
-    shutil.copytree(straight["finetune"] / "checkpoints", tmp_path / "checkpoints")
+def test_a_damaged_checkpoint_without_an_earlier_one_is_one_line(straight: dict[str, Path], tmp_path: Path) -> None:
     newest = checkpoint_path(tmp_path, LAST)
-    newest.write_bytes(newest.read_bytes()[:1000])
+    newest.parent.mkdir()
+    newest.write_bytes(checkpoint_path(straight["finetune"], LAST).read_bytes()[:1000])
     assert "iter_12.pth' is damaged" in refused(tmp_path, CheckpointError)
     torch.save({"format": "another"}, newest)
     assert "is not a training checkpoint" in refused(tmp_path, CheckpointError)
