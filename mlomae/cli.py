@@ -8,7 +8,9 @@ import importlib
 import inspect
 import os
 import pkgutil
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -254,6 +256,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     # forward-mode differentiation makes torch warn about itself; standard error is for what the user can act on
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    # told to end, a run says how to go on, and a suite ends its runs; under torchrun it may be waiting for other ranks
+    alone = "LOCAL_RANK" not in os.environ and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if alone else None
     try:
         if modules := getattr(args, "custom_imports", None):
             from mlomae.config.plugins import import_plugins
@@ -272,6 +277,9 @@ def main(argv: list[str] | None = None) -> int:
         remedy = "run it again" if again else "the last checkpoint is intact, go on with --resume"
         print(f"error: interrupted; {remedy}", file=sys.stderr)
         return 130
+    finally:
+        if alone:
+            signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The work of ``mlomae suite run FILE``; `benchmarks.commands` has its command line."""
 
 import argparse
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -69,10 +70,11 @@ def run_suite(args: argparse.Namespace) -> int:
         set_aside([job for job, _ in stale], completed, planner.work)
         planner, completed = plan(args)
     suite = planner.suite
-    launch: Launcher = partial(start, threads=suite.threads)
+    stop = threading.Event()
+    launch: Launcher = partial(start, threads=suite.threads, stop=stop)
     if args.cluster is not None:
-        launch = cluster(args.cluster, planner.work / "submitit", suite.cluster, suite.threads)
-    runner = SuiteRunner(planner, completed, launch, args.jobs, lambda line: print(line, flush=True))
+        launch = cluster(args.cluster, planner.work / "submitit", suite.cluster, suite.threads, stop)
+    runner = SuiteRunner(planner, completed, launch, args.jobs, lambda line: print(line, flush=True), stop)
     if suite.demo:
         _prepare_demo(planner, completed, args.jobs)
     complete = runner.run()

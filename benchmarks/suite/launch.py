@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,25 @@ Launcher = Callable[[list[str], Path], int]
 """(command, log) -> exit status"""
 
 
-def start(command: list[str], log: Path, threads: int | None = 1) -> int:
-    """The exit status of a process with ``threads`` threads (None: its default), output appended to ``log``."""
+def start(command: list[str], log: Path, threads: int | None = 1, stop: threading.Event | None = None) -> int:
+    """The exit status of a process with ``threads`` threads (None: its default), output appended to ``log``.
+
+    ``stop``: ends the process within five seconds once it is set, as does whatever is raised here.
+    """
     environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with log.open("a") as file:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
-    return done.returncode
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            while stop is None or not stop.is_set():
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=0.2)
+        finally:
+            # Ctrl-C in a terminal has reached the process, too; other signals have not
+            for end, patience in ((lambda: None, 0.5), (process.terminate, 3.5), (process.kill, None)):
+                end()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(patience)
+    return process.returncode
 
 
 def last_lines(log: Path, count: int = 1) -> list[str]:
@@ -47,8 +61,10 @@ class Resumable:
         return DelayedSubmission(self, command, log)
 
 
-def cluster(kind: str, folder: Path, parameters: dict[str, Any], threads: int | None) -> Launcher:
-    """Submitit jobs, whose files go to ``folder``; ``parameters`` for its ``update_parameters``.
+def cluster(
+    kind: str, folder: Path, parameters: dict[str, Any], threads: int | None, stop: threading.Event | None = None
+) -> Launcher:
+    """Submitit jobs, whose files go to ``folder``; ``parameters`` for its ``update_parameters``. ``stop`` cancels them.
 
     Raises ConfigError if submitit is not installed, there is no such cluster, or submitit does not know a parameter.
     """
@@ -67,6 +83,10 @@ def cluster(kind: str, folder: Path, parameters: dict[str, Any], threads: int | 
     def launch(command: list[str], log: Path) -> int:
         with one_at_a_time:
             job = executor.submit(Resumable(threads), command, str(log))
+        while stop is not None and not job.done():
+            if stop.wait(1.0):
+                job.cancel()
+                return 1
         try:
             return int(job.result())
         except Exception as error:  # the job died: killed, out of memory, a node lost

@@ -5,6 +5,7 @@ from its checkpoint the next time.
 """
 
 import statistics
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ LINES = 8  # of a failed run's log
 
 @dataclass
 class SuiteRunner:
-    """``parallel``: runs at a time. ``report`` gets one line for each event.
+    """``parallel``: runs at a time. ``report`` gets one line for each event. ``stop``: set when it is interrupted, for
+    ``launch`` to end the runs.
 
     ``on_record``, ``finished``, ``failed``, ``blocked`` (by a run that failed): labels of runs by outcome.
     """
@@ -34,13 +36,14 @@ class SuiteRunner:
     launch: Launcher
     parallel: int
     report: Callable[[str], None]
+    stop: threading.Event = field(default_factory=threading.Event)
     on_record: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
 
     def run(self) -> bool:
-        """Run what is missing; returns whether the suite is complete now. After Ctrl-C no further run starts."""
+        """Run what is missing; returns whether the suite is complete now. Ctrl-C ends the runs."""
         self.jobs: list[Job] = []  # all that are known so far
         self.records: dict[str, Record] = {}
         self._retrained = set[str]()  # on record, but the backbone is needed and its file is gone
@@ -62,6 +65,8 @@ class SuiteRunner:
                         self._finish(running.pop(future), future.result())
                     all_known = all_known or self._plan_same_time()
             except BaseException:
+                self.stop.set()
+                self.report(f"stopping {len(running)} runs; the next start of the suite resumes them")
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         for job in self._waiting:
@@ -118,6 +123,8 @@ class SuiteRunner:
         self.report(f"{job.label}: started, log in {log}")
         (job.folder / STATUS).unlink(missing_ok=True)
         status = self.launch(job.command(keep_record=not again), log)
+        if status and self.stop.is_set():
+            return False  # and has not failed
         (job.folder / STATUS).write_text(f"{status}\n", encoding="utf-8")
         if status:
             shown = "\n".join(f"    {line}" for line in last_lines(log, LINES))

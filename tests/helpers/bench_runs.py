@@ -22,7 +22,7 @@ Launch = Callable[[list[str], Path], int]
 
 def launch_with(monkeypatch: pytest.MonkeyPatch, launch: Launch) -> None:
     """Make suites start their runs with ``launch``."""
-    monkeypatch.setattr(command, "start", lambda *given, threads: launch(*given))
+    monkeypatch.setattr(command, "start", lambda *given, **options: launch(*given))
 
 
 def in_process(command: list[str], log: Path) -> int:

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,10 @@ from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Planner
 from benchmarks.suite.launch import cluster, start
 from benchmarks.suite.runner import SuiteRunner
+from benchmarks.suite.status import state_of
 from mlomae.cli import main
 from mlomae.common.errors import ConfigError
+from mlomae.common.ownership import LOCK, owner_of
 
 
 def killed_at_the_first_checkpoint(command: list[str], log: Path) -> int:
@@ -74,6 +78,44 @@ def test_a_process_of_this_machine(tmp_path: Path) -> None:
     assert (tmp_path / "log.txt").read_text() == "1\n"
 
 
+@pytest.mark.parametrize(("ignored", "status"), [("", -signal.SIGTERM), ("SIGTERM", -signal.SIGKILL)])
+def test_a_process_that_is_stopped_ends_within_five_seconds(tmp_path: Path, ignored: str, status: int) -> None:
+    words = f"import signal, time; {ignored and f'signal.signal(signal.{ignored}, signal.SIG_IGN);'} print(flush=True)"
+    log, stop = tmp_path / "log.txt", threading.Event()
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(start, [sys.executable, "-c", f"{words}; time.sleep(60)"], log, stop=stop)
+        while not log.is_file() or not log.read_text():
+            time.sleep(0.01)
+        stop.set()
+        assert ended.result(timeout=5) == status
+
+
+@pytest.mark.timeout(120)
+def test_a_suite_that_is_stopped_ends_its_runs_and_says_so(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, seeds=[0], tasks=[], methods=[{"method": "MAE", "config": str(tmp_path / "tiny.py")}])
+    (tmp_path / "tiny.py").write_text(PRETRAINING.replace("outer_iterations=2", "outer_iterations=1000000"))
+    folder = tmp_path / "work" / "suite_mae_seed0"
+    options = ["--records", str(tmp_path / "records"), "--work-dir", str(tmp_path / "work")]
+    command = [sys.executable, "-m", "mlomae.cli", "suite", "run", str(suite), *options]
+    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(folder.glob("checkpoints/*.pth")):
+        assert parent.poll() is None, parent.communicate()
+        time.sleep(0.05)
+    assert owner_of(folder / LOCK)
+    parent.send_signal(signal.SIGTERM)  # to this process alone
+    deadline = time.monotonic() + 5
+    while owner_of(folder / LOCK):
+        assert time.monotonic() < deadline, "the run goes on"
+        time.sleep(0.05)
+    out, err = parent.communicate(timeout=30)
+    assert parent.returncode == 130
+    assert "stopping 1 runs; the next start of the suite resumes them" in out
+    assert "interrupted; run it again" in one_line(err)
+    assert "go on with --resume" in (folder / "log.txt").read_text()
+    planner = Planner(load_suite(suite), tmp_path / "work", tmp_path / "records")
+    assert state_of(planner.jobs()[0], CompletedRuns(tmp_path / "records"))[0] == "interrupted"
+
+
 @pytest.mark.timeout(300)
 def test_jobs_of_submitit(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
@@ -82,6 +124,10 @@ def test_jobs_of_submitit(tmp_path: Path) -> None:
         words = f"import os, sys; print(os.environ['OMP_NUM_THREADS']); sys.exit({status})"
         assert launch([sys.executable, "-c", words], tmp_path / f"{status}.txt") == status
         assert (tmp_path / f"{status}.txt").read_text() == "1\n"
+    stop = threading.Event()
+    stop.set()
+    stopped = cluster("local", tmp_path / "submitit", {"timeout_min": 5}, 1, stop)
+    assert stopped([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "stopped.txt") == 1
     log = tmp_path / "killed.txt"  # kills the job around it: no status, and the log says so
     assert launch([sys.executable, "-c", "import os; os.kill(os.getppid(), 9)"], log) == 1
     assert "ended without a status" in log.read_text()
