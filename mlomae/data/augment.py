@@ -65,40 +65,38 @@ class Augmentation:
         """
         height_B, width_B = torch.tensor([image.shape[-2:] for image in images]).unbind(dim=1)
         crops = self.crops(keys, height_B, width_B)
-        image = self.normalise(self.cut(images, crops), crops.flip)
+        image = self.normalise(self.cut(images, crops))
         return image, None if objects is None else self.cut_maps(objects, crops, height_B, width_B, False)
 
-    def cut(self, images: Sequence[Tensor] | Tensor, crops: Crops) -> Tensor:
-        """(B, 3, S, S) uint8: the boxes of ``crops``, resized but not flipped, on the images' device."""
+    def cut(self, images: Sequence[Tensor] | Tensor, crops: Crops, out_BCSS: Tensor | None = None) -> Tensor:
+        """The boxes of ``crops``, resized and mirrored, on the images' device: (B, 3, S, S) uint8, or ``out``, which
+        may be float32 and then holds whole numbers, too."""
         first = images[0]
+        if out_BCSS is None:
+            shape = (len(images), 3, self.size, self.size)
+            out_BCSS = torch.empty(shape, dtype=torch.uint8, device=first.device)
         if first.device.type != "cpu" or max(first.shape) <= _SMALL:
             if not isinstance(images, Tensor) and all(image.shape == first.shape for image in images):
                 images = torch.stack(list(images))
             if isinstance(images, Tensor):
-                return resize_crops(images, crops, self.size)
-        boxes = torch.stack(crops[:4], dim=1).tolist()
-        cut_BCHW = torch.empty((len(boxes), 3, self.size, self.size), dtype=torch.uint8)
-        for out, image, (top, left, height, width) in zip(cut_BCHW, images, boxes, strict=True):
+                return resize_crops(images, crops, out_BCSS)
+        boxes, flips = torch.stack(crops[:4], dim=1).tolist(), crops.flip.tolist()
+        for out, image, (top, left, height, width), flip in zip(out_BCSS, images, boxes, flips, strict=True):
             out.copy_(resize_crop(image, top, left, height, width, self.size))
-        return cut_BCHW
+            if flip:
+                out.copy_(out.flip(-1))
+        return out_BCSS
 
-    def normalise(self, image_BCHW: Tensor, flip_B: Tensor, out_BCHW: Tensor | None = None) -> Tensor:
-        """(B, 3, S, S) float32 from uint8, flipped where ``flip_B``, on the images' device; into ``out`` if given.
-
-        On a CPU the uint8 images are flipped in place, one by one, and the rest is done in chunks that fit its cache.
-        """
-        device, count = image_BCHW.device, len(image_BCHW)
-        if device.type == "cpu":
-            for row in flip_B.nonzero().flatten().tolist():
-                image_BCHW[row] = image_BCHW[row].flip(-1)
-            count = max(1, _CHUNK // image_BCHW[0].numel())
-        else:
-            image_BCHW = torch.where(flip_B[:, None, None, None], image_BCHW.flip(-1), image_BCHW)
+    def normalise(self, image_BCSS: Tensor, out_BCSS: Tensor | None = None) -> Tensor:
+        """(B, 3, S, S) float32 of crops, on their device; into ``out`` if given, which may be the crops themselves."""
+        device = image_BCSS.device
+        # on a CPU in chunks that fit its cache
+        count = max(1, _CHUNK // image_BCSS[0].numel()) if device.type == "cpu" else len(image_BCSS)
         mean, std = (255 * torch.tensor(value, device=device).view(3, 1, 1) for value in (self.mean, self.std))
-        out_BCHW = torch.empty(image_BCHW.shape, device=device) if out_BCHW is None else out_BCHW
-        for chunk, out in zip(image_BCHW.split(count), out_BCHW.split(count), strict=True):
+        out_BCSS = torch.empty(image_BCSS.shape, device=device) if out_BCSS is None else out_BCSS
+        for chunk, out in zip(image_BCSS.split(count), out_BCSS.split(count), strict=True):
             out.copy_(chunk).sub_(mean).div_(std)
-        return out_BCHW
+        return out_BCSS
 
     def cut_maps(
         self, maps: Sequence[Tensor] | Tensor, crops: Crops, height_B: Tensor, width_B: Tensor, outside: int | bool

@@ -42,37 +42,39 @@ def resize_crop(image_CHW: Tensor, top: int, left: int, height: int, width: int,
     return F.interpolate(part[None], (side, side), mode="bicubic", antialias=True)[0]
 
 
-def resize_crops(images_BCHW: Tensor, crops: Crops, side: int) -> Tensor:
-    """`resize_crop` of every image of a batch, (B, 3, S, S) uint8 on the batch's device."""
-    device = images_BCHW.device
-    out_BCSS = torch.empty((*images_BCHW.shape[:2], side, side), dtype=torch.uint8, device=device)
-    count = _CHUNK if device.type == "cpu" else len(out_BCSS)
-    parts = (t.split(count) for t in (out_BCSS, images_BCHW, *crops[:4]))
-    for out, images, top, left, height, width in zip(*parts, strict=True):
-        out.copy_(_resize(images, top, left, height, width, side))
+def resize_crops(images_BCHW: Tensor, crops: Crops, out_BCSS: Tensor) -> Tensor:
+    """`resize_crop` of every image of a batch, mirrored where the crop is, into ``out``, uint8 or float32, on the
+    batch's device."""
+    count = _CHUNK if images_BCHW.device.type == "cpu" else len(images_BCHW)
+    for out, images, *crop in zip(*(t.split(count) for t in (out_BCSS, images_BCHW, *crops)), strict=True):
+        _resize(images, Crops._make(crop), out)
     return out_BCSS
 
 
-def _resize(images_BCHW: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, side: int) -> Tensor:
-    """(B, 3, S, S) float32 that holds whole numbers, 0 to 255."""
+def _resize(images_BCHW: Tensor, crops: Crops, out_BCSS: Tensor) -> None:
     batch, channels, rows, columns = images_BCHW.shape
-    longest = max(rows, columns)
-    across_BWS = _matrices(left, width, columns, side, longest)
-    down_BHS = _matrices(top, height, rows, side, longest)
-    narrow = images_BCHW.float().view(batch, channels * rows, columns) @ across_BWS
-    narrow_BCHS = _rounded(narrow).view(batch, channels, rows, side)
-    return _rounded(down_BHS.transpose(1, 2)[:, None] @ narrow_BCHS)
+    side, longest = out_BCSS.shape[-1], max(rows, columns)
+    across_BWS = _matrices(crops.left, crops.width, columns, side, longest, crops.flip)
+    down_BHS = _matrices(crops.top, crops.height, rows, side, longest)
+    lines_BHCW = images_BCHW.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    narrow = _rounded(lines_BHCW.view(batch, rows * channels, columns) @ across_BWS)
+    small = _rounded(down_BHS.transpose(1, 2) @ narrow.view(batch, rows, channels * side))
+    out_BCSS.copy_(small.view(batch, side, channels, side).transpose(1, 2))
 
 
 def _rounded(sums: Tensor) -> Tensor:
     return sums.add_(0.5).floor_().clamp_(0, 255)
 
 
-def _matrices(start: Tensor, length: Tensor, pixels: int, side: int, longest: int) -> Tensor:
+def _matrices(
+    start: Tensor, length: Tensor, pixels: int, side: int, longest: int, flip: Tensor | None = None
+) -> Tensor:
     """(B, pixels, S) weights of the pixels of a line in each output."""
     at = torch.arange(pixels, device=start.device) - start[:, None]
     rows = length[:, None] * (longest + 1) + at.clamp(max=longest).where(at >= 0, longest)
     table = _table(side, longest).to(start.device)
+    if flip is not None:
+        rows = rows + flip[:, None] * (len(table) // 2)
     return table.index_select(0, rows.flatten()).view(len(start), pixels, side)
 
 
@@ -81,6 +83,7 @@ def _table(side: int, longest: int) -> Tensor:
     """Weights of the n pixels of crops of every length n up to ``longest``, float32: multiples of a power of two.
 
     Row n (longest + 1) + i, (S,), is that of pixel i of a crop of n; zero if i is outside, as ``longest`` always is.
+    The second half of the rows is the first one mirrored.
     """
     table = torch.zeros(longest + 1, longest + 1, side)
     for n in range(1, longest + 1):
@@ -91,7 +94,7 @@ def _table(side: int, longest: int) -> Tensor:
         scaled = weights_Sn * 2**bits
         rounded = np.trunc(scaled + np.where(scaled < 0, -0.5, 0.5)) / 2**bits
         table[n, :n] = torch.from_numpy(rounded.T.copy())
-    return table.view(-1, side)
+    return torch.cat([table, table.flip(-1)]).view(-1, side)
 
 
 def _weights(n: int, side: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

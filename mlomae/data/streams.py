@@ -1,8 +1,8 @@
 """Endless, resumable streams of batches: the sample at position p of a stream is a function of (seed, name, p) alone.
 
 There is no generator state: every worker, every process and every resumed run finds the same sample at a position.
-Workers decode and crop; what comes to the training device is uint8, and is flipped and normalised there. Images in
-memory are cropped on the device, too, and need no workers.
+Workers decode and crop; what comes to the training device is uint8, and is normalised there. Images in memory are
+cropped on the device, too, and need no workers.
 
 Shape suffixes: B batch, S side of the augmented image.
 """
@@ -126,8 +126,8 @@ class Stream:
         return [(start + at, min(count, size - at)) for at in range(0, size, count)]
 
     def read(self, start: int, size: int) -> Batch:
-        """A piece of a batch, as a worker makes it: ``image`` is (B, 3, S, S) uint8 and not flipped, or missing if the
-        images are in memory; ``flip`` (B,) bool and ``box`` (4, B) are for `join`; ``seconds`` of work."""
+        """A piece of a batch, as a worker makes it: ``image`` is (B, 3, S, S) uint8, or missing if the images are in
+        memory and ``crop`` (5, B) says what `join` cuts; ``seconds`` of work."""
         started = time.perf_counter()
         epoch_B, index_B = self.locate(start, size)
         key_B = random_keys.fold(random_keys.fold(random_keys.root_key(self.seed, self.name), epoch_B), index_B)
@@ -136,13 +136,13 @@ class Stream:
         if self.in_memory:
             height_B, width_B = (torch.full((size,), side) for side in source.image(0).shape[-2:])
             crops = self.augment.crops(key_B, height_B, width_B)
+            batch["crop"] = torch.stack(crops)
         elif self.augment.reduced_decoding:
             height_B, width_B = torch.tensor([source.image_size(i) for i in chosen]).unbind(dim=1)
             crops = self.augment.crops(key_B, height_B, width_B)
             batch["image"] = self._reduced(chosen, height_B, width_B, crops)
         else:
             crops, height_B, width_B, batch["image"] = self._decoded(chosen, key_B)
-        batch |= {"flip": crops.flip, "box": torch.stack(crops[:4])}
         if source.has_objects:
             masks: list[Tensor] = [source.object_mask(i) for i in chosen]  # type: ignore[misc]
             batch["object"] = self.augment.cut_maps(masks, crops, height_B, width_B, False)
@@ -169,13 +169,14 @@ class Stream:
 
     def _reduced(self, indices: list[int], height_B: Tensor, width_B: Tensor, crops: Crops) -> Tensor:
         """`Augmentation.cut` of images that are decoded at a reduced scale where their crop is large."""
-        cut, boxes = [], torch.stack(crops[:4], dim=1).tolist()
-        for i, rows, columns, box in zip(indices, height_B.tolist(), width_B.tolist(), boxes, strict=True):
+        cut, boxes = [], torch.stack(crops, dim=1).tolist()
+        for i, rows, columns, (*box, flip) in zip(indices, height_B.tolist(), width_B.tolist(), boxes, strict=True):
             room = min(box[2:]) // (2 * self.augment.size)
             image = self.source.reduced_image(i, next(factor for factor in (8, 4, 2, 1) if factor <= max(1, room)))
             down, across = image.shape[1] / rows, image.shape[2] / columns
             top, left, height, width = (round(v * s) for v, s in zip(box, (down, across, down, across), strict=True))
-            cut.append(resize_crop(image, top, left, height, width, self.augment.size))
+            small = resize_crop(image, top, left, height, width, self.augment.size)
+            cut.append(small.flip(-1) if flip else small)
         return torch.stack(cut)
 
     @_one_thread()
@@ -186,11 +187,13 @@ class Stream:
         for out, piece in zip(image_BCSS.split(piece_size(self.augment.size)), pieces, strict=False):
             self.seconds += piece.pop("seconds").item()
             part = {name: value.to(device, non_blocking=True) for name, value in piece.items()}
-            top, left, height, width = part.pop("box").unbind()
-            crops = Crops(top, left, height, width, part.pop("flip"))
             if self.in_memory:
-                part["image"] = self.augment.cut(self._on(device)[part["index"]], crops)
-            self.augment.normalise(part.pop("image"), crops.flip, out)
+                top, left, height, width, flip = part.pop("crop").unbind()
+                crops = Crops(top, left, height, width, flip.bool())
+                images = self._on(device).index_select(0, part["index"])
+                self.augment.normalise(self.augment.cut(images, crops, out), out)
+            else:
+                self.augment.normalise(part.pop("image"), out)
             parts.append(part)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | {"image": image_BCSS}
 

@@ -35,7 +35,7 @@ def test_a_batch_has_the_bits_of_its_images_and_those_of_torchvision(
     images = torch.randint(0, 256, (CROPS, 3, rows, columns), generator=torch.Generator().manual_seed(1)).to(
         torch.uint8
     )
-    batch = resize_crops(images, crops, side)
+    batch = resize_crops(images, crops, torch.empty((CROPS, 3, side, side), dtype=torch.uint8))
     for i, (top, left, height, width) in enumerate(zip(*(c.tolist() for c in crops[:4]), strict=True)):
         alone = resize_crop(images[i], top, left, height, width, side)
         reference = TF.resized_crop(
@@ -53,15 +53,15 @@ def test_the_batch_of_an_augmentation_is_its_images(config: dict[str, object]) -
     for height, width in ((32, 28), (48, 40)):  # a CPU cuts small images as a batch, others one by one
         images = torch.randint(0, 256, (90, 3, height, width), generator=torch.Generator().manual_seed(2)).byte()
         crops = augment.crops(torch.arange(90), torch.full((90,), height), torch.full((90,), width))
-        cut = torch.stack(
-            [
-                resize_crop(image, *box, 24)
-                for image, box in zip(images, torch.stack(crops[:4], 1).tolist(), strict=True)
-            ]
-        )
-        assert torch.equal(resize_crops(images, crops, 24), cut)
-        assert torch.equal(augment.cut(images, crops), cut)
-        assert torch.equal(augment.cut(list(images), crops), cut)
+        cut = []
+        for image, *box, flip in zip(images, *(c.tolist() for c in crops), strict=True):
+            small = resize_crop(image, *box, 24)
+            cut.append(small.flip(-1) if flip else small)
+        for dtype in (torch.uint8, torch.float32):
+            expected = torch.stack(cut).to(dtype)
+            for given in (images, list(images)):
+                assert torch.equal(augment.cut(given, crops, torch.empty_like(expected)), expected)
+            assert torch.equal(resize_crops(images, crops, torch.empty_like(expected)), expected)
 
 
 @pytest.mark.parametrize("mutation", ["bits", "table", "half"])
@@ -72,7 +72,7 @@ def test_a_mutation_changes_bits(mutation: str, monkeypatch: pytest.MonkeyPatch)
     resample._table.cache_clear()
     images = torch.randint(0, 256, (CROPS, 3, 32, 32), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     crops = boxes(32, 32, 0, seed=3)
-    before = resize_crops(images, crops, 32)
+    before = resize_crops(images, crops, torch.empty_like(images))
     resample._table.cache_clear()
     if mutation == "bits":
         monkeypatch.setattr(resample, "_BITS", 12)
@@ -84,5 +84,5 @@ def test_a_mutation_changes_bits(mutation: str, monkeypatch: pytest.MonkeyPatch)
     else:
         original_rounded = resample._rounded
         monkeypatch.setattr(resample, "_rounded", lambda sums: original_rounded(sums - 0.25))
-    assert not torch.equal(resize_crops(images, crops, 32), before)
+    assert not torch.equal(resize_crops(images, crops, torch.empty_like(images)), before)
     resample._table.cache_clear()

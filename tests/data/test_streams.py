@@ -151,8 +151,11 @@ def test_large_photographs_are_decoded_at_a_reduced_scale_where_their_crops_stay
     assert (reduced["image"] - whole["image"]).abs().mean() < 0.03  # of a standard deviation
     assert {factor for i, factor in decoded if i == 2} == {1}
     assert {factor for i, factor in decoded if i == 0} == {2, 4}
-    box, by_index = stream.read(0, 48)["box"], dict.fromkeys(range(3), 0)
-    for (i, factor), height, width in zip(decoded, *box[2:].tolist(), strict=False):
+    epoch, index = stream.locate(0, 48)
+    key = random_keys.fold(random_keys.fold(random_keys.root_key(0, "s"), epoch), index)
+    crops = stream.augment.crops(key, *(torch.tensor([files.image_size(i) for i in index.tolist()]).unbind(dim=1)))
+    by_index = dict.fromkeys(range(3), 0)
+    for (i, factor), height, width in zip(decoded, crops.height.tolist(), crops.width.tolist(), strict=True):
         assert factor in (1, 2, 4, 8)
         assert min(height, width) >= 96 * factor or factor == 1
         assert min(height, width) < 96 * 2 * factor or factor == 8
