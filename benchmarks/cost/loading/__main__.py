@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost.loading", description="Speed of data loading.")
     parser.add_argument("--sides", default="32,64,224", help="sides of the images in pixels, comma-separated")
     parser.add_argument("--loaders", default=",".join(LOADERS), help="comma-separated; the first is compared with all")
-    parser.add_argument("--rounds", type=int, default=15, help="timed turns of every loader")
+    parser.add_argument("--rounds", type=int, default=31, help="timed turns of every loader")
     parser.add_argument(
         "--root", type=Path, help="folder with train/<class>/*.jpg to read instead; with one of --sides"
     )
