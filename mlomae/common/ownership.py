@@ -13,6 +13,7 @@ from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError
 
 LOCK = ".lock"
+_ATTEMPTS = 5
 
 
 class InUse(ConfigError):
@@ -28,11 +29,16 @@ def owned(place: Path, lock: Path | None = None, patience: float = 1.0) -> Itera
     has not let go after ``patience`` seconds: it may have begun this instant, and not yet have written who it is.
     """
     lock = lock or place / LOCK
-    made = not lock.parent.exists()
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
     held = FileLock(lock)
     try:
-        held.acquire(timeout=patience)
+        for _ in range(_ATTEMPTS):  # another process may remove the folders that it has made, between the two lines
+            with suppress(FileNotFoundError):
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                held.acquire(timeout=patience)
+                break
+        else:
+            raise InUse(f"'{place}' is removed by other processes again and again; choose another folder")
     except Timeout as error:
         owner = owner_of(lock) or "another process"
         raise InUse(f"'{place}' is in use by {owner}; wait until it has ended, or choose another folder") from error
@@ -45,9 +51,9 @@ def owned(place: Path, lock: Path | None = None, patience: float = 1.0) -> Itera
             _about(lock).unlink(missing_ok=True)
             lock.unlink(missing_ok=True)
         held.release()
-        if made:
-            with suppress(OSError):  # it holds a run
-                lock.parent.rmdir()
+        with suppress(OSError):  # it holds a run
+            for folder in made:
+                folder.rmdir()
 
 
 def owner_of(lock: Path) -> str | None:
