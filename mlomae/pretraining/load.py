@@ -9,7 +9,8 @@ from typing import Any
 from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict
-from mlomae.data import Stream, build_augment, build_source, check_classes
+from mlomae.data import Stream, build_augment, build_source, check_classes, check_disjoint
+from mlomae.data.copies import check_trained_on
 from mlomae.feedback import is_dense
 from mlomae.models.loading import load_strict
 from mlomae.pretraining.devices import training_device
@@ -109,7 +110,8 @@ def load_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Lo
 def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
     """k-NN and linear probe of a checkpoint's encoder on the held-out set of its own configuration.
 
-    Arguments and errors as `load_run`; what it returns as `mlomae.pretraining.evaluation.evaluate`.
+    Arguments and errors as `load_run`; what it returns as `mlomae.pretraining.evaluation.evaluate`. Raises DataError,
+    too, if the weights or the probes were trained on images of that set.
     """
     run = load_run(path, overrides)
     data, size = run.config.data, run.config.model.img_size
@@ -117,6 +119,9 @@ def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = 
         raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
     train, evaluation = build_source(data.train), build_source(data.eval)
     check_classes(train, evaluation)
+    known, _ = check_trained_on(run.path, evaluation, f"; training of '{path}'", data.allow_near_copies)
+    if overrides or known is None:  # else these are the images that the weights were trained on
+        check_disjoint(train, evaluation, data.allow_near_copies)
     probes = PlainBatches(train, size, data.probe_limit), PlainBatches(evaluation, size)
     check_probe(*probes, "add images of another class to data.train, or raise data.probe_limit")
     encoder = run.model.mae.encoder

@@ -137,3 +137,8 @@ def test_classes_that_differ_are_refused_before_training_and_before_evaluation(
         run_pretraining(tiny.config(data__train=sets["train"], data__eval=sets["val"], **short), tmp_path / "copies")
     with pytest.raises(DataError, match=f"classes of training and evaluation differ: .* has .*{odd}"):
         evaluate_checkpoint(tmp_path / "run", {"data.eval.split": "odd"})
+    with pytest.raises(DataError, match=r"1 of 9 .* training of '.*run'"):  # what the weights have seen
+        evaluate_checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "images.npz").unlink()
+    with pytest.raises(DataError, match=r"1 of 9 evaluation images are in training \(bee/0.png = bee/1.png"):
+        evaluate_checkpoint(tmp_path / "run")
