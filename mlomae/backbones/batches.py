@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, MlomaeError, from_worker
+from mlomae.data.streams import check_divisible
 
 Item = tuple[int, int]
 """(epoch, position in the data set): one augmented image."""
@@ -58,10 +59,7 @@ class EpochBatches(Sampler[list[Item]]):
             raise ConfigError(
                 f"batch_size {batch_size} exceeds the {len(images)} training images; lower it to at most that"
             )
-        if batch_size % self.world_size:
-            raise ConfigError(
-                f"batch_size {batch_size} is not a multiple of {self.world_size} processes; change one of them"
-            )
+        check_divisible({"batch_size": batch_size}, self.world_size)
 
     def starting_at(self, iteration: int) -> "EpochBatches":
         """The same batches from ``iteration`` of the run on; ConfigError if that is outside it."""

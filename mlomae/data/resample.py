@@ -72,14 +72,14 @@ def _matrices(
     """(B, pixels, S) weights of the pixels of a line in each output."""
     at = torch.arange(pixels, device=start.device) - start[:, None]
     rows = length[:, None] * (longest + 1) + at.clamp(max=longest).where(at >= 0, longest)
-    table = _table(side, longest).to(start.device)
+    table = _table(side, longest, start.device)
     if flip is not None:
         rows = rows + flip[:, None] * (len(table) // 2)
     return table.index_select(0, rows.flatten()).view(len(start), pixels, side)
 
 
 @functools.lru_cache(maxsize=8)
-def _table(side: int, longest: int) -> Tensor:
+def _table(side: int, longest: int, device: torch.device) -> Tensor:
     """Weights of the n pixels of crops of every length n up to ``longest``, float32: multiples of a power of two.
 
     Row n (longest + 1) + i, (S,), is that of pixel i of a crop of n; zero if i is outside, as ``longest`` always is.
@@ -94,7 +94,7 @@ def _table(side: int, longest: int) -> Tensor:
         scaled = weights_Sn * 2**bits
         rounded = np.trunc(scaled + np.where(scaled < 0, -0.5, 0.5)) / 2**bits
         table[n, :n] = torch.from_numpy(rounded.T.copy())
-    return torch.cat([table, table.flip(-1)]).view(-1, side)
+    return torch.cat([table, table.flip(-1)]).view(-1, side).to(device)
 
 
 def _weights(n: int, side: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -8,7 +8,7 @@ Shape suffixes: B batch, S side of the augmented image.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -43,6 +43,13 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def check_divisible(sizes: Mapping[str, int], processes: int) -> None:
+    """Raise ConfigError, naming the key, for a batch size that ``processes`` cannot share equally."""
+    for key, size in sizes.items():
+        if size < 1 or size % processes:
+            raise ConfigError(f"{key} {size} is not a multiple of {processes} processes; change one of the two")
 
 
 def piece_size(side: int) -> int:
@@ -239,10 +246,8 @@ class OuterBatches(Dataset[dict[str, Any]]):
 
     def __post_init__(self) -> None:
         self.feedback_batch_size = self.feedback_batch_size or self.batch_size
-        for key in ("batch_size", "feedback_batch_size"):
-            value, processes = getattr(self, key), self.world_size
-            if value < 1 or value % processes:
-                raise ConfigError(f"{key} {value} is not a multiple of {processes} processes; change one of the two")
+        sizes = {"batch_size": self.batch_size, "feedback_batch_size": self.feedback_batch_size}
+        check_divisible(sizes, self.world_size)
         check_range("batches", "[1, inf)", steps_per_outer=self.steps_per_outer)
         if not 0 <= self.rank < self.world_size:
             ranks = f"0..{self.world_size - 1}"

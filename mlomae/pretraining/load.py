@@ -14,9 +14,9 @@ from mlomae.data.copies import check_trained_on
 from mlomae.feedback import is_dense
 from mlomae.models.loading import load_strict
 from mlomae.pretraining.devices import training_device
-from mlomae.pretraining.evaluation import PlainBatches, check_probe, evaluate
+from mlomae.pretraining.evaluation import check_probe, evaluate
 from mlomae.pretraining.pretrainer import Pretrainer
-from mlomae.pretraining.run import PretrainData, build_data
+from mlomae.pretraining.run import PretrainData, build_data, probe_batches
 
 
 @dataclass
@@ -114,7 +114,7 @@ def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = 
     too, if the weights or the probes were trained on images of that set.
     """
     run = load_run(path, overrides)
-    data, size = run.config.data, run.config.model.img_size
+    data = run.config.data
     if not data.eval:
         raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
     train, evaluation = build_source(data.train), build_source(data.eval)
@@ -122,7 +122,7 @@ def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = 
     known, _ = check_trained_on(run.path, evaluation, f"; training of '{path}'", data.allow_near_copies)
     if overrides or known is None:  # else these are the images that the weights were trained on
         check_disjoint(train, evaluation, data.allow_near_copies)
-    probes = PlainBatches(train, size, data.probe_limit), PlainBatches(evaluation, size)
+    probes = probe_batches(run.config, train, evaluation)
     check_probe(*probes, "add images of another class to data.train, or raise data.probe_limit")
     encoder = run.model.mae.encoder
     return evaluate(encoder, *probes, encoder.cls_token.device)

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_range
 from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.config.strict import overrides
 from mlomae.data import MemorySource
 from mlomae.data.registry import find_dataset
-from mlomae.data.streams import DECODED, piece_size
+from mlomae.data.streams import DECODED, check_divisible, piece_size
 from mlomae.masking import is_trainable
 
 _AHEAD = 2  # pieces that torch's DataLoader asks of a worker in advance
@@ -46,9 +45,7 @@ def plan_loading(config: PretrainConfig, processes: int = 1) -> LoadingPlan:
     check_range("", "[1, inf)", processes=processes)
     data, size = config.data, config.model.img_size
     feedback = data.feedback_batch_size or data.batch_size
-    for key, value in {"batch_size": data.batch_size, "feedback_batch_size": feedback}.items():
-        if value % processes:
-            raise ConfigError(f"data.{key} {value} is not a multiple of {processes} processes; change one of the two")
+    check_divisible({"data.batch_size": data.batch_size, "data.feedback_batch_size": feedback}, processes)
     images = {"lower": config.levels.lower_steps * data.batch_size // processes}
     if is_trainable(config.mask["type"]):
         images |= {"head": feedback // processes, "upper": feedback // processes}

@@ -95,11 +95,11 @@ class PretrainData:
     copies: dict[str, Any]
     lowered: dict[str, int]
 
-    def probes(self, config: PretrainConfig) -> tuple[PlainBatches, PlainBatches]:
-        """The training and the held-out images of k-NN and linear probe."""
-        assert self.evaluation is not None
-        size, limit = config.model.img_size, config.data.probe_limit
-        return PlainBatches(self.train, size, limit), PlainBatches(self.evaluation, size)
+
+def probe_batches(config: PretrainConfig, train: Source, evaluation: Source) -> tuple[PlainBatches, PlainBatches]:
+    """The training and the held-out images of k-NN and linear probe."""
+    size = config.model.img_size
+    return PlainBatches(train, size, config.data.probe_limit), PlainBatches(evaluation, size)
 
 
 def build_data(config: PretrainConfig) -> PretrainData:
@@ -190,15 +190,15 @@ def build_trainer(
     step = PretrainStep(model, optimizers)
     gate, curves = step.gate, LossCurves(iterations, step.gate)
     probe = to_device(data.probe, training_device())
-    hooks: list[Hook] = [curves, picture_hook(model, probe, work_dir / "pictures")]
+    hooks: list[Hook] = []
     chance = 0.0
     if gate is not None:
         batches.needed = needed_levels(config)
         judging = FeedbackProbe(model, gate, batches)
-        hooks.insert(0, judging)
+        hooks.append(judging)
         chance = 100.0 * judging.chance.share
-    hooks.insert(-1, MaskHealth(model, config.train.log_interval, probe, chance))
-    hooks.append(ReadingShare(batches, config.data.num_workers))
+    hooks += [curves, MaskHealth(model, config.train.log_interval, probe, chance)]
+    hooks += [picture_hook(model, probe, work_dir / "pictures"), ReadingShare(batches, config.data.num_workers)]
 
     def rates_of(level: str) -> list[Rate]:
         settings = config.optim[level]
@@ -265,7 +265,10 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
     data = build_data(config)
     check_labels(config.feedback["type"], data.batches)
     if data.evaluation is not None:
-        check_probe(*data.probes(config), "set data.eval=None, or raise data.probe_limit if it is set")
+        check_probe(
+            *probe_batches(config, data.train, data.evaluation),
+            "set data.eval=None, or raise data.probe_limit if it is set",
+        )
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
@@ -284,7 +287,8 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
         return {}
     metrics = dict(trainer.logged)
     if data.evaluation is not None:
-        metrics |= evaluate(model.mae.encoder, *data.probes(config), trainer.device)
+        probes = probe_batches(config, data.train, data.evaluation)
+        metrics |= evaluate(model.mae.encoder, *probes, trainer.device)
     source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
     record = records.make_record(
         task="pretrain",

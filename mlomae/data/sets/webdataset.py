@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlomae.common.errors import reason_of
 from mlomae.data.images import Source
-from mlomae.data.paths import existing_folder, kind_of, split_folder, subfolders
+from mlomae.data.paths import existing_folder, kind_of, split_folder, subfolders, text_of
 from mlomae.data.reader import IMAGE_ENDINGS, decode_bytes, header_size, is_hidden, read_bytes
 from mlomae.data.registry import register_dataset
 
@@ -53,7 +53,7 @@ class WebDataset(Source):
         self._start, self._size = np.array(starts, dtype=np.int64), np.array(sizes, dtype=np.int64)
         self.labels = np.array(labels, dtype=np.int64)
         names, low, high = base / "classes.txt", int(self.labels.min()), int(self.labels.max())
-        lines = names.read_text(encoding="utf-8-sig").splitlines() if names.is_file() else map(str, range(high + 1))
+        lines = text_of(names).splitlines() if names.is_file() else map(str, range(high + 1))
         self.classes = [line.strip() for line in lines if line.strip()]
         if low < 0 or high >= len(self.classes):
             wrong = low if low < 0 else high
