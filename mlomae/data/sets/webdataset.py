@@ -16,11 +16,12 @@ from torch import Tensor
 
 from mlomae.common.errors import reason_of
 from mlomae.data.images import Source
-from mlomae.data.paths import existing_folder, kind_of, split_folder, subfolders, text_of
+from mlomae.data.paths import existing_folder, kind_of, list_images, split_folder, subfolders, text_of
 from mlomae.data.reader import IMAGE_ENDINGS, decode_bytes, header_size, is_hidden, read_bytes
 from mlomae.data.registry import register_dataset
 
 _LABELS = (".cls", ".json")
+_TARS = (".tar",)
 
 
 @register_dataset("webdataset")
@@ -39,11 +40,10 @@ class WebDataset(Source):
         base = existing_folder(root, self.name)
         folder = split_folder(base, split, self.name)
         self.split, self.root, self.folder = split, str(base), folder
-        self._tars = sorted(name for name in os.listdir(folder) if name.endswith(".tar") and not is_hidden(name))
+        self._tars, self.left_out = list_images(folder, _TARS)
         if not self._tars:
             raise self.fault(f"{folder} holds no .tar file", "choose another split; compressed tar files are not read")
         self.locations = frozenset(os.path.realpath(folder / name) for name in self._tars)
-        self.left_out = Counter[str]()
         samples = [(t, *sample) for t, name in enumerate(self._tars) for sample in self._index(name)]
         if not samples:
             raise self.fault(f"{folder} holds no image")
@@ -61,7 +61,7 @@ class WebDataset(Source):
 
     @classmethod
     def list_splits(cls, base: Path) -> list[str]:
-        return [name for name in subfolders(base) if any((base / name).glob("*.tar"))]
+        return [name for name in subfolders(base) if list_images(base / name, _TARS).files]
 
     def _index(self, name: str) -> list[tuple[str, int, int, int]]:
         """Name, start, size and label of each image in a tar file, in its order."""
