@@ -50,9 +50,9 @@ FIELDS: dict[str, Any] = {
     "metrics": dict,
     "finished_at": str,
 }
-# not part of a configuration's identity: the seed, labels, and where and with how many workers it ran
+# not part of a configuration's identity: the seed, names, and where and with how many workers it ran
 _RUN_KEYS = {"name", "seed"}
-_NO_EFFECT = {"num_workers"}
+_NO_EFFECT = {"num_workers", "title"}
 _FOLDER_KEY = re.compile(r"(?:.*_)?(?:root|dir|folder)$")
 _ABSOLUTE = re.compile(r"""(?:^|[\s:=,;'"(\[])(?:/[\w.]|~\w*/|[A-Za-z]:[\\/]|\\\\\w)""")
 
@@ -100,6 +100,11 @@ def _hash_of(text: str) -> str:
     plain = _identity(strip_paths(json.loads(text)))
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def contents_of(kept: Mapping[str, Any]) -> dict[str, str]:
+    """The digest ``content`` of each source of a record, or of the ``meta`` of a checkpoint; {} if it has none."""
+    return {part: known["content"] for part, known in (kept.get("data") or {}).items()}
 
 
 def run_phrase(method: str, name: str, seed: int) -> str:

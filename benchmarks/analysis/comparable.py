@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 
+from benchmarks.analysis.data_sets import pooled_contents, pretrained_on, same_contents
 from mlomae.common.errors import DataError
 from mlomae.common.numerics import different_parts
 from mlomae.records import Record, config_hash, grouped
@@ -26,8 +27,9 @@ def setting_of(record: Record, any_start: bool = False) -> str:
 
     Pretrainings: data, model, the schedule of θ, and the weights they start from unless ``any_start``. Only the data
     and labels of the feedback may differ: the images are the same, and probes use the true labels. Transfers: data,
-    recipe and protocol, everything but the backbone. Both: the NUMERICS above 1 of the parts that all compared runs
-    share, but not those of backbones or of the feedback's data.
+    recipe and protocol, everything but the backbone. Both: the content of the training and evaluation images, where it
+    is known, and the NUMERICS above 1 of the parts that all compared runs share, but not those of backbones or of the
+    feedback's data.
     """
     config = record["config"]
     parts = [record["dataset"], record["train_source"], record["eval_source"]]
@@ -40,21 +42,25 @@ def setting_of(record: Record, any_start: bool = False) -> str:
         parts.insert(1, record["name"])
         parts += [config_hash({**config, "backbone": backbone})]
     sources = (config.get("data", {}).get(key) or {} for key in ("train", "eval", "test"))
+    parts += [contents] if (contents := same_contents(record)) else []
     shared = {record["task"], "pretraining", "evaluation", *(f"data.{source.get('type')}" for source in sources)}
     raised = {part: number for part, number in record.get("numerics", {}).items() if part in shared and number != 1}
     return json.dumps([*parts, raised] if raised else parts, sort_keys=True)
 
 
 def may_compare(a: Record, b: Record) -> bool:
-    """Whether both have the same NUMERICS of every part that both depend on; unknown ones only equal unknown ones."""
+    """Whether both have the same NUMERICS of every part that both depend on, and backbones pretrained on the same
+    images where those are known; unknown NUMERICS only equal unknown ones."""
+    if pretrained_on(a) and pretrained_on(b) and pretrained_on(a) != pretrained_on(b):
+        return False
     if "numerics" not in a or "numerics" not in b:
         return ("numerics" in a) == ("numerics" in b)
     return not different_parts(a["numerics"], b["numerics"])
 
 
-def numerics_key(record: Record) -> str:
-    """What pooled runs agree on besides their configuration."""
-    return json.dumps(record.get("numerics"), sort_keys=True)
+def pool_key(record: Record) -> str:
+    """What pooled runs agree on besides their configuration: NUMERICS and data."""
+    return json.dumps(record.get("numerics"), sort_keys=True) + pooled_contents(record)
 
 
 def same_images(a: float, b: float) -> bool:
@@ -65,8 +71,8 @@ def same_images(a: float, b: float) -> bool:
 def methods_of(records: list[Record]) -> Methods:
     """The configurations of each method, their runs by seed, in a stable order. DataError for a seed recorded twice."""
     found: dict[tuple[str, ...], list[Record]] = {}
-    for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], numerics_key(r), r["seed"])):
-        runs = found.setdefault((r["method"], r["config_hash"], numerics_key(r)), [])
+    for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], pool_key(r), r["seed"])):
+        runs = found.setdefault((r["method"], r["config_hash"], pool_key(r)), [])
         if runs and runs[-1]["seed"] == r["seed"]:
             raise DataError(
                 f"two records hold seed {r['seed']} of {r['method']} on {r['dataset']}; remove '{r['name']}'"

@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparable import METRICS
+from benchmarks.analysis.data_sets import pretrained_on, settle_data
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import TestedRun
 from mlomae.common.errors import DataError
-from mlomae.records import RANDOM, Record, predictions_folder, predictions_of, read_named_records, run_phrase
+from mlomae.records import (
+    RANDOM,
+    Record,
+    contents_of,
+    predictions_folder,
+    predictions_of,
+    read_named_records,
+    run_phrase,
+)
 
 FIGURE_SOURCES = "sources.json"  # in the folder of figures
 FLOPS_KEYS = ("lower_step", "upper", "total", "batch")
@@ -48,8 +57,12 @@ class Evidence:
     masks: Path = Path("results/masks")
 
     def __post_init__(self) -> None:
+        settle_data(self.records.values())
         self._files = {id(record): name for name, record in self.records.items()}
-        self._by_hash = {r["config_hash"]: r for r in self.records.values() if r["task"] != "speed"}
+        self._by_hash: dict[str, list[Record]] = {}
+        for r in self.records.values():
+            if r["task"] != "speed":
+                self._by_hash.setdefault(r["config_hash"], []).append(r)
 
     def of_task(self, task: str) -> list[Record]:
         return [r for r in self.records.values() if r["task"] == task]
@@ -74,8 +87,14 @@ class Evidence:
         between; None if it is not in ``records``."""
         found: Record | None = record
         while found is not None and found["task"] != "pretrain":
-            found = self._by_hash.get(_backbone_of(found).get("config_hash", ""))
+            found = self._made(found)
         return found
+
+    def _made(self, record: Record) -> Record | None:
+        """A record, of any seed, of the run that made the backbone of the transfer ``record``, on the same images."""
+        known, images = self._by_hash.get(self.backbone_config_of(record), []), pretrained_on(record)
+        fits = [r for r in known if contents_of(r).get("train", images) == images or not images]
+        return fits[-1] if fits else None
 
     def backbone_config_of(self, record: Record) -> str:
         """The hash of the pretraining's configuration, or of the last fine-tuning's before this run; "" if unknown."""
@@ -90,7 +109,7 @@ class Evidence:
         if not pretrained and record["method"] == RANDOM:
             return 0.0
         digest = self.backbone_config_of(record)
-        complete = record if pretrained else self._by_hash.get(digest)  # the pretraining that ended with this backbone
+        complete = record if pretrained else self._made(record)  # the pretraining that ended with this backbone
         if not pretrained and complete and complete["outer_iterations"] != _backbone_of(record).get("iteration"):
             complete = None
         if what == "flops":

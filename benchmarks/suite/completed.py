@@ -1,22 +1,25 @@
-"""Which runs of a suite are completed: those with a record of the same configuration, seed, NUMERICS and split.
+"""Which runs of a suite are completed: those with a record of the same configuration, seed, NUMERICS and data.
 
 - Configuration and seed: the record has the run's ``config_hash`` and ``seed``. Names and folders do not matter, so
   suites share records.
 - NUMERICS: the record was made with the current numbers of all parts that the run depends on
   (`mlomae.common.numerics`), and with the current source of its plug-ins (`mlomae.config.plugins`).
-- Split: the levels of a pretraining get the same images as in the record. This is checked only if the data are present;
-  without them the run could not be repeated anyway.
+- Data: images, labels and split have the content that the record describes. This is checked only if the data are
+  present; without them the run could not be repeated anyway. Records of version 0.1 know a pretraining's split alone.
 """
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.suite.jobs import PRETRAIN, Job
+from benchmarks.tasks import get_task
 from mlomae.common.errors import ConfigError, MlomaeError
 from mlomae.common.numerics import BACKBONE, describe_difference
 from mlomae.config.plugins import changed_plugins
-from mlomae.pretraining.run import find_split
+from mlomae.data.content import changes, describe_contents
+from mlomae.pretraining.run import find_split, open_sources
 from mlomae.records import RANDOM, Record, read_named_records, read_record
 
 
@@ -29,13 +32,13 @@ class CompletedRuns:
 
     folder: Path | None
     any_numerics: bool = False
-    _found: dict[tuple[str, int], tuple[Path, Record]] = field(default_factory=dict)
-    _splits: dict[str, str | None] = field(default_factory=dict)
+    _found: dict[tuple[str, int], dict[Path, Record]] = field(default_factory=dict)
+    _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.folder is not None and self.folder.is_dir():
             for name, record in read_named_records(self.folder).items():
-                self._found[record["config_hash"], record["seed"]] = self.folder / name, record
+                self._add(self.folder / name, record)
 
     def of(self, job: Job) -> tuple[Record | None, str | None]:
         """(the record of a run or None, the reason why it does not count or None).
@@ -47,8 +50,10 @@ class CompletedRuns:
 
     def path_and_record(self, job: Job) -> tuple[Path, Record | None]:
         """The path of a run's record, and the record, whether it counts or not. Errors as `of`."""
-        if self.folder is not None and (job.hash, job.seed) in self._found:
-            return self._found[job.hash, job.seed]
+        known = self._found.get((job.hash, job.seed), {}) if self.folder is not None else {}
+        for path, candidate in known.items():  # suites on other data may have the same configurations
+            if path == job.record or self._other_data(job, candidate) is None:
+                return path, candidate
         record = self.add(job)
         if record is None and job.record.is_file():
             remedy = "rename the suite" if self.folder else "choose another --work-dir"
@@ -62,13 +67,16 @@ class CompletedRuns:
         if not job.record.is_file():
             return None
         record = read_record(job.record, str(job.record))
-        self._found[record["config_hash"], record["seed"]] = job.record, record
+        self._add(job.record, record)
         # the folder of embedded data is named after its content, and not part of the hash
         same_data = self.folder is not None or record["config"]["data"] == job.portable["data"]
         return record if same_data and (record["config_hash"], record["seed"]) == (job.hash, job.seed) else None
 
     def all(self) -> list[Record]:
-        return [record for _, record in self._found.values()]
+        return [record for known in self._found.values() for record in known.values()]
+
+    def _add(self, path: Path, record: Record) -> None:
+        self._found.setdefault((record["config_hash"], record["seed"]), {})[path] = record
 
     def _stale(self, job: Job, record: Record) -> str | None:
         if changed := changed_plugins(record):
@@ -81,20 +89,39 @@ class CompletedRuns:
         ]
         if parts and not self.any_numerics:
             return f"made with {describe_difference(made, job.numerics, parts)}"
-        return self._other_split(job, record)
+        return self._other_data(job, record)
 
-    def _other_split(self, job: Job, record: Record) -> str | None:
+    def _other_data(self, job: Job, record: Record) -> str | None:
         if job.after is not None and job.method != RANDOM:
             pretraining = self.of(job.after)[0]
-            other = self._other_split(job.after, pretraining) if pretraining else None
-            return f"its backbone was {other}" if other else None
-        if job.task != PRETRAIN or record["split_hash"] is None:
+            other = self._other_data(job.after, pretraining) if pretraining else None
+            if other:
+                return f"its backbone was {other}"
+            if pretraining and (found := changes(pretraining, record.get("pretrained", {}))):
+                return f"its backbone was made with other data: {'; '.join(found)}"
+        if not record.get("data") and record["split_hash"] is None:
             return None
+        found = changes(record, self._present(job))
+        return f"made with other data: {'; '.join(found)}" if found else None
+
+    def _present(self, job: Job) -> dict[str, Any]:
+        """What a record of ``job`` would say of its data; nothing if they are not present."""
         data = job.config.data
-        key = json.dumps([data.train, data.feedback, data.val_fraction, data.split_seed], sort_keys=True)
-        if key not in self._splits:
+        sources = [getattr(data, part, None) for part in ("train", "eval", "test", "feedback")]
+        split = [getattr(data, key, None) for key in ("val_fraction", "split_seed")]
+        key = json.dumps([job.task, *sources, *split], sort_keys=True, default=str)
+        if key not in self._known:
             try:
-                self._splits[key] = find_split(job.config).hash
-            except MlomaeError:  # the data are not present
-                self._splits[key] = None
-        return None if self._splits[key] in (None, record["split_hash"]) else "made with another split of the data"
+                self._known[key] = _describe(job)
+            except MlomaeError:
+                self._known[key] = {}
+        return self._known[key]
+
+
+def _describe(job: Job) -> dict[str, Any]:
+    """Open the data of ``job``, and describe them as records do."""
+    if job.task == PRETRAIN:
+        sources = open_sources(job.config)
+        return {"data": describe_contents(sources), "split_hash": find_split(job.config, sources).hash}
+    train, test = get_task(job.task).create_steps(job.config).open_data()
+    return {"data": describe_contents({"train": train, "test": test})}

@@ -183,8 +183,7 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     # what tells pretrainings, their seeds and versions of the code apart, as far as the checkpoint has it
     if "method" in config and "seed" in config:
         meta |= {"method": config["method"], "seed": config["seed"], "config_hash": config_hash(strip_paths(config))}
-    if "numerics" in about:
-        meta["numerics"] = about["numerics"]
+    meta |= {key: about[key] for key in ("numerics", "data") if key in about}
     images = _replace(path, out, fmt, tensors, meta, timm_config(model, **statistics))
 
     bits = f"equal bit for bit to '{path}' ({meta['source_sha256']})"

@@ -47,25 +47,26 @@ def _of_checkpoint(state: dict[str, Any], digest: str) -> Provenance:
     that it started from, where they are known."""
     config, meta, iteration = state["config"], state["meta"], int(state["iteration"])
     train, images, clock = config["data"]["train"], iteration * config["data"]["batch_size"], dict(state["clock"])
+    dataset = meta.get("data", {}).get("train", {}).get("name") or train.get("type", "")
     labelled: list[dict[str, Any]] = []
     if "origin" in meta:
         start, before = {k: v for k, v in meta["origin"].items() if k != "sha256"}, meta.get("pretrained", {})
         config = {**config, "backbone": {**config["backbone"], "weights": start}}  # as in the run's record
-        method = f"{start['method']} + fine-tuned on {train['type']} (labels)"
+        method = f"{start['method']} + fine-tuned on {dataset} (labels)"
         images += before.get("images_seen", 0)
         clock = {kind: s + before.get("clock", {}).get(kind, 0.0) for kind, s in clock.items()}
         labelled = [*meta.get("labelled", []), train]
     else:
         method, images = config["method"], images * config["levels"]["lower_steps"]
     identity = {"method": method, "config_hash": config_hash(strip_paths(config)), "iteration": iteration}
-    details = {"name": config["name"], "seed": config["seed"], "dataset": train.get("type", "")}
-    details |= {"images_seen": images, "clock": clock, "sha256": digest, **_numerics(meta)}
+    details = {"name": config["name"], "seed": config["seed"], "dataset": dataset}
+    details |= {"images_seen": images, "clock": clock, "sha256": digest, **_kept(meta)}
     return Provenance(method, identity, details, int(config["seed"]), labelled)
 
 
 def _of_export(meta: dict[str, Any], digest: str) -> Provenance:
     details = {"name": meta["name"], "checkpoint_sha256": meta.get("source_sha256", ""), "sha256": digest}
-    details |= _numerics(meta)
+    details |= _kept(meta)
     iteration = int(meta.get("iteration", "0"))
     if "config_hash" not in meta:  # an export of an early version, which did not write it
         return Provenance(meta["name"], {"method": meta["name"], "iteration": iteration, **details}, details)
@@ -74,9 +75,9 @@ def _of_export(meta: dict[str, Any], digest: str) -> Provenance:
     return Provenance(meta["method"], identity, {**details, "seed": seed}, seed)
 
 
-def _numerics(meta: dict[str, Any]) -> dict[str, Any]:
-    """The NUMERICS that a file of weights was made with; version 0.1 wrote none."""
-    return {"numerics": meta["numerics"]} if "numerics" in meta else {}
+def _kept(meta: dict[str, Any]) -> dict[str, Any]:
+    """The NUMERICS and the data that a file of weights was made with; earlier versions wrote none."""
+    return {key: meta[key] for key in ("numerics", "data") if key in meta}
 
 
 def _architecture(spec: str) -> dict[str, Any] | str:

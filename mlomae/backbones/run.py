@@ -1,6 +1,5 @@
 """One transfer of a backbone to a task: `run_transfer` is common to all tasks, `TransferSteps` is a task's own part."""
 
-import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,17 +18,17 @@ from mlomae.backbones.provenance import Provenance, check_unseen, describe_weigh
 from mlomae.backbones.task import Task
 from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
 from mlomae.common.atomic import replacing
-from mlomae.common.checkpoint import list_checkpoints
-from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.common.ownership import owned
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_classes, check_disjoint
+from mlomae.data.content import Contents, describe_contents
 from mlomae.data.copies import Digests, check_trained_on, save_digests
 from mlomae.models.weights import weights_path
 from mlomae.pretraining.devices import owned_by_run
 from mlomae.pretraining.log import log_notes, run_log
-from mlomae.pretraining.trainer import Trainer, check_same_config
+from mlomae.pretraining.trainer import Trainer, check_continues, finished_record
 
 AnyImages = TypeVar("AnyImages", bound=mlomae.data.Images)
 
@@ -53,6 +52,7 @@ class TransferRun:
     resume: bool
     git: tuple[str | None, bool | None]
     numerics: Numerics
+    contents: Contents
 
     def train(
         self,
@@ -108,8 +108,8 @@ class TransferRun:
         """The contents of a checkpoint besides the configuration; ``origin`` is compared on resume."""
         source = self.source
         weights = {**source.identity, "sha256": source.details.get("sha256")}
-        run = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
-        run["numerics"] = self.numerics
+        run: dict[str, Any] = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
+        run |= {"numerics": self.numerics, "data": self.contents}
         return {**run, "origin": weights, "pretrained": source.details, "labelled": source.labelled}
 
     def identity(self) -> dict[str, str]:
@@ -180,13 +180,15 @@ def _run(
 ) -> records.Record:
     source = source or describe_weights(config.backbone.weights or "")
     config = fitted(config, source)
-    _check_folder(work_dir, resume, described(config, source))
+    finished = finished_record(work_dir, resume, described(config, source), TASK.free_to_change)
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict(), task.steps.partition(":")[0])
     numerics = numerics_of(task.name, config.to_dict(), source.details.get("numerics"))
-    run = TransferRun(config, source, work_dir, resume, git, numerics)
     steps: TransferSteps = task.create_steps(config)
     steps.train, steps.test = steps.open_data()
+    contents = describe_contents({"train": steps.train, "test": steps.test})
+    run = TransferRun(config, source, work_dir, resume, git, numerics, contents)
+    check_continues(TASK, work_dir, finished, config, run.meta())
     copies, earlier = check_copies(config, steps) if is_main_process() else ({}, None)
     check_unseen(source.labelled, config.data.train, steps.test)
     model, report = steps.build_model()
@@ -203,7 +205,7 @@ def _run(
         task=task.name,
         name=config.name,
         method=source.method,
-        dataset=steps.train.name,
+        dataset=steps.train.title,
         demo=config.demo,
         seed=config.seed,
         config=described(config, source),
@@ -215,6 +217,7 @@ def _run(
         metrics=outcome.metrics,
         git=git,
         numerics=numerics,
+        data=contents,
         copies=copies,
         pretrained=source.details,  # which backbone it was; what it is belongs to the configuration
         **plugins,
@@ -281,23 +284,6 @@ def fitted(config: C, source: Provenance) -> C:
     or left out."""
     given = (config.backbone.model or {}).get("patch_size") or 16  # of "random"; other weights know theirs
     return config.fitted(source.patch_size or given)
-
-
-def _check_folder(work_dir: Path, resume: bool, portable: dict[str, Any]) -> None:
-    """Raise ConfigError if ``work_dir`` holds a run, finished or not, that ``resume`` does not ask for, CheckpointError
-    if it holds a finished run of another configuration: its results would be replaced."""
-    path = work_dir / "record.json"
-    if (list_checkpoints(work_dir) or path.exists()) and not resume:
-        raise ConfigError(
-            f"'{work_dir}' already holds a run; add --resume to continue it, or choose another --work-dir"
-        )
-    if not path.exists():
-        return
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))["config"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"'{path}' is damaged; remove it, or choose another work dir") from error
-    check_same_config(saved, portable, path, TASK.free_to_change)
 
 
 def _describe_images(images: mlomae.data.Images) -> str:

@@ -31,7 +31,14 @@ TASK = Task(
     format=TRANSFER_FORMAT,
     recorded=("loss",),
     free_to_change=frozenset(
-        {"data.num_workers", "train.log_interval", "train.checkpoint_interval", "train.keep_checkpoints"}
+        {
+            "data.num_workers",
+            "data.train.title",
+            "data.test.title",
+            "train.log_interval",
+            "train.checkpoint_interval",
+            "train.keep_checkpoints",
+        }
     ),
     remedy="a lower optim.lr",
 )

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mlomae.common.errors import DataError
-from mlomae.data.paths import LabelledFiles, left_out_phrase, list_images, subfolders
-from mlomae.data.reader import decode, header_size
+from mlomae.data.paths import LabelledFiles, folder_title, left_out_phrase, list_images, subfolders
+from mlomae.data.reader import decode, header_size, read_bytes
 
 EMBEDDED = "embedded"
 """The root of data sets whose images the package draws."""
@@ -35,7 +35,12 @@ def evenly_spaced(total: int, most: int | None) -> list[int]:
 
 def digest_pixels(image_CHW: Tensor) -> bytes:
     """16-byte blake2b of the shape and the pixels of an image; comparable between all data sets."""
-    return hashlib.blake2b(_pixel_bytes(image_CHW), digest_size=16).digest()
+    return digest_bytes(_pixel_bytes(image_CHW))
+
+
+def digest_bytes(content: bytes) -> bytes:
+    """16-byte blake2b."""
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _pixel_bytes(image_CHW: Tensor) -> bytes:
@@ -56,6 +61,8 @@ class Images:
         fewest_classes, class_remedy: how many are needed to tell classes apart, and what to do about fewer.
         of_one_split: arguments of the constructor that name the files of one split.
         left_out: what else is in its folders, by kind (`mlomae.data.paths.ImageList`).
+        in_memory: whether its images are, so that threads do not read them sooner.
+        named_by_folder, given_title: headings call it by the name of its folder, or of its kind; or as the user does.
         provides, remedy, layout: for messages: what data sets of this kind have, what to do about missing or damaged
             files, and where images are below ``root``.
     """
@@ -72,6 +79,14 @@ class Images:
     classes: Sequence[str]
     locations: frozenset[str]
     left_out: Mapping[str, int] = MappingProxyType({})
+    in_memory = False
+    named_by_folder = False
+    given_title = ""
+
+    @property
+    def title(self) -> str:
+        """What headings call the data set."""
+        return self.given_title or (folder_title(Path(self.root)) if self.named_by_folder else self.name)
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -116,10 +131,19 @@ class Images:
         """16-byte blake2b of the shape and the pixels of image ``i``; comparable between all data sets."""
         return digest_pixels(self.image(i))
 
+    def content_digest(self, i: int) -> bytes:
+        """16-byte blake2b of the file of image ``i``, or of its pixels if it has none of its own."""
+        return self.pixel_digest(i)
+
+    def label_digest(self, i: int) -> bytes:
+        """A text that identifies the labels of image ``i`` by their content."""
+        return self._fingerprint_label(i)
+
     def fingerprint(self, indices: Iterable[int] | None = None) -> str:
         """SHA-256 (hex) of labels and pixels, in order, of all images or of ``indices``.
 
-        Data sets that read files hash relative path and file size instead of pixels.
+        Data sets that read files hash relative path and file size instead of pixels: cheap, but blind to an image that
+        is replaced by one of as many bytes, which `mlomae.data.content` finds.
         """
         total = hashlib.sha256()
         for i in range(len(self)) if indices is None else indices:
@@ -221,6 +245,9 @@ class ImageFiles(Images):
     def image_size(self, i: int) -> tuple[int, int]:
         return header_size(self.path(i), self._stated(i)) or super().image_size(i)
 
+    def content_digest(self, i: int) -> bytes:
+        return digest_bytes(read_bytes(self.path(i)))
+
     def _stated(self, i: int) -> tuple[int, int] | None:
         return None if self.stated_sizes is None else (int(self.stated_sizes[i, 0]), int(self.stated_sizes[i, 1]))
 
@@ -243,6 +270,7 @@ class MemorySource(Source):
     """
 
     images_NCHW: Tensor
+    in_memory = True
 
     def __init__(
         self,

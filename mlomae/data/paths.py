@@ -3,6 +3,7 @@
 import codecs
 import functools
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,6 +64,15 @@ def split_folder(root: Path, split: str, what: str) -> Path:
         itself = f"or to '.' for {root.name} itself"
         raise DataError(f"{what}: no folder {split!r} in {root}; set `split` to one that exists ({have}), {itself}")
     return folder.resolve()
+
+
+_OF_A_SPLIT = re.compile(r"(train(ing|val)?|val(id(ation)?)?|test|images)\d*", re.IGNORECASE)
+
+
+def folder_title(folder: Path) -> str:
+    """The name of ``folder``, or of the one around it if that is the name of a split."""
+    place = folder.absolute()
+    return place.parent.name if _OF_A_SPLIT.fullmatch(place.name) and place.parent.name else place.name
 
 
 def subfolders(folder: Path) -> list[str]:

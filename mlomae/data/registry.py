@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
@@ -102,10 +102,11 @@ def list_datasets(kind: type[Images] = Images) -> list[str]:
 
 
 def build_dataset(cfg: dict[str, Any], kind: type[D]) -> D:
-    """Build the data set that ``cfg`` describes: ``type`` names it, every other key is an argument of its constructor.
+    """Build the data set that ``cfg`` describes: ``type`` names it, ``title``, if given, is what headings call it, and
+    every other key is an argument of its constructor.
 
-    Raises ConfigError for an unknown type or one of another kind, an unknown key or a missing key, and DataError if
-    the data cannot be read.
+    Raises ConfigError for an unknown type or one of another kind, an unknown key or a missing key, a title that is no
+    name, and DataError if the data cannot be read.
     """
     name = cfg.get("type")
     if name not in _DATASETS or not issubclass(find_dataset(name), kind):
@@ -113,8 +114,12 @@ def build_dataset(cfg: dict[str, Any], kind: type[D]) -> D:
         if name in _DATASETS:
             said = f"data set '{name}' does not have {kind.provides}"
         raise ConfigError(f"{said}; choose one of {', '.join(list_datasets(kind))}")
-    built = _DATASETS.build(name, {key: value for key, value in cfg.items() if key != "type"})
+    title = cfg.get("title", "")
+    if not isinstance(title, str) or not title.isprintable() or title != PurePath(title).name:
+        raise ConfigError(f"title={title!r} of data set '{name}' must be a name without slashes, for headings")
+    built = _DATASETS.build(name, {key: value for key, value in cfg.items() if key not in ("type", "title")})
     assert isinstance(built, kind)
+    built.given_title = title
     return built
 
 

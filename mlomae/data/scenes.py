@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlomae.common.errors import DataError, first_names
-from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source, evenly_spaced
+from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source, digest_bytes, evenly_spaced
 from mlomae.data.paths import LabelledFiles, inner_folder, left_out_phrase, list_images, split_folder, subfolders
 from mlomae.data.reader import IMAGE_ENDINGS, decode_values, in_threads, read_bytes
 from mlomae.data.registry import build_dataset, build_source, check_counts, list_datasets, subset_remark
@@ -181,6 +181,9 @@ class Scenes(ImageFiles):
             examples = first_names(fault.example for fault in first)
             raise self.fault(f"in {self.root} {said} ({examples})", first[0].remedy)
 
+    def label_digest(self, i: int) -> bytes:
+        return digest_bytes(read_bytes(self.annotation_path(i)))
+
     def _fingerprint_label(self, i: int) -> bytes:
         return b"%d " % os.path.getsize(self.annotation_path(i))
 
@@ -250,7 +253,7 @@ class SceneSource(FileSource):
         listed = LabelledFiles(scenes.folder, files, np.zeros(len(scenes)))
         super().__init__(scenes.name, scenes.split, Path(scenes.root), ["scene"], listed)
         self.scenes, self.pixel_classes, self.left_out = scenes, scenes.classes, scenes.left_out
-        self.stated_sizes = scenes.stated_sizes
+        self.stated_sizes, self.given_title = scenes.stated_sizes, scenes.title
 
     def pixel_labels(self, i: int) -> Tensor:
         return self.scenes.labels(i)

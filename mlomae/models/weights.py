@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 
 MODEL_KEYS = ("size", "patch_size", "embed_dim", "depth", "num_heads")
 _HEADS = {dim: heads for dim, _, heads in SIZES.values()}
-_SECTIONS = ("model", "numerics")  # of the metadata of an export, written as JSON
+_SECTIONS = ("model", "numerics", "data")  # of the metadata of an export, written as JSON
 
 
 def sha256(path: Path) -> str:

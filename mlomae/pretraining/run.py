@@ -28,6 +28,7 @@ from mlomae.data import (
     shuffle_labels,
     split_train,
 )
+from mlomae.data.content import describe_contents
 from mlomae.data.copies import check_trained_on, save_digests
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
@@ -43,7 +44,7 @@ from mlomae.pretraining.optim import build_optimizers, deferred_rate, rates
 from mlomae.pretraining.pictures import picture_hook
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.step import PretrainStep
-from mlomae.pretraining.trainer import Hook, Rate, Task, Trainer
+from mlomae.pretraining.trainer import Hook, Rate, Task, Trainer, check_continues, finished_record
 
 PROBE_IMAGES = 64  # fixed training images on which the health of the mask is read
 TASK = Task(
@@ -65,6 +66,7 @@ TASK = Task(
     free_to_change=frozenset(
         {
             "data.num_workers",
+            *(f"data.{part}.title" for part in ("train", "eval", "feedback")),
             "data.probe_limit",
             "train.log_interval",
             "train.picture_interval",
@@ -82,7 +84,7 @@ class PretrainData:
 
     ``feedback`` has the labels that the feedback sees, ``train`` the true ones. ``num_classes`` are the feedback's, of
     images or of pixels. ``copies`` counts the evaluation images that training has too, as records keep it. ``lowered``:
-    batch sizes in place of those of ``config.data`` that are larger than their images.
+    batch sizes in place of those of ``config.data`` that are larger than their images. ``sources``: as `open_sources`.
     """
 
     train: Source
@@ -94,6 +96,7 @@ class PretrainData:
     num_classes: int
     copies: dict[str, Any]
     lowered: dict[str, int]
+    sources: dict[str, Source]
 
 
 def probe_batches(config: PretrainConfig, train: Source, evaluation: Source) -> tuple[PlainBatches, PlainBatches]:
@@ -109,9 +112,9 @@ def build_data(config: PretrainConfig) -> PretrainData:
     Raises DataError if evaluation images would reach any level, ConfigError for shuffled labels that nothing reads.
     """
     data, size = config.data, config.model.img_size
-    train = build_training_source(data.train)
-    evaluation = build_source(data.eval) if data.eval else None
-    feedback = build_training_source(data.feedback) if data.feedback else train
+    sources = open_sources(config)
+    train, evaluation = sources["train"], sources.get("eval")
+    feedback = sources.get("feedback", train)
     learned = is_trainable(config.mask["type"])
     pixels = learned and is_dense(config.feedback["type"])
     check_kinds(config, train, feedback, pixels)
@@ -122,7 +125,7 @@ def build_data(config: PretrainConfig) -> PretrainData:
         for part, source in {"training": train, **({} if feedback is train else {"feedback": feedback})}.items():
             if rank == 0:  # it reads all images
                 copies[part] = check_disjoint(source, evaluation, data.allow_near_copies).counts()
-    split = split_train(feedback, data.val_fraction, data.split_seed)
+    split = find_split(config, sources)
     lower_indices = split.train_indices if feedback is train else np.arange(len(train))
     if data.shuffle_labels is not None:
         if not learned:
@@ -150,13 +153,23 @@ def build_data(config: PretrainConfig) -> PretrainData:
     plain = build_augment({"type": "Plain", "size": size})
     probe = Stream(train, lower_indices, plain, config.seed, "probe").batch(0, min(PROBE_IMAGES, len(lower_indices)))
     classes = len(feedback.pixel_classes) if pixels else len(feedback.classes)
-    return PretrainData(train, feedback, evaluation, split, batches, probe, classes, copies, lowered)
+    return PretrainData(train, feedback, evaluation, split, batches, probe, classes, copies, lowered, sources)
 
 
-def find_split(config: PretrainConfig) -> Split:
-    """The split that a run of ``config`` would make; nothing else is built. Raises the errors of the sources."""
+def open_sources(config: PretrainConfig) -> dict[str, Source]:
+    """The sources of ``config.data`` by their keys: train, and eval and feedback if they are given."""
     data = config.data
-    return split_train(build_training_source(data.feedback or data.train), data.val_fraction, data.split_seed)
+    sources = {"train": build_training_source(data.train)}
+    if data.eval:
+        sources["eval"] = build_source(data.eval)
+    if data.feedback:
+        sources["feedback"] = build_training_source(data.feedback)
+    return sources
+
+
+def find_split(config: PretrainConfig, sources: dict[str, Source]) -> Split:
+    """The split that a run of ``config`` would make of its ``sources``."""
+    return split_train(sources.get("feedback", sources["train"]), config.data.val_fraction, config.data.split_seed)
 
 
 def with_sizes(config: PretrainConfig, lowered: dict[str, int]) -> PretrainConfig:
@@ -257,10 +270,7 @@ def run_pretraining(
 
 
 def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path | None) -> dict[str, Any]:
-    if checkpoint.list_checkpoints(work_dir) and not resume:
-        raise ConfigError(
-            f"'{work_dir}' already holds a run; add --resume to continue it, or choose another --work-dir"
-        )
+    finished = finished_record(work_dir, resume, records.strip_paths(config.to_dict()), TASK.free_to_change)
     torch.manual_seed(config.seed)
     data = build_data(config)
     check_labels(config.feedback["type"], data.batches)
@@ -269,19 +279,19 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
             *probe_batches(config, data.train, data.evaluation),
             "set data.eval=None, or raise data.probe_limit if it is set",
         )
+    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
+    meta |= {"numerics": numerics_of("pretrain", config.to_dict()), "data": describe_contents(data.sources)}
+    meta |= {"lowered": data.lowered} if data.lowered else {}
+    check_continues(TASK, work_dir, finished, config, meta)
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
     keep_digests(config, data, work_dir)
-    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict())
-    meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
-    meta |= {"numerics": numerics_of("pretrain", config.to_dict())}
-    meta |= {"lowered": data.lowered} if data.lowered else {}
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
     alone = f"classes of one image, which is in the training part of the split: {first_names(data.split.alone)}"
-    sources = [source for source in (data.train, data.feedback, data.evaluation) if source is not None]
-    log_notes(work_dir, sources, *([alone] if data.split.alone else []))
+    log_notes(work_dir, data.sources.values(), *([alone] if data.split.alone else []))
     trainer.train()
     if not is_main_process():
         return {}
@@ -294,7 +304,7 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
         task="pretrain",
         name=config.name,
         method=config.method,
-        dataset=data.train.name,
+        dataset=data.train.title,
         demo=config.demo,
         seed=config.seed,
         config=config.to_dict(),
@@ -308,6 +318,7 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
         metrics=metrics,
         git=git,
         numerics=meta["numerics"],
+        data=meta["data"],
         copies=data.copies,
         **({"lowered": data.lowered} if data.lowered else {}),
         **plugins,

@@ -5,6 +5,7 @@ and a checkpoint holds the state: a run that is killed and resumed ends with the
 wrapper for data parallelism; a step averages its gradients over ranks itself.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,11 +22,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mlomae.common import checkpoint
-from mlomae.common.errors import CheckpointError, DataError, MlomaeError, TrainingError, from_worker
+from mlomae.common.errors import CheckpointError, ConfigError, DataError, MlomaeError, TrainingError, from_worker
 from mlomae.common.numerics import check_numerics
 from mlomae.config.strict import build_dataclass, plain
+from mlomae.data.content import check_same_data
 from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.log import Scalars, logger, run_log
+from mlomae.records import contents_of
 
 Batch: TypeAlias = Any
 Step: TypeAlias = Callable[[Batch, int], dict[str, Tensor]]
@@ -206,9 +209,7 @@ class Trainer:
         barrier()  # no rank may write a checkpoint before all have looked
         if state is None or path is None:
             return None, []
-        saved = build_dataclass(type(self.config), plain(state["config"])).to_dict()  # newer keys at their defaults
-        check_same_config(saved, self.config.to_dict(), path, self.task.free_to_change)
-        check_numerics(state["meta"], self.meta, path)
+        check_same_run(state, self.config, self.meta, path, self.task)
         self.check_resumed(state)
         for name, weights in state["modules"].items():
             self.modules[name].load_state_dict(weights)
@@ -220,6 +221,49 @@ class Trainer:
         checkpoint.set_rng_state(state["rng"])
         self.iteration, self.clock, self.logged = state["iteration"], state["clock"], state["logged"]
         return path, damaged
+
+
+def check_same_run(state: dict[str, Any], config: Any, meta: dict[str, Any], path: Path, task: Task) -> None:
+    """Raise CheckpointError if the run of ``config`` and ``meta`` is not the one that left ``state`` at ``path``."""
+    saved = build_dataclass(type(config), plain(state["config"])).to_dict()  # newer keys at their defaults
+    check_same_config(saved, config.to_dict(), path, task.free_to_change | _movable(state["meta"]))
+    check_numerics(state["meta"], meta, path)
+    check_same_data(state["meta"], meta, path)
+
+
+def finished_record(work_dir: Path, resume: bool, portable: dict[str, Any], free: frozenset[str]) -> dict[str, Any]:
+    """The record of the finished run in ``work_dir``, {} without one.
+
+    Raises ConfigError if there is a run, finished or not, that ``resume`` does not ask for, CheckpointError for a
+    finished one of another configuration than ``portable``: its results would be replaced."""
+    path = work_dir / "record.json"
+    if (checkpoint.list_checkpoints(work_dir) or path.exists()) and not resume:
+        raise ConfigError(
+            f"'{work_dir}' already holds a run; add --resume to continue it, or choose another --work-dir"
+        )
+    if not path.exists():
+        return {}
+    try:
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config = saved["config"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"'{path}' is damaged; remove it, or choose another work dir") from error
+    check_same_config(config, portable, path, free | _movable(saved))
+    return saved
+
+
+def _movable(kept: dict[str, Any]) -> set[str]:
+    """The folders of images that are known by their content, which may be moved."""
+    return {f"data.{part}.root" for part in contents_of(kept)}
+
+
+def check_continues(task: Task, work_dir: Path, finished: dict[str, Any], config: Any, meta: dict[str, Any]) -> None:
+    """Raise CheckpointError, before anything is written, unless the run of ``config`` and ``meta`` continues what
+    ``work_dir`` holds: its record ``finished`` and its newest checkpoint."""
+    check_same_data(finished, meta, work_dir / "record.json")
+    state, path, _ = checkpoint.load_newest(work_dir, task.format)
+    if state is not None and path is not None:
+        check_same_run(state, config, meta, path, task)
 
 
 def check_same_config(saved: dict[str, Any], current: dict[str, Any], path: Path, free: frozenset[str]) -> None:

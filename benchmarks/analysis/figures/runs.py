@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.comparable import numerics_key, setting_of
+from benchmarks.analysis.comparable import pool_key, setting_of
 from mlomae.common.errors import DataError
 from mlomae.records import Record, config_hash, grouped
 
@@ -56,7 +56,7 @@ def sweeps(records: list[Record]) -> list[dict[float, list[Record]]]:
         ratio = mask.get("ratio") if isinstance(mask, dict) else None
         if isinstance(ratio, int | float):
             rest = {k: v for k, v in mask.items() if k != "ratio"}
-            same = config_hash({**r["config"], "mask": rest, "method": ""}) + numerics_key(r)
+            same = config_hash({**r["config"], "mask": rest, "method": ""}) + pool_key(r)
             runs = alike.setdefault((setting_of(r), same), {}).setdefault(float(ratio), [])
             if any(other["seed"] == r["seed"] for other in runs):
                 raise DataError(

@@ -22,8 +22,8 @@ from benchmarks.analysis.comparable import (
     differences,
     is_oracle,
     methods_of,
-    numerics_key,
     others_of,
+    pool_key,
     same_images,
     seed_pairs,
     setting_of,
@@ -90,7 +90,7 @@ def reference_of(runs: list[Record], methods: Methods, evidence: Evidence) -> li
         seen, pairs = evidence.mean_cost(others, "images_seen"), len(seed_pairs(runs, others))
         if seen is None or not pairs:
             continue
-        name = f"{others[0]['config_hash']} {numerics_key(others[0])}"
+        name = f"{others[0]['config_hash']} {pool_key(others[0])}"
         if method == SAME_TIME:
             if seen <= images * (1 + EQUAL_IMAGES):
                 fits.append((seen, pairs, name, others))

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis.comparable import differences
+from benchmarks.analysis.data_sets import pretrained_on
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.statistics import seed_interval
 from mlomae.records import Record, hardware_phrase
@@ -89,6 +90,7 @@ class Table:
         """(the rows as text, with a column `SOURCES`; their Markdown). The same for any order of the records."""
         rows = self.rows(evidence)
         _name_older_numerics(rows)
+        _name_pretraining_data(rows, self.keys)
         used = [column for column in self.columns if not column.optional or any(row[column.name] for row in rows)]
         frame = pd.DataFrame(rows, columns=[*(column.name for column in used), SOURCES])
         frame = frame.sort_values(list(self.order or self.keys), kind="stable", ignore_index=True)
@@ -118,6 +120,19 @@ def _name_older_numerics(rows: list[Row]) -> None:
         if older or (known is None and newest):
             named = f" (NUMERICS {', '.join(older) or 'unknown'})"
             row |= {key: f"{row[key]}{named}" for key in ("config_hash", "pretraining_config") if key in row}
+
+
+def _name_pretraining_data(rows: list[Row], keys: Sequence[str]) -> None:
+    """Add to the configuration of rows that are alike otherwise the data that their backbones were pretrained on."""
+    alike: dict[tuple[Any, ...], list[tuple[Row, Record]]] = {}
+    for row in rows:
+        record = row[SOURCES][""][0][1][0]
+        alike.setdefault(tuple(row.get(key) for key in keys), []).append((row, record))
+    for same in alike.values():
+        if len({pretrained_on(record) for _, record in same}) > 1:
+            for row, record in same:
+                name, digest = record["pretrained"].get("dataset", ""), pretrained_on(record)[:6]
+                row["config_hash"] += f" (pretrained on {name} [{digest or 'unknown'}])"
 
 
 def numerics_note(rows: Iterable[Row]) -> str:

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from benchmarks.analysis.comparable import BASELINE, configurations, numerics_key, others_of, seed_pairs
+from benchmarks.analysis.comparable import BASELINE, configurations, others_of, pool_key, seed_pairs
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import (
     COPIES,
@@ -27,7 +27,7 @@ REFERENCES = {"mae": BASELINE, "random": RANDOM}  # column suffix -> method
 
 
 def _names(r: Record) -> tuple[Any, ...]:
-    return r["dataset"], r["name"], str(r["config"].get("protocol")), r["method"], r["seed"], numerics_key(r)
+    return r["dataset"], r["name"], str(r["config"].get("protocol")), r["method"], r["seed"], pool_key(r)
 
 
 def _check(task: Task, records: list[Record]) -> None:

@@ -66,6 +66,7 @@ class CocoFolder(Detections):
     Raises DataError for a missing file or folder, besides what Detections raises.
     """
 
+    named_by_folder = True
     layout = "annotations/instances_train.json"
     of_one_split = ("annotations",)
 

@@ -15,7 +15,15 @@ from torch.utils.data import Dataset
 
 from mlomae.common.errors import DataError
 from mlomae.data.images import FileSource, Source
-from mlomae.data.paths import LabelledFiles, existing_folder, list_images, scan_classes, split_folder, subfolders
+from mlomae.data.paths import (
+    LabelledFiles,
+    existing_folder,
+    folder_title,
+    list_images,
+    scan_classes,
+    split_folder,
+    subfolders,
+)
 from mlomae.data.reader import IMAGE_ENDINGS, decode_all, rgb
 from mlomae.data.registry import register_dataset
 
@@ -29,6 +37,8 @@ class ImageFolder(FileSource):
 
     Raises DataError: missing folder, no or empty class folder, file that cannot be decoded, sizes that differ (cache).
     """
+
+    named_by_folder = True
 
     def __init__(self, root: str, split: str = "train", cache: bool = False) -> None:
         base = existing_folder(root, "imagefolder")
@@ -48,6 +58,8 @@ class Pictures(FileSource):
     All are of one class, so that a strategy that learns from labels has nothing to learn from. Raises DataError for a
     folder that does not exist or holds no picture.
     """
+
+    named_by_folder = True
 
     def __init__(self, root: str, split: str = ".") -> None:
         base = existing_folder(root, "pictures")
@@ -122,5 +134,6 @@ def folder_config(root: str | os.PathLike[str]) -> dict[str, Any]:
     """
     base = existing_folder(root, "images")
     if subfolders(base):
-        return {"type": "imagefolder", "root": str(base.parent), "split": base.name}
+        title = folder_title(base)
+        return {"type": "imagefolder", "root": str(base.parent), "split": base.name, "title": title}
     return {"type": "pictures", "root": str(base)}

@@ -16,6 +16,7 @@ class SceneFolder(Scenes):
     Raises DataError as Scenes and read_classes.
     """
 
+    named_by_folder = True
     value_remedy = (
         "0 means no label, 1 is the first line of classes.txt; correct them, or set ignore to values without a label"
     )

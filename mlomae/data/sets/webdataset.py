@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from mlomae.common.errors import reason_of
-from mlomae.data.images import Source
+from mlomae.data.images import Source, digest_bytes
 from mlomae.data.paths import existing_folder, kind_of, list_images, split_folder, subfolders, text_of
 from mlomae.data.reader import IMAGE_ENDINGS, decode_bytes, header_size, is_hidden, read_bytes
 from mlomae.data.registry import register_dataset
@@ -32,6 +32,7 @@ class WebDataset(Source):
     number of a class.
     """
 
+    named_by_folder = True
     layout = "train/*.tar"
     remedy = "write the tar files again"
     left_out: Counter[str]
@@ -110,6 +111,9 @@ class WebDataset(Source):
 
     def image(self, i: int) -> Tensor:
         return self.reduced_image(i, 1)
+
+    def content_digest(self, i: int) -> bytes:
+        return digest_bytes(self._bytes(i))
 
     def reduced_image(self, i: int, factor: int) -> Tensor:
         return decode_bytes(self._bytes(i), self.relative_path(i), factor=factor)

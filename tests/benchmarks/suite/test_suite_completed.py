@@ -14,10 +14,12 @@ from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.status import describe, state_of
+from benchmarks.tasks import get_task
 from mlomae.cli import main
 from mlomae.common import numerics
 from mlomae.config.plugins import plugin_digest
-from mlomae.pretraining.run import build_data
+from mlomae.data.content import describe_contents
+from mlomae.pretraining.run import build_data, open_sources
 from mlomae.records import NUMERICS_FILE, RANDOM, predictions_of, write_record
 
 
@@ -108,8 +110,43 @@ def test_another_split_is_seen(tmp_path: Path) -> None:
     assert stale(pretrain, any_numerics=True) is stale(transfer, any_numerics=True) is None
     pretrain.record.unlink()
     write(pretrain, split_hash="0" * len(right))
-    assert stale(pretrain, any_numerics=True) == "made with another split of the data"
-    assert stale(transfer, any_numerics=True) == "its backbone was made with another split of the data"
+    why = "made with other data: the images of data.train, or their split, are others"
+    assert stale(pretrain, any_numerics=True) == why
+    assert stale(transfer, any_numerics=True) == f"its backbone was {why}"
+
+
+def test_other_data_of_the_same_configuration_are_seen(tmp_path: Path) -> None:
+    pretrain, transfer = jobs_of(tmp_path)
+    made = describe_contents(open_sources(pretrain.config))
+    steps = get_task(transfer.task).create_steps(transfer.config)
+    seen = describe_contents(dict(zip(("train", "test"), steps.open_data(), strict=True)))
+    other = {**made["train"], "content": "0" * 32, "images": 7}
+    for data, known, why in (
+        (made, seen, (None, None)),
+        ({**made, "train": other}, seen, ("made with other data: data.train", "its backbone was made with other data")),
+        (made, {**seen, "test": {**seen["test"], "content": "0" * 32}}, (None, "made with other data: data.test has")),
+    ):
+        write(pretrain, data=data)
+        write(transfer, data=known)
+        for job, words in zip((pretrain, transfer), why, strict=True):
+            found = stale(job, any_numerics=True)
+            assert found is None if words is None else found is not None and words in found, (job.task, found)
+        for job in (pretrain, transfer):
+            job.record.rename(job.record.with_suffix(".old"))
+    write(transfer, data=seen, pretrained={"data": {**made, "train": other}})
+    write(pretrain, data=made)
+    assert "its backbone was made with other data" in str(stale(transfer))
+
+
+def test_suites_on_other_data_share_a_folder_of_records(tmp_path: Path) -> None:
+    pretrain, _ = jobs_of(tmp_path)
+    made = describe_contents(open_sources(pretrain.config))
+    other = {"train": {**made["train"], "content": "0" * 32, "images": 7}}
+    write_record(record_of(pretrain, data=other, name="of_another_suite"), pretrain.record.with_name("another.json"))
+    completed = CompletedRuns(pretrain.record.parent)
+    assert completed.of(pretrain) == (None, None), "that one is not ours, and not stale"
+    write(pretrain, data=made)
+    assert CompletedRuns(pretrain.record.parent).path_and_record(pretrain)[0] == pretrain.record
 
 
 def test_a_split_of_data_that_are_not_here_cannot_be_compared(tmp_path: Path) -> None:
