@@ -10,19 +10,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.common.errors import DataError
+from mlomae.common.precision import wide
+from mlomae.common.ranks import gather
 from mlomae.common.registry import NotNegative, Registry
 from mlomae.masking import Reconstruction
 
 
 class AuxiliaryLoss(nn.Module):
-    """A term added to L_I; its parameters, if any, move together with θ."""
+    """A term added to L_I; its parameters, if any, move together with θ.
+
+    Attributes:
+        couples: whether the term is not a mean over images; it is then to be taken on those of all ranks
+            (`mlomae.common.ranks.gather`).
+    """
+
+    couples = False
 
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, seen: Reconstruction) -> Tensor:
-        """The weighted term, a scalar, mean over the images."""
+        """The weighted term, a scalar, mean over the images unless it ``couples`` them."""
         raise NotImplementedError
 
 
@@ -54,22 +63,25 @@ class JointClassification(AuxiliaryLoss):
         if seen.label is None:
             raise DataError("classification loss: the batch has no labels; give data.train a labelled source")
         z_BD = seen.latents_BKD[:, 1:].mean(dim=1)
-        return self.weight * F.cross_entropy(self.fc(self.norm(z_BD)).float(), seen.label)
+        return self.weight * F.cross_entropy(wide(self.fc(self.norm(z_BD))), seen.label)
 
 
 @register("uniformity")
 class Uniformity(AuxiliaryLoss):
     """U-MAE's term: class tokens of different images should not point in the same direction.
 
-    z_i is the class token's latent of the masked image i. The term couples the images of a batch: ranks and chunks take
-    the pairs within their own part, so pairs (i, i), a constant 1, count more; the published code gathers all ranks.
+    z_i is the class token's latent of the masked image i. The pairs are those of the global batch, gathered over ranks
+    as in the published code. Chunks (``train.accumulate``) take the pairs within their own part, so that pairs (i, i),
+    a constant 1, count more.
     Source: Zhang, Wang, Wang, "How Mask Matters: Towards Theoretical Understandings of Masked Autoencoders", NeurIPS
     2022, λ = 0.01.
     """
+
+    couples = True
 
     def __init__(self, embed_dim: int, num_classes: int, weight: NotNegative = 0.01) -> None:
         super().__init__(weight)
 
     def forward(self, seen: Reconstruction) -> Tensor:
-        z_BD = F.normalize(seen.latents_BKD[:, 0].float(), dim=1)
+        z_BD = gather(F.normalize(wide(seen.latents_BKD[:, 0]), dim=1))
         return self.weight * (z_BD @ z_BD.T).square().mean()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mlomae.common.errors import DataError
 from mlomae.common.precision import full_precision, wide
+from mlomae.common.ranks import gather
 from mlomae.common.registry import Registry
 
 Batch = dict[str, Tensor]
@@ -46,8 +47,8 @@ class Feedback(nn.Module):
 class JointFeedback(Feedback):
     """No ω: the head batch's features and labels *are* the classifier, and the loss is differentiated through both.
 
-    The loss couples samples: it is not a mean over the head batch, and under data parallelism every rank's head batch
-    serves only its own upper batch.
+    The loss couples samples, so that a mean over ranks of their own losses would be another loss: under data
+    parallelism it is taken on the samples of all ranks, which `gathered` returns, and is the same on each.
     """
 
     joint = True
@@ -57,11 +58,11 @@ class JointFeedback(Feedback):
         self.name, self.num_classes, self.pooling = name, num_classes, pooling
 
     def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
-        """A scalar, mean over the upper batch. Raises DataError for a batch that is too small or has no labels."""
+        """A scalar, mean over the global upper batch. Raises DataError for too small a batch or one without labels."""
         raise NotImplementedError
 
     def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:
-        """Class scores (U, C) of the classifier that the head batch defines."""
+        """Class scores (U, C) of this rank's upper batch, by the classifier that the global head batch defines."""
         raise NotImplementedError
 
     def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
@@ -71,10 +72,14 @@ class JointFeedback(Feedback):
         with full_precision(tokens_ULD.device):
             return self.scores(head_tokens_HLD, tokens_ULD, head_batch)
 
-    def one_hot(self, batch: Batch, like: Tensor) -> Tensor:
-        """(B, C) one-hot ``batch["label"]`` in the dtype of ``like``; zeros for a label outside 0..C-1."""
+    def gathered(self, tokens_BLD: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pooled features (B, D) and labels (B,) of the global batch: of all ranks, with gradients."""
+        return gather(pool(tokens_BLD, self.pooling)), gather(labels(self.name, batch))
+
+    def one_hot(self, label_B: Tensor, like: Tensor) -> Tensor:
+        """(B, C) one-hot labels in the dtype of ``like``; zeros for a label outside 0..C-1."""
         classes_C = torch.arange(self.num_classes, device=like.device)
-        return (labels(self.name, batch)[:, None] == classes_C).to(like.dtype)
+        return (label_B[:, None] == classes_C).to(like.dtype)
 
 
 def pool(tokens_BLD: Tensor, pooling: Pooling) -> Tensor:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.precision import full_precision
 from mlomae.common.registry import Positive
-from mlomae.feedback.base import Batch, JointFeedback, Pooling, labels, pool, register
+from mlomae.feedback.base import Batch, JointFeedback, Pooling, pool, register
 
 _EPS = 1e-6  # added to the variance: a constant feature becomes zero
 _JITTER = 32.0  # in units of ε times the trace, the rounding error of a Gram matrix
@@ -52,19 +52,20 @@ class NCAFeedback(JointFeedback):
         super().__init__("nca", num_classes, pooling)
         self.temperature, self.centre = temperature, centre
 
-    def similarity(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor) -> Tensor:
+    def similarity(self, z_HD: Tensor, z_UD: Tensor) -> Tensor:
         """cos(z_i − μ, z_j − μ)/τ, (U, H)."""
-        if not len(head_tokens_HLD):
+        if not len(z_HD):
             raise DataError("nca feedback: the head batch is empty; raise data.feedback_batch_size")
-        z_HD, z_UD = pool(head_tokens_HLD, self.pooling), pool(tokens_ULD, self.pooling)
         mean_D = z_HD.mean(dim=0) if self.centre else z_HD.new_zeros(z_HD.shape[1])
         z_HD, z_UD = F.normalize(z_HD - mean_D, dim=1), F.normalize(z_UD - mean_D, dim=1)
         return z_UD @ z_HD.T / self.temperature
 
     def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
         with full_precision(tokens_ULD.device):
-            s_UH = self.similarity(head_tokens_HLD, tokens_ULD)
-            same_UH = (self.one_hot(upper_batch, s_UH) @ self.one_hot(head_batch, s_UH).T) > 0
+            z_HD, label_H = self.gathered(head_tokens_HLD, head_batch)
+            z_UD, label_U = self.gathered(tokens_ULD, upper_batch)
+            s_UH = self.similarity(z_HD, z_UD)
+            same_UH = (self.one_hot(label_U, s_UH) @ self.one_hot(label_H, s_UH).T) > 0
             known_U1 = same_UH.any(dim=1, keepdim=True)
             # a row without neighbours of its class keeps all neighbours: p = 1, and no infinity enters the gradient
             own_U = s_UH.masked_fill(known_U1 & ~same_UH, -torch.inf).logsumexp(dim=1)
@@ -72,8 +73,9 @@ class NCAFeedback(JointFeedback):
 
     def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:
         """p(c) of every class, (U, C): the soft vote of the head batch."""
-        s_UH = self.similarity(head_tokens_HLD, tokens_ULD)
-        return s_UH.softmax(dim=1) @ self.one_hot(head_batch, s_UH)
+        z_HD, label_H = self.gathered(head_tokens_HLD, head_batch)
+        s_UH = self.similarity(z_HD, pool(tokens_ULD, self.pooling))
+        return s_UH.softmax(dim=1) @ self.one_hot(label_H, s_UH)
 
 
 @register("ridge")
@@ -113,19 +115,22 @@ class RidgeFeedback(JointFeedback):
         factor, failed = torch.linalg.cholesky_ex(system_DD + more * identity)
         return torch.where(failed == 0, torch.cholesky_solve(x_HD.T @ y_HC, factor), torch.nan)
 
-    def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:
-        """Regression of the classes' indicators, fitted on the head batch, at the upper samples, (U, C)."""
-        if len(head_tokens_HLD) < 2:
+    def regression(self, z_HD: Tensor, label_H: Tensor, z_UD: Tensor) -> Tensor:
+        """Regression of the classes' indicators, fitted on the head samples, at the upper ones, (U, C)."""
+        if len(z_HD) < 2:
             raise DataError("ridge feedback: a head batch needs at least 2 samples; raise data.feedback_batch_size")
-        z_HD = pool(head_tokens_HLD, self.pooling)
-        y_HC = self.one_hot(head_batch, z_HD)
+        y_HC = self.one_hot(label_H, z_HD)
         mean_D, scale_D = z_HD.mean(dim=0), (z_HD.var(dim=0, correction=0) + _EPS).sqrt()
         w_DC = self.solve((z_HD - mean_D) / scale_D, y_HC - y_HC.mean(dim=0))
-        return (pool(tokens_ULD, self.pooling) - mean_D) / scale_D @ w_DC + y_HC.mean(dim=0)
+        return (z_UD - mean_D) / scale_D @ w_DC + y_HC.mean(dim=0)
+
+    def scores(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch) -> Tensor:
+        return self.regression(*self.gathered(head_tokens_HLD, head_batch), pool(tokens_ULD, self.pooling))
 
     def joint_loss(self, head_tokens_HLD: Tensor, tokens_ULD: Tensor, head_batch: Batch, upper_batch: Batch) -> Tensor:
         with full_precision(tokens_ULD.device):
-            scores_UC = self.scores(head_tokens_HLD, tokens_ULD, head_batch)
+            z_UD, label_U = self.gathered(tokens_ULD, upper_batch)
+            scores_UC = self.regression(*self.gathered(head_tokens_HLD, head_batch), z_UD)
             if self.loss == "squared_error":
-                return (scores_UC - self.one_hot(upper_batch, scores_UC)).square().sum(dim=1).mean()
-            return F.cross_entropy(scores_UC / self.temperature, labels(self.name, upper_batch))
+                return (scores_UC - self.one_hot(label_U, scores_UC)).square().sum(dim=1).mean()
+            return F.cross_entropy(scores_UC / self.temperature, label_U)

@@ -70,6 +70,8 @@ class MaskingStrategy(nn.Module):
         trainable: whether the upper levels move the parameters.
         adaptive: whether they move together with θ, by a loss of the strategy's own (`AdaptiveMasking`).
         scheduled: whether the choice depends on ``progress`` or ``iteration``.
+        couples: whether `AdaptiveMasking.own_loss` is not a mean over images; it is then to be taken on those of all
+            ranks (`mlomae.common.ranks.gather`).
     """
 
     embed_dim: int
@@ -78,6 +80,7 @@ class MaskingStrategy(nn.Module):
     trainable = False
     adaptive = False
     scheduled = False
+    couples = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -165,8 +168,8 @@ class AdaptiveMasking(MaskingStrategy):
     adaptive = True
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
-        """A scalar, mean over the images, so that ranks and chunks average to the whole batch. Whatever of ``seen`` is
-        not detached moves θ, too."""
+        """A scalar, mean over the images, so that ranks and chunks average to the whole batch, unless it ``couples``
+        them. Whatever of ``seen`` is not detached moves θ, too."""
         raise NotImplementedError
 
 

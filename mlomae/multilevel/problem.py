@@ -52,8 +52,8 @@ class ThreeLevelProblem:
             None if the mask does not depend on θ or φ.
         joint_loss: (z_head, z_upper, head_batch, upper_batch), 0-dim, the mean over the upper batch, differentiable in
             both features; with it ω is {}, stage II takes no steps, and ``head_loss`` is not called. It couples the
-            samples of the two batches: under data parallelism each rank's head batch serves its own upper batch and
-            v is the mean over ranks, which is *not* what one process computes on the concatenated batches.
+            samples of the two batches: under data parallelism it has to be that of all ranks' samples, and its
+            gradient such that v, the mean over ranks, is the derivative of that loss.
         pool: (θ, φ, z, batch) → features weighted by the scores of φ, which the feedback then pools; samples first,
             differentiable in φ and z; θ is a constant. None if φ does not touch the feedback. Not for
             ``finite_difference``, the published scheme.
@@ -85,7 +85,6 @@ class Point:
         head_batch, upper_batch: labelled batches of L_II and L_III; the first may be None if ω = {} and no joint loss.
         lower_batch: the batch of L_I, its mask frozen (``problem.fix``); None if only v is wanted.
         reduce: averages a dict over data-parallel ranks; every vector is averaged before it enters the next product.
-            With a joint loss v is the mean of the ranks' own dJ/dθ, each on its own pair of batches.
         chunks: equal parts in which L_I is evaluated, and parts in which the encoder pass is recomputed, for memory.
         paths: ``direct`` keeps the first term of v, ``head`` the second, ``both`` their sum.
 

@@ -36,8 +36,8 @@ class OuterStep:
             read the very tensors in ``theta``.
         solver, solver_options: see ``hypergradient``; ``reduce`` and ``chunks`` are set here.
         head_steps: steps on ω in each iteration.
-        reduce: averages a dict over data-parallel ranks; applied to every gradient. A joint loss couples samples, so
-            with it v is the mean over ranks, each on its own head and upper batch, not that of one process.
+        reduce: averages a dict over data-parallel ranks; applied to every gradient. A loss that is not a mean over
+            samples (``joint_loss``) has to see those of all ranks by itself.
         accumulate: equal chunks of each lower batch whose gradients are averaged.
         clip_grad: bound on the global norm of the gradient of θ.
         autocast: opened around every encoder and lower pass; do not call the step inside another autocast context.

@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from mlomae.multilevel import Params, Point, patch_influence, respond
 from mlomae.multilevel.params import split_batch
+from mlomae.pretraining.devices import mean_over_ranks
 from mlomae.pretraining.losses import level_problem, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 
@@ -61,7 +62,7 @@ def model_influence(
     """Influence of the patches of ``lower_batch`` under the model's present parameters, its own feedback and head.
 
     Changes neither parameters, gradients, running averages nor the state of a generator. The caller decides about
-    autocast; under data parallelism the result is this rank's.
+    autocast. Under data parallelism all ranks must call it, and the result is of this rank's patches.
 
     Args:
         lower_batch, head_batch, upper_batch: batches of `mlomae.data.Stream` on the model's device.
@@ -76,6 +77,7 @@ def model_influence(
         upper_batch,
         levels["phi"],
         model.freeze_mask(lower_batch, random_mask),
+        reduce=mean_over_ranks,
         chunks=model.config.train.accumulate,
         paths=model.config.levels.solver_options.get("paths", "both"),
     )

@@ -9,6 +9,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
 from mlomae.multilevel import AdamPreconditioner, OuterStep
 from mlomae.pretraining.devices import mean_over_ranks, require_bf16
@@ -28,11 +29,19 @@ class PretrainStep:
     Args:
         optimizers: of the levels that have parameters.
 
-    Raises TrainingError if mixed precision was asked for but the blocks do not compute in bf16.
+    Raises TrainingError if mixed precision was asked for but the blocks do not compute in bf16, ConfigError for chunks
+    of several processes that are not those of one and would be compared within.
     """
 
     def __init__(self, model: Pretrainer, optimizers: Mapping[str, Optimizer]) -> None:
         self.model, levels, train = model, model.config.levels, model.config.train
+        couples = model.mask.couples or (model.auxiliary is not None and model.auxiliary.couples)
+        if couples and train.accumulate > 1 and get_world_size() > 1:
+            what = f"mask.type='{model.config.mask['type']}'" if model.mask.couples else "auxiliary"
+            raise ConfigError(
+                f"{what} compares the images of a chunk, and chunks of {get_world_size()} processes hold other images "
+                "than those of one; set train.accumulate=1"
+            )
         self.gate: FeedbackGate | None = None
         if model.mask.trainable:
             self.gate = FeedbackGate(-1 if levels.warmup_margin else levels.warmup)

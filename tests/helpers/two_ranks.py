@@ -7,6 +7,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +16,7 @@ from unittest import mock
 import tiny
 import torch
 
-from mlomae.common import checkpoint
+from mlomae.common import checkpoint, ranks
 from mlomae.multilevel.step import OuterStep
 from mlomae.pretraining import devices, run, step, trainer
 
@@ -32,6 +34,49 @@ VARIANTS: dict[str, tuple[dict[str, Any], Reduce]] = {
     "normalised by weight": ({"mask__normalize": "weight"}, _mean),
     "mask gradient not averaged": ({}, skipping("mask.")),
     "head gradient not averaged": ({}, skipping("feedback.")),
+}
+
+NCA, RIDGE = {"feedback": {"type": "nca"}}, {"feedback": {"type": "ridge"}}
+POOLED = {"levels__mask_pooling": True}
+UNIFORM = {"auxiliary": {"type": "uniformity", "weight": 1.0}}
+COUPLED: dict[str, dict[str, Any]] = {  # losses that are not means over images
+    "nca": NCA,
+    "nca, mask pooling": NCA | POOLED,
+    "nca, explicit": NCA | POOLED | {"levels__solver": "explicit"},
+    "nca, sama": NCA | {"levels__solver": "sama"},
+    "nca, cg": NCA | {"levels__solver": "cg", "levels__solver_options": {"steps": 3, "damping": 1.0}},
+    "nca, accumulated": NCA | {"train__accumulate": 2},
+    "ridge": RIDGE,
+    "ridge, squared error": {"feedback": {"type": "ridge", "loss": "squared_error"}},
+    "ridge, explicit": RIDGE | POOLED | {"levels__solver": "explicit"},
+    "uniformity": UNIFORM,
+    "uniformity, neumann": UNIFORM | NCA | {"levels__solver": "neumann", "levels__solver_options": {"steps": 3}},
+    "cl_mae": {"mask": {"type": "cl_mae", "hidden": 16}},
+}
+
+KINDS = ("nca", "ridge", "uniformity", "cl_mae")
+
+
+def _backward(factor: int) -> AbstractContextManager[Any]:
+    """The own part of the gradient, times ``factor`` and not the number of ranks."""
+    backward = staticmethod(lambda ctx, c: factor * c.narrow(0, int(os.environ.get("RANK", 0)) * ctx.rows, ctx.rows))
+    return mock.patch.object(ranks._Gather, "backward", backward)
+
+
+def _other_tangents_forgotten(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+    rank = torch.distributed.get_rank()
+    return torch.cat([x if r == rank else torch.zeros_like(x) for r in range(ranks.process_count())])
+
+
+_ungathered = partial(mock.patch.object, ranks, "process_count", lambda: 1)
+MUTATIONS: dict[str, tuple[str, Callable[[], AbstractContextManager[Any]]]] = {
+    **{f"{name}, not gathered": (name, _ungathered) for name in KINDS},
+    **{f"{name}, no gradient": (name, partial(_backward, 0)) for name in KINDS},
+    **{f"{name}, not scaled": (name, partial(_backward, 1)) for name in KINDS},
+    "uniformity, neumann, tangents": (
+        "uniformity, neumann",
+        partial(mock.patch.object, ranks._Gather, "jvp", staticmethod(_other_tangents_forgotten)),
+    ),
 }
 
 
@@ -77,7 +122,12 @@ def train(changes: dict[str, Any], reduce: Reduce, work: Path) -> dict[str, Any]
 
 
 def variants(work: Path) -> dict[str, Any]:
-    return {name: train(*arguments, work / str(i)) for i, (name, arguments) in enumerate(VARIANTS.items())}
+    found = {name: train(*arguments, work / name) for name, arguments in VARIANTS.items()}
+    found |= {name: train(changes, _mean, work / name) for name, changes in COUPLED.items()}
+    for name, (variant, mutation) in MUTATIONS.items() if "RANK" in os.environ else ():
+        with mutation():
+            found[name] = train(COUPLED[variant], _mean, work / name)
+    return found
 
 
 if __name__ == "__main__":

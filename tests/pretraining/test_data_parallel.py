@@ -1,4 +1,5 @@
-"""Two processes with half of each batch do what one does with the whole; forgetting one average does not.
+"""Two processes with half of each batch do what one does with the whole; forgetting one average does not, nor
+does a loss that couples images and sees those of one process alone.
 
 In float64: AdamW's first steps are g/(|g| + 1e-8) and would turn float32 rounding of zero gradients into real steps.
 """
@@ -6,11 +7,15 @@ In float64: AdamW's first steps are g/(|g| + 1e-8) and would turn float32 roundi
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 import tiny
 import torch
 import two_ranks
+
+from mlomae.common.errors import ConfigError
+from mlomae.pretraining import step
 
 Found = dict[str, Any]
 TOLERANCE = 1e-10
@@ -66,3 +71,32 @@ def test_forgetting_one_average_is_noticed(ranks: tuple[Found, Found, Found], le
     assert any(module in key for key in drifted)
     assert error(update(first), update(alone)) > 1e-3
     assert any(error(mine, whole) > 1e-3 for mine, whole in zip(first["gradients"], alone["gradients"], strict=True))
+
+
+@pytest.mark.parametrize("variant", two_ranks.COUPLED)
+def test_a_loss_that_couples_images_is_that_of_the_global_batch(
+    ranks: tuple[Found, Found, Found], variant: str
+) -> None:
+    first, second, alone = (found[variant] for found in ranks)
+    assert tiny.differences(first["parameters"], second["parameters"]) == [], "the ranks drift apart"
+    for a, b, whole in zip(first["losses"], second["losses"], alone["losses"], strict=True):
+        for name in whole:
+            assert float((a[name] + b[name]) / 2) == pytest.approx(float(whole[name]), rel=TOLERANCE)
+    assert len(alone["gradients"]) == 2 * (2 + sum(name in alone["losses"][0] for name in ("loss_head", "loss_upper")))
+    for mine, whole in zip(first["gradients"], alone["gradients"], strict=True):
+        assert error(mine, whole) < TOLERANCE
+
+
+@pytest.mark.parametrize("mutation", two_ranks.MUTATIONS)
+def test_gathering_in_another_way_is_noticed(ranks: tuple[Found, Found, Found], mutation: str) -> None:
+    variant = two_ranks.MUTATIONS[mutation][0]
+    pairs = zip(ranks[0][mutation]["gradients"], ranks[2][variant]["gradients"], strict=True)
+    assert max(error(mine, whole) for mine, whole in pairs) > 1e-3
+
+
+@pytest.mark.parametrize("variant", ["uniformity", "cl_mae"])
+def test_chunks_that_are_compared_within_are_refused(variant: str) -> None:
+    model, _ = tiny.trainer(tiny.config(**two_ranks.COUPLED[variant], train__accumulate=2))
+    tiny.step_of(model)
+    with mock.patch.object(step, "get_world_size", return_value=2), pytest.raises(ConfigError, match="accumulate=1"):
+        tiny.step_of(model)

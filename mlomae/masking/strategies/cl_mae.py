@@ -24,6 +24,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlomae.common.precision import wide
+from mlomae.common.ranks import gather
 from mlomae.common.registry import Count, NotNegative
 from mlomae.masking.base import AdaptiveMasking, Mask, MaskState, Reconstruction, choose, register
 from mlomae.masking.strategies.learned import TokenScorer
@@ -43,7 +44,8 @@ def divergence(s_BL: Tensor, share: float) -> Tensor:
 
 
 def similarity(s_BL: Tensor) -> Tensor:
-    """The fourth term without its weight; 0 for a single image."""
+    """The fourth term without its weight, on the images of all ranks; 0 for a single image."""
+    s_BL = gather(s_BL)
     if len(s_BL) < 2:
         return s_BL.sum() * 0.0
     return torch.exp(-F.pdist(s_BL) / 10).mean()
@@ -59,8 +61,8 @@ class CLMAEMasking(AdaptiveMasking):
       blocks as wide as the encoder, with 4 heads; here a width of 256 gives 4 heads.
 
     The loss moves the network alone, and L_I the autoencoder alone: each treats the other as constant. It costs a
-    forward and backward pass over all patches. ``diversity`` couples the images of a batch: ranks and chunks compare
-    pairs within their own part, which is the same in expectation; a part of one image adds nothing.
+    forward and backward pass over all patches. ``diversity`` couples the images of a batch: its pairs are those of the
+    global batch, gathered over ranks; chunks compare pairs within their own part, which is the same in expectation.
 
     Changed: both take their steps together on a batch, with one optimizer, where the paper alternates; scores come from
     the patches' own outputs instead of the class token's; L(s) and KL are means over images, where the published code
@@ -70,6 +72,7 @@ class CLMAEMasking(AdaptiveMasking):
     """
 
     scheduled = True
+    couples = True
     gauss: NotNegative = 1.0
     kl: NotNegative = 0.1
     diversity: NotNegative = 2.0
