@@ -1,6 +1,7 @@
 """The command line: ``mlomae pretrain | demo | suite | export | evaluate | diagnose | horizon | masks | table``...
 
-A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set.
+A wrong input is one line and ends with status 2, without a traceback unless MLOMAE_TRACEBACK is set. A run that SIGTERM
+or SIGUSR1 has stopped ends with status 75, one that was interrupted with 130.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlomae.common.errors import ConfigError, MlomaeError, refuse
+from mlomae.common.errors import STOPPED, ConfigError, MlomaeError, refuse
 
 
 def _call(function: Callable[..., Any], args: argparse.Namespace, **more: Any) -> Any:
@@ -272,8 +273,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         again = args.command in ("data", "demo", "suite")
+        if reason := str(error):  # a signal has stopped a run (`mlomae.pretraining.stopping`), on all ranks
+            if int(os.environ.get("RANK", 0)) == 0:
+                print(f"{reason}; {'run it again' if again else 'go on with --resume'}", file=sys.stderr)
+            return STOPPED
         remedy = "run it again" if again else "the last checkpoint is intact, go on with --resume"
         print(f"error: interrupted; {remedy}", file=sys.stderr)
         return 130

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError, MlomaeError, from_worker
+from mlomae.common.errors import ConfigError, MlomaeError, from_worker, leave_signals_to_parent
 from mlomae.data.streams import check_divisible
 
 Item = tuple[int, int]
@@ -89,7 +89,8 @@ class ImageLoader(DataLoader[dict[str, Any]]):
 
     def __init__(self, images: Any, **options: Any) -> None:
         # every start would draw from the global generator
-        super().__init__(images, pin_memory=torch.cuda.is_available(), generator=torch.Generator(), **options)
+        own: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": leave_signals_to_parent}
+        super().__init__(images, pin_memory=torch.cuda.is_available(), **own, **options)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         try:

@@ -26,9 +26,9 @@ from mlomae.data import check_classes, check_disjoint
 from mlomae.data.content import Contents, describe_contents
 from mlomae.data.copies import Digests, check_trained_on, save_digests
 from mlomae.models.weights import weights_path
-from mlomae.pretraining.devices import owned_by_run
+from mlomae.pretraining.devices import check_same_on_ranks, owned_by_run
 from mlomae.pretraining.log import log_notes, run_log
-from mlomae.pretraining.trainer import Trainer, check_continues, finished_record
+from mlomae.pretraining.trainer import Trainer, check_continues, facts_of, finished_record
 
 AnyImages = TypeVar("AnyImages", bound=mlomae.data.Images)
 
@@ -197,6 +197,8 @@ def _run(
     if is_main_process():
         counts, *others = report.splitlines()
         print("\n".join([counts, *(line for line in others if "note" in line)]))
+    images = {"training images": len(steps.train), "test images": len(steps.test)}
+    check_same_on_ranks(facts_of(config, run.meta()) | images)  # not all tasks train
     outcome = steps.train_and_test(model, run)
     if not is_main_process():
         return {}

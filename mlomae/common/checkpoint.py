@@ -1,11 +1,12 @@
 """Training checkpoints: written to a temporary name and renamed, with a checksum; loaded without running code.
 
 A checkpoint is a dict of tensors and plain Python values:
-``format``, ``iteration`` (iterations done), ``config``, ``meta``, ``clock`` (seconds so far), ``modules`` (of a
-pretraining mae, mask, feedback, and average and auxiliary if there are any), ``optimizers`` (of a pretraining one for
-each level), ``rng``, ``logged`` (last values of the log). Of a pretraining also ``watch`` (the feedback gate: when φ
-began, and the evidence so far) and ``curves`` (sums of the losses so far). Version 0.1 wrote ``schedulers``, too, which
-nothing reads: rates are functions of the iteration.
+``format``, ``iteration`` (iterations done), ``processes`` (how many train), ``config``, ``meta``, ``clock`` (seconds so
+far), ``modules`` (of a pretraining mae, mask, feedback, and average and auxiliary if there are any), ``optimizers`` (of
+a pretraining one for each level), ``rng``, ``logged`` (last values of the log). Of a pretraining also ``watch`` (the
+feedback gate: when φ began, and the evidence so far) and ``curves`` (sums of the losses so far). Version 0.1 wrote
+``schedulers``, too, which nothing reads: rates are functions of the iteration. One that a signal asked for between two
+logs also has ``interval``: every rank's sums of losses since the last log.
 
 The file is a zip archive, as torch writes it. Its comment is the checksum of all bytes before, since torch does not
 look at the archive's own ones; files of earlier versions have no comment.

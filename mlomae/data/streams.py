@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError, DataError, leave_signals_to_parent
 from mlomae.common.registry import check_range
 from mlomae.data.augment import Augmentation
 from mlomae.data.images import IGNORE, Source
@@ -284,6 +284,7 @@ class OuterBatches(Dataset[dict[str, Any]]):
             pin_memory=torch.device(device).type == "cuda",
             generator=torch.Generator(),  # every start would draw from the global one
             num_workers=0 if all(stream.in_memory for stream in streams.values()) else workers,
+            worker_init_fn=leave_signals_to_parent,
         )
         read = iter(loader)
 

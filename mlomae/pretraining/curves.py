@@ -22,8 +22,8 @@ class LossCurves:
     """Sums of named values over intervals of a run of ``iterations`` outer iterations; a hook of the trainer.
 
     Values are summed on their device, where `add` never waits for them, until `settle` brings the sums to the host.
-    Between the two the object has a state that is not in `state_dict`. The probes of ``gate`` become a curve, too; the
-    hook that takes them comes first.
+    Between the two the object has a state that `state_dict` lacks and `unsettled` has. The probes of ``gate`` become a
+    curve, too; the hook that takes them comes first.
     """
 
     def __init__(self, iterations: int, gate: FeedbackGate | None = None) -> None:
@@ -62,6 +62,13 @@ class LossCurves:
             before = self._sums.get(name, [0.0] * self.points)
             self._sums[name] = [a + b for a, b in zip(before, fresh, strict=True)]
         self._fresh = {}
+
+    def unsettled(self) -> dict[str, Tensor]:
+        """Of this rank, what a checkpoint before the next `settle` keeps besides the state."""
+        return {name: t.cpu() for name, t in self._fresh.items()}
+
+    def load_unsettled(self, fresh: dict[str, Tensor]) -> None:
+        self._fresh = dict(fresh)
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self._sums, "terms": self._terms}

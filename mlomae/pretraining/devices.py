@@ -1,38 +1,73 @@
-"""Devices and ranks: where a process trains, in which precision, and the mean over all processes."""
+"""Devices and ranks: where a process trains, in which precision, what ranks have in common, their mean."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce_params, broadcast_object_list, get_world_size, is_distributed, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce_params,
+    broadcast_object_list,
+    get_world_size,
+    is_distributed,
+    is_main_process,
+)
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from mlomae.common.errors import MlomaeError, TrainingError
+from mlomae.common.errors import ConfigError, MlomaeError, TrainingError
 from mlomae.common.ownership import owned
+from mlomae.pretraining.stopping import FOREVER, stoppable
+from mlomae.pretraining.watch import START, Watch
+
+_LEGIBLE = 40  # characters of a value that an error quotes
+_watch: Watch | None = None  # of this process, once it has joined others
 
 
 def join_process_group() -> None:
-    """Under ``torchrun``, join the other processes: with NCCL if there is a GPU, else with gloo."""
+    """Under ``torchrun``, join the other processes: with NCCL if there is a GPU, else with gloo.
+
+    Raises TrainingError if some of them do not start."""
+    global _watch
     if "LOCAL_RANK" not in os.environ or is_distributed():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        torch.distributed.init_process_group(backend)
+        return
+    try:
+        store, rank, size = next(torch.distributed.rendezvous("env://", timeout=START))
+    except torch.distributed.DistError as error:
+        raise TrainingError(
+            f"the processes of this run have not all met within {START}; start all of them, with MASTER_ADDR and "
+            "MASTER_PORT of the first"
+        ) from error
+    address, attempt = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), "TORCHELASTIC_RESTART_COUNT"
+    _watch = Watch(rank, size, *address, os.environ.get(attempt, "0"))
+    store.set_timeout(FOREVER)
+    with _watch.run():
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=FOREVER)
 
 
 @contextmanager
 def owned_by_run(work_dir: Path) -> Iterator[None]:
     """`owned` for all processes of ``torchrun``, which join each other here; the first one has the lock.
 
-    What it raises is raised on all.
+    What it raises is raised on all. Within the block signals stop the run (`stoppable`), and a process that fails or is
+    lost ends the others (`Watch`).
     """
-    join_process_group()
     failed: list[Exception | None] = [None]
     with ExitStack() as stack:
+        stack.enter_context(stoppable())
+        join_process_group()
+        if _watch is not None:
+            stack.enter_context(_watch.run())
         if is_main_process():
             try:
                 stack.enter_context(owned(work_dir))
@@ -42,6 +77,45 @@ def owned_by_run(work_dir: Path) -> Iterator[None]:
         if failed[0] is not None:
             raise failed[0]
         yield
+
+
+def check_same_on_ranks(facts: Mapping[str, Any]) -> None:
+    """Raise ConfigError, on all ranks, if ``facts`` that have to be the same on all of them are not.
+
+    The error names those that differ and the ranks. Values may be anything with a ``repr``.
+    """
+    if get_world_size() == 1:
+        return
+    own = {key: text if len(text := repr(value)) <= _LEGIBLE else _digest(text) for key, value in facts.items()}
+    found: list[dict[str, str]] = all_gather_object(own)
+    shown = []
+    for key in dict.fromkeys(key for facts_of_rank in found for key in facts_of_rank):
+        ranks: dict[str, list[int]] = {}
+        for rank, facts_of_rank in enumerate(found):
+            ranks.setdefault(facts_of_rank.get(key, "missing"), []).append(rank)
+        if len(ranks) > 1:
+            where = lambda r: f"rank{'s' * (len(r) > 1)} {', '.join(map(str, r))}"  # noqa: E731
+            shown.append(f"{key} is " + " and ".join(f"{value} on {where(r)}" for value, r in ranks.items()))
+    if shown:
+        more = f", and {len(shown) - 3} more" if len(shown) > 3 else ""
+        raise ConfigError(
+            f"the processes of this run differ: {'; '.join(shown[:3])}{more}; start all of them with the same command, "
+            "data and files"
+        )
+
+
+def _digest(text: str) -> str:
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:12]} (digest)"
+
+
+@torch.no_grad()
+def weights_digest(module: nn.Module) -> str:
+    """Of all parameters and buffers, by their bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for t in module.state_dict().values():
+        if isinstance(t, Tensor):
+            digest.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def training_device() -> torch.device:

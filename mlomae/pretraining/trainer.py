@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from mmengine.dist import all_reduce, barrier, is_distributed, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_distributed, is_main_process
 from mmengine.utils.dl_utils import set_multi_processing
 from timm.utils import random_seed
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mlomae import records
 from mlomae.common import checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, MlomaeError, TrainingError, from_worker
 from mlomae.common.numerics import check_numerics
 from mlomae.config.strict import build_dataclass, plain
 from mlomae.data.content import check_same_data
-from mlomae.pretraining.devices import to_device
+from mlomae.pretraining import stopping
+from mlomae.pretraining.devices import check_same_on_ranks, to_device, weights_digest
 from mlomae.pretraining.log import Scalars, logger, run_log
 from mlomae.records import contents_of
 
@@ -97,10 +99,14 @@ class Trainer:
     def train(self) -> None:
         """Train to the end. Raises TrainingError if the run diverges, CheckpointError for a checkpoint that cannot be
         written (before the first step, if the disk has no room) or resumed, DataError for an image that cannot be read
-        or another file that cannot be written."""
+        or another file that cannot be written, ConfigError if ranks differ in what they are to compute. Raises Stopped,
+        on all ranks after the same step and with a checkpoint of it, if a signal asks for it."""
+        check_same_on_ranks(facts_of(self.config, self.meta) | {"iterations": self.iterations, "resume": self.resume})
         set_multi_processing(distributed=is_distributed())  # OpenCV's threads and forked workers do not mix
         random_seed(self.config.seed)
         resumed_from, self._damaged = self._resume() if self.resume else (None, [])
+        if get_world_size() > 1:
+            check_same_on_ranks({"weights": weights_digest(self.model)})
         if is_main_process():
             size, train = checkpoint.estimated_bytes(self.modules.values(), self.optimizers.values()), self.config.train
             saves = math.ceil((self.iterations - self.iteration) / train.checkpoint_interval)
@@ -117,7 +123,8 @@ class Trainer:
             raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
 
     def _loop(self, scalars: Scalars) -> None:
-        train = self.config.train
+        train, agreement = self.config.train, stopping.Agreement()
+        stopping.request.training = True
         started, before = seconds(), dict(self.clock)
         self.model.train()
         self._set_rates()
@@ -140,12 +147,28 @@ class Trainer:
             self.iteration = done
             self._set_rates()
             self.clock = {kind: before[kind] + now - started[kind] for kind, now in seconds().items()}
-            if save_due and is_main_process():
-                for path in self._damaged:  # or they would be the newest ones of the next resume
-                    path.unlink(missing_ok=True)
-                self._damaged = []
-                checkpoint.save_atomically(self._state(), checkpoint.checkpoint_path(self.work_dir, done))
-                checkpoint.prune(self.work_dir, train.keep_checkpoints)
+            stop = done < self.iterations and agreement.reached()
+            if save_due or stop:
+                self._save({} if save_due else self._unfinished_interval(done))
+            if stop:
+                agreement.wait()  # for the file: the first process to end may make a launcher end the others
+                break
+        else:
+            stop = agreement.close()
+        stopping.request.training = False
+        if stop:
+            path = checkpoint.checkpoint_path(self.work_dir, self.iteration)
+            by = stopping.request.signal or "a signal to another process"
+            raise stopping.Stopped(f"stopped by {by} after {self.iteration} iterations, which '{path}' holds")
+
+    def _save(self, more: dict[str, Any]) -> None:
+        if not is_main_process():
+            return
+        for path in self._damaged:  # or they would be the newest ones of the next resume
+            path.unlink(missing_ok=True)
+        self._damaged = []
+        checkpoint.save_atomically(self._state() | more, checkpoint.checkpoint_path(self.work_dir, self.iteration))
+        checkpoint.prune(self.work_dir, self.config.train.keep_checkpoints)
 
     def _batches(self) -> Iterator[Batch]:
         try:
@@ -165,6 +188,12 @@ class Trainer:
 
         Raises TrainingError, on every rank, if a loss or a weight is not finite: losses are those before the update,
         and may be finite when the weights no longer are."""
+        means = self._means(done)
+        self._sums, self._terms = {}, {}
+        return means
+
+    def _means(self, done: int) -> dict[str, float]:
+        """`_drain`, which leaves the sums as they are."""
         stacked = torch.stack([total / self._terms[name] for name, total in self._sums.items()])
         all_reduce(stacked, op="mean")
         means = dict(zip(self._sums, stacked.tolist(), strict=True))
@@ -180,8 +209,16 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise TrainingError(f"weights are not finite after iteration {done} (first: {name}); {remedy}")
-        self._sums, self._terms = {}, {}
         return means
+
+    def _unfinished_interval(self, done: int) -> dict[str, Any]:
+        """What a checkpoint between two logs keeps besides: the sums since the last one, of every rank.
+
+        Raises TrainingError as `_drain`."""
+        self._means(done)
+        parts = {name: part.unsettled() for name, part in self.stateful.items() if hasattr(part, "unsettled")}
+        own = {"sums": {name: t.cpu() for name, t in self._sums.items()}, "terms": self._terms, "parts": parts}
+        return {"interval": all_gather_object(own)}
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -190,6 +227,7 @@ class Trainer:
         return {
             "format": self.task.format,
             "iteration": self.iteration,
+            "processes": get_world_size(),
             "config": self.config.to_dict(),
             "meta": self.meta,
             "clock": self.clock,
@@ -206,9 +244,11 @@ class Trainer:
         Those of version 0.1 have what they need: their state of schedules, which are functions of the iteration now, is
         not read, and parts added since start afresh."""
         state, path, damaged = checkpoint.load_newest(self.work_dir, self.task.format)
-        barrier()  # no rank may write a checkpoint before all have looked
+        # a folder that not all of them see; and no rank may write a checkpoint before all have looked
+        check_same_on_ranks({"the checkpoint to resume": path and path.name})
         if state is None or path is None:
             return None, []
+        check_processes(state, path)
         check_same_run(state, self.config, self.meta, path, self.task)
         self.check_resumed(state)
         for name, weights in state["modules"].items():
@@ -220,6 +260,11 @@ class Trainer:
                 part.load_state_dict(state[name])
         checkpoint.set_rng_state(state["rng"])
         self.iteration, self.clock, self.logged = state["iteration"], state["clock"], state["logged"]
+        if interval := state.get("interval"):
+            own = to_device(interval[get_rank()], self.device)
+            self._sums, self._terms = own["sums"], own["terms"]
+            for name, unsettled in own["parts"].items():
+                self.stateful[name].load_unsettled(unsettled)
         return path, damaged
 
 
@@ -264,6 +309,29 @@ def check_continues(task: Task, work_dir: Path, finished: dict[str, Any], config
     state, path, _ = checkpoint.load_newest(work_dir, task.format)
     if state is not None and path is not None:
         check_same_run(state, config, meta, path, task)
+
+
+def check_processes(state: dict[str, Any], path: Path) -> None:
+    """Raise CheckpointError for a checkpoint of another number of processes: sums over ranks are rounded in another
+    order, and a transfer's draws differ, so that the run would have other bits than one that was not interrupted.
+
+    Checkpoints of version 0.1 do not say how many there were."""
+    before, now = state.get("processes") or get_world_size(), get_world_size()
+    if before != now:
+        how = f"torchrun --nproc-per-node {before}" if before > 1 else "one process, without torchrun"
+        raise CheckpointError(
+            f"'{path}' was made by {before} process{'es' * (before > 1)}, and this run has {now}; resume it with as "
+            f"many ({how}), or choose another work dir"
+        )
+
+
+def facts_of(config: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What all ranks of a run have to have in common, for `check_same_on_ranks`: the configuration but for folders,
+    which machines may call otherwise, and what ``meta`` says of data, weights and versions.
+
+    Not the commit, which git may find on some machines alone."""
+    known = {name: value for name, value in meta.items() if name != "git_commit"}
+    return flatten({"config": records.strip_paths(config.to_dict()), **known})
 
 
 def check_same_config(saved: dict[str, Any], current: dict[str, Any], path: Path, free: frozenset[str]) -> None:
