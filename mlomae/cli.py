@@ -249,6 +249,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     # huge pages (Linux): else the kernel zeroes every large tensor anew in pages of 4 KiB, a fifth of loading's time
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if "LOCAL_RANK" in os.environ:  # torch has pages of C++ frames where another rank is lost, which we say in a line
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if args.run is _data_check and not any(option.startswith("-") for option in unknown):  # after a flag

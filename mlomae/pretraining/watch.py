@@ -96,6 +96,7 @@ class Watch:
                 time.sleep(GRACE)
                 if self._own.inside and not self._own.failure:
                     print(f"error: {verdict[0]}", file=sys.stderr, flush=True)
+                    self._leave()
                     os._exit(verdict[1])
 
     def verdict(self) -> tuple[str, int] | None:
@@ -104,15 +105,24 @@ class Watch:
         for r, sign in self._signs.items():
             if sign.run == self._own.run and sign.failure:
                 return f"rank {r} has ended this run: {sign.failure}", sign.status
-            left = sign.run > self._own.run or (sign.run == self._own.run and not sign.inside)
-            if not left and self._now - self._heard[r] > self.silence:
+            if not self._left(sign) and self._now - self._heard[r] > self.silence:
                 silent.append(r)
         if not silent:
             return None
         if self.rank != 0 and self._now - self._read > self.silence:
             silent = [0]  # which holds the store; of the others nothing can be known
         ranks = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
-        return f"{ranks} of this run no longer answers; see the end of its log, then go on with --resume", 2
+        return f"{ranks} of this run no longer answers; see its log, then go on with --resume", 2
+
+    def _left(self, sign: Sign) -> bool:
+        return sign.run > self._own.run or (sign.run == self._own.run and not sign.inside)
+
+    def _leave(self) -> None:
+        self._sign(inside=False)
+        deadline = time.monotonic() + GRACE  # the process may be about to end; the store may not answer
+        while (self._written.inside or self._written.run < self._own.run) and time.monotonic() < deadline:
+            self._wake.set()
+            time.sleep(0.02)
 
     def broken(self) -> None:
         """A connection is broken: wait for the line that says why, which ends this process, if there is one."""
@@ -122,7 +132,7 @@ class Watch:
     @contextmanager
     def run(self) -> Iterator[None]:
         """What fails within the block ends the other ranks, and the reverse."""
-        self._sign(run=self._own.run + 1, inside=True)
+        self._sign(run=self._own.run + 1, inside=True, failure="", status=0)
         try:
             yield
         except BaseException as error:
@@ -134,11 +144,11 @@ class Watch:
             self._sign(failure=line or type(error).__name__, status=status)
             raise
         finally:
-            self._sign(inside=False)
-            deadline = time.monotonic() + GRACE  # the process may be about to end; the store may not answer
-            while (self._written.inside or self._written.run < self._own.run) and time.monotonic() < deadline:
-                self._wake.set()
-                time.sleep(0.02)
+            self._leave()
+            deadline = time.monotonic() + GRACE + 4 * PERIOD
+            if self._own.failure and self.rank == 0:  # it may have the store: the others have to read why
+                while not all(map(self._left, self._signs.values())) and time.monotonic() < deadline:
+                    time.sleep(0.1)
 
 
 def _of_connection(error: RuntimeError) -> bool:

@@ -66,3 +66,20 @@ def _fork(call: Callable[[int], None], rank: int, port: int) -> int:
     finally:
         sys.stderr.flush()
         os._exit(status)  # gloo's threads now and then abort an ordinary exit
+
+
+def two_processes(*program: str, errors: Path) -> list[subprocess.Popen[str]]:
+    """``program``, as for `on_two_ranks`, as two ranks that nothing looks after, as srun starts them; what rank N says
+    on standard error goes to ``errors``/rankN."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = os.pathsep.join(map(str, (Path(__file__).parent, ROOT)))
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    started = []
+    for rank in ("0", "1"):
+        own = {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        with (errors / f"rank{rank}").open("w") as file:
+            command = [sys.executable, *program]
+            started.append(subprocess.Popen(command, env={**os.environ, **shared, **own}, text=True, stderr=file))
+    return started
