@@ -26,9 +26,10 @@ from mlomae.data import check_classes, check_disjoint
 from mlomae.data.content import Contents, describe_contents
 from mlomae.data.copies import Digests, check_trained_on, save_digests
 from mlomae.models.weights import weights_path
+from mlomae.pretraining.continuing import check_continues, facts_of, finished_record
 from mlomae.pretraining.devices import check_same_on_ranks, owned_by_run
 from mlomae.pretraining.log import log_notes, run_log
-from mlomae.pretraining.trainer import Trainer, check_continues, facts_of, finished_record
+from mlomae.pretraining.trainer import Trainer
 
 AnyImages = TypeVar("AnyImages", bound=mlomae.data.Images)
 
@@ -188,7 +189,7 @@ def _run(
     steps.train, steps.test = steps.open_data()
     contents = describe_contents({"train": steps.train, "test": steps.test})
     run = TransferRun(config, source, work_dir, resume, git, numerics, contents)
-    check_continues(TASK, work_dir, finished, config, run.meta())
+    check_continues(work_dir, finished, config, run.meta(), TASK.format, TASK.free_to_change)
     copies, earlier = check_copies(config, steps) if is_main_process() else ({}, None)
     check_unseen(source.labelled, config.data.train, steps.test)
     model, report = steps.build_model()

@@ -34,6 +34,7 @@ from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
 from mlomae.models.weights import weights_path
 from mlomae.pretraining.checks import build_augments, check_kinds, check_labels, check_sizes, lowered_batches
+from mlomae.pretraining.continuing import check_continues, finished_record
 from mlomae.pretraining.curves import LossCurves
 from mlomae.pretraining.devices import join_process_group, owned_by_run, to_device, training_device
 from mlomae.pretraining.evaluation import PlainBatches, check_probe, evaluate
@@ -44,7 +45,7 @@ from mlomae.pretraining.optim import build_optimizers, deferred_rate, rates
 from mlomae.pretraining.pictures import picture_hook
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.step import PretrainStep
-from mlomae.pretraining.trainer import Hook, Rate, Task, Trainer, check_continues, finished_record
+from mlomae.pretraining.trainer import Hook, Rate, Task, Trainer
 
 PROBE_IMAGES = 64  # fixed training images on which the health of the mask is read
 TASK = Task(
@@ -283,7 +284,7 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
     meta |= {"numerics": numerics_of("pretrain", config.to_dict()), "data": describe_contents(data.sources)}
     meta |= {"lowered": data.lowered} if data.lowered else {}
-    check_continues(TASK, work_dir, finished, config, meta)
+    check_continues(work_dir, finished, config, meta, TASK.format, TASK.free_to_change)
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))

@@ -5,7 +5,6 @@ and a checkpoint holds the state: a run that is killed and resumed ends with the
 wrapper for data parallelism; a step averages its gradients over ranks itself.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,16 +20,12 @@ from timm.utils import random_seed
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mlomae import records
 from mlomae.common import checkpoint
-from mlomae.common.errors import CheckpointError, ConfigError, DataError, MlomaeError, TrainingError, from_worker
-from mlomae.common.numerics import check_numerics
-from mlomae.config.strict import build_dataclass, plain
-from mlomae.data.content import check_same_data
+from mlomae.common.errors import DataError, MlomaeError, TrainingError, from_worker
 from mlomae.pretraining import stopping
+from mlomae.pretraining.continuing import check_same_run, facts_of
 from mlomae.pretraining.devices import check_same_on_ranks, to_device, weights_digest
 from mlomae.pretraining.log import Scalars, logger, run_log
-from mlomae.records import contents_of
 
 Batch: TypeAlias = Any
 Step: TypeAlias = Callable[[Batch, int], dict[str, Tensor]]
@@ -248,8 +243,7 @@ class Trainer:
         check_same_on_ranks({"the checkpoint to resume": path and path.name})
         if state is None or path is None:
             return None, []
-        check_processes(state, path)
-        check_same_run(state, self.config, self.meta, path, self.task)
+        check_same_run(state, self.config, self.meta, path, self.task.free_to_change)
         self.check_resumed(state)
         for name, weights in state["modules"].items():
             self.modules[name].load_state_dict(weights)
@@ -266,96 +260,6 @@ class Trainer:
             for name, unsettled in own["parts"].items():
                 self.stateful[name].load_unsettled(unsettled)
         return path, damaged
-
-
-def check_same_run(state: dict[str, Any], config: Any, meta: dict[str, Any], path: Path, task: Task) -> None:
-    """Raise CheckpointError if the run of ``config`` and ``meta`` is not the one that left ``state`` at ``path``."""
-    saved = build_dataclass(type(config), plain(state["config"])).to_dict()  # newer keys at their defaults
-    check_same_config(saved, config.to_dict(), path, task.free_to_change | _movable(state["meta"]))
-    check_numerics(state["meta"], meta, path)
-    check_same_data(state["meta"], meta, path)
-
-
-def finished_record(work_dir: Path, resume: bool, portable: dict[str, Any], free: frozenset[str]) -> dict[str, Any]:
-    """The record of the finished run in ``work_dir``, {} without one.
-
-    Raises ConfigError if there is a run, finished or not, that ``resume`` does not ask for, CheckpointError for a
-    finished one of another configuration than ``portable``: its results would be replaced."""
-    path = work_dir / "record.json"
-    if (checkpoint.list_checkpoints(work_dir) or path.exists()) and not resume:
-        raise ConfigError(
-            f"'{work_dir}' already holds a run; add --resume to continue it, or choose another --work-dir"
-        )
-    if not path.exists():
-        return {}
-    try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        config = saved["config"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"'{path}' is damaged; remove it, or choose another work dir") from error
-    check_same_config(config, portable, path, free | _movable(saved))
-    return saved
-
-
-def _movable(kept: dict[str, Any]) -> set[str]:
-    """The folders of images that are known by their content, which may be moved."""
-    return {f"data.{part}.root" for part in contents_of(kept)}
-
-
-def check_continues(task: Task, work_dir: Path, finished: dict[str, Any], config: Any, meta: dict[str, Any]) -> None:
-    """Raise CheckpointError, before anything is written, unless the run of ``config`` and ``meta`` continues what
-    ``work_dir`` holds: its record ``finished`` and its newest checkpoint."""
-    check_same_data(finished, meta, work_dir / "record.json")
-    state, path, _ = checkpoint.load_newest(work_dir, task.format)
-    if state is not None and path is not None:
-        check_same_run(state, config, meta, path, task)
-
-
-def check_processes(state: dict[str, Any], path: Path) -> None:
-    """Raise CheckpointError for a checkpoint of another number of processes: sums over ranks are rounded in another
-    order, and a transfer's draws differ, so that the run would have other bits than one that was not interrupted.
-
-    Checkpoints of version 0.1 do not say how many there were."""
-    before, now = state.get("processes") or get_world_size(), get_world_size()
-    if before != now:
-        how = f"torchrun --nproc-per-node {before}" if before > 1 else "one process, without torchrun"
-        raise CheckpointError(
-            f"'{path}' was made by {before} process{'es' * (before > 1)}, and this run has {now}; resume it with as "
-            f"many ({how}), or choose another work dir"
-        )
-
-
-def facts_of(config: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What all ranks of a run have to have in common, for `check_same_on_ranks`: the configuration but for folders,
-    which machines may call otherwise, and what ``meta`` says of data, weights and versions.
-
-    Not the commit, which git may find on some machines alone."""
-    known = {name: value for name, value in meta.items() if name != "git_commit"}
-    return flatten({"config": records.strip_paths(config.to_dict()), **known})
-
-
-def check_same_config(saved: dict[str, Any], current: dict[str, Any], path: Path, free: frozenset[str]) -> None:
-    """Raise CheckpointError if resuming would continue another experiment; names the first keys that differ.
-
-    ``free``: keys that may differ because no number depends on them.
-    """
-    a, b = flatten(saved), flatten(current)
-    different = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in free)
-    if different:
-        shown = ", ".join(f"{k} ({a.get(k)!r} -> {b.get(k)!r})" for k in different[:3])
-        raise CheckpointError(
-            f"'{path}' was made with another configuration: {shown}; "
-            "resume with the same one, or choose another work dir"
-        )
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted keys; an empty one stays a value."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, dict) and value
-        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
 
 
 def seconds() -> dict[str, float]:

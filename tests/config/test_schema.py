@@ -11,10 +11,10 @@ import torch
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict, load_config
 from mlomae.config.strict import overrides
+from mlomae.pretraining.continuing import check_same_config
 from mlomae.pretraining.optim import build_optimizers, rates
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import TASK
-from mlomae.pretraining.trainer import check_same_config
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs" / "pretrain").glob("*.py"))

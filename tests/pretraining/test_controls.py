@@ -20,10 +20,10 @@ from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.data import build_source, shuffle_labels, split_train
 from mlomae.data.copies import FILE
 from mlomae.multilevel import hypergradient
+from mlomae.pretraining.continuing import flatten
 from mlomae.pretraining.losses import level_problem, lower, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import build_data, run_pretraining
-from mlomae.pretraining.trainer import flatten
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 POOLED, LEARNED, MAE = "mlomae-pooled", "mlomae", "mae"

@@ -15,7 +15,7 @@ from run_samples import one_line
 
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError
-from mlomae.pretraining import trainer
+from mlomae.pretraining import continuing
 from mlomae.pretraining.run import run_pretraining
 
 CLASSES = ("ant", "bee")
@@ -106,7 +106,7 @@ def test_changed_data_are_refused_by_name_and_nothing_is_lost(kind: str, pets: P
 def test_without_the_check_such_a_run_would_go_on(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretrain(pets, tmp_path / "run")
     picture(pets / "train" / "ant" / "0.bmp", 99)
-    monkeypatch.setattr(trainer, "check_same_data", lambda *args: None)
+    monkeypatch.setattr(continuing, "check_same_data", lambda *args: None)
     pretrain(pets, tmp_path / "run", resume=True)
 
 
