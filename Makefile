@@ -1,16 +1,35 @@
 # The interface of the project. Every target makes .venv when it is missing or when its inputs changed.
-PYTHON ?= python3
+PYTHON := python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
-CONFIG ?=
-CKPT ?=
-DATA ?=
-SUITE ?=
-TASK ?=
-WORK_DIR ?=
-OPTIONS ?=
+CONFIG :=
+CKPT :=
+DATA :=
+SUITE :=
+TASK :=
+WORK_DIR :=
+OPTIONS :=
+
+# Such a variable is text. It counts where it is given to make, not in the environment, and is read by `value`, for make
+# expands what it reads otherwise: also what it exports, in its own way, of variables that it was given.
+GIVEN := PYTHON CONFIG CKPT DATA SUITE TASK WORK_DIR OPTIONS
+unexport $(GIVEN)
+define newline
+
+
+endef
+$(foreach name,$(GIVEN),$(if $(findstring $(newline),$(value $(name))),$(error error: $(name) holds a line break; remove it)))
+# $(call text,NAME): ~/ at its beginning is $HOME/, as not every shell replaces it in an argument of make
+text = $(subst $(newline),,$(subst $(newline)~/,$(value HOME)/,$(newline)$(value $1)))
+# $(call quoted,NAME,DEFAULT): one word for the shell
+quoted = '$(subst ','\'',$(or $(call text,$1),$2))'
+# $(call option,--FLAG,NAME): nothing without a value
+option = $(if $(value $2),$1 $(call quoted,$2))
+# $(call list,NAME): the words of a list in which words may be quoted
+SPLIT := import os, shlex, sys; words = map(os.path.expanduser, shlex.split(sys.argv[1])); os.write(1, os.fsencode(shlex.join(words)))
+list = $(if $(value $1),$(or $(shell $(or $(wildcard $(BIN)/python),$(call quoted,PYTHON)) -c '$(SPLIT)' $(call quoted,$1) 2>/dev/null),$(error error: $1 has a quote that is not closed; close it)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test test-all demo pretrain bench-speed bench-data bench bench-cls bench-seg bench-det flops tables figures report suite doctor clean
@@ -20,9 +39,9 @@ help:  ## list the targets
 
 # constraints.txt pins what was tested, on Python 3.11; other versions take the ranges of pyproject.toml
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "Python %d.%d is not supported: run make PYTHON=python3.11 (3.10 to 3.12)" % v)'
+	@$(call quoted,PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "Python %d.%d is not supported: run make PYTHON=python3.11 (3.10 to 3.12)" % v)'
 	@echo "making $(VENV) (downloads torch the first time; a few minutes)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(call quoted,PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")') -e '.[benchmarks,dev]'
 	@touch $(STAMP)
 
@@ -49,8 +68,8 @@ demo: $(STAMP)  ## MAE and MLO-MAE on embedded data, and their transfer to four 
 	$(BIN)/mlomae demo
 
 pretrain: $(STAMP)  ## pretrain CONFIG=configs/pretrain/... [DATA=root] [WORK_DIR=...] [OPTIONS="--resume ..."]
-	$(BIN)/mlomae pretrain $(or $(CONFIG),configs/pretrain/mlomae-pooled_vit-w128-d4_textures.py) \
-	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+	$(BIN)/mlomae pretrain $(call quoted,CONFIG,configs/pretrain/mlomae-pooled_vit-w128-d4_textures.py) \
+	  $(call option,--data,DATA) $(call option,--work-dir,WORK_DIR) $(call list,OPTIONS)
 
 # what bench-speed compares with; without it (no network, say) the row reads "not installed"
 $(PEERS): $(STAMP)
@@ -58,47 +77,49 @@ $(PEERS): $(STAMP)
 	  && touch $(PEERS) || echo "the extra 'peers' could not be installed: going on without it"
 
 bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
-	$(BIN)/python -m benchmarks.cost.speed $(OPTIONS)
+	$(BIN)/python -m benchmarks.cost.speed $(call list,OPTIONS)
 
 bench-data: $(STAMP)  ## images per second of loading, beside torchvision's and timm's [OPTIONS="--sides 224 --root FOLDER"]
-	$(BIN)/python -m benchmarks.cost.loading $(OPTIONS)
+	$(BIN)/python -m benchmarks.cost.loading $(call list,OPTIONS)
 
 bench: $(STAMP)  ## transfer to TASK=classification, ...; CONFIG=configs/TASK/... CKPT=... [DATA=root] [WORK_DIR=...] for one
 bench-cls: $(STAMP)  ## make bench TASK=classification
 bench-seg: $(STAMP)  ## make bench TASK=segmentation
 bench-det: $(STAMP)  ## make bench TASK=detection
 
-bench-cls: TASK := classification
-bench-seg: TASK := segmentation
-bench-det: TASK := detection
+TASK_OF_bench-cls := classification
+TASK_OF_bench-seg := segmentation
+TASK_OF_bench-det := detection
+task = $(call quoted,TASK,$(TASK_OF_$@))
 
 # without CONFIG, on the embedded textures, of what pretraining left in work_dirs: k-NN, linear probe and fine-tuning
 # (cls), UperNet (seg), Mask R-CNN (det), a linear head on frozen features (TASK=linear_segmentation)
 bench bench-cls bench-seg bench-det:
-	@$(if $(TASK),,echo "error: name a folder of benchmarks/tasks/ with TASK=..." >&2; exit 2)
+	@$(if $(or $(value TASK),$(TASK_OF_$@)),,echo "error: name a folder of benchmarks/tasks/ with TASK=..." >&2; exit 2)
 ifdef CONFIG
-	$(BIN)/mlomae bench $(TASK) $(CONFIG) $(if $(CKPT),--weights $(CKPT)) \
-	  $(if $(DATA),--data $(DATA)) $(if $(WORK_DIR),--work-dir $(WORK_DIR)) $(OPTIONS)
+	$(BIN)/mlomae bench $(task) $(call quoted,CONFIG) $(call option,--weights,CKPT) \
+	  $(call option,--data,DATA) $(call option,--work-dir,WORK_DIR) $(call list,OPTIONS)
 else
-	@$(if $(DATA),echo "error: DATA goes with CONFIG=configs/$(TASK)/...; the default has its own data" >&2; exit 2)
-	$(BIN)/mlomae suite run configs/suites/bench.py --tasks $(TASK) $(if $(CKPT),--weights $(CKPT)) \
-	  --work-dir $(or $(WORK_DIR),work_dirs/$@) $(OPTIONS)
+	@$(if $(value DATA),echo "error: DATA goes with CONFIG=configs/TASK/...; the default has its own data" >&2; exit 2)
+	$(BIN)/mlomae suite run configs/suites/bench.py --tasks $(task) $(call option,--weights,CKPT) \
+	  --work-dir $(call quoted,WORK_DIR,work_dirs/$@) $(call list,OPTIONS)
 endif
 
 suite: $(STAMP)  ## make what is missing of SUITE=configs/suites/... [DATA="TYPE=root ..."], then the tables
-	$(BIN)/mlomae suite run $(or $(SUITE),configs/suites/textures.py) $(if $(DATA),--data $(DATA)) $(OPTIONS)
+	$(BIN)/mlomae suite run $(call quoted,SUITE,configs/suites/textures.py) \
+	  $(if $(value DATA),--data $(call list,DATA)) $(call list,OPTIONS)
 
 flops: $(STAMP)  ## count the operations of the pretrainings in results/runs, into results/flops.json [OPTIONS=--again]
-	$(BIN)/python -m benchmarks.cost.flops $(OPTIONS)
+	$(BIN)/python -m benchmarks.cost.flops $(call list,OPTIONS)
 
 tables: $(STAMP)  ## regenerate results/*.csv and *.md from results/runs
 	$(BIN)/python -m benchmarks.analysis.tables
 
 figures: $(STAMP)  ## draw results/figures/*.png and *.svg from results/runs and results/masks [OPTIONS="--only NAME"]
-	$(BIN)/python -m benchmarks.analysis.figures $(OPTIONS)
+	$(BIN)/python -m benchmarks.analysis.figures $(call list,OPTIONS)
 
 report: $(STAMP)  ## write results/report.html, one page: tables, figures that are there, masks, records behind numbers
-	$(BIN)/python -m benchmarks.analysis.report $(OPTIONS)
+	$(BIN)/python -m benchmarks.analysis.report $(call list,OPTIONS)
 
 doctor: $(STAMP)  ## versions, devices, back-ends, data sets; says what is wrong
 	$(BIN)/mlomae doctor
