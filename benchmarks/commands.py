@@ -25,7 +25,9 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--seed", type=int, help="default: the seed of the backbone's pretraining, else the config's")
     p.add_argument("--work-dir", help="where checkpoints and results go (default: work_dirs/NAME_METHOD_seedN)")
     p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of the work dir")
-    p.add_argument("--records", help="also write the record here, its predictions next to this folder: results/runs")
+    p.add_argument(
+        "--records", help="also write the record here, e.g. results/runs, its predictions in 'predictions' there"
+    )
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins, e.g. a task's")
     p.set_defaults(run=_bench)

@@ -23,6 +23,7 @@ from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installe
 Record = dict[str, Any]
 SCHEMA = 1
 NUMERICS_FILE = "numerics.json"
+PREDICTIONS = "predictions"  # folder beside records, with files of their names
 RANDOM = "random initialisation"  # the method, in records and tables, of a backbone without pretraining
 Number = (int, float)
 # field -> accepted types; a tuple of names is a dict that must have those keys
@@ -308,14 +309,10 @@ def read_records(folder: str | Path) -> list[Record]:
     return list(read_named_records(folder).values())
 
 
-def predictions_folder(records_folder: Path) -> Path:
-    """The folder of predictions, next to that of the records."""
-    return records_folder.parent / "predictions"
-
-
 def predictions_of(name: str, records_folder: Path) -> Path:
     """Where the predictions of the record in the file ``name`` of ``records_folder`` lie, if it has any."""
-    return predictions_folder(records_folder) / Path(name).with_suffix(".npz")
+    record = records_folder / name
+    return record.parent / PREDICTIONS / f"{record.stem}.npz"
 
 
 def grouped(records: Iterable[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:

@@ -17,11 +17,12 @@ from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import TestedRun
 from mlomae.common.errors import DataError
+from mlomae.common.ownership import owned
 from mlomae.records import (
+    PREDICTIONS,
     RANDOM,
     Record,
     contents_of,
-    predictions_folder,
     predictions_of,
     read_named_records,
     run_phrase,
@@ -142,17 +143,38 @@ def read_evidence(folder: Path) -> Evidence:
     Raises DataError, one line that names the file, for a record that cannot be read or is of a demo, predictions that
     do not belong to their record or have none, and a damaged list of FLOPs or published numbers.
     """
+    earlier = set(folder.rglob(f"{PREDICTIONS}/*.npz"))  # a run writes its predictions, then its record
     records = read_measured(folder)
     flops = {digest: float(entry["total"]) for digest, entry in read_flops(folder.parent / "flops.json").items()}
     published = read_published(folder.parent / "published.csv")
-    predictions = predictions_folder(folder)
-    existing = set(predictions.rglob("*.npz"))
-    paths = {name: path for name in records if (path := predictions_of(name, folder)) in existing}
+    paths = {name: path for name, r in records.items() if (path := find_predictions(name, r, folder)) is not None}
     tested = {name: read_tested(path, records[name]) for name, path in paths.items()}
-    if orphans := existing.difference(paths.values()):
-        odd = min(path.relative_to(predictions).as_posix() for path in orphans)
-        raise DataError(f"predictions '{odd}' have no record of that name in '{folder}'; put it there or remove them")
+    if orphans := earlier.difference(paths.values()):
+        with owned(folder, patience=60):  # by a run between the two, if one is
+            orphans = {path for path in orphans if not _record_of(path).exists()}
+    if orphans:
+        odd = min(orphans)
+        where = f"no record of that name in '{_record_of(odd).parent}'"
+        raise DataError(f"predictions '{odd.name}' have {where}; put it there or remove them")
     return Evidence(records, flops, published, tested)
+
+
+def _record_of(predictions: Path) -> Path:
+    return predictions.parent.with_name(f"{predictions.stem}.json")
+
+
+def find_predictions(name: str, record: Record, folder: Path) -> Path | None:
+    """The file of predictions of the record in the file ``name`` of ``folder``, None without one.
+
+    Until version 0.1 they were in a folder next to that of the records, and of two such folders' runs of one name the
+    last one's: only those of the record's configuration and run are its own. Raises DataError for a damaged file.
+    """
+    path, older = predictions_of(name, folder), folder.parent / PREDICTIONS / Path(name).with_suffix(".npz")
+    if path.is_file() or not older.is_file():
+        return path if path.is_file() else None
+    found = _predictions_in(older, record)
+    own = record["config_hash"], run_phrase(record["method"], record["name"], record["seed"])
+    return older if found is not None and (found.config_hash, found.run or own[1]) == own else None
 
 
 def read_flops(path: Path) -> dict[str, dict[str, int]]:
@@ -197,8 +219,7 @@ def read_tested(path: Path, record: Record) -> TestedRun:
     of images differs from the record's.
     """
     remedy = "put back the file that the run wrote, or remove it"
-    task = next((task for task in all_tasks() if task.name == record["task"]), None)
-    found = None if task is None else task.read_predictions(path)
+    found = _predictions_in(path, record)
     if found is None:
         raise DataError(f"predictions '{path.name}' are of a {record['task']} record, which has none; remove them")
     if found.config_hash != record["config_hash"]:
@@ -213,6 +234,12 @@ def read_tested(path: Path, record: Record) -> TestedRun:
         ours, theirs = f"{found.metric} {value:.4f} on {images} images", f"{said:.4f} on {counted}"
         raise DataError(f"predictions '{path.name}' give {ours}, the record says {theirs}; {remedy}")
     return found
+
+
+def _predictions_in(path: Path, record: Record) -> TestedRun | None:
+    """What the task of ``record`` reads from the file, None for a task without predictions."""
+    task = next((task for task in all_tasks() if task.name == record["task"]), None)
+    return None if task is None else task.read_predictions(path)
 
 
 def read_figure_sources(folder: Path) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+from benchmarks.analysis.evidence import find_predictions
 from benchmarks.analysis.tables.build import build_tables
 from benchmarks.cost.flops import update_flops
 from benchmarks.suite.backbones import discover_backbones, named_backbones, random_floor
@@ -19,7 +20,7 @@ from mlomae.backbones.task import EmbeddedBench
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_range
 from mlomae.config.strict import overrides
-from mlomae.records import predictions_of, read_records
+from mlomae.records import read_records
 
 SUPERSEDED = "superseded"  # folder next to the records and in the work folder: no measurement is ever deleted
 
@@ -107,8 +108,9 @@ def set_aside(jobs: list[Job], completed: CompletedRuns, work: Path) -> None:
             name = path.relative_to(completed.folder)
             kept = completed.folder.parent / SUPERSEDED / name.with_stem(f"{name.stem}_{version}")
             # predictions first: if killed in between, the next try moves the record; no run ever replaces predictions
-            predictions = predictions_of(name.as_posix(), completed.folder)
-            moves += [(predictions, kept.with_suffix(predictions.suffix)), (path, kept)]
+            predictions = find_predictions(name.as_posix(), record, completed.folder)
+            moves += [(predictions, kept.with_suffix(predictions.suffix))] if predictions else []
+            moves += [(path, kept)]
         moves.append((job.folder, work / SUPERSEDED / f"{job.label}_{version}"))
     moves = [(source, target) for source, target in moves if source.exists()]
     if taken := [target for _, target in moves if target.exists()]:

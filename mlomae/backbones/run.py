@@ -159,7 +159,7 @@ def run_transfer(
 ) -> records.Record:
     """Transfer, evaluate on the test split, write record, predictions and pictures into ``work_dir``.
 
-    ``records_dir``: also write the record there, and predictions in the folder next to it. ``source``: of the
+    ``records_dir``: also write the record there, and predictions beside it. ``source``: of the
     configuration's weights, where the caller has read them already. Returns the record on the main process, {} on
     others.
 
@@ -248,7 +248,7 @@ def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str
 def write_results(record: records.Record, work_dir: Path, records_dir: Path | None, predictions: Path | None) -> None:
     """Write the record into the run's folder, replacing the same run's, and into ``records_dir``, replacing nothing.
 
-    ``predictions``: a file of the run's folder that is copied into the folder ``predictions`` next to ``records_dir``,
+    ``predictions``: a file of the run's folder that is copied into the folder ``predictions`` of ``records_dir``
     before the record is written, so that no record is without its predictions.
     """
     path = work_dir / "record.json"

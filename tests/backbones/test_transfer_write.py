@@ -26,8 +26,8 @@ def test_predictions_lie_beside_the_records_under_the_records_name(work: Path, t
     write_results(RECORD, work, tmp_path / "results" / "runs", work / "predictions.npz")
     assert read_records(tmp_path / "results" / "runs") == [RECORD] == read_records(work)
     files = [path.relative_to(tmp_path / "results").as_posix() for path in (tmp_path / "results").rglob("*.*")]
-    assert sorted(files) == ["predictions/knn_cub_mlo-mae-nca_seed3.npz", "runs/knn_cub_mlo-mae-nca_seed3.json"]
-    assert (tmp_path / "results" / "predictions" / "knn_cub_mlo-mae-nca_seed3.npz").read_bytes() == b"first"
+    assert sorted(files) == ["runs/knn_cub_mlo-mae-nca_seed3.json", "runs/predictions/knn_cub_mlo-mae-nca_seed3.npz"]
+    assert (tmp_path / "results" / "runs" / "predictions" / "knn_cub_mlo-mae-nca_seed3.npz").read_bytes() == b"first"
 
 
 def test_predictions_of_a_record_that_is_there_are_not_replaced(work: Path, tmp_path: Path) -> None:
@@ -35,11 +35,11 @@ def test_predictions_of_a_record_that_is_there_are_not_replaced(work: Path, tmp_
     (work / "predictions.npz").write_bytes(b"second")
     with pytest.raises(DataError, match="exists and differs"):
         write_results({**RECORD, "cpu_s": 99}, work, tmp_path / "results" / "runs", work / "predictions.npz")
-    assert (tmp_path / "results" / "predictions" / "knn_cub_mlo-mae-nca_seed3.npz").read_bytes() == b"first"
+    assert (tmp_path / "results" / "runs" / "predictions" / "knn_cub_mlo-mae-nca_seed3.npz").read_bytes() == b"first"
 
 
 def test_predictions_that_an_interrupted_run_left_are(work: Path, tmp_path: Path) -> None:
-    left = tmp_path / "results" / "predictions" / "knn_cub_mlo-mae-nca_seed3.npz"
+    left = tmp_path / "results" / "runs" / "predictions" / "knn_cub_mlo-mae-nca_seed3.npz"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"left over")
     write_results(RECORD, work, tmp_path / "results" / "runs", work / "predictions.npz")
@@ -48,7 +48,7 @@ def test_predictions_that_an_interrupted_run_left_are(work: Path, tmp_path: Path
 
 def test_without_predictions_or_records_nothing_is_beside(work: Path, tmp_path: Path) -> None:
     write_results(RECORD, work, tmp_path / "results" / "runs", None)
-    assert not (tmp_path / "results" / "predictions").exists()
+    assert not (tmp_path / "results" / "runs" / "predictions").exists()
     write_results(RECORD, tmp_path / "alone", None, work / "predictions.npz")
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["record.json"]
 

@@ -124,11 +124,11 @@ def test_predictions_make_the_interval_one_of_images_and_seeds(tmp_path: Path) -
     assert f",{top1['difference']}," in classification  # the same mean as in the task's own table
     assert "<sup>is</sup>" in (tmp_path / "comparison.md").read_text(encoding="utf-8")
 
-    (runs.parent / "predictions" / "MAE_1.npz").unlink()  # of one run of four
+    (runs / "predictions" / "MAE_1.npz").unlink()  # of one run of four
     assert one(build(runs), metric="top1", method=MLO)["interval"] == "seeds"
     for name in ("MAE_1", "MLO_1"):
         (runs / f"{name}.json").unlink()
-    (runs.parent / "predictions" / "MLO_1.npz").unlink()
+    (runs / "predictions" / "MLO_1.npz").unlink()
     single = one(build(runs), metric="top1", method=MLO)
     assert (single["interval"], single["pairs"]) == ("images", "1")
     assert single["low"]

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from benchmarks.analysis.evidence import read_evidence, read_tested
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
 from mlomae.backbones.task import check_same_test
 from mlomae.common.errors import DataError
+from mlomae.common.ownership import owned
 from mlomae.records import read_record, write_record
 
 
@@ -73,27 +76,68 @@ def fewer_images(path: Path) -> None:
         (other_answers, "give top1 .* on 60 images, the record says"),
         (fewer_images, "on 59 images, the record says .* on 60"),
         (lambda path: path.write_bytes(b"text\nof two lines"), "cannot read"),
-        (lambda path: shutil.copy(path.parent / "sub" / "mae_0.npz", path), "is not a usable file of predictions"),
+        (
+            lambda path: shutil.copy(path.parents[1] / "sub" / "predictions" / "mae_0.npz", path),
+            "is not a usable file of predictions",
+        ),
         (lambda path: shutil.copy(path, path.with_name("mae_1.npz")), "'mae_1.npz' have no record of that name"),
         (lambda path: path.rename(path.with_name("MAE_0.npz")), "'MAE_0.npz' have no record of that name"),
     ],
 )
 def test_predictions_of_another_run_are_refused(runs: Path, change: Callable[[Path], Any], message: str) -> None:
-    change(runs.parent / "predictions" / "mae_0.npz")
+    change(runs / "predictions" / "mae_0.npz")
     with pytest.raises(DataError, match=message) as error:
         read_evidence(runs)
     assert "\n" not in str(error.value)
 
 
+def test_predictions_of_neighbours_do_not_meet(tmp_path: Path) -> None:
+    for folder, share in (("a", 0.7), ("b", 0.4)):
+        write_classified(tmp_path / folder, "mae_0", "MAE", 0, share, name=f"linear_{folder}")
+    for folder in ("a", "b"):
+        assert [t.run for t in read_evidence(tmp_path / folder).tested.values()] == [f"MAE, linear_{folder}, seed 0"]
+
+
+def test_predictions_where_version_0_1_put_them_are_those_of_their_run(runs: Path) -> None:
+    (runs / "predictions").rename(runs.parent / "predictions")
+    (runs.parent / "predictions" / "sub").mkdir()
+    (runs / "sub" / "predictions" / "mae_0.npz").rename(runs.parent / "predictions" / "sub" / "mae_0.npz")
+    assert list(read_evidence(runs).tested) == ["mae_0.json", "sub/mae_0.json"]
+    write_classified(runs.parent / "neighbour", "mae_0", "MAE", 0, 0.4, name="linear_cars")  # of the same file name
+    assert list(read_evidence(runs.parent / "neighbour").tested) == ["mae_0.json"]
+    (runs.parent / "neighbour" / "predictions" / "mae_0.npz").replace(runs.parent / "predictions" / "mae_0.npz")
+    assert list(read_evidence(runs.parent / "neighbour").tested) == ["mae_0.json"]
+    assert list(read_evidence(runs).tested) == ["sub/mae_0.json"], "those of another run are not taken"
+
+
+def test_a_run_that_ends_while_records_are_read_is_no_error(runs: Path) -> None:
+    placed = runs / "mae_0.json"
+    text, hidden = placed.read_text(), threading.Event()
+    placed.unlink()
+
+    def ends() -> None:
+        with owned(runs):  # as a run does from its predictions to its record
+            hidden.set()
+            time.sleep(0.2)
+            placed.write_text(text)
+
+    run = threading.Thread(target=ends)
+    run.start()
+    hidden.wait()
+    assert list(read_evidence(runs).tested) == ["sub/mae_0.json"]
+    run.join()
+    assert list(read_evidence(runs).tested) == ["mae_0.json", "sub/mae_0.json"]
+
+
 def test_a_task_without_predictions_has_none(runs: Path) -> None:
     write_record(make_record(task="pretrain"), runs / "pretraining.json")
-    shutil.copy(runs.parent / "predictions" / "mae_0.npz", runs.parent / "predictions" / "pretraining.npz")
+    shutil.copy(runs / "predictions" / "mae_0.npz", runs / "predictions" / "pretraining.npz")
     with pytest.raises(DataError, match=r"'pretraining.npz' are of a pretrain record, which has none"):
         read_evidence(runs)
 
 
 def test_a_record_that_lacks_the_metric_is_not_taken_to_agree(runs: Path) -> None:
-    path = runs.parent / "predictions" / "mae_0.npz"
+    path = runs / "predictions" / "mae_0.npz"
     record = {**read_record(runs / "mae_0.json", "mae_0.json"), "metrics": {"top5": 90.0}}
     with pytest.raises(DataError, match="the record says nan on 60"):
         read_tested(path, record)
@@ -146,7 +190,7 @@ def test_areas_survive_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_areas_are_one_line(runs: Path, changes: dict[str, Any], message: str) -> None:
-    path = runs.parent / "predictions" / "sub" / "mae_0.npz"
+    path = runs / "sub" / "predictions" / "mae_0.npz"
     rewrite(path, **changes)
     with pytest.raises(DataError, match=message) as error:
         read_evidence(runs)
