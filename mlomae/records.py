@@ -315,6 +315,14 @@ def predictions_of(name: str, records_folder: Path) -> Path:
     return record.parent / PREDICTIONS / f"{record.stem}.npz"
 
 
+def claim_of(place: Path, digest: str, seed: int) -> tuple[Path, Path]:
+    """``place``, where a run's record goes, and the lock beside it of the process that makes the run, for `owned`.
+
+    Runs of one configuration and seed have one lock, whatever their names.
+    """
+    return place, place.with_name(f".{digest}_seed{seed}.lock")
+
+
 def grouped(records: Iterable[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:
     """The records of each key, in their order; keys are sorted."""
     return {name: list(found) for name, found in itertools.groupby(sorted(records, key=key), key)}

@@ -2,6 +2,7 @@
 
 import argparse
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from benchmarks.suite.status import describe, results_table, stale_jobs
 from benchmarks.tasks import get_task
 from mlomae.backbones.task import EmbeddedBench
 from mlomae.common.errors import ConfigError
+from mlomae.common.ownership import InUse, owned
 from mlomae.common.registry import check_range
 from mlomae.config.strict import overrides
 from mlomae.records import read_records
@@ -71,6 +73,9 @@ def run_suite(args: argparse.Namespace) -> int:
         set_aside([job for job, _ in stale], completed, planner.work)
         planner, completed = plan(args)
     suite = planner.suite
+    for lock in completed.folder.glob(".*.lock") if completed.folder else ():
+        with suppress(InUse), owned(lock, lock, patience=0):  # removes what a killed process has left
+            pass
     stop = threading.Event()
     launch: Launcher = partial(start, threads=suite.threads, stop=stop)
     if args.cluster is not None:
@@ -89,9 +94,10 @@ def run_suite(args: argparse.Namespace) -> int:
     print(f", {len(runner.blocked)} not run" if runner.blocked else "")
     folder = completed.folder
     if not args.no_tables and folder is not None and folder.is_dir():
-        for error in update_flops(read_records(folder), folder.parent / "flops.json"):
-            print(error)  # its cell stays empty
-        build_tables(folder, folder.parent)
+        with owned(folder.parent, folder.parent / ".tables.lock", patience=600):  # another suite may have ended, too
+            for error in update_flops(read_records(folder), folder.parent / "flops.json"):
+                print(error)  # its cell stays empty
+            build_tables(folder, folder.parent)
         print(f"tables: {folder.parent}")
     return 0 if complete else 1
 

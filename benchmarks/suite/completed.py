@@ -9,6 +9,8 @@
 """
 
 import json
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,13 +34,30 @@ class CompletedRuns:
 
     folder: Path | None
     any_numerics: bool = False
+    _names: set[str] = field(default_factory=set)
     _found: dict[tuple[str, int], dict[Path, Record]] = field(default_factory=dict)
     _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.folder is not None and self.folder.is_dir():
             for name, record in read_named_records(self.folder).items():
+                self._names.add(name)
                 self._add(self.folder / name, record)
+
+    def look_again(self, places: Iterable[Path] = ()) -> bool:
+        """Read the records that have come since, of other processes too; returns whether there are any.
+
+        Those at ``places`` are left to `add`. One that cannot be read is not taken; the tables name it.
+        """
+        if self.folder is None:
+            return False
+        new = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.json")} - self._names
+        for name in sorted(new - {path.name for path in places}):
+            with suppress(MlomaeError, OSError):
+                record = read_record(self.folder / name, name)
+                self._add(self.folder / name, record)
+        self._names |= new
+        return bool(new)
 
     def of(self, job: Job) -> tuple[Record | None, str | None]:
         """(the record of a run or None, the reason why it does not count or None).
@@ -50,12 +69,12 @@ class CompletedRuns:
 
     def path_and_record(self, job: Job) -> tuple[Path, Record | None]:
         """The path of a run's record, and the record, whether it counts or not. Errors as `of`."""
-        known = self._found.get((job.hash, job.seed), {}) if self.folder is not None else {}
-        for path, candidate in known.items():  # suites on other data may have the same configurations
-            if path == job.record or self._other_data(job, candidate) is None:
-                return path, candidate
+        if found := self._found_of(job):
+            return found
         record = self.add(job)
         if record is None and job.record.is_file():
+            if self.look_again() and (found := self._found_of(job)):
+                return found
             remedy = "rename the suite" if self.folder else "choose another --work-dir"
             raise ConfigError(
                 f"'{job.record}' records another configuration than the suite's; move it away, or {remedy}"
@@ -74,6 +93,14 @@ class CompletedRuns:
 
     def all(self) -> list[Record]:
         return [record for known in self._found.values() for record in known.values()]
+
+    def _found_of(self, job: Job) -> tuple[Path, Record] | None:
+        """A record of the run's configuration and seed: its own, or another one on the same data."""
+        known = self._found.get((job.hash, job.seed), {}) if self.folder is not None else {}
+        for path, record in known.items():  # suites on other data may have the same configurations
+            if path == job.record or self._other_data(job, record) is None:
+                return path, record
+        return None
 
     def _add(self, path: Path, record: Record) -> None:
         self._found.setdefault((record["config_hash"], record["seed"]), {})[path] = record

@@ -11,12 +11,10 @@ from benchmarks.suite.backbones import Backbone
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import Job, Planner
 from benchmarks.suite.launch import last_lines
-from benchmarks.suite.runner import LINES, LOCK, STATUS, same_time_jobs
+from benchmarks.suite.runner import LINES, STATUS, owner_of_job, same_time_jobs
 from benchmarks.tasks import get_task
 from mlomae.backbones.task import Metric
 from mlomae.common.checkpoint import list_checkpoints
-from mlomae.common.ownership import LOCK as RUN_LOCK
-from mlomae.common.ownership import owner_of
 from mlomae.records import Record
 
 DONE, STALE, RUNNING, FAILED, INTERRUPTED, MISSING = "done", "stale", "running", "failed", "interrupted", "missing"
@@ -30,7 +28,7 @@ def state_of(job: Job, completed: CompletedRuns) -> tuple[str, str]:
         return (DONE, "") if stale is None else (STALE, stale)
     found = list_checkpoints(job.folder)
     reached = f"at {found[-1].stem.removeprefix('iter_')} iterations" if found else "before its first checkpoint"
-    if owner_of(job.folder / RUN_LOCK) or owner_of(job.folder / LOCK):
+    if owner_of_job(job):
         return RUNNING, reached
     status, log = job.folder / STATUS, job.folder / "log.txt"
     if status.is_file() and status.read_text(encoding="utf-8").strip() != "0":

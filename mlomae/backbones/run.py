@@ -163,11 +163,17 @@ def run_transfer(
     configuration's weights, where the caller has read them already. Returns the record on the main process, {} on
     others.
 
-    Raises ConfigError if the folder already holds a run and ``resume`` is off, or one that is still going on,
-    CheckpointError if it holds another run, DataError for test images whose labels the backbone was fine-tuned on, and
-    what the steps of the task raise.
+    Raises ConfigError if the folder already holds a run and ``resume`` is off, or one that is still going on, or if
+    another process makes the run that ``records_dir`` is to have a record of; CheckpointError if the folder holds
+    another run, DataError for test images whose labels the backbone was fine-tuned on, and what the steps of the task
+    raise.
     """
-    with owned_by_run(work_dir):
+    source = source or describe_weights(config.backbone.weights or "")
+    claims = []
+    if records_dir is not None:
+        digest = records.config_hash(described(config, source))
+        claims = [records.claim_of(_place(records_dir, config.name, source.method, config.seed), digest, config.seed)]
+    with owned_by_run(work_dir, *claims):
         return _run(task, config, work_dir, resume, records_dir, source)
 
 
@@ -177,9 +183,8 @@ def _run(
     work_dir: Path,
     resume: bool,
     records_dir: Path | None,
-    source: Provenance | None,
+    source: Provenance,
 ) -> records.Record:
-    source = source or describe_weights(config.backbone.weights or "")
     config = fitted(config, source)
     finished = finished_record(work_dir, resume, described(config, source), TASK.free_to_change)
     git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
@@ -256,12 +261,17 @@ def write_results(record: records.Record, work_dir: Path, records_dir: Path | No
     records.write_record(record, path)
     if records_dir is None:
         return
-    place = records_dir / f"{record['name']}_{records.slug(record['method'])}_seed{record['seed']}.json"
+    place = _place(records_dir, record["name"], record["method"], record["seed"])
     with owned(records_dir, patience=60):  # the record and its predictions are of one run
         if predictions is not None and not place.exists():  # never replace those of an existing record
             with replacing(records.predictions_of(place.name, records_dir)) as temporary:
                 shutil.copyfile(predictions, temporary)
         records.write_record(record, place)
+
+
+def _place(records_dir: Path, name: str, method: str, seed: int) -> Path:
+    """Where the record of a run goes."""
+    return records_dir / f"{name}_{records.slug(method)}_seed{seed}.json"
 
 
 def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) -> tuple[AnyImages, AnyImages]:

@@ -56,11 +56,11 @@ def join_process_group() -> None:
 
 
 @contextmanager
-def owned_by_run(work_dir: Path) -> Iterator[None]:
+def owned_by_run(work_dir: Path, *claims: tuple[Path, Path]) -> Iterator[None]:
     """`owned` for all processes of ``torchrun``, which join each other here; the first one has the lock.
 
-    What it raises is raised on all. Within the block signals stop the run (`stoppable`), and a process that fails or is
-    lost ends the others (`Watch`).
+    ``claims``: more places and their locks. What it raises is raised on all. Within the block signals stop the run
+    (`stoppable`), and a process that fails or is lost ends the others (`Watch`).
     """
     failed: list[Exception | None] = [None]
     with ExitStack() as stack:
@@ -70,7 +70,8 @@ def owned_by_run(work_dir: Path) -> Iterator[None]:
             stack.enter_context(_watch.run())
         if is_main_process():
             try:
-                stack.enter_context(owned(work_dir))
+                for place, lock in ((work_dir, None), *claims):
+                    stack.enter_context(owned(place, lock))
             except (MlomaeError, OSError) as error:
                 failed = [error]
         broadcast_object_list(failed)

@@ -264,9 +264,13 @@ def run_pretraining(
     """Pretrain, evaluate on the held-out set, write ``work_dir/record.json`` (and ``records_dir/NAME.json``).
 
     Raises what `Trainer.train` raises, and ConfigError if the folder holds a run that ``resume`` does not continue, or
-    one that is still going on.
+    one that is still going on, or another process makes the run that ``records_dir`` is to have a record of.
     """
-    with owned_by_run(work_dir):
+    claims = []
+    if records_dir is not None:
+        place = records_dir / f"{config.name}_seed{config.seed}.json"
+        claims = [records.claim_of(place, records.config_hash(records.strip_paths(config.to_dict())), config.seed)]
+    with owned_by_run(work_dir, *claims):
         return _run(config, work_dir, resume, records_dir)
 
 

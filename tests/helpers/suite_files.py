@@ -31,7 +31,7 @@ protocol = "knn"
 data = dict(train=dict(split="train", count=64, **{TEXTURES}), test=dict(split="test", count=32, **{TEXTURES}),
             evaluate=dict(crop_pct=1.0))
 backbone = dict(img_size=16)
-knn = dict(k=3)
+knn = dict(k=NEIGHBOURS)
 """
 LEARNED = {"mask.type": "learned", "mask.hidden": 8, "feedback.type": "nca"}
 
@@ -40,10 +40,10 @@ def write_suite(folder: Path, **changes: Any) -> Path:
     """MAE and a learned mask, transferred with two recipes; ``changes`` replace keys."""
     config = folder / "tiny.py"
     config.write_text(PRETRAINING)
-    for dataset in ("a", "b"):
+    for k, dataset in enumerate(("a", "b"), start=3):
         recipe = folder / "classification" / f"knn_{dataset}.py"
         recipe.parent.mkdir(exist_ok=True)
-        recipe.write_text(RECIPE.replace("DATASET", dataset))
+        recipe.write_text(RECIPE.replace("DATASET", dataset).replace("NEIGHBOURS", str(k)))
     values: dict[str, Any] = {
         "name": "suite",
         "seeds": [0, 1],

@@ -116,6 +116,65 @@ def test_a_suite_that_is_stopped_ends_its_runs_and_says_so(tmp_path: Path) -> No
     assert state_of(planner.jobs()[0], CompletedRuns(tmp_path / "records"))[0] == "interrupted"
 
 
+def begin(suite: Path, records: Path, work: Path) -> subprocess.Popen[str]:
+    options = ["--records", str(records), "--work-dir", str(work)]
+    command = [sys.executable, "-m", "mlomae.cli", "suite", "run", str(suite), *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def one_pretraining_and_transfer(folder: Path, iterations: int) -> Path:
+    recipe = str(folder / "classification" / "knn_a.py")
+    methods = [{"method": "MAE", "config": str(folder / "tiny.py")}]
+    suite = write_suite(folder, methods=methods, seeds=[0], tasks=[{"recipe": recipe}])
+    text = PRETRAINING.replace("outer_iterations=2", f"outer_iterations={iterations}")
+    (folder / "tiny.py").write_text(text.replace("checkpoint_interval=1", "checkpoint_interval=20"))
+    return suite
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("works", ["one one", "one two"])
+def test_suites_that_are_started_together_make_every_run_once(tmp_path: Path, works: str) -> None:
+    suite, results = one_pretraining_and_transfer(tmp_path, 20), tmp_path / "results"
+    suites = [begin(suite, results / "runs", tmp_path / work) for work in works.split()]
+    said = [process.communicate() for process in suites]
+    assert [process.returncode for process in suites] == [0, 0], said
+    text = "".join(out for out, _ in said)
+    for label in ("suite_mae_seed0", "knn_a_mae_seed0"):
+        assert text.count(f"{label}: started") == 1, text
+        assert text.count(f"{label}: another process has finished it") == 1
+    assert "suite_mae_seed0: waiting for process" in text
+    assert text.count("2 finished, 0 were on record, 0 failed") == 2
+    assert "| MAE |" in (results / "classification.md").read_text()
+    assert [path.name for path in results.rglob(".*")] == []
+    assert len(list((results / "runs").rglob("*.*"))) == 3, "two records, one with predictions"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_outlives_its_suite_is_waited_for(tmp_path: Path) -> None:
+    suite, records, work = (
+        one_pretraining_and_transfer(tmp_path, 2000),
+        tmp_path / "results" / "runs",
+        tmp_path / "work",
+    )
+    first, log = begin(suite, records, work), work / "suite_mae_seed0" / "log.txt"
+    while not list(log.parent.glob("checkpoints/*.pth")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    left = owner_of(log.parent / LOCK)
+    assert left is not None, "the run ends with its suite"
+    again = begin(suite, records, work)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert f"suite_mae_seed0: waiting for {left}, which is making it" in out
+    assert "suite_mae_seed0: started" not in out
+    assert "resum" not in log.read_text().lower()
+    assert [path.name for path in records.rglob(".*")] == [], "what the killed suite has left is removed"
+
+
 @pytest.mark.timeout(300)
 def test_jobs_of_submitit(tmp_path: Path) -> None:
     pytest.importorskip("submitit")

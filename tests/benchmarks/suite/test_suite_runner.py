@@ -1,17 +1,33 @@
 """What is run, in which order, and what a failure stops; with a launcher that only leaves records."""
 
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from run_samples import one_line
 from suite_files import Records, record_of, runner_of, write_suite
 
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.jobs import PRETRAIN, Planner
+from benchmarks.suite.runner import SuiteRunner, run_locks, suite_locks
 from benchmarks.suite.status import describe, state_of
 from mlomae.common.errors import ConfigError
 from mlomae.common.ownership import owned
 from mlomae.records import write_record
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.suite.runner.POLL", 0.02)
 
 
 @pytest.fixture
@@ -137,17 +153,121 @@ def test_a_record_of_another_configuration_in_the_place_of_a_run(tmp_path: Path,
         runner.run()
 
 
-@pytest.mark.parametrize("lock", [".lock", ".suite.lock"])
-def test_a_run_in_progress_elsewhere_is_left_to_it(tmp_path: Path, launch: Records, lock: str) -> None:
-    """Another suite's, or one whose suite was killed and left it running."""
+@contextmanager
+def held_elsewhere(lock: Path, said: list[str], leaves: Callable[[], Any]) -> Iterator[None]:
+    """The lock is that of another process until a line tells that it is waited for."""
+    taken = threading.Event()
+
+    def hold() -> None:
+        with owned(lock.parent, lock):
+            taken.set()
+            while not any("waiting for" in line for line in said):
+                time.sleep(0.01)
+            time.sleep(0.2)  # in which others go on
+            leaves()
+
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(hold)
+        taken.wait()
+        yield
+        held.result()
+
+
+@pytest.mark.parametrize("records", [True, False])
+@pytest.mark.parametrize("which", range(4))
+def test_a_run_of_another_process_is_waited_for(tmp_path: Path, launch: Records, which: int, records: bool) -> None:
+    """Of another suite, of one that was killed and left it running, of `mlomae pretrain`; with and without a record."""
     runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch)
-    folder = tmp_path / "work" / "suite_mae_seed0"
-    with owned(folder, folder / lock):
-        job = next(job for job in runner.planner.jobs() if job.label == folder.name)
+    learned, job = runner.planner.jobs()
+    lock = [*suite_locks(job), *run_locks(job)][which][1]
+    leaves = (lambda: write_record(record_of(job, 123.0), job.record)) if records else (lambda: None)
+    with held_elsewhere(lock, said, leaves):
         assert state_of(job, runner.completed) == ("running", "before its first checkpoint")
-        assert not runner.run()
-    assert any("another process" in line for line in said)
-    assert launch.started == ["suite_mlo-mae_seed0"]
+        assert runner.run()
+    waits = f"{job.label}: waiting for process {os.getpid()} on {platform.node()}, started "
+    assert sum(line.startswith(waits) for line in said) == 1, "it is said once"
+    finished = f"{job.label}: another process has finished it since this one began"
+    assert launch.started == [learned.label, *([] if records else [job.label])]
+    assert (finished in said) == records
+    assert said.index(f"{learned.label}: done, 20 processor s; 1 more wait") < len(said) - 1, "the other went on"
+    assert sorted(runner.finished) == sorted([learned.label, job.label])
+    assert [path.name for path in tmp_path.rglob("*.lock*")] == []
+
+
+def side_by_side(*runners: SuiteRunner) -> list[tuple[str, int]]:
+    """Start suites together, until they have ended well; the runs that they started."""
+    for runner in runners:
+        assert isinstance(runner.launch, Records)
+        runner.launch.jobs = partial(getattr, runner, "jobs")
+    with ThreadPoolExecutor() as pool:
+        assert all(pool.map(SuiteRunner.run, runners))
+    assert [runner.failed + runner.blocked for runner in runners] == [[], []]
+    return [(job.hash, job.seed) for r in runners for job in r.jobs for _ in range(r.launch.started.count(job.label))]
+
+
+def suite_of(tmp_path: Path, work: str, **changes: Any) -> SuiteRunner:
+    (folder := tmp_path / f"of_{work}").mkdir(exist_ok=True)
+    planner = Planner(load_suite(write_suite(folder, **changes)), tmp_path / work, tmp_path / "runs")
+    return SuiteRunner(planner, CompletedRuns(planner.records), Records(tmp_path / "runs"), 2, print)
+
+
+@pytest.mark.parametrize("works", ["one one", "one two"])
+@pytest.mark.parametrize("names", ["first first", "first second"])
+def test_two_suites_make_every_run_once(tmp_path: Path, works: str, names: str) -> None:
+    pairs = zip(works.split(), names.split(), strict=True)
+    one, two = (suite_of(tmp_path, work, name=name, floor=True) for work, name in pairs)
+    started = side_by_side(one, two)
+    assert len(started) == len(set(started)) == len(one.jobs) == 16
+    assert [len(runner.finished) + len(runner.on_record) for runner in (one, two)] == [16, 16]
+
+
+def test_a_suite_trains_again_what_another_has_made_if_its_own_transfers_need_it(tmp_path: Path) -> None:
+    recipe = str(tmp_path / "classification" / "knn_{dataset}.py")
+    write_suite(tmp_path)
+    one, two = (
+        suite_of(tmp_path, work, seeds=[0], tasks=[{"recipe": recipe, "datasets": datasets}])
+        for work, datasets in (("one", ["a"]), ("two", ["a", "b"]))
+    )
+    started = side_by_side(one, two)
+    transfers = {(job.hash, job.seed) for job in two.jobs if job.after is not None}
+    assert len(transfers) == 4
+    assert sorted(run for run in started if run in transfers) == sorted(transfers)
+    assert len(started) <= 4 + 2 * 2
+
+
+def test_a_run_that_was_refused_since_another_began_first_is_waited_for(tmp_path: Path, launch: Records) -> None:
+    runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch, at_once=1)
+    job = runner.planner.jobs()[1]
+    stack, first = ExitStack(), threading.Event()
+
+    def refused(command: list[str], log: Path) -> int:
+        if job.label not in str(log) or first.is_set():
+            return launch(command, log)
+        first.set()
+        stack.enter_context(held_elsewhere(run_locks(job)[1][1], said, lambda: None))
+        return 2
+
+    runner.launch = refused
+    with stack:
+        assert runner.run()
+    assert launch.started == [run.label for run in runner.jobs]
+    assert runner.failed == []
+
+
+def test_a_record_of_another_configuration_that_came_meanwhile_fails_its_run_alone(
+    tmp_path: Path, launch: Records
+) -> None:
+    other = Planner(load_suite(write_suite(tmp_path, tasks=[], seeds=[0], options={"data.batch_size": 4}))).jobs()[1]
+    runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch, at_once=1)
+
+    def first(command: list[str], log: Path) -> int:
+        write_record(record_of(other), tmp_path / "runs" / f"{other.label}.json")
+        return launch(command, log)
+
+    runner.launch = first
+    assert not runner.run()
+    assert (runner.failed, runner.finished) == ([other.label], ["suite_mlo-mae_seed0"])
+    assert any("records another configuration than the suite's" in one_line(line) for line in said)
 
 
 def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_path: Path, launch: Records) -> None:
