@@ -14,6 +14,7 @@ from run_samples import one_line
 from mlomae.cli import main
 from mlomae.common.ownership import LOCK, InUse, owned, owner_of
 from mlomae.pretraining.run import run_pretraining
+from mlomae.records import claim_of, config_hash, strip_paths
 
 # owns a folder, forks a worker that outlives it, as a loader's may for seconds, and is killed
 KILLED = """
@@ -74,6 +75,16 @@ def test_no_run_begins_in_a_folder_in_use_and_none_is_hindered_to_read_it(
         assert main(["export", str(work), str(tmp_path / "out.safetensors")]) == 0
     assert sorted(work.rglob("*")) == before
     assert [path.name for path in tmp_path.glob(".*")] == [], "the lock of the export is gone"
+
+
+def test_a_run_whose_record_another_process_makes_is_refused(tmp_path: Path) -> None:
+    config, runs = tiny.config(**tiny.RANDOM), tmp_path / "runs"
+    digest = config_hash(strip_paths(config.to_dict()))
+    with owned(*claim_of(runs / "of_another_name.json", digest, config.seed)):
+        place = runs / f"{config.name}_seed{config.seed}.json"
+        with pytest.raises(InUse, match=f"'{place}' is in use by process {os.getpid()}"):
+            run_pretraining(config, tmp_path / "run", records_dir=runs)
+    assert [path.name for path in tmp_path.iterdir()] == [], "before any work"
 
 
 def test_a_refusal_reaches_all_ranks(tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def held_elsewhere(lock: Path, said: list[str], leaves: Callable[[], Any]) -> It
     def hold() -> None:
         with owned(lock.parent, lock):
             taken.set()
-            while not any("waiting for" in line for line in said):
+            end = time.monotonic() + 20
+            while not any("waiting for" in line for line in said) and time.monotonic() < end:
                 time.sleep(0.01)
             time.sleep(0.2)  # in which others go on
             leaves()
