@@ -1,9 +1,9 @@
 """Runs what is missing of a suite: pretrainings, then the transfers of their backbones, N at a time.
 
-A run that fails is reported with the end of its log and blocks only its own transfers; one that was killed resumes
-from its checkpoint the next time. A run that another process makes (another suite, one that was killed and left it
-running, `mlomae pretrain`) is waited for while others go on; the record that it leaves is taken, and without one the
-run is made here.
+A run that fails is reported with the end of its log and blocks only its own transfers; one that was killed or told to
+stop resumes from its checkpoint the next time. A run that another process makes (another suite, one that was killed and
+left it running, `mlomae pretrain`) is waited for while others go on; the record that it leaves is taken, and without
+one the run is made here.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
 from benchmarks.suite.launch import Launcher, last_lines
 from benchmarks.tasks import get_task
-from mlomae.common.errors import MlomaeError
+from mlomae.common.errors import STOPPED, MlomaeError
 from mlomae.common.ownership import LOCK as RUN_LOCK
 from mlomae.common.ownership import InUse, owned, owner_of
 from mlomae.records import Record, claim_of, slug
@@ -36,7 +36,8 @@ class SuiteRunner:
     """``parallel``: runs at a time. ``report`` gets one line for each event. ``stop``: set when it is interrupted, for
     ``launch`` to end the runs.
 
-    ``on_record``, ``finished``, ``failed``, ``blocked`` (by a run that failed): labels of runs by outcome.
+    ``on_record``, ``finished``, ``failed``, ``stopped`` (by a signal, with a checkpoint), ``blocked`` (by a run that
+    failed or stopped): labels of runs by outcome.
     """
 
     planner: Planner
@@ -48,6 +49,7 @@ class SuiteRunner:
     on_record: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
 
     def run(self) -> bool:
@@ -89,7 +91,7 @@ class SuiteRunner:
         if not all_known:
             self.blocked.append(SAME_TIME)
             self.report(f"{SAME_TIME}: not run, a run that determines its length is missing")
-        return not self.failed and not self.blocked
+        return not self.failed and not self.stopped and not self.blocked
 
     # --- what has to be run -------------------------------------------------------------------------------------------
 
@@ -214,6 +216,10 @@ class SuiteRunner:
         status = self.launch(job.command(keep_record=not again), log)
         if status and self.stop.is_set():
             return False  # and has not failed
+        if status == STOPPED:  # by a scheduler
+            self.stopped.append(job.label)
+            self.report(f"{job.label}: interrupted by a signal; the next start of the suite resumes it")
+            return False
         (job.folder / STATUS).write_text(f"{status}\n", encoding="utf-8")
         if status:
             shown = "\n".join(f"    {line}" for line in last_lines(log, LINES))
@@ -246,11 +252,12 @@ class SuiteRunner:
         self.report(f"{job.label}: done, {result}{record['cpu_s']:.0f} processor s; {left} more wait")
 
     def _fail(self, job: Job) -> None:
-        self.failed.append(job.label)
+        stopped = job.label in self.stopped
+        self.failed += [] if stopped else [job.label]
         for other in [other for other in self._waiting if other.after is job]:
             self._waiting.remove(other)
             self.blocked.append(other.label)
-            self.report(f"{other.label}: not run, '{job.label}' failed")
+            self.report(f"{other.label}: not run, '{job.label}' {'was stopped' if stopped else 'failed'}")
 
 
 def suite_locks(job: Job) -> list[tuple[Path, Path]]:
