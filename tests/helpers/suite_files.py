@@ -67,6 +67,7 @@ class Records:
         self.at_once = self.most = 0
         self.jobs: Callable[[], list[Job]] = list
         self.fails: set[str] = set()
+        self.stopped: set[str] = set()  # by a signal
         self.lock = threading.Lock()
 
     def __call__(self, command: list[str], log: Path) -> int:
@@ -82,6 +83,8 @@ class Records:
             self.at_once -= 1
         if label in self.fails:
             return 2
+        if label in self.stopped:
+            return 75
         if "--records" in command:
             write_record(record_of(job, self.seconds.get(job.method, 20.0)), self.folder / f"{label}.json")
         if job.task == PRETRAIN:

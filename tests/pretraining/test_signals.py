@@ -1,6 +1,7 @@
 """SIGTERM and SIGUSR1 write a checkpoint after the step and end the run; resumed, it has the same bits."""
 
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -9,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cls_runs
 import pytest
 import tiny
 import torch
 from on_two_ranks import in_two_forks
 from run_samples import one_line
 
+from mlomae.backbones import training
 from mlomae.cli import main
-from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
+from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.pretraining import stopping
 from mlomae.pretraining.run import run_pretraining
 from mlomae.pretraining.step import PretrainStep
@@ -119,6 +122,31 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> N
     states = [load_checkpoint(checkpoint_path(tmp_path / work, LAST)) for work in ("straight", "work")]
     assert states[0]["processes"] == 2
     assert tiny.state_differences(*states) == []
+
+
+def test_a_transfer_whose_workers_are_signalled_too_is_resumed_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = cls_runs.config(data__num_workers=1)
+    cls_runs.run_transfer(config, tmp_path / "straight")
+    average, calls = training.mean_over_ranks, iter(range(99))
+
+    def signalling(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if next(calls) == 4:
+            workers = [child.pid for child in multiprocessing.active_children() if child.pid]
+            assert workers
+            for process in (*workers, os.getpid()):
+                os.kill(process, signal.SIGTERM)
+            time.sleep(0.3)
+        return average(gradients)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "mean_over_ranks", signalling)
+        with pytest.raises(Stopped, match="after 5 iterations"):
+            cls_runs.run_transfer(config, tmp_path / "work")
+    cls_runs.run_transfer(config, tmp_path / "work", resume=True)
+    found = [load_checkpoint(checkpoint_path(tmp_path / w, 12), TRANSFER_FORMAT) for w in ("work", "straight")]
+    assert tiny.state_differences(*found) == []
 
 
 def test_a_second_sigterm_ends_at_once(

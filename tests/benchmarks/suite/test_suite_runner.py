@@ -80,6 +80,18 @@ def test_a_failure_is_shown_and_stops_its_own_transfers_alone(tmp_path: Path, la
     assert sorted(mended.finished) == ["knn_a_mae_seed1", "knn_b_mae_seed1", "suite_mae_seed1"]
 
 
+def test_a_run_that_a_signal_has_stopped_is_interrupted_and_not_failed(tmp_path: Path, launch: Records) -> None:
+    launch.stopped = {"suite_mae_seed1"}
+    runner, said = runner_of(write_suite(tmp_path), tmp_path, launch)
+    assert not runner.run()
+    assert (runner.stopped, runner.failed) == (["suite_mae_seed1"], [])
+    assert "suite_mae_seed1: interrupted by a signal; the next start of the suite resumes it" in said
+    states = {job.label: state_of(job, runner.completed)[0] for job in runner.jobs}
+    assert states["suite_mae_seed1"] == "interrupted"
+    launch.stopped.clear()
+    assert runner_of(write_suite(tmp_path), tmp_path, launch)[0].run()
+
+
 def test_a_run_that_ends_well_without_a_record_has_failed(tmp_path: Path, launch: Records) -> None:
     runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch)
     runner.launch = lambda command, log: 0
