@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlomae.common.errors import STOPPED, ConfigError, MlomaeError, refuse
+from mlomae.common.errors import STOPPED, ConfigError, MlomaeError, lack_of, refuse
 
 
 def _call(function: Callable[..., Any], args: argparse.Namespace, **more: Any) -> Any:
@@ -270,9 +270,12 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except MlomaeError as error:
         return refuse(error)
-    except OSError as error:
-        if os.environ.get("MLOMAE_TRACEBACK"):
+    except (OSError, MemoryError, RuntimeError) as error:
+        lack = lack_of(error)
+        if os.environ.get("MLOMAE_TRACEBACK") or not (lack or isinstance(error, OSError)):
             raise
+        if lack is not None:
+            return refuse(lack)
         print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:

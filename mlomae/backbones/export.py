@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -18,20 +18,42 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mlomae.common.atomic import replacing
-from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
-from mlomae.common.errors import CheckpointError, first_line_of
+from mlomae.common.checkpoint import Weights, load_checkpoint, newest_checkpoint
+from mlomae.common.errors import CheckpointError, MlomaeError, first_line_of
 from mlomae.common.ownership import owned
+from mlomae.common.structure import Number, check_structure
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.data.copies import FILE, digests_path
 from mlomae.models import SIZES, create_encoder
 from mlomae.models.loading import load_strict
-from mlomae.models.weights import State, read_weights, sha256
+from mlomae.models.weights import ModelSection, State, check_declared, read_weights, sha256
 from mlomae.records import config_hash, strip_paths
 
 _SUFFIX = {"safetensors": ".safetensors", "timm": "", "mmseg": ".pth", "mmdet": ".pth"}
 _FOLDER_FILES = {"config.json", "model.safetensors", FILE}
 _SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 _TIMM_NAMES = {size: f"vit_{size}_patch{14 if size == 'huge' else 16}_224" for size in SIZES}
+
+
+class _Augment(TypedDict, total=False):
+    mean: list[float]
+    std: list[float]
+
+
+class _Data(TypedDict, total=False):
+    augment: _Augment
+
+
+class _Further(TypedDict, total=False):
+    data: _Data
+    method: str
+    seed: Number
+
+
+class _Exported(_Further):
+    """What an export takes from the configuration of a checkpoint."""
+
+    model: ModelSection
 
 
 def timm_config(
@@ -158,22 +180,21 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     out = Path(out)
     _check_target(out, fmt)
     path = newest_checkpoint(Path(checkpoint))
-    content = load_checkpoint(path)
-    try:
-        config, declared, state = content["config"], content["config"]["model"], content["modules"]["mae"]
-    except KeyError as error:
-        raise CheckpointError(f"checkpoint '{path}' lacks {error}; use one that `mlomae pretrain` wrote") from error
-    encoder = create_encoder(**{key: declared[key] for key in ("size", *_SHAPE) if key in declared})
+    content = load_checkpoint(path, schema=Weights)
+    config, about, state = content["config"], content["meta"], content["modules"].get("mae", {})
+    check_structure(config, _Exported, f"checkpoint '{path}', config:", "use one that `mlomae pretrain` wrote")
+    declared = config["model"]
     tensors = {k.removeprefix("encoder."): v.contiguous().clone() for k, v in state.items() if k.startswith("encoder.")}
     try:
+        check_declared(path, declared, state)
+        encoder = create_encoder(**{key: declared[key] for key in ("size", *_SHAPE) if key in declared})
         load_strict(encoder, tensors)
-    except CheckpointError as error:
+    except MlomaeError as error:
         raise CheckpointError(f"checkpoint '{path}' contradicts its own config: {error}") from error
 
     model = {"size": declared.get("size", "base"), **{key: getattr(encoder, key) for key in _SHAPE}}
     augment = config.get("data", {}).get("augment") or {}
     statistics = {key: augment[key] for key in ("mean", "std") if key in augment}
-    about = content.get("meta", {})
     meta = {
         "name": str(about.get("name", path.stem)),
         "model": model,

@@ -8,12 +8,16 @@ are refused as test images.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from mmengine.dist import is_main_process
 
-from mlomae.common.errors import DataError, MlomaeError
+from mlomae.common.checkpoint import TRANSFER_FORMAT, WRITTEN, Clock
+from mlomae.common.errors import CheckpointError, DataError, MlomaeError
+from mlomae.common.registry import Count
+from mlomae.common.structure import Number, check_structure
+from mlomae.config.schema import config_from_dict
 from mlomae.data import Images, build_source, check_disjoint
 from mlomae.models.loading import create_timm
 from mlomae.models.weights import State, measure, read_encoder, read_weights, sha256, weights_path
@@ -42,14 +46,54 @@ class Provenance:
     patch_size: int | None = None
 
 
-def _of_checkpoint(state: dict[str, Any], digest: str) -> Provenance:
+class _Data(TypedDict):
+    train: dict[str, Any]
+    batch_size: Count
+
+
+class _Transfer(TypedDict):
+    """What `describe_weights` reads of the configuration of a transfer."""
+
+    name: str
+    seed: Number
+    data: _Data
+    backbone: dict[str, Any]
+
+
+class _Origin(TypedDict):
+    method: str
+
+
+class _Earlier(TypedDict, total=False):
+    images_seen: Number
+    clock: Clock
+
+
+class _Pretrained(TypedDict, total=False):
+    pretrained: _Earlier
+
+
+class _TransferMeta(_Pretrained):
+    origin: _Origin
+
+
+def _of_checkpoint(path: Path, state: dict[str, Any], digest: str) -> Provenance:
     """Of a pretraining or a fine-tuning; costs of the latter, ``images_seen`` and ``clock``, include those of the run
     that it started from, where they are known."""
+    transfer, what = state["format"] == TRANSFER_FORMAT, f"checkpoint '{path}'"
+    for part, schema in {"config": _Transfer, "meta": _TransferMeta}.items() if transfer else ():
+        check_structure(state[part], schema, f"{what}, {part}:", WRITTEN)
+    check_structure(state.get("clock"), Clock, f"{what}, clock:", WRITTEN)
+    try:
+        if not transfer:
+            config_from_dict({**state["config"], "custom_imports": None})  # a plug-in is not needed here
+    except MlomaeError as error:
+        raise CheckpointError(f"{what}, config: {error}") from error
     config, meta, iteration = state["config"], state["meta"], int(state["iteration"])
     train, images, clock = config["data"]["train"], iteration * config["data"]["batch_size"], dict(state["clock"])
     dataset = meta.get("data", {}).get("train", {}).get("name") or train.get("type", "")
     labelled: list[dict[str, Any]] = []
-    if "origin" in meta:
+    if transfer:
         start, before = {k: v for k, v in meta["origin"].items() if k != "sha256"}, meta.get("pretrained", {})
         config = {**config, "backbone": {**config["backbone"], "weights": start}}  # as in the run's record
         method = f"{start['method']} + fine-tuned on {dataset} (labels)"
@@ -121,7 +165,7 @@ def describe_weights(spec: str) -> Provenance:
     file, digest = read_weights(path), sha256(path)
     patch = _patch_size(spec, file.state)
     if file.layout in ("pretraining", "transfer"):
-        return replace(_of_checkpoint(file.about, digest), patch_size=patch)
+        return replace(_of_checkpoint(path, file.about, digest), patch_size=patch)
     if file.layout == "export" and "name" in file.about:
         return replace(_of_export(file.about, digest), patch_size=patch)
     name, details = Path(spec).stem, {"sha256": digest}

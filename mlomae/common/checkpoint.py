@@ -1,12 +1,10 @@
 """Training checkpoints: written to a temporary name and renamed, with a checksum; loaded without running code.
 
-A checkpoint is a dict of tensors and plain Python values:
-``format``, ``iteration`` (iterations done), ``processes`` (how many train), ``config``, ``meta``, ``clock`` (seconds so
-far), ``modules`` (of a pretraining mae, mask, feedback, and average and auxiliary if there are any), ``optimizers`` (of
-a pretraining one for each level), ``rng``, ``logged`` (last values of the log). Of a pretraining also ``watch`` (the
-feedback gate: when φ began, and the evidence so far) and ``curves`` (sums of the losses so far). Version 0.1 wrote
-``schedulers``, too, which nothing reads: rates are functions of the iteration. One that a signal asked for between two
-logs also has ``interval``: every rank's sums of losses since the last log.
+A checkpoint is a dict of tensors and plain Python values, a `State`. Of a pretraining ``modules`` are mae, mask,
+feedback, and average and auxiliary if there are any, ``optimizers`` one for each level; it has ``watch`` (the feedback
+gate: when φ began, and the evidence so far) and ``curves`` (sums of the losses so far), too. Version 0.1 wrote
+``schedulers``, which nothing reads: rates are functions of the iteration. One that a
+signal asked for between two logs also has ``interval``: every rank's sums of losses since the last log.
 
 The file is a zip archive, as torch writes it. Its comment is the checksum of all bytes before, since torch does not
 look at the archive's own ones; files of earlier versions have no comment.
@@ -18,23 +16,100 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mlomae.common.atomic import replacing
-from mlomae.common.errors import CheckpointError
+from mlomae.common.errors import CheckpointError, is_out_of_memory, reason_of
+from mlomae.common.registry import NotNegative
+from mlomae.common.structure import Number, Plain, check_structure
 
 FORMAT = "mlomae-pretrain/1"
 TRANSFER_FORMAT = "mlomae-transfer/1"
+WRITTEN = "use one as a run has written it"
 _SEAL = b"blake2b:"
 _DIGEST = 16  # bytes
 _END = b"PK\x05\x06"  # how the last record of a zip archive begins; with its comment it ends the file
 _END_SIZE = 22  # of that record without a comment, whose length is its last two bytes
 _NAME = re.compile(r"iter_(\d+)\.pth$")
+
+
+class Content(TypedDict):
+    """A source of images, as `mlomae.data.content` describes it."""
+
+    name: str
+    images: Number
+    classes: str
+    pixels: str
+    content: str
+
+
+class Meta(TypedDict, total=False):
+    """What a checkpoint says of its run besides the configuration; a transfer has the last four."""
+
+    name: str
+    seed: int
+    split_hash: str | None
+    git_commit: str | None
+    numerics: dict[str, Number]
+    data: dict[str, Content]
+    lowered: dict[str, Number]
+    origin: dict[str, Any]
+    pretrained: dict[str, Any]
+    labelled: list[dict[str, Any]]
+    model: dict[str, Number]
+
+
+class Weights(TypedDict):
+    """What everything that reads a checkpoint needs; ``iteration``: how many are done."""
+
+    format: str
+    iteration: Number
+    config: dict[str, Plain]
+    meta: Meta
+    modules: dict[str, dict[str, Tensor]]
+
+
+class Clock(TypedDict):
+    """Seconds of training so far."""
+
+    wall: NotNegative
+    cpu: NotNegative
+
+
+class Group(TypedDict):
+    """Parameters of an optimizer, by number, and their learning rate."""
+
+    params: list[Number]
+    lr: NotNegative
+
+
+class OptimizerState(TypedDict):
+    """``state``: by the number of a parameter."""
+
+    state: dict[int, dict[str, Tensor | None]]
+    param_groups: list[Group]
+
+
+class Rng(TypedDict):
+    """States of the global generators, see `rng_state`."""
+
+    torch: Tensor
+    numpy: list
+    python: list
+
+
+class State(Weights):
+    """What a run goes on from; ``logged``: the last values of the log."""
+
+    clock: Clock
+    optimizers: dict[str, OptimizerState]
+    rng: Rng
+    logged: dict[str, float]
 
 
 class DamagedCheckpoint(CheckpointError):
@@ -82,10 +157,11 @@ def check_intact(path: Path) -> None:
         raise DamagedCheckpoint(f"checkpoint '{path}' is damaged: its checksum is another one; use another checkpoint")
 
 
-def load_checkpoint(path: str | Path, fmt: str = FORMAT) -> dict[str, Any]:
+def load_checkpoint(path: str | Path, fmt: str = FORMAT, schema: Any = State) -> dict[str, Any]:
     """Read a checkpoint of format ``fmt`` onto the CPU; tensors and plain values only (``weights_only``).
 
-    Raises CheckpointError if the file is missing or not one of ours, DamagedCheckpoint if it is damaged.
+    ``schema``: the fields that it must have, `State` or `Weights`. Raises CheckpointError if the file is missing,
+    cannot be read, is not one of ours or lacks a field, DamagedCheckpoint if it is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,11 +170,16 @@ def load_checkpoint(path: str | Path, fmt: str = FORMAT) -> dict[str, Any]:
         check_intact(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise KeyError, IndexError, ... too
+        if isinstance(error, OSError) or is_out_of_memory(error):  # the file may well be good
+            raise CheckpointError(
+                f"checkpoint '{path}' cannot be read ({reason_of(error)}); free memory or fix the path, then try again"
+            ) from error
         raise DamagedCheckpoint(
             f"checkpoint '{path}' is damaged or holds code, and was not loaded; use another one"
         ) from error
     if not isinstance(content, dict) or content.get("format") != fmt:
         raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({fmt})")
+    check_structure(content, schema, f"checkpoint '{path}'", WRITTEN)
     return content
 
 
@@ -181,10 +262,14 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    """Continue the generators from `rng_state`. Raises CheckpointError for a state that they refuse."""
+    try:
+        torch.set_rng_state(state["torch"])
+        name, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda"])
+    except (RuntimeError, TypeError, ValueError, AttributeError, OverflowError) as error:  # each has its own checks
+        raise CheckpointError(f"holds no state of the generators in 'rng' ({reason_of(error)})") from error

@@ -5,11 +5,13 @@ The command line prints the line and exits with status 2; a traceback means a bu
 
 import functools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
 
 STOPPED = 75  # exit status, EX_TEMPFAIL of sysexits.h: to be tried again; no shell, timeout or signal gives it
+_NOT_GIVEN = ("allocate", "alloc_cpu", "start new thread", "Resource temporarily unavailable")
 
 
 class MlomaeError(Exception):
@@ -46,10 +48,41 @@ def first_line_of(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, or a thread, was asked for and not given: MemoryError, or torch's error of another class."""
+    said = str(error)
+    return isinstance(error, MemoryError) or any(text in said for text in _NOT_GIVEN)
+
+
 def first_names(names: Iterable[object], most: int = 3) -> str:
     """The first names and how many more there are, e.g. ``a, b, c and 4 more``."""
     found = [str(name) for name in names]
     return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
+
+
+def lack_of(error: BaseException) -> MlomaeError | None:
+    """What the system did not give, memory, files or processes, where that is the reason of a foreign error; else None.
+
+    It may come from a loader's worker, with its traceback, the message last.
+    """
+    lines = str(error).strip().splitlines() or [""]
+    said = lines[-1] if "Original Traceback" in str(error) else lines[0]
+    if isinstance(error, RuntimeError) and "DataLoader worker" in lines[0] and "Caught" not in lines[0]:
+        pids = re.findall(r"\d+", lines[0])
+        return TrainingError(
+            f"a worker that reads images (process {pids[0] if pids else 'unknown'}) was ended from outside, by the "
+            "system if memory ran out; lower data.num_workers if so, then go on with --resume"
+        )
+    if "Too many open files" in str(error) or "ancdata" in str(error):
+        return TrainingError(
+            f"too many files are open ({said:.100}); raise the limit (`ulimit -n 4096`) or lower data.num_workers"
+        )
+    if isinstance(error, MemoryError | RuntimeError | OSError) and is_out_of_memory(error):
+        return TrainingError(
+            f"out of memory or threads ({said or 'no more was given':.150}); lower the batch size or data.num_workers, "
+            "or end other processes, then go on with --resume"
+        )
+    return None
 
 
 def refuse(error: MlomaeError) -> int:
@@ -69,6 +102,10 @@ def exit_status(main: Callable[..., int | None]) -> Callable[..., int]:
             return main(argv) or 0
         except MlomaeError as error:
             return refuse(error)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if (lack := lack_of(error)) is None:
+                raise
+            return refuse(lack)
 
     return command
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import CheckpointError, DataError, first_names, reason_of
 from mlomae.data.images import EMBEDDED, Images, digest_pixels
-from mlomae.data.reader import in_threads
+from mlomae.data.reader import in_threads, open_file
 from mlomae.data.registry import PUBLISHED
 
 FILE = "images.npz"
@@ -41,6 +41,7 @@ NEAR_BITS = 52
 """Most bits in which the hashes of near copies differ."""
 
 _SIDE = 16  # a hash has 16² bits
+_WIDTHS = (16, _SIDE**2 // 8, _SIDE**2 // 8)  # bytes of a row of each array
 _BLOCK = 1024  # evaluation images compared at a time
 
 
@@ -179,7 +180,7 @@ def save_digests(folder: Path, sources: Iterable[Images], earlier: Digests | Non
 
     Embedded images are told apart by seed and split and need none.
     """
-    none = Digests(*(np.empty((0, width), dtype=np.uint8) for width in (16, _SIDE**2 // 8, _SIDE**2 // 8)))
+    none = Digests(*(np.empty((0, width), dtype=np.uint8) for width in _WIDTHS))
     parts = [none, *(digests_of(source) for source in sources if source.root != EMBEDDED), earlier or none]
     pixels, hashes, mirrored = (np.concatenate([vars(part)[name] for part in parts]) for name in vars(none))
     with replacing(folder / FILE) as temporary, open(temporary, "wb") as file:
@@ -201,10 +202,15 @@ def load_digests(weights: Path) -> Digests | None:
     if path is None:
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Digests(file["pixels"], file["hashes"], file["mirrored"])
+        with open_file(path) as content, np.load(content, allow_pickle=False) as file:
+            found = Digests(file["pixels"], file["hashes"], file["mirrored"])
     except Exception as error:  # zipfile and numpy raise many kinds
         raise CheckpointError(f"'{path}' is damaged ({reason_of(error)}); remove it") from error
+    for (name, rows), width in zip(vars(found).items(), _WIDTHS, strict=True):
+        if rows.dtype != np.uint8 or rows.shape != (len(found.pixels), width):
+            shape = f"{rows.dtype} of shape {rows.shape}, not uint8 ({len(found.pixels)}, {width})"
+            raise CheckpointError(f"'{path}' is damaged ('{name}' is {shape}); remove it")
+    return found
 
 
 def digest_images(images: Images) -> Digests:

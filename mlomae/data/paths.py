@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlomae.common.errors import DataError
-from mlomae.data.reader import IMAGE_ENDINGS, is_hidden, is_image
+from mlomae.data.reader import IMAGE_ENDINGS, is_hidden, is_image, read_bytes
 
 
 def existing_folder(path: str | os.PathLike[str], what: str) -> Path:
@@ -83,7 +83,7 @@ def subfolders(folder: Path) -> list[str]:
 def text_of(path: Path, errors: str = "surrogateescape") -> str:
     """The text of a list, in UTF-8 or, as Windows writes it, with a byte order mark or in UTF-16; ``errors`` as in
     ``bytes.decode``."""
-    content = path.read_bytes()
+    content = read_bytes(str(path))
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if wide else "utf-8-sig", errors)
 
@@ -109,19 +109,28 @@ def list_images(folder: Path, endings: tuple[str, ...] = IMAGE_ENDINGS, below: b
     """The image files in ``folder``, sorted, and with ``below`` those in the folders below it, each symlinked one once,
     so that loops end."""
     files, left_out, seen = [], Counter[str](), set()
-    for here, inner, names in os.walk(folder, followlinks=True):
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
         if (real := os.path.realpath(here)) in seen:
-            inner.clear()
             continue
         seen.add(real)
-        shown = [name for name in inner if not is_hidden(name)]
-        left_out.update(hidden=len(inner) - len(shown), folders=0 if below else len(shown))
-        inner[:] = shown if below else []
-        for name in names:
-            if is_image(name, endings):
-                files.append(os.path.relpath(os.path.join(here, name), folder))
-            else:
-                left_out[kind_of(name)] += 1
+        try:
+            entries = list(os.scandir(here))
+        except OSError as error:
+            raise DataError(f"cannot list {here} ({error.strerror}); check the folder and its permissions") from error
+        for entry in entries:
+            if entry.is_dir():
+                left_out["hidden"] += is_hidden(entry.name)
+                left_out["folders"] += not below and not is_hidden(entry.name)
+                if below and not is_hidden(entry.name):
+                    waiting.append(Path(entry.path))
+            elif not is_image(entry.name, endings):
+                left_out[kind_of(entry.name)] += 1
+            elif entry.is_file() or entry.is_symlink():
+                files.append(os.path.relpath(entry.path, folder))
+            else:  # a pipe, a socket, a device
+                left_out["no regular file"] += 1
     return ImageList(sorted(files), +left_out)
 
 

@@ -13,8 +13,11 @@ How an image of any kind becomes (3, H, W) uint8:
 Shape suffixes: N images, C channels, H height, W width.
 """
 
+import errno
 import functools
 import io
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +34,9 @@ from mlomae.common.errors import DataError, reason_of
 from mlomae.common.system import usable_cores
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""Of an image; a small file can claim more than memory holds. Pillow refuses more than this many by itself."""
+
 Size = tuple[int, int]
 """(H, W) in pixels."""
 
@@ -103,11 +109,13 @@ def _stored(data: bytes, name: str, factor: int) -> tuple[Tensor, int, Size]:
     """The pixels of a file as they are stored, its EXIF orientation, and its stored size before any reduction."""
     if data.startswith(_JPEG):
         try:
+            size = decode_jpeg_header(data)[:2]
+            if size[0] * size[1] > MOST_PIXELS:
+                said = f"its header claims {size[0]:,}x{size[1]:,} pixels, more than {MOST_PIXELS:,}"
+                raise DataError(f"cannot decode {name} ({said}); replace or delete this file")
             if factor == 1:
                 image_HWC = decode_jpeg(data)
-                size = image_HWC.shape[:2]
             else:
-                size = decode_jpeg_header(data)[:2]
                 image_HWC = decode_jpeg(data, min_height=-(-size[0] // factor), min_width=-(-size[1] // factor))
         except ValueError:  # a variant that simplejpeg does not know, or a damaged file, which Pillow explains
             pass
@@ -146,7 +154,8 @@ def decode_values(path: str) -> NDArray[Any]:
 def header_size(file: str | bytes, stated: Size | None = None) -> Size | None:
     """Size of what `decode` gives, of a path or of the bytes of a file, by its header; None if that cannot be read."""
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
+        content = io.BytesIO(file) if isinstance(file, bytes) else open_file(file)
+        with content, Image.open(content, formats=_formats()) as image:
             stored, orientation = (image.height, image.width), _orientation(image)
     except Exception:  # decode explains the error
         return None
@@ -156,12 +165,21 @@ def header_size(file: str | bytes, stated: Size | None = None) -> Size | None:
 def read_bytes(path: str, count: int = -1, start: int = 0) -> bytes:
     """``count`` bytes of a file, by default all, from ``start`` on. Raises DataError naming it if it cannot be read."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             if start:
                 file.seek(start)
             return file.read(count)
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); check the file and its permissions") from error
+
+
+def open_file(path: str | os.PathLike[str]) -> io.FileIO:
+    """Open a file for reading. Raises OSError for a pipe, a socket or a device, where reading could wait for ever."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return io.FileIO(descriptor)
 
 
 def decode_all(folder: Path, files: Sequence[str]) -> Tensor:

@@ -9,12 +9,12 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlomae.common.errors import CheckpointError, ConfigError, first_names, reason_of
 from mlomae.models.mae import MAE
 from mlomae.models.vit import sincos_positions
-from mlomae.models.weights import MODEL_KEYS, State, check_model_section, measure, read_weights
+from mlomae.models.weights import State, measure, read_weights
 
 _OFFICIAL_DECODER = ("mask_token", "decoder_")  # how the keys of its decoder begin; the others are the encoder's
 _CLASSIFIER = ("head.*", "fc_norm.*")  # of a timm or fine-tuned model; pretraining has no use for them
@@ -63,8 +63,8 @@ def load_strict(
 ) -> LoadReport:
     """Copy ``state_dict`` into ``module``; the lists are fnmatch patterns of keys that may be missing or unexpected.
 
-    Raises CheckpointError, with ``module`` untouched, for a key outside the lists, a shape that differs, or a value
-    that is not finite.
+    Raises CheckpointError, with ``module`` untouched, for a key outside the lists, a shape that differs, whole numbers
+    or truth values for floats or vice versa, or a value that is not finite.
     """
     own = module.state_dict()
     shapes = [(key, tuple(state_dict[key].shape), tuple(own[key].shape)) for key in own if key in state_dict]
@@ -84,10 +84,18 @@ def load_strict(
             f"weights have keys unknown to the model: {first_names(unexpected)}; "
             "use a file of this architecture, or allow_unexpected"
         )
+    if odd := [key for key in report.matched if _kind(state_dict[key]) != _kind(own[key])]:
+        described = [f"{key} (file {state_dict[key].dtype}, model {own[key].dtype})" for key in odd]
+        raise CheckpointError(f"weights are of another type: {first_names(described)}; use another file")
     if broken := [key for key in report.matched if not torch.isfinite(state_dict[key]).all()]:
         raise CheckpointError(f"weights are not finite: {first_names(broken)}; use an earlier or another checkpoint")
     module.load_state_dict({key: state_dict[key] for key in report.matched}, strict=False)
     return report
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
+    """Types that are not converted into each other."""
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
 
 
 # --- continued pretraining --------------------------------------------------------------------------------------------
@@ -113,7 +121,7 @@ def to_mae_state(state_dict: State, mae: MAE) -> tuple[State, list[str], list[st
         own, given = mae.get_parameter(key), state.get(key)
         if given is None or given.ndim != 3 or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
             continue  # another width is an architecture error, reported as such later
-        side = math.isqrt(given.shape[1] - 1)
+        side = math.isqrt(max(given.shape[1] - 1, 0))
         theirs = sincos_positions(own.shape[-1], (side, side)) if side * side == given.shape[1] - 1 else None
         fixed = theirs is not None and torch.allclose(given.float(), theirs, atol=1e-3)
         notes.append(
@@ -146,7 +154,7 @@ def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
                 f"'{path}' holds a {part} of {theirs}, this model's is of {ours}; set the model section to match"
             )
     # shapes do not tell the number of heads, so another number would load without an error
-    encoder_heads = check_model_section({key: file.model.get(key) for key in MODEL_KEYS}).get("num_heads")
+    encoder_heads = file.claims().get("num_heads")
     decoder_heads = next((n for m in mae.decoder.modules() if (n := getattr(m, "num_heads", None))), None)
     for key, declared, own in (
         ("num_heads", encoder_heads, mae.encoder.num_heads),

@@ -13,11 +13,11 @@ import argparse
 import hashlib
 import json
 import math
-import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,16 +25,54 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, check_intact, list_checkpoints, newest_checkpoint
-from mlomae.common.errors import CheckpointError, ConfigError
-from mlomae.common.registry import check_choice
+from mlomae.common.checkpoint import (
+    FORMAT,
+    TRANSFER_FORMAT,
+    WRITTEN,
+    Content,
+    Weights,
+    check_intact,
+    list_checkpoints,
+    newest_checkpoint,
+)
+from mlomae.common.errors import CheckpointError, ConfigError, is_out_of_memory, reason_of
+from mlomae.common.registry import Count, check_choice
+from mlomae.common.structure import Number, check_structure
 from mlomae.models.vit import SIZES, check_heads
 
 State = dict[str, Tensor]
 
 MODEL_KEYS = ("size", "patch_size", "embed_dim", "depth", "num_heads")
 _HEADS = {dim: heads for dim, _, heads in SIZES.values()}
-_SECTIONS = ("model", "numerics", "data")  # of the metadata of an export, written as JSON
+_SECTIONS = ("model", "numerics", "data", "iteration", "seed")  # of the metadata of an export, written as JSON
+
+
+class ModelSection(TypedDict, total=False):
+    """The model section of a checkpoint's configuration or of an export; None: as the named size has it."""
+
+    size: str
+    img_size: Count
+    patch_size: Count
+    embed_dim: Count | None
+    depth: Count | None
+    num_heads: Count | None
+    decoder_embed_dim: Count
+    decoder_depth: Count
+    decoder_num_heads: Count
+
+
+class Export(TypedDict, total=False):
+    """What an export of ours says of itself; the first versions wrote name, model and source_sha256 alone."""
+
+    name: str
+    model: ModelSection
+    source_sha256: str
+    iteration: Number
+    method: str
+    seed: Number
+    config_hash: str
+    numerics: dict[str, Number]
+    data: dict[str, Content]
 
 
 def sha256(path: Path) -> str:
@@ -72,6 +110,10 @@ class WeightsFile:
     about: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
+    def claims(self) -> dict[str, Any]:
+        """`claims_of` the model section."""
+        return claims_of(self.path, self.model)
+
 
 def read_weights(path: str | Path) -> WeightsFile:
     """Read a .safetensors, .pth or .pt file, or the one in a folder (`weights_path`).
@@ -98,7 +140,13 @@ def read_weights(path: str | Path) -> WeightsFile:
     for prefix in ("module.", "backbone."):
         if all(key.startswith(prefix) for key in content):
             content = {key.removeprefix(prefix): value for key, value in content.items()}
-    ours = isinstance(about.get("model"), dict)
+    for key, value in content.items():
+        check_structure(value, Tensor, f"'{path}': {key}")
+    ours = "model" in about
+    if ours:
+        check_structure(about, Export, f"'{path}' says of itself that it", "export it again")
+        if lacking := [key for key in ("method", "seed") if "config_hash" in about and key not in about]:
+            raise CheckpointError(f"'{path}' lacks '{lacking[0]}' beside its config_hash; export it again")
     return WeightsFile(path, "export" if ours else "other", content, about["model"] if ours else {}, about)
 
 
@@ -109,7 +157,9 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
             given = file.metadata() or {}
         about = {k.removeprefix("mlomae."): v for k, v in given.items() if k.startswith("mlomae.")}
         return load_file(path), {k: json.loads(v) if k in _SECTIONS else v for k, v in about.items()}
-    except (SafetensorError, ValueError) as error:
+    except (OSError, MemoryError) as error:
+        raise _unreadable(path, error) from error
+    except (SafetensorError, ValueError, RecursionError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"'{path}' is damaged or not a safetensors file; export or fetch it again") from error
 
 
@@ -117,7 +167,9 @@ def _read_torch(path: Path) -> Any:
     try:  # training scripts of MAE store their argparse.Namespace with the weights: plain attributes
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise KeyError, IndexError, ... too
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise _unreadable(path, error) from error
         refused = re.search(r"GLOBAL (\S+)", str(error))
         why = f"refers to '{refused[1]}'" if refused else "is truncated or not a torch file"
         raise CheckpointError(
@@ -125,15 +177,22 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
+def _unreadable(path: Path, error: BaseException) -> CheckpointError:
+    return CheckpointError(f"'{path}' cannot be read ({reason_of(error)}); free memory or fix the path, then try again")
+
+
 def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
     check_intact(path)
     if content["format"] not in (FORMAT, TRANSFER_FORMAT):
         raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({FORMAT})")
-    if lacking := [key for key in ("config", "modules", "iteration") if key not in content]:
-        raise CheckpointError(f"checkpoint '{path}' lacks '{lacking[0]}'; use one that a run has written")
+    check_structure(content, Weights, f"checkpoint '{path}'", WRITTEN)
     modules = content["modules"]
     if content["format"] == FORMAT:
-        return WeightsFile(path, "pretraining", modules["mae"], dict(content["config"].get("model", {})), content)
+        model = content["config"].get("model", {})
+        check_structure(model, ModelSection, f"checkpoint '{path}', config.model:", WRITTEN)
+        if "mae" not in modules:
+            raise CheckpointError(f"checkpoint '{path}' lacks 'modules.mae'; {WRITTEN}")
+        return WeightsFile(path, "pretraining", modules["mae"], dict(model), content)
     if "backbone" not in modules:
         kind = content["config"].get("protocol", "dense task")
         raise CheckpointError(
@@ -177,6 +236,14 @@ def check_model_section(model: dict[str, Any] | None) -> dict[str, Any]:
     return {**dict(zip(("embed_dim", "depth", "num_heads"), SIZES[size], strict=True)), **given}
 
 
+def claims_of(path: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+    """`check_model_section` of what the file at ``path`` says of its ``model``; CheckpointError names the file."""
+    try:
+        return check_model_section({key: model.get(key) for key in MODEL_KEYS})
+    except ConfigError as error:
+        raise CheckpointError(f"'{path}' declares a model that does not exist: {error}") from error
+
+
 def section_of(vit: VisionTransformer) -> dict[str, Any]:
     """What a checkpoint must declare of a ViT so that `read_encoder` can build it: the keys of MODEL_KEYS but size."""
     first: Any = vit.blocks[0]
@@ -192,8 +259,29 @@ def measure(state: State, prefix: str = "") -> dict[str, int]:
     positions, projection = state.get(f"{prefix}pos_embed"), state.get(f"{prefix}patch_embed.proj.weight")
     blocks = [int(m[1]) for key in state if (m := re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key))]
     found = {"embed_dim": positions.shape[2]} if positions is not None and positions.ndim == 3 else {}
-    found |= {"depth": max(blocks) + 1} if blocks else {}
+    found |= {"depth": len(set(blocks))} if blocks else {}  # of a gap the keys tell when they are loaded
     return found | ({"patch_size": projection.shape[3]} if projection is not None and projection.ndim == 4 else {})
+
+
+def check_declared(path: Path, model: Mapping[str, Any], state: State) -> None:
+    """Raise CheckpointError if the ``model`` section of a pretraining is not that of the autoencoder ``state``, so that
+    nothing of a wrong size is built."""
+    claims, found = claims_of(path, model), measure(state, "encoder.")
+    if "patch_size" in found and model.get("img_size"):
+        patches = (model["img_size"] // max(1, claims.get("patch_size", 1))) ** 2
+        claims["positions"], found["positions"] = patches + 1, state["encoder.pos_embed"].shape[1]
+    _compare(path, claims, found)
+    decoder = measure(state, "decoder.")
+    _compare(path, {key: model.get(f"decoder_{key}") or value for key, value in decoder.items()}, decoder, "decoder_")
+
+
+def _compare(path: Path, claims: Mapping[str, Any], measured: Mapping[str, Any], prefix: str = "") -> None:
+    for key in ("patch_size", "embed_dim", "depth", "positions"):
+        if key in measured and claims.get(key, measured[key]) != measured[key]:
+            raise CheckpointError(
+                f"'{path}' declares {prefix}{key}={claims[key]} but its tensors have {measured[key]}; export it again, "
+                "or use another file"
+            )
 
 
 def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> tuple[State, Architecture, list[str]]:
@@ -214,19 +302,15 @@ def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> tuple
         )
     (dim, _, height, width), positions = state["patch_embed.proj.weight"].shape, state["pos_embed"].shape[1]
     side = math.isqrt(max(positions - 1, 0))
-    if height != width or side * side != positions - 1:
+    if height != width or side * side != positions - 1 or min(dim, height, positions - 1, *measured.values()) < 1:
         raise CheckpointError(
             f"'{path}' has {height}x{width} patches and {positions} positions; only square patches on a square grid "
             "with one class token can be read from a file, use timm:NAME for others"
         )
     fc1 = state.get("blocks.0.mlp.fc1.weight")
-    measured |= {"mlp_ratio": fc1.shape[0] / dim if fc1 is not None else 4.0, "grid": (side, side)}
-    claims = check_model_section({key: file.model.get(key) for key in MODEL_KEYS})
-    for key in ("patch_size", "embed_dim", "depth"):
-        if claims.get(key, measured[key]) != measured[key]:
-            raise CheckpointError(
-                f"'{path}' declares {key}={claims[key]} but its tensors have {measured[key]}; export it again"
-            )
+    measured |= {"mlp_ratio": fc1.shape[0] / dim if fc1 is not None and fc1.ndim == 2 else 4.0, "grid": (side, side)}
+    claims = file.claims()
+    _compare(path, claims, measured)
     heads = claims.get("num_heads")
     if heads is None:
         heads = wanted.get("num_heads", _HEADS.get(measured["embed_dim"]))

@@ -12,7 +12,7 @@ from mmengine.dist import get_world_size
 
 from mlomae import records
 from mlomae.common import checkpoint
-from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.common.numerics import check_numerics
 from mlomae.config.strict import build_dataclass, plain
 from mlomae.data.content import check_same_data
@@ -23,7 +23,10 @@ def check_same_run(state: dict[str, Any], config: Any, meta: dict[str, Any], pat
 
     ``free``: as in `check_same_config`."""
     check_processes(state, path)
-    saved = build_dataclass(type(config), plain(state["config"])).to_dict()  # newer keys at their defaults
+    try:
+        saved = build_dataclass(type(config), plain(state["config"])).to_dict()  # newer keys at their defaults
+    except ConfigError as error:
+        raise CheckpointError(naming(path, error)) from error
     check_same_config(saved, config.to_dict(), path, free | _movable(state["meta"]))
     check_numerics(state["meta"], meta, path)
     check_same_data(state["meta"], meta, path)
@@ -64,6 +67,12 @@ def check_continues(
     state, path, _ = checkpoint.load_newest(work_dir, fmt)
     if state is not None and path is not None:
         check_same_run(state, config, meta, path, free)
+
+
+def naming(path: Path, error: MlomaeError) -> str:
+    """The message of an error about a checkpoint, which names the file and a remedy."""
+    said = str(error) if str(path) in str(error) or "work dir" in str(error) else f"checkpoint '{path}' {error}"
+    return said if ";" in said else f"{said}; remove it to go on from an earlier one, or choose another work dir"
 
 
 def check_processes(state: dict[str, Any], path: Path) -> None:

@@ -5,17 +5,24 @@ depend on the length of the run alone, not on how often it logs. The feedback's 
 (`mlomae.pretraining.feedback_gate`), on upper images that its head has not trained on.
 """
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
+from mlomae.common.errors import CheckpointError
+from mlomae.common.structure import Number, check_structure
 from mlomae.pretraining.feedback_gate import FeedbackGate, is_probe
 
 POINTS = 100  # at most, in a record
 DIGITS = 5  # significant ones
 Curves = dict[str, list[Any]]
+
+
+class _Curves(TypedDict):
+    sums: dict[str, list[float]]
+    terms: dict[str, list[Number]]
 
 
 class LossCurves:
@@ -74,6 +81,11 @@ class LossCurves:
         return {"sums": self._sums, "terms": self._terms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`. Raises CheckpointError, naming the field, for values of another form."""
+        check_structure(state, _Curves, "curves:")
+        lengths = {len(values) for part in ("sums", "terms") for values in state[part].values()}
+        if state["sums"].keys() != state["terms"].keys() or lengths - {self.points}:
+            raise CheckpointError(f"curves: holds other than {self.points} sums and terms of each loss")
         self._fresh, self._sums, self._terms = {}, state["sums"], state["terms"]
 
     def means(self) -> Curves:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from mmengine.dist import all_reduce
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.errors import CheckpointError, ConfigError, DataError
+from mlomae.common.registry import NotNegative
+from mlomae.common.structure import check_structure
 from mlomae.config.schema import PretrainConfig
 from mlomae.data import IGNORE, OuterBatches, Stream
 from mlomae.data.reader import in_threads
@@ -107,6 +109,12 @@ def chance_on(upper: Stream, num_classes: int) -> Chance:
 # --- the gate ---------------------------------------------------------------------------------------------------------
 
 
+class _Watch(TypedDict):
+    begin: Annotated[int, "[-1, inf)"]
+    window: list[list[NotNegative]]
+    epoch: list[NotNegative]
+
+
 class FeedbackGate:
     """The probes so far, and ``begin``: the iteration of φ's first step, -1 while it is not known.
 
@@ -124,6 +132,10 @@ class FeedbackGate:
         return {"begin": self.begin, "window": window, "epoch": [self.right, self.judged, self.probes, self.since]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`. Raises CheckpointError, naming the field, for values of another form."""
+        check_structure(state, _Watch, "watch:")
+        if len(state["epoch"]) != 4 or any(len(pair) != 2 for pair in state["window"]):
+            raise CheckpointError("watch: holds other than four numbers in 'epoch', or than pairs in 'window'")
         self.begin = state["begin"]
         self.window = deque(((right, judged) for right, judged in state["window"]), maxlen=WINDOW)
         self.right, self.judged, self.probes, self.since = state["epoch"]

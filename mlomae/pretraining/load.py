@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlomae.common.checkpoint import load_checkpoint, newest_checkpoint
+from mlomae.common.checkpoint import WRITTEN, load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.data import Stream, build_augment, build_source, check_classes, check_disjoint
 from mlomae.data.copies import check_trained_on
 from mlomae.feedback import is_dense
 from mlomae.models.loading import load_strict
+from mlomae.models.weights import check_declared
 from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import check_probe, evaluate
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -59,12 +60,18 @@ class LoadedRun:
         A strategy or feedback that ``config`` has replaced starts fresh. So do the parts with an output for each class,
         feedback and auxiliary loss, without ``num_classes``. Raises CheckpointError for weights that do not fit.
         """
-        model = Pretrainer(self.config, num_classes or 2)
-        own = self.state["config"]
-        replaced = {name for name in ("mask", "feedback") if own[name] != getattr(self.config, name)}
+        check_declared(self.path, vars(self.config.model), self.state["modules"].get("mae", {}))
+        try:
+            model = Pretrainer(self.config, num_classes or 2)
+        except ConfigError as error:
+            raise ConfigError(f"'{self.path}' cannot be built: {error}") from error
+        own = config_from_dict(self.state["config"])
+        replaced = {name for name in ("mask", "feedback") if getattr(own, name) != getattr(self.config, name)}
         skipped = replaced if num_classes else replaced | {"feedback", "auxiliary"}
         for name, module in model.saved_modules().items():
-            if name in self.state["modules"] and name not in skipped:
+            if name not in skipped:
+                if name not in self.state["modules"]:
+                    raise CheckpointError(f"'{self.path}' lacks 'modules.{name}'; {WRITTEN}")
                 try:
                     load_strict(module, self.state["modules"][name])
                 except CheckpointError as error:
@@ -91,7 +98,10 @@ def load_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Lo
     """
     path = newest_checkpoint(Path(path))
     state = load_checkpoint(path)
-    config = config_from_dict(state["config"])
+    try:
+        config = config_from_dict(state["config"])
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint '{path}': {error}") from error
     if overrides:
         values = config.to_dict()
         for key, value in overrides.items():

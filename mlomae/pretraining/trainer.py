@@ -21,11 +21,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mlomae.common import checkpoint
-from mlomae.common.errors import DataError, MlomaeError, TrainingError, from_worker
+from mlomae.common.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MlomaeError,
+    TrainingError,
+    from_worker,
+    lack_of,
+)
 from mlomae.pretraining import stopping
-from mlomae.pretraining.continuing import check_same_run, facts_of
+from mlomae.pretraining.continuing import check_same_run, facts_of, naming
 from mlomae.pretraining.devices import check_same_on_ranks, to_device, weights_digest
 from mlomae.pretraining.log import Scalars, logger, run_log
+from mlomae.pretraining.restore import restore
 
 Batch: TypeAlias = Any
 Step: TypeAlias = Callable[[Batch, int], dict[str, Tensor]]
@@ -115,6 +124,8 @@ class Trainer:
                     logger.info(f"resumed from {resumed_from} after {self.iteration} iterations")
                 self._loop(scalars)
         except OSError as error:
+            if (lack := lack_of(error)) is not None:
+                raise lack from error
             raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
 
     def _loop(self, scalars: Scalars) -> None:
@@ -243,17 +254,16 @@ class Trainer:
         check_same_on_ranks({"the checkpoint to resume": path and path.name})
         if state is None or path is None:
             return None, []
-        check_same_run(state, self.config, self.meta, path, self.task.free_to_change)
-        self.check_resumed(state)
-        for name, weights in state["modules"].items():
-            self.modules[name].load_state_dict(weights)
-        for name, values in state["optimizers"].items():
-            self.optimizers[name].load_state_dict(values)
-        for name, part in self.stateful.items():
-            if state.get(name):
-                part.load_state_dict(state[name])
-        checkpoint.set_rng_state(state["rng"])
-        self.iteration, self.clock, self.logged = state["iteration"], state["clock"], state["logged"]
+        try:
+            check_same_run(state, self.config, self.meta, path, self.task.free_to_change)
+            self.check_resumed(state)
+            if state["iteration"] > self.iterations or f"iter_{state['iteration']}" != path.stem:
+                raise CheckpointError(f"holds {state['iteration']:,} in 'iteration', of {self.iterations:,}")
+            restore(state, self.modules, self.optimizers, self.stateful)
+            checkpoint.set_rng_state(state["rng"])
+        except (CheckpointError, ConfigError) as error:
+            raise type(error)(naming(path, error)) from error
+        self.iteration, self.clock, self.logged = state["iteration"], dict(state["clock"]), dict(state["logged"])
         if interval := state.get("interval"):
             own = to_device(interval[get_rank()], self.device)
             self._sums, self._terms = own["sums"], own["terms"]

@@ -20,8 +20,15 @@ from mlomae.models.weights import read_weights
 from mlomae.multilevel.step import OuterStep
 from mlomae.pretraining.run import run_pretraining
 
-OLD = {"format": checkpoint.FORMAT, "iteration": 1, "modules": {"w": torch.arange(3.0)}}
-NEW = {**OLD, "iteration": 2, "modules": {"w": torch.zeros(100_000)}}
+OLD = {
+    "format": checkpoint.FORMAT,
+    "iteration": 1,
+    "modules": {"mae": {"w": torch.arange(3.0)}},
+    "config": {},
+    "meta": {},
+}
+OLD |= {"clock": {"wall": 1.0, "cpu": 1.0}, "optimizers": {}, "logged": {}, "rng": checkpoint.rng_state()}
+NEW = {**OLD, "iteration": 2, "modules": {"mae": {"w": torch.zeros(100_000)}}}
 
 
 @pytest.fixture
@@ -143,7 +150,7 @@ def test_a_bit_that_flips_anywhere_is_found(path: Path, tmp_path: Path) -> None:
 
 def test_flipped_weights_are_found_by_all_readers(tmp_path: Path) -> None:
     path, weights = tmp_path / "iter_1.pth", torch.arange(3.0)
-    checkpoint.save_atomically({**OLD, "modules": {"mae": {"encoder.w": weights}}, "meta": {}, "config": {}}, path)
+    checkpoint.save_atomically({**OLD, "modules": {"mae": {"encoder.w": weights}}}, path)
     content = path.read_bytes()
     assert content.count(weights.numpy().tobytes()) == 1
     path.write_bytes(content.replace(weights.numpy().tobytes(), (weights + 1).numpy().tobytes()))

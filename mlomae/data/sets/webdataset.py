@@ -96,9 +96,9 @@ class WebDataset(Source):
         try:
             value = json.loads(content)
             label = value["label"] if isinstance(value, dict) else value
-            if isinstance(label, int):
+            if isinstance(label, int) and abs(label) < 2**31:
                 return label
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RecursionError):
             pass
         raise self.fault(f"{where} does not give the number of a class")
 

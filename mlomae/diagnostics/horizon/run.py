@@ -22,7 +22,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from mlomae.common.errors import ConfigError
+from mlomae.common.checkpoint import WRITTEN
+from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.registry import check_range
 from mlomae.data import Stream
 from mlomae.diagnostics.diagnose import LEVELS, choose_feedback, identify, load_for_diagnosis, write_result
@@ -34,6 +35,7 @@ from mlomae.pretraining.influence import Batch
 from mlomae.pretraining.load import LoadedRun
 from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.restore import restore_optimizer
 
 FORMAT = "mlomae-horizon/1"
 HORIZONS = (1, 5, 20, 50, 100, 200)
@@ -82,6 +84,8 @@ def horizon(
     config.mask = {"type": "random", "ratio": config.mask.get("ratio", 0.75)}
     choose_feedback(run, feedback, "every roll-out would have to train again")
     rate, peak = lr, config.optim["theta"].lr
+    if not run.state["optimizers"].get("theta", {}).get("param_groups"):
+        raise CheckpointError(f"checkpoint '{run.path}' lacks 'optimizers.theta'; {WRITTEN}")
     if rate is None:
         rate = float(run.state["optimizers"]["theta"]["param_groups"][0]["lr"])
         if not rate > 1e-3 * peak:
@@ -155,8 +159,10 @@ def horizon(
 def fresh_optimizer(run: LoadedRun, model: Pretrainer, lr: float) -> Optimizer:
     """A new AdamW of θ in the checkpoint's state, at the constant rate ``lr``."""
     optimizer = build_optimizers({"theta": model.level_parameters()["theta"]}, run.config)["theta"]
-    # a copy: torch would keep the checkpoint's own tensors and step on them
-    optimizer.load_state_dict(copy.deepcopy(run.state["optimizers"]["theta"]))
+    try:  # a copy: torch would keep the checkpoint's own tensors and step on them
+        restore_optimizer(optimizer, copy.deepcopy(run.state["optimizers"]["theta"]), "optimizers.theta")
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint '{run.path}' {error}; {WRITTEN}") from error
     for group in optimizer.param_groups:
         group["lr"] = lr
     return optimizer
