@@ -7,6 +7,7 @@ or SIGUSR1 has stopped ends with status 75, one that was interrupted with 130.
 import argparse
 import importlib
 import inspect
+import io
 import os
 import pkgutil
 import signal
@@ -251,6 +252,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "LOCAL_RANK" in os.environ:  # torch has pages of C++ frames where another rank is lost, which we say in a line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if args.run is _data_check and not any(option.startswith("-") for option in unknown):  # after a flag

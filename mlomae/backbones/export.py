@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mlomae.common.atomic import replacing
+from mlomae.common.atomic import hidden_name, replacing
 from mlomae.common.checkpoint import Weights, load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, MlomaeError, first_line_of
 from mlomae.common.ownership import owned
@@ -121,7 +121,7 @@ def _replace(
     try:
         with (
             owned(out, out.parent / f".{out.name}.lock"),
-            tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder,
+            tempfile.TemporaryDirectory(prefix=f"{hidden_name(out.name)}.", suffix=".tmp", dir=out.parent) as folder,
         ):
             new, old = Path(folder) / out.name, Path(folder) / "old"
             _write(new, fmt, tensors, meta, config)

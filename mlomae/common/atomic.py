@@ -1,13 +1,71 @@
-"""Atomic writes: a file or folder is complete or it is not there."""
+"""Atomic writes: a file or folder is complete or it is not there.
 
+What is being written has a hidden name, ``.NAME.TAG-PID.tmp`` or ``.NAME.TAG-PID.*.partial``, where TAG tells computers
+and containers apart: `remove_leftovers` finds what killed processes have left.
+"""
+
+import functools
 import os
+import platform
+import re
 import shutil
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlomae.common.errors import ConfigError, DataError
+
+LEFT_BEHIND = 86_400.0
+"""Seconds after which the file of a process that cannot be looked for, on another computer, counts as left behind."""
+
+_HIDDEN = re.compile(r"\..+?\.(?:(?P<tag>[0-9a-f]{8})-)?(?P<pid>\d+)(?:\.\w+)?\.(?:tmp|partial)")
+
+
+@functools.cache
+def _tag() -> str:
+    """Eight digits that are the same for all processes that see each other, and hardly elsewhere."""
+    space = ""
+    with suppress(OSError):  # containers on a computer may share its name
+        space = str(os.stat("/proc/self/ns/pid").st_ino) + Path("/proc/sys/kernel/random/boot_id").read_text()
+    return f"{zlib.crc32((platform.node() + space).encode()):08x}"
+
+
+def hidden_name(name: str) -> str:
+    """How the name begins under which this process writes what becomes ``name``."""
+    return f".{name}.{_tag()}-{os.getpid()}"
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what killed processes were writing into ``folder``, all of it or what was to become ``name``.
+
+    What another computer's processes write is left alone for a day, and so is what version 0.2 wrote, without a tag.
+    """
+    with suppress(OSError):  # another process may be doing the same, and it is no run's task
+        for entry in list(os.scandir(folder)):
+            found = _HIDDEN.fullmatch(entry.name)
+            if found is None or not entry.name.startswith(f".{name}." if name else "."):
+                continue
+            if found["tag"] == _tag() and os.name == "posix":
+                left = not _lives(int(found["pid"]))
+            else:
+                left = time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_BEHIND
+            if left and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif left:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # of another user
+        return True
+    return True
 
 
 @contextmanager
@@ -19,7 +77,7 @@ def replacing(path: Path, alone: bool = False, new: bool = False) -> Iterator[Pa
     replaced; FileExistsError for all but the first of several processes that write ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp" if alone else f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp" if alone else f"{hidden_name(path.name)}.tmp")
     try:
         yield temporary
         _sync(temporary)
@@ -46,7 +104,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     outer = None
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        outer = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+        remove_leftovers(place.parent, place.name)
+        outer = Path(tempfile.mkdtemp(prefix=f"{hidden_name(place.name)}.", suffix=".partial", dir=place.parent))
         inner = outer / place.name  # what mkdtemp makes only its owner can read: a folder inside it becomes ``path``
         inner.mkdir()
         yield inner

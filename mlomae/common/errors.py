@@ -11,7 +11,13 @@ import sys
 from collections.abc import Callable, Iterable
 
 STOPPED = 75  # exit status, EX_TEMPFAIL of sysexits.h: to be tried again; no shell, timeout or signal gives it
-_NOT_GIVEN = ("allocate", "alloc_cpu", "start new thread", "Resource temporarily unavailable")
+_NOT_GIVEN = (  # in the messages of torch and the system
+    "allocate",
+    "alloc_cpu",
+    "Storage size calculation overflowed",
+    "start new thread",
+    "Resource temporarily unavailable",
+)
 
 
 class MlomaeError(Exception):

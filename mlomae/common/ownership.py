@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mlomae.common.atomic import write_text
+from mlomae.common.atomic import remove_leftovers, write_text
 from mlomae.common.errors import ConfigError
 
 LOCK = ".lock"
@@ -22,7 +22,8 @@ class InUse(ConfigError):
 
 @contextmanager
 def owned(place: Path, lock: Path | None = None, patience: float = 1.0) -> Iterator[None]:
-    """Own ``place`` within the block; it may be read all the while.
+    """Own ``place`` within the block; it may be read all the while. What killed processes were writing there is
+    removed.
 
     ``lock``: the file to lock, by default one in the folder ``place``. A file beside it says who the owner is. Both are
     gone after the block; those of a killed process are taken over. Raises InUse, which names the owner, if another one
@@ -44,6 +45,11 @@ def owned(place: Path, lock: Path | None = None, patience: float = 1.0) -> Itera
         raise InUse(f"'{place}' is in use by {owner}; wait until it has ended, or choose another folder") from error
     try:
         started = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        if place == lock.parent:
+            for folder in (place, *(entry for entry in place.iterdir() if entry.is_dir() and not entry.is_symlink())):
+                remove_leftovers(folder)
+        else:  # a file, or a folder that is replaced as a whole
+            remove_leftovers(place.parent, place.name)
         write_text(_about(lock), f"process {os.getpid()} on {platform.node()}, started {started}")
         yield
     finally:

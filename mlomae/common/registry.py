@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import math
 import pkgutil
 import types
 import typing
@@ -26,7 +27,8 @@ NotNegative = Annotated[float, "[0, inf)"]
 Positive = Annotated[float, "(0, inf)"]
 Share = Annotated[float, "[0, 1]"]
 ENTRY_POINTS = "mlomae.plugins"
-_PLAIN = (bool, int, float, list, types.NoneType)
+_PLAIN = (bool, int, float, str, list, tuple, dict, types.NoneType)
+_LARGEST = 2**53  # libraries take integers of 64 bits, and floats hold larger ones inexactly
 _REGISTRIES: list["Registry[Any]"] = []
 
 
@@ -151,7 +153,7 @@ class Registry(Generic[T]):
             hints = typing.get_args(hint) or (hint,)
             constrained = any(typing.get_origin(h) in (Annotated, Literal) for h in (hint, *hints))
             kinds = [typing.get_origin(h) or h for h in hints]  # a text for a flag or a list would pass for one
-            plain = (bool in kinds or list in kinds) and all(kind in _PLAIN for kind in kinds)
+            plain = all(kind in _PLAIN for kind in kinds)
             if key in options and (constrained or plain):
                 check_value(options[key], hint, f"option '{key}' of {self.kind} '{name}'")
         return self.get(name)(**given, **options)
@@ -192,11 +194,13 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
             names.append(f"one of {', '.join(typing.get_args(kind))}")
             continue
         names.append("None" if base is types.NoneType else base.__name__)
-        if base is float and isinstance(value, int) and not isinstance(value, bool):
+        if base is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST:
             value = float(value)
         elif base in (tuple, list) and isinstance(value, tuple | list):
             value = base(value)
         if isinstance(value, base) and not (base is int and isinstance(value, bool)):
+            if base in (int, float) and not (math.isinf(value) or abs(value) <= _LARGEST):
+                raise ConfigError(f"{what} must be a number, of at most 2^53 in size; got {value!r:.60}")
             for interval in intervals:
                 check_interval(value, interval, what)
             return value

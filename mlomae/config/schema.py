@@ -11,20 +11,23 @@ from mlomae.common.errors import ConfigError
 from mlomae.common.registry import Count, NotNegative, Positive, Share, check_interval
 from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 
+Width = Annotated[int, "[1, 100000]"]
+Depth = Annotated[int, "[1, 1000]"]
+
 
 @dataclass
 class ModelConfig:
     """Encoder and decoder; ``embed_dim``, ``depth``, ``num_heads`` override the named size."""
 
     size: str = "base"
-    img_size: int = 224
-    patch_size: int = 16
-    embed_dim: int | None = None
-    depth: int | None = None
-    num_heads: int | None = None
-    decoder_embed_dim: int = 512
-    decoder_depth: int = 8
-    decoder_num_heads: int = 16
+    img_size: Width = 224
+    patch_size: Width = 16
+    embed_dim: Width | None = None
+    depth: Depth | None = None
+    num_heads: Width | None = None
+    decoder_embed_dim: Width = 512
+    decoder_depth: Depth = 8
+    decoder_num_heads: Width = 16
     norm_pix_loss: bool = True
 
 

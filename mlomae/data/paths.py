@@ -77,7 +77,7 @@ def folder_title(folder: Path) -> str:
 
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders in ``folder``, sorted, without hidden ones."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
+    return sorted(entry.name for entry in os.scandir(folder) if _is(entry, "dir") and not is_hidden(entry.name))
 
 
 def text_of(path: Path, errors: str = "surrogateescape") -> str:
@@ -86,6 +86,14 @@ def text_of(path: Path, errors: str = "surrogateescape") -> str:
     content = read_bytes(str(path))
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if wide else "utf-8-sig", errors)
+
+
+def _is(entry: "os.DirEntry[str]", kind: str) -> bool:
+    """Whether it is a "dir" or a "file", followed where it is a link; a link to itself is neither."""
+    try:
+        return entry.is_dir() if kind == "dir" else entry.is_file()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -120,14 +128,14 @@ def list_images(folder: Path, endings: tuple[str, ...] = IMAGE_ENDINGS, below: b
         except OSError as error:
             raise DataError(f"cannot list {here} ({error.strerror}); check the folder and its permissions") from error
         for entry in entries:
-            if entry.is_dir():
+            if _is(entry, "dir"):
                 left_out["hidden"] += is_hidden(entry.name)
                 left_out["folders"] += not below and not is_hidden(entry.name)
                 if below and not is_hidden(entry.name):
                     waiting.append(Path(entry.path))
             elif not is_image(entry.name, endings):
                 left_out[kind_of(entry.name)] += 1
-            elif entry.is_file() or entry.is_symlink():
+            elif _is(entry, "file") or entry.is_symlink():
                 files.append(os.path.relpath(entry.path, folder))
             else:  # a pipe, a socket, a device
                 left_out["no regular file"] += 1
@@ -181,7 +189,7 @@ def find_listed(folder: Path, files: Iterable[str]) -> ListedFiles:
     def names(inner: str) -> dict[str, bool]:
         """What is in a folder, and whether it is one itself. A dangling symlink counts as a file."""
         try:
-            return {entry.name: entry.is_dir() for entry in os.scandir(folder / inner)}
+            return {entry.name: _is(entry, "dir") for entry in os.scandir(folder / inner)}
         except OSError:
             return {}
 

@@ -33,7 +33,7 @@ def restore(
     for name, optimizer in optimizers.items():
         restore_optimizer(optimizer, state["optimizers"][name], f"optimizers.{name}")
     for name, part in stateful.items():
-        if state.get(name):
+        if name in state:
             part.load_state_dict(state[name])
         elif "numerics" in state["meta"]:  # version 0.1, whose checkpoints lack them, had fewer parts
             raise CheckpointError(f"lacks '{name}'")

@@ -12,6 +12,7 @@ from on_two_ranks import in_two_forks
 from run_samples import one_line
 
 from mlomae.cli import main
+from mlomae.common.atomic import replacing
 from mlomae.common.ownership import LOCK, InUse, owned, owner_of
 from mlomae.pretraining.run import run_pretraining
 from mlomae.records import claim_of, config_hash, strip_paths
@@ -54,6 +55,38 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     assert owner_of(tmp_path / LOCK) is None
     with owned(tmp_path, patience=0):
         assert f"process {os.getpid()} " in str(owner_of(tmp_path / LOCK))
+
+
+# writes a file, a folder and the file of a folder below, and is killed before any of them has its name
+WRITING = """
+import os, signal, sys
+from pathlib import Path
+from mlomae.common.atomic import new_folder, replacing
+place = Path(sys.argv[1])
+picture = place / "pictures" / "1.png"
+with replacing(place / "record.json") as a, replacing(picture) as b, new_folder(place / "set") as c:
+    for path in (a, b, c / "image"):
+        path.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", WRITING, str(tmp_path)], check=False)
+    assert killed.returncode < 0
+    left = [path for path in tmp_path.rglob(".*") if path.suffix in (".tmp", ".partial")]
+    assert len(left) == 3, "the process was killed while it wrote"
+    elsewhere = [tmp_path / f".record.json.00000000-{n}.tmp" for n in (1, 2)]
+    for path in elsewhere:
+        path.write_text("half")
+    os.utime(elsewhere[0], (0, 0))
+    with replacing(tmp_path / "alive") as mine:
+        mine.write_text("half")
+        with owned(tmp_path):
+            assert not any(path.exists() for path in left)
+            assert [path.exists() for path in elsewhere] == [False, True], "of a day ago, and of now"
+            assert mine.exists(), "this process lives"
+    assert (tmp_path / "alive").read_text() == "half"
 
 
 def test_no_run_begins_in_a_folder_in_use_and_none_is_hindered_to_read_it(

@@ -98,7 +98,7 @@ def read_coco(path: Path, where: str, folder: Path) -> CocoFile:
     images, categories, annotations = read_tables(path, where)
     files = file_names(images, folder)
     sizes = np.stack([images.integers(key, least=1) for key in ("height", "width")], axis=1)
-    names = [str(name) for name in categories.column("name", {str, int})]
+    names = [str(name) for name in categories.column("name", {str, int}, _are_names, ", which is no text to print")]
     parents = set(categories.column("supercategory", {str, type(None)})) & set(names)
     used = set(annotations.integers("category_id").tolist())
     named = zip(categories.ids.tolist(), names, strict=True)
@@ -297,6 +297,10 @@ class Rows:
         repeated = [value for value, times in Counter(values).items() if times > 1]
         if repeated:
             raise DataError(f"{self.where}: two entries have the {self.kind} {key} {repeated[0]!r:.60}; {REMEDY}")
+
+
+def _are_names(values: list[str | int]) -> bool:
+    return all(name and str(name).encode("utf-8", "replace").decode() == name for name in map(str, values))
 
 
 def _whole(value: float | str) -> int:
