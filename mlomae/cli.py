@@ -273,7 +273,7 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except MlomaeError as error:
         return refuse(error)
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
         lack = lack_of(error)
         if os.environ.get("MLOMAE_TRACEBACK") or not (lack or isinstance(error, OSError)):
             raise

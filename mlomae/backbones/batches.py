@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, MlomaeError, from_worker, leave_signals_to_parent
+from mlomae.common.system import check_open_files
 from mlomae.data.streams import check_divisible
 
 Item = tuple[int, int]
@@ -88,6 +89,7 @@ class ImageLoader(DataLoader[dict[str, Any]]):
     line, without the worker's traceback."""
 
     def __init__(self, images: Any, **options: Any) -> None:
+        check_open_files(options.get("num_workers", 0))
         # every start would draw from the global generator
         own: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": leave_signals_to_parent}
         super().__init__(images, pin_memory=torch.cuda.is_available(), **own, **options)

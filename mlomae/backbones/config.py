@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, first_line_of
 from mlomae.common.registry import Count, NotNegative
 from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
@@ -182,5 +182,5 @@ def values_of(section: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"config section '{section}' holds a value of the wrong type ({error}); correct it"
+            f"config section '{section}' holds a value of the wrong type ({first_line_of(error)}); correct it"
         ) from error

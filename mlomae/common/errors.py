@@ -16,6 +16,7 @@ _NOT_GIVEN = (  # in the messages of torch and the system
     "alloc_cpu",
     "Storage size calculation overflowed",
     "start new thread",
+    "failed to map segment",  # of a library
     "Resource temporarily unavailable",
 )
 
@@ -83,7 +84,7 @@ def lack_of(error: BaseException) -> MlomaeError | None:
         return TrainingError(
             f"too many files are open ({said:.100}); raise the limit (`ulimit -n 4096`) or lower data.num_workers"
         )
-    if isinstance(error, MemoryError | RuntimeError | OSError) and is_out_of_memory(error):
+    if isinstance(error, MemoryError | RuntimeError | OSError | ImportError) and is_out_of_memory(error):
         return TrainingError(
             f"out of memory or threads ({said or 'no more was given':.150}); lower the batch size or data.num_workers, "
             "or end other processes, then go on with --resume"
@@ -108,7 +109,7 @@ def exit_status(main: Callable[..., int | None]) -> Callable[..., int]:
             return main(argv) or 0
         except MlomaeError as error:
             return refuse(error)
-        except (MemoryError, RuntimeError, OSError) as error:
+        except (MemoryError, RuntimeError, OSError, ImportError) as error:
             if (lack := lack_of(error)) is None:
                 raise
             return refuse(lack)

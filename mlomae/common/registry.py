@@ -226,7 +226,10 @@ def check_range(owner: str, interval: str, **options: object) -> None:
 
 def check_bounds(owner: str, interval: str, **options: Sequence[float]) -> None:
     """Raise ConfigError unless every option is a pair of numbers in ``interval``, the lower one first."""
-    for name, (low, high) in options.items():
+    for name, bounds in options.items():
+        if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+            raise ConfigError(f"{owner}: {name} must be a pair of numbers; got {bounds!r:.60}")
+        low, high = bounds
         check_interval(low, interval, f"{owner}: the lower bound of {name}")
         check_interval(high, f"[{low},{interval.partition(',')[2]}", f"{owner}: the upper bound of {name}")
 

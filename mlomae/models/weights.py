@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,7 +36,7 @@ from mlomae.common.checkpoint import (
     newest_checkpoint,
 )
 from mlomae.common.errors import CheckpointError, ConfigError, is_out_of_memory, reason_of
-from mlomae.common.registry import Count, check_choice
+from mlomae.common.registry import Count, check_choice, check_value
 from mlomae.common.structure import Number, check_structure
 from mlomae.models.vit import SIZES, check_heads
 
@@ -230,6 +230,8 @@ def check_model_section(model: dict[str, Any] | None) -> dict[str, Any]:
     if unknown := sorted(set(given) - set(MODEL_KEYS)):
         raise ConfigError(f"backbone model has no key '{unknown[0]}'; it takes {', '.join(MODEL_KEYS)}")
     size = given.pop("size", None)
+    for key, value in given.items():
+        check_value(value, Annotated[int, "[1, 100000]"], f"backbone model: {key}")
     if size is None:
         return given
     check_choice("model", SIZES, size=size)
