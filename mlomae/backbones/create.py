@@ -107,8 +107,6 @@ def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[
         given = check_model_section(model)
         if missing := [key for key in ("embed_dim", "depth", "num_heads") if key not in given]:
             raise ConfigError(f"backbone 'random' needs model.{missing[0]}; give model=dict(size=..., patch_size=...)")
-        if min(given.values()) < 1:
-            raise ConfigError(f"backbone 'random' has a size that is not positive ({given}); change it")
         check_heads("backbone 'random'", given["embed_dim"], given["num_heads"])  # timm would assert
         backbone, report = _plain_vit(Architecture(**{"patch_size": 16, **given}), None, **options)
         report.notes.append("random weights")

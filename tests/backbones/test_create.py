@@ -239,7 +239,7 @@ def fails(kind: type[MlomaeError], match: str, spec: str, **options: Any) -> Non
         ("no key 'width'", "random", {"model": {"width": 3}}),
         ("size must be one of", "random", {"model": {"size": "giant"}}),
         ("24 is not divisible by 5 heads", "random", {"model": {**MODEL, "num_heads": 5}}),
-        ("not positive", "random", {"model": {**MODEL, "patch_size": 0}}),
+        (r"must be inside \[1, 100000\]", "random", {"model": {**MODEL, "patch_size": 0}}),
         ("'resnet18' cannot be built as a ViT", "timm:resnet18", {}),
         ("is a SwinTransformer", "timm:swin_tiny_patch4_window7_224", {"img_size": 224}),
         ("'vit_nothing' cannot be built", "timm:vit_nothing", {}),

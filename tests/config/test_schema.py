@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bad_options
 import pytest
 import tiny
 import torch
 
-from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.config.schema import PretrainConfig, config_from_dict, load_config
 from mlomae.config.strict import overrides
 from mlomae.pretraining.continuing import check_same_config
@@ -27,6 +28,18 @@ def refusal(**changes: Any) -> str:
     text = str(error.value)
     assert "\n" not in text
     return text
+
+
+def test_no_value_of_another_type_gives_a_traceback(tmp_path: Path) -> None:
+    """`make stress` has all of them."""
+    refused = 0
+    for name, values in bad_options.sample(60):
+        try:
+            bad_options.begin(values, tmp_path)
+        except (MlomaeError, MemoryError) as error:
+            refused += 1
+            assert "\n" not in str(error), (name, error)
+    assert refused > 30
 
 
 def test_there_are_shipped_configs() -> None:

@@ -67,5 +67,7 @@ def _strides(neck: Any, patch_size: int) -> tuple[list[float], list[float]]:
         levels = necks[-1].get("num_outs", 0) if key == "rescales" else len(exact) + necks[0].get("extra_level", True)
     except (KeyError, TypeError, ZeroDivisionError):  # mmdet will say what is wrong, if anything is
         return [], []
+    if not exact:
+        return [], []
     built = [int(stride) if stride == int(stride) else stride for stride in exact]
     return [*built, *(built[-1] * 2**i for i in range(1, levels - len(built) + 1))], built
