@@ -1,6 +1,7 @@
 """Configurations of a pretraining in which one option has a value of another type, and what begins a run of them."""
 
 import copy
+import inspect
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,15 +58,11 @@ def bases() -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]]:
     registries = {registry.kind: registry for registry in _REGISTRIES}
     for kind, (section, given) in _SECTIONS.items():
         for name in registries[kind].names():
-            options = {k: p.default for k, p in registries[kind].options(name, given).items()}
-            options = {k: None if v is not None and v is type(v) else v for k, v in options.items()}
-            options = {k: None if getattr(v, "__name__", "") == "_empty" else v for k, v in options.items()}
+            defaults = {k: p.default for k, p in registries[kind].options(name, given).items()}
+            options = {k: None if v is inspect.Parameter.empty else v for k, v in defaults.items()}
             more = {"ratio": 0.75} if kind == "masking strategy" else {}
-            yield (
-                f"{kind} {name}",
-                changed(tiny.values(auxiliary=None), section, {"type": name, **options, **more}),
-                section,
-            )
+            base = changed(tiny.values(auxiliary=None), section, {"type": name, **options, **more})
+            yield f"{kind} {name}", base, section
     for name in registries["solver"].names():
         levels = {"solver": name, "solver_options": dict.fromkeys(list_options(name))}
         yield f"solver {name}", tiny.values(levels=levels), ("levels",)

@@ -81,7 +81,7 @@ def resume_from(source: Path, work: Path, edit: Callable[[dict[str, Any]], Any],
     """Final checkpoint of a run resumed after 6 iterations from an edited checkpoint."""
     state = load_checkpoint(checkpoint_path(source, 6))
     edit(state)
-    path = checkpoint_path(work, 6)
+    path = checkpoint_path(work, state["iteration"])
     path.parent.mkdir(parents=True)
     torch.save(state, path)
     run_pretraining(tiny.config(name=name, data__eval=state["config"]["data"]["eval"]), work, resume=True)
