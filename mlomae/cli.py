@@ -112,6 +112,13 @@ def _data_check(args: argparse.Namespace) -> int:
     return _report("mlomae.data.tools:check_data", args)
 
 
+def _seal(args: argparse.Namespace) -> int:
+    from mlomae.records import seal_records
+
+    print(seal_records(args.records, args.again))
+    return 0
+
+
 def _needs_checkout(args: argparse.Namespace) -> int:
     raise ConfigError(f"`mlomae {args.command}` needs a checkout of the repository; clone it, then run `make setup`")
 
@@ -229,6 +236,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("name", metavar="NAME", help="cub200, flowers102, cifar10, tiny_imagenet, ade20k, coco, ...")
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
     p.set_defaults(run=partial(_report, "mlomae.data.tools:prepare_data"))
+
+    p = commands.add_parser("records", help="keep the digests of records that hold none, as of version 0.1")
+    p = p.add_subparsers(dest="action", required=True).add_parser(
+        "seal", help="write their digests into numerics.json, beside their folder: an edited record is refused"
+    )
+    p.add_argument("again", nargs="*", metavar="RECORD", help="files of the folder that have changed and are right")
+    p.add_argument("--records", type=Path, default=Path("results/runs"), help="their folder (default: results/runs)")
+    p.set_defaults(run=_seal)
 
     try:  # the benchmarks come with a checkout, not with a wheel
         importlib.import_module("benchmarks.commands").add_parsers(commands)

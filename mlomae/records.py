@@ -1,29 +1,33 @@
 """One JSON file per run: what was run, on what, from which commit, and what came out. Written once, never edited.
 
-Records travel between machines, so nothing in them names a folder or a host.
+Records travel between machines, so nothing in them names a folder or a host. A record holds the digest of its content;
+those of earlier versions have one in the file `NUMERICS_FILE` beside their folder (`seal_records`).
 """
 
+import codecs
 import datetime
 import hashlib
 import itertools
 import json
 import math
-import platform
 import re
-import subprocess
+import shlex
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 from mlomae.common.atomic import write_text
-from mlomae.common.errors import DataError
-from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
+from mlomae.common.errors import DataError, first_names, reason_of
+from mlomae.common.files import check_values, digest_of, is_hidden, leaves, read_json
+from mlomae.common.system import hardware, versions
 
 Record = dict[str, Any]
 SCHEMA = 1
 NUMERICS_FILE = "numerics.json"
 PREDICTIONS = "predictions"  # folder beside records, with files of their names
+DIGEST = "digest"
 RANDOM = "random initialisation"  # the method, in records and tables, of a backbone without pretraining
 Number = (int, float)
 # field -> accepted types; a tuple of names is a dict that must have those keys
@@ -51,6 +55,20 @@ FIELDS: dict[str, Any] = {
     "metrics": dict,
     "finished_at": str,
 }
+_VERSION = re.compile(r"[\w.+!-]+")
+_REMEDY = "restore it from a copy, or move it away and run it again"
+OPTIONAL: dict[str, Any] = {
+    "classes": int,
+    "copies": dict,
+    "data": dict,
+    "lowered": dict,
+    "plugins": dict,
+    "pretrained": dict,
+}
+_COUNTS = {"seed", "outer_iterations", "hardware.cores", "hardware.threads", "classes"}
+_COUNTS |= {f"images_seen.{level}" for level in FIELDS["images_seen"]}
+_COSTS = {"wall_clock_s", "cpu_s"}
+_LINES = {"name", "method", "task", "dataset", "train_source", "eval_source"}
 # not part of a configuration's identity: the seed, names, and where and with how many workers it ran
 _RUN_KEYS = {"name", "seed"}
 _NO_EFFECT = {"num_workers", "title"}
@@ -71,9 +89,15 @@ def strip_paths(config: Any, key: str = "") -> Any:
         return [strip_paths(v, key) for v in config]
     if isinstance(config, str | PurePath):
         text = str(config)
-        last = PureWindowsPath(text).name or text  # splits at both kinds of slash
-        return last if _FOLDER_KEY.match(key) or _ABSOLUTE.match(text) else text
+        if _FOLDER_KEY.match(key) or _ABSOLUTE.match(text):
+            return _last(text)
+        inner = _ABSOLUTE.search(text)  # as in timm:local-dir:/models/vit
+        return text if inner is None else text[: inner.start() + 1] + _last(text[inner.start() + 1 :])
     raise DataError(f"config value '{key}' is a {type(config).__name__}; records hold only plain values")
+
+
+def _last(path: str) -> str:
+    return PureWindowsPath(path).name or path.strip("/\\")  # splits at both kinds of slash
 
 
 def _identity(config: Any) -> Any:
@@ -118,43 +142,10 @@ def slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
-def git_state(folder: str | Path) -> tuple[str | None, bool | None]:
-    """(commit, whether the working tree differs from it) of the checkout that ``folder`` is part of; Nones without one.
-
-    A package that is installed below somebody's repository is no part of it: git does not track its files.
-    """
-    answers = []
-    for command in ("ls-files --error-unmatch .", "rev-parse HEAD", "status --porcelain"):
-        try:
-            done = subprocess.run(["git", *command.split()], cwd=folder, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None, None
-        answers.append(done.stdout.strip())
-    return answers[1], bool(answers[2])
-
-
-def hardware() -> dict[str, Any]:
-    """{"cpu": name, "cores": usable, "threads": of torch, "gpu": name or None}; never the host's name."""
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu_model(), "cores": usable_cores(), "threads": torch.get_num_threads(), "gpu": gpu}
-
-
 def hardware_phrase(record: Record) -> str:
     """The hardware of a record, as tables name it."""
     h = record["hardware"]
     return h["gpu"] or f"{h['cpu']}, {h['threads']} of {h['cores']} cores"
-
-
-def versions() -> dict[str, str]:
-    """Python and the installed packages that can change a number."""
-    found = {"python": platform.python_version()}
-    for package in (*PACKAGES, "scikit-learn", "mlomae"):
-        version = next((v for name in MM_DISTRIBUTIONS.get(package, (package,)) if (v := installed(name))), None)
-        if version:
-            found[package] = version
-    return found
 
 
 def make_record(
@@ -184,15 +175,6 @@ def make_record(
     }
 
 
-def _paths_in(value: Any, where: str = "") -> list[str]:
-    """Names of fields whose text contains an absolute path."""
-    if isinstance(value, dict):
-        return [hit for k, v in value.items() for hit in _paths_in(v, f"{where}.{k}" if where else k)]
-    if isinstance(value, list):
-        return [hit for v in value for hit in _paths_in(v, where)]
-    return [where] if isinstance(value, str) and _ABSOLUTE.search(value) else []
-
-
 def _check_numerics(numerics: Any, source: str) -> None:
     if not isinstance(numerics, dict) or not all(type(number) is int for number in numerics.values()):
         raise DataError(f"record '{source}': field 'numerics' must hold a whole number for each part; run it again")
@@ -213,14 +195,40 @@ def _check_curves(curves: Any, source: str) -> None:
                 raise DataError(f"record '{source}': field 'curves.{name}' holds {value!r}, not a number; run it again")
 
 
-def validate_record(record: Record, source: str, slashes: bool = True) -> None:
-    """Raise DataError, naming ``source``, for a missing or mistyped field, another schema, a path, or a false hash.
+def _check_metrics(metrics: dict[str, Any], source: str) -> None:
+    """Raise DataError unless these are numbers, or numbers of classes and the like, where None is none."""
+    for name, value in metrics.items():
+        for where, part in leaves(value, name) if isinstance(value, dict) else [(name, value)]:
+            none = (part is None and isinstance(value, dict)) or part == {}
+            if not none and (not isinstance(part, Number) or isinstance(part, bool)):
+                raise DataError(f"record '{source}': field 'metrics.{where}' holds {part!r}, not a number; {_REMEDY}")
 
-    ``slashes``: whether there is one in its text, so that paths are worth looking for. Fields that may be
-    missing: ``curves``, a pretraining's losses by outer iterations (`mlomae.pretraining.curves`), and ``numerics``, the
-    version numbers of what it computed (`mlomae.common.numerics`).
+
+def _check_leaf(where: str, value: Any) -> str | None:
+    """What is wrong with a value, given its keys."""
+    if isinstance(value, str):
+        if ("/" in value or "\\" in value) and _ABSOLUTE.search(value):
+            return "holds an absolute path; describe it in words instead"
+        if where in _LINES and (not value or any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in value)):
+            return f"must be one line of text, not {value!r}; {_REMEDY}"
+    if where in _COUNTS and (type(value) is not int or value < 0):
+        return f"must be a whole number, at least 0, not {value!r}; {_REMEDY}"
+    if where in ("hardware.cpu", "hardware.gpu") and not isinstance(value, str | None):
+        return f"must be a name, not {value!r}; {_REMEDY}"
+    if where in _COSTS and value < 0:
+        return f"must be at least 0, not {value!r}; {_REMEDY}"
+    return None
+
+
+def validate_record(record: Record, source: str) -> None:
+    """Raise DataError, naming ``source``, for a missing or mistyped field, another schema, a path, a false hash, or a
+    digest that is not that of the content.
+
+    Fields that may be missing: those of `OPTIONAL`, ``curves``, a pretraining's losses by outer iterations
+    (`mlomae.pretraining.curves`), ``numerics``, the version numbers of what it computed (`mlomae.common.numerics`), and
+    ``digest``.
     """
-    for key, expected in FIELDS.items():
+    for key, expected in (FIELDS | {k: kind for k, kind in OPTIONAL.items() if k in record}).items():
         if key not in record:
             raise DataError(f"record '{source}' lacks the field '{key}'; run it again, records are not edited")
         value, keys = record[key], expected if isinstance(expected, tuple) and isinstance(expected[0], str) else ()
@@ -235,78 +243,180 @@ def validate_record(record: Record, source: str, slashes: bool = True) -> None:
         _check_curves(record["curves"], source)
     if "numerics" in record:
         _check_numerics(record["numerics"], source)
-    if slashes and (hits := _paths_in(record)):
-        raise DataError(f"record '{source}': field '{hits[0]}' holds an absolute path; describe it in words instead")
+    for where, value in leaves(record):
+        if wrong := _check_leaf(where, value):
+            raise DataError(f"record '{source}': field '{where}' {wrong}")
+    _check_metrics(record["metrics"], source)
+    for key in ("versions", "plugins", "git_commit"):
+        for version in record[key].values() if isinstance(record.get(key), dict) else [record.get(key) or "none"]:
+            if not isinstance(version, str) or not _VERSION.fullmatch(version):
+                raise DataError(f"record '{source}': field '{key}' holds {version!r}, not a version; {_REMEDY}")
+    try:
+        datetime.datetime.fromisoformat(record["finished_at"])
+    except ValueError as error:
+        raise DataError(f"record '{source}': field 'finished_at' holds no date ({error}); {_REMEDY}") from error
     if config_hash(record["config"]) != record["config_hash"]:
-        raise DataError(f"record '{source}': config_hash does not belong to its config; run it again")
+        raise DataError(f"record '{source}': config_hash does not belong to its config; {_REMEDY}")
+    if DIGEST in record and record[DIGEST] != _digest(record):
+        raise DataError(f"record '{source}' was edited: its digest is not that of its content; {_REMEDY}")
 
 
-def write_record(record: Record, path: str | Path) -> None:
-    """Write ``record`` as JSON (config made portable), all of it or nothing.
+def _digest(record: Record) -> str:
+    return digest_of({key: value for key, value in record.items() if key != DIGEST})
 
-    Writing the same record again does nothing. Raises DataError if a field is missing or wrong, a number is not
-    finite, or another record is already at ``path``.
+
+def sealed(record: Record, name: str) -> Record:
+    """``record`` as its file will hold it: plain values, config made portable, with its digest.
+
+    Raises DataError, which calls it ``name``, if a field is missing or wrong or a number is not finite.
+    """
+    try:
+        plain = json.loads(json.dumps({**record, "config": strip_paths(record.get("config", {}))}, allow_nan=False))
+        check_values(plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"record '{name}' does not fit JSON ({error}); metrics must be plain finite numbers") from error
+    plain[DIGEST] = _digest(plain)
+    validate_record(plain, name)
+    return dict(plain)
+
+
+def write_record(record: Record, path: str | Path, replace: bool = False) -> Record:
+    """Write ``record``, `sealed`, as JSON, all of it or nothing; returns what the file holds.
+
+    Writing the same record again does nothing. Raises DataError as `sealed`, and unless ``replace`` if another record
+    is already at ``path``.
     """
     path = Path(path)
-    record = {**record, "config": strip_paths(record.get("config", {}))}
+    record = sealed(record, path.name)
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     try:
-        text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"record '{path.name}' does not fit JSON ({error}); metrics must be plain finite numbers"
-        ) from error
-    validate_record(json.loads(text), path.name)
-    try:
-        write_text(path, text, new=True)
+        write_text(path, text, new=not replace)
     except FileExistsError as error:
         if path.read_text(encoding="utf-8") != text:
             raise DataError(
                 f"record '{path.name}' exists and differs; records are never edited, choose another name"
             ) from error
+    return record
 
 
 def read_record(path: Path, name: str) -> Record:
-    """The validated record at ``path``; DataError that calls it ``name``."""
+    """The validated record at ``path``; DataError that calls it ``name``.
+
+    One that holds no digest, as of version 0.1, is taken as it is.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        record = json.loads(text)
+        record = read_json(path)
     except ValueError as error:
-        raise DataError(f"record '{name}' is not valid JSON ({error}); remove it and run it again") from error
+        raise DataError(f"record '{name}' is not usable ({reason_of(error)}); {_REMEDY}") from error
     if not isinstance(record, dict):
-        raise DataError(f"record '{name}' is not a JSON object; remove it and run it again")
-    validate_record(record, name, slashes="/" in text or "\\" in text)
+        raise DataError(f"record '{name}' is not a JSON object; {_REMEDY}")
+    validate_record(record, name)
     return record
+
+
+def _names_in(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise DataError(f"records folder '{folder}' does not exist; run a benchmark first or name another folder")
+    names = (path.relative_to(folder) for path in folder.rglob("*.json"))
+    return sorted(name.as_posix() for name in names if not any(map(is_hidden, name.parts)))
 
 
 def read_named_records(folder: str | Path) -> dict[str, Record]:
     """All ``*.json`` under ``folder``, validated, by relative path and sorted by it; DataError names a bad file.
 
-    Records of version 0.1 do not hold their NUMERICS: the file `NUMERICS_FILE` next to the folder does, with the
-    ``sha256`` of each record's file.
+    Hidden files are left out. What version 0.1 did not write into records, their NUMERICS and digest, is in the file
+    `NUMERICS_FILE` next to the folder; a record that has no digest in either place is refused.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"records folder '{folder}' does not exist; run a benchmark first or name another folder")
-    names = sorted(path.as_posix().removeprefix(f"{folder.as_posix()}/") for path in folder.rglob("*.json"))
-    found = {name: read_record(folder / name, name) for name in names}
-    path = folder.parent / NUMERICS_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        for name, kept in content.items():
-            numerics, digest = kept["numerics"], kept["sha256"]
-            _check_numerics(numerics, name)
-            if name in found:
-                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                    raise DataError(f"record '{name}' is not the one that '{NUMERICS_FILE}' is about; restore the file")
-                found[name]["numerics"] = numerics
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"'{path}' is damaged ({error}); restore it") from error
+    names, kept = _names_in(folder), read_seals(folder)
+    found = {}
+    for name in names:
+        found[name] = record = read_record(folder / name, name)
+        if DIGEST in record:
+            continue
+        if name not in kept:
+            raise DataError(
+                f"record '{name}' has no digest, which records have since version 0.2; if it is as its run wrote it, "
+                f"run: {_command(folder)}"
+            )
+        if _file_digest(folder / name) != kept[name]["sha256"]:
+            raise DataError(f"record '{name}' is not the one that '{NUMERICS_FILE}' is about; restore the file")
+        record |= {key: kept[name][key] for key in ("numerics",) if key in kept[name]}
     return found
 
 
 def read_records(folder: str | Path) -> list[Record]:
     """`read_named_records` without the names."""
     return list(read_named_records(folder).values())
+
+
+# --- the file beside records that hold no digest ----------------------------------------------------------------------
+
+
+def seals_path(folder: Path) -> Path:
+    return folder.absolute().parent / NUMERICS_FILE
+
+
+def read_seals(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name of a record -> its ``sha256`` and, where known, its ``numerics``; {} without the file. DataError for another
+    content."""
+    path = seals_path(folder)
+    if not path.exists():
+        return {}
+    try:
+        content: dict[str, dict[str, Any]] = read_json(path)
+        for name, kept in content.items():
+            if not isinstance(kept["sha256"], str):
+                raise ValueError(f"the sha256 of '{name}' is no text")
+            _check_numerics(kept.get("numerics", {}), name)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"'{path}' is damaged ({reason_of(error)}); restore it") from error
+    return content
+
+
+def seal_records(folder: str | Path, again: Iterable[str] = ()) -> str:
+    """Keep the digests of the records in ``folder`` that hold none, in the file beside it; says what was done.
+
+    A digest that is there is not replaced, except of the records ``again``. Raises DataError, before anything is
+    written, for a record that cannot be read, that is not the one whose digest is kept, or in ``again`` and not there.
+    """
+    folder = Path(folder)
+    kept, old = read_seals(folder), [n for n in _names_in(folder) if DIGEST not in read_record(folder / n, n)]
+    again = list(again)
+    if unknown := [name for name in again if name not in old]:
+        raise DataError(f"'{folder}' has no record '{unknown[0]}' without a digest of its own; name one of its files")
+    digests, new = {name: _file_digest(folder / name) for name in old}, []
+    for name, digest in digests.items():
+        there = kept.get(name, {}).get("sha256")
+        if there not in (None, digest) and name not in again:
+            raise DataError(
+                f"record '{name}' is not the one that '{NUMERICS_FILE}' is about; restore it, or if it is right as it "
+                f"is, run: {_command(folder, name)}"
+            )
+        new += [name] if there != digest else []
+    path = seals_path(folder)
+    if new:
+        kept |= {name: {**kept.get(name, {}), "sha256": digests[name]} for name in new}
+        write_text(path, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    names = f": {first_names(new)}" if new else ""
+    return f"{path}: {len(new)} digests written{names}; {len(old) - len(new)} of records without their own were there"
+
+
+def _command(folder: Path, *names: str) -> str:
+    return shlex.join(["mlomae", "records", "seal", *names, "--records", str(folder)])
+
+
+def _file_digest(path: Path) -> str:
+    """The SHA-256 of a file without byte order mark and with LF line ends, which copying may change."""
+    return hashlib.sha256(path.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")).hexdigest()
+
+
+# --- next to the records ----------------------------------------------------------------------------------------------
+
+
+def predictions_folder(records_folder: Path) -> Path:
+    """The folder of predictions, next to that of the records."""
+    return records_folder.parent / "predictions"
 
 
 def predictions_of(name: str, records_folder: Path) -> Path:

@@ -17,13 +17,14 @@ from record_samples import CONFIG, make_record
 
 from mlomae import records
 from mlomae.common.errors import DataError
-from mlomae.records import config_hash, git_state, read_records, strip_paths, write_record
+from mlomae.common.system import git_state, hardware, versions
+from mlomae.records import config_hash, read_records, sealed, strip_paths, write_record
 
 
 def test_round_trip_is_atomic_and_stable(tmp_path: Path) -> None:
     record = make_record()
     write_record(record, tmp_path / "runs" / "a.json")
-    assert read_records(tmp_path / "runs") == [record]
+    assert read_records(tmp_path / "runs") == [sealed(record, "a")]
     first = (tmp_path / "runs" / "a.json").read_bytes()
     assert b"\r" not in first
     write_record(dict(reversed(record.items())), tmp_path / "runs" / "a.json")  # same content: nothing happens
@@ -37,7 +38,7 @@ def test_curves_are_optional_and_have_gaps(tmp_path: Path) -> None:
     assert read_records(tmp_path)[0]["curves"] == curves
     odd = (tmp_path / "a.json").read_text().replace("1.25", "NaN")
     (tmp_path / "a.json").write_text(odd)
-    with pytest.raises(DataError, match=r"'curves\.loss_lower' holds nan"):
+    with pytest.raises(DataError, match=r"'curves\.loss_lower\[1\]' holds nan"):
         read_records(tmp_path)
 
 
@@ -216,7 +217,7 @@ def test_git_state(tmp_path: Path) -> None:
 
 
 def test_hardware_and_versions_fit_a_record_and_hide_the_host(tmp_path: Path) -> None:
-    record = make_record(hardware=records.hardware(), versions=records.versions())
+    record = make_record(hardware=hardware(), versions=versions())
     write_record(record, tmp_path / "a.json")
     assert record["hardware"]["cores"] >= 1
     assert {"python", "torch", "timm", "mmengine"} <= set(record["versions"])

@@ -4,6 +4,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +12,13 @@ from mmengine.dist import is_main_process
 from torch import nn
 
 import mlomae.data
-from mlomae import records
+from mlomae import placing, records
 from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.backbones.config import C, DataConfig, TransferConfig, values_of
 from mlomae.backbones.provenance import Provenance, check_unseen, describe_weights
 from mlomae.backbones.task import Task
 from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
+from mlomae.common import system
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import CheckpointError
 from mlomae.common.numerics import Numerics, numerics_of
@@ -172,7 +174,9 @@ def run_transfer(
     claims = []
     if records_dir is not None:
         digest = records.config_hash(described(config, source))
-        claims = [records.claim_of(_place(records_dir, config.name, source.method, config.seed), digest, config.seed)]
+        claims = [
+            records.claim_of(records_dir / place_name(config.name, source.method, config.seed), digest, config.seed)
+        ]
     with owned_by_run(work_dir, *claims):
         return _run(task, config, work_dir, resume, records_dir, source)
 
@@ -187,7 +191,7 @@ def _run(
 ) -> records.Record:
     config = fitted(config, source)
     finished = finished_record(work_dir, resume, described(config, source), TASK.free_to_change)
-    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    git = system.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
     plugins = recorded_plugins(config.to_dict(), task.steps.partition(":")[0])
     numerics = numerics_of(task.name, config.to_dict(), source.details.get("numerics"))
     steps: TransferSteps = task.create_steps(config)
@@ -197,6 +201,29 @@ def _run(
     check_continues(work_dir, finished, config, run.meta(), TASK.format, TASK.free_to_change)
     copies, earlier = check_copies(config, steps) if is_main_process() else ({}, None)
     check_unseen(source.labelled, config.data.train, steps.test)
+    describe: Callable[..., records.Record] = partial(
+        records.make_record,
+        task=task.name,
+        name=config.name,
+        method=source.method,
+        dataset=steps.train.title,
+        demo=config.demo,
+        seed=config.seed,
+        config=described(config, source),
+        train_source=_describe_images(steps.train),
+        eval_source=_describe_images(steps.test),
+        git=git,
+        numerics=numerics,
+        data=contents,
+        copies=copies,
+        pretrained=source.details,  # which backbone it was; what it is belongs to the configuration
+        **plugins,
+    )
+    place = records_dir and records_dir / place_name(config.name, source.method, config.seed)
+    seen = {"lower": 0, "head": 0, "upper": 0}
+    names = {"classes": dict.fromkeys(steps.test.classes, 0.0)}  # as metrics may hold them
+    to_be = describe(images_seen=seen, outer_iterations=0, clock={"wall": 0.0, "cpu": 0.0}, metrics=names)
+    placing.check_place(to_be, work_dir, place, resume)
     model, report = steps.build_model()
     unknown = "pretraining images unknown: the backbone may have seen test images"
     log_notes(work_dir, [steps.train, steps.test], *([unknown] if copies.get("pretraining") == "unknown" else []))
@@ -209,29 +236,13 @@ def _run(
     if not is_main_process():
         return {}
     save_digests(work_dir, [steps.train], earlier)
-    record = records.make_record(
-        task=task.name,
-        name=config.name,
-        method=source.method,
-        dataset=steps.train.title,
-        demo=config.demo,
-        seed=config.seed,
-        config=described(config, source),
-        images_seen={"lower": outcome.iterations * config.data.batch_size, "head": 0, "upper": 0},
+    record = describe(
+        images_seen={**seen, "lower": outcome.iterations * config.data.batch_size},
         outer_iterations=outcome.iterations,
         clock={kind: round(seconds, 2) for kind, seconds in outcome.clock.items()},
-        train_source=_describe_images(steps.train),
-        eval_source=_describe_images(steps.test),
         metrics=outcome.metrics,
-        git=git,
-        numerics=numerics,
-        data=contents,
-        copies=copies,
-        pretrained=source.details,  # which backbone it was; what it is belongs to the configuration
-        **plugins,
     )
-    write_results(record, work_dir, records_dir, steps.save(run))
-    return record
+    return write_results(record, work_dir, records_dir, steps.save(run))
 
 
 def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str, Any], Digests | None]:
@@ -250,28 +261,31 @@ def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str
     return copies, earlier
 
 
-def write_results(record: records.Record, work_dir: Path, records_dir: Path | None, predictions: Path | None) -> None:
-    """Write the record into the run's folder, replacing the same run's, and into ``records_dir``, replacing nothing.
+def place_name(name: str, method: str, seed: int) -> str:
+    """The file of a transfer's record in a folder of records."""
+    return f"{name}_{records.slug(method)}_seed{seed}.json"
+
+
+def write_results(
+    record: records.Record, work_dir: Path, records_dir: Path | None, predictions: Path | None
+) -> records.Record:
+    """Write the record into the run's folder, replacing the same run's, and into ``records_dir``, replacing nothing;
+    returns it, or the one of the same results that is there already.
 
     ``predictions``: a file of the run's folder that is copied into the folder ``predictions`` of ``records_dir``
     before the record is written, so that no record is without its predictions.
     """
-    path = work_dir / "record.json"
-    path.unlink(missing_ok=True)
-    records.write_record(record, path)
-    if records_dir is None:
-        return
-    place = _place(records_dir, record["name"], record["method"], record["seed"])
+    name = place_name(record["name"], record["method"], record["seed"])
+    place = None if records_dir is None else records_dir / name
+    record = placing.keep_record(record, work_dir, place)
+    if records_dir is None or place is None:
+        return record
     with owned(records_dir, patience=60):  # the record and its predictions are of one run
         if predictions is not None and not place.exists():  # never replace those of an existing record
             with replacing(records.predictions_of(place.name, records_dir)) as temporary:
                 shutil.copyfile(predictions, temporary)
-        records.write_record(record, place)
-
-
-def _place(records_dir: Path, name: str, method: str, seed: int) -> Path:
-    """Where the record of a run goes."""
-    return records_dir / f"{name}_{records.slug(method)}_seed{seed}.json"
+        placing.place_record(record, place)
+    return record
 
 
 def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) -> tuple[AnyImages, AnyImages]:

@@ -1,11 +1,13 @@
-"""Facts about this machine, its limits and what is installed on it; needs the standard library alone."""
+"""Facts about this machine, its limits, what is installed on it and the checkout; imports little."""
 
 import importlib.metadata
 import os
 import platform
 import re
+import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mlomae.common.errors import ConfigError
 
@@ -59,3 +61,36 @@ def check_open_files(workers: int) -> None:
                 "limit with `ulimit -n 4096`, or set data.num_workers=0"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def versions() -> dict[str, str]:
+    """Python and the installed packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in (*PACKAGES, "scikit-learn", "mlomae"):
+        version = next((v for name in MM_DISTRIBUTIONS.get(package, (package,)) if (v := installed(name))), None)
+        if version:
+            found[package] = version
+    return found
+
+
+def git_state(folder: str | Path) -> tuple[str | None, bool | None]:
+    """(commit, whether the working tree differs from it) of the checkout that ``folder`` is part of; Nones without one.
+
+    A package that is installed below somebody's repository is no part of it: git does not track its files.
+    """
+    answers = []
+    for command in ("ls-files --error-unmatch .", "rev-parse HEAD", "status --porcelain"):
+        try:
+            done = subprocess.run(["git", *command.split()], cwd=folder, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None, None
+        answers.append(done.stdout.strip())
+    return answers[1], bool(answers[2])
+
+
+def hardware() -> dict[str, Any]:
+    """{"cpu": name, "cores": usable, "threads": of torch, "gpu": name or None}; never the host's name."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu_model(), "cores": usable_cores(), "threads": torch.get_num_threads(), "gpu": gpu}

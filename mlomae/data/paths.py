@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlomae.common.errors import DataError
-from mlomae.data.reader import IMAGE_ENDINGS, is_hidden, is_image, read_bytes
+from mlomae.common.files import is_hidden
+from mlomae.data.reader import IMAGE_ENDINGS, is_image, read_bytes
 
 
 def existing_folder(path: str | os.PathLike[str], what: str) -> Path:

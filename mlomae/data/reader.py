@@ -31,6 +31,7 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
 from mlomae.common.errors import DataError, reason_of
+from mlomae.common.files import is_hidden
 from mlomae.common.system import usable_cores
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
@@ -42,7 +43,6 @@ Size = tuple[int, int]
 
 T = TypeVar("T")
 
-_FOREIGN = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini")
 _JPEG = b"\xff\xd8\xff"  # the first bytes of a file decide, not its ending
 _MISNAMED = (".avif", ".jp2")  # what web sites send under the name of a JPEG, if Pillow can read it
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
@@ -54,11 +54,6 @@ def _formats() -> list[str]:
     """Pillow's names of the formats that are read; it knows others, some of which start programs (PostScript)."""
     known = Image.registered_extensions()
     return sorted({known[ending] for ending in (*IMAGE_ENDINGS, *_MISNAMED) if ending in known})
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a data set: ``.name``, ``@eaDir``, ``__MACOSX``, ..."""
-    return name.startswith((".", "@")) or name.lower() in _FOREIGN
 
 
 def is_image(name: str, endings: tuple[str, ...] = IMAGE_ENDINGS) -> bool:

@@ -1,7 +1,9 @@
 """A pretraining run: configuration in, checkpoint, pictures, curves and one JSON record out."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 
-from mlomae import records
-from mlomae.common import checkpoint
+from mlomae import placing, records
+from mlomae.common import checkpoint, system
 from mlomae.common.errors import ConfigError, first_names
 from mlomae.common.numerics import numerics_of
 from mlomae.config.plugins import recorded_plugins
@@ -284,16 +286,42 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
             *probe_batches(config, data.train, data.evaluation),
             "set data.eval=None, or raise data.probe_limit if it is set",
         )
-    git = records.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    git = system.git_state(Path(__file__).parent)  # now: the checkout may have moved on when the run ends
+    plugins = recorded_plugins(config.to_dict())
     meta = {"name": config.name, "seed": config.seed, "split_hash": data.split.hash, "git_commit": git[0]}
     meta |= {"numerics": numerics_of("pretrain", config.to_dict()), "data": describe_contents(data.sources)}
     meta |= {"lowered": data.lowered} if data.lowered else {}
     check_continues(work_dir, finished, config, meta, TASK.format, TASK.free_to_change)
+    source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
+    describe: Callable[..., records.Record] = partial(
+        records.make_record,
+        task="pretrain",
+        name=config.name,
+        method=config.method,
+        dataset=data.train.title,
+        demo=config.demo,
+        seed=config.seed,
+        config=config.to_dict(),
+        outer_iterations=config.train.outer_iterations,
+        split_hash=data.split.hash,
+        classes=data.num_classes,
+        train_source=source(data.train),
+        eval_source=source(data.evaluation) if data.evaluation else "none",
+        git=git,
+        numerics=meta["numerics"],
+        data=meta["data"],
+        copies=data.copies,
+        **({"lowered": data.lowered} if data.lowered else {}),
+        **plugins,
+    )
+    seen = partial(images_seen, with_sizes(config, data.lowered))
+    place = records_dir and records_dir / f"{config.name}_seed{config.seed}.json"
+    to_be = describe(clock={"wall": 0.0, "cpu": 0.0}, metrics={}, images_seen=seen(-1))
+    placing.check_place(to_be, work_dir, place, resume)
     model = Pretrainer(config, data.num_classes)
     if config.init_from and not checkpoint.list_checkpoints(work_dir):
         print(model.start_from(config.init_from))
     keep_digests(config, data, work_dir)
-    plugins = recorded_plugins(config.to_dict())
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
     alone = f"classes of one image, which is in the training part of the split: {first_names(data.split.alone)}"
     log_notes(work_dir, data.sources.values(), *([alone] if data.split.alone else []))
@@ -304,35 +332,15 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
     if data.evaluation is not None:
         probes = probe_batches(config, data.train, data.evaluation)
         metrics |= evaluate(model.mae.encoder, *probes, trainer.device)
-    source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
-    record = records.make_record(
-        task="pretrain",
-        name=config.name,
-        method=config.method,
-        dataset=data.train.title,
-        demo=config.demo,
-        seed=config.seed,
-        config=config.to_dict(),
-        images_seen=images_seen(with_sizes(config, data.lowered), int(metrics.get("phi_started", -1))),
-        outer_iterations=config.train.outer_iterations,
-        clock={kind: round(seconds, 2) for kind, seconds in trainer.clock.items()},
-        split_hash=data.split.hash,
-        classes=data.num_classes,
-        train_source=source(data.train),
-        eval_source=source(data.evaluation) if data.evaluation else "none",
+    clock = {kind: round(seconds, 2) for kind, seconds in trainer.clock.items()}
+    means = curves.means()  # none for a run that an older version has finished
+    record = describe(
+        clock=clock,
         metrics=metrics,
-        git=git,
-        numerics=meta["numerics"],
-        data=meta["data"],
-        copies=data.copies,
-        **({"lowered": data.lowered} if data.lowered else {}),
-        **plugins,
+        images_seen=seen(int(metrics.get("phi_started", -1))),
+        **({"curves": means} if means else {}),
     )
-    if means := curves.means():  # none for a run that an older version has finished
-        record["curves"] = means
-    path = work_dir / "record.json"
-    path.unlink(missing_ok=True)  # of the same run, evaluated again; in records_dir nothing is ever replaced
-    records.write_record(record, path)
-    if records_dir is not None:
-        records.write_record(record, records_dir / f"{config.name}_seed{config.seed}.json")
+    record = placing.keep_record(record, work_dir, place)
+    if place is not None:
+        placing.place_record(record, place)
     return record

@@ -9,7 +9,7 @@ from mlomae.backbones.config import DataConfig, TransferConfig
 from mlomae.backbones.provenance import Provenance
 from mlomae.backbones.run import TransferRun, write_results
 from mlomae.common.errors import DataError
-from mlomae.records import read_records
+from mlomae.records import read_records, sealed
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ RECORD = make_record(name="knn_cub", method="MLO-MAE (nca)", seed=3, task="class
 
 def test_predictions_lie_beside_the_records_under_the_records_name(work: Path, tmp_path: Path) -> None:
     write_results(RECORD, work, tmp_path / "results" / "runs", work / "predictions.npz")
-    assert read_records(tmp_path / "results" / "runs") == [RECORD] == read_records(work)
+    assert read_records(tmp_path / "results" / "runs") == [sealed(RECORD, "a")] == read_records(work)
     files = [path.relative_to(tmp_path / "results").as_posix() for path in (tmp_path / "results").rglob("*.*")]
     assert sorted(files) == ["runs/knn_cub_mlo-mae-nca_seed3.json", "runs/predictions/knn_cub_mlo-mae-nca_seed3.npz"]
     assert (tmp_path / "results" / "runs" / "predictions" / "knn_cub_mlo-mae-nca_seed3.npz").read_bytes() == b"first"
@@ -34,7 +34,9 @@ def test_predictions_of_a_record_that_is_there_are_not_replaced(work: Path, tmp_
     write_results(RECORD, work, tmp_path / "results" / "runs", work / "predictions.npz")
     (work / "predictions.npz").write_bytes(b"second")
     with pytest.raises(DataError, match="exists and differs"):
-        write_results({**RECORD, "cpu_s": 99}, work, tmp_path / "results" / "runs", work / "predictions.npz")
+        write_results(
+            {**RECORD, "metrics": {"top1": 9.0}}, work, tmp_path / "results" / "runs", work / "predictions.npz"
+        )
     assert (tmp_path / "results" / "runs" / "predictions" / "knn_cub_mlo-mae-nca_seed3.npz").read_bytes() == b"first"
 
 

@@ -12,7 +12,8 @@ from PIL import ExifTags, Image, ImageFilter, ImageOps
 from torch.nn import functional as F
 
 from mlomae.common.errors import DataError
-from mlomae.data.reader import decode, decode_bytes, header_size, is_hidden, is_image, rgb
+from mlomae.common.files import is_hidden
+from mlomae.data.reader import decode, decode_bytes, header_size, is_image, rgb
 
 SIZES = [(1, 1), (7, 33), (32, 32), (61, 48), (224, 160)]
 JPEG = {

@@ -2,16 +2,18 @@
 
 The numbers of 1913902, whose code the first traces were recorded with, are 1. A commit whose code reproduces the traces
 of a part has the same number, one that does not has a smaller one; commits that agree with each other share it. Records
-whose numbers are equal may be compared. The file also holds the SHA-256 of every record: one that was edited is found.
+whose numbers are equal may be compared. The file also holds the SHA-256 of these records, which `mlomae records seal`
+writes: one that was edited is found. Later records hold both themselves.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from mlomae.records import read_seals, seal_records
 
 from . import adapter
 
@@ -52,24 +54,26 @@ def numbers_of(record: Values, others: dict[tuple[Any, Any], Values]) -> dict[st
 
 
 def contents(runs: Path) -> Values:
-    """Of the file: name of each record in ``runs`` -> its numbers, and the SHA-256 of its bytes."""
-    files = {path.name: path.read_bytes() for path in sorted(runs.glob("*.json"))}
-    records = {name: json.loads(content) for name, content in files.items()}
+    """Of the file: name of each record in ``runs`` without a digest -> its numbers, and the SHA-256 that is kept.
+
+    Raises DataError for a record that was edited.
+    """
+    seal_records(runs)
+    kept = read_seals(runs)
+    records = {name: json.loads((runs / name).read_text()) for name in kept if (runs / name).is_file()}
     others = {(record["config_hash"], record["seed"]): record for record in records.values()}
-    return {
-        name: {"numerics": numbers_of(record, others), "sha256": hashlib.sha256(files[name]).hexdigest()}
-        for name, record in records.items()
-    }
+    return {name: {**kept[name], "numerics": numbers_of(record, others)} for name, record in records.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.traces.numerics_file", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder with runs/ (default: results)")
     results = parser.parse_args(argv).results
+    path = results / "numerics.json"
+    before = path.read_text() if path.exists() else ""
     found = contents(results / "runs")
     text = json.dumps(found, indent=1, sort_keys=True) + "\n"
-    path = results / "numerics.json"
-    same = path.exists() and path.read_text() == text
+    same = before == text
     path.write_text(text)
     other = sum(any(n != FIRST for n in kept["numerics"].values()) for kept in found.values())
     print(f"{'unchanged' if same else 'wrote'} {path.name}: {len(found)} records, {other} of them of other numbers")

@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.cost.loading.loaders import LOADERS
 from benchmarks.cost.speed.measure import median_interval
-from mlomae import records
+from mlomae.common import system
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, DataError, exit_status
 from mlomae.common.registry import check_choice, check_range
@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
                 write_jpegs(root, side, 2 * BATCHES[side])
             rows += measure(root, side, names, arguments.rounds, old)
     frame = pd.DataFrame(rows)
-    hardware, git = records.hardware(), records.git_state(Path(__file__).parent)
+    hardware, git = system.hardware(), system.git_state(Path(__file__).parent)
     print(frame.to_string(index=False, float_format=lambda value: f"{value:,.4g}"))
     print(f"{hardware['cpu']}, one thread; {arguments.rounds} rounds; torchvision {torchvision.__version__}")
     if arguments.out:

@@ -27,6 +27,7 @@ from benchmarks.cost.speed.measure import attempt, matmul_shapes, measure_once, 
 from benchmarks.cost.speed.rows import MATMUL, ROWS
 from benchmarks.cost.speed.setting import LOWER_STEPS, SETTINGS, Setting, get_setting
 from mlomae import records
+from mlomae.common import system
 from mlomae.common.errors import ConfigError, exit_status
 from mlomae.common.registry import check_choice, check_range
 
@@ -116,8 +117,8 @@ def table_lines(setting: Setting, found: Found, threads: int, measured: list[rec
 def make_records(setting: Setting, found: Found, warmup: int, threads: int) -> list[records.Record]:
     """One record per row that ran; all rows have the same ``finished_at``, which is part of their names."""
     now = datetime.datetime.now(datetime.timezone.utc)
-    git = records.git_state(Path(__file__).parent)
-    hardware = records.hardware() | {"threads": threads} | ({"gpu": None} if setting.device == "cpu" else {})
+    git = system.git_state(Path(__file__).parent)
+    hardware = system.hardware() | {"threads": threads} | ({"gpu": None} if setting.device == "cpu" else {})
     out = []
     for name, numbers in found.items():
         if name == MATMUL or "skipped" in numbers:

@@ -15,9 +15,10 @@ import numpy as np
 from torch import Tensor
 
 from mlomae.common.errors import reason_of
+from mlomae.common.files import is_hidden
 from mlomae.data.images import Source, digest_bytes
 from mlomae.data.paths import existing_folder, kind_of, list_images, split_folder, subfolders, text_of
-from mlomae.data.reader import IMAGE_ENDINGS, decode_bytes, header_size, is_hidden, read_bytes
+from mlomae.data.reader import IMAGE_ENDINGS, decode_bytes, header_size, read_bytes
 from mlomae.data.registry import register_dataset
 
 _LABELS = (".cls", ".json")
