@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlomae.common.errors import STOPPED, ConfigError, MlomaeError, lack_of, refuse
+from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
 
 
 def _call(function: Callable[..., Any], args: argparse.Namespace, **more: Any) -> Any:
@@ -286,16 +286,8 @@ def main(argv: list[str] | None = None) -> int:
 
             import_plugins(modules)
         return args.run(args)
-    except MlomaeError as error:
+    except REFUSABLE as error:
         return refuse(error)
-    except (OSError, MemoryError, RuntimeError, ImportError) as error:
-        lack = lack_of(error)
-        if os.environ.get("MLOMAE_TRACEBACK") or not (lack or isinstance(error, OSError)):
-            raise
-        if lack is not None:
-            return refuse(lack)
-        print(f"error: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as error:
         again = args.command in ("data", "demo", "suite")
         if reason := str(error):  # a signal has stopped a run (`mlomae.pretraining.stopping`), on all ranks

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from mlomae.common.errors import ConfigError, DataError
+from mlomae.config.strict import check_name
 from mlomae.records import DIGEST, Record, read_record, sealed, write_record
 
 OWN = "record.json"  # in the run's folder
@@ -27,8 +28,10 @@ def check_place(record: Record, work_dir: Path, place: Path | None, resume: bool
         record: of `mlomae.records.make_record` as at the end, but without results.
         place: where its record goes besides ``work_dir``.
 
-    Raises DataError as `sealed`, ConfigError if another record is at ``place`` or nothing can be written there.
+    Raises what `check_name` and `sealed` raise, and ConfigError if another record is at ``place`` or nothing can be
+    written there.
     """
+    check_name(record["name"])
     sealed(record, (place or work_dir / OWN).name)
     if place is None:
         return

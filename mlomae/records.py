@@ -66,7 +66,6 @@ OPTIONAL: dict[str, Any] = {
     "pretrained": dict,
 }
 _COUNTS = {"seed", "outer_iterations", "hardware.cores", "hardware.threads", "classes"}
-_COUNTS |= {f"images_seen.{level}" for level in FIELDS["images_seen"]}
 _COSTS = {"wall_clock_s", "cpu_s"}
 _LINES = {"name", "method", "task", "dataset", "train_source", "eval_source"}
 # not part of a configuration's identity: the seed, names, and where and with how many workers it ran
@@ -204,6 +203,26 @@ def _check_metrics(metrics: dict[str, Any], source: str) -> None:
                 raise DataError(f"record '{source}': field 'metrics.{where}' holds {part!r}, not a number; {_REMEDY}")
 
 
+def _check_parts(record: Record, source: str) -> None:
+    """Raise DataError for the contents of fields that are objects of one kind of value each."""
+    counts = lambda n: type(n) is int and 0 <= n < 2**63  # noqa: E731
+    compared = lambda c: isinstance(c, dict) and all(counts(c.get(k)) for k in ("equal", "near", "compared"))  # noqa: E731
+    version = lambda text: isinstance(text, str) and _VERSION.fullmatch(text)  # noqa: E731
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "images_seen": counts,
+        "versions": version,
+        "plugins": version,
+        "lowered": counts,
+        "copies": lambda c: c == "unknown" or compared(c),
+    }
+    for key, fits in kinds.items():
+        for name, value in record.get(key, {}).items():
+            if not fits(value):
+                raise DataError(
+                    f"record '{source}': field '{key}.{name}' holds {value!r}, which does not fit; {_REMEDY}"
+                )
+
+
 def _check_leaf(where: str, value: Any) -> str | None:
     """What is wrong with a value, given its keys."""
     if isinstance(value, str):
@@ -211,8 +230,10 @@ def _check_leaf(where: str, value: Any) -> str | None:
             return "holds an absolute path; describe it in words instead"
         if where in _LINES and (not value or any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in value)):
             return f"must be one line of text, not {value!r}; {_REMEDY}"
-    if where in _COUNTS and (type(value) is not int or value < 0):
+    if where in _COUNTS and (type(value) is not int or not 0 <= value < 2**63):
         return f"must be a whole number, at least 0, not {value!r}; {_REMEDY}"
+    if where == "git_commit" and value is not None and not _VERSION.fullmatch(value):
+        return f"must be the name of a commit, not {value!r}; {_REMEDY}"
     if where in ("hardware.cpu", "hardware.gpu") and not isinstance(value, str | None):
         return f"must be a name, not {value!r}; {_REMEDY}"
     if where in _COSTS and value < 0:
@@ -247,10 +268,7 @@ def validate_record(record: Record, source: str) -> None:
         if wrong := _check_leaf(where, value):
             raise DataError(f"record '{source}': field '{where}' {wrong}")
     _check_metrics(record["metrics"], source)
-    for key in ("versions", "plugins", "git_commit"):
-        for version in record[key].values() if isinstance(record.get(key), dict) else [record.get(key) or "none"]:
-            if not isinstance(version, str) or not _VERSION.fullmatch(version):
-                raise DataError(f"record '{source}': field '{key}' holds {version!r}, not a version; {_REMEDY}")
+    _check_parts(record, source)
     try:
         datetime.datetime.fromisoformat(record["finished_at"])
     except ValueError as error:

@@ -3,7 +3,6 @@
 Those files are predictions, FLOPs, published numbers and the list of the records that each figure was drawn from.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import TestedRun
 from mlomae.common.errors import DataError
+from mlomae.common.files import read_json
 from mlomae.common.ownership import owned
 from mlomae.records import (
     PREDICTIONS,
@@ -184,17 +184,17 @@ def read_flops(path: Path) -> dict[str, dict[str, int]]:
     """
 
     def is_valid(digest: str, entry: Any) -> bool:
-        return sorted(entry) == sorted(FLOPS_KEYS) and {*map(type, entry.values())} == {int}
+        return sorted(entry) == sorted(FLOPS_KEYS) and all(type(n) is int and n >= 0 for n in entry.values())
 
     return _read_written(path, is_valid, "make flops")
 
 
 def _read_written(path: Path, is_valid: Callable[[str, Any], bool], command: str) -> dict[str, Any]:
     """The JSON object that ``command`` wrote, {} without a file; DataError if it or one of its items is not valid."""
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
         valid = all(is_valid(key, value) for key, value in found.items())
     except (ValueError, AttributeError, TypeError):
         valid = False
@@ -204,12 +204,30 @@ def _read_written(path: Path, is_valid: Callable[[str, Any], bool], command: str
 
 
 def read_measured(folder: Path) -> dict[str, Record]:
-    """`read_named_records`; DataError if one of them is a demo run."""
+    """`read_named_records`; DataError if one of them is a demo run, or has no numbers or sections where tables read
+    them."""
     records = read_named_records(folder)
     for name, record in records.items():
+        if odd := _odd_field(record):
+            raise DataError(f"record '{name}': field '{odd}' is not what runs write there; move it out of '{folder}'")
         if record["demo"]:
             raise DataError(f"record '{name}' is a demo run; move it out of '{folder}', demos are not results")
     return records
+
+
+def _odd_field(record: Record) -> str | None:
+    """The first field that tables read and that is of another kind than runs write; None if all are as they should."""
+    metrics, config, pretrained = record["metrics"], record["config"], record["task"] == "pretrain"
+    task = next((task for task in all_tasks() if task.name == record["task"]), None)
+    numbers = list(metrics) if task is None else [metric.name for metric in task.metrics]
+    odd = [f"metrics.{key}" for key in numbers if isinstance(metrics.get(key), dict)]
+    sections = ("data", *(("model", "mask", "levels", "optim") if pretrained else ("backbone",)))
+    odd += [f"config.{key}" for key in sections if not isinstance(config.get(key, {}), dict)]
+    if not odd:
+        sources = config.get("data", {})
+        parts = ("train", "eval", "test", "feedback")
+        odd += [f"config.data.{part}" for part in parts if not isinstance(sources.get(part), dict | None)]
+    return odd[0] if odd else None
 
 
 def read_tested(path: Path, record: Record) -> TestedRun:

@@ -62,10 +62,12 @@ def read_published(path: Path) -> list[PublishedNumber]:
     Raises DataError, one line that names file and line, for other columns, evidence that is neither primary nor
     secondary, a value that is not a finite number, epochs that are not a positive integer, or an empty cell.
     """
-    if not path.is_file():
+    if not path.exists():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        if not path.is_file():  # a pipe would be waited for
+            raise csv.Error("it is not a file")
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns, rows = reader.fieldnames, [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -90,7 +92,7 @@ def _checked(where: str, row: dict[str, str]) -> dict[str, Any]:
     if not math.isfinite(value):
         raise DataError(f"{where}: value '{row['value']}' is not a finite number; give a percentage")
     epochs = row["pretrain_epochs"]
-    if epochs and not (epochs.isdecimal() and int(epochs)):
+    if epochs and not (epochs.isdecimal() and len(epochs) < 10 and int(epochs)):
         raise DataError(f"{where}: pretrain_epochs '{epochs}' must be a positive integer, or nothing")
     return {**row, "pretrain_epochs": int(epochs) if epochs else None}
 

@@ -22,6 +22,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.common.ownership import InUse, owned
 from mlomae.common.registry import check_range
 from mlomae.config.strict import overrides
+from mlomae.placing import check_writable
 from mlomae.records import read_records
 
 SUPERSEDED = "superseded"  # folder next to the records and in the work folder: no measurement is ever deleted
@@ -63,6 +64,8 @@ def run_suite(args: argparse.Namespace) -> int:
     stale records of the suite's runs."""
     check_range("", "[1, inf)", jobs=args.jobs)
     planner, completed = plan(args)
+    if completed.folder is not None:
+        check_writable(completed.folder)
     if stale := stale_jobs(planner, completed):
         if not args.redo:
             job, why = stale[0]

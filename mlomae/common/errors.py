@@ -61,6 +61,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in said for text in _NOT_GIVEN)
 
 
+REFUSABLE = (MlomaeError, OSError, MemoryError, RuntimeError, ImportError)
+"""What commands catch, for `refuse`."""
+
+
 def first_names(names: Iterable[object], most: int = 3) -> str:
     """The first names and how many more there are, e.g. ``a, b, c and 4 more``."""
     found = [str(name) for name in names]
@@ -92,11 +96,16 @@ def lack_of(error: BaseException) -> MlomaeError | None:
     return None
 
 
-def refuse(error: MlomaeError) -> int:
-    """Print the error as one line on standard error; the exit status, 2. With MLOMAE_TRACEBACK set, raise it."""
-    if os.environ.get("MLOMAE_TRACEBACK"):
+def refuse(error: BaseException) -> int:
+    """Print one of the errors `REFUSABLE` as one line on standard error; the exit status, 2.
+
+    Raises it with MLOMAE_TRACEBACK set, and if it is of another kind and not for lack of something.
+    """
+    known = error if isinstance(error, MlomaeError) else lack_of(error)
+    if os.environ.get("MLOMAE_TRACEBACK") or (known is None and not isinstance(error, OSError)):
         raise error
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    remedy = "" if known else "; check the path, its permissions and the free disk space"
+    print(f"error: {' '.join(str(known or error).split())}{remedy}", file=sys.stderr)
     return 2
 
 
@@ -107,12 +116,8 @@ def exit_status(main: Callable[..., int | None]) -> Callable[..., int]:
     def command(argv: list[str] | None = None) -> int:
         try:
             return main(argv) or 0
-        except MlomaeError as error:
+        except REFUSABLE as error:
             return refuse(error)
-        except (MemoryError, RuntimeError, OSError, ImportError) as error:
-            if (lack := lack_of(error)) is None:
-                raise
-            return refuse(lack)
 
     return command
 

@@ -9,8 +9,8 @@ from typing import Any
 
 _FOREIGN = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini")
 DEEPEST = 50  # levels of lists and objects
-_LARGEST = 2**63, 1e100  # of whole numbers, as NumPy holds them, and of others, so that squares are finite
-_DIGITS = 20
+_LARGEST = 1e30  # no cost in operations is larger, and sums of squares are finite
+_DIGITS = 31
 
 
 def is_hidden(name: str) -> bool:
@@ -76,7 +76,7 @@ def check_values(content: Any) -> None:
             raise ValueError(f"field {where!r} holds half of a letter")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"field {where!r} holds {value!r}, not a number")
-        if isinstance(value, int | float) and not abs(value) < _LARGEST[isinstance(value, float)]:
+        if isinstance(value, int | float) and not abs(value) < _LARGEST:
             raise ValueError(f"field {where!r} holds a number that is too large")
 
 

@@ -7,7 +7,9 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import re
 import typing
+import unicodedata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +19,12 @@ from mmengine.fileio import register_handler
 from mmengine.fileio.handlers import YamlHandler
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.files import is_hidden
 from mlomae.common.registry import check_value
 from mlomae.config.plugins import check_imported, import_plugins, imports_of
 
 T = TypeVar("T")
+_LONGEST = 120  # bytes of a name; method and seed come after it, and file systems allow 255
 _PACKAGE = Path(__file__).parents[1]
 _HOMES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of the configs that ship: in a wheel, in a checkout
 
@@ -69,6 +73,21 @@ class Configuration:
         return dict(plain(self))
 
 
+def check_name(name: str) -> None:
+    """Raise ConfigError unless files and folders on every system can be called ``name``, before or after other text."""
+    problem = None
+    if odd := [c for c in name if c in '/\\:*?"<>|' or unicodedata.category(c)[0] == "C"]:
+        problem = f"it holds {odd[0]!a}"
+    elif not name or is_hidden(name) or name != name.strip(" ") or name.endswith("."):
+        problem = "it is empty, a hidden file's, or has a space or a dot at its end"
+    elif re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE):
+        problem = "Windows keeps it for a device"
+    elif len(name.encode()) > _LONGEST:
+        problem = f"it is longer than {_LONGEST} bytes"
+    if problem:
+        raise ConfigError(f"config key 'name' is a part of file names, and cannot be {name!a}: {problem}")
+
+
 def build_dataclass(cls: type[T], values: Any, where: str = "") -> T:
     """Instantiate a config dataclass from a mapping; every key must be known and every type right.
 
@@ -115,7 +134,7 @@ def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: st
     """Plain values of an MMEngine Python config after ``--cfg-options`` overrides ("data.batch_size": 64).
 
     Its ``custom_imports`` are imported. Raises ConfigError if the file is missing (``examples`` is the folder to look
-    in), does not run, or names a module that does not.
+    in), does not run, names a module that does not, or gives the run a name that `check_name` refuses.
     """
     file = _find(Path(path), examples)
     try:
@@ -124,7 +143,11 @@ def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: st
             config.merge_from_dict(overrides)
     except Exception as error:  # a config file is code, which can raise anything
         raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
-    values = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+    given = {key.partition(".")[0] for key in overrides or {}}
+    variables = file.suffix == ".py"  # of the file itself, if they begin with an underscore
+    values = {k: v for k, v in config.to_dict().items() if not (k.startswith("_") and variables and k not in given)}
+    if isinstance(values.get("name"), str):
+        check_name(values["name"])
     import_plugins(imports_of(values.get("custom_imports")))
     return values
 

@@ -12,7 +12,6 @@ Shape legend: B images, S image side in pixels, L patches.
 
 import base64
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
 from benchmarks.analysis.figures.style import PAD, WIDTH, sheet, wrapped
 from mlomae.common.errors import DataError, reason_of
+from mlomae.common.files import read_json
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.diagnostics.pictures import MaskRow, mask_tiles
 
@@ -109,7 +109,7 @@ def _figure(file: MaskFile) -> Figure:
 def read_masks(path: Path) -> MaskFile:
     """Read and check a file; DataError, one line that names it, for anything that is not as the module says."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         images = torch.stack([_image(text) for text in values["images"]])
         rows = [_row(row, images) for row in values["rows"]]
         source, seed = values["source"], values["seed"]

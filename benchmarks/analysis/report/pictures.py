@@ -4,7 +4,6 @@ A sheet of masks that a figure shows already is not shown again.
 """
 
 import base64
-import json
 from html import escape
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from benchmarks.analysis.evidence import FIGURE_SOURCES, Evidence, figure_of, re
 from benchmarks.analysis.report.markup import Part, Section, button
 from benchmarks.analysis.report.provenance import Provenance
 from mlomae.common.errors import DataError, reason_of
+from mlomae.common.files import read_json
 
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}  # the first that exists is shown
 _MASKS = "masks"
@@ -74,7 +74,7 @@ def _record_files(results: Path, source: str, evidence: Evidence, figure: str) -
     if Path(source).parent.name != _MASKS or not (results / source).is_file():
         raise DataError(f"the figure '{figure}' was made from '{source}', which is not there; run `make figures`")
     try:
-        sheet = json.loads((results / source).read_text(encoding="utf-8"))
+        sheet = read_json(results / source)
         runs = {(row["config_hash"], row["seed"]) for row in sheet["rows"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"file of masks '{source}' is damaged ({reason_of(error)[:120]}); draw it again") from error
