@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePath, PureWindowsPath
+from reprlib import repr as short
 from typing import Any
 
 from mlomae.common.atomic import write_text
@@ -174,9 +175,8 @@ def make_record(
     }
 
 
-def _check_numerics(numerics: Any, source: str) -> None:
-    if not isinstance(numerics, dict) or not all(type(number) is int for number in numerics.values()):
-        raise DataError(f"record '{source}': field 'numerics' must hold a whole number for each part; run it again")
+def _are_numerics(numerics: Any) -> bool:
+    return isinstance(numerics, dict) and all(type(number) is int for number in numerics.values())
 
 
 def _check_curves(curves: Any, source: str) -> None:
@@ -191,7 +191,9 @@ def _check_curves(curves: Any, source: str) -> None:
         for value in values:
             number = isinstance(value, Number) and not isinstance(value, bool)
             if value is not None and not (number and math.isfinite(value)):
-                raise DataError(f"record '{source}': field 'curves.{name}' holds {value!r}, not a number; run it again")
+                raise DataError(
+                    f"record '{source}': field 'curves.{name}' holds {short(value)}, not a number; run it again"
+                )
 
 
 def _check_metrics(metrics: dict[str, Any], source: str) -> None:
@@ -200,7 +202,9 @@ def _check_metrics(metrics: dict[str, Any], source: str) -> None:
         for where, part in leaves(value, name) if isinstance(value, dict) else [(name, value)]:
             none = (part is None and isinstance(value, dict)) or part == {}
             if not none and (not isinstance(part, Number) or isinstance(part, bool)):
-                raise DataError(f"record '{source}': field 'metrics.{where}' holds {part!r}, not a number; {_REMEDY}")
+                raise DataError(
+                    f"record '{source}': field 'metrics.{where}' holds {short(part)}, not a number; {_REMEDY}"
+                )
 
 
 def _check_parts(record: Record, source: str) -> None:
@@ -219,7 +223,7 @@ def _check_parts(record: Record, source: str) -> None:
         for name, value in record.get(key, {}).items():
             if not fits(value):
                 raise DataError(
-                    f"record '{source}': field '{key}.{name}' holds {value!r}, which does not fit; {_REMEDY}"
+                    f"record '{source}': field '{key}.{name}' holds {short(value)}, which does not fit; {_REMEDY}"
                 )
 
 
@@ -229,15 +233,15 @@ def _check_leaf(where: str, value: Any) -> str | None:
         if ("/" in value or "\\" in value) and _ABSOLUTE.search(value):
             return "holds an absolute path; describe it in words instead"
         if where in _LINES and (not value or any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in value)):
-            return f"must be one line of text, not {value!r}; {_REMEDY}"
+            return f"must be one line of text, not {short(value)}; {_REMEDY}"
     if where in _COUNTS and (type(value) is not int or not 0 <= value < 2**63):
-        return f"must be a whole number, at least 0, not {value!r}; {_REMEDY}"
+        return f"must be a whole number, at least 0, not {short(value)}; {_REMEDY}"
     if where == "git_commit" and value is not None and not _VERSION.fullmatch(value):
-        return f"must be the name of a commit, not {value!r}; {_REMEDY}"
+        return f"must be the name of a commit, not {short(value)}; {_REMEDY}"
     if where in ("hardware.cpu", "hardware.gpu") and not isinstance(value, str | None):
-        return f"must be a name, not {value!r}; {_REMEDY}"
+        return f"must be a name, not {short(value)}; {_REMEDY}"
     if where in _COSTS and value < 0:
-        return f"must be at least 0, not {value!r}; {_REMEDY}"
+        return f"must be at least 0, not {short(value)}; {_REMEDY}"
     return None
 
 
@@ -262,8 +266,8 @@ def validate_record(record: Record, source: str) -> None:
         raise DataError(f"record '{source}' has schema {record['schema']}, this code reads {SCHEMA}; use its version")
     if "curves" in record:
         _check_curves(record["curves"], source)
-    if "numerics" in record:
-        _check_numerics(record["numerics"], source)
+    if not _are_numerics(record.get("numerics", {})):
+        raise DataError(f"record '{source}': field 'numerics' must hold a whole number for each part; run it again")
     for where, value in leaves(record):
         if wrong := _check_leaf(where, value):
             raise DataError(f"record '{source}': field '{where}' {wrong}")
@@ -384,9 +388,8 @@ def read_seals(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         content: dict[str, dict[str, Any]] = read_json(path)
         for name, kept in content.items():
-            if not isinstance(kept["sha256"], str):
-                raise ValueError(f"the sha256 of '{name}' is no text")
-            _check_numerics(kept.get("numerics", {}), name)
+            if not isinstance(kept["sha256"], str) or not _are_numerics(kept.get("numerics", {})):
+                raise ValueError(f"the entry of '{name}'")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"'{path}' is damaged ({reason_of(error)}); restore it") from error
     return content

@@ -84,16 +84,16 @@ def _checked(where: str, row: dict[str, str]) -> dict[str, Any]:
     if empty := [c for c in COLUMNS if not row[c] and c not in ("pretrain_epochs", "note")]:
         raise DataError(f"{where} has no {empty[0]}; fill it in, with its source")
     if row["evidence"] not in EVIDENCE:
-        raise DataError(f"{where}: evidence '{row['evidence']}' must be {' or '.join(EVIDENCE)}")
+        raise DataError(f"{where}: evidence '{row['evidence'][:40]}' must be {' or '.join(EVIDENCE)}")
     try:
         value = float(row["value"])
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where}: value '{row['value']}' is not a finite number; give a percentage")
+        raise DataError(f"{where}: value '{row['value'][:40]}' is not a finite number; give a percentage")
     epochs = row["pretrain_epochs"]
     if epochs and not (epochs.isdecimal() and len(epochs) < 10 and int(epochs)):
-        raise DataError(f"{where}: pretrain_epochs '{epochs}' must be a positive integer, or nothing")
+        raise DataError(f"{where}: pretrain_epochs '{epochs[:40]}' must be a positive integer, or nothing")
     return {**row, "pretrain_epochs": int(epochs) if epochs else None}
 
 

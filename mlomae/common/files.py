@@ -10,7 +10,7 @@ from typing import Any
 _FOREIGN = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini")
 DEEPEST = 50  # levels of lists and objects
 _LARGEST = 1e30  # no cost in operations is larger, and sums of squares are finite
-_DIGITS = 31
+_DIGITS = 1000  # converting more takes long
 
 
 def is_hidden(name: str) -> bool:
