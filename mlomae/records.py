@@ -21,7 +21,7 @@ from typing import Any
 
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError, first_names, reason_of
-from mlomae.common.files import check_values, digest_of, is_hidden, leaves, read_json
+from mlomae.common.files import canonical_json, check_values, is_hidden, leaves, parse_object, read_json, read_text
 from mlomae.common.system import hardware, versions
 
 Record = dict[str, Any]
@@ -56,23 +56,17 @@ FIELDS: dict[str, Any] = {
     "metrics": dict,
     "finished_at": str,
 }
+_ENDS = ("Cc", "Zl", "Zp")
 _VERSION = re.compile(r"[\w.+!-]+")
 _REMEDY = "restore it from a copy, or move it away and run it again"
-OPTIONAL: dict[str, Any] = {
-    "classes": int,
-    "copies": dict,
-    "data": dict,
-    "lowered": dict,
-    "plugins": dict,
-    "pretrained": dict,
-}
-_COUNTS = {"seed", "outer_iterations", "hardware.cores", "hardware.threads", "classes"}
-_COSTS = {"wall_clock_s", "cpu_s"}
+OPTIONAL: dict[str, Any] = {"classes": int}
+OPTIONAL |= dict.fromkeys(("copies", "data", "lowered", "plugins", "pretrained"), dict)
 _LINES = {"name", "method", "task", "dataset", "train_source", "eval_source"}
 # not part of a configuration's identity: the seed, names, and where and with how many workers it ran
 _RUN_KEYS = {"name", "seed"}
 _NO_EFFECT = {"num_workers", "title"}
 _FOLDER_KEY = re.compile(r"(?:.*_)?(?:root|dir|folder)$")
+_BEFORE_PATHS = set(" \n\t:=,;'\"([")
 _ABSOLUTE = re.compile(r"""(?:^|[\s:=,;'"(\[])(?:/[\w.]|~\w*/|[A-Za-z]:[\\/]|\\\\\w)""")
 
 
@@ -201,7 +195,7 @@ def _check_metrics(metrics: dict[str, Any], source: str) -> None:
     for name, value in metrics.items():
         for where, part in leaves(value, name) if isinstance(value, dict) else [(name, value)]:
             none = (part is None and isinstance(value, dict)) or part == {}
-            if not none and (not isinstance(part, Number) or isinstance(part, bool)):
+            if not none and (not isinstance(part, Number) or isinstance(part, bool) or not abs(part) < 1e30):
                 raise DataError(
                     f"record '{source}': field 'metrics.{where}' holds {short(part)}, not a number; {_REMEDY}"
                 )
@@ -227,27 +221,34 @@ def _check_parts(record: Record, source: str) -> None:
                 )
 
 
-def _check_leaf(where: str, value: Any) -> str | None:
-    """What is wrong with a value, given its keys."""
-    if isinstance(value, str):
-        if ("/" in value or "\\" in value) and _ABSOLUTE.search(value):
-            return "holds an absolute path; describe it in words instead"
-        if where in _LINES and (not value or any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in value)):
-            return f"must be one line of text, not {short(value)}; {_REMEDY}"
-    if where in _COUNTS and (type(value) is not int or not 0 <= value < 2**63):
-        return f"must be a whole number, at least 0, not {short(value)}; {_REMEDY}"
-    if where == "git_commit" and value is not None and not _VERSION.fullmatch(value):
-        return f"must be the name of a commit, not {short(value)}; {_REMEDY}"
-    if where in ("hardware.cpu", "hardware.gpu") and not isinstance(value, str | None):
-        return f"must be a name, not {short(value)}; {_REMEDY}"
-    if where in _COSTS and value < 0:
-        return f"must be at least 0, not {short(value)}; {_REMEDY}"
-    return None
+def _check_values(record: Record, source: str) -> None:
+    """Raise DataError for fields of the right type whose value no run writes."""
+    hardware, kinds = record["hardware"], dict[str, str]()
+    counts: dict[str, Any] = {k: record[k] for k in ("seed", "outer_iterations", "classes") if k in record}
+    counts |= {f"hardware.{key}": hardware[key] for key in ("cores", "threads")}
+    for key, number in counts.items():
+        if type(number) is not int or not 0 <= number < 2**63:
+            kinds[key] = "a whole number, at least 0"
+    for key in ("wall_clock_s", "cpu_s"):
+        if not 0 <= record[key] < 1e30:
+            kinds[key] = "a number, at least 0"
+    for key in _LINES:
+        text = record[key]
+        if not text or (not text.isprintable() and any(unicodedata.category(c) in _ENDS for c in text)):
+            kinds[key] = "one line of text"
+    for key in ("cpu", "gpu"):
+        if not isinstance(hardware[key], str | None):
+            kinds[f"hardware.{key}"] = "a name"
+    if record["git_commit"] is not None and not _VERSION.fullmatch(record["git_commit"]):
+        kinds["git_commit"] = "the name of a commit"
+    for key, kind in kinds.items():
+        raise DataError(f"record '{source}': field '{key}' must be {kind}; {_REMEDY}")
 
 
-def validate_record(record: Record, source: str) -> None:
+def validate_record(record: Record, source: str, canonical: str | None = None, paths: bool = True) -> None:
     """Raise DataError, naming ``source``, for a missing or mistyped field, another schema, a path, a false hash, or a
-    digest that is not that of the content.
+    digest that is not that of the content. ``canonical``: all but the digest as
+    `canonical_json`, ``paths``: whether they are worth looking for, where these are known.
 
     Fields that may be missing: those of `OPTIONAL`, ``curves``, a pretraining's losses by outer iterations
     (`mlomae.pretraining.curves`), ``numerics``, the version numbers of what it computed (`mlomae.common.numerics`), and
@@ -268,9 +269,10 @@ def validate_record(record: Record, source: str) -> None:
         _check_curves(record["curves"], source)
     if not _are_numerics(record.get("numerics", {})):
         raise DataError(f"record '{source}': field 'numerics' must hold a whole number for each part; run it again")
-    for where, value in leaves(record):
-        if wrong := _check_leaf(where, value):
-            raise DataError(f"record '{source}': field '{where}' {wrong}")
+    for where, value in leaves(record) if paths else ():
+        if isinstance(value, str) and _ABSOLUTE.search(value):
+            raise DataError(f"record '{source}': field '{where}' holds an absolute path; describe it in words instead")
+    _check_values(record, source)
     _check_metrics(record["metrics"], source)
     _check_parts(record, source)
     try:
@@ -279,12 +281,17 @@ def validate_record(record: Record, source: str) -> None:
         raise DataError(f"record '{source}': field 'finished_at' holds no date ({error}); {_REMEDY}") from error
     if config_hash(record["config"]) != record["config_hash"]:
         raise DataError(f"record '{source}': config_hash does not belong to its config; {_REMEDY}")
-    if DIGEST in record and record[DIGEST] != _digest(record):
+    if DIGEST in record and record[DIGEST] != (_sha256(canonical) if canonical else record_digest(record)):
         raise DataError(f"record '{source}' was edited: its digest is not that of its content; {_REMEDY}")
 
 
-def _digest(record: Record) -> str:
-    return digest_of({key: value for key, value in record.items() if key != DIGEST})
+def record_digest(record: Record) -> str:
+    """The SHA-256 of the content of a record, without the field that holds it."""
+    return _sha256(canonical_json({key: value for key, value in record.items() if key != DIGEST}))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sealed(record: Record, name: str) -> Record:
@@ -297,7 +304,7 @@ def sealed(record: Record, name: str) -> Record:
         check_values(plain)
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"record '{name}' does not fit JSON ({error}); metrics must be plain finite numbers") from error
-    plain[DIGEST] = _digest(plain)
+    plain[DIGEST] = record_digest(plain)
     validate_record(plain, name)
     return dict(plain)
 
@@ -327,20 +334,21 @@ def read_record(path: Path, name: str) -> Record:
     One that holds no digest, as of version 0.1, is taken as it is.
     """
     try:
-        record = read_json(path)
+        text = read_text(path)
+        record, canonical = parse_object(text, DIGEST)
+        check_values(record.get("pretrained"))
     except ValueError as error:
         raise DataError(f"record '{name}' is not usable ({reason_of(error)}); {_REMEDY}") from error
-    if not isinstance(record, dict):
-        raise DataError(f"record '{name}' is not a JSON object; {_REMEDY}")
-    validate_record(record, name)
+    ends = {part[-1:] for part in text.split("/")[:-1]}
+    validate_record(record, name, canonical, paths="\\" in text or "~" in text or not ends.isdisjoint(_BEFORE_PATHS))
     return record
 
 
 def _names_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(f"records folder '{folder}' does not exist; run a benchmark first or name another folder")
-    names = (path.relative_to(folder) for path in folder.rglob("*.json"))
-    return sorted(name.as_posix() for name in names if not any(map(is_hidden, name.parts)))
+    names = (path.as_posix().removeprefix(f"{folder.as_posix()}/") for path in folder.rglob("*.json"))
+    return sorted(name for name in names if not any(map(is_hidden, name.split("/"))))
 
 
 def read_named_records(folder: str | Path) -> dict[str, Record]:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlomae.common.errors import MlomaeError
-from mlomae.records import DIGEST, config_hash, strip_paths
-from mlomae.records import _digest as digest_of_record
+from mlomae.records import DIGEST, config_hash, record_digest, strip_paths
 
 GONE = object()
 VALUES: dict[str, Any] = {
@@ -36,7 +35,7 @@ VALUES: dict[str, Any] = {
     "half a letter": "\ud800",
     "two lines": "a\nerror: b",
     "path": "x:/etc/passwd",
-    "nested": json.loads("[" * 70 + "]" * 70),
+    "nested": json.loads("[" * 200 + "]" * 200),
 }
 RAW = {  # in place of a value, as text
     "1e400": "1e400",
@@ -90,7 +89,7 @@ def resealed(record: dict[str, Any]) -> dict[str, Any]:
     result = copy.deepcopy(record)
     try:
         result["config_hash"] = config_hash(strip_paths(result["config"])) if "config_hash" in result else None
-        result[DIGEST] = digest_of_record(result)
+        result[DIGEST] = record_digest(result)
     except Exception:  # no program would have written it
         pass
     return result

@@ -1,6 +1,5 @@
 """Which records count: configuration, NUMERICS and split; each changed alone must make a run stale."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from benchmarks.suite.status import describe, state_of
 from benchmarks.tasks import get_task
 from mlomae.cli import main
 from mlomae.common import numerics
+from mlomae.common.errors import DataError
 from mlomae.config.plugins import plugin_digest
 from mlomae.data.content import describe_contents
 from mlomae.pretraining.run import build_data, open_sources
-from mlomae.records import NUMERICS_FILE, RANDOM, predictions_of, write_record
+from mlomae.records import NUMERICS_FILE, RANDOM, predictions_of, seal_records, sealed, write_record
 
 
 def jobs_of(tmp_path: Path, **changes: Any) -> list[Job]:
@@ -72,14 +72,18 @@ def test_a_raised_number_makes_the_runs_of_its_part_stale_and_no_others(
 
 def test_a_record_without_numbers_does_not_count_unless_the_file_beside_it_has_them(tmp_path: Path) -> None:
     pretrain, _ = jobs_of(tmp_path)
-    record = record_of(pretrain)
-    del record["numerics"]
-    write_record(record, pretrain.record)
+    record = sealed(record_of(pretrain), "a")  # as version 0.1 wrote it
+    del record["numerics"], record["digest"]
+    pretrain.record.parent.mkdir(exist_ok=True)
+    pretrain.record.write_text(json.dumps(record))
+    with pytest.raises(DataError, match="mlomae records seal"):
+        stale(pretrain)
+    seal_records(pretrain.record.parent)
     assert "unknown NUMERICS of pretraining (now 1)" in str(stale(pretrain))
-    digest = hashlib.sha256(pretrain.record.read_bytes()).hexdigest()
+    kept = json.loads((tmp_path / NUMERICS_FILE).read_text())
     for number, why in ((0, "made with NUMERICS 0 of pretraining (now 1)"), (1, None)):
-        kept = {"sha256": digest, "numerics": {**pretrain.numerics, "pretraining": number}}
-        (tmp_path / NUMERICS_FILE).write_text(json.dumps({pretrain.record.name: kept}))
+        kept[pretrain.record.name]["numerics"] = {**pretrain.numerics, "pretraining": number}
+        (tmp_path / NUMERICS_FILE).write_text(json.dumps(kept))
         assert stale(pretrain) == why
 
 

@@ -148,6 +148,7 @@ def test_flops_are_of_whole_pretrainings(tmp_path: Path) -> None:
 
 def test_the_records_that_ship_give_the_shares_of_the_headroom_table(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "results" / "runs", tmp_path / "runs")
+    shutil.copy(ROOT / "results" / "numerics.json", tmp_path)
     rows = build(tmp_path / "runs")
     headroom = list(csv.DictReader(io.StringIO((tmp_path / "headroom.csv").read_text(encoding="utf-8"))))
     shares = {(r["config_hash"], m): r[f"{m}_share"] for r in headroom for m in METRICS}

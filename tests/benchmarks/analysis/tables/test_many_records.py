@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mlomae.records import record_digest
+
 ROOT = Path(__file__).parents[4]
 
 
@@ -26,6 +28,7 @@ def copies(folder: Path, count: int) -> None:
         record["config"] |= {"seed": record["seed"]} if "seed" in record["config"] else {}
         if record["task"] == "speed":
             record["finished_at"] = f"2026-01-01T{turn // 60:02d}:{turn % 60:02d}:00+00:00"
+        record["digest"] = record_digest(record)
         copied = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
         (folder / f"{name}_{turn}.json").write_text(copied + "\n", encoding="utf-8")
 
