@@ -1,0 +1,134 @@
+"""`mlomae` in a forked process, as a shell would see it: exit status, standard output and error; and the verdicts."""
+
+import multiprocessing.util
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mlomae import cli
+
+_ERROR = re.compile(r"^(?:mlomae[^:]*: )?error: ")  # argparse puts the name of the program before it
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Ended:
+    """``status``: as subprocess has it, negative for a signal. ``cpu``: processor seconds."""
+
+    what: str
+    status: int
+    out: str
+    err: str
+    cpu: float
+
+    def well(self) -> "Ended":
+        """Itself, if it has ended with status 0 and without a traceback."""
+        assert self.status == 0, f"{self.what}: status {self.status}, {self.last}"
+        assert "Traceback" not in self.err, f"{self.what}: status 0 and a traceback, {self.last}"
+        return self
+
+    def killed(self) -> "Ended":
+        """Itself, if a signal that cannot be caught has ended it."""
+        assert self.status in (-signal.SIGKILL, -signal.SIGPROF), f"{self.what}: not killed, status {self.status}"
+        return self
+
+    def refused(self, *mentioned: str) -> "Ended":
+        """Itself, if it has ended with a status of an error, one line that says so, and no traceback.
+
+        ``mentioned``: regular expressions that the line must match.
+        """
+        assert "Traceback" not in self.err, f"{self.what}: traceback, {self.last}"
+        assert self.status > 0, f"{self.what}: status {self.status}, not refused; {self.last}"
+        lines = [line for line in self.err.splitlines() if _ERROR.match(line)]
+        assert len(lines) == 1, f"{self.what}: {len(lines)} lines begin with error:, {self.last}"
+        for text in mentioned:
+            assert re.search(text, lines[0]), f"{self.what}: does not say {text!r}: {lines[0]}"
+        return self
+
+    @property
+    def last(self) -> str:
+        """The last line of standard error."""
+        return next((line for line in reversed(self.err.splitlines()) if line.strip()), "nothing on standard error")
+
+
+class Command:
+    """A command that has begun.
+
+    ``arm`` is called in its process first; ``call`` is what is called in the place of `mlomae.cli.main`.
+    """
+
+    def __init__(self, *argv: Any, arm: Callable[[], None] = nothing, call: Callable[[], Any] | None = None) -> None:
+        arguments = [str(value) for value in argv]
+        self.what = f"mlomae {' '.join(arguments[:2])}" if arguments else "call"
+        self._files = [tempfile.TemporaryFile("w+", errors="replace") for _ in range(2)]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid:
+            return
+        status = 1
+        try:
+            for number, file in enumerate(self._files, 1):
+                os.dup2(file.fileno(), number)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+            arm()
+            status = call() or 0 if call else cli.main(arguments)
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            multiprocessing.util._exit_function()
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(status)
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = 100.0) -> Ended:
+        """How it has ended; AssertionError if it has not within ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while not (done := os.wait4(self.pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                self.send(signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise AssertionError(f"{self.what}: not at its end after {seconds:.0f} s")
+            time.sleep(0.005)
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        usage = done[2]
+        return Ended(self.what, os.waitstatus_to_exitcode(done[1]), *texts, usage.ru_utime + usage.ru_stime)
+
+
+def command(*argv: Any, arm: Callable[[], None] = nothing, seconds: float = 100.0) -> Ended:
+    """`mlomae ARGV` to its end."""
+    return Command(*argv, arm=arm).wait(seconds)
+
+
+def refused_call(call: Callable[[], Any], *mentioned: str) -> None:
+    """``call`` must raise one of our errors, of one line."""
+    from mlomae.common.errors import MlomaeError
+
+    try:
+        result = call()
+    except MlomaeError as error:
+        text = str(error).strip()
+        assert text and "\n" not in text, f"not one line: {text!r}"
+        for pattern in mentioned:
+            assert re.search(pattern, text), f"does not say {pattern!r}: {text}"
+    else:
+        raise AssertionError(f"not refused: gave {str(result)[:80]}")
