@@ -1,7 +1,7 @@
 """``python -m tests.stress [--full] [--seed S] [--only KIND ...] [--case TEXT] [--jobs N] [--out FILE]``
 
-Without ``--full`` a sample of each kind. Prints the faults as they are found, each with the command that repeats it, then
-the table; exit status 1 if there is a fault.
+Without ``--full`` a sample of each kind. Prints the faults as they are found, each with the command that repeats it,
+then the table; exit status 1 if there is a fault.
 """
 
 import argparse
@@ -75,10 +75,11 @@ def main(argv: list[str] | None = None) -> int:
         for result in run(cases, folder / kind, args.jobs):
             results[kind].append(result)
             if result.fault is not None:
-                again = (
-                    f"python -m tests.stress --seed {args.seed} --only {kind} --case {shlex.quote(result.case.name)}"
+                which = f"--seed {args.seed} --only {kind} --case {shlex.quote(result.case.name)}"
+                print(
+                    f"FAULT {kind}: {result.case.name}: {result.fault}\n    again: python -m tests.stress {which}",
+                    flush=True,
                 )
-                print(f"FAULT {kind}: {result.case.name}: {result.fault}\n    again: {again}", flush=True)
         faults = sum(result.fault is not None for result in results[kind])
         print(f"{kind}: {len(cases) - faults} of {len(cases)}, {time.time() - began:.0f} s since the start", flush=True)
     faults = sum(result.fault is not None for found in results.values() for result in found)

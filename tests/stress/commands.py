@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlomae import cli
+from mlomae.common.errors import MlomaeError
 
 _ERROR = re.compile(r"^(?:mlomae[^:]*: )?error: ")  # argparse puts the name of the program before it
 
@@ -70,7 +71,7 @@ class Command:
     def __init__(self, *argv: Any, arm: Callable[[], None] = nothing, call: Callable[[], Any] | None = None) -> None:
         arguments = [str(value) for value in argv]
         self.what = f"mlomae {' '.join(arguments[:2])}" if arguments else "call"
-        self._files = [tempfile.TemporaryFile("w+", errors="replace") for _ in range(2)]
+        self._files = [tempfile.TemporaryFile("w+", errors="replace") for _ in range(2)]  # noqa: SIM115
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
@@ -119,16 +120,19 @@ def command(*argv: Any, arm: Callable[[], None] = nothing, seconds: float = 100.
     return Command(*argv, arm=arm).wait(seconds)
 
 
+def one_line(error: MlomaeError, *mentioned: str) -> None:
+    """One of our errors must be one line that matches ``mentioned``."""
+    text = str(error).strip()
+    assert len(text.splitlines()) == 1, f"not one line: {text!r}"
+    for pattern in mentioned:
+        assert re.search(pattern, text), f"does not say {pattern!r}: {text}"
+
+
 def refused_call(call: Callable[[], Any], *mentioned: str) -> None:
     """``call`` must raise one of our errors, of one line."""
-    from mlomae.common.errors import MlomaeError
-
     try:
         result = call()
     except MlomaeError as error:
-        text = str(error).strip()
-        assert text and "\n" not in text, f"not one line: {text!r}"
-        for pattern in mentioned:
-            assert re.search(pattern, text), f"does not say {pattern!r}: {text}"
+        one_line(error, *mentioned)
     else:
         raise AssertionError(f"not refused: gave {str(result)[:80]}")

@@ -1,7 +1,7 @@
 """What can be armed in a process: to die or to fail at its n-th write, and to die after some processor time.
 
-Writes are seen by an audit hook: every rename, link, unlink, mkdir, rmdir and open for writing below a folder, before it
-takes place. A hook cannot be removed, so it is for processes that end.
+Writes are seen by an audit hook: every rename, link, unlink, mkdir, rmdir and open for writing below a folder, before
+it takes place. A hook cannot be removed, so it is for processes that end.
 """
 
 import os

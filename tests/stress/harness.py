@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+Check = Callable[[Path], None]
 GRACE = 10.0  # seconds in which a worker notices that its run is dead: torch's look every five
 
 
@@ -28,7 +29,7 @@ class Case:
     """
 
     name: str
-    check: Callable[[Path], None]
+    check: Check
     seconds: float = 120.0
 
     @property

@@ -93,19 +93,17 @@ def _differences(a: Path, b: Path) -> list[str]:
     if a.name in _LOGS:
         return []
     if a.suffix == ".pth":
-        return _bits(*({k: v for k, v in torch.load(path).items() if k not in ("clock", "meta")} for path in (a, b)))
+        return differences(
+            *({k: v for k, v in torch.load(path).items() if k not in ("clock", "meta")} for path in (a, b))
+        )
     if a.suffix == ".npz":
-        return _bits(*({**np.load(path)} for path in (a, b)))
+        return differences(*({**np.load(path)} for path in (a, b)))
     if a.suffix == ".json":
         contents = [json.loads(path.read_text()) for path in (a, b)]
         if all(isinstance(content, dict) for content in contents):
             contents = [{k: v for k, v in content.items() if k not in TIMES} for content in contents]
         return differences(*contents)
     return [] if a.read_bytes() == b.read_bytes() else ["bytes"]
-
-
-def _bits(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    return differences(a, b)
 
 
 def newest(place: Path) -> Path:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 def table(results: Mapping[str, Sequence[Result]], whats: Mapping[str, str], seed: int, which: str) -> str:
     """A row for each row of each kind: cases that passed, of how many, and the seconds that all have taken."""
     commit, dirty = git_state(ROOT)
+    made = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()}, {cpu_model()}"
     state = {True: ", with changes that are not committed", False: "", None: ""}[dirty]
     passed = [result.fault is None for found in results.values() for result in found]
     lines = [
@@ -24,8 +25,7 @@ def table(results: Mapping[str, Sequence[Result]], whats: Mapping[str, str], see
         "",
         "Written by `make stress`; `docs/promises.md` says what is promised.",
         "",
-        f"{datetime.date.today().isoformat()}, commit {(commit or 'unknown')[:12]}{state}, Python "
-        f"{platform.python_version()}, torch {torch.__version__}, {platform.system()}, {cpu_model()}; seed {seed}, {which}: "
+        f"{datetime.date.today().isoformat()}, commit {(commit or 'unknown')[:12]}{state}, {made}; seed {seed}, {which}: "
         f"**{sum(passed)} of {len(passed)}**.",
         "",
         "| kind | cases | passed | seconds |",

@@ -2,11 +2,11 @@
 
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.stress.faults import die_after, die_at
-from tests.stress.harness import Case
+from tests.stress.harness import Case, Check
 from tests.stress.runs import (
     CLASSIFICATION,
     DETECTION,
@@ -36,7 +36,7 @@ def cases(shared: Path, chance: random.Random) -> Iterator[Case]:
             yield Case(name, _at_moments(prepared, moments))
 
 
-def _at_write(prepared: Prepared, n: int) -> Callable[[Path], None]:
+def _at_write(prepared: Prepared, n: int) -> Check:
     def check(folder: Path) -> None:
         prepared.start(folder, die_at(folder, n), resume=False).wait().killed()
         prepared.ends_as_undisturbed(folder)
@@ -44,7 +44,7 @@ def _at_write(prepared: Prepared, n: int) -> Callable[[Path], None]:
     return check
 
 
-def _at_moments(prepared: Prepared, moments: list[float]) -> Callable[[Path], None]:
+def _at_moments(prepared: Prepared, moments: list[float]) -> Check:
     def check(folder: Path) -> None:
         for seconds in moments:
             ended = prepared.start(folder, die_after(seconds)).wait()
