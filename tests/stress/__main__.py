@@ -76,10 +76,8 @@ def main(argv: list[str] | None = None) -> int:
             results[kind].append(result)
             if result.fault is not None:
                 which = f"--seed {args.seed} --only {kind} --case {shlex.quote(result.case.name)}"
-                print(
-                    f"FAULT {kind}: {result.case.name}: {result.fault}\n    again: python -m tests.stress {which}",
-                    flush=True,
-                )
+                print(f"FAULT {kind}: {result.case.name}: {result.fault}")
+                print(f"    again: python -m tests.stress {which}", flush=True)
         faults = sum(result.fault is not None for result in results[kind])
         print(f"{kind}: {len(cases) - faults} of {len(cases)}, {time.time() - began:.0f} s since the start", flush=True)
     faults = sum(result.fault is not None for found in results.values() for result in found)

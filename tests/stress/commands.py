@@ -56,6 +56,15 @@ class Ended:
             assert re.search(text, lines[0]), f"{self.what}: does not say {text!r}: {lines[0]}"
         return self
 
+    def reports(self, *mentioned: str) -> "Ended":
+        """Itself, if it is a `data check` that has found a problem, whose line matches ``mentioned``."""
+        assert (self.status, self.err.count("Traceback")) == (1, 0), f"{self.what}: status {self.status}, {self.last}"
+        lines = [line for line in self.out.splitlines() if line.startswith("problem: ")]
+        assert lines, f"{self.what}: no line begins with problem:"
+        for text in mentioned:
+            assert any(re.search(text, line) for line in lines), f"{self.what}: does not say {text!r}: {lines[0]}"
+        return self
+
     @property
     def last(self) -> str:
         """The last line of standard error."""

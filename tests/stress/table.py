@@ -25,7 +25,7 @@ def table(results: Mapping[str, Sequence[Result]], whats: Mapping[str, str], see
         "",
         "Written by `make stress`; `docs/promises.md` says what is promised.",
         "",
-        f"{datetime.date.today().isoformat()}, commit {(commit or 'unknown')[:12]}{state}, {made}; seed {seed}, {which}: "
+        f"{datetime.date.today()}, commit {(commit or 'unknown')[:12]}{state}, {made}; seed {seed}, {which}: "
         f"**{sum(passed)} of {len(passed)}**.",
         "",
         "| kind | cases | passed | seconds |",
