@@ -1,11 +1,11 @@
 """`mlomae` in a forked process, as a shell would see it: exit status, standard output and error; and the verdicts."""
 
+import contextlib
 import multiprocessing.util
 import os
 import re
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -80,17 +80,21 @@ class Command:
     def __init__(self, *argv: Any, arm: Callable[[], None] = nothing, call: Callable[[], Any] | None = None) -> None:
         arguments = [str(value) for value in argv]
         self.what = f"mlomae {' '.join(arguments[:2])}" if arguments else "call"
-        self._files = [tempfile.TemporaryFile("w+", errors="replace") for _ in range(2)]  # noqa: SIM115
+        pipes = [os.pipe() for _ in range(2)]  # files would fall under a limit on the size of files
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid:
+            self._texts = {read: b"" for read, _ in pipes}
+            for read, write in pipes:
+                os.close(write)
+                os.set_blocking(read, False)
             return
         status = 1
         try:
-            for number, file in enumerate(self._files, 1):
-                os.dup2(file.fileno(), number)
-            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+            for number, (_, write) in enumerate(pipes, 1):
+                os.dup2(write, number)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False, errors="replace") for number in (1, 2))
             arm()
             status = call() or 0 if call else cli.main(arguments)
         except SystemExit as error:
@@ -114,14 +118,21 @@ class Command:
                 self.send(signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 raise AssertionError(f"{self.what}: not at its end after {seconds:.0f} s")
+            self._read()
             time.sleep(0.005)
-        texts = []
-        for file in self._files:
-            file.seek(0)
-            texts.append(file.read())
-            file.close()
+        self._read()
+        texts = [text.decode(errors="replace") for text in self._texts.values()]
+        for read in self._texts:
+            os.close(read)
         usage = done[2]
         return Ended(self.what, os.waitstatus_to_exitcode(done[1]), *texts, usage.ru_utime + usage.ru_stime)
+
+    def _read(self) -> None:
+        """What is in the pipes so far; a worker that outlives the command may hold their other ends."""
+        for read in self._texts:
+            with contextlib.suppress(BlockingIOError):
+                while part := os.read(read, 1 << 16):
+                    self._texts[read] += part
 
 
 def command(*argv: Any, arm: Callable[[], None] = nothing, seconds: float = 100.0) -> Ended:
