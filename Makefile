@@ -11,10 +11,11 @@ SUITE :=
 TASK :=
 WORK_DIR :=
 OPTIONS :=
+FULL :=
 
 # Such a variable is text. It counts where it is given to make, not in the environment, and is read by `value`, for make
 # expands what it reads otherwise: also what it exports, in its own way, of variables that it was given.
-GIVEN := PYTHON CONFIG CKPT DATA SUITE TASK WORK_DIR OPTIONS
+GIVEN := PYTHON CONFIG CKPT DATA SUITE TASK WORK_DIR OPTIONS FULL
 unexport $(GIVEN)
 define newline
 
@@ -32,7 +33,7 @@ SPLIT := import os, shlex, sys; words = map(os.path.expanduser, shlex.split(sys.
 list = $(if $(value $1),$(or $(shell $(or $(wildcard $(BIN)/python),$(call quoted,PYTHON)) -c '$(SPLIT)' $(call quoted,$1) 2>/dev/null),$(error error: $1 has a quote that is not closed; close it)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-data bench bench-cls bench-seg bench-det flops tables figures report suite doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-data bench bench-cls bench-seg bench-det flops tables figures report suite stress doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -120,6 +121,9 @@ figures: $(STAMP)  ## draw results/figures/*.png and *.svg from results/runs and
 
 report: $(STAMP)  ## write results/report.html, one page: tables, figures that are there, masks, records behind numbers
 	$(BIN)/python -m benchmarks.analysis.report $(call list,OPTIONS)
+
+stress: $(STAMP)  ## kills, full disks, flipped bits, pairs of runs, bad input: a sample, about 20 minutes on two cores [FULL=1]
+	$(BIN)/python -m tests.stress $(if $(value FULL),--full) $(call list,OPTIONS)
 
 doctor: $(STAMP)  ## versions, devices, back-ends, data sets; says what is wrong
 	$(BIN)/mlomae doctor

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlomae import cli
 from mlomae.common.errors import MlomaeError
+from tests.stress.harness import write_to
 
 _ERROR = re.compile(r"^(?:mlomae[^:]*: )?error: ")  # argparse puts the name of the program before it
 
@@ -92,9 +93,7 @@ class Command:
             return
         status = 1
         try:
-            for number, (_, write) in enumerate(pipes, 1):
-                os.dup2(write, number)
-            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False, errors="replace") for number in (1, 2))
+            write_to(*(write for _, write in pipes))
             arm()
             status = call() or 0 if call else cli.main(arguments)
         except SystemExit as error:

@@ -106,8 +106,7 @@ def _fork(case: Case, folder: Path) -> int:
         os.setsid()
         output = os.open(f"{folder}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        write_to(output, output)
         case.check(folder)
         status = 0
     except BaseException:
@@ -116,6 +115,13 @@ def _fork(case: Case, folder: Path) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def write_to(out: int, err: int) -> None:
+    """Standard output and error of this process, its children and its libraries go to these descriptors."""
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False, errors="replace") for number in (1, 2))
 
 
 def _look(pid: int, state: _Running) -> bool:

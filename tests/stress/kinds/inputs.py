@@ -1,71 +1,103 @@
-"""Bad inputs: what the modules `bad_*.py` of tests/helpers make, and resources that run out.
-
-Such a module has ``cases()``, which yields (name, make). ``make`` gets an empty folder, writes the bad input, and
-returns the arguments of the `mlomae` that is given it; or it calls the reader itself and lets its error through.
-"""
+"""Bad inputs of the helpers `bad_checkpoints`, `bad_data`, `bad_records`: fields that are gone or wrong, odd files."""
 
 import importlib
-import os
+import importlib.util
+import itertools
+import json
 import random
-import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from mlomae.common.errors import MlomaeError
-from tests.stress import HELPERS
-from tests.stress.commands import Command, command, one_line
-from tests.stress.harness import Case, Check
-from tests.stress.runs import CLASSIFICATION_FILES, PRETRAINING, PRETRAINING_FILES, Prepared
+import coco_layouts
+import tiny
+from record_samples import make_record
 
-WHAT = "bad input is one line that names it and a status of an error, never a traceback, a signal or an endless wait"
-SAMPLE = 120
+from benchmarks.analysis.tables.build import build_tables
+from mlomae.records import write_record
+from tests.stress.commands import Command, command
+from tests.stress.harness import Case, Check
+from tests.stress.runs import Run
+
+WHAT = "bad input is refused in one line that names it, or does no harm; never a traceback or an endless wait"
+SAMPLE = 150
 SECONDS = 60.0
-Make = Callable[[Path], list[Any] | None]
+RECORDS = 600  # of the many ways in which a record can be wrong
+COCO = 400
 
 
 def cases(shared: Path, chance: random.Random) -> Iterator[Case]:
-    for path in sorted(HELPERS.glob("bad_*.py")):
-        for name, make in importlib.import_module(path.stem).cases():
-            yield Case(f"{path.stem.removeprefix('bad_')}: {name}", refused(make), SECONDS)
-    for run in (PRETRAINING, PRETRAINING_FILES, CLASSIFICATION_FILES):
-        prepared = run.prepared(shared)
-        for name, (kind, value) in LIMITS.items():
-            yield Case(f"resources, {run.name}: {name}", _limited(prepared, kind, value))
-    prepared = PRETRAINING_FILES.prepared(shared)
-    yield Case("pipes: a FIFO among the images", _with_fifo(prepared), SECONDS)
+    if bad := _helper("bad_data"):
+        yield from _data(bad, shared, chance)
+    if bad := _helper("bad_records"):
+        yield from _records(bad, shared, chance)
+    if bad := _helper("bad_checkpoints"):
+        yield from _weights(bad, shared)
 
 
-def refused(make: Make) -> Check:
+def _helper(name: str) -> ModuleType | None:
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _weights(bad: Any, shared: Path) -> Iterator[Case]:
+    def write_config(folder: Path) -> list[str]:
+        return ["pretrain", str(tiny.write_config(folder / "tiny.py", **bad.PRETRAINING))]
+
+    prepared = Run("bad weights", write_config).prepared(shared)
+    saved = prepared.undisturbed / "work" / "checkpoints" / f"iter_{bad.SAVED}.pth"
+    good = shared / "good.safetensors"
+    if not good.exists():
+        Command("export", saved, good).wait().well()
+    names = itertools.cycle([*bad.doors(shared), "resume"])
+    for (name, write), door in zip(bad.bad_checkpoints(saved), names, strict=False):
+        yield Case(f"checkpoints: {name}, {door}", _read_or_named(bad, write, door, saved.name), SECONDS)
+    names = itertools.cycle(("init_from", "backbone", "describe"))
+    for (name, write), door in zip(bad.bad_safetensors(good), names, strict=False):
+        yield Case(f"safetensors: {name}, {door}", _read_or_named(bad, write, door, "vit.safetensors"), SECONDS)
+
+
+def _read_or_named(bad: Any, write: Callable[[Path], object], door: str, name: str) -> Check:
     def check(folder: Path) -> None:
-        try:
-            argv = make(folder)
-        except MlomaeError as error:
-            one_line(error)
-        else:
-            assert argv is not None, "accepted"
-            command(*argv, seconds=0.9 * SECONDS).refused()
+        path = folder / "checkpoints" / name
+        path.parent.mkdir()
+        write(path)
+        call = bad.resume(folder) if door == "resume" else bad.doors(folder)[door]
+        kind, said = bad.outcome(call, path)
+        assert kind == "read" or path.name in said, f"{path.name} is not named: {said}"
 
     return check
 
 
-LIMITS = {
-    **{f"ulimit -n {n}": (resource.RLIMIT_NOFILE, n) for n in (8, 12, 16, 24, 40)},
-    **{f"ulimit -v, {m} MiB more than now": (resource.RLIMIT_AS, m << 20) for m in (1, 16, 64)},
-}
+# --- data -------------------------------------------------------------------------------------------------------------
 
 
-def _limited(prepared: Prepared, kind: int, value: int) -> Check:
-    """Refused in a line, or it does not need that much."""
+def _data(bad: Any, shared: Path, chance: random.Random) -> Iterator[Case]:
+    coco = coco_layouts.coco(shared / "coco")
+    kinds = {
+        "imagefolder": list(bad.bad_images()),
+        "scene_folder": list(bad.bad_scenes()),
+        "coco_folder": list(bad.bad_coco(coco)),
+    }
+    kinds["coco_folder"] = chance.sample(kinds["coco_folder"], min(COCO, len(kinds["coco_folder"])))
+    for kind, made in kinds.items():
+        for name, make in made:
+            yield Case(f"{kind}: {name}", _checked(kind, make), SECONDS)
 
-    def limit() -> None:
-        now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        soft = value + (now if kind == resource.RLIMIT_AS else 0)
-        resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
+
+def _checked(kind: str, make: Callable[[Path], object]) -> Check:
+    """`data check` finds it or can do without it."""
 
     def check(folder: Path) -> None:
-        ended = prepared.start(folder, limit, resume=False).wait()
-        if ended.status:
+        (root := folder / "data").mkdir()
+        make(root)
+        ended = command("data", "check", kind, root, "--decode", seconds=0.9 * SECONDS)
+        if ended.status == 1:
+            ended.reports()
+        elif ended.status:
             ended.refused()
         else:
             ended.well()
@@ -73,22 +105,28 @@ def _limited(prepared: Prepared, kind: int, value: int) -> Check:
     return check
 
 
-def _with_fifo(prepared: Prepared) -> Check:
-    """It is left out or refused; nobody waits for somebody to write into it."""
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def _records(bad: Any, shared: Path, chance: random.Random) -> Iterator[Case]:
+    path = shared / "runs" / "a.json"
+    write_record(make_record(metrics={"knn_top1_avg": 40.0, "linear_top1_avg": 50.0}), path)
+    record = json.loads(path.read_text())
+    for name, content in bad.bad_records(record, chance.randrange(1000), RECORDS):
+        yield Case(f"records: {name}", _tables(bad, content), SECONDS)
+    for name, edited in bad.leaf_edits(record):
+        yield Case(f"edited records: {name}", _tables(bad, json.dumps(edited).encode(), found=True), SECONDS)
+
+
+def _tables(bad: Any, content: bytes, found: bool = False) -> Check:
+    """``found``: it is a valid record with another value, which must be noticed."""
 
     def check(folder: Path) -> None:
-        own = folder / "own"
-        own.mkdir()
-        config = Path(prepared.argv[-1])
-        root = own / "data"
-        for path in (config.parent / "data").rglob("*.jpg"):
-            target = root / path.relative_to(config.parent / "data")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-        os.mkfifo(root / "train" / "auk" / "pipe.jpg")
-        (own / "tiny.py").write_text(config.read_text().replace(str(config.parent), str(own)))
-        ended = Command(*prepared.argv[:-1], own / "tiny.py", "--work-dir", folder / "work").wait(0.9 * SECONDS)
-        if ended.status:
-            ended.refused(r"pipe\.jpg")
+        path = folder / "runs" / "a.json"
+        path.parent.mkdir()
+        path.write_bytes(content)
+        said = bad.said_by(lambda: build_tables(path.parent, folder))
+        assert said is None or "'a.json'" in said, f"a.json is not named: {said}"
+        assert said is not None or not found, "an edited record is taken for true"
 
     return check
