@@ -223,6 +223,9 @@ def _odd_field(record: Record) -> str | None:
     odd = [f"metrics.{key}" for key in numbers if isinstance(metrics.get(key), dict)]
     sections = ("data", *(("model", "mask", "levels", "optim") if pretrained else ("backbone",)))
     odd += [f"config.{key}" for key in sections if not isinstance(config.get(key, {}), dict)]
+    setting = config.get("setting")  # of a speed run
+    if record["task"] == "speed" and not (isinstance(setting, dict) and isinstance(setting.get("name"), str)):
+        odd.append("config.setting")
     if not odd:
         sources = config.get("data", {})
         parts = ("train", "eval", "test", "feedback")
