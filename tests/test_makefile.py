@@ -102,6 +102,7 @@ SPLIT += ["$(touch", "i)", "", ">", "j"]
         ("flops", ["-m", "benchmarks.cost.flops"]),
         ("figures", ["-m", "benchmarks.analysis.figures"]),
         ("report", ["-m", "benchmarks.analysis.report"]),
+        ("stress", ["-m", "tests.stress"]),
     ],
 )
 def test_options_are_words_that_may_be_quoted(folder: Path, target: str, before: list[str]) -> None:
