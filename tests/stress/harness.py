@@ -71,6 +71,7 @@ def sample(cases: Iterable[Case], count: int, chance: random.Random) -> list[Cas
 
 def run(cases: Iterable[Case], folder: Path, jobs: int) -> Iterator[Result]:
     """What became of each case, in the order in which they end. Folders of those that failed stay in ``folder``."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # no case outlives this process
     waiting, running, number = iter(cases), dict[int, _Running](), 0
     more = True
     try:
@@ -92,6 +93,7 @@ def run(cases: Iterable[Case], folder: Path, jobs: int) -> Iterator[Result]:
                         shutil.rmtree(state.folder, ignore_errors=True)
             time.sleep(0.01)
     finally:
+        signal.signal(signal.SIGTERM, before)
         for pid in running:
             _end(pid)
 
@@ -104,6 +106,7 @@ def _fork(case: Case, folder: Path) -> int:
     status = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         output = os.open(f"{folder}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         write_to(output, output)
