@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mlomae import records
-from mlomae.common.system import cpu_model
+from mlomae.common.system import cpu_model, git_state
 from tests.stress.harness import Result
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def table(results: Mapping[str, Sequence[Result]], whats: Mapping[str, str], seed: int, which: str) -> str:
     """A row for each row of each kind: cases that passed, of how many, and the seconds that all have taken."""
-    commit, dirty = records.git_state(ROOT)
+    commit, dirty = git_state(ROOT)
     made = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()}, {cpu_model()}"
     state = {True: ", with changes that are not committed", False: "", None: ""}[dirty]
     passed = [result.fault is None for found in results.values() for result in found]
