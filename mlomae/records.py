@@ -21,7 +21,16 @@ from typing import Any
 
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError, first_names, reason_of
-from mlomae.common.files import canonical_json, check_values, is_hidden, leaves, parse_object, read_json, read_text
+from mlomae.common.files import (
+    LARGEST,
+    canonical_json,
+    check_values,
+    is_hidden,
+    leaves,
+    parse_object,
+    read_json,
+    read_text,
+)
 from mlomae.common.system import hardware, versions
 
 Record = dict[str, Any]
@@ -195,7 +204,7 @@ def _check_metrics(metrics: dict[str, Any], source: str) -> None:
     for name, value in metrics.items():
         for where, part in leaves(value, name) if isinstance(value, dict) else [(name, value)]:
             none = (part is None and isinstance(value, dict)) or part == {}
-            if not none and (not isinstance(part, Number) or isinstance(part, bool) or not abs(part) < 1e30):
+            if not none and (not isinstance(part, Number) or isinstance(part, bool) or not abs(part) < LARGEST):
                 raise DataError(
                     f"record '{source}': field 'metrics.{where}' holds {short(part)}, not a number; {_REMEDY}"
                 )

@@ -106,7 +106,7 @@ def test_odd_values_are_one_line_or_harmless(runs: Path, seed: int) -> None:
         (("metrics", "knn_top1_avg"), "40"),
         (("metrics", "knn_top1_avg"), True),
         (("metrics", "knn_top1_avg"), float("nan")),
-        (("metrics", "knn_top1_avg"), 10**40),
+        (("metrics", "knn_top1_avg"), 10**70),
         (("metrics", "knn_top1_avg"), {"a": 1.0}),
         (("method",), "MLO\nMAE"),
         (("method",), "half \ud800"),

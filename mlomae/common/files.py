@@ -8,7 +8,7 @@ from typing import Any
 
 _FOREIGN = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini")
 DEEPEST = 50  # levels of lists and objects
-_LARGEST = 1e30  # no cost in operations is larger, and sums of squares are finite
+LARGEST = 1e60  # more than any measurement or setting, and sums of squares are finite
 _MANY = 150  # lists and objects; fewer cannot be within each other so deeply that it matters
 _DIGITS = 1000  # converting more takes long
 
@@ -100,7 +100,7 @@ def check_values(content: Any) -> None:
             raise ValueError(f"field {where!r} holds half of a letter")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"field {where!r} holds {value!r}, not a number")
-        if isinstance(value, int | float) and not abs(value) < _LARGEST:
+        if isinstance(value, int | float) and not abs(value) < LARGEST:
             raise ValueError(f"field {where!r} holds a number that is too large")
 
 
