@@ -269,18 +269,19 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
-    parser = build_parser()
-    args, unknown = parser.parse_known_args(argv)
-    if args.run is _data_check and not any(option.startswith("-") for option in unknown):  # after a flag
-        args.options, unknown = [*args.options, *unknown], []
-    if unknown and args.run is not _needs_checkout:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    # forward-mode differentiation makes torch warn about itself; standard error is for what the user can act on
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     # told to end, a run says how to go on, and a suite ends its runs; under torchrun it may be waiting for other ranks
     alone = "LOCAL_RANK" not in os.environ and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if alone else None
+    args = argparse.Namespace(command=None)
     try:
+        parser = build_parser()  # which imports commands
+        args, unknown = parser.parse_known_args(argv)
+        if args.run is _data_check and not any(option.startswith("-") for option in unknown):  # after a flag
+            args.options, unknown = [*args.options, *unknown], []
+        if unknown and args.run is not _needs_checkout:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        # forward-mode differentiation makes torch warn about itself; standard error is for what the user can act on
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
         if modules := getattr(args, "custom_imports", None):
             from mlomae.config.plugins import import_plugins
 

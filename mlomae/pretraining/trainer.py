@@ -113,6 +113,8 @@ class Trainer:
             check_same_on_ranks({"weights": weights_digest(self.model)})
         if is_main_process():
             size, train = checkpoint.estimated_bytes(self.modules.values(), self.optimizers.values()), self.config.train
+            if resumed_from is not None and not self._damaged:  # a killed run may have written one and removed none
+                checkpoint.prune(self.work_dir, train.keep_checkpoints)
             saves = math.ceil((self.iterations - self.iteration) / train.checkpoint_interval)
             checkpoint.check_room(self.work_dir, size, saves, train.keep_checkpoints)
         try:

@@ -72,7 +72,7 @@ def places(content: Any, most: int = 3) -> Iterator[tuple[Any, ...]]:
         return
     keys = list(content)
     if len(keys) > 8 and all(type(content[key]) is type(content[keys[0]]) for key in keys):
-        keys = [*keys[:most], keys[-1]]
+        keys = [*keys[: min(most, len(keys) - 1)], keys[-1]]
     for key in keys:
         yield (key,)
         yield from ((key, *rest) for rest in places(content[key], most))

@@ -1,8 +1,9 @@
 """Runs, records and files under fire: `python -m tests.stress`, or `make stress`. Not part of the tests; takes long.
 
 A module of `kinds` is a kind of fault: ``WHAT`` says what is promised, ``SAMPLE`` how many of its cases a sample has,
-and ``cases(shared, chance)`` yields them: ``shared`` is a folder for what several cases read, ``chance`` a generator of
-the seed. Cases of one name up to the colon are a row of the table, and a sample has cases of every row.
+``FULL`` how many a full run has, if not all, and ``cases(shared, chance)`` yields them: ``shared`` is a folder for what
+several cases read, ``chance`` a generator of the seed. Cases of one name up to the colon are a row of the table, and
+every choice, which follows the seed, has cases of every row.
 """
 
 import sys

@@ -32,14 +32,14 @@ def kind_of(name: str) -> ModuleType:
 
 
 def chosen(kind: str, shared: Path, seed: int, full: bool, text: str = "") -> list[Case]:
-    """All cases of a kind, a sample of them, or those with ``text`` in their name."""
+    """The cases of a kind that a full run or a sample has, or all those with ``text`` in their name."""
     module = kind_of(kind)
     cases = list(module.cases(shared, random.Random(zlib.crc32(f"{kind} {seed}".encode()))))
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), f"{kind}: two cases of one name"
     if text:
         return [case for case in cases if text in case.name]
-    return cases if full else sample(cases, module.SAMPLE, random.Random(seed))
+    return sample(cases, getattr(module, "FULL", len(cases)) if full else module.SAMPLE, random.Random(seed))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

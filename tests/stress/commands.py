@@ -10,10 +10,12 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlomae import cli
 from mlomae.common.errors import MlomaeError
+from mlomae.common.ownership import LOCK
 from tests.stress.harness import write_to
 
 _ERROR = re.compile(r"^(?:mlomae[^:]*: )?error: ")  # argparse puts the name of the program before it
@@ -108,6 +110,13 @@ class Command:
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
+
+    def owns(self, work: Path, seconds: float = 60.0) -> None:
+        """Wait until the run owns its folder, or has ended: then it answers signals, and its processes have met."""
+        deadline = time.monotonic() + seconds
+        while not (work / LOCK).exists() and not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            assert time.monotonic() < deadline, f"{self.what}: does not own its folder after {seconds:.0f} s"
+            time.sleep(0.001)
 
     def wait(self, seconds: float = 100.0) -> Ended:
         """How it has ended; AssertionError if it has not within ``seconds``."""

@@ -16,10 +16,11 @@ from layouts import write_image
 from run_samples import differences
 
 from mlomae.common.checkpoint import list_checkpoints
+from mlomae.records import DIGEST
 from tests.stress.commands import Command, Ended
 from tests.stress.faults import noted
 
-TIMES = ("wall_clock_s", "cpu_s", "finished_at", "git_commit", "git_dirty")
+TIMES = ("wall_clock_s", "cpu_s", "finished_at", "git_commit", "git_dirty", DIGEST)  # the digest is of the others, too
 _LOGS = ("log.jsonl", "train.log")
 _EVENTS = "events.out.tfevents"  # tensorboard's
 
@@ -42,7 +43,7 @@ class Run:
             ended = Command(*argv, *folders(place), arm=noted(place, folder / "writes.txt")).wait().well()
             known.write_text(json.dumps({"argv": argv, "cpu": ended.cpu}))
         about = json.loads(known.read_text())
-        writes = re.sub(r"\.\d+\.", ".PID.", (folder / "writes.txt").read_text()).splitlines()
+        writes = re.sub(r"\.[0-9a-f]{8}-\d+\.", ".PID.", (folder / "writes.txt").read_text()).splitlines()
         return Prepared(self.name, folder, about["argv"], about["cpu"], writes)
 
 

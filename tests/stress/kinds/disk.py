@@ -1,4 +1,7 @@
-"""Disks that are full, read-only or gone, from the n-th write on, and files that end before they are whole."""
+"""Disks that are full, read-only or gone, from the n-th write on, and files that end before they are whole.
+
+A full run has `FULL` of the cases, as evenly over the rows as they allow, chosen by the seed.
+"""
 
 import errno
 import random
@@ -16,6 +19,7 @@ from tests.stress.runs import CLASSIFICATION, PRETRAINING, SEGMENTATION, Prepare
 
 WHAT = "a write that fails is one line or does not matter; earlier checkpoints are whole, and a resume ends as ever"
 SAMPLE = 50
+FULL = 150
 CODES = {"full": errno.ENOSPC, "read-only": errno.EROFS, "input/output error": errno.EIO}
 SIZES = (0, 1, 100, 1_000, 4_000, 10_000, 30_000, 60_000, 100_000, 200_000)  # bytes after which no file grows
 

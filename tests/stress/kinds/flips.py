@@ -1,4 +1,7 @@
-"""Files with a bit that flipped or with their end cut off, in every part: headers, names, pickle, tensors, checksum."""
+"""Files with a bit that flipped or with their end cut off, in every part: headers, names, pickle, tensors, checksum.
+
+A full run has `FULL` of the cases, as evenly over the rows as they allow, chosen by the seed.
+"""
 
 import random
 import shutil
@@ -17,7 +20,8 @@ from tests.stress.harness import Case, Check
 from tests.stress.runs import CLASSIFICATION, CLASSIFICATION_FILES, PRETRAINING, Prepared, differences, newest
 
 WHAT = "a damaged file is found wherever the damage is: it is named in one line, or an earlier checkpoint is resumed"
-SAMPLE = 150
+SAMPLE = 120
+FULL = 300
 EACH = 25  # flips in each part of a checkpoint
 RESUMED = 12
 

@@ -1,4 +1,7 @@
-"""Runs that are killed at every write and at random moments, then resumed."""
+"""Runs that are killed before a write and at random moments, then resumed.
+
+A full run has `FULL` of the cases, as evenly over the rows as they allow, chosen by the seed.
+"""
 
 import random
 import signal
@@ -17,7 +20,8 @@ from tests.stress.runs import (
 )
 
 WHAT = "a killed run is resumed to the bits of one that was not, and leaves no file, lock or process behind"
-SAMPLE = 60
+SAMPLE = 50
+FULL = 150
 RANDOM_MOMENTS = 12
 AT_WRITES = (PRETRAINING, CLASSIFICATION, SEGMENTATION)
 AT_RANDOM = (PRETRAINING, PRETRAINING_FILES, CLASSIFICATION, SEGMENTATION, DETECTION)

@@ -1,4 +1,7 @@
-"""Two processes in one place at the same time."""
+"""Two processes in one place at the same time: two runs, two exports, two writers of a record.
+
+A full run has `FULL` of the cases, as evenly over the rows as they allow, chosen by the seed.
+"""
 
 import json
 import random
@@ -20,6 +23,7 @@ from tests.stress.runs import CLASSIFICATION, PRETRAINING, SEGMENTATION, Prepare
 
 WHAT = "of two that want one place one has it, and the other is told so by name or waits; nothing is of both"
 SAMPLE = 32
+FULL = 120
 TIMES = 20
 OTHERS = r"is in use by (process \d+ on|another process)|already holds a run"
 

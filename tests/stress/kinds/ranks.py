@@ -1,4 +1,7 @@
-"""Data parallel runs of two processes that have other data, seeds or options, or of which one dies or stops."""
+"""Data parallel runs of two processes that have other data, seeds or options, or of which one dies or stops.
+
+A full run has `FULL` of the cases, as evenly over the rows as they allow, chosen by the seed: some wait for a minute.
+"""
 
 import os
 import random
@@ -17,7 +20,8 @@ from tests.stress.harness import Case, Check
 from tests.stress.runs import CLASSIFICATION_FILES, PRETRAINING_FILES, Prepared
 
 WHAT = "processes that differ stop before the first step, and one that dies or stops ends the others within a minute"
-SAMPLE = 10
+SAMPLE = 8
+FULL = 20
 TOGETHER = 60.0  # seconds
 
 
@@ -28,7 +32,7 @@ def cases(shared: Path, chance: random.Random) -> Iterator[Case]:
             yield Case(f"{run.name}, processes differ: {name}", _differ(prepared, differ), 200)
         for number in (signal.SIGKILL, signal.SIGSTOP):
             for moment in (round(chance.uniform(0.1, 0.9), 2) for _ in range(3)):
-                name = f"{run.name}, one of two: {signal.Signals(number).name} after {moment} of the run, process "
+                name = f"{run.name}, one of two: {number.name} after {moment} of the run, process "
                 for rank in range(2):
                     yield Case(f"{name}{rank}", _lost(prepared, number, moment * prepared.cpu, rank), 200)
 
@@ -76,6 +80,7 @@ def _differ(prepared: Prepared, differ: Callable[[Path], list[str]]) -> Check:
 def _lost(prepared: Prepared, number: int, seconds: float, rank: int) -> Check:
     def check(folder: Path) -> None:
         started = ranks([[*prepared.argv, "--work-dir", str(folder / "work")]] * 2)
+        started[0].owns(folder / "work")  # until all have met they wait for ten minutes
         time.sleep(seconds)
         lost, other = started[rank], started[1 - rank]
         try:

@@ -26,7 +26,7 @@ def cases(shared: Path, chance: random.Random) -> Iterator[Case]:
 
 LIMITS = {
     **{f"ulimit -n {n}": (resource.RLIMIT_NOFILE, n) for n in (8, 12, 16, 24, 40)},
-    **{f"ulimit -v, {m} MiB more than now": (resource.RLIMIT_AS, m << 20) for m in (1, 16, 64)},
+    **{f"ulimit -v, {m} MiB more than now": (resource.RLIMIT_AS, m << 20) for m in (1, 16, 256)},
 }
 
 
