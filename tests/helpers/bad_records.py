@@ -169,7 +169,7 @@ BESIDE: dict[str, dict[str, bytes]] = {
         b"a,b," + b"9" * 5000 + b",c,d,e,1.0,primary,s,n\n",
         "quote": b'method,"backbone\n',
     },
-    "predictions/a.npz": {**TEXTS, "zip": b"PK\x03\x04" + bytes(100)},
+    "runs/predictions/a.npz": {**TEXTS, "zip": b"PK\x03\x04" + bytes(100)},
     "figures/sources.json": {**TEXTS, "names": b'{"../x": ["a"]}', "files": b'{"x": [1]}', "text": b'{"x": "a"}'},
 }
 
