@@ -230,6 +230,20 @@ def test_a_used_work_dir_without_resume(refused: Refused, good: Path, tmp_path: 
     assert contents(good) == before
 
 
+@pytest.mark.parametrize("name", ["record.json", "log.jsonl", "train.log", "images.npz", "checkpoints/iter_2.pth"])
+@pytest.mark.timeout(60)
+def test_a_pipe_in_a_work_dir_is_not_waited_for(refused: Refused, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "work" / name
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    config = tiny.write_config(tmp_path / "config.py", data__eval=None, train__outer_iterations=2)
+    for more in ([], ["--resume"]):
+        line = refused("pretrain", config, "--work-dir", tmp_path / "work", *more)
+        assert f"'{path}' is neither a file nor a folder; remove it" in line
+    path.unlink()
+    assert main(["pretrain", str(config), "--work-dir", str(tmp_path / "work")]) == 0
+
+
 def test_resume_with_another_config(refused: Refused, good: Path, tmp_path: Path) -> None:
     before = contents(good)
     changes = {"name": "good", "data__eval": None, "train__outer_iterations": 2, "optim__phi__lr": 0.5}

@@ -3,7 +3,6 @@
 What is found is refused before anything is written, in one line that names the difference.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from mmengine.dist import get_world_size
 from mlomae import records
 from mlomae.common import checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
+from mlomae.common.files import read_json
 from mlomae.common.numerics import check_numerics
 from mlomae.config.strict import build_dataclass, plain
 from mlomae.data.content import check_same_data
@@ -35,8 +35,12 @@ def check_same_run(state: dict[str, Any], config: Any, meta: dict[str, Any], pat
 def finished_record(work_dir: Path, resume: bool, portable: dict[str, Any], free: frozenset[str]) -> dict[str, Any]:
     """The record of the finished run in ``work_dir``, {} without one.
 
-    Raises ConfigError if there is a run, finished or not, that ``resume`` does not ask for, CheckpointError for a
-    finished one of another configuration than ``portable``: its results would be replaced."""
+    Raises ConfigError if there is a run, finished or not, that ``resume`` does not ask for, or a pipe or device, which
+    would be waited for; CheckpointError for a finished one of another configuration than ``portable``: its results
+    would be replaced."""
+    for path in (*work_dir.glob("*"), *work_dir.glob("checkpoints/*")):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ConfigError(f"'{path}' is neither a file nor a folder; remove it, or choose another --work-dir")
     path = work_dir / "record.json"
     if (checkpoint.list_checkpoints(work_dir) or path.exists()) and not resume:
         raise ConfigError(
@@ -45,7 +49,7 @@ def finished_record(work_dir: Path, resume: bool, portable: dict[str, Any], free
     if not path.exists():
         return {}
     try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        saved: dict[str, Any] = read_json(path)
         config = saved["config"]
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"'{path}' is damaged; remove it, or choose another work dir") from error

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -71,10 +72,20 @@ class Scalars:
                 lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
                 write_text(self.path, "".join(line for line in lines if 0 < _step_of(line) <= done))
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+        self._usual = threading.excepthook
+        threading.excepthook = self._failed
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        try:
+            if self.writer is not None:
+                self.writer.close()
+        finally:
+            threading.excepthook = self._usual
+
+    def _failed(self, given: threading.ExceptHookArgs) -> None:
+        """A disk that fails TensorBoard's thread gives no traceback: its next call raises the error in ours."""
+        if given.exc_type is None or not issubclass(given.exc_type, OSError):
+            self._usual(given)
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches, and count the time spent waiting for them."""
