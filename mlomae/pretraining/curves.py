@@ -78,7 +78,8 @@ class LossCurves:
         self._fresh = dict(fresh)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self._sums, "terms": self._terms}
+        zeros = {name: [0.0] * self.points for name in self._terms}  # of what no `settle` has seen yet
+        return {"sums": zeros | self._sums, "terms": self._terms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`. Raises CheckpointError, naming the field, for values of another form."""

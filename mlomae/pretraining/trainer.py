@@ -157,7 +157,7 @@ class Trainer:
             self.clock = {kind: before[kind] + now - started[kind] for kind, now in seconds().items()}
             stop = done < self.iterations and agreement.reached()
             if save_due or stop:
-                self._save({} if save_due else self._unfinished_interval(done))
+                self._save({} if values is not None else self._unfinished_interval(done))
             if stop:
                 agreement.wait()  # for the file: the first process to end may make a launcher end the others
                 break
