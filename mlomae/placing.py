@@ -6,10 +6,11 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.config.strict import check_name
-from mlomae.records import DIGEST, Record, read_record, sealed, write_record
+from mlomae.records import DIGEST, Record, claim_of, config_hash, read_record, sealed, write_record
 
 OWN = "record.json"  # in the run's folder
 # What may differ between records of one run: it is evaluated again if it is resumed after its end.
@@ -21,6 +22,18 @@ def same_run(a: Record, b: Record) -> bool:
     return all(a.get(key) == b.get(key) for key in (a.keys() | b.keys()) - _OF_THE_END)
 
 
+def claims_of(config: dict[str, Any], place: Path | None) -> list[tuple[Path, Path]]:
+    """What a run of ``config``, made portable, owns besides its folder: its record at ``place``, as `owned` takes it.
+
+    Raises what `check_name` raises, and ConfigError if nothing can be written there.
+    """
+    check_name(config["name"])
+    if place is None:
+        return []
+    check_writable(place.parent, place.name)
+    return [claim_of(place, config_hash(config), config["seed"])]
+
+
 def check_place(record: Record, work_dir: Path, place: Path | None, resume: bool) -> None:
     """Refuse, before its first step, a run whose record could not be kept.
 
@@ -28,15 +41,10 @@ def check_place(record: Record, work_dir: Path, place: Path | None, resume: bool
         record: of `mlomae.records.make_record` as at the end, but without results.
         place: where its record goes besides ``work_dir``.
 
-    Raises what `check_name` and `sealed` raise, and ConfigError if another record is at ``place`` or nothing can be
-    written there.
+    Raises what `sealed` raises, and ConfigError if another record is at ``place``.
     """
-    check_name(record["name"])
     sealed(record, (place or work_dir / OWN).name)
-    if place is None:
-        return
-    check_writable(place.parent, place.name)
-    if not os.path.lexists(place):
+    if place is None or not os.path.lexists(place):
         return
     there, own = read_record(place, place.name), _read(work_dir / OWN) if resume else None
     if own is None or not same_run(there, own):

@@ -20,7 +20,7 @@ from mlomae.backbones.task import Task
 from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
 from mlomae.common import system
 from mlomae.common.atomic import replacing
-from mlomae.common.errors import CheckpointError
+from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.common.ownership import owned
 from mlomae.config.plugins import recorded_plugins
@@ -170,14 +170,11 @@ def run_transfer(
     another run, DataError for test images whose labels the backbone was fine-tuned on, and what the steps of the task
     raise.
     """
-    source = source or describe_weights(config.backbone.weights or "")
-    claims = []
-    if records_dir is not None:
-        digest = records.config_hash(described(config, source))
-        claims = [
-            records.claim_of(records_dir / place_name(config.name, source.method, config.seed), digest, config.seed)
-        ]
-    with owned_by_run(work_dir, *claims):
+    if not config.backbone.weights:
+        raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
+    source = source or describe_weights(config.backbone.weights)
+    place = records_dir and records_dir / place_name(config.name, source.method, config.seed)
+    with owned_by_run(work_dir, *placing.claims_of(described(config, source), place)):
         return _run(task, config, work_dir, resume, records_dir, source)
 
 

@@ -268,15 +268,13 @@ def run_pretraining(
     Raises what `Trainer.train` raises, and ConfigError if the folder holds a run that ``resume`` does not continue, or
     one that is still going on, or another process makes the run that ``records_dir`` is to have a record of.
     """
-    claims = []
-    if records_dir is not None:
-        place = records_dir / f"{config.name}_seed{config.seed}.json"
-        claims = [records.claim_of(place, records.config_hash(records.strip_paths(config.to_dict())), config.seed)]
-    with owned_by_run(work_dir, *claims):
-        return _run(config, work_dir, resume, records_dir)
+    portable = records.strip_paths(config.to_dict())
+    place = records_dir and records_dir / f"{config.name}_seed{config.seed}.json"
+    with owned_by_run(work_dir, *placing.claims_of(portable, place)):
+        return _run(config, work_dir, resume, place)
 
 
-def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path | None) -> dict[str, Any]:
+def _run(config: PretrainConfig, work_dir: Path, resume: bool, place: Path | None) -> dict[str, Any]:
     finished = finished_record(work_dir, resume, records.strip_paths(config.to_dict()), TASK.free_to_change)
     torch.manual_seed(config.seed)
     data = build_data(config)
@@ -315,7 +313,6 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, records_dir: Path
         **plugins,
     )
     seen = partial(images_seen, with_sizes(config, data.lowered))
-    place = records_dir and records_dir / f"{config.name}_seed{config.seed}.json"
     to_be = describe(clock={"wall": 0.0, "cpu": 0.0}, metrics={}, images_seen=seen(-1))
     placing.check_place(to_be, work_dir, place, resume)
     model = Pretrainer(config, data.num_classes)

@@ -162,7 +162,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "missing weights": ({"backbone__weights": "nowhere.pth"}, "backbone 'nowhere.pth' does not exist"),
     "unknown model": ({"backbone__weights": "timm:vit_huge_patch1", "backbone__model": None}, "vit_huge_patch1"),
     "no architecture": ({"backbone__model": None}, "model.embed_dim"),
-    "architecture of text": ({"backbone__model": {**cls_runs.SHAPE, "depth": "2"}}, "'backbone.model' holds a value"),
+    "architecture of text": (
+        {"backbone__model": {**cls_runs.SHAPE, "depth": "2"}},
+        "backbone model: depth must be int; got '2'",
+    ),
     "size and patch": ({"backbone__img_size": 18}, "18"),
     "odd batch with mixup": ({"data__mix": {"mixup": 0.8}, "data__batch_size": 15}, "15 in a process is odd"),
     "batch larger than the set": ({"data__batch_size": 97}, "batch_size 97 exceeds the 96 training images"),
@@ -170,22 +173,25 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown source": ({"data__train__type": "texture"}, "texture"),
     "source without a name": ({"data__train__type": 3}, "3"),
     "unknown option of a source": ({"data__test__colours": 3}, "colours"),
-    "text for a number": ({"data__train__count": "x"}, "textures: count must be at least 1; got 'x'"),
+    "text for a number": ({"data__train__count": "x"}, "'count' of data set 'textures' must be int or None; got 'x'"),
     "missing folder": ({"data__train": {"type": "imagefolder", "root": "nowhere"}}, "nowhere"),
     "unknown transform": ({"data__augment": {"type": "randaug"}}, "randaug"),
     "transform without a name": ({"data__augment": {}}, "without a type"),
     "unknown option of a transform": ({"data__augment": {"type": "pad_crop", "pad": 1}}, "no option 'pad'"),
     "wrong value of a transform": (
         {"data__augment": {"type": "pad_crop", "padding": "x"}},
-        "padding must be at least 0",
+        "option 'padding' of training transform 'pad_crop' must be int or None",
     ),
     "unknown option of evaluation": ({"data__evaluate": {"crop": 1}}, "'data.evaluate' has no option 'crop'"),
     "wrong value of evaluation": (
         {"data__evaluate": {"crop_pct": "x"}},
-        "crop_pct must be inside (0, 1]; got 'x'",
+        "option 'crop_pct' of config section 'data.evaluate' must be float; got 'x'",
     ),
     "unknown option of mixing": ({"data__mix": {"mixupp": 1}}, "'data.mix' has no option 'mixupp'"),
-    "wrong value of mixing": ({"data__mix": {"mixup": "x"}}, "data.mix: mixup must be at least 0; got 'x'"),
+    "wrong value of mixing": (
+        {"data__mix": {"mixup": "x"}},
+        "option 'mixup' of config section 'data.mix' must be float; got 'x'",
+    ),
     "number of classes of mixing": ({"data__mix": {"num_classes": 3}}, "no option 'num_classes'"),
 }
 

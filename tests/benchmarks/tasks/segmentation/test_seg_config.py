@@ -183,7 +183,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown option of a source": ({"data__test__colours": 3}, "'scene_folder' has no option 'colours'"),
     "missing folder": ({"data__train__root": "nowhere"}, "nowhere"),
     "missing split": ({"data__train__split": "train"}, "train"),
-    "number for a split": ({"data__train__split": 3}, "'data.train and data.test' holds a value of the wrong type"),
+    "number for a split": ({"data__train__split": 3}, "option 'split' of data set 'scene_folder' must be str; got 3"),
     "training images tested": ({"data__test__split": "training"}, "evaluation images would reach training"),
     "unknown transform": ({"data__augment": [{"type": "RandomCropp"}]}, "'data.augment' is refused by mmseg"),
     "unknown option of a transform": (

@@ -297,7 +297,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "half a pixel": (slide((8.5, 8), (4, 4)), "needs crop_size and stride"),  # type: ignore[arg-type]
     "one image": ({"data__batch_size": 1}, "BatchNorm needs 2 images a process"),
     "no weights": ({"backbone__weights": None}, "no backbone was named"),
-    "text for a number": ({"backbone__model": {**seg_runs.SHAPE, "depth": "4"}}, "'backbone.model' holds a value of"),
+    "text for a number": (
+        {"backbone__model": {**seg_runs.SHAPE, "depth": "4"}},
+        "backbone model: depth must be int; got '4'",
+    ),
     "blocks": ({"backbone__out_indices": [0, 1, 2, 4]}, r"out_indices \(0, 1, 2, 4\) must be rising"),
 }
 
