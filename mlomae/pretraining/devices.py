@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from mlomae.common.errors import ConfigError, MlomaeError, TrainingError
 from mlomae.common.ownership import owned
+from mlomae.placing import check_writable
 from mlomae.pretraining.stopping import FOREVER, stoppable
 from mlomae.pretraining.watch import START, Watch
 
@@ -59,7 +60,8 @@ def join_process_group() -> None:
 def owned_by_run(work_dir: Path, *claims: tuple[Path, Path]) -> Iterator[None]:
     """`owned` for all processes of ``torchrun``, which join each other here; the first one has the lock.
 
-    ``claims``: more places and their locks. What it raises is raised on all. Within the block signals stop the run
+    ``claims``: places of records and their locks. What it raises is raised on all. Within the block signals stop the
+    run
     (`stoppable`), and a process that fails or is lost ends the others (`Watch`).
     """
     failed: list[Exception | None] = [None]
@@ -70,6 +72,8 @@ def owned_by_run(work_dir: Path, *claims: tuple[Path, Path]) -> Iterator[None]:
             stack.enter_context(_watch.run())
         if is_main_process():
             try:
+                for _, lock in claims:
+                    check_writable(lock.parent)
                 for place, lock in ((work_dir, None), *claims):
                     stack.enter_context(owned(place, lock))
             except (MlomaeError, OSError) as error:
