@@ -61,8 +61,7 @@ def owned_by_run(work_dir: Path, *claims: tuple[Path, Path]) -> Iterator[None]:
     """`owned` for all processes of ``torchrun``, which join each other here; the first one has the lock.
 
     ``claims``: places of records and their locks. What it raises is raised on all. Within the block signals stop the
-    run
-    (`stoppable`), and a process that fails or is lost ends the others (`Watch`).
+    run (`stoppable`), and a process that fails or is lost ends the others (`Watch`).
     """
     failed: list[Exception | None] = [None]
     with ExitStack() as stack:
