@@ -71,8 +71,8 @@ def owned_by_run(work_dir: Path, *claims: tuple[Path, Path]) -> Iterator[None]:
             stack.enter_context(_watch.run())
         if is_main_process():
             try:
-                for _, lock in claims:
-                    check_writable(lock.parent)
+                for place, _ in claims:
+                    check_writable(place.parent)
                 for place, lock in ((work_dir, None), *claims):
                     stack.enter_context(owned(place, lock))
             except (MlomaeError, OSError) as error:
