@@ -15,7 +15,7 @@ from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.config.schema import load_config
 from mlomae.config.strict import check_name, overrides, read_config
-from mlomae.placing import claims_of, keep_record, place_record, same_run
+from mlomae.placing import check_writable, keep_record, place_record, same_run
 from mlomae.pretraining.run import run_pretraining
 from mlomae.records import read_record, sealed, strip_paths, validate_record, write_record
 
@@ -142,7 +142,7 @@ def test_results_that_differ_replace_the_runs_own_record_and_never_the_placed_on
 
 def test_a_file_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be written .File name too long"):
-        claims_of(make_record()["config"], tmp_path / "records" / f"{'m' * 250}.json")
+        check_writable(tmp_path / "records", f"{'m' * 250}.json")
 
 
 # --- names and keys ---------------------------------------------------------------------------------------------------

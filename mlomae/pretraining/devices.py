@@ -72,7 +72,7 @@ def owned_by_run(work_dir: Path, *claims: tuple[Path, Path]) -> Iterator[None]:
         if is_main_process():
             try:
                 for place, _ in claims:
-                    check_writable(place.parent)
+                    check_writable(place.parent, place.name)
                 for place, lock in ((work_dir, None), *claims):
                     stack.enter_context(owned(place, lock))
             except (MlomaeError, OSError) as error:
