@@ -58,6 +58,6 @@ def test_without_predictions_or_records_nothing_is_beside(work: Path, tmp_path: 
 def test_a_file_of_predictions_names_the_record_it_belongs_to(work: Path) -> None:
     config = TransferConfig(name="knn_cub", seed=3, data=DataConfig())
     origin = Provenance("MLO-MAE (nca)", {"method": "MLO-MAE (nca)"}, {})
-    identity = TransferRun(config, origin, work, False, (None, None), {}).identity()
+    identity = TransferRun(config, origin, work, False, (None, None), {}, {}).identity()
     assert identity["run"] == "MLO-MAE (nca), knn_cub, seed 3"
     assert len(identity["config_hash"]) == 16

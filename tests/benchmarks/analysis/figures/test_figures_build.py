@@ -16,7 +16,7 @@ from benchmarks.analysis.figures import __main__ as build
 from benchmarks.analysis.figures.__main__ import main
 from benchmarks.analysis.figures.runs import NothingToDrawError
 from benchmarks.suite.file import ROOT
-from mlomae.records import write_record
+from mlomae.records import record_digest, write_record
 
 RUNS = [run(m, s, 48.0 + s) for m in ("MAE", "BLO-MAE", "MLO-MAE") for s in (0, 1)]
 
@@ -139,7 +139,7 @@ def test_without_records_every_figure_of_records_says_what_is_missing() -> None:
 def test_wrong_records_are_one_line(
     bad: dict[str, Any], words: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place / "runs" / "bad.json").write_text(json.dumps(bad))
+    (place / "runs" / "bad.json").write_text(json.dumps({**bad, "digest": record_digest(bad)}))
     refused(place, words, capsys, "--only", "loss_curves" if "curves" in bad else "cost")
     assert not (place / "out").exists()
 
@@ -150,7 +150,7 @@ def test_wrong_arguments_and_a_damaged_list_of_sources_are_one_line(
     refused(place, "no figure is called 'pie'; there are levels, bilevel", capsys, "--only", "pie")
     refused(place, "does not exist", capsys, "--records", str(place / "nowhere"))
     (place / "runs" / "no.json").write_text("{")
-    refused(place, "record 'no.json' is not valid JSON", capsys)
+    refused(place, "record 'no.json' is not usable", capsys)
     (place / "runs" / "no.json").unlink()
     for content in ("{", "[]", '{"../x": []}', '{"cost": 1}'):
         (place / "out").mkdir(exist_ok=True)
@@ -174,7 +174,7 @@ ROW = mask_values(rows=1)["rows"][0]
         ({"rows": [{**ROW, "mask": ROW["mask"][:-1]}]}, "'mask' is not 8 texts of 64"),
         ({"rows": [{**ROW, "mask": ["2" * 64] * 8}]}, "'mask' is not 8 texts of 64"),
         ({"rows": [{**ROW, "weight": [[1.0] * 64] * 7}]}, "'weight' is not 8 lists of 64"),
-        ({"rows": [{**ROW, "weight": [[float("nan")] * 64] * 8}]}, "'weight' is not 8 lists of 64"),
+        ({"rows": [{**ROW, "weight": [[float("nan")] * 64] * 8}]}, "holds nan, not a number"),
         ({"rows": [{**ROW, "label": " "}]}, "no label"),
         ({"rows": [{**ROW, "iteration": -1}]}, "'iteration' is not a count"),
         ({"rows": [{k: v for k, v in ROW.items() if k != "grid"}]}, "lacks 'grid'"),
