@@ -199,6 +199,6 @@ def test_the_copies_are_part_of_a_checkpoint_but_not_of_what_is_trained() -> Non
     ids=str,
 )
 def test_values_out_of_range_are_a_one_line_error(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=r"of masking strategy 'hpm' must be (at least|inside)") as error:
+    with pytest.raises(ConfigError, match=r"of masking strategy 'hpm' must be (at least|inside|a number)") as error:
         build(**options)
     assert "\n" not in str(error.value)
