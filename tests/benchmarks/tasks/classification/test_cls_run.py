@@ -215,7 +215,7 @@ def linear_weights(config: ClassificationConfig, work: Path, cached: bool, order
         images = CachedFeatures(*features, seed=config.seed + order)
     loader = ImageLoader(images, batch_sampler=EpochBatches(images, 16, epochs=config.train.epochs))
     test = eval_loader(config, inputs.test, inputs.plain)
-    run = TransferRun(config, Provenance("MAE", {}, {}), work, False, (None, None), {})
+    run = TransferRun(config, Provenance("MAE", {}, {}), work, False, (None, None), {}, {})
     run.train(ClassifierStep(model, config), loader, test, ClassificationMetric(4))
     assert model.head is not None
     return model.head.state_dict()
