@@ -1,6 +1,7 @@
 """A pretraining run from its checkpoint: configuration, model and data; and the evaluation of its encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +48,16 @@ class LoadedRun:
     @cached_property
     def data(self) -> PretrainData:
         """Sources, split and streams, opened on first use; errors as `build_data`."""
-        return build_data(self.config)
+        with self.named():
+            return build_data(self.config)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors about the configuration name the file that it is from."""
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(f"checkpoint '{self.path}', config: {error}") from error
 
     @cached_property
     def model(self) -> Pretrainer:
@@ -127,7 +137,8 @@ def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = 
     data = run.config.data
     if not data.eval:
         raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
-    train, evaluation = build_source(data.train), build_source(data.eval)
+    with run.named():
+        train, evaluation = build_source(data.train), build_source(data.eval)
     check_classes(train, evaluation)
     known, _ = check_trained_on(run.path, evaluation, f"; training of '{path}'", data.allow_near_copies)
     if overrides or known is None:  # else these are the images that the weights were trained on
