@@ -4,10 +4,10 @@
 """
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from mlomae.common.atomic import hidden_name, remove_leftovers
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.config.strict import check_name
 from mlomae.records import DIGEST, Record, claim_of, config_hash, read_record, sealed, write_record
@@ -58,8 +58,10 @@ def check_writable(folder: Path, name: str = "record") -> None:
     try:
         above = (folder, *folder.absolute().parents)
         nearest = next(place for place in above if os.path.lexists(place))
-        with tempfile.NamedTemporaryFile(prefix=f".{name}.", suffix=".tmp", dir=nearest):
-            pass
+        remove_leftovers(nearest, name)
+        trial = nearest / f"{hidden_name(name)}.tmp"
+        trial.touch()
+        trial.unlink()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
