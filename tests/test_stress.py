@@ -20,8 +20,9 @@ from mlomae.records import write_record
 from tests.stress import __main__ as script
 from tests.stress import faults, harness
 from tests.stress.commands import Command, Ended, refused_call
-from tests.stress.harness import Case, sample
+from tests.stress.harness import Case, Result, sample
 from tests.stress.runs import Prepared, Run, same_results
+from tests.stress.table import table
 
 REFUSED = "error: 'x' is missing; add it\n"
 
@@ -137,9 +138,14 @@ def test_faults_are_listed_with_the_command_that_repeats_them(
     said = capfd.readouterr().out
     assert "FAULT planted: row: bad: AssertionError: not as promised" in said
     assert "again: python -m tests.stress --seed 3 --only planted --case 'row: bad'" in said
-    assert re.search(r"seed 3, a sample of the cases: \*\*1 of 2\*\*", out.read_text())
+    earlier = table({"another": [Result(Case("it", fails), 1.0, None)]}, {"another": "kept"}, "before")
+    assert re.search(r"\*\*planted\*\* \| a plant \| 1 of 2 \| \d+ \| .* seed 3, a sample \|", out.read_text())
     assert re.search(r"\| \| row \| 1 of 2 \| \d+ \|", out.read_text())
-    assert script.main(["--only", "planted", "--case", "good", "--keep", str(tmp_path)]) == 0
+    out.write_text(earlier)
+    again = ["--only", "planted", "--case", "good", "--out", str(out), "--keep", str(tmp_path)]
+    assert script.main(again) == 0
+    assert "**2 of 2**" in out.read_text()
+    assert "| **another** | kept | 1 of 1 | 1 | before |" in out.read_text()
 
 
 def finished(run: Run, shared: Path) -> Prepared:

@@ -22,7 +22,7 @@ import torch
 
 from tests.stress import kinds
 from tests.stress.harness import Case, Result, run, sample
-from tests.stress.table import table
+from tests.stress.table import run_phrase, table
 
 KINDS = sorted(module.name for module in pkgutil.iter_modules(kinds.__path__))
 
@@ -49,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=KINDS, choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--case", default="", metavar="TEXT", help="only cases with TEXT in their name")
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time, one thread each (default: 2)")
-    parser.add_argument("--out", type=Path, help="write the table here (with --full: results/stress.md)")
+    parser.add_argument("--out", type=Path, help="the table; other kinds in it stay (with --full: results/stress.md)")
     parser.add_argument("--list", action="store_true", help="the names of the cases")
     parser.add_argument("--keep", type=Path, help="folder for all files, by default a temporary one")
     args = parser.parse_args(argv)
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     folder = args.keep or Path(tempfile.mkdtemp(prefix="stress-"))
     results: dict[str, list[Result]] = {}
-    began = time.time()
+    began, phrase = time.time(), run_phrase(args.seed, "all cases" if args.full else "a sample")
     for kind in args.only:
         (shared := folder / kind / "shared").mkdir(parents=True, exist_ok=True)
         cases = chosen(kind, shared, args.seed, args.full, args.case)
@@ -80,18 +80,21 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"    again: python -m tests.stress {which}", flush=True)
         faults = sum(result.fault is not None for result in results[kind])
         print(f"{kind}: {len(cases) - faults} of {len(cases)}, {time.time() - began:.0f} s since the start", flush=True)
+        if args.out:
+            before = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
+            args.out.write_text(_table({kind: results[kind]}, phrase, before), encoding="utf-8")
     faults = sum(result.fault is not None for found in results.values() for result in found)
     if results:
-        whats = {kind: kind_of(kind).WHAT for kind in results}
-        text = table(results, whats, args.seed, "all cases" if args.full else "a sample of the cases")
-        print(f"\n{text}")
-        if args.out:
-            args.out.write_text(text, encoding="utf-8")
+        print(f"\n{_table(results, phrase)}")
     if not faults and args.keep is None:
         shutil.rmtree(folder)
     elif faults:
         print(f"{faults} faults; what the cases left: {folder}", file=sys.stderr)
     return 1 if faults else 0
+
+
+def _table(results: dict[str, list[Result]], phrase: str, before: str = "") -> str:
+    return table(results, {kind: kind_of(kind).WHAT for kind in results}, phrase, before)
 
 
 if __name__ == "__main__":
