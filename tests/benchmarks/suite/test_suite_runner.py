@@ -166,8 +166,8 @@ def test_a_record_of_another_configuration_in_the_place_of_a_run(tmp_path: Path,
 
 
 @contextmanager
-def held_elsewhere(lock: Path, said: list[str], leaves: Callable[[], Any]) -> Iterator[None]:
-    """The lock is that of another process until a line tells that it is waited for."""
+def held_elsewhere(lock: Path, said: list[str], leaves: Callable[[], Any], others: bool = False) -> Iterator[None]:
+    """The lock is another process's until a line tells that it is waited for, and that ``others`` have gone on."""
     taken = threading.Event()
 
     def hold() -> None:
@@ -176,7 +176,8 @@ def held_elsewhere(lock: Path, said: list[str], leaves: Callable[[], Any]) -> It
             end = time.monotonic() + 20
             while not any("waiting for" in line for line in said) and time.monotonic() < end:
                 time.sleep(0.01)
-            time.sleep(0.2)  # in which others go on
+            while others and not any(": done" in line for line in said) and time.monotonic() < end:
+                time.sleep(0.01)
             leaves()
 
     with ThreadPoolExecutor() as pool:
@@ -194,7 +195,7 @@ def test_a_run_of_another_process_is_waited_for(tmp_path: Path, launch: Records,
     learned, job = runner.planner.jobs()
     lock = [*suite_locks(job), *run_locks(job)][which][1]
     leaves = (lambda: write_record(record_of(job, 123.0), job.record)) if records else (lambda: None)
-    with held_elsewhere(lock, said, leaves):
+    with held_elsewhere(lock, said, leaves, others=True):
         assert state_of(job, runner.completed) == ("running", "before its first checkpoint")
         assert runner.run()
     waits = f"{job.label}: waiting for process {os.getpid()} on {platform.node()}, started "

@@ -33,7 +33,7 @@ def straight(one_thread: None, coco: Path, tmp_path_factory: pytest.TempPathFact
 
 def test_a_run_leaves_a_record_detections_and_pictures(straight: Path, coco: Path) -> None:
     record = json.loads((straight / "record.json").read_text())
-    assert (record["task"], record["dataset"], record["images_seen"]["lower"]) == ("detection", "coco_folder", 16)
+    assert (record["task"], record["dataset"], record["images_seen"]["lower"]) == ("detection", coco.name, 16)
     found = json.loads((straight / "detections.json").read_text())
     assert record["metrics"]["detections"] == len(found)
     for kind in ("box", "mask"):
