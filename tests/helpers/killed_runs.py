@@ -61,7 +61,7 @@ LEGS: dict[str, Callable[[], None]] = {
     "between the steps on omega and phi of iteration 3": lambda: before(OuterStep, "_phi_step", nth(4)),
     "half of checkpoint 4 written": lambda: half_a_checkpoint(4),
     "checkpoint 6 synced, not renamed": lambda: before(os, "replace", lambda a, b: Path(b).name == "iter_6.pth"),
-    "checkpoint 6 renamed, old ones not pruned": lambda: before(checkpoint, "prune", nth(1)),
+    "checkpoint 6 renamed, old ones not pruned": lambda: before(checkpoint, "prune", nth(2)),
     "checkpoint 8 due, losses drained": lambda: before(Trainer, "_drain", lambda self, i: i == 8),
 }
 

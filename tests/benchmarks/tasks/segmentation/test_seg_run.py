@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import seg_runs
+import tiny
 import torch
 from backbone_samples import write_checkpoint
 from PIL import Image
@@ -38,6 +39,7 @@ def learned(one_thread: None, scenes: Path, tmp_path_factory: pytest.TempPathFac
     write_checkpoint(backbone, **shape)
     content = torch.load(backbone, weights_only=True)
     content["config"] |= {"method": "MLO-MAE", "name": "pretraining", "seed": 3, "levels": {"lower_steps": 2}}
+    content["config"] = {**tiny.values(), **content["config"]}
     content["config"]["data"] = {"train": {"type": "textures"}, "batch_size": 8}
     content["clock"] = {"wall": 2.0, "cpu": 1.0}
     torch.save(content, backbone)
