@@ -102,7 +102,10 @@ def test_no_run_begins_in_a_folder_in_use_and_none_is_hindered_to_read_it(
     before = sorted(work.rglob("*"))
     capsys.readouterr()
     with owned(work):
-        for command in (["pretrain", str(config), "--resume"], ["bench", "classification", str(recipe)]):
+        for command in (
+            ["pretrain", str(config), "--resume"],
+            ["bench", "classification", str(recipe), "--weights", "random"],
+        ):
             assert main([*command, "--work-dir", str(work)]) == 2
             assert f"error: '{work}' is in use by process {os.getpid()}" in one_line(capsys.readouterr().err)
         assert main(["export", str(work), str(tmp_path / "out.safetensors")]) == 0

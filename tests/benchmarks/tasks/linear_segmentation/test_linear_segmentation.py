@@ -114,7 +114,7 @@ def test_it_is_in_every_table_the_report_and_the_suites(straight: Path, tmp_path
     (line,) = (tmp_path / "linear_segmentation.csv").read_text().splitlines()[1:]
     record = json.loads((straight / "record.json").read_text())
     assert f"{record['metrics']['mIoU']:.2f}" in line
-    assert ",linear_segmentation,scene_folder,tiny," in (tmp_path / "comparison.csv").read_text()
+    assert ",linear_segmentation,scenes,tiny," in (tmp_path / "comparison.csv").read_text()
     assert TASK.title in build_report(runs, tmp_path / "report.html").read_text()
     suite = tmp_path / "suite.py"
     text = 'name = "s"\nmethods = [dict(config="configs/pretrain/mae_vit-w128-d4_cifar10.py")]\n'
