@@ -22,7 +22,7 @@ def same_run(a: Record, b: Record) -> bool:
     return all(a.get(key) == b.get(key) for key in (a.keys() | b.keys()) - _OF_THE_END)
 
 
-def claims_of(config: dict[str, Any], place: Path | None) -> list[tuple[Path, Path]]:
+def owned_places(config: dict[str, Any], place: Path | None) -> list[tuple[Path, Path]]:
     """What a run of ``config``, made portable, owns besides its folder: its record at ``place``, as `owned` takes it.
 
     Raises what `check_name` raises.

@@ -10,6 +10,7 @@ from typing import Any
 import bad_records as bad
 import pytest
 from record_samples import make_record
+from run_samples import with_value
 
 from benchmarks.analysis.evidence import read_figure_sources
 from benchmarks.analysis.report.__main__ import build_report
@@ -117,7 +118,7 @@ def test_odd_values_are_one_line_or_harmless(runs: Path, seed: int) -> None:
     ],
 )
 def test_a_field_of_the_wrong_kind_is_named(runs: Path, where: tuple[str, ...], value: Any) -> None:
-    record = bad.resealed(bad.edited(json.loads((runs / "a.json").read_text()), where, value))
+    record = bad.resealed(with_value(json.loads((runs / "a.json").read_text()), where, value))
     (runs / "a.json").write_text(json.dumps(record))
     said = bad.said_by(lambda: tables_of(runs))
     assert said is not None

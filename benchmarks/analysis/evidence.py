@@ -14,7 +14,7 @@ from benchmarks.analysis.comparable import METRICS
 from benchmarks.analysis.data_sets import pretrained_on, settle_data
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.tasks import all_tasks
-from mlomae.backbones.task import TestedRun
+from mlomae.backbones.task import Task, TestedRun
 from mlomae.common.errors import DataError
 from mlomae.common.files import read_json
 from mlomae.common.ownership import owned
@@ -218,7 +218,7 @@ def read_measured(folder: Path) -> dict[str, Record]:
 def _odd_field(record: Record) -> str | None:
     """The first field that tables read and that is of another kind than runs write; None if all are as they should."""
     metrics, config, pretrained = record["metrics"], record["config"], record["task"] == "pretrain"
-    task = next((task for task in all_tasks() if task.name == record["task"]), None)
+    task = _task_of(record)
     numbers = list(metrics) if task is None else [metric.name for metric in task.metrics]
     odd = [f"metrics.{key}" for key in numbers if isinstance(metrics.get(key), dict)]
     sections = ("data", *(("model", "mask", "levels", "optim") if pretrained else ("backbone",)))
@@ -257,9 +257,14 @@ def read_tested(path: Path, record: Record) -> TestedRun:
     return found
 
 
+def _task_of(record: Record) -> Task | None:
+    """None for a pretraining and a measurement of speed."""
+    return next((task for task in all_tasks() if task.name == record["task"]), None)
+
+
 def _predictions_in(path: Path, record: Record) -> TestedRun | None:
     """What the task of ``record`` reads from the file, None for a task without predictions."""
-    task = next((task for task in all_tasks() if task.name == record["task"]), None)
+    task = _task_of(record)
     return None if task is None else task.read_predictions(path)
 
 

@@ -5,6 +5,7 @@ of a reproduction, report the number themselves, secondary where another paper's
 """
 
 import csv
+import io
 import math
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from benchmarks.tasks import all_tasks
 from mlomae.common.errors import DataError
+from mlomae.common.files import read_text
 from mlomae.records import Record
 
 EVIDENCE = ("primary", "secondary")
@@ -65,12 +67,9 @@ def read_published(path: Path) -> list[PublishedNumber]:
     if not path.exists():
         return []
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise csv.Error("it is not a file")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns, rows = reader.fieldnames, [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+        columns, rows = reader.fieldnames, [(reader.line_num, row) for row in reader]
+    except (ValueError, csv.Error) as error:
         raise DataError(f"'{path.name}' is not a table in UTF-8 ({error}); copy the file again") from error
     if columns != COLUMNS:
         raise DataError(f"'{path.name}' must have the columns {', '.join(COLUMNS)}; copy the file again")

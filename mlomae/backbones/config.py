@@ -27,6 +27,12 @@ class BackboneConfig:
     img_size: int | list = 224
     drop_path: Annotated[float, "[0, 1)"] = 0.0
 
+    def named_weights(self) -> str:
+        """``weights``; ConfigError if there are none."""
+        if not self.weights:
+            raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
+        return self.weights
+
     @property
     def height_width(self) -> tuple[int, int]:
         """``img_size`` as (height, width)."""

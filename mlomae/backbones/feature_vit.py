@@ -181,7 +181,6 @@ class FeatureViT(BaseModule):
 
 def build_feature_vit(section: FeatureBackboneConfig, seed: int) -> FeatureViT:
     """The backbone of a configuration; ConfigError if it names no weights."""
-    if not section.weights:
-        raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
+    weights = section.named_weights()
     with values_of("backbone.model"):
-        return FeatureViT(**{**vars(section), "img_size": section.height_width}, seed=seed)
+        return FeatureViT(**{**vars(section), "weights": weights, "img_size": section.height_width}, seed=seed)

@@ -20,7 +20,7 @@ from mlomae.backbones.task import Task
 from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
 from mlomae.common import system
 from mlomae.common.atomic import replacing
-from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.common.ownership import owned
 from mlomae.config.plugins import recorded_plugins
@@ -170,12 +170,10 @@ def run_transfer(
     another run, DataError for test images whose labels the backbone was fine-tuned on, and what the steps of the task
     raise.
     """
-    if not config.backbone.weights:
-        raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
-    source = source or describe_weights(config.backbone.weights)
+    source = source or describe_weights(config.backbone.named_weights())
     place = records_dir and records_dir / place_name(config.name, source.method, config.seed)
-    with owned_by_run(work_dir, *placing.claims_of(described(config, source), place)):
-        return _run(task, config, work_dir, resume, records_dir, source)
+    with owned_by_run(work_dir, *placing.owned_places(described(config, source), place)):
+        return _run(task, config, work_dir, resume, place, source)
 
 
 def _run(
@@ -183,7 +181,7 @@ def _run(
     config: TransferConfig,
     work_dir: Path,
     resume: bool,
-    records_dir: Path | None,
+    place: Path | None,
     source: Provenance,
 ) -> records.Record:
     config = fitted(config, source)
@@ -216,7 +214,6 @@ def _run(
         pretrained=source.details,  # which backbone it was; what it is belongs to the configuration
         **plugins,
     )
-    place = records_dir and records_dir / place_name(config.name, source.method, config.seed)
     seen = {"lower": 0, "head": 0, "upper": 0}
     names = {"classes": dict.fromkeys(steps.test.classes, 0.0)}  # as metrics may hold them
     to_be = describe(images_seen=seen, outer_iterations=0, clock={"wall": 0.0, "cpu": 0.0}, metrics=names)
@@ -239,7 +236,7 @@ def _run(
         clock={kind: round(seconds, 2) for kind, seconds in outcome.clock.items()},
         metrics=outcome.metrics,
     )
-    return write_results(record, work_dir, records_dir, steps.save(run))
+    return write_results(record, work_dir, place and place.parent, steps.save(run))
 
 
 def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str, Any], Digests | None]:

@@ -3,8 +3,8 @@
 A checkpoint is a dict of tensors and plain Python values, a `State`. Of a pretraining ``modules`` are mae, mask,
 feedback, and average and auxiliary if there are any, ``optimizers`` one for each level; it has ``watch`` (the feedback
 gate: when φ began, and the evidence so far) and ``curves`` (sums of the losses so far), too. Version 0.1 wrote
-``schedulers``, which nothing reads: rates are functions of the iteration. One that a
-signal asked for between two logs also has ``interval``: every rank's sums of losses since the last log.
+``schedulers``, which nothing reads: rates are functions of the iteration. One that a signal asked for between two logs
+also has ``interval``: every rank's sums of losses since the last log.
 
 The file is a zip archive, as torch writes it. Its comment is the checksum of all bytes before, since torch does not
 look at the archive's own ones; files of earlier versions have no comment.

@@ -270,7 +270,7 @@ def run_pretraining(
     """
     portable = records.strip_paths(config.to_dict())
     place = records_dir and records_dir / f"{config.name}_seed{config.seed}.json"
-    with owned_by_run(work_dir, *placing.claims_of(portable, place)):
+    with owned_by_run(work_dir, *placing.owned_places(portable, place)):
         return _run(config, work_dir, resume, place)
 
 

@@ -201,8 +201,8 @@ def _check_values(record: Record, source: str) -> None:
 
 def validate_record(record: Record, source: str, canonical: str | None = None, paths: bool = True) -> None:
     """Raise DataError, naming ``source``, for a missing or mistyped field, another schema, a path, a false hash, or a
-    digest that is not that of the content. ``canonical``: all but the digest as
-    `canonical_json`, ``paths``: whether they are worth looking for, where these are known.
+    digest that is not that of the content. ``canonical``: all but the digest as `canonical_json`, ``paths``: whether
+    they are worth looking for, where these are known.
 
     Fields that may be missing: those of `OPTIONAL`, ``curves``, a pretraining's losses by outer iterations
     (`mlomae.pretraining.curves`), ``numerics``, the version numbers of what it computed (`mlomae.common.numerics`), and

@@ -1,6 +1,5 @@
 """Checkpoints and exports with a missing or wrong field, and every door through which a file of weights comes in."""
 
-import copy
 import json
 import struct
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 import tiny
 import torch
+from run_samples import GONE, with_value
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -26,7 +26,6 @@ from mlomae.pretraining.run import run_pretraining
 
 Case = tuple[str, Callable[[Path], object]]
 """A name, and what writes the file to a path."""
-GONE = object()
 VALUES: dict[str, Any] = {
     "gone": GONE,
     "None": None,
@@ -78,20 +77,6 @@ def places(content: Any, most: int = 3) -> Iterator[tuple[Any, ...]]:
         yield from ((key, *rest) for rest in places(content[key], most))
 
 
-def changed(content: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    """A copy with ``value`` at ``place``, or without it."""
-    result = dict(content)
-    inner: Any = result
-    for key in place[:-1]:
-        inner[key] = dict(inner[key])
-        inner = inner[key]
-    if value is GONE:
-        del inner[place[-1]]
-    else:
-        inner[place[-1]] = copy.deepcopy(value)
-    return result
-
-
 def bad_states(
     content: dict[str, Any], skip: tuple[str, ...] = ("schedulers",)
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -105,7 +90,7 @@ def bad_states(
         wrong = tensors_like(value) if isinstance(value, torch.Tensor) else VALUES
         for kind, other in wrong.items():
             if isinstance(other, torch.Tensor) or type(other) is not type(value) or other != value:
-                yield f"{'.'.join(map(str, place))}: {kind}", changed(content, place, other)
+                yield f"{'.'.join(map(str, place))}: {kind}", with_value(content, place, other)
 
 
 def bad_checkpoints(path: Path) -> Iterator[Case]:
@@ -132,7 +117,7 @@ def bad_safetensors(path: Path) -> Iterator[Case]:
             if other is GONE or (
                 isinstance(other, torch.Tensor) and other.device.type == "cpu" and not other.is_sparse
             ):
-                wrong = changed(state, (key,), other)
+                wrong = with_value(state, (key,), other)
                 yield f"{key}: {kind}", lambda target, w=wrong: save_file(w, target, metadata=meta)
     texts = [
         "",

@@ -13,8 +13,8 @@ from typing import Any
 import coco_layouts
 import numpy as np
 import scene_layouts
-from bad_checkpoints import GONE, changed
 from PIL import Image
+from run_samples import GONE, with_value
 
 Case = tuple[str, Callable[[Path], object]]
 """A name, and what makes the folder, file or whatever it is at a path."""
@@ -80,12 +80,12 @@ def bad_coco(root: Path) -> Iterator[Case]:
 
     for kind in ("images", "categories", "annotations"):
         for name, value in VALUES.items():
-            yield f"{kind}: {name}", case(changed(good, (kind,), value))
+            yield f"{kind}: {name}", case(with_value(good, (kind,), value))
             rows = copy.deepcopy(good[kind])
             rows[0] = value
             yield f"{kind}[0]: {name}", case({**good, kind: rows[1:] if value is GONE else rows})
             for key in good[kind][0]:
-                rows = [changed(good[kind][0], (key,), value), *good[kind][1:]]
+                rows = [with_value(good[kind][0], (key,), value), *good[kind][1:]]
                 yield f"{kind}[0].{key}: {name}", case({**good, kind: rows})
         yield f"{kind} twice", case({**good, kind: good[kind] * 2})
     for name, mask in MASKS.items():

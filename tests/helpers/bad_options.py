@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from bad_checkpoints import changed, places
+from bad_checkpoints import places
+from run_samples import with_value
 
 from mlomae import auxiliary, feedback, masking
 from mlomae.common.registry import _REGISTRIES
@@ -61,7 +62,7 @@ def bases() -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]]:
             defaults = {k: p.default for k, p in registries[kind].options(name, given).items()}
             options = {k: None if v is inspect.Parameter.empty else v for k, v in defaults.items()}
             more = {"ratio": 0.75} if kind == "masking strategy" else {}
-            base = changed(tiny.values(auxiliary=None), section, {"type": name, **options, **more})
+            base = with_value(tiny.values(auxiliary=None), section, {"type": name, **options, **more})
             yield f"{kind} {name}", base, section
     for name in registries["solver"].names():
         levels = {"solver": name, "solver_options": dict.fromkeys(list_options(name))}
@@ -74,7 +75,7 @@ def bad_options() -> Iterator[tuple[str, dict[str, Any]]]:
         for place in places(values, most=99):
             if place[: len(section)] == section and len(place) > len(section):
                 for kind, value in VALUES.items():
-                    yield f"{name}: {'.'.join(place)} = {kind}", changed(values, place, value)
+                    yield f"{name}: {'.'.join(place)} = {kind}", with_value(values, place, value)
 
 
 def begin(values: dict[str, Any], work_dir: Path) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from run_samples import GONE, with_value
+
 from mlomae.common.errors import MlomaeError
 from mlomae.records import DIGEST, config_hash, record_digest, strip_paths
 
-GONE = object()
 VALUES: dict[str, Any] = {
     "gone": GONE,
     "null": None,
@@ -71,19 +72,6 @@ def _full(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0
 
 
-def edited(record: dict[str, Any], where: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    """A copy with another value at ``where``; without it for GONE."""
-    result = copy.deepcopy(record)
-    place: Any = result
-    for key in where[:-1]:
-        place = place[key]
-    if value is GONE:
-        del place[where[-1]]
-    else:
-        place[where[-1]] = copy.deepcopy(value)
-    return result
-
-
 def resealed(record: dict[str, Any]) -> dict[str, Any]:
     """With the hash and the digest of its content, where they can be made: only the fields can be refused."""
     result = copy.deepcopy(record)
@@ -103,13 +91,13 @@ def leaf_edits(record: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         for key in where:
             value = value[key]
         if isinstance(value, bool):
-            yield ".".join(map(str, where)), edited(record, where, not value)
+            yield ".".join(map(str, where)), with_value(record, where, not value)
         elif isinstance(value, int | float):
-            yield ".".join(map(str, where)), edited(record, where, value + 1)
+            yield ".".join(map(str, where)), with_value(record, where, value + 1)
         elif isinstance(value, str) and where != (DIGEST,):
-            yield ".".join(map(str, where)), edited(record, where, value[:-1] + ("1" if value[-1:] != "1" else "2"))
+            yield ".".join(map(str, where)), with_value(record, where, value[:-1] + ("1" if value[-1:] != "1" else "2"))
         elif value is None:
-            yield ".".join(map(str, where)), edited(record, where, "a")
+            yield ".".join(map(str, where)), with_value(record, where, "a")
 
 
 def bad_records(record: dict[str, Any], seed: int, count: int | None = None) -> Iterator[tuple[str, bytes]]:
@@ -126,7 +114,7 @@ def bad_records(record: dict[str, Any], seed: int, count: int | None = None) -> 
         if isinstance(case, bytes):
             yield label, case
             continue
-        text = json.dumps(resealed(edited(record, *case)))
+        text = json.dumps(resealed(with_value(record, *case)))
         for name, mark in marks.items():
             text = text.replace(json.dumps(mark), RAW[name])
         yield label, text.encode("utf-8", "surrogatepass")

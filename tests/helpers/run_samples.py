@@ -1,6 +1,7 @@
 """What the tests of whole transfers share: changed configurations, comparison to the bit, one-line messages."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,24 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = copy.deepcopy(value)
+    return result
+
+
+GONE = object()
+"""In place of a value: that there is none."""
+
+
+def with_value(content: Any, place: Sequence[Any], value: Any) -> Any:
+    """A copy of nested dicts and lists with ``value`` where the keys of ``place`` lead, or without it for GONE; what is
+    not on the way is shared."""
+    result = inner = copy.copy(content)
+    for key in place[:-1]:
+        inner[key] = copy.copy(inner[key])
+        inner = inner[key]
+    if value is GONE:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = copy.deepcopy(value)
     return result
 
 

@@ -9,6 +9,7 @@ import bad_checkpoints as bad
 import pytest
 import tiny
 import torch
+from run_samples import GONE, with_value
 
 from mlomae.backbones.export import export
 from mlomae.common.checkpoint import load_checkpoint, save_atomically
@@ -22,14 +23,14 @@ FIELDS = [
     ("meta.numerics", [], "in 'meta.numerics', which must be a dict"),
     ("clock.wall", float("nan"), "in 'clock.wall'"),
     ("config.seed", torch.zeros(3), "in 'config.seed', which must be a plain value"),
-    ("modules.mask", bad.GONE, "in 'modules'"),
+    ("modules.mask", GONE, "in 'modules'"),
     ("modules.mae.encoder.cls_token", torch.zeros(1, 1, 16, dtype=torch.bool), "of another type: encoder.cls_token"),
     ("modules.mae.encoder.cls_token", torch.full((1, 1, 16), torch.nan), "not finite: encoder.cls_token"),
-    ("optimizers.theta", bad.GONE, "in 'optimizers'"),
+    ("optimizers.theta", GONE, "in 'optimizers'"),
     ("optimizers.theta.state.0.exp_avg", torch.full((1, 1, 16), torch.nan), "optimizers.theta.state.0.exp_avg"),
-    ("optimizers.theta.state.0.step", bad.GONE, "in 'optimizers.theta.state.0'"),
+    ("optimizers.theta.state.0.step", GONE, "in 'optimizers.theta.state.0'"),
     ("rng.torch", torch.zeros(3), "'rng'"),
-    ("watch", bad.GONE, "lacks 'watch'"),
+    ("watch", GONE, "lacks 'watch'"),
     ("watch.epoch", [1, 2], "'epoch'"),
     ("curves.sums", {}, "curves: holds"),
 ]
@@ -84,7 +85,7 @@ def test_a_run_does_not_go_on_from_a_wrong_field(
 ) -> None:
     state = load_checkpoint(saved(run))
     path = tmp_path / "checkpoints" / saved(run).name
-    save_atomically(bad.changed(state, place_of(state, field), value), path)
+    save_atomically(with_value(state, place_of(state, field), value), path)
     kind, said = bad.outcome(bad.resume(tmp_path), path)
     assert kind == "refused", f"{field} was taken over"
     assert words in said

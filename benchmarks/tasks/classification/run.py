@@ -124,11 +124,10 @@ def build_mix(config: ClassificationConfig, num_classes: int) -> BatchMix | None
 def build_model(config: ClassificationConfig, num_classes: int) -> tuple[Classifier, str]:
     """The model of the protocol, and what was loaded."""
     b, protocol = config.backbone, config.protocol
-    if not b.weights:
-        raise ConfigError("no backbone was named; give CKPT=... (or --weights), or 'random' as the floor")
+    weights = b.named_weights()
     with values_of("backbone.model"):
         backbone, report = create_backbone(
-            b.weights,
+            weights,
             num_classes=num_classes,
             img_size=b.height_width,
             drop_path=b.drop_path,
