@@ -21,6 +21,15 @@ from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import PretrainData, build_data, probe_batches
 
 
+@contextmanager
+def _config_of(path: Path) -> Iterator[None]:
+    """Errors about a configuration name the checkpoint that it is from."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint '{path}', config: {error}") from error
+
+
 @dataclass
 class LoadedRun:
     """A checkpoint of a pretraining run. Data and models are built from ``config``, which may be changed before.
@@ -48,16 +57,8 @@ class LoadedRun:
     @cached_property
     def data(self) -> PretrainData:
         """Sources, split and streams, opened on first use; errors as `build_data`."""
-        with self.named():
+        with _config_of(self.path):
             return build_data(self.config)
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Errors about the configuration name the file that it is from."""
-        try:
-            yield
-        except ConfigError as error:
-            raise ConfigError(f"checkpoint '{self.path}', config: {error}") from error
 
     @cached_property
     def model(self) -> Pretrainer:
@@ -71,10 +72,8 @@ class LoadedRun:
         feedback and auxiliary loss, without ``num_classes``. Raises CheckpointError for weights that do not fit.
         """
         check_declared(self.path, vars(self.config.model), self.state["modules"].get("mae", {}))
-        try:
+        with _config_of(self.path):
             model = Pretrainer(self.config, num_classes or 2)
-        except ConfigError as error:
-            raise ConfigError(f"'{self.path}' cannot be built: {error}") from error
         own = config_from_dict(self.state["config"])
         replaced = {name for name in ("mask", "feedback") if getattr(own, name) != getattr(self.config, name)}
         skipped = replaced if num_classes else replaced | {"feedback", "auxiliary"}
@@ -108,10 +107,8 @@ def load_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Lo
     """
     path = newest_checkpoint(Path(path))
     state = load_checkpoint(path)
-    try:
+    with _config_of(path):
         config = config_from_dict(state["config"])
-    except ConfigError as error:
-        raise ConfigError(f"checkpoint '{path}': {error}") from error
     if overrides:
         values = config.to_dict()
         for key, value in overrides.items():
@@ -137,7 +134,7 @@ def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = 
     data = run.config.data
     if not data.eval:
         raise ConfigError(f"'{path}' was trained without data.eval; nothing to evaluate on")
-    with run.named():
+    with _config_of(run.path):
         train, evaluation = build_source(data.train), build_source(data.eval)
     check_classes(train, evaluation)
     known, _ = check_trained_on(run.path, evaluation, f"; training of '{path}'", data.allow_near_copies)
