@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError, MlomaeError, from_worker, leave_signals_to_parent
-from mlomae.common.system import check_open_files
+from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.common.workers import check_open_files, from_worker, leave_signals_to_parent
 from mlomae.data.streams import check_divisible
 
 Item = tuple[int, int]

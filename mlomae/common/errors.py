@@ -6,7 +6,6 @@ The command line prints the line and exits with status 2; a traceback means a bu
 import functools
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterable
 
@@ -120,17 +119,3 @@ def exit_status(main: Callable[..., int | None]) -> Callable[..., int]:
             return refuse(error)
 
     return command
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """``worker_init_fn`` of loaders: a signal to all processes of a job must not end the workers of a run that is to
-    take its step to the end. They end when it does."""
-    for name in ("SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):  # Windows lacks the second
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
-def from_worker(error: MlomaeError) -> MlomaeError:
-    """The error as it was raised in a loader's worker, which sends it with its traceback, the message last."""
-    message = str(error).strip().splitlines()[-1]
-    return type(error)(message.removeprefix(f"{type(error).__module__}.{type(error).__name__}: "))

@@ -5,11 +5,8 @@ import os
 import platform
 import re
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from mlomae.common.errors import ConfigError
 
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "numpy")
 # import name -> (upstream distribution, maintained distribution); both write the same folder
@@ -41,26 +38,6 @@ def cpu_model() -> str:
 def usable_cores() -> int:
     """Logical cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_open_files(workers: int) -> None:
-    """Raise the number of files that this process may open to what loading with ``workers`` takes.
-
-    Every tensor that a worker sends is an open file. Raises ConfigError if the system does not allow as many.
-    """
-    with suppress(ImportError):  # Windows has no such limit
-        import resource
-
-        needed = 24 + 16 * workers
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if not workers or soft >= needed or soft == resource.RLIM_INFINITY:
-            return
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise ConfigError(
-                f"{workers} workers that read images take about {needed} open files, and {hard} are allowed; raise the "
-                "limit with `ulimit -n 4096`, or set data.num_workers=0"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def versions() -> dict[str, str]:

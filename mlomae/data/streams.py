@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError, DataError, leave_signals_to_parent
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.registry import check_range
-from mlomae.common.system import check_open_files
+from mlomae.common.workers import check_open_files, leave_signals_to_parent
 from mlomae.data.augment import Augmentation
 from mlomae.data.images import IGNORE, Source
 from mlomae.data.resample import Crops, resize_crop

@@ -27,9 +27,9 @@ from mlomae.common.errors import (
     DataError,
     MlomaeError,
     TrainingError,
-    from_worker,
     lack_of,
 )
+from mlomae.common.workers import from_worker
 from mlomae.pretraining import stopping
 from mlomae.pretraining.continuing import check_same_run, facts_of, naming
 from mlomae.pretraining.devices import check_same_on_ranks, to_device, weights_digest

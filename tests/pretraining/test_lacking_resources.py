@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from mlomae.cli import main
 from mlomae.common import checkpoint
 from mlomae.common.errors import ConfigError, TrainingError, lack_of
-from mlomae.common.system import check_open_files
+from mlomae.common.workers import check_open_files
 from mlomae.data import Stream
 from mlomae.pretraining.trainer import Trainer
 

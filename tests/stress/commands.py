@@ -1,6 +1,7 @@
 """`mlomae` in a forked process, as a shell would see it: exit status, standard output and error; and the verdicts."""
 
 import contextlib
+import multiprocessing.process
 import multiprocessing.util
 import os
 import re
@@ -93,6 +94,7 @@ class Command:
                 os.close(write)
                 os.set_blocking(read, False)
             return
+        multiprocessing.process._children.clear()  # type: ignore[attr-defined]  # they are its parent's
         status = 1
         try:
             write_to(*(write for _, write in pipes))
