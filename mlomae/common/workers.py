@@ -1,8 +1,9 @@
 """Worker processes of loaders: what they may open, which signals they leave to their parent, how they end."""
 
-import atexit
-import multiprocessing.util  # which registers what it does at exit, before this module does
+import multiprocessing
+import os
 import signal
+import threading
 from contextlib import suppress
 
 from mlomae.common.errors import ConfigError, MlomaeError
@@ -30,23 +31,19 @@ def check_open_files(workers: int) -> None:
 
 def leave_signals_to_parent(worker: int) -> None:
     """``worker_init_fn`` of loaders: a signal to all processes of a job must not end the workers of a run that is to
-    take its step to the end. They end when it does."""
-    for name in ("SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):  # Windows lacks the second
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    take its step to the end. SIGTERM from their parent ends them, as torch and multiprocessing rely on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and hasattr(signal, "sigwaitinfo"):  # Linux: only there Python learns who sends a signal
+        numbers = {signal.SIGTERM, signal.SIGUSR1}
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        threading.Thread(target=_obey, args=(numbers, parent.pid), daemon=True).start()
 
 
-@atexit.register
-def end_workers() -> None:
-    """End the workers that are still alive, where a traceback or a notebook holds on to a loader.
-
-    multiprocessing would ask them with a signal that they ignore, and wait for ever.
-    """
-    left = [child for child in multiprocessing.active_children() if child.daemon]
-    if left and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise
-    for child in left:
-        child.kill()
+def _obey(numbers: set[signal.Signals], parent: int | None) -> None:
+    while True:
+        came = signal.sigwaitinfo(numbers)
+        if (came.si_signo, came.si_pid) == (signal.SIGTERM, parent):
+            os._exit(0)
 
 
 def from_worker(error: MlomaeError) -> MlomaeError:
