@@ -59,11 +59,14 @@ format: $(STAMP)  ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP)  ## the tests (minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow"
+# several files of tests at a time, one thread each; a file's tests share fixtures
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test: $(STAMP)  ## the tests (about 10 minutes on two cores)
+	$(PYTEST) -m "not slow"
 
 test-all: $(STAMP)  ## the tests, slow ones included
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 demo: $(STAMP)  ## MAE and MLO-MAE on embedded data, and their transfer to four tasks: under 20 minutes on two cores
 	$(BIN)/mlomae demo
