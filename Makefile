@@ -33,7 +33,7 @@ SPLIT := import os, shlex, sys; words = map(os.path.expanduser, shlex.split(sys.
 list = $(if $(value $1),$(or $(shell $(or $(wildcard $(BIN)/python),$(call quoted,PYTHON)) -c '$(SPLIT)' $(call quoted,$1) 2>/dev/null),$(error error: $1 has a quote that is not closed; close it)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-data bench bench-cls bench-seg bench-det flops tables figures report suite stress doctor clean
+.PHONY: help setup check format test test-all demo pretrain bench-speed bench-data bench bench-cls bench-seg bench-det flops tables figures report suite stress docs doctor clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -127,6 +127,11 @@ report: $(STAMP)  ## write results/report.html, one page: tables, figures that a
 
 stress: $(STAMP)  ## kills, full disks, flipped bits, pairs of runs, bad input: a sample, about 20 minutes on two cores [FULL=1]
 	$(BIN)/python -m tests.stress $(if $(value FULL),--full) $(call list,OPTIONS)
+
+docs: $(STAMP)  ## build the pages of docs/ and results/ as a site in docs/_build
+	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build -q -W -c docs . docs/_build
+	@echo "open docs/_build/docs/index.html"
 
 doctor: $(STAMP)  ## versions, devices, back-ends, data sets; says what is wrong
 	$(BIN)/mlomae doctor

@@ -1,6 +1,8 @@
 """The three levels (the paper's figure 1), drawn by code: what flows down, and which gradient flows back.
 
-Lengths are inches. Equations are those of README.md: v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) ∂L_III/∂ω, g_φ = −(∂²L_I/∂φ∂θ) v.
+Lengths are inches. Equations are those of docs/concepts.md:
+
+    v = ∂L_III/∂θ − (∂²L_II/∂θ∂ω) ∂L_III/∂ω,    g_φ = −(∂²L_I/∂φ∂θ) v
 """
 
 import itertools

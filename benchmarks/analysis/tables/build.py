@@ -1,4 +1,4 @@
-"""All result tables as files, and the comparison in the README above them.
+"""All result tables as files, and the comparison in docs/results.md beside them.
 
 The same records give the same bytes: rows are sorted, numbers formatted here, lines end in LF. Predictions, FLOPs and
 published numbers are read from the folder around the records, and never written.
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.analysis.evidence import Evidence, read_evidence
 from benchmarks.analysis.tables import comparison_table, pretrain_tables, speed_table
-from benchmarks.analysis.tables.comparison_table import BEGIN, filled, readme_table
+from benchmarks.analysis.tables.comparison_table import BEGIN, filled, short_table
 from benchmarks.analysis.tables.table import Table, csv_of
 from benchmarks.analysis.tables.transfer_table import transfer_table
 from benchmarks.tasks import all_tasks
@@ -39,7 +39,7 @@ def read_results(records_folder: Path) -> Evidence:
 
 def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
     """File -> content: ``<table>.csv`` and ``<table>.md`` of every table in ``out`` (of a task only if it has records),
-    and the README above it if that has the marks of the comparison.
+    and docs/results.md beside it if that has the marks of the comparison.
 
     Raises DataError for a demo record, an unknown task, a seed recorded twice, a record that cannot be read, or
     predictions that are not those of their record.
@@ -53,9 +53,9 @@ def render_tables(records_folder: Path, out: Path) -> dict[Path, str]:
             continue
         frames[name], markdown = table.build(evidence)
         contents |= {out / f"{name}.csv": csv_of(frames[name]), out / f"{name}.md": markdown}
-    readme = out.absolute().parent / "README.md"
-    if readme.is_file() and BEGIN in (text := readme.read_text(encoding="utf-8")):
-        contents[readme] = filled(text, readme_table(frames["comparison"]), str(readme))
+    page = out.absolute().parent / "docs" / "results.md"
+    if page.is_file() and BEGIN in (text := page.read_text(encoding="utf-8")):
+        contents[page] = filled(text, short_table(frames["comparison"]), str(page))
     return contents
 
 

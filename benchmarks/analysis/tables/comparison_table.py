@@ -39,9 +39,9 @@ _PUBLISHED = (
     "Numbers that others report, from `published.csv`; none of them was measured here. Primary: from the authors of "
     "the method or of a reproduction; secondary: from a table of another paper."
 )
-# the marks in a README around the comparison
+# the marks around the comparison in docs/results.md
 BEGIN, END = "<!-- comparison: written by `make tables` -->", "<!-- end of the comparison -->"
-_README_LEGEND = (
+_SHORT_LEGEND = (
     "Percent, mean ± sample standard deviation over seeds (their number). † differs from MAE on the "
     "same number of images, p < 0.05 after Holm's correction, two seeds or more. Cost: processor time of pretraining, "
     "relative to MAE's."
@@ -225,10 +225,10 @@ TABLE = ComparisonTable(
 )
 
 
-# --- the project's README: methods whose backbones were transferred, one number per task ----------------------------
+# --- docs/results.md: methods whose backbones were transferred, one number per task ----------------------------------
 
 
-def readme_table(frame: pd.DataFrame) -> str:
+def short_table(frame: pd.DataFrame) -> str:
     """Markdown of every setting with transferred backbones, from the frame of the comparison; "" without any.
 
     The cost is the processor time of a method's pretraining relative to that of MAE's first configuration.
@@ -255,7 +255,7 @@ def readme_table(frame: pd.DataFrame) -> str:
             cost = f"{float(cpu_s[key]) / float(mae):.1f}" if cpu_s[key] and mae else ""
             lines.append([key[0], cost, *cells])
         parts += [f"Pretrained on {dataset}:", "", *markdown_table(["method", "cost", *titles], lines), ""]
-    return "\n".join([*parts, _README_LEGEND, ""]) if parts else ""
+    return "\n".join([*parts, _SHORT_LEGEND, ""]) if parts else ""
 
 
 def filled(text: str, table: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The comparison in the README: between its marks, of the transferred methods alone, checked like the tables."""
+"""The comparison in docs/results.md: between its marks, of the transferred methods alone, checked like the tables."""
 
 from pathlib import Path
 
@@ -16,7 +16,8 @@ TEXT = f"# A project\n\n{BEGIN}\n{END}\n\nThe end.\n"
 def project(tmp_path: Path) -> Path:
     untransferred = pretraining("never transferred", 0, 44.0)
     write(tmp_path / "results" / "runs", [*PRETRAININGS, *TRANSFERS, untransferred])
-    (tmp_path / "README.md").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(TEXT, encoding="utf-8")
     return tmp_path
 
 
@@ -26,7 +27,7 @@ def tables(project: Path, *options: str) -> int:
 
 def test_transferred_methods_stand_between_the_marks(project: Path) -> None:
     assert tables(project) == 0
-    text = (project / "README.md").read_text(encoding="utf-8")
+    text = (project / "docs" / "results.md").read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     shown, tail = rest.split(END)
     assert head + tail == TEXT.replace(f"{BEGIN}\n{END}", "")
@@ -41,17 +42,17 @@ def test_transferred_methods_stand_between_the_marks(project: Path) -> None:
     assert values["random initialisation"]["cost"] == "0.0"
 
 
-def test_a_readme_edited_by_hand_fails_the_check(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_edited_by_hand_fails_the_check(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tables(project) == 0
     assert tables(project, "--check") == 0
-    readme = project / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8").replace("45.00 ±", "46.00 ±"), encoding="utf-8")
+    page = project / "docs" / "results.md"
+    page.write_text(page.read_text(encoding="utf-8").replace("45.00 ±", "46.00 ±"), encoding="utf-8")
     assert tables(project, "--check") == 2
-    assert "README.md' is not what the records give" in capsys.readouterr().err
-    readme.write_text("no marks\n", encoding="utf-8")
+    assert "results.md' is not what the records give" in capsys.readouterr().err
+    page.write_text("no marks\n", encoding="utf-8")
     assert tables(project, "--check") == 0
     assert tables(project) == 0
-    assert readme.read_text(encoding="utf-8") == "no marks\n"
+    assert page.read_text(encoding="utf-8") == "no marks\n"
 
 
 @pytest.mark.parametrize("text", [BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
