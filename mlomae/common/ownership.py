@@ -50,6 +50,7 @@ def owned(place: Path, lock: Path | None = None, patience: float = 1.0) -> Itera
                 remove_leftovers(folder)
         else:  # a file, or a folder that is replaced as a whole
             remove_leftovers(place.parent, place.name)
+        remove_leftovers(lock.parent, _about(lock).name)
         write_text(_about(lock), f"process {os.getpid()} on {platform.node()}, started {started}")
         yield
     finally:

@@ -1,5 +1,6 @@
 """A folder has one owner: a second one is refused before any work, and a killed one leaves nothing in the way."""
 
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -12,7 +13,7 @@ from on_two_ranks import in_two_forks
 from run_samples import one_line
 
 from mlomae.cli import main
-from mlomae.common.atomic import replacing
+from mlomae.common.atomic import hidden_name, replacing
 from mlomae.common.ownership import LOCK, InUse, owned, owner_of
 from mlomae.pretraining.run import run_pretraining
 from mlomae.records import claim_of, config_hash, strip_paths
@@ -87,6 +88,15 @@ def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path
             assert [path.exists() for path in elsewhere] == [False, True], "of a day ago, and of now"
             assert mine.exists(), "this process lives"
     assert (tmp_path / "alive").read_text() == "half"
+
+
+def test_so_is_what_it_wrote_about_the_owner_of_a_file(tmp_path: Path) -> None:
+    (child := multiprocessing.get_context("fork").Process(target=int)).start()
+    child.join()
+    dead = hidden_name(".a.lock.owner").replace(str(os.getpid()), str(child.pid))
+    (left := tmp_path / f"{dead}.tmp").touch()
+    with owned(tmp_path / "a.json", tmp_path / ".a.lock"):
+        assert not left.exists()
 
 
 def test_no_run_begins_in_a_folder_in_use_and_none_is_hindered_to_read_it(
