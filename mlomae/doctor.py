@@ -13,38 +13,39 @@ from pathlib import Path
 
 from mlomae.backbones.mmcv_ops import load_mmcv_ops
 from mlomae.common.errors import BackendError, first_line_of
+from mlomae.common.installing import install_command, opencv_fault, pip_command
 from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
 
-MIN_TORCH = (2, 6)
-PYTHON_RANGE = ((3, 10), (3, 13))  # from, below
+OLDEST = {"torch": (2, 6), "torchvision": (0, 21), "timm": (1, 0, 26), "numpy": (2, 0, 1)}  # as in pyproject.toml
+PYTHON_RANGE = ((3, 10), (3, 14))  # from, the last that the project knows of
 PYTHON = sys.version_info[:2]
 
 
 def check_versions(problems: list[str]) -> list[str]:
     """Lines on Python and packages; appends to ``problems``."""
-    low, high = PYTHON_RANGE
-    if not low <= PYTHON < high:
-        problems.append(
-            f"Python {'.'.join(map(str, PYTHON))} is not supported; use {low[0]}.{low[1]} to 3.{high[1] - 1}"
-        )
-    lines = [f"python       {platform.python_version()}"]
+    (oldest, newest), (low, high) = PYTHON_RANGE, (".".join(map(str, version)) for version in PYTHON_RANGE)
+    if oldest > PYTHON:
+        problems.append(f"Python {'.'.join(map(str, PYTHON))} is not supported; use {low} to {high}")
+    note = f" (note: newer than {high}, not tried)" if newest < PYTHON else ""
+    lines = [f"python       {platform.python_version()}{note}"]
     for package in PACKAGES:
         upstream, maintained = MM_DISTRIBUTIONS.get(package, (package, ""))
         versions = {name: installed(name) for name in (upstream, maintained) if name}
         if len([v for v in versions.values() if v]) == 2:
             problems.append(
                 f"{upstream} and {maintained} are both installed and overwrite each other; "
-                f"pip uninstall both, then pip install {maintained}"
+                f"pip uninstall both, then {pip_command()} {maintained}"
             )
         found = [f"{v} ({n})" if n != package else str(v) for n, v in versions.items() if v]
         optional = package in ("mmcv", "mmdet", "mmseg")
         note = "not installed (note: only the benchmarks need it)" if optional else "missing"
         lines.append(f"{package:<12} {', '.join(found) or note}")
         if not found and package not in MM_DISTRIBUTIONS:
-            problems.append(f"{package} is not installed; pip install -e . in the repository")
-    torch_version = installed("torch")
-    if torch_version and tuple(int(n) for n in re.findall(r"\d+", torch_version)[:2]) < MIN_TORCH:
-        problems.append(f"torch {torch_version} is too old; pip install 'torch>={MIN_TORCH[0]}.{MIN_TORCH[1]}'")
+            problems.append(f"{package} is not installed; {install_command()}")
+    for package, floor in OLDEST.items():
+        version = installed(package)
+        if version and tuple(int(n) for n in re.findall(r"\d+", version.partition("+")[0])[:3]) < floor:
+            problems.append(f"{package} {version} is older than {'.'.join(map(str, floor))}; {install_command()}")
     return lines
 
 
@@ -102,6 +103,16 @@ def check_ops(problems: list[str]) -> list[str]:
     return [f"mmcv ops     {state}"]
 
 
+def check_opencv(problems: list[str]) -> list[str]:
+    """The line on OpenCV, without which segmentation and detection do not run, and all else does."""
+    version = installed("opencv-python") or installed("opencv-python-headless")
+    if fault := opencv_fault():
+        version = f"{version or 'unknown'}, does not import (note: only the benchmarks need it)"
+        if installed("onedl-mmcv") or installed("mmcv"):
+            problems.append(fault)
+    return [f"opencv       {version or 'not installed (note: only the benchmarks need it)'}"]
+
+
 def _layout(root: Path, name: str) -> str | None:
     """The layout of a data set under ``root``, None if it is not there."""
     pickles = {"cifar10": ("cifar-10-batches-py", "data_batch_1"), "cifar100": ("cifar-100-python", "train")}
@@ -131,7 +142,7 @@ def doctor(data_root: Path | None = None) -> tuple[str, int]:
     named = data_root or os.environ.get("MLOMAE_DATA")
     root = Path(named or "data")
     problems: list[str] = []
-    lines = check_versions(problems) + check_devices(problems) + check_ops(problems)
+    lines = check_versions(problems) + check_devices(problems) + check_ops(problems) + check_opencv(problems)
     lines += check_data(root, named is not None, problems)
     try:
         with tempfile.TemporaryFile(dir=Path.cwd()):  # runs write into it by default

@@ -47,14 +47,15 @@ def test_missing_benchmarks_are_a_note() -> None:
 @pytest.mark.parametrize(
     ("versions", "message"),
     [
-        ({"torch": "2.5.1+cu121"}, "torch 2.5.1+cu121 is too old"),
+        ({"torch": "2.5.1+cu121"}, "torch 2.5.1+cu121 is older than 2.6; "),
+        ({"timm": "1.0.25"}, "timm 1.0.25 is older than 1.0.26; "),
         ({"mmengine": "0.10.7"}, "mmengine and onedl-mmengine are both installed"),
         ({"onedl-mmdetection": "3.5.1", "mmdet": "3.3.0"}, "mmdet and onedl-mmdetection are both installed"),
         ({"timm": None}, "timm is not installed"),
     ],
 )
 def test_version_faults(monkeypatch: pytest.MonkeyPatch, versions: dict, message: str) -> None:
-    base = {"torch": "2.14.1", "torchvision": "0.29.1", "timm": "1", "numpy": "2", "onedl-mmengine": "0.10.12"}
+    base = {"torch": "2.14.1", "torchvision": "0.29.1", "timm": "1.1", "numpy": "2.1", "onedl-mmengine": "0.10.12"}
     monkeypatch.setattr(doctor_module, "installed", {**base, **versions}.get)
     text, status = doctor()
     assert status == 1
@@ -68,12 +69,36 @@ def test_torch_2_10_is_newer_than_2_6(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor()[1] == 0
 
 
-@pytest.mark.parametrize(("version", "status"), [((3, 9), 1), ((3, 10), 0), ((3, 12), 0), ((3, 13), 1), ((4, 0), 1)])
+@pytest.mark.parametrize(("version", "status"), [((3, 9), 1), ((3, 10), 0), ((3, 14), 0), ((3, 15), 0), ((4, 0), 0)])
 def test_python_range(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], status: int) -> None:
     monkeypatch.setattr(doctor_module, "PYTHON", version)
     text, got = doctor()
     assert got == status
-    assert ("is not supported; use 3.10 to 3.12" in text) == bool(status)
+    assert ("is not supported; use 3.10 to 3.14" in text) == bool(status)
+    assert ("(note: newer than 3.14, not tried)" in text) == (version > (3, 14))
+
+
+def test_what_it_takes_for_too_old_is_what_an_install_asks_for() -> None:
+    asked = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    for package, oldest in doctor_module.OLDEST.items():
+        assert f'"{package}>={".".join(map(str, oldest))}"' in asked
+    assert f'requires-python = ">={".".join(map(str, doctor_module.PYTHON_RANGE[0]))}"' in asked
+    assert f'Python :: {".".join(map(str, doctor_module.PYTHON_RANGE[1]))}"' in asked
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_an_opencv_without_its_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, needed: bool) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    versions = {"torch": "2.6", "torchvision": "0.21", "timm": "1.1", "numpy": "2.1", "onedl-mmengine": "0.10.12"}
+    if needed:
+        versions["onedl-mmcv"] = "2.3.6"
+    monkeypatch.setattr(doctor_module, "installed", {**versions, "opencv-python": "4.12"}.get)
+    text, status = doctor()
+    assert "opencv       4.12, does not import (note: only the benchmarks need it)" in text
+    assert status == needed
+    assert ("apt-get install libgl1 libglib2.0-0" in text) == needed
 
 
 def test_ops_that_do_not_register(monkeypatch: pytest.MonkeyPatch) -> None:

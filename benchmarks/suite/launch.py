@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.suite.file import ROOT
 from mlomae.common.errors import ConfigError
+from mlomae.common.installing import install_command
 
 Launcher = Callable[[list[str], Path], int]
 """(command, log) -> exit status"""
@@ -71,7 +72,7 @@ def cluster(
     try:
         import submitit
     except ImportError as error:
-        raise ConfigError("submitit is not installed; pip install 'mlomae[cluster]', or leave --cluster out") from error
+        raise ConfigError(f"submitit is not installed; {install_command('cluster')}, or leave --cluster out") from error
     try:
         executor = submitit.AutoExecutor(folder=str(folder), cluster=kind)
         executor.update_parameters(**parameters)

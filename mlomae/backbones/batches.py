@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, MlomaeError
-from mlomae.common.workers import check_open_files, from_worker, leave_signals_to_parent
+from mlomae.common.workers import from_worker, worker_options
 from mlomae.data.streams import check_divisible
 
 Item = tuple[int, int]
@@ -88,10 +88,8 @@ class ImageLoader(DataLoader[dict[str, Any]]):
     """A DataLoader that raises a worker's MlomaeError, e.g. DataError for an image that cannot be decoded, with its own
     line, without the worker's traceback."""
 
-    def __init__(self, images: Any, **options: Any) -> None:
-        check_open_files(options.get("num_workers", 0))
-        # every start would draw from the global generator
-        own: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": leave_signals_to_parent}
+    def __init__(self, images: Any, num_workers: int = 0, **options: Any) -> None:
+        own: dict[str, Any] = {"generator": torch.Generator(), **worker_options(num_workers)}  # else the global one
         super().__init__(images, pin_memory=torch.cuda.is_available(), **own, **options)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]

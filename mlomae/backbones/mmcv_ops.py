@@ -18,6 +18,7 @@ import importlib.util
 import sys
 
 from mlomae.common.errors import BackendError, first_line_of
+from mlomae.common.installing import install_command
 
 COMPILED = "compiled"
 STAND_IN = "torchvision stand-in"
@@ -42,7 +43,7 @@ def install() -> str:
         return STAND_IN
     compiled = load_mmcv_ops()
     if compiled is None:
-        raise BackendError("mmcv is not installed; pip install -e '.[benchmarks]' in the repository")
+        raise BackendError(f"mmcv is not installed; {install_command('benchmarks')}")
     if compiled:
         return COMPILED
     if sys.modules.get(_EXTENSION) or "mmcv.ops" in sys.modules:

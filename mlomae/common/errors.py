@@ -9,6 +9,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
+from mlomae.common.installing import import_fault
+
 STOPPED = 75  # exit status, EX_TEMPFAIL of sysexits.h: to be tried again; no shell, timeout or signal gives it
 _NOT_GIVEN = (  # in the messages of torch and the system
     "allocate",
@@ -100,7 +102,9 @@ def refuse(error: BaseException) -> int:
 
     Raises it with MLOMAE_TRACEBACK set, and if it is of another kind and not for lack of something.
     """
-    known = error if isinstance(error, MlomaeError) else lack_of(error)
+    known: Exception | None = error if isinstance(error, MlomaeError) else lack_of(error)
+    if known is None and (fault := import_fault(error)):
+        known = BackendError(fault)
     if os.environ.get("MLOMAE_TRACEBACK") or (known is None and not isinstance(error, OSError)):
         raise error
     remedy = "" if known else "; check the path, its permissions and the free disk space"

@@ -1,12 +1,13 @@
 """Facts about this machine, its limits, what is installed on it and the checkout; imports little."""
 
-import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from mlomae.common.installing import installed
 
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "numpy")
 # import name -> (upstream distribution, maintained distribution); both write the same folder
@@ -16,14 +17,6 @@ MM_DISTRIBUTIONS = {
     "mmdet": ("mmdet", "onedl-mmdetection"),
     "mmseg": ("mmsegmentation", "onedl-mmsegmentation"),
 }
-
-
-def installed(distribution: str) -> str | None:
-    """Version of a distribution, None if it is not installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def cpu_model() -> str:

@@ -3,10 +3,28 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from contextlib import suppress
+from typing import Any
 
 from mlomae.common.errors import ConfigError, MlomaeError
+
+
+def worker_options(workers: int) -> dict[str, Any]:
+    """Options of a DataLoader with as many workers. Raises ConfigError if they may not open the files that it takes.
+
+    On Linux they are forked: images in memory are then shared, and data sets need not be pickled (Python 3.14 no longer
+    forks by itself). OpenCV's threads, where a pipeline has loaded it, do not survive that.
+    """
+    check_open_files(workers)
+    opencv: Any = sys.modules.get("cv2")
+    if hasattr(opencv, "setNumThreads"):
+        opencv.setNumThreads(0)
+    options: dict[str, Any] = {"num_workers": workers, "worker_init_fn": leave_signals_to_parent}
+    if workers and sys.platform == "linux":
+        options["multiprocessing_context"] = "fork"
+    return options
 
 
 def check_open_files(workers: int) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlomae.common.errors import ConfigError, reason_of
+from mlomae.common.installing import pip_command
 from mlomae.common.registry import modules_registering
 
 OWN = ("mlomae", "benchmarks")
@@ -52,7 +53,7 @@ def import_plugins(modules: Iterable[str]) -> None:
                 raise ConfigError(
                     f"custom_imports: module '{module}' cannot be found (there is no '{error.name}'); add the folder "
                     f"that holds '{str(error.name).partition('.')[0]}' to PYTHONPATH, or install its package with "
-                    "pip install -e"
+                    f"{pip_command()} -e FOLDER"
                 ) from error
             raise ConfigError(
                 f"custom_imports: module '{module}' cannot be imported ({type(error).__name__}: {reason_of(error)}); "

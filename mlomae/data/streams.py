@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.registry import check_range
-from mlomae.common.workers import check_open_files, leave_signals_to_parent
+from mlomae.common.workers import worker_options
 from mlomae.data.augment import Augmentation
 from mlomae.data.images import IGNORE, Source
 from mlomae.data.resample import Crops, resize_crop
@@ -279,15 +279,13 @@ class OuterBatches(Dataset[dict[str, Any]]):
         """Items ``start`` to ``stop`` on ``device``. A worker holds two pieces at a time, whatever the batch size."""
         streams = {level: stream for level in LEVELS if (stream := getattr(self, level)) is not None}
         workers = 0 if all(stream.in_memory for stream in streams.values()) else workers
-        check_open_files(workers)
         loader = DataLoader(
             _Pieces(streams),
             batch_size=None,
             sampler=self._pieces(start, stop),  # any iterable of indices
             pin_memory=torch.device(device).type == "cuda",
             generator=torch.Generator(),  # every start would draw from the global one
-            num_workers=workers,
-            worker_init_fn=leave_signals_to_parent,
+            **worker_options(workers),
         )
         read = iter(loader)
 

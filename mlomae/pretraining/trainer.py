@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_distributed, is_main_process
-from mmengine.utils.dl_utils import set_multi_processing
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_main_process
 from timm.utils import random_seed
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -106,7 +105,6 @@ class Trainer:
         or another file that cannot be written, ConfigError if ranks differ in what they are to compute. Raises Stopped,
         on all ranks after the same step and with a checkpoint of it, if a signal asks for it."""
         check_same_on_ranks(facts_of(self.config, self.meta) | {"iterations": self.iterations, "resume": self.resume})
-        set_multi_processing(distributed=is_distributed())  # OpenCV's threads and forked workers do not mix
         random_seed(self.config.seed)
         resumed_from, self._damaged = self._resume() if self.resume else (None, [])
         if get_world_size() > 1:

@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import BackendError
+from mlomae.common.installing import pip_command
 from mlomae.data import Detections
 
 KINDS = {"box": "bbox", "mask": "segm"}  # our name -> COCO's
@@ -30,7 +31,7 @@ def coco_api(backend: str) -> tuple[Any, Any]:
         from faster_coco_eval import COCOeval_faster
     except ImportError as error:
         raise BackendError(
-            "faster_coco_eval is not installed; `pip install faster-coco-eval`, or set evaluator='pycocotools'"
+            f"faster_coco_eval is not installed; {pip_command()} faster-coco-eval, or set evaluator='pycocotools'"
         ) from error
     return FastCOCO, COCOeval_faster
 

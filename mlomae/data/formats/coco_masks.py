@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from mlomae.common.errors import BackendError
+from mlomae.common.installing import install_command
 
 FORMS = ("polygons", "run lengths", "compressed run lengths")
 
@@ -148,7 +149,7 @@ def mask_tools() -> ModuleType:
     try:
         from pycocotools import mask as tools
     except ImportError as error:
-        raise BackendError("pycocotools is not installed; pip install -e '.[benchmarks]' in the repository") from error
+        raise BackendError(f"pycocotools is not installed; {install_command('benchmarks')}") from error
     return tools
 
 

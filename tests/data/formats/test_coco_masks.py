@@ -203,5 +203,5 @@ def test_content_tells_masks_apart() -> None:
 
 def test_without_pycocotools_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(BackendError, match=r"^pycocotools is not installed; pip install -e '\.\[benchmarks\]'"):
+    with pytest.raises(BackendError, match=r"^pycocotools is not installed; .* install .*\[benchmarks\]'"):
         encode([[1, 2, 3, 4, 5, 6]], 9, 9)

@@ -134,7 +134,8 @@ def test_without_pycocotools_masks_are_not_decoded(data, tmp_path: Path, monkeyp
     )
     status, out, err = data("check", "coco_folder", tmp_path, "--decode")
     assert (status, out) == (2, "")
-    assert err == "error: pycocotools is not installed; pip install -e '.[benchmarks]' in the repository"
+    assert err.startswith("error: pycocotools is not installed; ")
+    assert err.endswith("[benchmarks]'")
 
 
 def test_parts_come_training_first_and_an_image_in_two_is_a_problem(data, tmp_path: Path) -> None:

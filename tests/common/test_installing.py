@@ -1,0 +1,95 @@
+"""The advice of "not installed" messages names the Python that runs, and works from a checkout and from a wheel."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_samples import one_line
+
+from mlomae.common import installing
+from mlomae.common.errors import refuse
+from mlomae.common.installing import import_fault, install_command, opencv_fault, pip_command
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("cwd", "executable", "command"),
+    [
+        ("repo", "repo/.venv/bin/python", ".venv/bin/python -m pip install -e '.[benchmarks]'"),
+        ("", "repo/.venv/bin/python", "repo/.venv/bin/python -m pip install -e 'repo[benchmarks]'"),
+        ("repo", "my env/bin/python", "'{tmp}/my env/bin/python' -m pip install -e '.[benchmarks]'"),
+    ],
+)
+def test_in_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cwd: str, executable: str, command: str
+) -> None:
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "pyproject.toml").touch()
+    monkeypatch.setattr(installing, "_CHECKOUT", tmp_path / "repo")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / executable))
+    monkeypatch.chdir(tmp_path / cwd)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert install_command("benchmarks") == command.format(tmp=tmp_path)
+    assert install_command().endswith("-e ." if cwd else "-e repo")
+
+
+def test_from_a_wheel_and_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installing, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(sys, "executable", "/opt/env/bin/python")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert install_command("peers") == "/opt/env/bin/python -m pip install 'mlomae[peers]'"
+    assert install_command() == "/opt/env/bin/python -m pip install mlomae"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert pip_command() == "uv pip install --python /opt/env/bin/python"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "torch is not installed for this Python; "),
+        (ModuleNotFoundError("No module named 'mmseg'", name="mmseg"), "[benchmarks]"),
+        (ModuleNotFoundError("No module named 'mlomae.x'", name="mlomae.x"), None),
+        (ModuleNotFoundError("No module named 'timm.x'", name="timm.x"), None),
+        (ImportError("libGL.so.1: cannot open shared object file: No such file"), "apt-get install libgl1 "),
+        (ImportError("libz.so.1: cannot open shared object file: No such file"), "(libz.so.1: cannot open"),
+        (ImportError("cannot import name 'x' from 'timm'"), None),
+    ],
+)
+def test_failed_imports(error: ImportError, said: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    fault = import_fault(error)
+    assert (fault is None) == (said is None)
+    if said is None:
+        with pytest.raises(ImportError):
+            refuse(error)
+    else:
+        assert said in (fault or "")
+        assert refuse(error) == 2
+        assert one_line(capsys.readouterr().err) == f"error: {fault}"
+
+
+@pytest.mark.parametrize("content", ["raise ImportError('libGL.so.1: cannot open shared object file')", ""])
+def test_an_opencv_that_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    """Without its libraries, or the rest of one of two distributions that share its folder, after one was removed."""
+    (tmp_path / "cv2.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    assert "apt-get install libgl1 libglib2.0-0; elsewhere: " in (opencv_fault() or "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert opencv_fault() is None, "the core does without it"
+
+
+def test_a_python_without_torch_gets_a_line(tmp_path: Path) -> None:
+    """As where `python -m mlomae` takes another Python than the environment's."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.modules["torch"] = sys.modules["yaml"] = None
+from mlomae.cli import main
+sys.exit(main(["evaluate", "x.pth"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "is not installed for this Python; " in one_line(done.stderr)
