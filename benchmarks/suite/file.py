@@ -1,8 +1,9 @@
 """The file of a suite: methods x tasks x data sets x seeds.
 
 An MMEngine Python file. ``methods`` are pretraining configurations with changes, ``tasks`` the recipes with which every
-backbone is transferred; ``{dataset}`` in a recipe's path is replaced by each of its ``datasets``. A suite names neither
-the folders of the data nor the machine, so the same file works on a laptop and on a cluster.
+backbone is transferred; ``{dataset}`` in a recipe's path is replaced by each of its ``datasets``. The file may lie
+anywhere; paths in it are relative to its folder, or to the checkout's (``configs/...``). A suite names neither the
+folders of the data nor the machine, so the same file works on a laptop and on a cluster.
 """
 
 from collections import Counter
@@ -41,6 +42,7 @@ class TaskEntry:
 
     ``options``: changes to the recipe. ``name`` replaces the recipe's in tables and file names of records: give one
     where two suites whose methods have the same names use the same recipe. ``title``: of its columns in printed tables.
+    ``task``: by default the name of the folder that the recipe is in.
     """
 
     recipe: str
@@ -50,15 +52,14 @@ class TaskEntry:
     options: dict = field(default_factory=dict)
     methods: list | None = None
     seeds: list | None = None
+    task: str = ""
+
+    def __post_init__(self) -> None:
+        self.task = self.task or Path(self.recipe).parent.name
 
     @property
     def recipes(self) -> list[str]:
         return [self.recipe.replace("{dataset}", name) for name in self.datasets] or [self.recipe]
-
-    @property
-    def task(self) -> str:
-        """The folder that its recipe is in, under configs/."""
-        return Path(self.recipe).parent.name
 
     def takes(self, method: str, seed: int) -> bool:
         """Whether a backbone is transferred with the recipe."""
@@ -95,17 +96,28 @@ def load_suite(path: Path) -> Suite:
     suite = build_dataclass(Suite, read_config(path, None, EXAMPLES))
     suite.methods = [build_dataclass(MethodEntry, values, f"methods[{i}]") for i, values in enumerate(suite.methods)]
     suite.tasks = [build_dataclass(TaskEntry, values, f"tasks[{i}]") for i, values in enumerate(suite.tasks)]
+    for task in suite.tasks:
+        task.recipe = _locate(task.recipe, task.recipes[0], path)
     if suite.demo:
-        for task in all_tasks():  # the longest recipes first
-            recipes = list(task.embedded.recipes.items()) if task.embedded else []
-            suite.tasks += [TaskEntry(f"configs/{task.name}/{name}.py", title=t) for t, name in reversed(recipes)]
+        for known in all_tasks():  # the longest recipes first
+            recipes = list(known.embedded.recipes.items()) if known.embedded else []
+            suite.tasks += [TaskEntry(f"configs/{known.name}/{name}.py", title=t) for t, name in reversed(recipes)]
     for entry in suite.methods:
+        entry.config = _locate(entry.config, entry.config, path)
         entry.method = entry.method or str(read_config(ROOT / entry.config, None, "configs/pretrain/")["method"])
     try:
         _check(suite)
     except ConfigError as error:
         raise ConfigError(f"suite '{path}': {error}") from error
     return suite
+
+
+def _locate(named: str, example: str, suite: Path) -> str:
+    """``named``, a path or a pattern of which ``example`` is one, in a suite's file: absolute if it is relative to that
+    file, unchanged if it is relative to the checkout."""
+    beside = suite.absolute().parent
+    elsewhere = (ROOT / example).is_file() or Path(example).parts[:1] == ("configs",)
+    return named if elsewhere and not (beside / example).is_file() else str(beside / named)
 
 
 def _check(suite: Suite) -> None:
@@ -132,7 +144,7 @@ def _check_task(task: TaskEntry, rows: set[str]) -> None:
     try:
         get_task(task.task, ROOT / task.recipes[0])
     except ConfigError as error:
-        raise ConfigError(f"recipe '{task.recipe}' must lie in the folder of a task; {error}") from error
+        raise ConfigError(f"recipe '{task.recipe}' needs task='...', or a folder named so ({error})") from error
     if ("{dataset}" in task.recipe) != bool(task.datasets):
         raise ConfigError(f"recipe '{task.recipe}' must contain {{dataset}} if it has datasets, and only then")
     if task.name and len(task.recipes) > 1:

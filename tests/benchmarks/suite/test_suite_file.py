@@ -40,7 +40,10 @@ def test_a_row_is_called_as_its_configuration_says(tmp_path: Path) -> None:
         ({"seeds": [True]}, "seeds must be distinct integers"),
         ({"seeds": []}, "seeds must be distinct integers"),
         ({"same_time": "nothing"}, "needs a method 'nothing'"),
-        ({"tasks": [{"recipe": "configs/pretrain/x.py"}]}, "must lie in the folder of a task; unknown task 'pretrain'"),
+        (
+            {"tasks": [{"recipe": "configs/pretrain/x.py"}]},
+            "needs task='...', or a folder named so .unknown task 'pretrain'; choose",
+        ),
         ({"tasks": [{"recipe": "configs/classification/x.py", "datasets": ["a"]}]}, "and only then"),
         ({"tasks": [{"recipe": "configs/classification/{dataset}.py"}]}, "and only then"),
         (
@@ -76,3 +79,34 @@ def test_rows_that_suites_make_cannot_be_named(tmp_path: Path, name: str) -> Non
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist; see configs/suites/"):
         load_suite(tmp_path / "none.py")
+
+
+@pytest.mark.parametrize("named", ["suite.py", "folder/suite.py"])
+def test_paths_are_relative_to_the_file_or_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """The recipes may lie in any folder: the task is then named."""
+    folder = (tmp_path / named).parent
+    folder.mkdir(exist_ok=True)
+    shipped = "configs/pretrain/mae_vit-w128-d4_textures.py"
+    methods = [{"method": "a", "config": "tiny.py"}, {"method": "b", "config": shipped}]
+    tasks = [{"recipe": "mine/knn_{dataset}.py", "datasets": ["a", "b"], "task": "classification"}]
+    tasks += [{"recipe": "configs/classification/knn_textures.py"}]
+    write_suite(folder, methods=methods, tasks=tasks)
+    (folder / "classification").rename(folder / "mine")
+    monkeypatch.chdir(tmp_path)
+    suite = load_suite(Path(named))
+    monkeypatch.chdir("/")
+    jobs = Planner(suite, tmp_path / "work").jobs()
+    own = {folder / "tiny.py", folder / "mine" / "knn_a.py", folder / "mine" / "knn_b.py"}
+    assert {job.path for job in jobs} == own | {ROOT / shipped, ROOT / "configs/classification/knn_textures.py"}
+    assert {job.task for job in jobs} == {"pretrain", "classification"}
+
+
+def test_a_file_beside_the_suite_comes_before_the_checkouts(tmp_path: Path) -> None:
+    own = tmp_path / "configs" / "pretrain" / "mae_vit-w128-d4_textures.py"
+    own.parent.mkdir(parents=True)
+    write_suite(tmp_path, tasks=[], methods=[{"config": str(own.relative_to(tmp_path))}])
+    assert load_suite(tmp_path / "suite.py").methods[0].method == "MAE"
+    own.write_text((tmp_path / "tiny.py").read_text())
+    assert load_suite(tmp_path / "suite.py").methods[0].method == "tiny"
