@@ -12,10 +12,11 @@ TASK :=
 WORK_DIR :=
 OPTIONS :=
 FULL :=
+TORCH_INDEX :=
 
 # Such a variable is text. It counts where it is given to make, not in the environment, and is read by `value`, for make
 # expands what it reads otherwise: also what it exports, in its own way, of variables that it was given.
-GIVEN := PYTHON CONFIG CKPT DATA SUITE TASK WORK_DIR OPTIONS FULL
+GIVEN := PYTHON CONFIG CKPT DATA SUITE TASK WORK_DIR OPTIONS FULL TORCH_INDEX
 unexport $(GIVEN)
 define newline
 
@@ -32,21 +33,39 @@ option = $(if $(value $2),$1 $(call quoted,$2))
 SPLIT := import os, shlex, sys; words = map(os.path.expanduser, shlex.split(sys.argv[1])); os.write(1, os.fsencode(shlex.join(words)))
 list = $(if $(value $1),$(or $(shell $(or $(wildcard $(BIN)/python),$(call quoted,PYTHON)) -c '$(SPLIT)' $(call quoted,$1) 2>/dev/null),$(error error: $1 has a quote that is not closed; close it)))
 
+# refused here, before an environment is built for it
+$(if $(value OPTIONS),$(if $(call list,OPTIONS),))
+BENCHES := $(filter bench bench-cls bench-seg bench-det,$(MAKECMDGOALS))
+$(if $(filter bench,$(BENCHES)),$(if $(value TASK),,$(error error: name a folder of benchmarks/tasks/ with TASK=...)))
+$(if $(BENCHES),$(if $(value DATA),$(if $(value CONFIG),,$(error error: DATA goes with CONFIG=configs/TASK/...; the default has its own data))))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-all demo pretrain bench-speed bench-data bench bench-cls bench-seg bench-det flops tables figures report suite stress docs doctor clean
+.PHONY: help setup constraints check format test test-all demo pretrain bench-speed bench-data bench bench-cls bench-seg bench-det flops tables figures report suite stress matrix docs doctor clean FORCE
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
 
-# constraints.txt pins what was tested, on Python 3.11; other versions take the ranges of pyproject.toml
-$(STAMP): pyproject.toml constraints.txt
-	@$(call quoted,PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "Python %d.%d is not supported: run make PYTHON=python3.11 (3.10 to 3.12)" % v)'
-	@echo "making $(VENV) (downloads torch the first time; a few minutes)"
-	@test -x $(BIN)/python || $(call quoted,PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")') -e '.[benchmarks,dev]'
+# uv where it is on PATH, else pip
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),uv pip install -q --python $(BIN)/python,$(BIN)/python -m pip install -q --disable-pip-version-check)
+# the releases that were tried with the Python of .venv; a Python without such a file takes the ranges of pyproject.toml
+PINS := $$($(BIN)/python -c 'import os, sys; f = "constraints/%d.%d.txt" % sys.version_info[:2]; print("-c " + f if os.path.exists(f) else "")')
+
+$(STAMP): pyproject.toml $(wildcard constraints/*.txt) $(if $(value TORCH_INDEX),FORCE)
+	@$(call quoted,PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else "Python %d.%d is not supported: run make PYTHON=python3.11 (3.10 to 3.14)" % v)'
+	@echo "making $(VENV) with $(if $(UV),uv,pip) (downloads torch the first time; a few minutes)"
+	@test -x $(BIN)/python || $(if $(UV),uv venv -q --seed --allow-existing --python $(call quoted,PYTHON) $(VENV),$(call quoted,PYTHON) -m venv $(VENV))
+	@$(if $(value TORCH_INDEX),$(INSTALL) --force-reinstall --no-deps --index-url $(call quoted,TORCH_INDEX) $(PINS) torch torchvision)
+	@$(INSTALL) $(PINS) -e '.[benchmarks,dev]'
 	@touch $(STAMP)
 
-setup: $(STAMP)  ## make the environment in .venv
+setup: $(STAMP)  ## make the environment in .venv; [TORCH_INDEX=URL] takes torch and torchvision from there, CPU wheels say
+
+constraints:  ## pin for each Python what uv resolves, in constraints/; what is pinned stays [OPTIONS=--upgrade]
+	@for version in 3.10 3.11 3.12 3.13 3.14; do \
+	  uv pip compile -q --no-header --no-annotate --all-extras --python-version $$version \
+	    --python-platform x86_64-unknown-linux-gnu pyproject.toml -o constraints/$$version.txt $(call list,OPTIONS) || exit 1; \
+	done
 
 check: $(STAMP)  ## ruff, mypy (strict on mlomae/multilevel), who may import whom, generated tables up to date
 	$(BIN)/ruff check .
@@ -77,7 +96,7 @@ pretrain: $(STAMP)  ## pretrain CONFIG=configs/pretrain/... [DATA=root] [WORK_DI
 
 # what bench-speed compares with; without it (no network, say) the row reads "not installed"
 $(PEERS): $(STAMP)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")') -e '.[peers]' \
+	@$(INSTALL) $(PINS) -e '.[peers]' \
 	  && touch $(PEERS) || echo "the extra 'peers' could not be installed: going on without it"
 
 bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
@@ -99,12 +118,10 @@ task = $(call quoted,TASK,$(TASK_OF_$@))
 # without CONFIG, on the embedded textures, of what pretraining left in work_dirs: k-NN, linear probe and fine-tuning
 # (cls), UperNet (seg), Mask R-CNN (det), a linear head on frozen features (TASK=linear_segmentation)
 bench bench-cls bench-seg bench-det:
-	@$(if $(or $(value TASK),$(TASK_OF_$@)),,echo "error: name a folder of benchmarks/tasks/ with TASK=..." >&2; exit 2)
 ifdef CONFIG
 	$(BIN)/mlomae bench $(task) $(call quoted,CONFIG) $(call option,--weights,CKPT) \
 	  $(call option,--data,DATA) $(call option,--work-dir,WORK_DIR) $(call list,OPTIONS)
 else
-	@$(if $(value DATA),echo "error: DATA goes with CONFIG=configs/TASK/...; the default has its own data" >&2; exit 2)
 	$(BIN)/mlomae suite run configs/suites/bench.py --tasks $(task) $(call option,--weights,CKPT) \
 	  --work-dir $(call quoted,WORK_DIR,work_dirs/$@) $(call list,OPTIONS)
 endif
@@ -132,6 +149,9 @@ docs: $(STAMP)  ## build the pages of docs/ and results/ as a site in docs/_buil
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build -q -W -c docs . docs/_build
 	@echo "open docs/_build/docs/index.html"
+
+matrix:  ## install, check and test with oldest, pinned, newest packages on each Python, one after the other [OPTIONS=--list]
+	@$(or $(wildcard $(BIN)/python),$(call quoted,PYTHON)) -m tests.matrix $(call list,OPTIONS)
 
 doctor: $(STAMP)  ## versions, devices, back-ends, data sets; says what is wrong
 	$(BIN)/mlomae doctor

@@ -29,7 +29,8 @@ def folder(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", tmp_path)
     commands = tmp_path / ".venv" / "bin"
     commands.mkdir(parents=True)
-    for name in ("pyproject.toml", "constraints.txt", ".venv/.installed", ".venv/.peers"):
+    for name in ("pyproject.toml", "constraints/3.11.txt", ".venv/.installed", ".venv/.peers"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     for name in ("mlomae", "python"):
         (commands / name).write_text(PRINTS)
@@ -103,6 +104,7 @@ SPLIT += ["$(touch", "i)", "", ">", "j"]
         ("figures", ["-m", "benchmarks.analysis.figures"]),
         ("report", ["-m", "benchmarks.analysis.report"]),
         ("stress", ["-m", "tests.stress"]),
+        ("matrix", ["-m", "tests.matrix"]),
     ],
 )
 def test_options_are_words_that_may_be_quoted(folder: Path, target: str, before: list[str]) -> None:
@@ -134,3 +136,63 @@ def test_the_environment_gives_no_values(folder: Path, value: str) -> None:
     assert words(folder, "pretrain", **environment) == ["pretrain", TEXTURES]
     assert words(folder, "suite", **environment) == ["suite", "run", "configs/suites/textures.py"]
     assert "name a folder of benchmarks/tasks/" in make(folder, "bench", **environment).stderr
+
+
+def installs(folder: Path, *arguments: str, uv: bool = True) -> list[list[str]]:
+    """The arguments of all that `make setup` starts to install with, where that is to be done again."""
+    (folder / "tools").mkdir(exist_ok=True)
+    if uv:
+        (folder / "tools" / "uv").write_text(PRINTS)
+        (folder / "tools" / "uv").chmod(0o755)
+    (folder / ".venv" / ".installed").unlink()
+    (folder / PINS[1]).touch()
+    path = f"{folder / 'tools'}:/usr/local/bin:/usr/bin:/bin"
+    command = ["make", "-s", "setup", f"PYTHON={sys.executable}", *arguments]
+    done = subprocess.run(command, cwd=folder, env={"PATH": path, "HOME": "/"}, capture_output=True, text=True)
+    assert (done.returncode == 0) == (folder / ".venv" / ".installed").is_file()
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+PINS = ["-c", "constraints/{}.{}.txt".format(*sys.version_info)]
+PROJECT = [*PINS, "-e", ".[benchmarks,dev]"]
+UV = ["pip", "install", "-q", "--python", ".venv/bin/python"]
+PIP = ["-m", "pip", "install", "-q", "--disable-pip-version-check"]
+
+
+@pytest.mark.parametrize(("uv", "install"), [(True, UV), (False, PIP)])
+def test_setup_installs_with_uv_where_it_is_and_with_pip_elsewhere(folder: Path, uv: bool, install: list[str]) -> None:
+    assert installs(folder, uv=uv) == [[*install, *PROJECT]]
+
+
+def test_uv_makes_the_environment_too(folder: Path) -> None:
+    """Debian's Python has no venv of its own."""
+    (folder / ".venv" / "bin" / "python").unlink()
+    made = ["venv", "-q", "--seed", "--allow-existing", "--python", sys.executable, ".venv"]
+    assert installs(folder)[0] == made
+
+
+@pytest.mark.parametrize("index", ["https://index/cpu", "a b;touch x", "$(shell touch x)"])
+@pytest.mark.parametrize(("uv", "install"), [(True, UV), (False, PIP)])
+def test_torch_and_torchvision_come_from_the_index_that_is_named(
+    folder: Path, uv: bool, install: list[str], index: str
+) -> None:
+    named = [*install, "--force-reinstall", "--no-deps", "--index-url", index, *PINS, "torch", "torchvision"]
+    assert installs(folder, f"TORCH_INDEX={index}", uv=uv) == [named, [*install, *PROJECT]]
+    assert not (folder / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bench-cls", "DATA=x"], "error: DATA goes with CONFIG=configs/TASK/"),
+        (["bench", "TASK=detection", "DATA=x"], "error: DATA goes with CONFIG=configs/TASK/"),
+        (["bench"], "error: name a folder of benchmarks/tasks/ with TASK="),
+        (["pretrain", "OPTIONS=--a 'b"], "error: OPTIONS has a quote that is not closed"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_an_environment_is_built(folder: Path, arguments: list[str], said: str) -> None:
+    shutil.rmtree(folder / ".venv")
+    refused = make(folder, *arguments, f"PYTHON={sys.executable}")
+    assert refused.returncode == 2
+    assert said in one_line(refused.stderr)
+    assert not refused.stdout
