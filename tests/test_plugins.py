@@ -69,13 +69,13 @@ class Dots(MemorySource):
 """,
 }
 TASK = """
-from benchmarks.tasks.classification.run import ClassificationSteps
+from mlomae.classification.run import ClassificationSteps
 from mlomae.backbones.task import Metric, Task, register_task
 
 class Steps(ClassificationSteps):
     pass
 
-CONFIG = "benchmarks.tasks.classification.config:ClassificationConfig"
+CONFIG = "mlomae.classification.config:ClassificationConfig"
 register_task(Task("again", "Again", (Metric("top1", "top-1"),), CONFIG, f"{__name__}:Steps", "outputs"))
 """
 SOURCE = {"type": "dots", "split": "train"}

@@ -1,1 +1,1 @@
-"""Code that several tasks share: dense transfers with their pictures, files of predictions."""
+"""Code that several tasks share: dense transfers with their pictures."""

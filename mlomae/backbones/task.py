@@ -1,8 +1,8 @@
 """A task that backbones are transferred to, and the registry of all tasks.
 
-A task is one package. It registers its `Task` when it is imported, and `benchmarks.tasks` imports every folder in it.
-Commands, suites, tables, the comparison and the report iterate `all_tasks`. Registering is cheap: code that needs torch
-is named as "package.module:attribute" and imported on first use.
+A task is one package. It registers its `Task` when it is imported: `benchmarks.tasks` imports every folder in it, and
+`mlomae.classification`. Commands, suites, tables, the comparison and the report iterate `all_tasks`. Registering is
+cheap: code that needs torch is named as "package.module:attribute" and imported on first use.
 
 Shape suffixes: N images, F numbers an image, R replicates.
 """

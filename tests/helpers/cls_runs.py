@@ -8,11 +8,11 @@ import numpy as np
 from run_samples import changed
 
 from benchmarks.tasks import get_task
-from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.per_image import FORMAT
-from benchmarks.tasks.classification.run import ClassificationSteps
 from mlomae import cli
 from mlomae.backbones import run
+from mlomae.classification.config import ClassificationConfig
+from mlomae.classification.per_image import FORMAT
+from mlomae.classification.run import ClassificationSteps
 from mlomae.config.schema import config_from_dict as pretrain_config
 from mlomae.pretraining.run import run_pretraining
 

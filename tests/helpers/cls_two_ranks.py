@@ -14,10 +14,10 @@ from unittest import mock
 import cls_runs
 import torch
 
-from benchmarks.tasks.classification import run
-from benchmarks.tasks.classification.model import BatchPreprocessor, Classifier
 from mlomae.backbones import training
 from mlomae.backbones.run import Outcome
+from mlomae.classification import run
+from mlomae.classification.model import BatchPreprocessor, Classifier
 from mlomae.pretraining import devices
 
 Patch = Callable[[ExitStack], Any]

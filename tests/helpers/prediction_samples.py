@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from record_samples import make_record
 
-from benchmarks.tasks.classification import per_image
-from benchmarks.tasks.classification.per_image import PerImage, summarise
 from benchmarks.tasks.segmentation import pixel_counts
 from benchmarks.tasks.segmentation.pixel_counts import PixelCounts, class_ious
+from mlomae.classification import per_image
+from mlomae.classification.per_image import PerImage, summarise
 from mlomae.records import RANDOM, predictions_of, run_phrase, write_record
 
 CLASSES = ("cat", "dog", "horse")

@@ -28,7 +28,7 @@ TESTS = (  # of what other packages change: their weights, transforms, operators
     "tests/backbones/test_mmcv_ops_mask_rcnn.py",
     "tests/data/test_reader.py",
     "tests/data/test_streams.py",
-    "tests/benchmarks/tasks/classification/test_cls_model.py",
+    "tests/classification/test_cls_model.py",
     "tests/benchmarks/tasks/segmentation/test_seg_model.py",
     "tests/test_doctor.py",
     "tests/test_without_opencv.py",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.transfer.predictions import Arrays, PredictionFormat
+from mlomae.backbones.predictions import Arrays, PredictionFormat
 from mlomae.backbones.task import Floats, ImageSums, TestedRun
 
 

@@ -20,8 +20,8 @@ from benchmarks.analysis.statistics import (
     seed_of,
     variances,
 )
-from benchmarks.tasks.classification.per_image import top1
 from benchmarks.tasks.segmentation.pixel_counts import PixelCounts, class_ious, miou
+from mlomae.classification.per_image import top1
 
 Pairs = list[tuple[ImageSums, ImageSums]]
 

@@ -12,7 +12,7 @@ from benchmarks.suite.command import plan, run_suite
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import ROOT
 from benchmarks.suite.jobs import Planner
-from benchmarks.tasks.classification.config import ClassificationConfig
+from mlomae.classification.config import ClassificationConfig
 from mlomae.cli import main
 from mlomae.common import numerics
 from mlomae.data import build_source

@@ -14,10 +14,10 @@ from backbone_samples import write_checkpoint
 from run_samples import one_line
 
 import mlomae
-from benchmarks.tasks.classification.run import build_model
 from benchmarks.tasks.detection.model import build_detector
 from benchmarks.tasks.segmentation.model import build_segmentor
 from mlomae.backbones.export import export
+from mlomae.classification.run import build_model
 from mlomae.common.errors import ConfigError
 
 OWN: dict[str, Any] = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.25]}

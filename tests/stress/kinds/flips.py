@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tasks.classification.per_image import FORMAT as FORMAT_OF_PREDICTIONS
+from mlomae.classification.per_image import FORMAT as FORMAT_OF_PREDICTIONS
 from mlomae.common.checkpoint import FORMAT, TRANSFER_FORMAT, load_checkpoint
 from mlomae.common.errors import MlomaeError
 from mlomae.data.copies import load_digests

@@ -1,6 +1,6 @@
 """Compare two runs on the same test images: which is better, and could the difference be chance?
 
-    python -m benchmarks.tasks.classification.compare A.npz B.npz
+    python -m mlomae.classification.compare A.npz B.npz
 
 The question is whether *these two trained models* differ on images like these. Another seed gives another model: a
 claim about two methods needs runs over seeds (`make tables`) as well.
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.tasks.classification.per_image import read_tested
 from mlomae.backbones.task import TestedRun, check_same_test
+from mlomae.classification.per_image import read_tested
 from mlomae.common.errors import exit_status
 
 
@@ -100,7 +100,7 @@ def describe(a: TestedRun, b: TestedRun, found: Comparison, classes: int = 5) ->
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tasks.classification.compare",
+        prog="python -m mlomae.classification.compare",
         description="Compare two runs on the same test images.",
     )
     parser.add_argument("a", metavar="A.npz", help="predictions of a run")

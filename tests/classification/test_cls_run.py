@@ -14,17 +14,17 @@ from cls_runs import main, run_transfer
 from run_samples import differences, one_line
 
 from benchmarks.analysis.evidence import read_evidence
-from benchmarks.tasks.classification.config import PROTOCOLS, ClassificationConfig
-from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract
-from benchmarks.tasks.classification.model import Classifier, ClassifierStep
-from benchmarks.tasks.classification.per_image import FORMAT, summarise
-from benchmarks.tasks.classification.run import ClassificationMetric, build_model, rank_scores
 from mlomae import records
 from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import Provenance, describe_weights
 from mlomae.backbones.run import TransferRun, described
 from mlomae.backbones.training import TransferStep
+from mlomae.classification.config import PROTOCOLS, ClassificationConfig
+from mlomae.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract
+from mlomae.classification.model import Classifier, ClassifierStep
+from mlomae.classification.per_image import FORMAT, summarise
+from mlomae.classification.run import ClassificationMetric, build_model, rank_scores
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mlomae.data import build_source

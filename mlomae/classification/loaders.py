@@ -10,11 +10,11 @@ from mmengine.dist import get_world_size
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.tasks.classification.augment import Transform
-from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.model import Classifier
 from mlomae.backbones.batches import ImageLoader, NumberedImages, evaluation_loader
 from mlomae.backbones.training import gather
+from mlomae.classification.augment import Transform
+from mlomae.classification.config import ClassificationConfig
+from mlomae.classification.model import Classifier
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import Source
 from mlomae.pretraining.evaluation import PlainBatches, check_finite

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.tasks.classification import loaders
-from benchmarks.tasks.classification.augment import eval_transform, train_transform
-from benchmarks.tasks.classification.loaders import LabelledImages
 from mlomae.backbones import batches as module
 from mlomae.backbones.batches import EpochBatches, ImageLoader, evaluation_loader
+from mlomae.classification import loaders
+from mlomae.classification.augment import eval_transform, train_transform
+from mlomae.classification.loaders import LabelledImages
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import Stream, Textures
 from mlomae.data.augment import Plain

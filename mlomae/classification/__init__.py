@@ -23,7 +23,7 @@ register_task(
             outputs=(
                 "confusion.png      which classes are taken for which",
                 "predictions.npz    every test image; compare two runs on the same images:",
-                "    python -m benchmarks.tasks.classification.compare A/predictions.npz B/predictions.npz",
+                "    python -m mlomae.classification.compare A/predictions.npz B/predictions.npz",
             ),
         ),
     )

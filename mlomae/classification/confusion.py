@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from benchmarks.tasks.classification.per_image import PerImage, summarise
+from mlomae.classification.per_image import PerImage, summarise
 from mlomae.common.atomic import replacing
 from mlomae.diagnostics.pictures import save_figure
 

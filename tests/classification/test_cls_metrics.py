@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.tasks.classification.confusion import most_confused, save_confusion
-from benchmarks.tasks.classification.per_image import PerImage, summarise
-from benchmarks.tasks.classification.run import ClassificationMetric, rank_scores
+from mlomae.classification.confusion import most_confused, save_confusion
+from mlomae.classification.per_image import PerImage, summarise
+from mlomae.classification.run import ClassificationMetric, rank_scores
 from mlomae.common.errors import DataError, TrainingError
 
 

@@ -13,10 +13,10 @@ from cls_runs import run_transfer
 from killed_transfers import Arm, half_a_checkpoint, in_iteration, killed, unrenamed_checkpoint
 from run_samples import differences, one_line
 
-from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.model import Classifier
 from mlomae.backbones import training
 from mlomae.backbones.batches import EpochBatches
+from mlomae.classification.config import ClassificationConfig
+from mlomae.classification.model import Classifier
 from mlomae.common import checkpoint
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError

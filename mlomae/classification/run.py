@@ -13,17 +13,17 @@ import torch
 from mmengine.dist import get_world_size
 from torch import Tensor
 
-from benchmarks.tasks.classification.augment import BatchMix, Transform, build_transform, eval_transform
-from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.confusion import save_confusion
-from benchmarks.tasks.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract, knn_loader
-from benchmarks.tasks.classification.model import Classifier, ClassifierStep
-from benchmarks.tasks.classification.per_image import FORMAT, TOP, PerImage, summarise
 from mlomae.backbones.batches import EpochBatches, ImageLoader, NumberedImages
 from mlomae.backbones.config import values_of
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.run import Outcome, TransferRun, TransferSteps, open_pair
 from mlomae.backbones.training import GatheringMetric
+from mlomae.classification.augment import BatchMix, Transform, build_transform, eval_transform
+from mlomae.classification.config import ClassificationConfig
+from mlomae.classification.confusion import save_confusion
+from mlomae.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract, knn_loader
+from mlomae.classification.model import Classifier, ClassifierStep
+from mlomae.classification.per_image import FORMAT, TOP, PerImage, summarise
 from mlomae.common.errors import ConfigError, DataError, TrainingError
 from mlomae.common.registry import Registry
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_source, check_two_classes

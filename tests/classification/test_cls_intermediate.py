@@ -14,10 +14,10 @@ from PIL import Image
 from run_samples import changed, one_line
 from torch.nn import functional as F
 
-from benchmarks.tasks.classification.config import ClassificationConfig
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.feature_vit import FeatureViT
 from mlomae.backbones.provenance import describe_weights
+from mlomae.classification.config import ClassificationConfig
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, DataError
 from mlomae.data.copies import FILE
@@ -41,7 +41,7 @@ def transfer(work: Path, weights: Path, **changes: Any) -> dict[str, Any]:
 def no_pictures() -> Iterator[None]:
     """The confusion matrix is half the time of a transfer as small as these."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.tasks.classification.run.save_confusion", lambda *arguments: None)
+        patch.setattr("mlomae.classification.run.save_confusion", lambda *arguments: None)
         yield
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.tasks.classification.loaders import LabelledImages, eval_loader, extract, knn_loader
-from benchmarks.tasks.classification.run import build_model
+from mlomae.classification.loaders import LabelledImages, eval_loader, extract, knn_loader
+from mlomae.classification.run import build_model
 from mlomae.common.errors import DataError
 from mlomae.pretraining.evaluation import PlainBatches, extract_features
 from mlomae.pretraining.load import evaluate_checkpoint, load_run

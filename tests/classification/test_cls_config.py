@@ -15,13 +15,13 @@ import torch
 from cls_runs import main
 from run_samples import one_line
 
-from benchmarks.tasks.classification.config import ClassificationConfig
-from benchmarks.tasks.classification.run import build_mix, build_transforms
 from mlomae.backbones.create import create_backbone
+from mlomae.classification.config import ClassificationConfig
+from mlomae.classification.run import build_mix, build_transforms
 from mlomae.common.errors import ConfigError
 from mlomae.models import SIZES
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "classification").glob("*.py"))
 INF, NAN = float("inf"), float("nan")
 OUT_OF_RANGE: list[tuple[str, Any]] = [

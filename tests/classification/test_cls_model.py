@@ -16,10 +16,10 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.tasks.classification.augment import BatchMix
-from benchmarks.tasks.classification.model import Classifier, LinearHead
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.layer_decay import layer_decay_groups
+from mlomae.classification.augment import BatchMix
+from mlomae.classification.model import Classifier, LinearHead
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
 from mlomae.config.schema import OptimConfig

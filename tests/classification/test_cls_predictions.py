@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.analysis import statistics
-from benchmarks.tasks.classification import compare as module
-from benchmarks.tasks.classification.compare import compare, main, paired_interval
-from benchmarks.tasks.classification.per_image import FORMAT, PerImage, top1
 from mlomae.backbones.task import ImageSums, TestedRun
+from mlomae.classification import compare as module
+from mlomae.classification.compare import compare, main, paired_interval
+from mlomae.classification.per_image import FORMAT, PerImage, top1
 from mlomae.common.errors import DataError
 
 NAMES = ("cat", "dog", "horse")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.transfer.predictions import Arrays, PredictionFormat
+from mlomae.backbones.predictions import Arrays, PredictionFormat
 from mlomae.backbones.task import Floats, ImageSums, TestedRun
 
 TOP = 5

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.classification.model import ClassifierStep
-from benchmarks.tasks.classification.run import build_model
 from mlomae.backbones.config import OptimConfig
 from mlomae.backbones.training import build_optimizer
+from mlomae.classification.model import ClassifierStep
+from mlomae.classification.run import build_model
 
 
 def mae_lars(p: Tensor, gradients: list[Tensor], lr: float, weight_decay: float, momentum: float) -> Tensor:

@@ -16,8 +16,8 @@ from timm.data.mixup import Mixup
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.tasks.classification import augment
-from benchmarks.tasks.classification.augment import (
+from mlomae.classification import augment
+from mlomae.classification.augment import (
     BatchMix,
     build_transform,
     eval_transform,

@@ -14,11 +14,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.tasks.classification.augment import BatchMix, mix_key
-from benchmarks.tasks.classification.config import ClassificationConfig
 from mlomae.backbones.create import has_fresh_norm
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.training import TransferStep
+from mlomae.classification.augment import BatchMix, mix_key
+from mlomae.classification.config import ClassificationConfig
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
 from mlomae.common.registry import check_choice
