@@ -4,17 +4,19 @@ Shape suffixes: N images, C channels, H height, W width.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mlomae.common.errors import DataError
-from mlomae.data.images import FileSource, Source
+from mlomae.data.images import FileSource, Source, digest_bytes
 from mlomae.data.paths import (
     LabelledFiles,
     existing_folder,
@@ -24,8 +26,11 @@ from mlomae.data.paths import (
     split_folder,
     subfolders,
 )
-from mlomae.data.reader import IMAGE_ENDINGS, decode_all, rgb
+from mlomae.data.reader import IMAGE_ENDINGS, decode_all, in_threads, read_bytes, rgb
 from mlomae.data.registry import register_dataset
+
+HELD_OUT = 0.2
+"""Share of the images of every class that ``part="held_out"`` has, where a folder has no split of its own."""
 
 
 @register_dataset("imagefolder")
@@ -33,27 +38,55 @@ class ImageFolder(FileSource):
     """``ROOT/SPLIT/<class>/**/*.jpg`` (or png, bmp, webp, tif), as in torchvision's ImageFolder; decoded on access.
 
     ``cache=True`` decodes once into memory and needs images of one size; ``digest`` and ``fingerprint`` are still those
-    of the files.
+    of the files. ``part`` takes the "train" or the "held_out" images of a folder that has no split of its own
+    (`held_out_images`).
 
-    Raises DataError: missing folder, no or empty class folder, file that cannot be decoded, sizes that differ (cache).
+    Raises DataError: missing folder, no or empty class folder, file that cannot be decoded, sizes that differ (cache),
+    a part without images.
     """
 
     named_by_folder = True
 
-    def __init__(self, root: str, split: str = "train", cache: bool = False) -> None:
+    def __init__(
+        self, root: str, split: str = "train", cache: bool = False, part: Literal["all", "train", "held_out"] = "all"
+    ) -> None:
         base = existing_folder(root, "imagefolder")
         folder = split_folder(base, split, "imagefolder")
         classes, listed = scan_classes(folder)
-        super().__init__("imagefolder", split, base, classes, listed)
+        if part != "all":
+            labels = np.asarray(listed.labels)
+            chosen = held_out_images(folder, listed.files, labels) == (part == "held_out")
+            if not chosen.any():
+                raise DataError(f"imagefolder: no class of {folder} has two different images; add some to each")
+            files = [file for file, taken in zip(listed.files, chosen, strict=True) if taken]
+            listed = LabelledFiles(folder, files, labels[chosen], listed.left_out)
+        super().__init__("imagefolder", split if part == "all" else part, base, classes, listed)
+        if part != "all":  # the parts share folders and no image
+            self.locations = frozenset([str(folder / f"<{part}>")])
         self.images_NCHW = decode_all(folder, listed.files) if cache else None
 
     def image(self, i: int) -> Tensor:
         return super().image(i) if self.images_NCHW is None else self.images_NCHW[i]
 
 
+def held_out_images(folder: Path, files: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,), which of ``files`` are held out: `HELD_OUT` of every class, at least one of two, by the order of digests of
+    their contents: copies of a file stay together, and an image stays where it is when others are added or renamed,
+    but for those at the border."""
+    digests = np.array(list(in_threads(lambda i: digest_bytes(read_bytes(str(folder / files[i]))), range(len(files)))))
+    chosen = np.zeros(len(files), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        different = np.unique(digests[members])
+        count = max(round(len(different) * HELD_OUT), 1) if len(different) > 1 else 0
+        chosen[members] = np.isin(digests[members], different[:count])
+    return chosen & ~np.isin(digests, digests[~chosen])  # a file in two classes
+
+
 @register_dataset("pictures")
 class Pictures(FileSource):
-    """The pictures in ROOT, or in its folder ``split``, sorted by name, without labels; folders below are ignored.
+    """The pictures in ROOT, or in its folder ``split``, sorted by name, without labels; those in folders below are
+    ignored unless ``below``.
 
     All are of one class, so that a strategy that learns from labels has nothing to learn from. Raises DataError for a
     folder that does not exist or holds no picture.
@@ -61,10 +94,10 @@ class Pictures(FileSource):
 
     named_by_folder = True
 
-    def __init__(self, root: str, split: str = ".") -> None:
+    def __init__(self, root: str, split: str = ".", below: bool = False) -> None:
         base = existing_folder(root, "pictures")
         folder = split_folder(base, split, "pictures")
-        files, left_out = list_images(folder)
+        files, left_out = list_images(folder, below=below)
         if not files:
             raise DataError(
                 f"pictures: {folder} holds no picture ({', '.join(IMAGE_ENDINGS)}); give a folder that does"
