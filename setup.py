@@ -1,4 +1,4 @@
-"""Puts the configurations of pretraining into the wheel, as `mlomae/configs`; all else is in pyproject.toml.
+"""Puts configs of pretraining and classification into the wheel, as `mlomae/configs`; all else is in pyproject.toml.
 
 They stay in `configs/` of the checkout, and only there: an editable install reads them in place.
 """
@@ -20,9 +20,9 @@ class BuildWithConfigs(build_py):
         super().run()
         if self.editable_mode:
             return
-        pretrain = sorted(CONFIGS.glob("pretrain/*.py"))
-        bases = {name for file in pretrain for name in re.findall(r'"\.\./(_base_/[\w.-]+)"', file.read_text())}
-        for file in (*pretrain, *(CONFIGS / name for name in sorted(bases))):
+        recipes = sorted([*CONFIGS.glob("pretrain/*.py"), *CONFIGS.glob("classification/*.py")])
+        bases = {name for file in recipes for name in re.findall(r'"\.\./(_base_/[\w.-]+)"', file.read_text())}
+        for file in (*recipes, *(CONFIGS / name for name in sorted(bases))):
             target = Path(self.build_lib, "mlomae", "configs", file.relative_to(CONFIGS))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)

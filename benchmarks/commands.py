@@ -82,26 +82,10 @@ def add_suite(commands: argparse._SubParsersAction) -> None:
 
 def _bench(args: argparse.Namespace) -> int:
     from benchmarks.tasks import get_task
-    from mlomae.backbones.provenance import describe_weights
-    from mlomae.backbones.run import run_transfer
-    from mlomae.config.strict import overrides
-    from mlomae.records import slug
+    from mlomae.backbones.transfer import transfer
 
-    options = overrides(args.cfg_options)
     task = get_task(args.task, Path(args.config))
-    if args.weights:
-        options["backbone.weights"] = args.weights
-    if args.seed is not None:
-        options["seed"] = args.seed
-    config = task.load_config(args.config, options)
-    if args.data:
-        config.data.train["root"] = config.data.test["root"] = args.data
-    source = describe_weights(config.backbone.weights or "random")
-    if source.seed is not None and "seed" not in options:
-        config.seed = source.seed
-    work_dir = Path(args.work_dir or f"work_dirs/{config.name}_{slug(source.method)}_seed{config.seed}")
-    records = Path(args.records) if args.records else None
-    record = run_transfer(task, config, work_dir, args.resume, records, source)
+    record, work_dir = transfer(task, args)
     for name, value in record.get("metrics", {}).items():
         if isinstance(value, int | float):
             print(f"{name:24s} {value:.4g}")

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlomae.commands import use
 from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
 
 
@@ -65,9 +66,18 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from mlomae.common.checkpoint import TRANSFER_FORMAT, format_of
     from mlomae.pretraining.load import evaluate_checkpoint
 
     root = args.data_root
+    if format_of(args.checkpoint) == TRANSFER_FORMAT:
+        from mlomae.backbones.load import evaluate_transfer
+
+        use.register_tasks()
+        _print_metrics(
+            evaluate_transfer(args.checkpoint, {"data.train.root": root, "data.test.root": root} if root else {})
+        )
+        return 0
     _print_metrics(
         evaluate_checkpoint(args.checkpoint, {"data.train.root": root, "data.eval.root": root} if root else {})
     )
@@ -149,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--custom-imports", nargs="+", default=[], metavar="MODULE", help="import the plug-ins that the run has used"
     )
     trained = argparse.ArgumentParser(add_help=False, parents=[plugins])
-    trained.add_argument("checkpoint", type=Path)
+    trained.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run, whose newest is taken")
     measured = argparse.ArgumentParser(add_help=False, parents=[trained])
     measured.add_argument("--data", dest="data_root", help="data root, if not the one of the checkpoint's config")
 
@@ -159,7 +169,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.set_defaults(run=_export)
 
     p = commands.add_parser(
-        "evaluate", parents=[measured], help="k-NN and linear probe of a checkpoint's frozen encoder"
+        "evaluate",
+        parents=[measured],
+        help="k-NN and linear probe of a pretrained encoder; of a transfer, its metrics on the test images",
     )
     p.set_defaults(run=_evaluate)
 
@@ -213,6 +225,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="which images and which draws (default: 0)")
     p.add_argument("--progress", type=float, metavar="P", help="share of the run in [0, 1), for scheduled strategies")
     p.set_defaults(run=_masks)
+
+    use.add_parsers(commands)
 
     p = commands.add_parser("data", help="check a data set on disk, or fetch one")
     data = p.add_subparsers(dest="action", required=True)

@@ -1,4 +1,4 @@
-"""The wheel holds `mlomae` with the configurations of pretraining; its commands need no checkout, or say so."""
+"""The wheel holds `mlomae` and configs of pretraining and classification; its commands need no checkout, or say so."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from photos import write_photos
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "mlomae", "benchmarks", "configs")
@@ -21,6 +22,10 @@ COMMANDS: list[list[str]] = [
     ["masks", "--checkpoints", "run/checkpoints/iter_2.pth", "--out", "masks.png", "--count", "2"],
     ["diagnose", "run/checkpoints/iter_2.pth", "--batches", "2", "--batch-size", "8"],
     ["export", "run/checkpoints/iter_2.pth", "encoder.safetensors"],
+    ["embed", "run", "run/pictures", "--out", "features.npz"],
+    ["classify", "--data", "photos", "--weights", "run", "--out", "classifier", "--cfg-options", "train.epochs=1"],
+    ["predict", "classifier", "photos", "--out", "predictions.csv"],
+    ["evaluate", "classifier"],
 ]
 CHECKOUT: list[list[str]] = [
     ["suite", "run", "configs/suites/textures.py", "--jobs", "2"],
@@ -70,7 +75,8 @@ def test_what_the_wheel_holds(wheel: zipfile.ZipFile) -> None:
     assert {folder for folder in folders if not folder.endswith(".dist-info")} == {"mlomae"}
     configs = {name.removeprefix("mlomae/") for name in names if name.startswith("mlomae/configs/")}
     bases = {name for name in configs if name.startswith("configs/_base_/")}
-    assert configs - bases == {f"configs/pretrain/{path.name}" for path in ROOT.glob("configs/pretrain/*.py")}
+    recipes = (path for task in ("pretrain", "classification") for path in ROOT.glob(f"configs/{task}/*.py"))
+    assert configs - bases == {f"configs/{path.parent.name}/{path.name}" for path in recipes}
     assert "configs/_base_/mae.py" in bases
     assert "configs/_base_/upernet.py" not in bases, "recipes of tasks that need the checkout"
     modules = {f"mlomae/{path.relative_to(ROOT / 'mlomae').as_posix()}" for path in (ROOT / "mlomae").rglob("*.py")}
@@ -85,6 +91,7 @@ def test_its_commands_work_in_an_empty_folder(wheel: zipfile.ZipFile, tmp_path: 
     wheel.extractall(tmp_path / "installed")
     empty = tmp_path / "empty"
     empty.mkdir()
+    write_photos(empty / "photos")
     environment = {**tiny.environment(), "PYTHONPATH": str(tmp_path / "installed")}
     command = [sys.executable, "-c", SCRIPT, json.dumps([*COMMANDS, *CHECKOUT])]
     done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
@@ -96,7 +103,8 @@ def test_its_commands_work_in_an_empty_folder(wheel: zipfile.ZipFile, tmp_path: 
     for line, (name, *_) in zip(refused, CHECKOUT, strict=True):
         assert line.startswith(f"error: `mlomae {name}` needs a checkout of the repository"), line
     exported = {"encoder.safetensors", "encoder.images.npz"}
-    assert {path.name for path in empty.iterdir()} == {"run", "masks.png", "masks.json", *exported}
+    used = {"photos", "features.npz", "classifier", "predictions.csv"}
+    assert {path.name for path in empty.iterdir()} == {"run", "masks.png", "masks.json", *exported, *used}
     assert json.loads((empty / "run" / "record.json").read_text())["git_commit"] is None
 
 

@@ -37,6 +37,7 @@ from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import IGNORE
 from mlomae.models.loading import LoadReport
+from mlomae.models.weights import section_of
 from mlomae.pretraining.devices import training_device
 
 mmcv_ops.install()
@@ -68,11 +69,15 @@ class DenseSteps(TransferSteps):
     def class_metrics(self) -> dict[str, Any]:
         """The metric of each class, for the record."""
 
-    def train_and_test(self, model: nn.Module, run: TransferRun) -> Outcome:
-        loader, test_loader = self.loader(train=True), self.loader(train=False)
-        self.metric = self.create_metric(test_loader.dataset)
-        trained = run.train(self.step(model), loader, test_loader, self.metric)
+    def train_and_test(self, model: Any, run: TransferRun) -> Outcome:
+        loader = self.loader(train=True)
+        test_loader, self.metric = self.create_test()
+        trained = run.train(self.step(model), loader, test_loader, self.metric, section_of(model.backbone.vit))
         return replace(trained, metrics={**self.metric.summary, **trained.metrics, **self.class_metrics()})
+
+    def create_test(self) -> tuple[ImageLoader, GatheringMetric]:
+        loader = self.loader(train=False)
+        return loader, self.create_metric(loader.dataset)
 
     def loader(self, train: bool) -> ImageLoader:
         """In training all batches of a run: ``train.iterations`` of ``data.batch_size`` images over all processes. In

@@ -70,11 +70,13 @@ class OptimConfig:
 @dataclass
 class DataConfig:
     """Sources (``type``, ``root``, ``split``, ...). ``batch_size`` is global, summed over ranks. ``allow_near_copies``
-    accepts test images of which training or pretraining has altered copies (`mlomae.data.copies`)."""
+    accepts test images of which training or pretraining has altered copies (`mlomae.data.copies`), ``allow_seen`` those
+    that the backbone was pretrained on; the record counts them."""
 
     train: dict = field(default_factory=dict)
     test: dict = field(default_factory=dict)
     allow_near_copies: bool = field(default=False, metadata=ADDED)
+    allow_seen: bool = field(default=False, metadata=ADDED)
     batch_size: Count = 16
     num_workers: Annotated[int, "[0, inf)"] = 0
 

@@ -3,19 +3,24 @@
 Shape legend: N images, B of a batch, C channels, H W pixels, S side of the model's images, L patches, D width.
 """
 
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mlomae.backbones.create import create_backbone
+from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, MlomaeError
 from mlomae.common.registry import check_choice
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_augment, build_source
+from mlomae.data.given import given_images
 from mlomae.data.sets.own_images import TorchDataset, folder_config
 from mlomae.models.weights import read_encoder
 from mlomae.pretraining.devices import training_device
@@ -61,6 +66,32 @@ def embed(
     features, _ = extract_features(vit.to(place), _batches(images, plain, batch_size), place)
     cls_ND, avg_ND = features.chunk(2, dim=1)
     return cls_ND if pooling == "cls" else avg_ND
+
+
+def embed_files(weights: str, paths: Sequence[str | os.PathLike[str]], out: Path, **options: Any) -> tuple[int, int]:
+    """Write the features of the images that ``paths`` name (`given_images`) with the names of their files; their number
+    and width.
+
+    ``out``: NAME.npz with the arrays ``features`` (N, D) float32 and ``files`` (N,) text, or NAME.parquet with a column
+    ``file`` and the columns ``0`` to ``D - 1``. ``options``: of `embed`, which has the errors. ConfigError for another
+    ending, or without pyarrow for Parquet.
+    """
+    if out.suffix not in (".npz", ".parquet"):
+        raise ConfigError(f"--out '{out}' must end in .npz or .parquet")
+    if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError(f"'{out}' needs pyarrow, which is not installed; pip install pyarrow, or name an .npz file")
+    images = given_images(paths)
+    features_ND = embed(weights, images, **options).numpy()
+    files = [images.relative_path(i) for i in range(len(images))]
+    with replacing(out) as temporary:
+        if out.suffix == ".npz":
+            with temporary.open("wb") as file:  # given a name, numpy would append .npz
+                np.savez(file, features=features_ND, files=np.array(files, dtype=np.str_))
+        else:
+            table = pd.DataFrame(features_ND, columns=[str(i) for i in range(features_ND.shape[1])])
+            table.insert(0, "file", files)
+            table.to_parquet(temporary, engine="pyarrow", index=False)
+    return len(files), features_ND.shape[1]
 
 
 def _own_size(spec: str, model: dict[str, Any] | None) -> int:

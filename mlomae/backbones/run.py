@@ -2,7 +2,7 @@
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from mlomae.common.ownership import owned
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_classes, check_disjoint
 from mlomae.data.content import Contents, describe_contents
-from mlomae.data.copies import Digests, check_trained_on, save_digests
+from mlomae.data.copies import Digests, check_trained_on, digests_of, find_copies, load_digests, save_digests
 from mlomae.models.weights import weights_path
 from mlomae.pretraining.continuing import check_continues, facts_of, finished_record
 from mlomae.pretraining.devices import check_same_on_ranks, owned_by_run
@@ -47,7 +47,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TransferRun:
-    """A transfer that has begun. ``git``: commit, and whether the checkout differed from it when the run began."""
+    """A transfer that has begun. ``git``: commit, and whether the checkout differed from it when the run began.
+    ``task``: its name. ``classes``: names of what the model tells apart."""
 
     config: TransferConfig
     source: Provenance
@@ -56,6 +57,8 @@ class TransferRun:
     git: tuple[str | None, bool | None]
     numerics: Numerics
     contents: Contents
+    task: str = ""
+    classes: Sequence[str] = ()
 
     def train(
         self,
@@ -112,7 +115,8 @@ class TransferRun:
         source = self.source
         weights = {**source.identity, "sha256": source.details.get("sha256")}
         run: dict[str, Any] = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
-        run |= {"numerics": self.numerics, "data": self.contents}
+        run |= {"numerics": self.numerics, "data": self.contents, "task": self.task}
+        run |= {"classes": [str(name) for name in self.classes]}
         return {**run, "origin": weights, "pretrained": source.details, "labelled": source.labelled}
 
     def identity(self) -> dict[str, str]:
@@ -145,6 +149,16 @@ class TransferSteps(ABC):
     @abstractmethod
     def train_and_test(self, model: Any, run: TransferRun) -> Outcome:
         """Train, by `TransferRun.train` unless there is nothing to train, and evaluate on the test images."""
+
+    def saved_modules(self, model: Any) -> Mapping[str, nn.Module]:
+        """The modules that a checkpoint of ``model`` holds, by name."""
+        saved: Mapping[str, nn.Module] = model.saved_modules()
+        return saved
+
+    def create_test(self) -> tuple[ImageLoader, GatheringMetric]:
+        """A loader of the test images, each once over all ranks, and what measures a model on them
+        (`mlomae.backbones.training.evaluate`)."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to test a trained model")
 
     @abstractmethod
     def save(self, run: TransferRun) -> Path | None:
@@ -192,7 +206,7 @@ def _run(
     steps: TransferSteps = task.create_steps(config)
     steps.train, steps.test = steps.open_data()
     contents = describe_contents({"train": steps.train, "test": steps.test})
-    run = TransferRun(config, source, work_dir, resume, git, numerics, contents)
+    run = TransferRun(config, source, work_dir, resume, git, numerics, contents, task.name, steps.train.classes)
     check_continues(work_dir, finished, config, run.meta(), TASK.format, TASK.free_to_change)
     copies, earlier = check_copies(config, steps) if is_main_process() else ({}, None)
     check_unseen(source.labelled, config.data.train, steps.test)
@@ -249,8 +263,12 @@ def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str
     copies: dict[str, Any] = {"training": check_disjoint(steps.train, steps.test, allowed).counts()}
     earlier = None
     if not spec.startswith("random"):
-        where = f"; pretraining of '{spec}'"
-        earlier, counts = check_trained_on(weights_path(Path(spec)), steps.test, where, allowed)
+        path, where = weights_path(Path(spec)), f"; pretraining of '{spec}'"
+        if config.data.allow_seen:
+            earlier = load_digests(path)
+            counts = None if earlier is None else find_copies(earlier, digests_of(steps.test)).counts()
+        else:
+            earlier, counts = check_trained_on(path, steps.test, where, allowed)
         copies["pretraining"] = counts or "unknown"
     return copies, earlier
 

@@ -188,6 +188,10 @@ class Task:
         """Read an MMEngine Python config, apply ``--cfg-options`` style overrides, check it."""
         return pkgutil.resolve_name(self.config).load(path, overrides, f"configs/{self.name}/")
 
+    def config_from_dict(self, values: dict[str, Any]) -> Any:
+        """The configuration of plain values, as a checkpoint holds them, checked."""
+        return pkgutil.resolve_name(self.config).from_dict(values)
+
     def create_steps(self, config: Any) -> Any:
         """The `TransferSteps` of a run; imports what the task needs to train."""
         return pkgutil.resolve_name(self.steps)(config)

@@ -24,6 +24,8 @@ from mlomae.classification.confusion import save_confusion
 from mlomae.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract, knn_loader
 from mlomae.classification.model import Classifier, ClassifierStep
 from mlomae.classification.per_image import FORMAT, TOP, PerImage, summarise
+from mlomae.classification.table import FILE as TABLE
+from mlomae.classification.table import predictions_table, write_table
 from mlomae.common.errors import ConfigError, DataError, TrainingError
 from mlomae.common.registry import Registry
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_source, check_two_classes
@@ -62,8 +64,15 @@ class ClassificationSteps(TransferSteps):
         outcome = self._vote(model) if self.config.protocol == "knn" else self._train(model, run)
         return replace(outcome, metrics=summarise(self.images, len(self.train.classes)) | outcome.metrics)
 
+    def create_test(self) -> tuple[ImageLoader, "ClassificationMetric"]:
+        loader = eval_loader(self.config, self.test, self.plain)
+        return loader, ClassificationMetric(len(self.train.classes))
+
     def save(self, run: TransferRun) -> Path:
+        """Write the predictions for every test image, also with its file's name, and the confusion matrix."""
         path, classes, test_set = run.work_dir / "predictions.npz", self.test.classes, self.test.fingerprint()
+        files = [self.test.relative_path(i) for i in range(len(self.test))]
+        write_table(predictions_table(self.images, files, classes), run.work_dir / TABLE)
         FORMAT.save(path, self.images, class_names=classes, test_set=test_set, **run.identity())
         save_confusion(run.work_dir, self.images, classes, f"{run.source.method}: {self.config.name}")
         return path
@@ -93,9 +102,8 @@ class ClassificationSteps(TransferSteps):
             before = elapsed(started)
         batches = EpochBatches(images, config.data.batch_size, epochs=config.train.epochs)
         loader = ImageLoader(images, batch_sampler=batches, num_workers=workers)
-        metric = ClassificationMetric(len(self.train.classes))
+        tests, metric = self.create_test()
         section = section_of(model.backbone) if config.protocol == "finetune" else None
-        tests = eval_loader(config, self.test, self.plain)
         outcome = run.train(ClassifierStep(model, config), loader, tests, metric, section)
         self.images = metric.per_image
         return replace(outcome, clock={kind: before[kind] + seconds for kind, seconds in outcome.clock.items()})

@@ -49,7 +49,8 @@ class Content(TypedDict):
 
 
 class Meta(TypedDict, total=False):
-    """What a checkpoint says of its run besides the configuration; a transfer has the last four."""
+    """What a checkpoint says of its run besides the configuration; a transfer has the last six, but those of
+    early versions no ``task`` and no ``classes``."""
 
     name: str
     seed: int
@@ -62,6 +63,8 @@ class Meta(TypedDict, total=False):
     pretrained: dict[str, Any]
     labelled: list[dict[str, Any]]
     model: dict[str, Number]
+    task: str
+    classes: list[str]
 
 
 class Weights(TypedDict):
@@ -181,6 +184,25 @@ def load_checkpoint(path: str | Path, fmt: str = FORMAT, schema: Any = State) ->
         raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({fmt})")
     check_structure(content, schema, f"checkpoint '{path}'", WRITTEN)
     return content
+
+
+def trained_backbone(modules: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], bool]:
+    """The weights of a fine-tuning that were evaluated, and whether they are an average: of ``modules`` that have
+    "backbone", its weights or their average, "ema"."""
+    if "ema" not in modules:
+        return dict(modules["backbone"]), False
+    return {k.removeprefix("module."): t for k, t in modules["ema"].items() if k.startswith("module.")}, True
+
+
+def format_of(path: Path) -> str | None:
+    """The format that a checkpoint, or the newest one of a run's folder, says it has; None for anything else.
+
+    Tensors are not read."""
+    try:
+        content = torch.load(newest_checkpoint(path), map_location="cpu", weights_only=True, mmap=True)
+        return str(content["format"])
+    except Exception:  # whoever reads it says what is wrong
+        return None
 
 
 def checkpoint_path(work_dir: Path, iteration: int) -> Path:

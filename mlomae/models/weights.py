@@ -34,6 +34,7 @@ from mlomae.common.checkpoint import (
     check_intact,
     list_checkpoints,
     newest_checkpoint,
+    trained_backbone,
 )
 from mlomae.common.errors import CheckpointError, ConfigError, is_out_of_memory, reason_of
 from mlomae.common.registry import Count, check_choice, check_value
@@ -199,10 +200,8 @@ def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
             f"'{path}' is of a transfer ({kind}) that fine-tunes no backbone for classification; give a checkpoint of "
             "protocol 'finetune', or the backbone that this one started from"
         )
-    state, notes = dict(modules["backbone"]), []
-    if "ema" in modules:  # what was evaluated
-        state = {k.removeprefix("module."): t for k, t in modules["ema"].items() if k.startswith("module.")}
-        notes.append("the average of the fine-tuned weights")
+    state, averaged = trained_backbone(modules)
+    notes = ["the average of the fine-tuned weights"] if averaged else []
     if "fc_norm.weight" in state:  # an affine map commutes with the mean of the tokens, which it follows
         state = {k.replace("fc_norm.", "norm."): t for k, t in state.items()}
         notes.append("norm: the fine-tuned fc_norm")

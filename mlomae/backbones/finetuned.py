@@ -1,0 +1,171 @@
+"""A fine-tuned classifier as a file: read from a run, a checkpoint or a timm folder, and written as a timm folder.
+
+A timm folder, ``config.json`` and ``model.safetensors``, holds the whole classifier with the names of its classes and
+the pixels it wants: ``timm.create_model("local-dir:FOLDER", pretrained=True)`` is the model.
+
+Shape suffixes: B batch, C classes, H height, W width.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mlomae.backbones.create import create_backbone
+from mlomae.common.atomic import replacing, write_text
+from mlomae.common.checkpoint import (
+    FORMAT,
+    TRANSFER_FORMAT,
+    Weights,
+    list_checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    trained_backbone,
+)
+from mlomae.common.errors import CheckpointError, MlomaeError
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
+from mlomae.models.loading import create_timm, load_strict
+from mlomae.models.weights import section_of
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass
+class FineTuned:
+    """A classifier that is ready for new images.
+
+    Attributes:
+        name: what messages call it.
+        model: (B, 3, H, W) normalised -> logits (B, C); in evaluation mode, on the CPU.
+        classes: C names.
+        img_size: (height, width) in pixels.
+        evaluate: how its images are prepared: crop_pct, mean, std, interpolation.
+    """
+
+    name: str
+    model: nn.Module
+    classes: list[str]
+    img_size: tuple[int, int]
+    evaluate: dict[str, Any]
+
+    @torch.no_grad()
+    def logits(self, images_BCHW: Tensor) -> Tensor:
+        """(B, C) float32, on the images' device."""
+        return self.model(images_BCHW).float()
+
+
+def is_timm_folder(path: Path) -> bool:
+    return (path / CONFIG).is_file() and not list_checkpoints(path)
+
+
+def read_finetuned(path: str | Path) -> FineTuned:
+    """The classifier of a fine-tuning: its run's folder, a checkpoint of it, or a folder that timm reads.
+
+    Raises CheckpointError for a file that cannot be read, or holds no classifier.
+    """
+    path = Path(path)
+    if is_timm_folder(path):
+        return _from_timm(path)
+    path = newest_checkpoint(path)
+    state = load_transfer_state(path)
+    if "backbone" not in state["modules"]:
+        kind = state["config"].get("protocol", "dense")
+        raise CheckpointError(f"'{path}' is of a transfer ({kind}) that fine-tunes no classifier; give another")
+    return _from_checkpoint(path, state)
+
+
+def load_transfer_state(path: Path) -> dict[str, Any]:
+    """What the checkpoint of a transfer holds. Raises CheckpointError for another file, with what it is if it is the
+    checkpoint of a pretraining."""
+    try:
+        return load_checkpoint(path, TRANSFER_FORMAT, Weights)
+    except CheckpointError as error:
+        if f"({TRANSFER_FORMAT})" not in str(error):
+            raise
+    try:
+        load_checkpoint(path, FORMAT, Weights)
+    except CheckpointError:
+        raise CheckpointError(
+            f"'{path}' is no checkpoint of a transfer; give the folder of a run of `mlomae classify`, one of its "
+            "checkpoints, or a folder that timm reads"
+        ) from None
+    raise CheckpointError(
+        f"'{path}' is a pretraining, which tells no classes apart; fine-tune it first: mlomae classify --data FOLDER "
+        f"--weights {path}"
+    )
+
+
+def _from_checkpoint(path: Path, state: dict[str, Any]) -> FineTuned:
+    config, meta = state["config"], state["meta"]
+    weights, _ = trained_backbone(state["modules"])
+    section, data = config["backbone"], config["data"]
+    size = section["img_size"]
+    img_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    classes = len(weights["head.bias"])
+    try:
+        model, _ = create_backbone(
+            "random",
+            num_classes=classes,
+            img_size=img_size,
+            global_pool=section.get("global_pool", "avg"),
+            model=dict(meta["model"]),
+        )
+        load_strict(model, weights)
+    except (MlomaeError, KeyError) as error:
+        raise CheckpointError(f"checkpoint '{path}' contradicts its own config: {error}") from error
+    names = list(meta.get("classes") or [f"class {i}" for i in range(classes)])
+    return FineTuned(str(meta.get("name", path.stem)), model.eval(), names, img_size, dict(data.get("evaluate") or {}))
+
+
+def _from_timm(folder: Path) -> FineTuned:
+    model = create_timm(f"local-dir:{folder}", pretrained=True)
+    known = model.pretrained_cfg
+    if not model.num_classes:
+        raise CheckpointError(f"'{folder}' is a backbone without classes; fine-tune it first with `mlomae classify`")
+    names = list(known.get("label_names") or [f"class {i}" for i in range(model.num_classes)])
+    _, height, width = known["input_size"]
+    evaluate = {key: known[key] for key in ("crop_pct", "mean", "std", "interpolation") if known.get(key) is not None}
+    return FineTuned(folder.name, model.eval(), names, (height, width), evaluate)
+
+
+def save_timm_folder(model: VisionTransformer, classes: list[str], evaluate: dict[str, Any], folder: Path) -> None:
+    """Write a fine-tuned ViT into ``folder``, beside whatever else it holds.
+
+    ``evaluate``: how its images are prepared, as in `FineTuned`; what it leaves out is as in
+    `mlomae.classification.augment.eval_transform`.
+    """
+    height, width = model.patch_embed.img_size
+    statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "crop_pct": 0.875, "interpolation": "bicubic"}
+    pixels = {key: evaluate.get(key, value) for key, value in statistics.items()}
+    block: Any = model.blocks[0]
+    shape = section_of(model) | {"img_size": [height, width], "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim}
+    pooling = str(model.global_pool)
+    config = {
+        "architecture": "vit_base_patch16_224",  # which model_args override
+        "num_classes": model.num_classes,
+        "num_features": model.embed_dim,
+        "global_pool": pooling,
+        "model_args": {**shape, "global_pool": pooling},
+        "label_names": list(classes),
+        "pretrained_cfg": {
+            "tag": "mlomae",
+            "custom_load": False,
+            "input_size": [3, height, width],
+            "fixed_input_size": True,
+            "crop_mode": "center",
+            **{key: list(value) if isinstance(value, tuple) else value for key, value in pixels.items()},
+            "num_classes": model.num_classes,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with replacing(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))  # its save_file would make it the owner's alone
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")

@@ -1,0 +1,147 @@
+"""`mlomae classify`: fine-tunes a backbone on a folder of the user's images by the recipe of
+`mlomae.classification.recipe`, and writes a model that timm and `mlomae predict` read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from mlomae.backbones.finetuned import read_finetuned, save_timm_folder
+from mlomae.backbones.provenance import describe_weights
+from mlomae.backbones.run import run_transfer
+from mlomae.backbones.task import get_task
+from mlomae.classification.per_image import FORMAT
+from mlomae.classification.recipe import Backbone, choose_recipe
+from mlomae.common.checkpoint import list_checkpoints
+from mlomae.common.errors import ConfigError, DataError, first_names
+from mlomae.config.write import write_config
+from mlomae.data import build_source
+from mlomae.data.found import Found, look_into
+from mlomae.models.loading import create_timm
+from mlomae.models.weights import read_encoder
+from mlomae.pretraining.devices import training_device
+from mlomae.records import Record, slug
+
+CONFIG = "config.py"
+_USUAL = 224
+
+
+def describe_backbone(weights: str) -> Backbone:
+    """What the recipe depends on. Raises ConfigError for weights that name no architecture, else what
+    `read_encoder` and timm raise."""
+    spec = weights.removeprefix("random:")
+    if spec == "random":
+        raise ConfigError(
+            "--weights random names no architecture; give random:PATH of a checkpoint, or random:timm:NAME"
+        )
+    if spec.startswith("timm:"):
+        with torch.device("meta"):
+            model = create_timm(spec.removeprefix("timm:").removesuffix(":pretrained"))
+        return Backbone(weights, int(model.patch_embed.img_size[0]), int(model.embed_dim))
+    _, architecture, _ = read_encoder(Path(spec))
+    size = architecture.patch_size * architecture.grid[0] if architecture.grid else _USUAL
+    return Backbone(weights, size, architecture.embed_dim)
+
+
+def look_for_classes(folder: str | Path) -> Found:
+    """`look_into`; DataError for a folder without two classes."""
+    found = look_into(folder)
+    if found.held_out is None or len(found.classes) < 2:
+        held = f"the class '{found.classes[0]}' alone" if found.classes else "images without labels"
+        raise DataError(
+            f"'{folder}' holds {held}; put the images of each class into a folder of its own: {folder}/cat/1.jpg, "
+            f"{folder}/dog/2.jpg, ..."
+        )
+    return found
+
+
+def configure(folder: str | Path, weights: str, options: dict[str, Any], seed: int) -> tuple[Any, list[str]]:
+    """The configuration of a fine-tuning on ``folder`` with ``options`` over the recipe, and what is said of it.
+
+    Raises DataError for a folder without classes, and what the weights and the options raise.
+    """
+    found, backbone, device = look_for_classes(folder), describe_backbone(weights), training_device()
+    train, test = (build_source(part) for part in (found.train, found.held_out or {}))
+    recipe = choose_recipe(found, len(train), backbone, device.type == "cuda", f"classify_{slug(found.title)}", seed)
+    merged = Config(recipe)
+    merged.merge_from_dict(options)
+    config = get_task("classification").config_from_dict(merged.to_dict())
+    steps = config.train.epochs * (len(train) // config.data.batch_size)
+    own = "folders of their own" if found.kind == "splits" else "a fifth of each class, by the digests of the files"
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
+    optim, data = config.optim, config.data
+    lines = [
+        f"data     {found.describe()}",
+        f"         {len(train):,} to train on, {len(test):,} held out ({own})",
+        f"weights  {weights}: width {backbone.embed_dim}, images of {config.backbone.img_size} pixels",
+        f"recipe   {config.train.epochs} epochs of {len(train) // data.batch_size} steps with {data.batch_size} images "
+        f"= {steps:,} steps on {where}; rate {optim.lr:g}, layer decay {optim.layer_decay:g}, "
+        f"{(data.augment or {'type': 'none'})['type']}{', mixup and cutmix' if data.mix else ''}",
+    ]
+    few = [name for i, name in enumerate(train.classes) if not (np.asarray(test.labels) == i).any()]
+    if few:
+        lines.append(f"note     no held-out image of {first_names(few)}: the accuracy says nothing of them")
+    return config, lines
+
+
+def classify(
+    folder: str | Path,
+    weights: str,
+    out: Path | None = None,
+    options: dict[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Record, Path]:
+    """Fine-tune on the class folders of ``folder``; the run's record, {} but on the main process, and its folder.
+
+    The run's folder, ``out`` or work_dirs/NAME_seedN, gets the configuration as ``config.py``, what every transfer
+    writes, and the model as ``config.json`` and ``model.safetensors`` for timm. ``say`` gets lines for the user.
+    Raises what `configure` and `run_transfer` raise.
+    """
+    config, lines = configure(folder, weights, options or {}, seed)
+    source = describe_weights(weights)
+    out = out or Path(f"work_dirs/{config.name}_{slug(source.method)}_seed{config.seed}")
+    for line in [*lines, f"output   {out}"]:
+        say(line)
+    if is_main_process() and not list_checkpoints(out) and not (out / "record.json").exists():
+        about = f"Fine-tuning on {folder}, as `mlomae classify` has chosen it; again: mlomae classify {out / CONFIG}"
+        write_config(config.to_dict(), about, out / CONFIG)
+    record = run_transfer(get_task("classification"), config, out, resume, source=source)
+    if record:
+        write_model(out)
+        for line in report(record, out):
+            say(line)
+    return record, out
+
+
+def write_model(out: Path) -> None:
+    """The fine-tuned model of the run in ``out`` as a timm folder, there."""
+    trained = read_finetuned(out)
+    save_timm_folder(trained.model, trained.classes, trained.evaluate, out)  # type: ignore[arg-type]
+
+
+def report(record: Record, out: Path) -> list[str]:
+    """The accuracy, and the commands to go on with."""
+    images, identity = FORMAT.read(out / "predictions.npz")
+    metrics, classes = record["metrics"], identity["class_names"]
+    chance = 100.0 * np.bincount(images.label).max() / len(images)
+    lines = [
+        f"accuracy {metrics['top1']:.1f} % of {len(images):,} held-out images, mean of the {len(classes)} classes "
+        f"{metrics['mean_per_class']:.1f} %; always the most frequent class: {chance:.1f} %"
+    ]
+    seen = record.get("copies", {}).get("pretraining")
+    if isinstance(seen, dict) and (count := seen["equal"] + seen["near"]):
+        lines.append(f"note     {count:,} of them were among the images of the pretraining: new ones may be harder")
+    return [
+        *lines,
+        f"written  {out}: model.safetensors, predictions.csv, confusion.png, record.json",
+        "go on    " + f"mlomae predict {out} IMAGES...",
+        f"         mlomae evaluate {out}",
+        f"         python -c \"import timm; timm.create_model('local-dir:{out}', pretrained=True)\"",
+    ]

@@ -1,0 +1,120 @@
+"""`mlomae classify`, `predict` and `embed`: a model of one's own, and models on one's own images.
+
+They import what they run when they run, so that --help answers at once.
+"""
+
+import argparse
+import contextlib
+import importlib
+from pathlib import Path
+
+from mlomae.common.errors import ConfigError
+
+SHOWN = 20  # rows of a table that are printed
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommands to those of `mlomae`."""
+    p = commands.add_parser("classify", help="fine-tune on your own class folders; writes a model for predict and timm")
+    p.add_argument(
+        "config", nargs="?", help="a file of configs/classification/, or a run's config.py, instead of --data alone"
+    )
+    p.add_argument("--data", metavar="FOLDER", help="folders of classes, or train and val folders of them")
+    p.add_argument(
+        "--weights",
+        help="backbone: a run's folder, a checkpoint, an export, official MAE weights, timm:NAME:pretrained",
+    )
+    p.add_argument("--out", "--work-dir", dest="work_dir", type=Path, metavar="DIR", help="default: in work_dirs")
+    p.add_argument("--seed", type=int, help="default: 0, or the one of a config")
+    p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the folder")
+    p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override what was chosen")
+    p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins")
+    p.set_defaults(run=_classify, records=None)
+
+    p = commands.add_parser(
+        "predict",
+        help="labels and probabilities, masks or boxes of new images by a trained model",
+        epilog="A CSV has a row for each image: file, predicted, probability, then the next best classes. Of a "
+        "segmenter or a detector, masks or boxes and pictures of them are written into a folder.",
+    )
+    p.add_argument("model", type=Path, help="the folder of a run, a checkpoint, or a folder that timm reads")
+    p.add_argument("images", nargs="+", metavar="IMAGE", help="files, and folders with all images in and below them")
+    p.add_argument("--out", type=Path, help="FILE.csv (default: printed); of a segmenter or a detector a folder")
+    p.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (default: 64)")
+    p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins")
+    p.set_defaults(run=_predict)
+
+    p = commands.add_parser("embed", help="features of the images in a folder, with the names of their files")
+    p.add_argument("weights", help="as in classify")
+    p.add_argument("images", nargs="+", metavar="FOLDER", help="folders, and files")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.npz or FILE.parquet")
+    p.add_argument("--pooling", default="avg", choices=["avg", "cls"], help="mean of the patch tokens, or class token")
+    p.add_argument("--img-size", type=int, metavar="PIXELS", help="default: that of the weights")
+    p.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (default: 64)")
+    p.set_defaults(run=_embed)
+
+
+def register_tasks() -> None:
+    """Register the tasks of the core and, in a checkout, the others."""
+    importlib.import_module("mlomae.classification")
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("benchmarks.tasks")
+
+
+def _classify(args: argparse.Namespace) -> int:
+    if not args.config and not args.data:
+        raise ConfigError("name the images: mlomae classify --data FOLDER --weights W")
+    if args.config and Path(args.config).is_dir():
+        raise ConfigError(f"'{args.config}' is a folder; say --data {args.config}")
+    register_tasks()
+    from mlomae.backbones.task import get_task
+    from mlomae.backbones.transfer import transfer
+    from mlomae.classification.classify import classify, report, write_model
+    from mlomae.config.strict import overrides
+
+    if args.config:
+        record, out = transfer(get_task("classification"), args)
+        fine_tuned = record.get("config", {}).get("protocol") == "finetune"
+        if fine_tuned:
+            write_model(out)
+            print("\n".join(report(record, out)))
+        return 0
+    if not args.weights:
+        raise ConfigError(
+            "name the backbone with --weights: the folder of a run of `mlomae pretrain --data FOLDER`, or timm's, as "
+            "in timm:vit_small_patch16_224:pretrained"
+        )
+    options = overrides(args.cfg_options)
+    classify(args.data, args.weights, args.work_dir, options, seed=args.seed or 0, resume=args.resume, say=print)
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    register_tasks()
+    from mlomae.classification.predict import predict_files
+    from mlomae.classification.table import write_table
+
+    if args.out and args.out.suffix != ".csv":
+        raise ConfigError(f"--out '{args.out}' must end in .csv")
+    table = predict_files(args.model, args.images, args.batch_size)
+    if args.out:
+        write_table(table, args.out)
+        print(f"written: {args.out} ({len(table):,} images)")
+        return 0
+    print(table.iloc[:, :5].to_string(index=False, max_rows=None, float_format=lambda p: f"{100 * p:.1f} %"))
+    return 0
+
+
+def _embed(args: argparse.Namespace) -> int:
+    from mlomae.backbones.embed import embed_files
+
+    images, width = embed_files(
+        args.weights,
+        args.images,
+        args.out,
+        pooling=args.pooling,
+        img_size=args.img_size,
+        batch_size=args.batch_size,
+    )
+    print(f"written: {args.out} ({images:,} images, {width} features of each)")
+    return 0

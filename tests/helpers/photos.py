@@ -1,0 +1,29 @@
+"""Folders of pictures of several sizes, as people have them: one grey, one turned by EXIF."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mlomae.data import Textures
+
+NAMES = ("cat", "dog", "elk", "fox", "owl", "tree")
+
+
+def write_photos(folder: Path, each: int = 5, classes: int = 3, seed: int = 0) -> Path:
+    """``folder``/CLASS/I.png or .jpg, ``each`` of a class, of 18 to 30 pixels a side."""
+    textures = Textures(split="train", size=32, classes=classes, count=each * classes, seed=seed)
+    draw = np.random.default_rng(seed)
+    seen = [0] * classes
+    for i in range(len(textures)):
+        label = int(textures.labels[i])
+        path = folder / NAMES[label] / f"{seen[label]}.{'jpg' if i % 2 else 'png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = draw.integers(18, 31, 2)
+        picture = Image.fromarray(textures.image(i).permute(1, 2, 0).numpy()).resize((int(width), int(height)))
+        exif = Image.Exif()
+        if i == 1:
+            exif[0x0112] = 6
+        (picture.convert("L") if i == 2 else picture).save(path, exif=exif)
+        seen[label] += 1
+    return folder
