@@ -30,7 +30,6 @@ from mlomae.common.checkpoint import (
 from mlomae.common.errors import CheckpointError, MlomaeError
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.models.loading import create_timm, load_strict
-from mlomae.models.weights import section_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -108,15 +107,10 @@ def _from_checkpoint(path: Path, state: dict[str, Any]) -> FineTuned:
     img_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     classes = len(weights["head.bias"])
     try:
-        model, _ = create_backbone(
-            "random",
-            num_classes=classes,
-            img_size=img_size,
-            global_pool=section.get("global_pool", "avg"),
-            model=dict(meta["model"]),
-        )
+        pooling = section.get("global_pool", "avg")
+        model, _ = create_backbone(f"random:{path}", num_classes=classes, img_size=img_size, global_pool=pooling)
         load_strict(model, weights)
-    except (MlomaeError, KeyError) as error:
+    except MlomaeError as error:
         raise CheckpointError(f"checkpoint '{path}' contradicts its own config: {error}") from error
     names = list(meta.get("classes") or [f"class {i}" for i in range(classes)])
     return FineTuned(str(meta.get("name", path.stem)), model.eval(), names, img_size, dict(data.get("evaluate") or {}))
@@ -133,6 +127,24 @@ def _from_timm(folder: Path) -> FineTuned:
     return FineTuned(folder.name, model.eval(), names, (height, width), evaluate)
 
 
+def _shape(model: VisionTransformer) -> dict[str, Any]:
+    """The arguments of timm's VisionTransformer that build this one, as far as they are not the usual ones."""
+    block: Any = model.blocks[0]
+    shape = {
+        "img_size": list(model.patch_embed.img_size),
+        "patch_size": int(model.patch_embed.patch_size[0]),
+        "embed_dim": int(model.embed_dim),
+        "depth": len(model.blocks),
+        "num_heads": int(block.attn.num_heads),
+        "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim,
+    }
+    if registers := int(getattr(model, "num_reg_tokens", 0)):
+        shape |= {"reg_tokens": registers, "no_embed_class": bool(model.no_embed_class)}
+    if not isinstance(block.ls1, nn.Identity):
+        shape["init_values"] = 1.0  # there is a layer scale; the weights have its values
+    return shape
+
+
 def save_timm_folder(model: VisionTransformer, classes: list[str], evaluate: dict[str, Any], folder: Path) -> None:
     """Write a fine-tuned ViT into ``folder``, beside whatever else it holds.
 
@@ -142,15 +154,13 @@ def save_timm_folder(model: VisionTransformer, classes: list[str], evaluate: dic
     height, width = model.patch_embed.img_size
     statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "crop_pct": 0.875, "interpolation": "bicubic"}
     pixels = {key: evaluate.get(key, value) for key, value in statistics.items()}
-    block: Any = model.blocks[0]
-    shape = section_of(model) | {"img_size": [height, width], "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim}
     pooling = str(model.global_pool)
     config = {
         "architecture": "vit_base_patch16_224",  # which model_args override
         "num_classes": model.num_classes,
         "num_features": model.embed_dim,
         "global_pool": pooling,
-        "model_args": {**shape, "global_pool": pooling},
+        "model_args": {**_shape(model), "global_pool": pooling},
         "label_names": list(classes),
         "pretrained_cfg": {
             "tag": "mlomae",

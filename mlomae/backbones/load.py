@@ -72,6 +72,8 @@ class LoadedTransfer:
         backbone, meta = self.config.backbone, self.state["meta"]
         if "head" in self.state["modules"]:
             self._check_frozen(backbone.named_weights(), meta.get("origin", {}))
+        elif "backbone" in self.state["modules"]:
+            return replace(self.config, backbone=replace(backbone, weights=f"random:{self.path}", model=None))
         elif meta.get("model"):
             return replace(self.config, backbone=replace(backbone, weights="random", model=dict(meta["model"])))
         return self.config
