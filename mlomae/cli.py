@@ -211,7 +211,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="files of configs/pretrain/: a row each, the model as training begins",
     )
     p.add_argument(
-        "--checkpoints", nargs="*", type=Path, default=[], metavar="CKPT", help="trained models, for their config's row"
+        "--checkpoints",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="CKPT",
+        help="trained models, checkpoints or folders of runs, for their config's row",
     )
     p.add_argument(
         "--images", type=Path, metavar="FOLDER", help="pictures of any size (default: the first row's training images)"

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from mlomae.backbones.create import create_backbone
 from mlomae.common.atomic import replacing, write_text
 from mlomae.common.checkpoint import (
-    FORMAT,
     TRANSFER_FORMAT,
+    OtherCheckpoint,
     Weights,
     list_checkpoints,
     load_checkpoint,
@@ -79,24 +79,15 @@ def read_finetuned(path: str | Path) -> FineTuned:
 
 
 def load_transfer_state(path: Path) -> dict[str, Any]:
-    """What the checkpoint of a transfer holds. Raises CheckpointError for another file, with what it is if it is the
-    checkpoint of a pretraining."""
+    """What the checkpoint of a transfer holds. Raises CheckpointError for another file, with a remedy if it is of a
+    pretraining."""
     try:
         return load_checkpoint(path, TRANSFER_FORMAT, Weights)
-    except CheckpointError as error:
-        if f"({TRANSFER_FORMAT})" not in str(error):
-            raise
-    try:
-        load_checkpoint(path, FORMAT, Weights)
-    except CheckpointError:
+    except OtherCheckpoint as error:
         raise CheckpointError(
-            f"'{path}' is no checkpoint of a transfer; give the folder of a run of `mlomae classify`, one of its "
-            "checkpoints, or a folder that timm reads"
-        ) from None
-    raise CheckpointError(
-        f"'{path}' is a pretraining, which tells no classes apart; fine-tune it first: mlomae classify --data FOLDER "
-        f"--weights {path}"
-    )
+            f"'{path}' is a pretraining, which tells no classes apart; fine-tune it first: mlomae classify --data "
+            f"FOLDER --weights {path}"
+        ) from error
 
 
 def _from_checkpoint(path: Path, state: dict[str, Any]) -> FineTuned:

@@ -30,12 +30,21 @@ from mlomae.common.structure import Number, Plain, check_structure
 
 FORMAT = "mlomae-pretrain/1"
 TRANSFER_FORMAT = "mlomae-transfer/1"
+KINDS = {
+    FORMAT: "a pretraining's",
+    TRANSFER_FORMAT: "a transfer's, of `mlomae classify` or `bench`",
+}
+"""How messages call the checkpoints of a format."""
 WRITTEN = "use one as a run has written it"
 _SEAL = b"blake2b:"
 _DIGEST = 16  # bytes
 _END = b"PK\x05\x06"  # how the last record of a zip archive begins; with its comment it ends the file
 _END_SIZE = 22  # of that record without a comment, whose length is its last two bytes
 _NAME = re.compile(r"iter_(\d+)\.pth$")
+
+
+class OtherCheckpoint(CheckpointError):
+    """A checkpoint of a run of another kind than the one that is needed."""
 
 
 class Content(TypedDict):
@@ -180,7 +189,10 @@ def load_checkpoint(path: str | Path, fmt: str = FORMAT, schema: Any = State) ->
         raise DamagedCheckpoint(
             f"checkpoint '{path}' is damaged or holds code, and was not loaded; use another one"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != fmt:
+    found = content.get("format") if isinstance(content, dict) else None
+    if isinstance(found, str) and found != fmt and found in KINDS:
+        raise OtherCheckpoint(f"checkpoint '{path}' is {KINDS[found]}; give {KINDS[fmt]}")
+    if found != fmt:
         raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({fmt})")
     check_structure(content, schema, f"checkpoint '{path}'", WRITTEN)
     return content

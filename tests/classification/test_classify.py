@@ -163,6 +163,23 @@ def test_images_that_pretraining_saw_are_counted_not_refused(trained, tmp_path, 
 
 
 @pytest.mark.parametrize(
+    "command", ["diagnose {run}", "horizon {run}", "masks --checkpoints {run} --out m.png", "predict {pre} {run}"]
+)
+def test_a_run_of_the_other_kind_is_one_line(trained, capsys, command):
+    filled = command.format(run=trained.out, pre=trained.checkpoint)
+    assert cli.main(filled.split()) == 2
+    error = capsys.readouterr().err
+    assert "a transfer's, of `mlomae classify` or `bench`; give a pretraining's" in error or "fine-tune it" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate {run}", "embed {run} {data} --out f.npz", "export {run} e.safetensors"])
+def test_the_folder_of_a_pretraining_stands_for_its_checkpoint(trained, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command.format(run=trained.folder / "pretrained", data=trained.data).split()) == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--data", "{data}/cat", "--weights", "{ckpt}"], "images without labels; put the images of each class"),
