@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlomae.commands import use
+from mlomae.common.console import hush
 from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
 
 
@@ -305,7 +306,9 @@ def main(argv: list[str] | None = None) -> int:
             from mlomae.config.plugins import import_plugins
 
             import_plugins(modules)
-        return args.run(args)
+        status: int = args.run(args)
+        sys.stdout.flush()  # here, where a reader that has gone is noticed
+        return status
     except REFUSABLE as error:
         return refuse(error)
     except KeyboardInterrupt as error:
@@ -318,6 +321,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: interrupted; {remedy}", file=sys.stderr)
         return 130
     finally:
+        hush()
         if alone:
             signal.signal(signal.SIGTERM, before)
 

@@ -18,10 +18,11 @@ from torch import Tensor, manual_seed, nn
 from mlomae.backbones.batches import ImageLoader
 from mlomae.backbones.config import OptimConfig
 from mlomae.common.checkpoint import TRANSFER_FORMAT
+from mlomae.common.console import on_terminal, stage
 from mlomae.common.errors import DataError
 from mlomae.common.random_keys import root_key
 from mlomae.pretraining.devices import mean_over_ranks, require_bf16
-from mlomae.pretraining.log import logger
+from mlomae.pretraining.log import FILE_ONLY, logger
 from mlomae.pretraining.optim import rates
 from mlomae.pretraining.trainer import Task
 
@@ -171,8 +172,10 @@ class GatheringMetric(ABC):
 def evaluate(model: Any, loader: ImageLoader, metric: GatheringMetric, log_interval: int) -> None:
     """Run the model on this rank's share of the test set, then compute ``metric`` over all ranks."""
     model.eval()
-    for done, data in enumerate(loader, 1):
-        metric.process(model.test_step(data))
-        if done % log_interval == 0:
-            logger.info(f"test {done}/{len(loader)}")
+    with stage("testing", len(loader)) as bar:
+        for done, data in enumerate(loader, 1):
+            metric.process(model.test_step(data))
+            bar.advance(done)
+            if done % log_interval == 0:
+                logger.info(f"test {done}/{len(loader)}", extra=FILE_ONLY if on_terminal() else None)
     metric.evaluate(len(loader.dataset))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
+from mlomae.common.console import GONE, hush, reader_gone
 from mlomae.common.installing import import_fault
 
 STOPPED = 75  # exit status, EX_TEMPFAIL of sysexits.h: to be tried again; no shell, timeout or signal gives it
@@ -98,10 +99,14 @@ def lack_of(error: BaseException) -> MlomaeError | None:
 
 
 def refuse(error: BaseException) -> int:
-    """Print one of the errors `REFUSABLE` as one line on standard error; the exit status, 2.
+    """Print one of the errors `REFUSABLE` as one line on standard error; the exit status, 2. Nothing, and `GONE`, where
+    the reader of what a program prints has gone.
 
     Raises it with MLOMAE_TRACEBACK set, and if it is of another kind and not for lack of something.
     """
+    if reader_gone(error):
+        hush()
+        return GONE
     known: Exception | None = error if isinstance(error, MlomaeError) else lack_of(error)
     if known is None and (fault := import_fault(error)):
         known = BackendError(fault)

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import imagehash
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -226,6 +225,8 @@ def digest_images(images: Images) -> Digests:
 
 
 def _hash(grey: Image.Image) -> NDArray[np.uint8]:
+    import imagehash  # with scipy
+
     return np.packbits(imagehash.phash(grey, hash_size=_SIDE).hash)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -164,6 +163,8 @@ def linear_probe_accuracy(
     its LARS schedule: the number depends on no seed and no learning rate. Raises DataError for fewer than two training
     classes or shapes that do not fit, TrainingError if a feature is not finite.
     """
+    from sklearn.linear_model import LogisticRegression  # a second, of which only the end of a run has need
+
     _check_pair(train_f, train_y, "training")
     _check_pair(test_f, test_y, "test")
     if train_y.min() == train_y.max():

@@ -185,6 +185,7 @@ class FeedbackProbe:
     def __init__(self, model: Pretrainer, gate: FeedbackGate, batches: OuterBatches) -> None:
         self.model, self.gate, self.config = model, gate, model.config
         self.margin = self.config.levels.warmup_margin
+        self._recent: list[tuple[float, int]] = []
         self.chance = chance_of(batches, model.num_classes)
         assert batches.head is not None
         assert batches.upper is not None
@@ -200,6 +201,7 @@ class FeedbackProbe:
         gate, done, last = self.gate, t + 1, self.config.train.outer_iterations
         if is_probe(t):
             gate.add(*judge(self.model, data))
+            self._recent.append(gate.window[-1])
             may_begin = self.config.levels.warmup <= done < last
             if gate.begin < 0 and may_begin and gate.beats(self.chance, self.margin):
                 gate.begin = done
@@ -218,6 +220,13 @@ class FeedbackProbe:
                 f"levels.warmup_margin={self.margin:g} points and {ERRORS_TO_START:g} standard errors; "
                 f"{self._describe(*gate.recent())}; {self._remedy()}"
             )
+
+    def recent(self) -> dict[str, float]:
+        """For the console: the accuracy on all upper images judged since the last time, in percent, beside chance."""
+        right, judged = (sum(counts) for counts in zip((0.0, 0), *self._recent, strict=True))
+        self._recent = []
+        said = {"feedback_accuracy": 100.0 * right / judged} if judged else {}
+        return said | {"feedback_chance": 100.0 * self.chance.share}
 
     def _describe(self, share: float, judged: int) -> str:
         images = min(judged, self.chance.images)  # judging one twice is no new evidence

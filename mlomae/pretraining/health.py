@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from mlomae.common import random_keys
@@ -91,6 +90,8 @@ def auroc(scores: Tensor, is_object: Tensor) -> float:
 
     ``is_object``: of the same shape, with both kinds. From ranks, ties by their mean rank (Mann and Whitney, 1947).
     """
+    from scipy.stats import rankdata  # a second, and few runs know their objects
+
     positive = is_object.flatten().numpy() > 0
     objects = int(positive.sum())
     wins = float(rankdata(scores.double().flatten().numpy())[positive].sum()) - objects * (objects + 1) / 2

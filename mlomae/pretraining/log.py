@@ -1,13 +1,13 @@
-"""The log of a run: messages, and its numbers as JSON lines and for TensorBoard. Only the main process writes."""
+"""The log of a run: messages, and its numbers as JSON lines and for TensorBoard, in full in its folder and in short on
+the console. Only the main process writes."""
 
 import datetime
 import json
 import logging
 import os
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,24 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from mlomae.common.atomic import write_text
+from mlomae.common.console import WIDTH, on_terminal, say
 from mlomae.data import Images, OuterBatches
 
 logger = logging.getLogger("mlomae")
+FILE_ONLY = {"short": ""}
+"""As ``extra`` of a message: it goes to the file alone."""
+FIRST, PATIENCE = 10, 10.0  # iterations, and seconds, after which the time that a run takes is known
+
+
+class _Console(logging.Handler):
+    """Says messages without their time, warnings as such; ``short`` of a message, if it has one, in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = getattr(record, "short", record.getMessage())
+        if text:
+            say(f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text)
 
 
 @contextmanager
@@ -29,7 +41,7 @@ def run_log(folder: Path) -> Iterator[None]:
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")]
+        handlers = [_Console(), logging.FileHandler(folder / "train.log", encoding="utf-8")]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
@@ -58,7 +70,8 @@ def warn(text: str) -> None:
 
 
 class Scalars:
-    """The numbers of a run's log: JSON lines in ``log.jsonl``, the same for TensorBoard, and a readable line.
+    """The numbers of a run's log: JSON lines in ``log.jsonl``, the same for TensorBoard, and readable lines, the one on
+    the console of at most `WIDTH` characters.
 
     After a resume at ``done`` iterations, later lines are dropped: they come again. Only the main process writes.
     """
@@ -66,11 +79,15 @@ class Scalars:
     def __init__(self, folder: Path, done: int, iterations: int) -> None:
         self.done, self.iterations = done, iterations
         self.since, self.waited = time.perf_counter(), 0.0
+        self.shown = ""  # what the console has said last
+        self._first: tuple[int, float] | None = None  # how many were done, and when, after this process's first one
         self.path, self.writer = folder / "log.jsonl", None
         if is_main_process():
             if self.path.exists():
                 lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
                 write_text(self.path, "".join(line for line in lines if 0 < _step_of(line) <= done))
+            from torch.utils.tensorboard import SummaryWriter  # half a second, of which only a run has need
+
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
         self._usual = threading.excepthook
         threading.excepthook = self._failed
@@ -95,8 +112,29 @@ class Scalars:
             yield batch
             before = time.perf_counter()
 
-    def write(self, done: int, values: dict[str, float]) -> None:
-        """Log ``values``, seconds per iteration, the part of these spent on data, and the memory of a GPU in MiB."""
+    def begin(self, done: int, losses: Mapping[str, Tensor]) -> None:
+        """Say once, of the first iterations after ``done``, how low the first of ``losses`` is and how long they take.
+
+        The very first is not timed: it makes what the others use again."""
+        if self.writer is None or self._first == (-1, 0.0):
+            return
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = done, now
+            if done == 1:
+                name, loss = next(iter(losses.items()))
+                logger.info(f"first {name}: {float(loss):.4g}")
+        count, spent = done - self._first[0], now - self._first[1]
+        if count >= FIRST or (count >= 3 and spent >= PATIENCE):
+            each, left = spent / count, self.iterations - done
+            said = f"time: about {duration(each * left)} for the other {left:,} iterations"
+            logger.info(f"{said} ({each:.3g} s each, measured on {count})")
+            self._first = -1, 0.0
+
+    def write(self, done: int, values: dict[str, float], recent: Mapping[str, float]) -> None:
+        """Log ``values``, seconds per iteration, the part of these spent on data, and the memory of a GPU in MiB.
+
+        ``recent``: what the console says, means since its last line."""
         if self.writer is None:
             return
         count, now = done - self.done, time.perf_counter()
@@ -109,7 +147,10 @@ class Scalars:
             self.writer.add_scalar(name, value, done)
         left = datetime.timedelta(seconds=int(values["time"] * (self.iterations - done)))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        logger.info(f"{done}/{self.iterations}  eta {left}  {shown}")
+        parts = [f"{left} left", f"{values['time']:.3g} s/it", *(f"{n} {v:.4g}" for n, v in recent.items())]
+        self.shown = "  ".join(parts[1:])
+        short = FILE_ONLY if on_terminal() else {"short": _fitting([f"{done}/{self.iterations}", *parts])}
+        logger.info(f"{done}/{self.iterations}  eta {left}  {shown}", extra=short)
         self.done, self.since, self.waited = done, now, 0.0
 
 
@@ -126,6 +167,41 @@ class ReadingShare:
             now, seconds = time.perf_counter(), self.batches.seconds
             values["reading_share"] = (seconds - self.seconds) / (now - self.since) / self.workers
             self.since, self.seconds = now, seconds
+
+
+class Recent:
+    """Means of what was seen since the last line of the console."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, name: str, mean: float, terms: int) -> None:
+        """``mean`` of ``terms`` values."""
+        total, count = self._sums.get(name, (0.0, 0))
+        self._sums[name] = total + mean * terms, count + terms
+
+    def take(self) -> dict[str, float]:
+        """The means, in the order in which their names came first; the next ones start anew."""
+        means = {name: total / count for name, (total, count) in self._sums.items() if count}
+        self._sums = {}
+        return means
+
+
+def duration(seconds: float) -> str:
+    """E.g. ``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _fitting(parts: list[str]) -> str:
+    """``parts`` in a line of the console, as many as it holds."""
+    text = parts[0]
+    for part in parts[1:]:
+        if len(text) + len(part) + 2 > WIDTH:
+            break
+        text += f"  {part}"
+    return text
 
 
 def _step_of(line: str) -> int:

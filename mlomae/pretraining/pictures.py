@@ -6,7 +6,6 @@ Shape legend: B images, L patches, P values in a patch.
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 from mmengine.dist import is_main_process
 from torch import Tensor
@@ -25,6 +24,8 @@ MIN_SIDE = 64  # pixels of one tile: small images are enlarged without smoothing
 
 def colour(values_BL: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Scores in [0, 1] as viridis tiles, (B, 3, side, side)."""
+    import matplotlib
+
     table = torch.tensor(matplotlib.colormaps["viridis"].colors)  # type: ignore[attr-defined]
     index = (values_BL.float().cpu().nan_to_num().clamp(0, 1) * 255).long()
     tiles = table[index].float().reshape(-1, *grid, 3).permute(0, 3, 1, 2)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mlomae.common import checkpoint
+from mlomae.common.console import Stage, stage
 from mlomae.common.errors import (
     CheckpointError,
     ConfigError,
@@ -32,7 +33,7 @@ from mlomae.common.workers import from_worker
 from mlomae.pretraining import stopping
 from mlomae.pretraining.continuing import check_same_run, facts_of, naming
 from mlomae.pretraining.devices import check_same_on_ranks, to_device, weights_digest
-from mlomae.pretraining.log import Scalars, logger, run_log
+from mlomae.pretraining.log import Recent, Scalars, logger, run_log
 from mlomae.pretraining.restore import restore
 
 Batch: TypeAlias = Any
@@ -40,7 +41,7 @@ Step: TypeAlias = Callable[[Batch, int], dict[str, Tensor]]
 """(batch on the device, t) -> losses, 0-dim, detached, this rank's; updates the parameters."""
 Hook: TypeAlias = Callable[[int, Batch, dict[str, Tensor], "dict[str, float] | None"], None]
 """(t, batch, losses, values), after the step. ``values`` are the means that are about to be logged, None where nothing
-is; a hook may add to them."""
+is; a hook may add to them. A hook with a method ``recent()`` gives the console further means since its last line."""
 Rate: TypeAlias = Callable[[int], float]
 
 
@@ -98,6 +99,7 @@ class Trainer:
         self.clock = {"wall": 0.0, "cpu": 0.0}
         self._sums: dict[str, Tensor] = {}
         self._terms: dict[str, int] = {}
+        self._recent = Recent()
 
     def train(self) -> None:
         """Train to the end. Raises TrainingError if the run diverges, CheckpointError for a checkpoint that cannot be
@@ -122,13 +124,16 @@ class Trainer:
                     logger.warning(f"{path} is damaged; an earlier checkpoint takes its place")
                 if resumed_from is not None:
                     logger.info(f"resumed from {resumed_from} after {self.iteration} iterations")
-                self._loop(scalars)
+                with stage("training", self.iterations, self.iteration) as bar:
+                    self._loop(scalars, bar)
+        except BrokenPipeError:  # who read the console has gone
+            raise
         except OSError as error:
             if (lack := lack_of(error)) is not None:
                 raise lack from error
             raise DataError(f"training stopped: {error}; free disk space or fix the path, then resume") from error
 
-    def _loop(self, scalars: Scalars) -> None:
+    def _loop(self, scalars: Scalars, bar: Stage) -> None:
         train, agreement = self.config.train, stopping.Agreement()
         stopping.request.training = True
         started, before = seconds(), dict(self.clock)
@@ -141,6 +146,7 @@ class Trainer:
             for name, value in losses.items():
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
                 self._terms[name] = self._terms.get(name, 0) + 1  # a level may start within an interval
+            scalars.begin(done, losses)
             log_due = done % train.log_interval == 0 or done == self.iterations
             save_due = done % train.checkpoint_interval == 0 or done == self.iterations
             values = self._drain(done) if log_due or save_due else None
@@ -149,8 +155,12 @@ class Trainer:
             if values is not None:
                 self.logged |= {name: float(values[name]) for name in self.task.recorded if name in values}
             if log_due and values is not None:
-                scalars.write(done, {f"{name}.lr": rates[0](t) for name, rates in self.rates.items()} | values)
+                recent = self._recent.take()
+                for hook in self.hooks:
+                    recent |= getattr(hook, "recent", dict)()
+                scalars.write(done, {f"{name}.lr": rates[0](t) for name, rates in self.rates.items()} | values, recent)
             self.iteration = done
+            bar.advance(done, scalars.shown)
             self._set_rates()
             self.clock = {kind: before[kind] + now - started[kind] for kind, now in seconds().items()}
             stop = done < self.iterations and agreement.reached()
@@ -195,6 +205,8 @@ class Trainer:
         Raises TrainingError, on every rank, if a loss or a weight is not finite: losses are those before the update,
         and may be finite when the weights no longer are."""
         means = self._means(done)
+        for name, mean in means.items():
+            self._recent.add(name, mean, self._terms[name])
         self._sums, self._terms = {}, {}
         return means
 

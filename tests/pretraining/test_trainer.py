@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mlomae.common import console
 from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, DataError, TrainingError
 from mlomae.pretraining import log
@@ -130,10 +131,19 @@ def test_hooks_come_after_each_step_in_their_order_and_add_to_the_log(tmp_path: 
 
 def test_the_log_is_for_people_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer(tmp_path).train()
-    said = capsys.readouterr().out
-    assert (tmp_path / "train.log").read_text() == said
-    assert len(said.splitlines()) == 4
-    assert "7/7" in said.splitlines()[-1]
+    said, log = capsys.readouterr().out.splitlines(), (tmp_path / "train.log").read_text().splitlines()
+    losses = [float(line.partition("  loss ")[2].split()[0]) for line in said[1:]]
+    assert [line.split()[0] for line in said] == ["first", "2/7", "4/7", "6/7", "7/7"]
+    assert max(map(len, said)) <= console.WIDTH
+    assert "s/it" in said[1]
+    assert len(log) == 5
+    assert "data_time" in log[-1], "the file has all of it"
+    # the checkpoint after 3 begins a new mean in the file, and none on the console
+    first, second = (
+        load_checkpoint(checkpoint_path(tmp_path, 3), "toy/1")["logged"]["loss"],
+        rows(tmp_path)[1]["loss"],
+    )
+    assert losses[1] == pytest.approx((first + second) / 2, rel=1e-3)
     assert not logging.getLogger("mlomae").handlers, "the next run would write into this one's file"
     (path,) = (tmp_path / "tensorboard").iterdir()
     events = EventAccumulator(str(path))
@@ -249,4 +259,4 @@ def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(place, "is_main_process", lambda: False)
     trainer(tmp_path / "other").train()
     assert not (tmp_path / "other").exists()
-    log.Scalars(tmp_path / "other", 0, LAST).write(1, {"loss": 1.0})
+    log.Scalars(tmp_path / "other", 0, LAST).write(1, {"loss": 1.0}, {})
