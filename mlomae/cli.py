@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlomae.commands import use
+from mlomae.commands import pretrain, use
 from mlomae.common.console import hush
 from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
 
@@ -40,23 +40,6 @@ def _report(function: str, args: argparse.Namespace) -> int:
 def _print_metrics(metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
         print(f"{name:20s} {value:.4g}")
-
-
-def _pretrain(args: argparse.Namespace) -> int:
-    from mlomae.config.schema import load_config
-    from mlomae.config.strict import overrides
-    from mlomae.pretraining.run import run_pretraining
-
-    config = load_config(args.config, overrides(args.cfg_options))
-    for source in (config.data.train, config.data.eval) if args.data else ():
-        if source is not None:
-            source["root"] = args.data
-    work_dir = args.work_dir or Path(f"work_dirs/{config.name}_seed{config.seed}")
-    record = run_pretraining(config, work_dir, args.resume, args.records)
-    if record:
-        _print_metrics(record["metrics"])
-        print(f"record: {work_dir / 'record.json'}")
-    return 0
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -138,16 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlomae", description="Masked autoencoders with masks learned from feedback.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    p = commands.add_parser("pretrain", help="pretrain from a config; resume, evaluate, write a record")
-    p.add_argument("config", help="a file of configs/pretrain/")
-    p.add_argument(
-        "--work-dir", type=Path, help="where checkpoints, pictures and the record go (default: work_dirs/NAME_seedN)"
-    )
-    p.add_argument("--data", help="data root: sets data.train.root and data.eval.root")
-    p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
-    p.add_argument("--records", type=Path, help="also write the record into this folder, e.g. results/runs")
-    p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
-    p.set_defaults(run=_pretrain)
+    pretrain.add_parser(commands)
 
     p = commands.add_parser("plan", help="what a pretraining will load and hold, from its config alone")
     p.add_argument("config", help="a file of configs/pretrain/")

@@ -36,14 +36,14 @@ def wrapped(text: str) -> str:
     return "\n".join(part for line in lines for part in line)
 
 
-def say(text: str) -> None:
-    """Print ``text``, above the display where there is one."""
+def say(text: str, wrap: bool = True) -> None:
+    """Print ``text``, above the display where there is one; without ``wrap`` as it is, to be copied."""
     if not _speaks():
         return
     if _display is not None:
         _display.console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
-        print(wrapped(text), flush=True)
+        print(wrapped(text) if wrap else text, flush=True)
 
 
 class Stage:

@@ -152,6 +152,16 @@ def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: st
     return values
 
 
+def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``values`` of a configuration after ``changes`` by dotted keys, {"data.batch_size": 64}. Raises ConfigError."""
+    try:
+        config = Config(values)
+        config.merge_from_dict(changes)
+    except Exception as error:  # MMEngine raises TypeError, KeyError, ...
+        raise ConfigError(f"--cfg-options cannot be applied: {error}") from error
+    return dict(config.to_dict())
+
+
 def overrides(pairs: list[str], what: str = "--cfg-options") -> dict[str, Any]:
     """``KEY=VALUE`` pairs; values are Python literals where they parse as such, true and false in any case, else text.
 

@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mlomae.common.atomic import replacing
+from mlomae.common.console import stage
 from mlomae.common.errors import CheckpointError, DataError, first_names, reason_of
 from mlomae.data.images import EMBEDDED, Images, digest_pixels
 from mlomae.data.reader import in_threads, open_file
@@ -213,14 +214,30 @@ def load_digests(weights: Path) -> Digests | None:
 
 
 def digest_images(images: Images) -> Digests:
-    """Decode all ``images`` once each. Raises DataError for one that cannot be decoded."""
+    """Decode all ``images`` once each. Raises DataError for those that cannot be decoded, naming the first."""
 
-    def rows_of(i: int) -> tuple[bytes, NDArray[np.uint8], NDArray[np.uint8]]:
-        image_CHW = images.image(i)
+    def rows_of(i: int) -> tuple[bytes, NDArray[np.uint8], NDArray[np.uint8]] | DataError:
+        try:
+            image_CHW = images.image(i)
+        except DataError as error:
+            return error
         grey = Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).convert("L")
         return digest_pixels(image_CHW), _hash(grey), _hash(ImageOps.mirror(grey))
 
-    pixels, hashes, mirrored = zip(*in_threads(rows_of, range(len(images))), strict=True)
+    found = []
+    with stage("reading images", len(images)) as bar:
+        for row in in_threads(rows_of, range(len(images))):
+            found.append(row)
+            bar.advance()
+    rows = [row for row in found if not isinstance(row, DataError)]
+    faults = [row for row in found if isinstance(row, DataError)]
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        names = [str(fault).split(" ", 2)[2].partition(" (")[0] for fault in faults]  # "cannot decode NAME (REASON)"
+        said = f"{len(faults):,} of {len(images):,} images of {images.describe()} cannot be decoded"
+        raise DataError(f"{said} ({first_names(names)}); replace or delete these files")
+    pixels, hashes, mirrored = zip(*rows, strict=True)
     return Digests(np.frombuffer(b"".join(pixels), np.uint8).reshape(-1, 16), np.array(hashes), np.array(mirrored))
 
 

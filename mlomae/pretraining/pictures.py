@@ -1,4 +1,4 @@
-"""Pictures of what the model sees: image, masked image, scores, reconstruction; one column per image.
+"""Pictures of what the model sees: image, what is left of it, scores, reconstruction; one column per image.
 
 Shape legend: B images, L patches, P values in a patch.
 """
@@ -8,18 +8,23 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid, save_image
 
 from mlomae.common.atomic import replacing
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking import MaskState
 from mlomae.models.mae import patchify, unpatchify
+from mlomae.pretraining.log import logger
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.trainer import Hook
 
 MIN_SIDE = 64  # pixels of one tile: small images are enlarged without smoothing
+EARLY = 10  # iterations after which a run draws its first picture
+MARGIN, FONT = 130, 14  # pixels: room for the titles of the rows, and their height
 
 
 def colour(values_BL: Tensor, grid: tuple[int, int], side: int) -> Tensor:
@@ -34,7 +39,8 @@ def colour(values_BL: Tensor, grid: tuple[int, int], side: int) -> Tensor:
 
 @torch.no_grad()
 def reconstruction_sheet(model: Pretrainer, batch: dict[str, Tensor]) -> Tensor:
-    """A (3, H, W) picture in [0, 1]; rows: image, masked image, scores (σ, or the mask), reconstruction.
+    """A (3, H, W) picture in [0, 1]; rows: image, what is left of it, scores (σ, or the mask), reconstruction, with
+    their titles to the left.
 
     With normalised targets the predicted patches are given back the mean and deviation of the true ones.
     """
@@ -63,17 +69,35 @@ def reconstruction_sheet(model: Pretrainer, batch: dict[str, Tensor]) -> Tensor:
     ]
     scale = max(1, MIN_SIDE // image.shape[-1])
     tiles = F.interpolate(torch.cat(rows), scale_factor=scale, mode="nearest")
-    return make_grid(tiles, nrow=image.shape[0], padding=2, pad_value=1.0)
+    titles = ["image", "what is left", "removed" if sigma is None else "score sigma", "reconstruction"]
+    return with_titles(make_grid(tiles, nrow=image.shape[0], padding=2, pad_value=1.0), titles)
+
+
+def with_titles(sheet_3HW: Tensor, titles: list[str]) -> Tensor:
+    """``sheet`` in [0, 1] with a white margin to its left, in which each of its equally high rows has its title."""
+    _, height, _ = sheet_3HW.shape
+    margin = Image.new("RGB", (MARGIN, height), "white")
+    draw, font = ImageDraw.Draw(margin), ImageFont.load_default(FONT)
+    for row, title in enumerate(titles):
+        place = (MARGIN - 8, (row + 0.5) * height / len(titles))
+        draw.text(place, title, fill="black", font=font, anchor="rm")
+    return torch.cat([pil_to_tensor(margin).float() / 255, sheet_3HW], dim=2)
 
 
 def picture_hook(model: Pretrainer, probe: dict[str, Tensor], folder: Path, images: int = 8) -> Hook:
-    """The trainer's hook that saves the sheet of the first probe images every ``picture_interval`` and at the end."""
+    """The trainer's hook that saves the sheet of the first probe images every ``picture_interval``, at the end, and
+    after `EARLY` iterations, which shows that all is well."""
     train, shown = model.config.train, {k: v[:images] for k, v in probe.items()}
 
     def hook(t: int, data: Any, losses: dict[str, Tensor], values: dict[str, float] | None) -> None:
         done = t + 1
-        if is_main_process() and (done % train.picture_interval == 0 or done == train.outer_iterations):
-            with replacing(folder / f"iter_{done}.png") as temporary:
+        due = done in (EARLY, train.outer_iterations) or done % train.picture_interval == 0
+        if due and is_main_process():
+            path = folder / f"iter_{done}.png"
+            first = not path.parent.is_dir()
+            with replacing(path) as temporary:
                 save_image(reconstruction_sheet(model, shown), temporary, format="PNG")
+            if first:
+                logger.info(f"first picture: {path}")
 
     return hook

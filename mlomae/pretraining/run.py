@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from mmengine.dist import is_main_process
 
 from mlomae import placing, records
 from mlomae.common import checkpoint, system
-from mlomae.common.errors import ConfigError, first_names
+from mlomae.common.errors import ConfigError, DataError, first_names
 from mlomae.common.numerics import numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.config.schema import PretrainConfig
@@ -31,7 +31,7 @@ from mlomae.data import (
     split_train,
 )
 from mlomae.data.content import describe_contents
-from mlomae.data.copies import check_trained_on, save_digests
+from mlomae.data.copies import check_trained_on, digests_of, save_digests
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
 from mlomae.models.weights import weights_path
@@ -102,6 +102,9 @@ class PretrainData:
     sources: dict[str, Source]
 
 
+Announce: TypeAlias = Callable[[PretrainData, Pretrainer], None]
+
+
 def probe_batches(config: PretrainConfig, train: Source, evaluation: Source) -> tuple[PlainBatches, PlainBatches]:
     """The training and the held-out images of k-NN and linear probe."""
     size = config.model.img_size
@@ -154,7 +157,12 @@ def build_data(config: PretrainConfig) -> PretrainData:
         world_size=world_size,
     )
     plain = build_augment({"type": "Plain", "size": size})
-    probe = Stream(train, lower_indices, plain, config.seed, "probe").batch(0, min(PROBE_IMAGES, len(lower_indices)))
+    fixed = Stream(train, lower_indices, plain, config.seed, "probe")
+    try:
+        probe = fixed.batch(0, min(PROBE_IMAGES, len(lower_indices)))
+    except DataError:
+        digests_of(train)  # which names all images that cannot be decoded
+        raise
     classes = len(feedback.pixel_classes) if pixels else len(feedback.classes)
     return PretrainData(train, feedback, evaluation, split, batches, probe, classes, copies, lowered, sources)
 
@@ -261,9 +269,15 @@ def keep_digests(config: PretrainConfig, data: PretrainData, work_dir: Path) -> 
 
 
 def run_pretraining(
-    config: PretrainConfig, work_dir: Path, resume: bool = False, records_dir: Path | None = None
+    config: PretrainConfig,
+    work_dir: Path,
+    resume: bool = False,
+    records_dir: Path | None = None,
+    announce: Announce = lambda data, model: None,
 ) -> dict[str, Any]:
     """Pretrain, evaluate on the held-out set, write ``work_dir/record.json`` (and ``records_dir/NAME.json``).
+
+    ``announce`` is called with the data and the model, before the first step.
 
     Raises what `Trainer.train` raises, and ConfigError if the folder holds a run that ``resume`` does not continue, or
     one that is still going on, or another process makes the run that ``records_dir`` is to have a record of.
@@ -271,10 +285,12 @@ def run_pretraining(
     portable = records.strip_paths(config.to_dict())
     place = records_dir and records_dir / f"{config.name}_seed{config.seed}.json"
     with owned_by_run(work_dir, *placing.owned_places(portable, place)):
-        return _run(config, work_dir, resume, place)
+        return _run(config, work_dir, resume, place, announce)
 
 
-def _run(config: PretrainConfig, work_dir: Path, resume: bool, place: Path | None) -> dict[str, Any]:
+def _run(
+    config: PretrainConfig, work_dir: Path, resume: bool, place: Path | None, announce: Announce
+) -> dict[str, Any]:
     finished = finished_record(work_dir, resume, records.strip_paths(config.to_dict()), TASK.free_to_change)
     torch.manual_seed(config.seed)
     data = build_data(config)
@@ -322,6 +338,7 @@ def _run(config: PretrainConfig, work_dir: Path, resume: bool, place: Path | Non
     trainer, curves = build_trainer(config, model, data, work_dir, meta, resume)
     alone = f"classes of one image, which is in the training part of the split: {first_names(data.split.alone)}"
     log_notes(work_dir, data.sources.values(), *([alone] if data.split.alone else []))
+    announce(data, model)
     trainer.train()
     if not is_main_process():
         return {}

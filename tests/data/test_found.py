@@ -5,32 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import CLASSES, paint, paint_classes, paint_heap
 from PIL import Image
 
 from mlomae.common.errors import DataError
 from mlomae.data import build_source, check_disjoint
 from mlomae.data.found import look_into
-
-CLASSES = ("cat", "dog", "owl")
-
-
-def paint(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def paint_classes(folder: Path, each: int = 10, seed: int = 0) -> Path:
-    for c, name in enumerate(CLASSES):
-        for i in range(each):
-            paint(folder / name / f"{i:02}.png", seed + 100 * c + i, (30 + 10 * c, 60))
-    return folder
-
-
-def paint_heap(folder: Path, count: int, seed: int = 0) -> Path:
-    for i in range(count):
-        paint(folder / f"{i}.png", seed + i)
-    return folder
 
 
 def files_of(source) -> set[str]:

@@ -1,4 +1,4 @@
-"""Folders of pictures of several sizes, as people have them: one grey, one turned by EXIF."""
+"""Folders of pictures of several sizes, as people have them."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ from PIL import Image
 
 from mlomae.data import Textures
 
+CLASSES = ("cat", "dog", "owl")
 NAMES = ("cat", "dog", "elk", "fox", "owl", "tree")
 
 
 def write_photos(folder: Path, each: int = 5, classes: int = 3, seed: int = 0) -> Path:
-    """``folder``/CLASS/I.png or .jpg, ``each`` of a class, of 18 to 30 pixels a side."""
+    """``folder``/CLASS/I.png or .jpg, ``each`` of a class, 18 to 30 pixels a side; one is grey, one turned by EXIF."""
     textures = Textures(split="train", size=32, classes=classes, count=each * classes, seed=seed)
     draw = np.random.default_rng(seed)
     seen = [0] * classes
@@ -26,4 +27,26 @@ def write_photos(folder: Path, each: int = 5, classes: int = 3, seed: int = 0) -
             exif[0x0112] = 6
         (picture.convert("L") if i == 2 else picture).save(path, exif=exif)
         seen[label] += 1
+    return folder
+
+
+def paint(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> None:
+    """An image of noise, (height, width)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def paint_classes(folder: Path, each: int = 10, seed: int = 0) -> Path:
+    """Class folders of ``each`` images; ``folder``."""
+    for c, name in enumerate(CLASSES):
+        for i in range(each):
+            paint(folder / name / f"{i:02}.png", seed + 100 * c + i, (30 + 10 * c, 60))
+    return folder
+
+
+def paint_heap(folder: Path, count: int, seed: int = 0) -> Path:
+    """``count`` images without labels; ``folder``."""
+    for i in range(count):
+        paint(folder / f"{i}.png", seed + i)
     return folder
