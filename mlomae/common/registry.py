@@ -56,6 +56,12 @@ def modules_registering(name: str) -> set[str]:
     return {(b.func if isinstance(b, functools.partial) else b).__module__ for b in builders}
 
 
+def options_of(name: object) -> set[str] | None:
+    """The options of what is registered under ``name``, in all registries of this process; None if nothing is."""
+    found = [set(registry.options(name)) for registry in _REGISTRIES if name in registry._builders]
+    return set[str]().union(*found) if found else None
+
+
 class Registry(Generic[T]):
     """Builders of ``T`` by name; ``kind`` is what messages call them, e.g. "masking strategy"."""
 

@@ -3,6 +3,7 @@
 An unknown key, a value of the wrong type or out of range is a `ConfigError`; nothing is silently ignored.
 """
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from mlomae.common.registry import Count, NotNegative, Positive, Share, check_in
 from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 
 Width = Annotated[int, "[1, 100000]"]
+LEVELS = ("theta", "omega", "phi")
 Depth = Annotated[int, "[1, 1000]"]
 
 
@@ -132,22 +134,30 @@ class PretrainConfig(Configuration):
     auxiliary: dict | None = field(default=None, metadata=ADDED)
 
 
+def _check_optim(section: object) -> None:
+    """Raise ConfigError for a key of ``optim`` that is no level."""
+    for key in section if isinstance(section, dict) else ():
+        if key not in LEVELS:
+            own = key in inspect.signature(OptimConfig).parameters
+            ways = ", ".join(f"optim.{level}.{key}" for level in LEVELS)
+            remedy = f"each level has its own: {ways}" if own else f"the levels are {', '.join(LEVELS)}"
+            raise ConfigError(f"unknown config key 'optim.{key}'; {remedy}")
+
+
 def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
     """Check plain values (a config file's, or a checkpoint's) and build a `PretrainConfig`.
 
     Raises ConfigError, naming the key, also for a section without a type or for values that contradict each other.
     """
+    _check_optim(values.get("optim"))
     config = build_dataclass(PretrainConfig, plain(values))
-    for level in ("theta", "omega", "phi"):
+    for level in LEVELS:
         config.optim.setdefault(level, OptimConfig())
     kinds = {"mask": "masking strategies", "feedback": "feedback losses", "auxiliary": "auxiliary losses"}
     for section, kind in kinds.items():
         if "type" not in (getattr(config, section) or {"type": None}):
             raise ConfigError(f"config key '{section}.type' is missing; choose one of the {kind}")
     check_interval(config.mask.get("ratio", 0.75), "(0, 1)", "config key 'mask.ratio'")
-    unknown = sorted(set(config.optim) - {"theta", "omega", "phi"})
-    if unknown:
-        raise ConfigError(f"unknown config key 'optim.{unknown[0]}'; the levels are theta, omega, phi")
     for level, settings in config.optim.items():
         betas = settings.betas
         if len(betas) != 2 or not all(isinstance(b, int | float) and 0.0 <= b < 1.0 for b in betas):

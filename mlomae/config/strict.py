@@ -18,9 +18,11 @@ from mmengine.config import Config
 from mmengine.fileio import register_handler
 from mmengine.fileio.handlers import YamlHandler
 
+from mlomae.common.console import say
 from mlomae.common.errors import ConfigError
 from mlomae.common.files import is_hidden
 from mlomae.common.registry import check_value
+from mlomae.config.merging import types_drop_options
 from mlomae.config.plugins import check_imported, import_plugins, imports_of
 
 T = TypeVar("T")
@@ -138,9 +140,10 @@ def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: st
     """
     file = _find(Path(path), examples)
     try:
-        config = Config.fromfile(str(file), import_custom_modules=False)
-        if overrides:
-            config.merge_from_dict(overrides)
+        with types_drop_options(say):
+            config = Config.fromfile(str(file), import_custom_modules=False)
+            if overrides:
+                config.merge_from_dict(overrides)
     except Exception as error:  # a config file is code, which can raise anything
         raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
     given = {key.partition(".")[0] for key in overrides or {}}
@@ -156,14 +159,16 @@ def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """``values`` of a configuration after ``changes`` by dotted keys, {"data.batch_size": 64}. Raises ConfigError."""
     try:
         config = Config(values)
-        config.merge_from_dict(changes)
+        with types_drop_options(say):
+            config.merge_from_dict(changes)
     except Exception as error:  # MMEngine raises TypeError, KeyError, ...
         raise ConfigError(f"--cfg-options cannot be applied: {error}") from error
     return dict(config.to_dict())
 
 
 def overrides(pairs: list[str], what: str = "--cfg-options") -> dict[str, Any]:
-    """``KEY=VALUE`` pairs; values are Python literals where they parse as such, true and false in any case, else text.
+    """``KEY=VALUE`` pairs; values are Python literals or ``dict(key=...)`` where they parse as such, true and false in
+    any case, else text.
 
     Raises ConfigError, beginning with ``what``, for a text without ``=``.
     """
@@ -173,7 +178,19 @@ def overrides(pairs: list[str], what: str = "--cfg-options") -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"{what} takes KEY=VALUE; got '{pair}'")
         try:
-            values[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+            values[key] = _value_of(ast.parse(text, mode="eval").body)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             values[key] = {"true": True, "false": False}.get(text.lower(), text)
     return values
+
+
+def _value_of(node: ast.expr) -> Any:
+    """A literal, in which ``dict(key=value)`` stands for a dict as in config files. Raises ValueError for others."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        if any(pair.arg is None for pair in node.keywords):
+            raise ValueError("** is no literal")
+        return {pair.arg: _value_of(pair.value) for pair in node.keywords}
+    if isinstance(node, ast.List | ast.Tuple):
+        parts = [_value_of(part) for part in node.elts]
+        return parts if isinstance(node, ast.List) else tuple(parts)
+    return ast.literal_eval(node)

@@ -61,9 +61,14 @@ def split_folder(root: Path, split: str, what: str) -> Path:
     """``root/split``, resolved. Raises DataError listing the folders that exist if it is not one of them."""
     folder = root / split
     if not split or not folder.is_dir():
-        have = ", ".join(subfolders(root)) or "none"
-        itself = f"or to '.' for {root.name} itself"
-        raise DataError(f"{what}: no folder {split!r} in {root}; set `split` to one that exists ({have}), {itself}")
+        inner = subfolders(root)
+        remedy = f"set `split` to one that exists ({', '.join(inner)}), or to '.' for {root.name} itself"
+        if not inner and what == "imagefolder":
+            remedy = "it holds no folders: take its images without labels as type='pictures', without `split`"
+        elif inner and all(list_images(root / name).files for name in inner):
+            remedy = f"its folders ({', '.join(inner[:3])}{', ...' * (len(inner) > 3)}) hold images themselves: if they"
+            remedy += " are classes, set `split` to '.'"
+        raise DataError(f"{what}: no folder {split!r} in {root}; {remedy}")
     return folder.resolve()
 
 

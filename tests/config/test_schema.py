@@ -209,3 +209,65 @@ def test_resuming_may_not_change_what_does(changes: dict[str, Any]) -> None:
     key = next(iter(changes)).replace("__", ".")
     with pytest.raises(CheckpointError, match=f"another configuration: .*{key}.*resume with the same one"):
         check_same_config(tiny.config().to_dict(), tiny.config(**changes).to_dict(), Path("x"), FREE)
+
+
+CUB = """
+data = dict(
+    train=dict(type="cub200", root="birds", split="train", subset=True),
+    eval=dict(type="cub200", root="birds", split="test", subset=True),
+)
+name, method, model, train = "a", "MAE", dict(), dict()
+mask = dict(type="learned", ratio=0.6, arch="token")
+"""
+
+
+def written(tmp_path: Path, child: str = "") -> Path:
+    (tmp_path / "base.py").write_text(CUB)
+    path = tmp_path / "child.py"
+    path.write_text(f'_base_ = ["base.py"]\n{child}')
+    return path
+
+
+@pytest.mark.parametrize("way", ["child", "options"])
+def test_another_type_drops_the_options_of_the_old_one_and_says_so(tmp_path: Path, way: str, capsys: Any) -> None:
+    options = {"data.train.type": "imagefolder", "data.train.root": "photos", "mask.type": "random"}
+    child = 'data = dict(train=dict(type="imagefolder", root="photos"))\nmask = dict(type="random")'
+    config = load_config(written(tmp_path, child if way == "child" else ""), options if way == "options" else None)
+    assert config.data.train == {"type": "imagefolder", "root": "photos", "split": "train"}
+    assert config.data.eval is not None
+    assert config.data.eval["subset"] is True, "it kept its type"
+    assert config.mask == {"type": "random", "ratio": 0.6}
+    said = capsys.readouterr().out.splitlines()
+    assert "note: type 'imagefolder' takes the place of 'cub200', whose options are dropped: subset" in said
+    assert "note: type 'random' takes the place of 'learned', whose options are dropped: arch" in said
+
+
+def test_an_option_that_is_given_for_the_new_type_stays(tmp_path: Path) -> None:
+    options = {"data.train.type": "imagefolder", "data.train.subset": False}
+    assert load_config(written(tmp_path), options).data.train["subset"] is False, "which is refused when it is opened"
+    unknown = load_config(written(tmp_path), {"data.train.type": "of a plug-in"})
+    assert unknown.data.train["subset"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dict(type='imagefolder', root='a b')", {"type": "imagefolder", "root": "a b"}),
+        ("dict(a=dict(b=[1, dict(c=None)]))", {"a": {"b": [1, {"c": None}]}}),
+        ("(0.9, 0.95)", (0.9, 0.95)),
+        ("dict(a=open('x'))", "dict(a=open('x'))"),
+        ("list(a=1)", "list(a=1)"),
+        ("-1e-3", -1e-3),
+        ("True", True),
+        ("true", True),
+    ],
+)
+def test_values_of_the_command_line(text: str, expected: Any) -> None:
+    assert overrides([f"key={text}"]) == {"key": expected}
+
+
+def test_rates_are_those_of_levels(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'optim\.lr'; each level has its own: optim\.theta\.lr"):
+        load_config(written(tmp_path), {"optim.lr": 0.1})
+    with pytest.raises(ConfigError, match=r"'optim\.tetha'; the levels are theta, omega, phi"):
+        load_config(written(tmp_path), {"optim.tetha.lr": 0.1})

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mlomae.common.checkpoint import list_checkpoints, load_checkpoint
 from mlomae.pretraining.load import evaluate_checkpoint
+from mlomae.pretraining.pictures import MARGIN
 from mlomae.pretraining.run import run_pretraining
 from mlomae.records import validate_record
 
@@ -57,7 +58,10 @@ def test_pictures_show_eight_images_in_four_rows(run: str, request: pytest.Fixtu
     for path in pictures:
         with Image.open(path) as picture:
             picture.load()
-            assert picture.size == (8 * 66 + 2, 4 * 66 + 2)  # tiles of 64 pixels, 2 between and around
+            assert picture.size == (MARGIN + 8 * 66 + 2, 4 * 66 + 2)  # tiles of 64 pixels, 2 between and around
+            for row in range(4):  # each has a title beside it
+                box = (0, 2 + 66 * row, MARGIN, 66 * (row + 1))
+                assert picture.convert("L").crop(box).getextrema() == (0, 255)
             assert len(picture.getcolors(1 << 20)) > 100, "an empty sheet"
 
 

@@ -121,3 +121,15 @@ def test_folder_fingerprint_follows_names_sizes_and_labels(tmp_path, write_tree)
     assert build_source(cfg).fingerprint([0, 1]) != build_source(cfg).fingerprint([1, 0])
     (tmp_path / "a" / "train" / "cat").rename(tmp_path / "a" / "train" / "cow")
     assert build_source(cfg).fingerprint() != before
+
+
+def test_a_split_where_there_are_none(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="type='pictures', without `split`"):
+        build_source({"type": "imagefolder", "root": str(tmp_path)})
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    with pytest.raises(DataError, match=r"cat, dog\) hold images themselves: if they are classes, set `split` to '.'"):
+        build_source({"type": "imagefolder", "root": str(tmp_path)})
+    assert build_source({"type": "imagefolder", "root": str(tmp_path), "split": "."}).classes == ["cat", "dog"]
