@@ -12,11 +12,11 @@ models_vit.py) hold for every source, so that rows of a table differ in their we
 The head, and a whole random backbone, are functions of ``seed`` and the shapes, to the bit.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -24,59 +24,16 @@ from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.common.random_keys import root_key
 from mlomae.common.registry import check_choice, check_range
-from mlomae.models import create_encoder
-from mlomae.models.loading import LoadReport, create_timm, load_strict, matches
-from mlomae.models.vit import check_geometry, check_heads, sincos_positions
-from mlomae.models.weights import Architecture, State, check_model_section, read_encoder, read_weights
+from mlomae.models.loading import LoadReport, create_timm
+from mlomae.models.plain import load_vit, plain_vit
+from mlomae.models.vit import check_geometry, check_heads
+from mlomae.models.weights import HUB, Architecture, check_model_section, read_encoder, read_weights, weights_path
 
-SPEC = "a path of weights, of a run or of a timm folder, timm:NAME, timm:NAME:pretrained, random, or random:PATH"
+SPEC = (
+    "a file of weights, the folder of a run, of timm or of Hugging Face, hf-hub:OWNER/NAME, timm:NAME, "
+    "timm:NAME:pretrained, random, or random:PATH"
+)
 POOLS = ("avg", "token")
-_HEADS = ("head.*", "attn_pool.*")  # another task's classifier; ours is fresh
-_FRESH = ("head.*", "fc_norm.*")
-_DROPPED = ("decoder.*", "decoder_*", "mask_token", "fc_norm.*")
-
-
-def has_fresh_norm(backbone: VisionTransformer) -> bool:
-    """Whether the norm comes after the pooling (``fc_norm``), so that tokens are not normed."""
-    return isinstance(backbone.norm, nn.Identity) and not isinstance(backbone.fc_norm, nn.Identity)
-
-
-def _load(backbone: VisionTransformer, state: State, grid: tuple[int, int] | None) -> LoadReport:
-    """Strictly load ``state``, whose positions have ``grid`` (rows, columns), into ``backbone``."""
-    heads = [key for key in state if matches(key, _HEADS)]
-    state = {key: value for key, value in state.items() if key not in heads}
-    notes = []
-    target = backbone.patch_embed.grid_size
-    if "pos_embed" in state and grid != target and grid is not None:
-        prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
-        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], list(target), list(grid), prefix)
-        notes.append(f"pos_embed: grid {grid[0]}x{grid[1]} interpolated to {target[0]}x{target[1]}")
-    dropped: tuple[str, ...] = _DROPPED
-    if has_fresh_norm(backbone):
-        dropped += ("norm.*",)
-        if "norm.weight" in state:
-            notes.append("norm: dropped; a fresh fc_norm is trained after average pooling (keep_norm=True keeps it)")
-    report = load_strict(backbone, state, allow_missing=_FRESH, allow_unexpected=dropped)
-    report.unexpected += heads
-    report.notes += notes
-    return report
-
-
-def _plain_vit(architecture: Architecture, state: State | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
-    """A ViT with the weights ``state``; None for those that pretraining starts from: Xavier-uniform layers and the
-    sin-cos table of the grid."""
-    for length in options["img_size"]:
-        check_geometry(length, architecture.patch_size)  # timm would silently cut off a remainder of the image
-    shape = {key: getattr(architecture, key) for key in ("patch_size", "embed_dim", "depth", "num_heads")}
-    backbone = VisionTransformer(**shape, mlp_ratio=architecture.mlp_ratio, weight_init="skip", **options)
-    if state is not None:
-        return backbone, _load(backbone, state, architecture.grid)
-    initial = create_encoder(img_size=architecture.patch_size, **shape).state_dict()
-    initial["pos_embed"] = sincos_positions(architecture.embed_dim, backbone.patch_embed.grid_size)
-    if has_fresh_norm(backbone):
-        initial = {key: value for key, value in initial.items() if not key.startswith("norm.")}
-    report = load_strict(backbone, initial, allow_missing=_FRESH)
-    return backbone, LoadReport(missing=[*report.missing, *report.matched])  # nothing came from a file
 
 
 def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
@@ -90,16 +47,20 @@ def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTrans
     if not pretrained:
         return backbone, LoadReport(missing=list(backbone.state_dict()), notes=[f"timm's initialisation of {name}"])
     source = create_timm(name, pretrained=True)  # timm's own checks and key conversions, at the weights' own size
-    report = _load(backbone, source.state_dict(), source.patch_embed.grid_size)
+    report = load_vit(backbone, source.state_dict(), source.patch_embed.grid_size)
     report.pixels = {key: source.pretrained_cfg[key] for key in ("mean", "std")}
     return backbone, report
 
 
-def _is_export(folder: Path) -> bool:
-    try:
-        return read_weights(folder).layout == "export"
-    except CheckpointError:
+def _is_timm_folder(folder: Path) -> bool:
+    """Whether config.json names an architecture of timm; an export of ours is read without timm, as it says all."""
+    if list_checkpoints(folder) or not (folder / "config.json").is_file():
         return False
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return "architecture" in config and read_weights(folder).layout != "export"
+    except (ValueError, TypeError, CheckpointError):  # timm will say what is wrong
+        return True
 
 
 def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
@@ -108,30 +69,33 @@ def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[
         if missing := [key for key in ("embed_dim", "depth", "num_heads") if key not in given]:
             raise ConfigError(f"backbone 'random' needs model.{missing[0]}; give model=dict(size=..., patch_size=...)")
         check_heads("backbone 'random'", given["embed_dim"], given["num_heads"])  # timm would assert
-        backbone, report = _plain_vit(Architecture(**{"patch_size": 16, **given}), None, **options)
+        backbone, report = plain_vit(Architecture(**{"patch_size": 16, **given}), None, **options)
         report.notes.append("random weights")
         return backbone, report
     fresh, name = spec.startswith("random:"), spec.removeprefix("random:")
-    path, pretrained = Path(name), not fresh
     if name.startswith("timm:"):
+        if model:
+            raise ConfigError(f"backbone '{spec}' names its architecture; leave model out")
         pretrained = not fresh and name.endswith(":pretrained")
-        name = name.removeprefix("timm:").removesuffix(":pretrained")
-    elif not path.exists():
+        return _from_timm(name.removeprefix("timm:").removesuffix(":pretrained"), pretrained, **options)
+    path, in_folder = weights_path(name), Path(name).is_dir()
+    folder = Path(name) if in_folder else path.parent
+    if not path.exists() and not in_folder:
         raise CheckpointError(f"backbone '{spec}' does not exist; give {SPEC}")
-    elif path.is_file() or list_checkpoints(path) or _is_export(path):  # an export says all that timm needs
-        state, architecture, notes = read_encoder(path, model)
-        backbone, report = _plain_vit(architecture, None if fresh else state, **options)
-        if fresh:
-            report.notes.append(f"random weights of the architecture of '{path}'")
-        report.notes += notes
-        return backbone, report
-    elif not (path / "config.json").is_file():
-        raise CheckpointError(f"folder '{path}' holds no config.json; give a run, a timm folder or a file of weights")
+    if (in_folder or name.startswith(HUB)) and _is_timm_folder(folder):
+        if model:
+            raise ConfigError(f"backbone '{spec}' names its architecture; leave model out")
+        return _from_timm(f"local-dir:{folder}", not fresh, **options)
+    if not path.exists():
+        raise CheckpointError(f"folder '{path.parent}' holds no weights and no config.json; give {SPEC}")
+    file, architecture, notes = read_encoder(name, model)
+    backbone, report = plain_vit(architecture, None if fresh else file.encoder, **options)
+    if fresh:
+        report.notes.append(f"random weights of the architecture of '{name}'")
     else:
-        name = f"local-dir:{name}"
-    if model:
-        raise ConfigError(f"backbone '{spec}' names its architecture; leave model out")
-    return _from_timm(name, pretrained, **options)
+        report.unexpected += [*file.left_out, *(f"decoder.{key}" for key in file.decoder)]
+    report.notes += notes
+    return backbone, report
 
 
 def create_backbone(

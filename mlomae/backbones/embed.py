@@ -97,7 +97,7 @@ def embed_files(weights: str, paths: Sequence[str | os.PathLike[str]], out: Path
 def _own_size(spec: str, model: dict[str, Any] | None) -> int:
     """The side, in pixels, of the images that the weights were trained on; 224 where only timm knows it."""
     try:
-        _, architecture, _ = read_encoder(Path(spec.removeprefix("random:")), model)
+        _, architecture, _ = read_encoder(spec.removeprefix("random:"), model)
     except MlomaeError:  # create_backbone says what is wrong, if anything is
         return 224
     return architecture.patch_size * architecture.grid[0] if architecture.grid else 224

@@ -25,8 +25,9 @@ from mlomae.common.structure import Number, check_structure
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.data.copies import FILE, digests_path
 from mlomae.models import SIZES, create_encoder
+from mlomae.models.layouts import State
 from mlomae.models.loading import load_strict
-from mlomae.models.weights import ModelSection, State, check_declared, read_weights, sha256
+from mlomae.models.weights import ModelSection, check_declared, read_weights, sha256
 from mlomae.records import config_hash, strip_paths
 
 _SUFFIX = {"safetensors": ".safetensors", "timm": "", "mmseg": ".pth", "mmdet": ".pth"}
@@ -125,7 +126,7 @@ def _replace(
         ):
             new, old = Path(folder) / out.name, Path(folder) / "old"
             _write(new, fmt, tensors, meta, config)
-            written = read_weights(new).state
+            written = read_weights(new).encoder
             wrong = [k for k in tensors if k not in written or not _same_bits(written[k], tensors[k])]
             if wrong or len(written) != len(tensors):
                 raise CheckpointError(f"'{out}' reads back differently ({wrong[:1]}); check the disk and export again")

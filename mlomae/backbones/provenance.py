@@ -6,7 +6,7 @@ are refused as test images.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -20,7 +20,7 @@ from mlomae.common.structure import Number, check_structure
 from mlomae.config.schema import config_from_dict
 from mlomae.data import Images, build_source, check_disjoint
 from mlomae.models.loading import create_timm
-from mlomae.models.weights import State, measure, read_encoder, read_weights, sha256, weights_path
+from mlomae.models.weights import HUB, WeightsFile, locate, measure, read_encoder, read_weights, sha256
 from mlomae.records import RANDOM, config_hash, strip_paths
 
 
@@ -127,18 +127,16 @@ def _kept(meta: dict[str, Any]) -> dict[str, Any]:
 def _architecture(spec: str) -> dict[str, Any] | str:
     """What ``random:SPEC`` takes from its file, which may be of any seed; the name of a timm model."""
     try:
-        _, architecture, _ = read_encoder(spec)
-        return {k: v for k, v in asdict(architecture).items() if k != "grid"}
+        return read_encoder(spec)[1].section()
     except MlomaeError:  # a timm model, or `create_backbone` will say what is wrong
         return spec if spec.startswith("timm:") else Path(spec).name
 
 
-def _patch_size(spec: str, state: State | None = None) -> int | None:
-    """Of a timm model, or of weights: those of the file ``spec``, or ``state``; None if `create_backbone` will fail."""
+def _patch_size(spec: str, file: WeightsFile | None = None) -> int | None:
+    """Of a timm model, or of weights: those of ``spec``, or ``file``; None if `create_backbone` will fail."""
     try:
         if not spec.startswith("timm:"):
-            state = read_weights(spec).state if state is None else state
-            return measure({key.removeprefix("encoder."): value for key, value in state.items()}).get("patch_size")
+            return measure((file or read_weights(spec)).encoder).get("patch_size")
         with torch.device("meta"):  # its shapes alone
             return int(create_timm(spec.removeprefix("timm:").removesuffix(":pretrained")).patch_embed.patch_size[0])
     except (MlomaeError, AttributeError):
@@ -157,18 +155,19 @@ def describe_weights(spec: str) -> Provenance:
         of = spec.removeprefix("random:")
         identity = {"method": RANDOM, "architecture": _architecture(of)}
         return Provenance(RANDOM, identity, {}, patch_size=_patch_size(of))
-    path = weights_path(Path(spec))
     if spec.startswith("timm:"):
         return Provenance(spec, {"method": spec}, {}, patch_size=_patch_size(spec))
+    path, place = locate(spec)
+    name = spec if spec.startswith(HUB) else f"{Path(spec).stem}#{place}" if place else Path(spec).stem
     if not path.is_file():
-        return Provenance(Path(spec).stem, {"method": Path(spec).stem}, {})
-    file, digest = read_weights(path), sha256(path)
-    patch = _patch_size(spec, file.state)
+        return Provenance(name, {"method": name}, {})
+    file, digest = read_weights(spec), sha256(path)
+    patch = _patch_size(spec, file)
     if file.layout in ("pretraining", "transfer"):
         return replace(_of_checkpoint(path, file.about, digest), patch_size=patch)
     if file.layout == "export" and "name" in file.about:
         return replace(_of_export(file.about, digest), patch_size=patch)
-    name, details = Path(spec).stem, {"sha256": digest}
+    details = {"sha256": digest}
     return Provenance(name, {"method": name, **details}, details, patch_size=patch)
 
 

@@ -263,7 +263,7 @@ def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str
     copies: dict[str, Any] = {"training": check_disjoint(steps.train, steps.test, allowed).counts()}
     earlier = None
     if not spec.startswith("random"):
-        path, where = weights_path(Path(spec)), f"; pretraining of '{spec}'"
+        path, where = weights_path(spec), f"; pretraining of '{spec}'"
         if config.data.allow_seen:
             earlier = load_digests(path)
             counts = None if earlier is None else find_copies(earlier, digests_of(steps.test)).counts()

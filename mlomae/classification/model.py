@@ -14,7 +14,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mlomae.backbones.create import has_fresh_norm
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.training import TransferStep
 from mlomae.classification.augment import BatchMix, mix_key
@@ -22,6 +21,7 @@ from mlomae.classification.config import ClassificationConfig
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
 from mlomae.common.registry import check_choice
+from mlomae.models.plain import has_fresh_norm
 from mlomae.pretraining.optim import parameter_groups
 
 

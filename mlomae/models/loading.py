@@ -1,6 +1,7 @@
 """Strict loading of weights, with a report of every key; the start of continued pretraining; timm's ViTs by name."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from mlomae.common.errors import CheckpointError, ConfigError, first_names, reason_of
+from mlomae.models.layouts import State
 from mlomae.models.mae import MAE
 from mlomae.models.vit import sincos_positions
-from mlomae.models.weights import State, measure, read_weights
+from mlomae.models.weights import measure, read_weights
 
-_OFFICIAL_DECODER = ("mask_token", "decoder_")  # how the keys of its decoder begin; the others are the encoder's
-_CLASSIFIER = ("head.*", "fc_norm.*")  # of a timm or fine-tuned model; pretraining has no use for them
 _STORED = ("local-dir:", "hf-hub:", "hf_hub:")  # timm's names whose architecture is read from a config.json
 
 
@@ -78,11 +78,10 @@ def load_strict(
         described = [f"{key} (file {theirs}, model {ours})" for key, theirs, ours in report.mismatched]
         raise CheckpointError(f"weights have other shapes: {first_names(described)}; build the model of the file")
     if missing := [key for key in report.missing if not matches(key, allow_missing)]:
-        raise CheckpointError(f"weights lack {first_names(missing)}; use a file of this architecture, or allow_missing")
+        raise CheckpointError(f"weights lack {first_names(missing)}; use a file of this architecture")
     if unexpected := [key for key in report.unexpected if not matches(key, allow_unexpected)]:
         raise CheckpointError(
-            f"weights have keys unknown to the model: {first_names(unexpected)}; "
-            "use a file of this architecture, or allow_unexpected"
+            f"weights have keys unknown to the model: {first_names(unexpected)}; use a file of this architecture"
         )
     if odd := [key for key in report.matched if _kind(state_dict[key]) != _kind(own[key])]:
         described = [f"{key} (file {state_dict[key].dtype}, model {own[key].dtype})" for key in odd]
@@ -101,22 +100,9 @@ def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
 # --- continued pretraining --------------------------------------------------------------------------------------------
 
 
-def to_mae_state(state_dict: State, mae: MAE) -> tuple[State, list[str], list[str]]:
-    """An official MAE, timm or own state dict under the keys of ``mae``, the keys left out, and notes.
-
-    Classifier heads are left out, and position tables of another patch grid are replaced by the sin-cos table of
-    ``mae``'s grid. Nothing is checked here: pass the result to `load_strict`. Sources: facebookresearch/mae
-    models_mae.py; timm vision_transformer.py.
-    """
-    state: State = dict(state_dict)
-    dropped, notes = [], []
-    if not any(key.startswith("encoder.") for key in state_dict):
-        dropped = [key for key in state_dict if matches(key, _CLASSIFIER)]
-        state = {
-            f"decoder.{key.removeprefix('decoder_')}" if key.startswith(_OFFICIAL_DECODER) else f"encoder.{key}": value
-            for key, value in state_dict.items()
-            if key not in dropped
-        }
+def _on_grid_of(state: State, mae: MAE) -> list[str]:
+    """Replace position tables of another patch grid by the sin-cos table of ``mae``'s, and say so."""
+    notes = []
     for key in ("encoder.pos_embed", "decoder.pos_embed"):
         own, given = mae.get_parameter(key), state.get(key)
         if given is None or given.ndim != 3 or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
@@ -129,7 +115,26 @@ def to_mae_state(state_dict: State, mae: MAE) -> tuple[State, list[str], list[st
             + ("" if fixed else "; WARNING: the file's table was not sin-cos, its learned positions are lost")
         )
         state[key] = sincos_positions(own.shape[-1], mae.encoder.grid)
-    return state, dropped, notes
+    return notes
+
+
+def with_final_norm(encoder: State) -> tuple[State, list[str]]:
+    """``encoder`` with a final ``norm``: the ``fc_norm`` of a fine-tuned ViT that has no other, else without that.
+
+    The norm came after the mean of the tokens there; its weights, not its statistics, commute with that mean.
+    """
+    if "fc_norm.weight" in encoder and "norm.weight" not in encoder:
+        renamed = {re.sub(r"^fc_norm\.", "norm.", key): value for key, value in encoder.items()}
+        return renamed, ["norm: the fine-tuned fc_norm, which came after the mean of the tokens"]
+    return {key: value for key, value in encoder.items() if not key.startswith("fc_norm.")}, []
+
+
+_RARE = {  # what a fixed encoder of ours has no place for, by the key that shows it
+    "reg_token": "registers",
+    "register_tokens": "registers",
+    "dist_token": "a distillation token",
+    "blocks.0.ls1.gamma": "layer scale",
+}
 
 
 def _described(state: State, part: str) -> str:
@@ -141,36 +146,51 @@ def _described(state: State, part: str) -> str:
 def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
     """Start ``mae`` from a file for continued pretraining; a decoder the file lacks keeps its initialisation.
 
-    Raises CheckpointError if the file cannot be read, the encoder does not match fully, or the file's decoder is
-    another one.
+    So does one of which the file has a part only. Raises CheckpointError if the file cannot be read, the encoder does
+    not match fully, or the file's decoder is another one.
     """
     file = read_weights(path)
-    state, dropped, notes = to_mae_state(file.state, mae)
-    has_decoder = any(key.startswith("decoder.") for key in state)
-    for part in ("encoder", "decoder") if has_decoder else ("encoder",):
+    encoder, notes = with_final_norm(file.encoder)
+    state = {f"encoder.{key}": value for key, value in encoder.items()}
+    if rare := [f"{what} (encoder.{key})" for key, what in _RARE.items() if key in encoder]:
+        raise CheckpointError(
+            f"'{file.path}' holds a ViT with {' and '.join(rare)}, which the encoder of a pretraining has not; "
+            "start from a ViT without, or use this one as a backbone of a transfer (--weights)"
+        )
+    decoder = {f"decoder.{key}": value for key, value in file.decoder.items()}
+    own = [key for key in mae.state_dict() if key.startswith("decoder.")]
+    needed = {key for key in own if ".blocks." not in key} | {"decoder.blocks.0.norm1.weight"}
+    part_only = file.layout == "other" and not needed <= set(decoder)
+    if decoder and part_only:
+        notes.append(f"the file has a part of a decoder only ({len(decoder)} tensors), which is left out")
+    has_decoder = bool(decoder) and not part_only
+    state |= decoder if has_decoder else {}
+    notes += _on_grid_of(state, mae)
+    for part, article in (("encoder", "an"), ("decoder", "a"))[: 1 + has_decoder]:
         theirs, ours = _described(state, part), _described(mae.state_dict(), part)
         if theirs != ours:
             raise CheckpointError(
-                f"'{path}' holds a {part} of {theirs}, this model's is of {ours}; set the model section to match"
+                f"'{path}' holds {article} {part} of {theirs}, this model's is of {ours}; "
+                "set the model section to match"
             )
     # shapes do not tell the number of heads, so another number would load without an error
     encoder_heads = file.claims().get("num_heads")
     decoder_heads = next((n for m in mae.decoder.modules() if (n := getattr(m, "num_heads", None))), None)
-    for key, declared, own in (
+    for key, declared, given in (
         ("num_heads", encoder_heads, mae.encoder.num_heads),
-        ("decoder_num_heads", file.model.get("decoder_num_heads"), decoder_heads),
+        ("decoder_num_heads", file.model.get("decoder_num_heads") if has_decoder else None, decoder_heads),
     ):
-        if declared and own and declared != own:
+        if declared and given and declared != given:
             raise CheckpointError(
-                f"'{file.path}' was trained with {key}={declared}, not {own}; set model.{key} to match"
+                f"'{file.path}' was trained with {key}={declared}, not {given}; set model.{key} to match"
             )
     try:
         report = load_strict(mae, state, allow_missing=() if has_decoder else ("decoder.*",))
     except CheckpointError as error:
         raise CheckpointError(f"'{path}': {error}") from error
     if not has_decoder:
-        notes.append("the file has no decoder; it keeps its random initialisation")
-    report.unexpected += dropped
+        notes.append("the file has no whole decoder; it keeps its random initialisation")
+    report.unexpected += file.left_out + ([] if has_decoder else list(decoder))
     report.notes += file.notes + notes
     return report
 

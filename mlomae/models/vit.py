@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_choice, check_range
 
+NORM_EPS = 1e-6  # of all layer norms, as in timm and facebookresearch/mae
 # name -> (embed_dim, depth, num_heads), as in timm
 SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (192, 12, 3),
@@ -58,7 +59,7 @@ def check_heads(owner: str, width: int, heads: int) -> None:
 
 def transformer(embed_dim: int, depth: int, num_heads: int, mlp_ratio: float) -> tuple[nn.Sequential, nn.Module]:
     """Pre-norm blocks and the final norm, with timm's layers and its epsilon."""
-    norm: Any = partial(nn.LayerNorm, eps=1e-6)
+    norm: Any = partial(nn.LayerNorm, eps=NORM_EPS)
     blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
     return nn.Sequential(*blocks), norm(embed_dim)
 

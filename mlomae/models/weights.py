@@ -1,27 +1,26 @@
-"""Reads files of weights: their layout, their tensors, the model they belong to.
+"""Reads weights of any layout: the encoder under timm's names, the decoder of an MAE, the architecture.
 
-Layouts: our checkpoints and exports (``encoder.*``, ``decoder.*``, or timm's names for the encoder alone),
-facebookresearch/mae (encoder keys bare, ``decoder_embed.*``, ``mask_token``, ...) and timm. Files are read as tensors
-and plain values; code in them is never run.
+Layouts: our checkpoints and exports, facebookresearch/mae, timm, and those of `mlomae.models.layouts`; files are read
+by `mlomae.models.safe_load`, which runs no code in them.
 
-Width, depth and patch size are read from the tensors' shapes. The number of heads is not in the shapes: our checkpoints
-and exports declare it; for other files it is the usual one of that width, unless the caller says otherwise (MAE-Lite's
-tiny ViT, for one, has 12 heads and not 3).
+Width, depth, patch size, registers and layer scale are read from the tensors. The number of heads and the epsilon of
+the layer norms are not in them: our checkpoints and exports, and Hugging Face's config.json, declare them; for other
+files they are the usual ones of that width and layout, unless the caller says otherwise (MAE-Lite's tiny ViT, for one,
+has 12 heads and not 3).
 """
 
-import argparse
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from timm.layers import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -33,18 +32,27 @@ from mlomae.common.checkpoint import (
     Weights,
     check_intact,
     list_checkpoints,
-    newest_checkpoint,
     trained_backbone,
 )
-from mlomae.common.errors import CheckpointError, ConfigError, is_out_of_memory, reason_of
-from mlomae.common.registry import Count, check_choice, check_value
+from mlomae.common.errors import CheckpointError, ConfigError, reason_of
+from mlomae.common.registry import Count, Positive, check_choice, check_value
 from mlomae.common.structure import Number, check_structure
-from mlomae.models.vit import SIZES, check_heads
-
-State = dict[str, Tensor]
+from mlomae.models.layouts import HUGGING_FACE, State, find_parts
+from mlomae.models.safe_load import SHARDS, read_file
+from mlomae.models.vit import NORM_EPS, SIZES, check_heads
 
 MODEL_KEYS = ("size", "patch_size", "embed_dim", "depth", "num_heads")
+HUB = ("hf-hub:", "hf_hub:")
+_HUB_FILES = ("config.json", "model.safetensors", "model-*.safetensors", SHARDS, "pytorch_model.bin")
 _HEADS = {dim: heads for dim, _, heads in SIZES.values()}
+_HUGGING_FACE = {  # our key: the one of its config.json
+    "patch_size": "patch_size",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "decoder_num_heads": "decoder_num_attention_heads",
+    "norm_eps": "layer_norm_eps",
+}
 _SECTIONS = ("model", "numerics", "data", "iteration", "seed")  # of the metadata of an export, written as JSON
 
 
@@ -60,6 +68,7 @@ class ModelSection(TypedDict, total=False):
     decoder_embed_dim: Count
     decoder_depth: Count
     decoder_num_heads: Count
+    norm_eps: Positive
 
 
 class Export(TypedDict, total=False):
@@ -85,9 +94,42 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def weights_path(path: Path) -> Path:
-    """``path``, or for a folder the file in it: a run's newest checkpoint, else ``model.safetensors``."""
-    return path / "model.safetensors" if path.is_dir() and not list_checkpoints(path) else newest_checkpoint(path)
+def locate(spec: str | Path) -> tuple[Path, str]:
+    """The file that ``spec`` names, and the place in it that follows a ``#``, or "".
+
+    ``spec``: a file; a folder, of which the newest checkpoint of a run is taken, else ``model.safetensors``, its parts,
+    or ``pytorch_model.bin``; or ``hf-hub:OWNER/NAME[@REVISION]``, which is fetched from the Hugging Face Hub.
+
+    Raises CheckpointError for a name of the Hub that cannot be fetched.
+    """
+    text, place = os.fspath(spec), ""
+    if "#" in text and not Path(text).exists():
+        text, _, place = text.rpartition("#")
+    path = _fetch(text.partition(":")[2]) if text.startswith(HUB) else Path(text)
+    if path.is_dir():
+        if checkpoints := list_checkpoints(path):
+            return checkpoints[-1], place
+        names = ("model.safetensors", SHARDS, "pytorch_model.bin")
+        return path / next((name for name in names if (path / name).is_file()), names[0]), place
+    return path, place
+
+
+def weights_path(spec: str | Path) -> Path:
+    """The file that ``spec`` names, see `locate`."""
+    return locate(spec)[0]
+
+
+def _fetch(name: str) -> Path:
+    """The folder in the local cache of a model on the Hugging Face Hub."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_HUB_FILES)))
+    except Exception as error:  # wrong names, no network, no such model: these share no base class
+        raise CheckpointError(
+            f"'{HUB[0]}{name}' cannot be fetched ({reason_of(error):.200}); check the name and the network"
+        ) from error
 
 
 @dataclass
@@ -97,89 +139,87 @@ class WeightsFile:
     Attributes:
         path: the file.
         layout: "pretraining" or "transfer" for our checkpoints, "export" for our exports, else "other".
-        state: tensors by name, on the CPU: the autoencoder of a pretraining, the backbone of a fine-tuning, or the
-            file's.
-        model: the model section of our checkpoints and exports, else {}.
+        encoder: tensors by timm's names, on the CPU.
+        decoder: of an MAE, by our names; {} if there is none.
+        model: the model section of our checkpoints and exports and of Hugging Face's config.json, else {}.
         about: the whole checkpoint; of an export name, method, seed, config_hash, iteration, numerics, source_sha256.
-        notes: which parts of a checkpoint were used.
+        left_out: tensors of the file that belong to neither.
+        notes: which parts of the file were used.
+        norm_eps: of the layer norms; None if nothing says it.
     """
 
     path: Path
     layout: str
-    state: State
+    encoder: State
+    decoder: State
     model: dict[str, Any]
     about: dict[str, Any]
+    left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    norm_eps: float = NORM_EPS
 
     def claims(self) -> dict[str, Any]:
         """`claims_of` the model section."""
         return claims_of(self.path, self.model)
 
 
-def read_weights(path: str | Path) -> WeightsFile:
-    """Read a .safetensors, .pth or .pt file, or the one in a folder (`weights_path`).
+def read_weights(spec: str | Path) -> WeightsFile:
+    """Read the weights that ``spec`` names, see `locate`.
 
-    "model" and "state_dict" are unwrapped, and a "module." or "backbone." that every key begins with is removed.
-    Raises CheckpointError if the file is missing, damaged, holds code, is not a state dict, or is the checkpoint of a
+    Raises CheckpointError if the file is missing, damaged, holds code, no ViT or several, or is the checkpoint of a
     transfer that fine-tunes no backbone for classification: a linear probe, whose backbone is the one it was given, or
     a dense task.
     """
-    path = weights_path(Path(path))
-    if not path.is_file():
-        raise CheckpointError(f"weights '{path}' do not exist; give a .safetensors, .pth or .pt file")
-    content: Any
-    content, about = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    path, place = locate(spec)
+    content, given = read_file(path)
     if isinstance(content, dict) and "format" in content:
         return _read_checkpoint(path, content)
+    about = _about(path, {k.removeprefix("mlomae."): v for k, v in given.items() if k.startswith("mlomae.")})
     if isinstance(content, dict) and isinstance(content.get("meta"), dict):  # an export for mmseg or mmdet
         about = content["meta"]
-    for wrapper in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"'{path}' holds no state dict (names to tensors); give a file of model weights")
-    for prefix in ("module.", "backbone."):
-        if all(key.startswith(prefix) for key in content):
-            content = {key.removeprefix(prefix): value for key, value in content.items()}
-    for key, value in content.items():
+    try:
+        parts = find_parts(content, place)
+    except CheckpointError as error:
+        raise CheckpointError(f"'{path}' {error}") from error
+    for key, value in {**parts.encoder, **parts.decoder}.items():
         check_structure(value, Tensor, f"'{path}': {key}")
     ours = "model" in about
     if ours:
         check_structure(about, Export, f"'{path}' says of itself that it", "export it again")
         if lacking := [key for key in ("method", "seed") if "config_hash" in about and key not in about]:
             raise CheckpointError(f"'{path}' lacks '{lacking[0]}' beside its config_hash; export it again")
-    return WeightsFile(path, "export" if ours else "other", content, about["model"] if ours else {}, about)
+    model = about["model"] if ours else _hugging_face_model(path) if parts.layout is HUGGING_FACE else {}
+    eps, notes = model.get("norm_eps", parts.layout.eps), parts.notes
+    if eps != NORM_EPS:
+        notes.append(
+            f"layer norms have an epsilon of {eps:g}" + ("" if "norm_eps" in model else ", the layout's usual")
+        )
+    kind = "export" if ours else "other"
+    return WeightsFile(path, kind, parts.encoder, parts.decoder, model, about, parts.left_out, notes, eps)
 
 
-def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
-    """Tensors, and what our exports say in the metadata."""
+def _about(path: Path, given: dict[str, str]) -> dict[str, Any]:
+    """What an export of ours says of itself in the metadata of its file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            given = file.metadata() or {}
-        about = {k.removeprefix("mlomae."): v for k, v in given.items() if k.startswith("mlomae.")}
-        return load_file(path), {k: json.loads(v) if k in _SECTIONS else v for k, v in about.items()}
-    except (OSError, MemoryError) as error:
-        raise _unreadable(path, error) from error
-    except (SafetensorError, ValueError, RecursionError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"'{path}' is damaged or not a safetensors file; export or fetch it again") from error
+        return {key: json.loads(value) if key in _SECTIONS else value for key, value in given.items()}
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is damaged: its metadata cannot be read; export it again") from error
 
 
-def _read_torch(path: Path) -> Any:
-    try:  # training scripts of MAE store their argparse.Namespace with the weights: plain attributes
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the unpickler raise KeyError, IndexError, ... too
-        if isinstance(error, OSError) or is_out_of_memory(error):
-            raise _unreadable(path, error) from error
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"refers to '{refused[1]}'" if refused else "is truncated or not a torch file"
+def _hugging_face_model(path: Path) -> dict[str, Any]:
+    """The model section that the config.json beside a file of Hugging Face's layout states; {} without one."""
+    beside = path.with_name("config.json")
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        values = {key: config[theirs] for key, theirs in _HUGGING_FACE.items() if theirs in config}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"'{beside}' cannot be read ({reason_of(error):.80}); fetch it again") from error
+    if (activation := config.get("hidden_act", "gelu")) != "gelu":
         raise CheckpointError(
-            f"'{path}' {why} and was not loaded; only tensors and plain values are read, convert it to .safetensors"
-        ) from error
-
-
-def _unreadable(path: Path, error: BaseException) -> CheckpointError:
-    return CheckpointError(f"'{path}' cannot be read ({reason_of(error)}); free memory or fix the path, then try again")
+            f"'{beside}' has hidden_act='{activation}', and only gelu can be read; choose other weights"
+        )
+    check_structure(values, ModelSection, f"'{beside}'", "fetch it again")
+    return values
 
 
 def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
@@ -193,7 +233,9 @@ def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
         check_structure(model, ModelSection, f"checkpoint '{path}', config.model:", WRITTEN)
         if "mae" not in modules:
             raise CheckpointError(f"checkpoint '{path}' lacks 'modules.mae'; {WRITTEN}")
-        return WeightsFile(path, "pretraining", modules["mae"], dict(model), content)
+        decoder = {k.removeprefix("decoder."): t for k, t in modules["mae"].items() if k.startswith("decoder.")}
+        encoder = {k.removeprefix("encoder."): t for k, t in modules["mae"].items() if not k.startswith("decoder.")}
+        return WeightsFile(path, "pretraining", encoder, decoder, dict(model), content)
     if "backbone" not in modules:
         kind = content["config"].get("protocol", "dense task")
         raise CheckpointError(
@@ -205,7 +247,11 @@ def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
     if "fc_norm.weight" in state:  # an affine map commutes with the mean of the tokens, which it follows
         state = {k.replace("fc_norm.", "norm."): t for k, t in state.items()}
         notes.append("norm: the fine-tuned fc_norm")
-    return WeightsFile(path, "transfer", state, content["meta"].get("model", {}), content, notes)
+    left_out = [key for key in state if key.startswith("head.")]
+    state = {key: tensor for key, tensor in state.items() if key not in left_out}
+    model = content["meta"].get("model", {})
+    eps = model.get("norm_eps", NORM_EPS)
+    return WeightsFile(path, "transfer", state, {}, model, content, left_out, notes, eps)
 
 
 # --- the architecture -------------------------------------------------------------------------------------------------
@@ -213,7 +259,10 @@ def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A plain ViT; ``grid`` is the patch grid (rows, columns) of the file's position embeddings."""
+    """A plain ViT as timm builds it; ``grid`` is the patch grid (rows, columns) of the file's position embeddings.
+
+    ``positions_of_all`` is whether class token and registers have positions, as in timm's ``no_embed_class=False``.
+    """
 
     patch_size: int
     embed_dim: int
@@ -221,6 +270,28 @@ class Architecture:
     num_heads: int
     mlp_ratio: float = 4.0
     grid: tuple[int, int] | None = None
+    norm_eps: float = NORM_EPS
+    registers: int = 0
+    layer_scale: bool = False
+    qkv_bias: bool = True
+    positions_of_all: bool = True
+
+    def section(self) -> dict[str, Any]:
+        """What sets it apart from others: its fields but the grid, and those of rare ViTs only where they have them."""
+        usual = {"norm_eps": NORM_EPS, "registers": 0, "layer_scale": False, "qkv_bias": True, "positions_of_all": True}
+        return {k: v for k, v in vars(self).items() if k != "grid" and (k not in usual or v != usual[k])}
+
+    def timm_options(self) -> dict[str, Any]:
+        """Arguments of timm's VisionTransformer."""
+        shape = {key: getattr(self, key) for key in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")}
+        more = {
+            "norm_layer": None if self.norm_eps == NORM_EPS else partial(LayerNorm, eps=self.norm_eps),
+            "reg_tokens": self.registers,
+            "init_values": 1.0 if self.layer_scale else None,
+            "qkv_bias": self.qkv_bias,
+            "no_embed_class": not self.positions_of_all,
+        }
+        return {**shape, **more}
 
 
 def check_model_section(model: dict[str, Any] | None) -> dict[str, Any]:
@@ -249,7 +320,8 @@ def section_of(vit: VisionTransformer) -> dict[str, Any]:
     """What a checkpoint must declare of a ViT so that `read_encoder` can build it: the keys of MODEL_KEYS but size."""
     first: Any = vit.blocks[0]
     values = (vit.patch_embed.patch_size[0], vit.embed_dim, len(vit.blocks), first.attn.num_heads)
-    return dict(zip(MODEL_KEYS[1:], map(int, values), strict=True))
+    eps = {} if first.norm1.eps == NORM_EPS else {"norm_eps": first.norm1.eps}
+    return {**dict(zip(MODEL_KEYS[1:], map(int, values), strict=True)), **eps}
 
 
 def measure(state: State, prefix: str = "") -> dict[str, int]:
@@ -285,43 +357,36 @@ def _compare(path: Path, claims: Mapping[str, Any], measured: Mapping[str, Any],
             )
 
 
-def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> tuple[State, Architecture, list[str]]:
-    """The encoder of a file of any layout, under timm's names, with whatever else the file holds (decoder, classifier);
-    its architecture, and notes.
+def read_encoder(spec: str | Path, model: dict[str, Any] | None = None) -> tuple[WeightsFile, Architecture, list[str]]:
+    """The encoder of a file of any layout, with positions as timm has them; its architecture, and notes.
 
     ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where both state a value, and
     gives the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
     no plain ViT, or another one than ``model``; ConfigError for a bad ``model``.
     """
-    wanted, file = check_model_section(model), read_weights(path)
-    path, notes = file.path, file.notes
-    state = {key.removeprefix("encoder."): value for key, value in file.state.items()}
-    measured: dict[str, Any] = dict(measure(state))
+    wanted, file = check_model_section(model), read_weights(spec)
+    path, notes = file.path, list(file.notes)
+    measured: dict[str, Any] = dict(measure(file.encoder))
     if len(measured) < 3:
         raise CheckpointError(
             f"'{path}' holds no plain ViT (patch_embed.proj.weight, pos_embed, blocks.*); give a ViT's weights"
         )
-    (dim, _, height, width), positions = state["patch_embed.proj.weight"].shape, state["pos_embed"].shape[1]
-    side = math.isqrt(max(positions - 1, 0))
-    if height != width or side * side != positions - 1 or min(dim, height, positions - 1, *measured.values()) < 1:
-        raise CheckpointError(
-            f"'{path}' has {height}x{width} patches and {positions} positions; only square patches on a square grid "
-            "with one class token can be read from a file, use timm:NAME for others"
-        )
-    fc1 = state.get("blocks.0.mlp.fc1.weight")
-    measured |= {"mlp_ratio": fc1.shape[0] / dim if fc1 is not None and fc1.ndim == 2 else 4.0, "grid": (side, side)}
+    measured |= _tokens(file)
+    dim, fc1 = measured["embed_dim"], file.encoder.get("blocks.0.mlp.fc1.weight")
+    measured["mlp_ratio"] = fc1.shape[0] / dim if fc1 is not None and fc1.ndim == 2 and dim else 4.0
+    measured["norm_eps"] = file.norm_eps
+    measured["layer_scale"] = "blocks.0.ls1.gamma" in file.encoder
+    measured["qkv_bias"] = "blocks.0.attn.qkv.bias" in file.encoder or "blocks.0.attn.qkv.weight" not in file.encoder
     claims = file.claims()
     _compare(path, claims, measured)
     heads = claims.get("num_heads")
     if heads is None:
-        heads = wanted.get("num_heads", _HEADS.get(measured["embed_dim"]))
+        heads = wanted.get("num_heads", _HEADS.get(dim))
         if heads is None:
-            raise CheckpointError(
-                f"'{path}' does not say how many heads its width {measured['embed_dim']} has; set model.num_heads"
-            )
+            raise CheckpointError(f"'{path}' does not say how many heads its width {dim} has; set model.num_heads")
         source = "given by the model section" if "num_heads" in wanted else "the usual number of this width"
-        notes = [*notes, f"num_heads={heads}: {source}, the file does not say"]
-    check_heads(f"'{path}'", measured["embed_dim"], heads)
+        notes.append(f"num_heads={heads}: {source}, the file does not say")
+    check_heads(f"'{path}'", dim, heads)
     architecture = Architecture(num_heads=heads, **measured)
     for key, value in wanted.items():
         if value != getattr(architecture, key):
@@ -329,4 +394,42 @@ def read_encoder(path: str | Path, model: dict[str, Any] | None = None) -> tuple
                 f"'{path}' holds a ViT of {key}={getattr(architecture, key)}, not {value}; "
                 f"set model.{key} to match or give another file"
             )
-    return state, architecture, notes
+    return file, architecture, notes
+
+
+def _tokens(file: WeightsFile) -> dict[str, Any]:
+    """The grid, the registers, and whether they and the class token have positions; those are put in timm's order.
+
+    A distillation token is a register by another name. DINOv2's registers come after a class token with a position of
+    its own, which is added to it.
+    """
+    state, path = file.encoder, file.path
+    if "cls_token" not in state:
+        raise CheckpointError(
+            f"'{path}' holds a ViT without a class token (cls_token), which is needed; choose another"
+        )
+    of_dino = "register_tokens" in state
+    for name in ("register_tokens", "dist_token"):
+        if name in state:
+            state["reg_token"] = state.pop(name)
+    registers = state["reg_token"].shape[1] if "reg_token" in state and state["reg_token"].ndim == 3 else 0
+    (dim, _, height, width), positions = state["patch_embed.proj.weight"].shape, state["pos_embed"].shape[1]
+    counts = [1, 0] if of_dino or not registers else [1 + registers, 0, 1]  # tokens before the patches with positions
+    fitting = [n for n in counts if math.isqrt(max(positions - n, 0)) ** 2 == positions - n]
+    if not fitting or height != width or min(dim, height, positions - fitting[0]) < 1:
+        raise CheckpointError(
+            f"'{path}' has {height}x{width} patches and {positions} positions; only square patches on a square grid "
+            "can be read from a file, use timm:NAME for others"
+        )
+    if registers and fitting[:2] == [1 + registers, 0]:
+        raise CheckpointError(
+            f"'{path}' has {positions} positions and {registers} registers, which may have positions or not; "
+            "fine-tune it at another image size, or choose another file"
+        )
+    side = math.isqrt(positions - fitting[0])
+    if registers and fitting[0] == 1:
+        state["cls_token"] = state["cls_token"].float() + state["pos_embed"][:, :1].float()
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+        file.notes.append("cls_token: its position was added to it, as the registers have none")
+    of_all = fitting[0] > 0 and not (registers and fitting[0] == 1)
+    return {"grid": (side, side), "registers": registers, "positions_of_all": of_all}

@@ -261,7 +261,7 @@ def keep_digests(config: PretrainConfig, data: PretrainData, work_dir: Path) -> 
         return
     earlier = None
     if config.init_from:
-        weights, where = weights_path(Path(config.init_from)), f"; training of '{config.init_from}'"
+        weights, where = weights_path(config.init_from), f"; training of '{config.init_from}'"
         earlier, counts = check_trained_on(weights, data.evaluation, where, config.data.allow_near_copies)
         if data.evaluation is not None:
             data.copies["init_from"] = counts or "unknown"

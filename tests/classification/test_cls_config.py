@@ -226,7 +226,7 @@ def test_wrong_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     cases = {
         ("nowhere.py",): "config file 'nowhere.py' does not exist",
         (config, "--weights", str(damaged)): "damaged.pth",
-        (config, "--weights", str(tmp_path)): "holds no config.json",
+        (config, "--weights", str(tmp_path)): "holds no weights and no config.json",
         (str(images), "--data", str(tmp_path / "nowhere")): "nowhere",
         (config, "--data", str(tmp_path)): "'textures' has no option 'root'",
         (config, "--seed", "-1"): "config key 'seed'",

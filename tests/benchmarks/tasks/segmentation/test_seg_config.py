@@ -283,7 +283,7 @@ def test_wrong_arguments_are_one_line(
     cases = {
         ("nowhere.py",): "config file 'nowhere.py' does not exist; see configs/segmentation/",
         (config, "--weights", str(damaged)): "damaged.pth",
-        (config, "--weights", str(tmp_path)): "holds no config.json",
+        (config, "--weights", str(tmp_path)): "holds no weights and no config.json",
         (config, "--data", str(tmp_path / "nowhere")): "nowhere does not exist",
         (config, "--seed", "-1"): "config key 'seed'",
         (config, "--cfg-options", "optim.lr"): "takes KEY=VALUE",
