@@ -158,7 +158,7 @@ def describe_weights(spec: str) -> Provenance:
     if spec.startswith("timm:"):
         return Provenance(spec, {"method": spec}, {}, patch_size=_patch_size(spec))
     path, place = locate(spec)
-    name = spec if spec.startswith(HUB) else f"{Path(spec).stem}#{place}" if place else Path(spec).stem
+    name = spec if spec.startswith(HUB) else f"{path.stem}#{place}" if place else Path(spec).stem
     if not path.is_file():
         return Provenance(name, {"method": name}, {})
     file, digest = read_weights(spec), sha256(path)

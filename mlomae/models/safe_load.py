@@ -99,7 +99,7 @@ def check_fetched(path: Path) -> None:
         raise CheckpointError(f"'{path}' is empty; fetch it again")
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(
-            f"'{path}' is a pointer of Git LFS and not the weights; fetch it again with `git lfs pull`"
+            f"'{path}' is a Git LFS pointer and not the weights; fetch it again with `git lfs pull`"
         )
     if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
         raise CheckpointError(f"'{path}' is a web page and not weights; fetch it again, and look at the page for why")
