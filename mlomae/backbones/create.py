@@ -94,6 +94,7 @@ def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[
         report.notes.append(f"random weights of the architecture of '{name}'")
     else:
         report.unexpected += [*file.left_out, *(f"decoder.{key}" for key in file.decoder)]
+        report.pixels = file.pixels
     report.notes += notes
     return backbone, report
 

@@ -1,7 +1,7 @@
 """A second encoder that sees whole images: its attention and its features tell a strategy what to mask.
 
 By default it is a copy of the encoder being trained that follows it as an exponential moving average, so that no
-pretrained network is needed; or it is a frozen ViT of timm, whose weights go into the checkpoint like the copy's.
+pretrained network is needed; or it is a frozen ViT, whose weights go into the checkpoint like the copy's.
 
 A normalised cut splits the patches by its features. With W = e^((cosine - 1) / 0.2) and d its row sums, the sign of
 the second eigenvector u of I - d^-½ W d^-½ decides (Shi and Malik, "Normalized Cuts and Image Segmentation", PAMI
@@ -26,7 +26,9 @@ from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking.base import UnweightedMasking
 from mlomae.models import MAE
 from mlomae.models.loading import create_timm
+from mlomae.models.plain import plain_vit
 from mlomae.models.vit import ViT
+from mlomae.models.weights import HUB, read_encoder, weights_path
 
 ENCODER = "encoder"
 PRETRAINED = ":pretrained"  # at the end of a name: with pretrained weights, which are downloaded
@@ -52,60 +54,77 @@ def class_attention(block: Block, x_BND: Tensor) -> Tensor:
     return logits.squeeze(2).softmax(dim=-1)
 
 
-def create_teacher(spec: str, size: int) -> Any:
-    """The model that ``timm:NAME`` or ``timm:NAME:pretrained`` names, for images of ``size`` pixels, without a head.
+def create_teacher(spec: str, size: int) -> tuple[Any, dict[str, Any]]:
+    """The model that ``spec`` names, for images of ``size`` pixels, without a head; mean and std of its images.
 
-    Raises ConfigError for what is not a plain ViT with a class token or does not fit the size, CheckpointError for
-    weights that cannot be loaded.
+    ``spec``: ``timm:NAME``, ``timm:NAME:pretrained``, or weights as `mlomae.models.weights.locate` takes them; {} is
+    returned for what does not say how its images are normalised. Raises ConfigError for what is not a plain ViT with a
+    class token or does not fit the size, CheckpointError for weights that cannot be loaded.
     """
+    if not spec.startswith(_TIMM):
+        file, architecture, _ = read_encoder(spec)
+        _check_size(spec, architecture.patch_size, size)
+        return plain_vit(architecture, file.encoder, num_classes=0, img_size=(size, size))[0], file.pixels
     name = spec.removeprefix(_TIMM).removesuffix(PRETRAINED)
     options: dict[str, Any] = {"num_classes": 0, "img_size": size}
     model = create_timm(name, **options)
     last = model.blocks[-1] if type(model) is VisionTransformer else None
     if type(last) is not Block or type(last.attn) is not Attention or model.cls_token is None:
         raise ConfigError(f"teacher '{spec}' is not a plain ViT with a class token; choose one, e.g. vit_small_patch16")
-    if any(size % patch for patch in model.patch_embed.patch_size):
+    for patch in model.patch_embed.patch_size:
+        _check_size(spec, patch, size)
+    model = create_timm(name, pretrained=True, **options) if spec.endswith(PRETRAINED) else model
+    return model, model.pretrained_cfg
+
+
+def _check_size(spec: str, patch: int, size: int) -> None:
+    if size % patch:
         raise ConfigError(
-            f"teacher '{spec}' has patches of {model.patch_embed.patch_size[0]} pixels, which do not divide images "
-            f"of {size}; set mask.teacher_size to a multiple"
+            f"teacher '{spec}' has patches of {patch} pixels, which do not divide images of {size}; "
+            "set mask.teacher_size to a multiple"
         )
-    return create_timm(name, pretrained=True, **options) if spec.endswith(PRETRAINED) else model
 
 
 class Teacher(nn.Module):
     """Attention and features of whole images, on the patch grid of the model being trained.
 
-    - ``spec``: "encoder", a copy of the encoder being trained; ``timm:NAME`` (timm's random initialisation) or
-      ``timm:NAME:pretrained``, a plain ViT with a class token, frozen.
+    - ``spec``: "encoder", a copy of the encoder being trained; or, frozen, a plain ViT with a class token:
+      ``timm:NAME`` (timm's random initialisation), ``timm:NAME:pretrained``, a file of weights, a run's or Hugging
+      Face's folder, or ``hf-hub:OWNER/NAME``.
     - ``decay``: of the copy's moving average, per outer iteration; 0 copies the encoder. No effect on timm's models.
-    - ``size``: side in pixels to which images are resized for a timm model; by default that of the training images,
-      to which timm interpolates the positions.
+    - ``size``: side in pixels to which images are resized for a frozen model; by default that of the training images,
+      to which its positions are interpolated.
 
-    The images are normalised with ImageNet's mean and deviation, the default of the augmentations; for a timm model
-    they are renormalised with its own. If its patch grid differs, maps and features are interpolated bilinearly.
+    The images are normalised with ImageNet's mean and deviation, the default of the augmentations; for a frozen model
+    that has its own they are renormalised with these. If its patch grid differs, maps and features are interpolated
+    bilinearly.
 
     Raises ConfigError for values out of range and unusable models, CheckpointError for weights that cannot be loaded.
     """
 
     def __init__(self, spec: str = ENCODER, decay: float = 0.996, size: int | None = None) -> None:
         super().__init__()
-        if spec != ENCODER and not spec.startswith(_TIMM):
-            raise ConfigError(f"unknown teacher '{spec}'; choose '{ENCODER}', timm:NAME or timm:NAME:pretrained")
+        if spec != ENCODER and not spec.startswith((_TIMM, *HUB)) and not weights_path(spec).exists():
+            raise ConfigError(
+                f"unknown teacher '{spec}'; choose '{ENCODER}', timm:NAME, timm:NAME:pretrained, hf-hub:OWNER/NAME or "
+                "a file of weights"
+            )
         check_interval(decay, "[0, 1)", "option 'decay' of the teacher")
         if size is not None and (size < 1 or spec == ENCODER):
-            raise ConfigError(f"teacher_size={size} must be a positive number of pixels, and is for timm's models only")
+            raise ConfigError(f"teacher_size={size} must be a positive number of pixels, and is for frozen models only")
         self.spec, self.decay, self.size = spec, decay, size
 
     def attach(self, mae: MAE) -> None:
         """Build the model; random weights come from the global generator, as all initial weights do."""
         self.grid, self.side = mae.encoder.grid, self.size or mae.encoder.img_size
         frozen = self.spec != ENCODER
-        self.model: Any = create_teacher(self.spec, self.side) if frozen else copy.deepcopy(mae.encoder)
+        given: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        self.model: Any
+        self.model, own = create_teacher(self.spec, self.side) if frozen else (copy.deepcopy(mae.encoder), given)
         self.model.requires_grad_(False).eval()
         self.own_grid = self.model.patch_embed.grid_size if frozen else self.grid
         self.prefix = self.model.num_prefix_tokens if frozen else 1  # tokens before the patches
-        given = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        own: Any = self.model.pretrained_cfg if frozen else given
+        own = {**given, **own}
         mean, std, own_mean, own_std = (
             torch.tensor(values[key]).view(3, 1, 1) for values in (given, own) for key in ("mean", "std")
         )

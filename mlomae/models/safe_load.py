@@ -32,13 +32,19 @@ class Record:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:  # subclasses of dict
-        pass
 
-    def append(self, item: Any) -> None:  # of list and deque
-        pass
+class _Items:
+    """Stands for a kind of dict: comes back as one of Python's."""
 
-    extend = append
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        return {}
+
+
+class _Sequence:
+    """Stands for a kind of list."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        return []
 
 
 _LISTED = (
@@ -57,22 +63,31 @@ _LISTED = (
     *(f"omegaconf.base.{name}" for name in ("Metadata", "ContainerMetadata", "Node")),
     "typing.Any",
     *(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool")),
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "collections.deque",
-    "collections.defaultdict",
     "datetime.datetime",
     "datetime.timedelta",
 )
 
 
-def _record(name: str) -> type[Record]:
+_DICTS = (
+    "collections.defaultdict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+_LISTS = ("collections.deque",)
+
+
+def _named(name: str, kind: type) -> Any:
+    """A class that the reader takes for the one called ``name``."""
     module, _, own = name.rpartition(".")
-    return type(own, (Record,), {"__module__": module})
+    return type(own, (kind,), {"__module__": module})
 
 
-_RECORDS: list[Any] = [_record(name) for name in _LISTED]
+_STAND_INS: list[Any] = [
+    *(_named(name, Record) for name in _LISTED),
+    *(_named(name, _Items) for name in _DICTS),
+    *(_named(name, _Sequence) for name in _LISTS),
+]
 
 
 def read_file(path: Path) -> tuple[Any, dict[str, str]]:
@@ -98,9 +113,7 @@ def check_fetched(path: Path) -> None:
     if not head:
         raise CheckpointError(f"'{path}' is empty; fetch it again")
     if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"'{path}' is a Git LFS pointer and not the weights; fetch it again with `git lfs pull`"
-        )
+        raise CheckpointError(f"'{path}' is a Git LFS pointer and not the weights; fetch it again with `git lfs pull`")
     if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
         raise CheckpointError(f"'{path}' is a web page and not weights; fetch it again, and look at the page for why")
 
@@ -129,7 +142,7 @@ def _read_shards(path: Path) -> State:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_RECORDS):
+        with torch.serialization.safe_globals(_STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise KeyError, IndexError, ... too
         if isinstance(error, OSError) or is_out_of_memory(error):

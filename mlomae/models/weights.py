@@ -43,7 +43,14 @@ from mlomae.models.vit import NORM_EPS, SIZES, check_heads
 
 MODEL_KEYS = ("size", "patch_size", "embed_dim", "depth", "num_heads")
 HUB = ("hf-hub:", "hf_hub:")
-_HUB_FILES = ("config.json", "model.safetensors", "model-*.safetensors", SHARDS, "pytorch_model.bin")
+_HUB_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    SHARDS,
+    "pytorch_model.bin",
+)
 _HEADS = {dim: heads for dim, _, heads in SIZES.values()}
 _HUGGING_FACE = {  # our key: the one of its config.json
     "patch_size": "patch_size",
@@ -69,6 +76,11 @@ class ModelSection(TypedDict, total=False):
     decoder_depth: Count
     decoder_num_heads: Count
     norm_eps: Positive
+
+
+class _Pixels(TypedDict, total=False):
+    mean: list[float]
+    std: list[float]
 
 
 class Export(TypedDict, total=False):
@@ -145,7 +157,8 @@ class WeightsFile:
         about: the whole checkpoint; of an export name, method, seed, config_hash, iteration, numerics, source_sha256.
         left_out: tensors of the file that belong to neither.
         notes: which parts of the file were used.
-        norm_eps: of the layer norms; None if nothing says it.
+        norm_eps: of the layer norms.
+        pixels: mean and std of the images it was trained on, where preprocessor_config.json beside it says so.
     """
 
     path: Path
@@ -157,6 +170,7 @@ class WeightsFile:
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     norm_eps: float = NORM_EPS
+    pixels: dict[str, Any] = field(default_factory=dict)
 
     def claims(self) -> dict[str, Any]:
         """`claims_of` the model section."""
@@ -188,14 +202,15 @@ def read_weights(spec: str | Path) -> WeightsFile:
         check_structure(about, Export, f"'{path}' says of itself that it", "export it again")
         if lacking := [key for key in ("method", "seed") if "config_hash" in about and key not in about]:
             raise CheckpointError(f"'{path}' lacks '{lacking[0]}' beside its config_hash; export it again")
-    model = about["model"] if ours else _hugging_face_model(path) if parts.layout is HUGGING_FACE else {}
+    foreign = parts.layout is HUGGING_FACE and not ours
+    model = about["model"] if ours else _hugging_face_model(path) if foreign else {}
+    pixels = _pixels(path) if foreign else {}
     eps, notes = model.get("norm_eps", parts.layout.eps), parts.notes
     if eps != NORM_EPS:
-        notes.append(
-            f"layer norms have an epsilon of {eps:g}" + ("" if "norm_eps" in model else ", the layout's usual")
-        )
+        source = "" if "norm_eps" in model else ", the usual one of this layout"
+        notes.append(f"layer norms have an epsilon of {eps:g}{source}")
     kind = "export" if ours else "other"
-    return WeightsFile(path, kind, parts.encoder, parts.decoder, model, about, parts.left_out, notes, eps)
+    return WeightsFile(path, kind, parts.encoder, parts.decoder, model, about, parts.left_out, notes, eps, pixels)
 
 
 def _about(path: Path, given: dict[str, str]) -> dict[str, Any]:
@@ -206,19 +221,30 @@ def _about(path: Path, given: dict[str, str]) -> dict[str, Any]:
         raise CheckpointError(f"'{path}' is damaged: its metadata cannot be read; export it again") from error
 
 
-def _hugging_face_model(path: Path) -> dict[str, Any]:
-    """The model section that the config.json beside a file of Hugging Face's layout states; {} without one."""
-    beside = path.with_name("config.json")
+def _beside(path: Path, name: str) -> dict[str, Any]:
+    """The values of a JSON file beside a file of weights; {} without one."""
+    file = path.with_name(name)
     try:
-        config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        values = {key: config[theirs] for key, theirs in _HUGGING_FACE.items() if theirs in config}
+        values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return dict(values)
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"'{beside}' cannot be read ({reason_of(error):.80}); fetch it again") from error
+        raise CheckpointError(f"'{file}' cannot be read ({reason_of(error):.80}); fetch it again") from error
+
+
+def _hugging_face_model(path: Path) -> dict[str, Any]:
+    """The model section that the config.json beside a file of Hugging Face's layout states."""
+    config, file = _beside(path, "config.json"), path.with_name("config.json")
     if (activation := config.get("hidden_act", "gelu")) != "gelu":
-        raise CheckpointError(
-            f"'{beside}' has hidden_act='{activation}', and only gelu can be read; choose other weights"
-        )
-    check_structure(values, ModelSection, f"'{beside}'", "fetch it again")
+        raise CheckpointError(f"'{file}' has hidden_act='{activation}'; only gelu is read, choose other weights")
+    values = {key: config[theirs] for key, theirs in _HUGGING_FACE.items() if theirs in config}
+    check_structure(values, ModelSection, f"'{file}'", "fetch it again")
+    return values
+
+
+def _pixels(path: Path) -> dict[str, Any]:
+    given = _beside(path, "preprocessor_config.json")
+    values = {key: given[f"image_{key}"] for key in ("mean", "std") if f"image_{key}" in given}
+    check_structure(values, _Pixels, f"'{path.with_name('preprocessor_config.json')}'", "fetch it again")
     return values
 
 

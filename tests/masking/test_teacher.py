@@ -1,14 +1,17 @@
 """The teacher: its attention against the unfused softmax, its copy of the encoder, timm's models, refused ones."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from foreign_layouts import hugging_face
 from torch import Tensor
 
 from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking import teacher as module
 from mlomae.masking.teacher import Teacher
 from mlomae.models import MAE, ViT
@@ -222,3 +225,25 @@ def test_weights_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="cannot be loaded \\(no route to host\\)") as error:
         attached(autoencoder(), "timm:vit_tiny_patch16_224:pretrained", size=32)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_of_weights_is_a_teacher(tmp_path: Path) -> None:
+    """The features of the file's own model, at its size and at another; renormalised where the file says how."""
+    source = timm.models.vision_transformer.VisionTransformer(16, 4, embed_dim=192, depth=1, num_heads=3, num_classes=0)
+    torch.nn.init.normal_(source.blocks[0].attn.qkv.weight, std=0.5)
+    torch.save({"teacher": source.eval().state_dict()}, tmp_path / "w.pth")
+    images = pixels()
+    for spec in (f"{tmp_path / 'w.pth'}", f"{tmp_path / 'w.pth'}#teacher"):
+        teacher = attached(autoencoder(), spec)
+        torch.testing.assert_close(teacher.features(images), source.forward_features(images)[:, 1:])
+        assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    with pytest.raises(ConfigError, match=r"patches of 4 pixels, which do not divide images of 18"):
+        attached(autoencoder(), str(tmp_path / "w.pth"), size=18)
+    torch.save(
+        {key: value.half() for key, value in hugging_face(source.state_dict()).items()}, tmp_path / "pytorch_model.bin"
+    )
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    teacher = attached(autoencoder(), str(tmp_path))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    wanted = source.forward_features((images * std + mean - 0.5) / 0.5)[:, 1:]
+    torch.testing.assert_close(teacher.features(images), wanted, atol=1e-3, rtol=0)

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from collections import defaultdict, deque
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -277,8 +279,10 @@ def test_a_model_in_several_files(tmp_path: Path) -> None:
 def test_the_safe_list_holds_records_and_nothing_that_runs(tmp_path: Path) -> None:
     buffer = HistoryBuffer()
     buffer.update(1.0)
-    spec = write(tmp_path / "w.pth", {"state_dict": under("backbone.", BASE), "message_hub": {"loss": buffer}})
-    assert read_weights(spec).encoder.keys() == BASE.keys()
+    others = [buffer, deque([1, 2]), defaultdict(dict, {"a": {"b": 1}}), datetime.now(), np.bool_(True), {3}]
+    for other in others:
+        spec = write(tmp_path / "w.pth", {"state_dict": under("backbone.", BASE), "message_hub": {"loss": other}})
+        assert read_weights(spec).encoder.keys() == BASE.keys()
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
     with pytest.raises(
         CheckpointError, match=r"refers to 'torch.nn.modules.linear.Linear'.*if you trust it.*python -c"
