@@ -16,9 +16,10 @@ from mlomae.backbones.run import run_transfer
 from mlomae.backbones.task import get_task
 from mlomae.classification.per_image import FORMAT
 from mlomae.classification.recipe import Backbone, choose_recipe
+from mlomae.common.atomic import write_text
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import ConfigError, DataError, first_names
-from mlomae.config.write import write_config
+from mlomae.config.text import config_text
 from mlomae.data import build_source
 from mlomae.data.found import Found, look_into
 from mlomae.models.loading import create_timm
@@ -42,7 +43,7 @@ def describe_backbone(weights: str) -> Backbone:
         with torch.device("meta"):
             model = create_timm(spec.removeprefix("timm:").removesuffix(":pretrained"))
         return Backbone(weights, int(model.patch_embed.img_size[0]), int(model.embed_dim))
-    _, architecture, _ = read_encoder(Path(spec))
+    _, architecture, _ = read_encoder(spec)
     size = architecture.patch_size * architecture.grid[0] if architecture.grid else _USUAL
     return Backbone(weights, size, architecture.embed_dim)
 
@@ -111,7 +112,7 @@ def classify(
         say(line)
     if is_main_process() and not list_checkpoints(out) and not (out / "record.json").exists():
         about = f"Fine-tuning on {folder}, as `mlomae classify` has chosen it; again: mlomae classify {out / CONFIG}"
-        write_config(config.to_dict(), about, out / CONFIG)
+        write_text(out / CONFIG, config_text(config.to_dict(), about))
     record = run_transfer(get_task("classification"), config, out, resume, source=source)
     if record:
         write_model(out)
