@@ -16,6 +16,7 @@ STOPPED = 75  # exit status, EX_TEMPFAIL of sysexits.h: to be tried again; no sh
 _NOT_GIVEN = (  # in the messages of torch and the system
     "allocate",
     "alloc_cpu",
+    "could not create a primitive",  # of oneDNN
     "Storage size calculation overflowed",
     "start new thread",
     "failed to map segment",  # of a library

@@ -52,6 +52,7 @@ def test_a_worker_that_is_killed_ends_the_run_which_resumes(
     [
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("could not create a primitive"),
         RuntimeError("can't start new thread"),
         OSError(12, "Cannot allocate memory"),
         OSError(24, "Too many open files"),
