@@ -1,7 +1,7 @@
 """Every run that a suite asks for, resolved: its name, its command, the hash and NUMERICS that its record will have."""
 
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -194,9 +194,7 @@ class Planner:
 def floor_backbone(job: Job) -> Backbone:
     """Random weights of the architecture that the pretraining ``job`` has."""
     section = check_model_section({key: getattr(job.config.model, key) for key in MODEL_KEYS})
-    architecture = asdict(Architecture(**section))
-    del architecture["grid"]
-    identity = {"method": RANDOM, "architecture": architecture}
+    identity = {"method": RANDOM, "architecture": Architecture(**section).section()}
     source = Provenance(RANDOM, identity, {}, patch_size=job.config.model.patch_size)
     return Backbone(f"random:{job.checkpoint}", source, job.seed)
 
