@@ -1,4 +1,4 @@
-"""The commands that need a checkout: `mlomae bench`, `demo`, `suite` and `table`.
+"""The commands that need a checkout: `mlomae bench`, `compare`, `demo`, `suite` and `table`.
 
 They import what they run when they run, so that --help answers at once.
 """
@@ -31,6 +31,17 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins, e.g. a task's")
     p.set_defaults(run=_bench)
+
+    p = commands.add_parser("compare", help="whether a learned mask pays on your own class folders: a page")
+    p.add_argument("--data", required=True, metavar="FOLDER", help="images in class folders, or train and val folders")
+    p.add_argument("--work-dir", help="folder of everything that is written (default: work_dirs/NAME_compared)")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="two or more (default: 0 1 2)")
+    p.add_argument("--jobs", type=int, help="runs at a time, one thread each (default: one for each core)")
+    p.add_argument(
+        "--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override keys of the pretrainings"
+    )
+    p.add_argument("--dry-run", action="store_true", help="say what would run and how long it takes, and stop")
+    p.set_defaults(run=_compare)
 
     p = commands.add_parser("demo", help="pretraining and transfer to four tasks on embedded data, minutes on a CPU")
     p.add_argument("--work-dir", default="work_dirs/demo", help="folder for everything that is written")
@@ -102,6 +113,14 @@ def _suite(args: argparse.Namespace) -> int:
         return run_suite(args)
     print(describe(*plan(args)))
     return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from benchmarks.suite.compare import compare
+    from mlomae.config.strict import overrides
+
+    args.changes = overrides(args.cfg_options)
+    return compare(args)
 
 
 def _demo(args: argparse.Namespace) -> int:

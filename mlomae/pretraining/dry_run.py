@@ -22,7 +22,7 @@ from mlomae.pretraining.introduction import introduction
 from mlomae.pretraining.log import duration
 from mlomae.pretraining.plan import plan_loading
 from mlomae.pretraining.pretrainer import Pretrainer
-from mlomae.pretraining.run import build_data, build_trainer, probe_batches
+from mlomae.pretraining.run import PretrainData, build_data, build_trainer, probe_batches
 
 STEPS = 10  # iterations that are timed, after one that is not; φ moves in two of them where it moves in every fifth
 PATIENCE = 20.0  # seconds after which fewer do
@@ -46,6 +46,21 @@ def dry_run(config: PretrainConfig, work_dir: Path) -> list[str]:
         lines = model.start_from(config.init_from).splitlines()[:1]
         weights = weights_path(Path(config.init_from))
         check_trained_on(weights, data.evaluation, f"; training of '{config.init_from}'", config.data.allow_near_copies)
+    each, taken, first, size = timed_steps(config, data, model)
+    return [
+        *lines,
+        *introduction(config, data, model, work_dir),
+        f"memory: {_memory(config)}",
+        f"disk: {size / 1e6:,.0f} MB a checkpoint, {config.train.keep_checkpoints} are kept",
+        f"time: about {duration(each * config.train.outer_iterations)}, and the evaluation ({each:.3g} s an iteration, "
+        f"measured on {taken})",
+        f"first loss_lower: {first:.4g}",
+        "dry run: the data and the configuration are sound; nothing was written",
+    ]
+
+
+def timed_steps(config: PretrainConfig, data: PretrainData, model: Pretrainer) -> tuple[float, int, float, int]:
+    """Seconds of an outer iteration, the number that were timed, the first loss, and the bytes of a checkpoint."""
     with TemporaryDirectory() as nowhere:
         trainer, _ = build_trainer(config, model, data, Path(nowhere), {}, False)
     taken, started = 0, time.perf_counter()
@@ -59,19 +74,9 @@ def dry_run(config: PretrainConfig, work_dir: Path) -> list[str]:
         if taken == STEPS or time.perf_counter() - started > PATIENCE:
             break
     if not taken:
-        raise ConfigError("--dry-run needs train.outer_iterations of 2 at least")
+        raise ConfigError("nothing can be timed with train.outer_iterations=1; set 2 at least")
     each = (time.perf_counter() - started) / taken
-    size = checkpoint.estimated_bytes(trainer.modules.values(), trainer.optimizers.values())
-    return [
-        *lines,
-        *introduction(config, data, model, work_dir),
-        f"memory: {_memory(config)}",
-        f"disk: {size / 1e6:,.0f} MB a checkpoint, {config.train.keep_checkpoints} are kept",
-        f"time: about {duration(each * config.train.outer_iterations)}, and the evaluation ({each:.3g} s an iteration, "
-        f"measured on {taken})",
-        f"first loss_lower: {first:.4g}",
-        "dry run: the data and the configuration are sound; nothing was written",
-    ]
+    return each, taken, first, checkpoint.estimated_bytes(trainer.modules.values(), trainer.optimizers.values())
 
 
 def _memory(config: PretrainConfig) -> str:

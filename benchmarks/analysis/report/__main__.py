@@ -6,6 +6,7 @@ The same results give the same bytes: nothing on the page depends on when or whe
 
 import argparse
 import sys
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -20,19 +21,24 @@ from mlomae.common.atomic import write_text
 from mlomae.common.errors import exit_status
 
 TITLE = "Learned against random masks: results"
+LEAD = (
+    "Written by <code>make report</code>. What holds, and how certain it is, is in <code>results/README.md</code>.",
+)
 
 
-def build_report(records: Path, out: Path) -> Path:
+def build_report(records: Path, out: Path, title: str = TITLE, lead: Sequence[str] = LEAD) -> Path:
     """Write the page of the results around ``records``, with the figures and masks that exist; returns ``out``.
+
+    ``lead``: paragraphs of HTML beneath the title.
 
     Raises what `read_results`, the tables and `picture_sections` raise, before anything is written.
     """
-    page = render_report(read_results(records), records.parent)
+    page = render_report(read_results(records), records.parent, title, lead)
     write_text(out, page)
     return out
 
 
-def render_report(evidence: Evidence, results: Path) -> str:
+def render_report(evidence: Evidence, results: Path, title: str = TITLE, lead: Sequence[str] = LEAD) -> str:
     """The page. ``results``: the folder of `figures/` and `masks/`. Errors as `build_report`."""
     provenance = Provenance(evidence)
     frames = {name: table.build(evidence)[0] for name, table in TABLES.items()}
@@ -44,6 +50,7 @@ def render_report(evidence: Evidence, results: Path) -> str:
     count = len(evidence.records)
     said = f"made from {count} run record{'s' if count != 1 else ''}" if count else "without any run record"
     none = "<p>There is no record yet: run <code>make suite</code>, then <code>make report</code>.</p>\n"
+    paragraphs = "\n".join(f"<p>{text}</p>" for text in lead)
     style, script = ((files(__package__) / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     body = "\n".join(section.html() for section in sections)
     return f"""<!DOCTYPE html>
@@ -51,15 +58,15 @@ def render_report(evidence: Evidence, results: Path) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(TITLE)}</title>
+<title>{escape(title)}</title>
 <style>
 {style}</style>
 </head>
 <body>
 <header>
-<h1>{escape(TITLE)}</h1>
-<p>Written by <code>make report</code>, {said}. What holds, and how certain it is, is in
-<code>results/README.md</code>. Click a number with a dotted underline for the records behind it, and the heading of a
+<h1>{escape(title)}</h1>
+{paragraphs}
+<p>The page is {said}. Click a number with a dotted underline for the records behind it, and the heading of a
 column to sort by it.</p>
 {none if not count else ""}</header>
 <nav aria-label="Contents">{links(sections)}</nav>
