@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlomae import __version__
 from mlomae.commands import pretrain, use
 from mlomae.common.console import hush
 from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
@@ -117,8 +118,18 @@ def _needs_checkout(args: argparse.Namespace) -> int:
     raise ConfigError(f"`mlomae {args.command}` needs a checkout of the repository; clone it, then run `make setup`")
 
 
+def _first_act(args: argparse.Namespace) -> int:
+    from mlomae.pretraining.demo import pretrain_demo
+
+    checkpoints = pretrain_demo(args.work_dir)
+    print(f"\nmlomae export {checkpoints[-1]} OUT writes the encoder for other libraries")
+    print("the transfers to four tasks need a checkout of the repository; clone it, then run `make demo`")
+    return 0
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlomae", description="Masked autoencoders with masks learned from feedback.")
+    parser.add_argument("--version", action="version", version=f"mlomae {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     pretrain.add_parser(commands)
@@ -244,7 +255,10 @@ def build_parser() -> argparse.ArgumentParser:
     except ModuleNotFoundError as error:
         if error.name not in ("benchmarks", "benchmarks.commands"):
             raise
-        for name in ("bench", "demo", "suite", "table"):
+        p = commands.add_parser("demo", help="MAE and MLO-MAE pretrained on embedded data, minutes on a CPU")
+        p.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"), help="folder for all that is written")
+        p.set_defaults(run=_first_act)
+        for name in ("bench", "compare", "suite", "table"):
             p = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)
             p.set_defaults(run=_needs_checkout)
 
