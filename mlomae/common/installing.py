@@ -6,6 +6,7 @@ A command names the Python that runs now: `pip` on PATH may belong to another on
 
 import importlib.metadata
 import importlib.util
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -70,10 +71,10 @@ def import_fault(error: BaseException) -> str | None:
         if "." in name or name in ("mlomae", "benchmarks"):  # a part of something that is there
             return None
         return f"{name} is not installed for this Python; {install_command(EXTRAS.get(name, ''))}"
-    if isinstance(error, ImportError) and "cannot open shared object file" in str(error):
-        if any(library in str(error) for library in ("libGL", "libglib", "libgthread")):
+    if isinstance(error, ImportError) and re.search(r"\blib[\w+-]+\.so", said := str(error)):
+        if any(library in said for library in ("libGL", "libglib", "libgthread")):
             return _broken_opencv(error)
-        return f"a library of the system is missing ({str(error).splitlines()[0]}); install its package"
+        return f"a library of the system does not load ({said.splitlines()[0]:.150}); install its package"
     return None
 
 
@@ -81,5 +82,5 @@ def _broken_opencv(error: BaseException) -> str:
     headless = f"{pip_command()} --force-reinstall --no-deps opencv-python-headless"
     return (
         f"cv2 does not import ({' '.join(str(error).split()):.150}), which segmentation and detection need; on Debian "
-        f"and Ubuntu: apt-get install {DEBIAN_OPENCV}; elsewhere: {headless}"
+        f"and Ubuntu: apt-get install {DEBIAN_OPENCV}; or {headless}"
     )

@@ -76,7 +76,7 @@ def test_an_opencv_that_does_not_work(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "cv2.py").write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cv2", raising=False)
-    assert "apt-get install libgl1 libglib2.0-0; elsewhere: " in (opencv_fault() or "")
+    assert "apt-get install libgl1 libglib2.0-0; or " in (opencv_fault() or "")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert opencv_fault() is None, "the core does without it"
 
