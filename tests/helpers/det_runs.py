@@ -68,6 +68,12 @@ def write_config(path: Path, root: Path, **changes: Any) -> Path:
     return path
 
 
+def detections(work: Path) -> list[dict[str, Any]]:
+    """All that a run has written: each with its box and its mask."""
+    boxes, masks = (json.loads((work / f"detections.{kind}.json").read_text()) for kind in ("bbox", "segm"))
+    return [{**box, **mask} for box, mask in zip(boxes, masks, strict=True)]
+
+
 def annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}.json"
 

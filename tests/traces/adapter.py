@@ -86,9 +86,9 @@ def predictions_of(task: str, work_dir: Path) -> dict[str, NDArray[Any]]:
         name = "predictions.npz" if task == "classification" else "pixel_counts.npz"
         with np.load(work_dir / name, allow_pickle=False) as file:
             return {key: file[key] for key in file.files if file[key].dtype.kind in "fiu"}
-    lines = json.loads((work_dir / "detections.json").read_text())
+    lines, masked = (json.loads((work_dir / f"detections.{kind}.json").read_text()) for kind in ("bbox", "segm"))
     rows = [(line["image_id"], line["category_id"], line["score"], *line["bbox"]) for line in lines]
-    masks = "\n".join(line["segmentation"]["counts"] for line in lines)
+    masks = "\n".join(line["segmentation"]["counts"] for line in masked)
     return {"detections": np.array(rows), "masks": np.frombuffer(masks.encode(), np.uint8)}
 
 

@@ -16,7 +16,7 @@ register_task(
         ),
         config=f"{__name__}.config:DetectionConfig",
         steps=f"{__name__}.run:DetectionSteps",
-        outputs="record, detections.json, overlays",
+        outputs="record, detections, overlays",
         published={
             "mask_rcnn_fpn_vit-base_25e_coco": PublishedProtocol("coco", _COCO, note="25-epoch"),
             "mask_rcnn_vitdet_vit-base_coco": PublishedProtocol("coco", _COCO, note="ViTDet"),
@@ -26,7 +26,7 @@ register_task(
             recipes={"Mask R-CNN": "mask_rcnn_textures"},
             processor_s=120,
             note="AP of boxes and masks, 8 textures, on {test} that no pretraining saw, trained on {train}.",
-            outputs=("overlays/*.png     truth and detections", "detections.json    in COCO's results format"),
+            outputs=("overlays/*.png     truth and detections", "detections.*.json  in COCO's results format"),
             splits={  # no pretraining sees these parts of the textures
                 "train": {"split": "val", "count": 1000, "mixed": True},
                 "val": {"split": "test", "count": 300, "mixed": True},

@@ -57,10 +57,16 @@ class DetectionSteps(DenseSteps):
         }
 
     def save(self, run: TransferRun) -> None:
-        """Write all detections in COCO's results format, and pictures of evenly spaced test images: the truth, and the
-        detections above ``overlay_score``."""
+        """Write all detections in COCO's results format, boxes and masks apart, the annotations that they were scored
+        against, and pictures of evenly spaced test images: the truth, and the detections above ``overlay_score``.
+
+        Apart, because pycocotools takes the area of a result that has a box for the box's, also where it compares
+        masks, and the APs by size would be others. The names are those that mmdet gives them."""
         test, detections = self.test, self.metric.detections
-        write_text(run.work_dir / "detections.json", json.dumps(detections))
+        for kind, other in (("bbox", "segmentation"), ("segm", "bbox")):
+            lines = [{key: value for key, value in line.items() if key != other} for line in detections]
+            write_text(run.work_dir / f"detections.{kind}.json", json.dumps(lines))
+        write_text(run.work_dir / "annotations.json", json.dumps(test.to_coco()))
         classes = {category: i for i, category in enumerate(test.categories)}
         for i in evenly_spaced(len(test), self.config.overlays):
             image, score = test.image_ids[i], self.config.overlay_score

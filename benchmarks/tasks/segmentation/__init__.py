@@ -8,6 +8,7 @@ EMBEDDED = EmbeddedBench(
     note="Background and 8 textures on {test} that no pretraining saw, trained on {train}.",
     outputs=(
         "overlays/*.png     image, labels, prediction",
+        "predictions/*.png  labels of every image, as annotations have them",
         "pixel_counts.npz   pixels of every image and class",
     ),
     splits={  # no pretraining sees these parts of the textures
@@ -23,7 +24,7 @@ SEGMENTATION = register_task(
         metrics=(Metric("mIoU", "mIoU"), Metric("mAcc", "mAcc"), Metric("aAcc", "aAcc")),
         config=f"{__name__}.config:SegmentationConfig",
         steps=f"{__name__}.run:SegmentationSteps",
-        outputs="record, pixel_counts.npz, overlays",
+        outputs="record, predictions, pixel_counts.npz, overlays",
         averaged_over="pixels of all test images",
         predictions=f"{__name__}.pixel_counts:read_tested",
         published={

@@ -3,12 +3,14 @@
 Shape legend: H W pixels.
 """
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.tasks.segmentation.pixel_counts import PixelCounts
 from benchmarks.transfer import dense  # noqa: F401  mmcv's operators, before mmseg
@@ -40,8 +42,16 @@ def summarise(counts: PixelCounts) -> dict[str, float]:
     }
 
 
+def as_png(labels_HW: NDArray[np.uint8]) -> bytes:
+    """Labels as annotations have them: a grey PNG of 8 bits, 1 for the first class."""
+    content = io.BytesIO()
+    Image.fromarray(labels_HW + np.uint8(1)).save(content, format="PNG")
+    return content.getvalue()
+
+
 class SceneMetric(GatheringMetric):
-    """`summarise` over all processes; afterwards every rank has ``counts``, and the main one the ``kept`` predictions.
+    """`summarise` over all processes; afterwards every rank has ``counts``, the ``kept`` predictions, and all of them
+    as ``pngs``, by index.
 
     Args:
         num_classes: C.
@@ -53,6 +63,7 @@ class SceneMetric(GatheringMetric):
         self.num_classes, self.keep = num_classes, frozenset(keep)
         self.counts: PixelCounts
         self.kept: dict[int, NDArray[np.uint8]] = {}
+        self.pngs: dict[int, bytes] = {}
 
     def process(self, data_samples: Sequence[Any]) -> None:
         for sample in data_samples:
@@ -66,11 +77,13 @@ class SceneMetric(GatheringMetric):
             found = IoUMetric.intersect_and_union(predicted_HW, true_HW, self.num_classes, IGNORE)
             intersect, _, predicted, true = (area.numpy().astype(np.int64) for area in found)
             index = int(sample.index)
-            kept = predicted_HW.byte().cpu().numpy() if index in self.keep else None
-            self.rows.append((index, intersect, predicted, true, kept))
+            labels_HW = predicted_HW.byte().cpu().numpy()
+            kept = labels_HW if index in self.keep else None
+            self.rows.append((index, intersect, predicted, true, kept, as_png(labels_HW)))
 
     def compute(self, rows: list[Any]) -> dict[str, float]:
-        *counts, kept = zip(*rows, strict=True)
+        *counts, kept, pngs = zip(*rows, strict=True)
         self.counts = PixelCounts(*map(np.array, counts))
         self.kept = {index: picture for index, picture in zip(counts[0], kept, strict=True) if picture is not None}
+        self.pngs = dict(zip(counts[0], pngs, strict=True))
         return summarise(self.counts)

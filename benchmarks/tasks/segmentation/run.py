@@ -14,6 +14,7 @@ from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
 from benchmarks.transfer.dense import DenseSteps, evenly_spaced, save_overlay
 from mlomae.backbones.run import TransferRun, open_pair
+from mlomae.common.atomic import replacing
 from mlomae.data import Scenes, build_scenes
 
 
@@ -48,8 +49,13 @@ class SegmentationSteps(DenseSteps):
         return {"class_iou": {name: round(iou, 4) for name, iou in ious if math.isfinite(iou)}}
 
     def save(self, run: TransferRun) -> Path:
+        """Write pixel counts, pictures of evenly spaced test images, and the prediction for every image as a PNG in
+        ``predictions``, with the name of the image and the values that annotations have: 1 is the first class."""
         path, names, test_set = run.work_dir / "pixel_counts.npz", self.test.classes, self.test.fingerprint()
         FORMAT.save(path, self.metric.counts, class_names=names, test_set=test_set, **run.identity())
+        for i, content in self.metric.pngs.items():
+            with replacing((run.work_dir / "predictions" / self.test.relative_path(i)).with_suffix(".png")) as file:
+                file.write_bytes(content)
         for i, predicted_HW in sorted(self.metric.kept.items()):
             image_HWC = self.test.image(i).permute(1, 2, 0).numpy()
             picture = run.work_dir / "overlays" / f"{Path(str(self.test.path(i))).stem}.png"

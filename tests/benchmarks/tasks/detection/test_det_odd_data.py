@@ -160,7 +160,7 @@ def test_a_transfer_on_such_files_is_scored_as_pycocotools_does(
         if isinstance(a["segmentation"], list):
             a["segmentation"] = [corners for corners in a["segmentation"] if len(corners) > 4]
     (tmp_path / "filled.json").write_text(json.dumps(content))
-    found = json.loads((tmp_path / "run" / "detections.json").read_text())
+    found = det_runs.detections(tmp_path / "run")
     for kind in ("box", "mask"):
         expected = det_runs.coco_numbers(tmp_path / "filled.json", found, kind)
         for name in ("AP", "AP50", "AR100"):
@@ -243,7 +243,7 @@ def test_a_choice_of_classes_scores_as_coco_with_their_ids(coco: Path, tmp_path:
     }
     changes = {f"data__{part}": options for part, options in sources.items()}
     record = run_transfer(det_runs.config(coco, **changes), tmp_path)
-    found = json.loads((tmp_path / "detections.json").read_text())
+    found = det_runs.detections(tmp_path)
     source = build_detections(sources["test"])
     assert {d["category_id"] for d in found} <= set(source.categories)
     assert record["metrics"]["n"] == det_runs.COUNTS["val"]

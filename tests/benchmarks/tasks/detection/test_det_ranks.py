@@ -125,7 +125,7 @@ def test_both_ranks_detections_are_those_of_one_process_once_each_and_in_order(f
         with torch.no_grad():
             metric.process(detector.test_step(pseudo_collate([images[i]])))
     numbers = metric.evaluate(len(images))
-    written = json.loads((found.together_dir / "plain" / "detections.json").read_text())
+    written = det_runs.detections(found.together_dir / "plain")
     record = json.loads((found.together_dir / "plain" / "record.json").read_text())
     assert len(images) == 5
     assert numbers["detections"] == len(written) > 5
@@ -175,8 +175,8 @@ def test_the_command_line_under_torchrun(coco: Path, tmp_path: Path) -> None:
     work = tmp_path / "two"
     program = ["-m", "mlomae.cli", "bench", "detection", str(config), "--weights", "random", "--work-dir", str(work)]
     printed = on_two_ranks(*program, cwd=tmp_path)
-    assert printed.count("record, detections.json, overlays:") == 1
-    record, written = (json.loads((work / name).read_text()) for name in ("record.json", "detections.json"))
+    assert printed.count("record, detections, overlays:") == 1
+    record, written = json.loads((work / "record.json").read_text()), det_runs.detections(work)
     assert record["metrics"]["n"] == det_runs.COUNTS["val"]
     for kind in ("box", "mask"):
         numbers, _ = evaluate_detections(det_runs.truth(det_runs.annotation_file(coco, "val")), written, kind)

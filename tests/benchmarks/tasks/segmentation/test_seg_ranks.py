@@ -103,7 +103,7 @@ def test_the_command_line_under_torchrun(scenes: Path, tmp_path: Path) -> None:
         str(tmp_path / "two"),
     ]
     printed = on_two_ranks(*program, cwd=tmp_path)
-    assert printed.count("record, pixel_counts.npz, overlays:") == 1
+    assert printed.count("record, predictions, pixel_counts.npz, overlays:") == 1
     record = json.loads((tmp_path / "two" / "record.json").read_text())
     alone = run_transfer(seg_runs.config(scenes, **changes), tmp_path / "one")
     assert record["config_hash"] == alone["config_hash"]

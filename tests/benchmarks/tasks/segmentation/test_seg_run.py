@@ -14,6 +14,7 @@ from backbone_samples import write_checkpoint
 from PIL import Image
 from run_samples import one_line
 from seg_runs import main, run_transfer
+from sklearn.metrics import jaccard_score
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from benchmarks.analysis.evidence import read_evidence
@@ -124,6 +125,17 @@ def test_the_checkpoint_predicts_what_was_measured_and_drawn(learned: tuple[Path
     jaccard = MulticlassJaccardIndex(seg_runs.CLASSES, ignore_index=255)(*pixels)
     record = json.loads((work / "record.json").read_text())
     assert record["metrics"]["mIoU"] == pytest.approx(100 * float(jaccard), rel=1e-6)
+
+    # as anyone would: the values of files, 0 where annotations have no label
+    files = sorted((work / "predictions").iterdir())
+    assert [path.name for path in files] == [Path(test.path(i)).name for i in range(10)]
+    written = [np.array(Image.open(path)) for path in files]
+    annotated = [np.array(Image.open(test.annotation_path(i))) for i in range(10)]
+    known = np.concatenate([image[true > 0] for image, true in zip(written, annotated, strict=True)])
+    truth = np.concatenate([true[true > 0] for true in annotated])
+    assert record["metrics"]["mIoU"] == pytest.approx(100 * jaccard_score(truth, known, average="macro"), rel=1e-9)
+    assert all(np.array_equal(image, labels + 1) for image, labels in zip(written, predicted, strict=True))
+    assert jaccard_score(truth, np.roll(known, 1), average="macro") < 0.5  # mutation
 
     shown = sorted((work / "overlays").iterdir())
     assert [path.name for path in shown] == ["000000.png", "000005.png"], "evenly spaced"
