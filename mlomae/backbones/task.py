@@ -158,6 +158,9 @@ class Task:
         outputs: the files of a finished run, for the last line of the command.
         averaged_over: what its metrics average over besides seeds.
         predictions: "module:function" (path) -> `TestedRun`, None if no file of predictions is kept with the records.
+        predictor: "module:function" (`mlomae.backbones.load.LoadedTransfer`, images, folder, threshold), which writes
+            what the trained model says of new images into the folder and returns the last line for the user; None if
+            `mlomae predict` cannot use it.
         numerics: version number of its results (`mlomae.common.numerics`); raise it when they may change.
         published: name of a recipe -> the published protocol that it follows.
         embedded: its transfers to the embedded textures.
@@ -171,6 +174,7 @@ class Task:
     outputs: str
     averaged_over: str = "test images"
     predictions: str | None = None
+    predictor: str | None = None
     numerics: int = 1
     published: Mapping[str, PublishedProtocol] = field(default_factory=dict)
     embedded: EmbeddedBench | None = None

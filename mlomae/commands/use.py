@@ -6,11 +6,13 @@ They import what they run when they run, so that --help answers at once.
 import argparse
 import contextlib
 import importlib
+import pkgutil
 from pathlib import Path
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.registry import check_range
 
-SHOWN = 20  # rows of a table that are printed
+SHOWN = 5  # columns of a table that are printed: the file and two classes
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,6 +42,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     p.add_argument("model", type=Path, help="the folder of a run, a checkpoint, or a folder that timm reads")
     p.add_argument("images", nargs="+", metavar="IMAGE", help="files, and folders with all images in and below them")
     p.add_argument("--out", type=Path, help="FILE.csv (default: printed); of a segmenter or a detector a folder")
+    p.add_argument("--threshold", type=float, metavar="P", help="lowest score of a detection that pictures show")
     p.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (default: 64)")
     p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins")
     p.set_defaults(run=_predict)
@@ -91,6 +94,29 @@ def _classify(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     register_tasks()
+    from mlomae.backbones.finetuned import is_timm_folder
+    from mlomae.backbones.load import load_transfer
+
+    if is_timm_folder(args.model):
+        return _label(args)
+    loaded = load_transfer(args.model)
+    if loaded.task.name == "classification":
+        return _label(args)
+    from mlomae.data.given import given_images
+
+    if loaded.task.predictor is None:
+        raise ConfigError(f"the task '{loaded.task.name}' of '{args.model}' has no way to show what it predicts")
+    if args.out is None or args.out.suffix:
+        raise ConfigError(f"a model of {loaded.task.name} writes a folder; name it: --out FOLDER")
+    if args.threshold is not None:
+        check_range("", "[0, 1]", threshold=args.threshold)
+    images = given_images(args.images)
+    print(f"written: {pkgutil.resolve_name(loaded.task.predictor)(loaded, images, args.out, args.threshold)}")
+    return 0
+
+
+def _label(args: argparse.Namespace) -> int:
+    """Predict with a classifier."""
     from mlomae.classification.predict import predict_files
     from mlomae.classification.table import write_table
 
@@ -101,7 +127,7 @@ def _predict(args: argparse.Namespace) -> int:
         write_table(table, args.out)
         print(f"written: {args.out} ({len(table):,} images)")
         return 0
-    print(table.iloc[:, :5].to_string(index=False, max_rows=None, float_format=lambda p: f"{100 * p:.1f} %"))
+    print(table.iloc[:, :SHOWN].to_string(index=False, float_format=lambda p: f"{100 * p:.1f} %"))
     return 0
 
 

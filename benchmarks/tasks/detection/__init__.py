@@ -17,6 +17,7 @@ register_task(
         config=f"{__name__}.config:DetectionConfig",
         steps=f"{__name__}.run:DetectionSteps",
         outputs="record, detections, overlays",
+        predictor=f"{__name__}.predict:predict",
         published={
             "mask_rcnn_fpn_vit-base_25e_coco": PublishedProtocol("coco", _COCO, note="25-epoch"),
             "mask_rcnn_vitdet_vit-base_coco": PublishedProtocol("coco", _COCO, note="ViTDet"),

@@ -69,6 +69,20 @@ def evaluate_detections(
     return {name: 100.0 * float(found.stats[i]) for name, i in _STATS.items() if found.stats[i] > -1}, per_class
 
 
+def lines_of(sample: Any, categories: Sequence[int]) -> list[Detection]:
+    """The detections of an image, mmdet's data sample with ``img_id``; ``categories``: COCO's id of each class."""
+    found = sample.pred_instances
+    corners, scores, labels = (found[key].detach().cpu().numpy() for key in ("bboxes", "scores", "labels"))
+    masks = found.masks.detach().cpu().numpy().astype(np.uint8)
+    lines = []
+    for (x0, y0, x1, y1), score, label, mask in zip(corners.tolist(), scores, labels, masks, strict=True):
+        runs = coco_mask.encode(np.asfortranarray(mask))
+        line: Detection = {"image_id": int(sample.img_id), "category_id": categories[int(label)]}
+        line |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
+        lines.append({**line, "segmentation": {**runs, "counts": runs["counts"].decode()}})
+    return lines
+
+
 class DetectionMetric(GatheringMetric):
     """Box and mask AP over all processes; afterwards every rank has ``detections`` and ``per_class``.
 
@@ -85,16 +99,7 @@ class DetectionMetric(GatheringMetric):
 
     def process(self, data_samples: Sequence[Any]) -> None:
         for sample in data_samples:
-            found = sample.pred_instances
-            corners, scores, labels = (found[key].detach().cpu().numpy() for key in ("bboxes", "scores", "labels"))
-            masks = found.masks.detach().cpu().numpy().astype(np.uint8)
-            lines = []
-            for (x0, y0, x1, y1), score, label, mask in zip(corners.tolist(), scores, labels, masks, strict=True):
-                runs = coco_mask.encode(np.asfortranarray(mask))
-                line: Detection = {"image_id": int(sample.img_id), "category_id": self.test.categories[int(label)]}
-                line |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
-                lines.append({**line, "segmentation": {**runs, "counts": runs["counts"].decode()}})
-            self.rows.append((int(sample.img_id), lines))
+            self.rows.append((int(sample.img_id), lines_of(sample, self.test.categories)))
 
     def compute(self, rows: list[Any]) -> dict[str, float]:
         self.detections = [line for _, lines in rows for line in lines]
