@@ -11,7 +11,7 @@ from benchmarks.suite.backbones import Backbone
 from benchmarks.suite.file import ROOT, MethodEntry, Suite, TaskEntry
 from benchmarks.tasks import get_task
 from mlomae.backbones.provenance import Provenance
-from mlomae.backbones.run import described
+from mlomae.backbones.results import described
 from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError
 from mlomae.common.numerics import Numerics, numerics_of

@@ -71,24 +71,29 @@ class OptimConfig:
 class DataConfig:
     """Sources (``type``, ``root``, ``split``, ...). ``batch_size`` is global, summed over ranks. ``allow_near_copies``
     accepts test images of which training or pretraining has altered copies (`mlomae.data.copies`), ``allow_seen`` those
-    that the backbone was pretrained on; the record counts them."""
+    that the backbone was pretrained on; the record counts them. ``val``: the source that ``train.eval_interval``
+    evaluates on, None for ``test``."""
 
     train: dict = field(default_factory=dict)
     test: dict = field(default_factory=dict)
     allow_near_copies: bool = field(default=False, metadata=ADDED)
     allow_seen: bool = field(default=False, metadata=ADDED)
+    val: dict | None = field(default=None, metadata=ADDED)
     batch_size: Count = 16
     num_workers: Annotated[int, "[0, inf)"] = 0
 
 
 @dataclass
 class TrainConfig:
-    """Precision and intervals."""
+    """Precision and intervals, in iterations. ``eval_interval``: evaluate on the way, None only at the end. ``select``:
+    test the "last" weights, or the "best" on ``data.val``."""
 
     amp: Literal["none", "bf16"] = "none"
     log_interval: Count = 50
     checkpoint_interval: Count = 500
     keep_checkpoints: Count = 2
+    eval_interval: Count | None = field(default=None, metadata=ADDED)
+    select: Literal["last", "best"] = field(default="last", metadata=ADDED)
 
 
 @dataclass(kw_only=True)
@@ -135,8 +140,15 @@ class TransferConfig(Configuration):
         sides = [size] * 2 if isinstance(size, int) else size
         if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
             raise ConfigError(f"config key 'backbone.img_size' must be a side or [height, width] in pixels; got {size}")
-        for part, source in (("train", self.data.train), ("test", self.data.test)):
-            if "type" not in source:
+        if self.train.select == "best" and not (self.data.val and self.train.eval_interval):
+            raise ConfigError(
+                "config key 'train.select' is 'best', of evaluations on a validation part; set data.val and "
+                "train.eval_interval"
+            )
+        if self.data.val and not self.train.eval_interval:
+            raise ConfigError("config key 'data.val' is evaluated every train.eval_interval iterations; set that, too")
+        for part, source in (("train", self.data.train), ("test", self.data.test), ("val", self.data.val)):
+            if source is not None and "type" not in source:
                 raise ConfigError(f"config key 'data.{part}.type' is missing; name a data source")
 
 

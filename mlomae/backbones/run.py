@@ -1,6 +1,6 @@
 """One transfer of a backbone to a task: `run_transfer` is common to all tasks, `TransferSteps` is a task's own part."""
 
-import shutil
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,19 @@ from torch import nn
 import mlomae.data
 from mlomae import placing, records
 from mlomae.backbones.batches import EpochBatches, ImageLoader
-from mlomae.backbones.config import C, DataConfig, TransferConfig, values_of
+from mlomae.backbones.config import DataConfig, TransferConfig, values_of
+from mlomae.backbones.on_the_way import Tests, Validation
 from mlomae.backbones.provenance import Provenance, check_unseen, describe_weights
+from mlomae.backbones.results import check_copies, described, fitted, place_name, write_results
 from mlomae.backbones.task import Task
 from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
 from mlomae.common import system
-from mlomae.common.atomic import replacing
-from mlomae.common.errors import CheckpointError
+from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
-from mlomae.common.ownership import owned
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_classes, check_disjoint
 from mlomae.data.content import Contents, describe_contents
-from mlomae.data.copies import Digests, check_trained_on, digests_of, find_copies, load_digests, save_digests
-from mlomae.models.weights import weights_path
+from mlomae.data.copies import save_digests
 from mlomae.pretraining.continuing import check_continues, facts_of, finished_record
 from mlomae.pretraining.devices import check_same_on_ranks, owned_by_run
 from mlomae.pretraining.log import log_notes, run_log
@@ -48,7 +47,8 @@ class Outcome:
 @dataclass(frozen=True)
 class TransferRun:
     """A transfer that has begun. ``git``: commit, and whether the checkout differed from it when the run began.
-    ``task``: its name. ``classes``: names of what the model tells apart."""
+    ``classes``: names of what the model tells apart. ``on_the_way``: makes the loader of the images that
+    ``train.eval_interval`` evaluates on, and their metric."""
 
     config: TransferConfig
     source: Provenance
@@ -57,8 +57,9 @@ class TransferRun:
     git: tuple[str | None, bool | None]
     numerics: Numerics
     contents: Contents
-    task: str = ""
+    task: Task | None = None
     classes: Sequence[str] = ()
+    on_the_way: Tests | None = None
 
     def train(
         self,
@@ -90,6 +91,7 @@ class TransferRun:
                     "file back, or choose another work dir"
                 )
 
+        validation = self._validation(step)
         trainer = Trainer(
             TASK,
             step.config,
@@ -102,20 +104,36 @@ class TransferRun:
             step=step,
             batches=batches_from,
             iterations=batches.stop,
+            hooks=[validation] if validation else [],
+            stateful={"validation": validation} if validation else {},
             resume=self.resume,
             check_resumed=check_origin,
         )
+        chosen: dict[str, Any] = {}
+        if validation:
+            validation.trainer = trainer
         trainer.train()
+        if validation and self.config.train.select == "best":
+            chosen = validation.load_best()
         with run_log(self.work_dir):
             evaluate(step.model, test_loader, metric, step.config.train.log_interval)
-        return Outcome(trainer.logged, trainer.clock, trainer.iterations)
+        spent = validation.seconds if validation else {}
+        clock = {kind: total - spent.get(kind, 0.0) for kind, total in trainer.clock.items()}
+        return Outcome({**trainer.logged, **chosen}, clock, trainer.iterations)
+
+    def _validation(self, step: TransferStep) -> Validation | None:
+        train, what = self.config.train, "val" if self.config.data.val else "test"
+        if not train.eval_interval or self.on_the_way is None or self.task is None:
+            return None
+        keep = train.select == "best"
+        return Validation(step, self.on_the_way, what, self.task.headline, train.eval_interval, keep, self.work_dir)
 
     def meta(self) -> dict[str, Any]:
         """The contents of a checkpoint besides the configuration; ``origin`` is compared on resume."""
         source = self.source
         weights = {**source.identity, "sha256": source.details.get("sha256")}
         run: dict[str, Any] = {"name": self.config.name, "seed": self.config.seed, "git_commit": self.git[0]}
-        run |= {"numerics": self.numerics, "data": self.contents, "task": self.task}
+        run |= {"numerics": self.numerics, "data": self.contents, "task": self.task.name if self.task else ""}
         run |= {"classes": [str(name) for name in self.classes]}
         return {**run, "origin": weights, "pretrained": source.details, "labelled": source.labelled}
 
@@ -141,6 +159,10 @@ class TransferSteps(ABC):
     @abstractmethod
     def open_data(self) -> tuple[Any, Any]:
         """Training and test images, checked before anything is trained (`open_pair`)."""
+
+    def open_images(self, source: dict[str, Any]) -> Any:
+        """The images that a section such as ``data.val`` describes."""
+        raise ConfigError(f"{type(self).__name__} reads no data.val; leave it out")
 
     @abstractmethod
     def build_model(self) -> tuple[nn.Module, str]:
@@ -205,10 +227,20 @@ def _run(
     numerics = numerics_of(task.name, config.to_dict(), source.details.get("numerics"))
     steps: TransferSteps = task.create_steps(config)
     steps.train, steps.test = steps.open_data()
-    contents = describe_contents({"train": steps.train, "test": steps.test})
-    run = TransferRun(config, source, work_dir, resume, git, numerics, contents, task.name, steps.train.classes)
+    on_the_way, parts = steps, {"train": steps.train, "test": steps.test}
+    if config.data.val:
+        parts["val"] = steps.open_images(config.data.val)
+        on_the_way = copy.copy(steps)
+        on_the_way.test = parts["val"]
+        check_classes(steps.train, on_the_way.test)
+    contents = describe_contents(parts)
+    tests = on_the_way.create_test if config.train.eval_interval else None
+    run = TransferRun(config, source, work_dir, resume, git, numerics, contents, task, steps.train.classes, tests)
     check_continues(work_dir, finished, config, run.meta(), TASK.format, TASK.free_to_change)
-    copies, earlier = check_copies(config, steps) if is_main_process() else ({}, None)
+    copies, earlier = check_copies(config, steps.train, steps.test) if is_main_process() else ({}, None)
+    if on_the_way is not steps and is_main_process():  # what is learned by heart would choose, or what is tested
+        for training, evaluation in ((steps.train, on_the_way.test), (on_the_way.test, steps.test)):
+            check_disjoint(training, evaluation, config.data.allow_near_copies)
     check_unseen(source.labelled, config.data.train, steps.test)
     describe: Callable[..., records.Record] = partial(
         records.make_record,
@@ -253,53 +285,6 @@ def _run(
     return write_results(record, work_dir, place and place.parent, steps.save(run))
 
 
-def check_copies(config: TransferConfig, steps: TransferSteps) -> tuple[dict[str, Any], Digests | None]:
-    """Compare the test images with those that the model is trained on and those that its backbone was pretrained on.
-
-    Returns the counts of copies under "training" and "pretraining", "unknown" for foreign weights, and the digests of
-    the latter, if they are known. Raises DataError as `check_disjoint`.
-    """
-    allowed, spec = config.data.allow_near_copies, config.backbone.weights or ""
-    copies: dict[str, Any] = {"training": check_disjoint(steps.train, steps.test, allowed).counts()}
-    earlier = None
-    if not spec.startswith("random"):
-        path, where = weights_path(spec), f"; pretraining of '{spec}'"
-        if config.data.allow_seen:
-            earlier = load_digests(path)
-            counts = None if earlier is None else find_copies(earlier, digests_of(steps.test)).counts()
-        else:
-            earlier, counts = check_trained_on(path, steps.test, where, allowed)
-        copies["pretraining"] = counts or "unknown"
-    return copies, earlier
-
-
-def place_name(name: str, method: str, seed: int) -> str:
-    """The file of a transfer's record in a folder of records."""
-    return f"{name}_{records.slug(method)}_seed{seed}.json"
-
-
-def write_results(
-    record: records.Record, work_dir: Path, records_dir: Path | None, predictions: Path | None
-) -> records.Record:
-    """Write the record into the run's folder, replacing the same run's, and into ``records_dir``, replacing nothing;
-    returns it, or the one of the same results that is there already.
-
-    ``predictions``: a file of the run's folder that is copied into the folder ``predictions`` of ``records_dir``
-    before the record is written, so that no record is without its predictions.
-    """
-    name = place_name(record["name"], record["method"], record["seed"])
-    place = None if records_dir is None else records_dir / name
-    record = placing.keep_record(record, work_dir, place)
-    if records_dir is None or place is None:
-        return record
-    with owned(records_dir, patience=60):  # the record and its predictions are of one run
-        if predictions is not None and not place.exists():  # never replace those of an existing record
-            with replacing(records.predictions_of(place.name, records_dir)) as temporary:
-                shutil.copyfile(predictions, temporary)
-        placing.place_record(record, place)
-    return record
-
-
 def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) -> tuple[AnyImages, AnyImages]:
     """``data.train`` and ``data.test`` as ``build`` makes them.
 
@@ -309,20 +294,6 @@ def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) ->
         train, test = build(data.train), build(data.test)
     check_classes(train, test)
     return train, test
-
-
-def described(config: TransferConfig, source: Provenance) -> dict[str, Any]:
-    """The configuration as a record keeps it: it identifies the backbone by its content, not by its path."""
-    plain = fitted(config, source).to_dict()
-    plain["backbone"]["weights"] = source.identity
-    return dict(records.strip_paths(plain))
-
-
-def fitted(config: C, source: Provenance) -> C:
-    """The configuration with what follows from the backbone, so that its hash is the same whether that was written out
-    or left out."""
-    given = (config.backbone.model or {}).get("patch_size") or 16  # of "random"; other weights know theirs
-    return config.fitted(source.patch_size or given)
 
 
 def _describe_images(images: mlomae.data.Images) -> str:

@@ -57,6 +57,9 @@ class ClassificationSteps(TransferSteps):
             warn(f"knn.k is {self.config.knn.k}, lowered to the number of training images, {len(train)}")
         return train, test
 
+    def open_images(self, source: dict[str, Any]) -> Any:
+        return build_source(source)
+
     def build_model(self) -> tuple[Classifier, str]:
         return build_model(self.config, len(self.train.classes))
 

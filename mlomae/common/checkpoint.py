@@ -221,6 +221,11 @@ def checkpoint_path(work_dir: Path, iteration: int) -> Path:
     return work_dir / "checkpoints" / f"iter_{iteration}.pth"
 
 
+def best_path(work_dir: Path) -> Path:
+    """Of the checkpoint that was chosen on a validation part, in a run that chooses."""
+    return work_dir / "checkpoints" / "best.pth"
+
+
 def list_checkpoints(work_dir: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
     found = [(int(m[1]), p) for p in (work_dir / "checkpoints").glob("iter_*.pth") if (m := _NAME.search(p.name))]
@@ -228,9 +233,12 @@ def list_checkpoints(work_dir: Path) -> list[Path]:
 
 
 def newest_checkpoint(path: Path) -> Path:
-    """``path`` itself, or for the folder of a run its newest checkpoint; CheckpointError for a folder without one."""
+    """``path`` itself, or for the folder of a run the checkpoint that it chose, else its newest; CheckpointError for a
+    folder without one."""
     if not path.is_dir():
         return path
+    if best_path(path).is_file():
+        return best_path(path)
     if not (checkpoints := list_checkpoints(path)):
         raise CheckpointError(f"folder '{path}' holds no checkpoint; give the folder of a run, or an iter_N.pth file")
     return checkpoints[-1]

@@ -18,7 +18,7 @@ from mlomae.common.errors import CheckpointError
 Numerics = dict[str, int]
 BACKBONE = "backbone."  # prefix of the parts that a transfer's backbone was made with
 _NUMBERS: Numerics = {}
-_SOURCES = ("train", "test", "eval", "feedback")  # keys of a configuration's ``data``
+_SOURCES = ("train", "test", "eval", "feedback", "val")  # keys of a configuration's ``data``
 
 
 def declare_numerics(part: str, number: int) -> None:

@@ -32,6 +32,7 @@ from mlomae.common.checkpoint import (
     Weights,
     check_intact,
     list_checkpoints,
+    newest_checkpoint,
     trained_backbone,
 )
 from mlomae.common.errors import CheckpointError, ConfigError, reason_of
@@ -119,8 +120,8 @@ def locate(spec: str | Path) -> tuple[Path, str]:
         text, _, place = text.rpartition("#")
     path = _fetch(text.partition(":")[2]) if text.startswith(HUB) else Path(text)
     if path.is_dir():
-        if checkpoints := list_checkpoints(path):
-            return checkpoints[-1], place
+        if list_checkpoints(path):
+            return newest_checkpoint(path), place
         names = ("model.safetensors", SHARDS, "pytorch_model.bin")
         return path / next((name for name in names if (path / name).is_file()), names[0]), place
     return path, place

@@ -7,7 +7,8 @@ from record_samples import make_record
 
 from mlomae.backbones.config import DataConfig, TransferConfig
 from mlomae.backbones.provenance import Provenance
-from mlomae.backbones.run import TransferRun, write_results
+from mlomae.backbones.results import write_results
+from mlomae.backbones.run import TransferRun
 from mlomae.common.errors import DataError
 from mlomae.records import read_records, sealed
 

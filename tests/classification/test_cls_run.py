@@ -18,7 +18,8 @@ from mlomae import records
 from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import Provenance, describe_weights
-from mlomae.backbones.run import TransferRun, described
+from mlomae.backbones.results import described
+from mlomae.backbones.run import TransferRun
 from mlomae.backbones.training import TransferStep
 from mlomae.classification.config import PROTOCOLS, ClassificationConfig
 from mlomae.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract

@@ -11,7 +11,7 @@ from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import load_suite
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
 from benchmarks.suite.runner import SuiteRunner
-from mlomae.backbones.run import described
+from mlomae.backbones.results import described
 from mlomae.records import write_record
 
 TEXTURES = {"type": "textures", "size": 16, "classes": 4}

@@ -29,6 +29,9 @@ class DetectionSteps(DenseSteps):
     def open_data(self) -> tuple[Detections, Detections]:
         return open_pair(self.config.data, build_detections)
 
+    def open_images(self, source: dict[str, Any]) -> Any:
+        return build_detections(source)
+
     def build_model(self) -> tuple[nn.Module, str]:
         return build_detector(self.config, len(self.train.classes))
 

@@ -29,6 +29,9 @@ class SegmentationSteps(DenseSteps):
     def open_data(self) -> tuple[Scenes, Scenes]:
         return open_pair(self.config.data, build_scenes)
 
+    def open_images(self, source: dict[str, Any]) -> Any:
+        return build_scenes(source)
+
     def build_model(self) -> tuple[nn.Module, str]:
         return build_segmentor(self.config, len(self.train.classes))
 

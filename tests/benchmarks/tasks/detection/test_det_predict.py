@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from det_runs import run_transfer
 from PIL import Image
+from run_samples import differences
 
 from benchmarks.tasks.detection.pictures import save_found
 from mlomae import cli
+from mlomae.backbones.load import load_transfer
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,14 @@ def test_evaluate_gives_the_metrics_of_the_record(trained: Path, capsys) -> None
     assert float(printed["detections"]) == metrics["detections"]
     assert float(printed["box_AP"]) == pytest.approx(metrics["box_AP"], rel=1e-3)
     assert float(printed["mask_AR100"]) == pytest.approx(metrics["mask_AR100"], rel=1e-3)
+
+
+def test_evaluating_on_the_way_ends_with_the_same_weights(trained: Path, coco: Path, tmp_path: Path) -> None:
+    record = run_transfer(det_runs.config(coco, train__eval_interval=4), tmp_path)
+    (row,) = json.loads((tmp_path / "validation.json").read_text())["rows"]
+    assert row == {"step": 4, "value": record["metrics"]["box_AP"]}
+    ours, theirs = (load_transfer(work).state["modules"] for work in (tmp_path, trained))
+    assert differences(ours, theirs) == []
 
 
 def test_a_threshold_outside_its_range_is_refused(trained: Path, coco: Path, tmp_path: Path, capsys) -> None:

@@ -10,7 +10,7 @@ from run_samples import one_line
 
 from benchmarks.tasks.detection.model import build_detector
 from mlomae.backbones.provenance import describe_weights
-from mlomae.backbones.run import described
+from mlomae.backbones.results import described
 from mlomae.common.errors import ConfigError
 from mlomae.records import config_hash
 

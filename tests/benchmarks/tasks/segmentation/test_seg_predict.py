@@ -10,6 +10,7 @@ import pytest
 import seg_runs
 import torch
 from PIL import Image
+from run_samples import differences
 from seg_runs import run_transfer
 
 from mlomae import cli
@@ -65,6 +66,15 @@ def test_a_model_whose_backbone_is_gone_is_whole(scenes: Path, tmp_path: Path) -
     loaded.config.backbone.weights = str(tmp_path / "gone.pth")
     own = loaded.state["modules"]["segmentor"]
     assert all(torch.equal(value.cpu(), own[key]) for key, value in loaded.build_model().state_dict().items())
+
+
+def test_evaluating_on_the_way_ends_with_the_same_weights(trained: Path, scenes: Path, tmp_path: Path) -> None:
+    record = run_transfer(seg_runs.config(scenes, train__eval_interval=3), tmp_path)
+    rows = json.loads((tmp_path / "validation.json").read_text())["rows"]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert rows[-1]["value"] == record["metrics"]["mIoU"]
+    ours, theirs = (load_transfer(work).state["modules"] for work in (tmp_path, trained))
+    assert differences(ours, theirs) == []
 
 
 @pytest.mark.parametrize(("arguments", "said"), [([], "--out FOLDER"), (["--out", "x.csv"], "--out FOLDER")])
