@@ -45,7 +45,12 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from mlomae.backbones.export import export
+    from mlomae.backbones.load import export_transfer
 
+    use.register_tasks()
+    if report := export_transfer(args.checkpoint, args.out, args.format):  # a whole segmenter or detector
+        print(report)
+        return 0
     print(export(args.checkpoint, args.out, args.format))
     return 0
 

@@ -193,7 +193,7 @@ class TransformedImages(NumberedImages):
         super().__init__(seed, name)
         self.train, self.section = train, "data.augment" if train else "data.evaluate"
         with _building(registry, self.section, steps):
-            self.steps = Compose([registry.build(_tuples(step)) for step in steps])
+            self.steps = Compose([registry.build(as_tuples(step)) for step in steps])
 
     def transform(self, results: dict[str, Any]) -> Any:
         """What the transforms make of ``results``, with ``img_path``, or None if they drop the image.
@@ -208,13 +208,13 @@ class TransformedImages(NumberedImages):
             raise ConfigError(f"{said}; change {self.section}, or replace the file") from error
 
 
-def _tuples(value: Any) -> Any:
+def as_tuples(value: Any) -> Any:
     """Lists of numbers as tuples: mmcv's transforms insist on them, and a checked configuration holds lists."""
     if isinstance(value, dict):
-        return {key: _tuples(v) for key, v in value.items()}
+        return {key: as_tuples(v) for key, v in value.items()}
     if isinstance(value, list):
         numbers = bool(value) and all(isinstance(v, int | float) for v in value)
-        return tuple(value) if numbers else [_tuples(v) for v in value]
+        return tuple(value) if numbers else [as_tuples(v) for v in value]
     return value
 
 

@@ -58,6 +58,11 @@ class FineTuned:
         return self.model(images_BCHW).float()
 
 
+def model_place(path: Path) -> Path:
+    """``path``, or of the weights in a timm folder that folder."""
+    return path.parent if path.name == WEIGHTS and (path.parent / CONFIG).is_file() else path
+
+
 def is_timm_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and not list_checkpoints(path)
 
@@ -67,7 +72,7 @@ def read_finetuned(path: str | Path) -> FineTuned:
 
     Raises CheckpointError for a file that cannot be read, or holds no classifier.
     """
-    path = Path(path)
+    path = model_place(Path(path))
     if is_timm_folder(path):
         return _from_timm(path)
     path = newest_checkpoint(path)
@@ -81,6 +86,11 @@ def read_finetuned(path: str | Path) -> FineTuned:
 def load_transfer_state(path: Path) -> dict[str, Any]:
     """What the checkpoint of a transfer holds. Raises CheckpointError for another file, with a remedy if it is of a
     pretraining."""
+    if path.suffix == ".safetensors":
+        raise CheckpointError(
+            f"'{path}' holds weights without what they are for; give the folder of the run, or a folder of `mlomae "
+            "export --format timm`"
+        )
     try:
         return load_checkpoint(path, TRANSFER_FORMAT, Weights)
     except OtherCheckpoint as error:

@@ -1,5 +1,6 @@
 """A transfer from its checkpoint: configuration, model and data; and the evaluation of its model."""
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from mlomae.backbones.finetuned import load_transfer_state
 from mlomae.backbones.run import TransferSteps
 from mlomae.backbones.task import Task, all_tasks, get_task
 from mlomae.backbones.training import evaluate
-from mlomae.common.checkpoint import newest_checkpoint
+from mlomae.common.checkpoint import TRANSFER_FORMAT, format_of, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.models.loading import load_strict
 from mlomae.models.weights import sha256, weights_path
@@ -132,3 +133,25 @@ def evaluate_transfer(path: str | Path, overrides: Mapping[str, Any] | None = No
     loader, metric = steps.create_test()
     evaluate(model, loader, metric, loaded.config.train.log_interval)
     return metric.summary
+
+
+def export_transfer(path: Path, out: Path, fmt: str) -> str | None:
+    """Write the whole model of a dense transfer for mmseg or mmdet, into the folder ``out``; the report. None for
+    anything else than the checkpoint of a dense transfer.
+
+    Raises ConfigError for another format than that of its task, or a folder that holds other things.
+    """
+    if format_of(path) != TRANSFER_FORMAT:
+        return None
+    loaded = load_transfer(path)
+    if loaded.task.name == "classification":
+        return None
+    name = loaded.task.name
+    if loaded.task.exporter is None:
+        raise ConfigError(f"a model of {name} is exported to no other library; `mlomae predict` uses it")
+    if fmt != loaded.task.export_format:
+        raise ConfigError(f"a model of {name} is exported whole: --format {loaded.task.export_format}; got '{fmt}'")
+    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - {"config.py", "weights.pth"}):
+        raise ConfigError(f"export target '{out}' holds other things; name a new folder")
+    report: str = pkgutil.resolve_name(loaded.task.exporter)(loaded, out)
+    return report

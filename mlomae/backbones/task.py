@@ -161,6 +161,8 @@ class Task:
         predictor: "module:function" (`mlomae.backbones.load.LoadedTransfer`, images, folder, threshold), which writes
             what the trained model says of new images into the folder and returns the last line for the user; None if
             `mlomae predict` cannot use it.
+        exporter: "module:function" (`LoadedTransfer`, folder), which writes the whole model for the library of its
+            heads and returns a report. export_format: its name.
         numerics: version number of its results (`mlomae.common.numerics`); raise it when they may change.
         published: name of a recipe -> the published protocol that it follows.
         embedded: its transfers to the embedded textures.
@@ -175,6 +177,8 @@ class Task:
     averaged_over: str = "test images"
     predictions: str | None = None
     predictor: str | None = None
+    exporter: str | None = None
+    export_format: str = ""
     numerics: int = 1
     published: Mapping[str, PublishedProtocol] = field(default_factory=dict)
     embedded: EmbeddedBench | None = None

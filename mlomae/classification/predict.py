@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from mlomae.backbones.batches import evaluation_loader
-from mlomae.backbones.finetuned import FineTuned, is_timm_folder, load_transfer_state, read_finetuned
+from mlomae.backbones.finetuned import FineTuned, is_timm_folder, load_transfer_state, model_place, read_finetuned
 from mlomae.backbones.load import load_transfer
 from mlomae.classification.augment import eval_transform
 from mlomae.classification.loaders import LabelledImages
@@ -27,7 +27,7 @@ def read_classifier(path: str | Path) -> FineTuned:
 
     Raises CheckpointError for a file that holds no classifier, or if the probe's backbone has changed.
     """
-    path = Path(path)
+    path = model_place(Path(path))
     if not is_timm_folder(path):
         path = newest_checkpoint(path)
         if load_transfer_state(path)["config"].get("protocol") == "linear":

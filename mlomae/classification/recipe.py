@@ -64,6 +64,7 @@ def choose_recipe(found: Found, images: int, backbone: Backbone, gpu: bool, name
         "mix": {"mixup": 0.8, "cutmix": 1.0} if strong else None,
         "batch_size": batch,
         "allow_seen": True,
+        "reduced_decoding": True,
         "num_workers": min(8, usable_cores()) if gpu or usable_cores() > 4 else 0,
     }
     rate = (5e-4 if wide else 1e-3) * math.sqrt(batch / 64)

@@ -3,6 +3,7 @@
 Shape suffixes: N images, C classes, B images of a batch, K = min(5, C) classes kept.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,8 @@ class ClassificationSteps(TransferSteps):
         if config.protocol == "linear" and config.data.batch_size < 2 * get_world_size():
             raise ConfigError("config key 'data.batch_size' must give each process 2 images, for the head's BatchNorm")
         started, before = seconds(), {"wall": 0.0, "cpu": 0.0}
-        images: NumberedImages = LabelledImages(self.train, self.augment, seed=config.seed)
+        least = least_side(config)
+        images: NumberedImages = LabelledImages(self.train, self.augment, seed=config.seed, least_side=least)
         workers = config.data.num_workers
         if config.protocol == "linear" and config.data.augment is None:
             features = extract(model, eval_loader(config, self.train, self.plain), config.pooling)
@@ -119,6 +121,17 @@ def build_transforms(config: ClassificationConfig) -> tuple[Transform, Transform
         plain: Transform = _SECTIONS.build("data.evaluate", data.evaluate, img_size=size)
     with values_of("data.augment"):
         return (plain if data.augment is None else build_transform(data.augment, size)), plain
+
+
+def least_side(config: ClassificationConfig) -> int:
+    """Pixels of the shorter side of a training image of which the smallest crop is twice as large as what the model
+    sees; 0 without ``data.reduced_decoding``."""
+    if not config.data.reduced_decoding:
+        return 0
+    given = config.data.augment or {}
+    (smallest, _), (narrow, wide) = given.get("scale", (0.08, 1.0)), given.get("ratio", (3 / 4, 4 / 3))
+    share = 1.0 if given.get("type") == "pad_crop" else math.sqrt(smallest * min(narrow, 1 / wide))
+    return math.ceil(2 * max(config.backbone.height_width) / share)
 
 
 def build_mix(config: ClassificationConfig, num_classes: int) -> BatchMix | None:

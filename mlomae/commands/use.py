@@ -94,9 +94,10 @@ def _classify(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     register_tasks()
-    from mlomae.backbones.finetuned import is_timm_folder
+    from mlomae.backbones.finetuned import is_timm_folder, model_place
     from mlomae.backbones.load import load_transfer
 
+    args.model = model_place(args.model)
     if is_timm_folder(args.model):
         return _label(args)
     loaded = load_transfer(args.model)

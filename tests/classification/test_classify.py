@@ -87,11 +87,11 @@ def test_a_run_its_checkpoint_and_a_copy_for_timm_predict_the_same(trained, tmp_
     shutil.copy(trained.out / "model.safetensors", tmp_path)
     (checkpoint,) = (trained.out / "checkpoints").glob("*.pth")
     tables = []
-    for i, model in enumerate((trained.out, checkpoint, tmp_path)):
+    for i, model in enumerate((trained.out, checkpoint, tmp_path, tmp_path / "model.safetensors")):
         out = tmp_path / f"{i}.csv"
         assert cli.main(["predict", str(model), str(trained.data), "--out", str(out)]) == 0
         tables.append(out.read_text())
-    assert tables[0] == tables[1] == tables[2]
+    assert tables[0] == tables[1] == tables[2] == tables[3]
     assert len(tables[0].splitlines()) == 31
     known = json.loads((tmp_path / "config.json").read_text())
     known["label_names"][:2] = known["label_names"][1::-1]  # mutation
@@ -211,10 +211,12 @@ def test_what_cannot_be_classified_is_one_line(trained, capsys, arguments, said)
         ("run", "run/record.json", "are no images, or damaged"),
         ("run", "pretrained/checkpoints", "holds no image"),
         ("pets", "pets", "holds no checkpoint"),
+        ("weights.safetensors", "pets", "holds weights without what they are for"),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(trained, capsys, monkeypatch, model, image, said):
     monkeypatch.chdir(trained.folder)
+    shutil.copy(trained.out / "model.safetensors", "weights.safetensors")
     assert cli.main(["predict", model, image]) == 2
     error = capsys.readouterr().err
     assert said in error

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import cls_runs
 import numpy as np
 import pytest
 import torch
@@ -16,8 +17,9 @@ from mlomae.backbones.batches import EpochBatches, ImageLoader, evaluation_loade
 from mlomae.classification import loaders
 from mlomae.classification.augment import eval_transform, train_transform
 from mlomae.classification.loaders import LabelledImages
+from mlomae.classification.run import least_side
 from mlomae.common.errors import ConfigError, DataError
-from mlomae.data import Stream, Textures
+from mlomae.data import Stream, Textures, build_source
 from mlomae.data.augment import Plain
 from mlomae.data.sets.own_images import ImageFolder
 
@@ -59,6 +61,25 @@ def indices(batches: list[Batch]) -> list[int]:
 @pytest.fixture(scope="module")
 def whole() -> list[Batch]:
     return train()
+
+
+def test_large_photos_are_decoded_smaller_where_the_crops_stay_large(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.effect_noise((400, 320), 50).convert("RGB").save(tmp_path / "train" / "a" / "0.jpg")
+    source = build_source({"type": "imagefolder", "root": str(tmp_path), "split": "train"})
+    sizes: list[tuple[int, int]] = []
+
+    def transform(picture: Image.Image) -> torch.Tensor:
+        sizes.append(picture.size)
+        return torch.zeros(3, 8, 8)
+
+    for least in (0, 321, 320, 160, 81, 80, 40, 1):
+        LabelledImages(source, transform, least_side=least)[0]
+    assert [width for width, _ in sizes] == [400, 400, 400, 200, 200, 100, 50, 50]
+    config = cls_runs.config(data__augment={"type": "crop_flip", "scale": (0.25, 1.0), "ratio": (1.0, 1.0)})
+    assert least_side(config) == 0
+    config.data.reduced_decoding = True
+    assert least_side(config) == 2 * 16 / 0.5
 
 
 def test_batches_have_the_documented_shapes(whole: list[Batch]) -> None:

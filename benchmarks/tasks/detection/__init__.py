@@ -17,6 +17,8 @@ register_task(
         config=f"{__name__}.config:DetectionConfig",
         steps=f"{__name__}.run:DetectionSteps",
         outputs="record, detections, overlays",
+        exporter=f"{__name__}.export:export",
+        export_format="mmdet",
         predictor=f"{__name__}.predict:predict",
         published={
             "mask_rcnn_fpn_vit-base_25e_coco": PublishedProtocol("coco", _COCO, note="25-epoch"),

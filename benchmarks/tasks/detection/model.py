@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.tasks.detection.config import ANCHORS, REGIONS, DetectionConfig
 from benchmarks.transfer.dense import build_dense, pixels, tried
-from mlomae.backbones.feature_vit import MODELS, build_feature_vit
+from mlomae.backbones.feature_vit import MODELS, FeatureViT, build_feature_vit
 from mlomae.common.errors import ConfigError
 
 # isort: split
@@ -143,6 +143,15 @@ def _check_strides(detector: Any, patch_size: tuple[int, int]) -> None:
             )
 
 
+def detector_section(config: DetectionConfig, num_classes: int, backbone: FeatureViT) -> dict[str, Any]:
+    """mmdet's section of the whole model but its backbone."""
+    model = _complete(config.fitted(backbone.patch_size[0]).model, num_classes, backbone.embed_dim)
+    padding = {"pad_mask": True, "pad_size_divisor": config.data.pad_to}
+    preprocessor = {"type": "mmdet.DetDataPreprocessor", **padding, **pixels(config.data, backbone.report)}
+    amp = {"amp": config.train.amp}
+    return {"type": "mlomae.ViTMaskRCNN", **model, "data_preprocessor": preprocessor, **amp}
+
+
 def build_detector(config: DetectionConfig, num_classes: int) -> tuple[nn.Module, str]:
     """mmdet's detector with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
 
@@ -150,15 +159,8 @@ def build_detector(config: DetectionConfig, num_classes: int) -> tuple[nn.Module
     `FeatureViT` raises.
     """
     backbone = build_feature_vit(config.backbone, config.seed)
-    model = _complete(config.fitted(backbone.patch_size[0]).model, num_classes, backbone.embed_dim)
-    section = {"type": "mlomae.ViTMaskRCNN", **model}
-    padding = {"pad_mask": True, "pad_size_divisor": config.data.pad_to}
-    section["data_preprocessor"] = {
-        "type": "mmdet.DetDataPreprocessor",
-        **padding,
-        **pixels(config.data, backbone.report),
-    }
-    section["amp"] = config.train.amp
-    detector = build_dense(DETECTORS, section, backbone, "detector", config.seed)
+    detector = build_dense(
+        DETECTORS, detector_section(config, num_classes, backbone), backbone, "detector", config.seed
+    )
     _check_strides(detector, backbone.patch_size)
     return detector, str(backbone.report)

@@ -12,6 +12,7 @@ register_task(
         title="Linear segmentation on frozen features",
         config=f"{__name__}.config:LinearSegmentationConfig",
         steps=f"{__name__}.run:LinearSegmentationSteps",
+        exporter=None,  # its head reads frozen features by a segmentor of ours
         published={},
         embedded=replace(EMBEDDED, recipes={"linear segmentation": "linear_textures"}, processor_s=35),
     )

@@ -27,6 +27,8 @@ SEGMENTATION = register_task(
         outputs="record, predictions, pixel_counts.npz, overlays",
         averaged_over="pixels of all test images",
         predictions=f"{__name__}.pixel_counts:read_tested",
+        exporter=f"{__name__}.export:export",
+        export_format="mmseg",
         predictor=f"{__name__}.predict:predict",
         published={
             f"upernet_vit-{size}_ade20k": PublishedProtocol("ade20k", {"mIoU": "miou"}) for size in ("base", "large")

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.tasks.segmentation.config import SegmentationConfig
 from benchmarks.transfer.dense import build_dense, pixels, tried
-from mlomae.backbones.feature_vit import build_feature_vit
+from mlomae.backbones.feature_vit import FeatureViT, build_feature_vit
 from mlomae.common.errors import ConfigError
 
 # isort: split
@@ -75,6 +75,16 @@ def _check_fit(segmentor: Any, patch_size: tuple[int, int]) -> None:
         segmentor.loss(torch.zeros(1, 3, *size), [sample])
 
 
+def segmentor_section(config: SegmentationConfig, num_classes: int, backbone: FeatureViT) -> dict[str, Any]:
+    """mmseg's section of the whole model but its backbone."""
+    section = {"type": "EncoderDecoder", "test_cfg": {"mode": "whole"}}
+    section |= _heads(config.model, num_classes, backbone.embed_dim)
+    _check_inference(section["test_cfg"])
+    size = config.backbone.height_width  # a training crop's, also of a smaller image
+    section["data_preprocessor"] = {"type": "SegDataPreProcessor", "size": size, **pixels(config.data, backbone.report)}
+    return section
+
+
 def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Module, str]:
     """mmseg's segmentor with a pretrained backbone, and what was loaded; its bits depend on ``config`` alone.
 
@@ -82,11 +92,7 @@ def build_segmentor(config: SegmentationConfig, num_classes: int) -> tuple[nn.Mo
     what `FeatureViT` raises.
     """
     backbone = build_feature_vit(config.backbone, config.seed)
-    section = {"type": "EncoderDecoder", "test_cfg": {"mode": "whole"}}
-    section |= _heads(config.model, num_classes, backbone.embed_dim)
-    _check_inference(section["test_cfg"])
-    size = config.backbone.height_width  # a training crop's, also of a smaller image
-    section["data_preprocessor"] = {"type": "SegDataPreProcessor", "size": size, **pixels(config.data, backbone.report)}
+    section = segmentor_section(config, num_classes, backbone)
     segmentor = build_dense(MODELS, section, backbone, "segmentor", config.seed)
     _check_fit(segmentor, backbone.patch_size)
     _check_statistics(segmentor, config.data.batch_size // get_world_size())

@@ -7,6 +7,7 @@ import det_runs
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from det_runs import run_transfer
 from PIL import Image
 from run_samples import differences
@@ -64,6 +65,32 @@ def test_every_instance_has_a_colour_of_its_own(tmp_path: Path) -> None:
     assert (counts > 500).sum() >= 2
     assert first.shape == np.array(Image.open(tmp_path / "b.png").convert("RGB")).shape
     assert len(colours) > 1
+
+
+def test_mmdet_alone_detects_the_same(trained: Path, coco: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "detector"
+    assert cli.main(["export", str(trained), str(out), "--format", "mmdet"]) == 0
+    assert f'init_detector("{out / "config.py"}"' in capsys.readouterr().out
+    from mmdet.apis import inference_detector, init_detector
+
+    model = init_detector(str(out / "config.py"), str(out / "weights.pth"), device="cpu")
+    source = det_runs.opened(det_runs.annotation_file(coco, "val"))
+    assert list(model.dataset_meta["classes"]) == list(source.classes)
+    kept = det_runs.detections(trained)
+    for i, image_id in enumerate(source.image_ids):
+        found = inference_detector(model, source.path(i)).pred_instances
+        theirs = [line for line in kept if line["image_id"] == int(image_id)]
+        assert found.scores.tolist() == pytest.approx([line["score"] for line in theirs], abs=1e-5)
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (line["bbox"] for line in theirs)]
+        np.testing.assert_allclose(found.bboxes.numpy().reshape(-1, 4), np.reshape(corners, (-1, 4)), atol=1e-3)
+        assert [source.categories[k] for k in found.labels.tolist()] == [line["category_id"] for line in theirs]
+    with torch.no_grad():  # mutation
+        model.rpn_head.rpn_cls.bias += 3
+        model.roi_head.bbox_head.fc_cls.weight.mul_(-1)
+    changed = inference_detector(model, source.path(0)).pred_instances.scores.tolist()
+    assert changed != pytest.approx([line["score"] for line in kept if line["image_id"] == int(source.image_ids[0])])
+    assert cli.main(["export", str(trained), str(out), "--format", "timm"]) == 2
+    assert "exported whole: --format mmdet" in capsys.readouterr().err
 
 
 def test_evaluate_gives_the_metrics_of_the_record(trained: Path, capsys) -> None:

@@ -50,6 +50,8 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("train.log_interval", 0),
     ("train.checkpoint_interval", 0),
     ("train.keep_checkpoints", 0),
+    ("train.eval_interval", 0),
+    ("train.select", "good"),
 ]
 
 
@@ -81,7 +83,7 @@ def test_values_of_another_type_are_named(key: str) -> None:
 
 def test_every_bounded_key_has_a_case() -> None:
     free = {"name", "demo", "custom_imports", "model", "data.train", "data.test", "data.augment", "data.evaluate"}
-    free |= {f"data.{key}" for key in ("allow_near_copies", "mean", "std")}
+    free |= {f"data.{key}" for key in ("allow_near_copies", "allow_seen", "mean", "std", "val")}
     free |= {f"backbone.{key}" for key in ("weights", "model", "out_indices", "with_cp")}
     free |= {f"backbone.{key}" for key in ("window_size", "global_blocks", "rel_pos")}  # the backbone's to check
     assert set(LEAVES) - free == {key for key, _ in OUT_OF_RANGE}

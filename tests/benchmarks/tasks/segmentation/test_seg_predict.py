@@ -49,6 +49,24 @@ def test_two_images_of_one_name_are_both_written(trained: Path, scenes: Path, tm
     assert sorted(path.name for path in (tmp_path / "n" / "masks").iterdir()) == ["x.png", "x_2.png"]
 
 
+def test_mmseg_alone_predicts_the_same(trained: Path, scenes: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "segmenter"
+    assert cli.main(["export", str(trained), str(out), "--format", "mmseg"]) == 0
+    assert f'init_model("{out / "config.py"}"' in capsys.readouterr().out
+    from mmseg.apis import inference_model, init_model
+
+    model = init_model(str(out / "config.py"), str(out / "weights.pth"), device="cpu")
+    assert list(model.dataset_meta["classes"]) == (scenes / "classes.txt").read_text().split()
+    images = sorted((scenes / "images" / "validation").iterdir())
+    kept = [np.array(Image.open(trained / "predictions" / f"{image.stem}.png")) for image in images]
+    found = [inference_model(model, str(image)).pred_sem_seg.data[0].numpy() + 1 for image in images]
+    assert all(np.array_equal(a, b) for a, b in zip(found, kept, strict=True))
+    assert not all(np.array_equal(a, kept[1]) for a in found)  # mutation
+    (out / "notes.txt").write_text("mine")
+    assert cli.main(["export", str(trained), str(out), "--format", "mmseg"]) == 2
+    assert "holds other things" in capsys.readouterr().err
+
+
 def test_evaluate_gives_the_metrics_of_the_record(trained: Path, capsys) -> None:
     metrics = json.loads((trained / "record.json").read_text())["metrics"]
     assert cli.main(["evaluate", str(trained)]) == 0
