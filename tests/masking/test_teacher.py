@@ -239,9 +239,8 @@ def test_a_file_of_weights_is_a_teacher(tmp_path: Path) -> None:
         assert not any(parameter.requires_grad for parameter in teacher.parameters())
     with pytest.raises(ConfigError, match=r"patches of 4 pixels, which do not divide images of 18"):
         attached(autoencoder(), str(tmp_path / "w.pth"), size=18)
-    torch.save(
-        {key: value.half() for key, value in hugging_face(source.state_dict()).items()}, tmp_path / "pytorch_model.bin"
-    )
+    torch.save(hugging_face(source.state_dict()), tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "layer_norm_eps": 1e-6}')
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
     teacher = attached(autoencoder(), str(tmp_path))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
