@@ -188,7 +188,7 @@ def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
     tensors = {k.removeprefix("encoder."): v.contiguous().clone() for k, v in state.items() if k.startswith("encoder.")}
     try:
         check_declared(path, declared, state)
-        encoder = create_encoder(**{key: declared[key] for key in ("size", *_SHAPE) if key in declared})
+        encoder = create_encoder(**{key: declared[key] for key in ("size", *_SHAPE, "norm_eps") if key in declared})
         load_strict(encoder, tensors)
     except MlomaeError as error:
         raise CheckpointError(f"checkpoint '{path}' contradicts its own config: {error}") from error

@@ -19,7 +19,10 @@ Depth = Annotated[int, "[1, 1000]"]
 
 @dataclass
 class ModelConfig:
-    """Encoder and decoder; ``embed_dim``, ``depth``, ``num_heads`` override the named size."""
+    """Encoder and decoder; ``embed_dim``, ``depth``, ``num_heads`` override the named size.
+
+    ``norm_eps``: of all layer norms; 1e-12 for weights of Hugging Face.
+    """
 
     size: str = "base"
     img_size: Width = 224
@@ -31,6 +34,7 @@ class ModelConfig:
     decoder_depth: Depth = 8
     decoder_num_heads: Width = 16
     norm_pix_loss: bool = True
+    norm_eps: Annotated[float, "(0, 1)"] = field(default=1e-6, metadata=ADDED)
 
 
 @dataclass

@@ -166,6 +166,10 @@ def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
     has_decoder = bool(decoder) and not part_only
     state |= decoder if has_decoder else {}
     notes += _on_grid_of(state, mae)
+    if (own_eps := mae.encoder.norm_eps) != file.norm_eps:
+        notes.append(
+            f"layer norms have an epsilon of {own_eps:g} in the model; model.norm_eps={file.norm_eps:g} keeps it"
+        )
     for part, article in (("encoder", "an"), ("decoder", "a"))[: 1 + has_decoder]:
         theirs, ours = _described(state, part), _described(mae.state_dict(), part)
         if theirs != ours:

@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(encoder.embed_dim, embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(sincos_positions(embed_dim, encoder.grid), requires_grad=False)
-        self.blocks, self.norm = transformer(embed_dim, depth, num_heads, mlp_ratio)
+        self.blocks, self.norm = transformer(embed_dim, depth, num_heads, mlp_ratio, encoder.norm_eps)
         self.pred = nn.Linear(embed_dim, encoder.patch_size**2 * 3)
         self.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)

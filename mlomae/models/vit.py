@@ -57,9 +57,11 @@ def check_heads(owner: str, width: int, heads: int) -> None:
         raise ConfigError(f"{owner}: width {width} is not divisible by {heads} heads; change one of them")
 
 
-def transformer(embed_dim: int, depth: int, num_heads: int, mlp_ratio: float) -> tuple[nn.Sequential, nn.Module]:
-    """Pre-norm blocks and the final norm, with timm's layers and its epsilon."""
-    norm: Any = partial(nn.LayerNorm, eps=NORM_EPS)
+def transformer(
+    embed_dim: int, depth: int, num_heads: int, mlp_ratio: float, norm_eps: float = NORM_EPS
+) -> tuple[nn.Sequential, nn.Module]:
+    """Pre-norm blocks and the final norm, with timm's layers."""
+    norm: Any = partial(nn.LayerNorm, eps=norm_eps)
     blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
     return nn.Sequential(*blocks), norm(embed_dim)
 
@@ -83,16 +85,17 @@ class ViT(nn.Module):
         depth: int = 12,
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         self.grid = check_geometry(img_size, patch_size)
         self.img_size, self.patch_size = img_size, patch_size
-        self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
+        self.embed_dim, self.depth, self.num_heads, self.norm_eps = embed_dim, depth, num_heads, norm_eps
         self.num_patches = self.grid[0] * self.grid[1]
         self.patch_embed = PatchEmbed(img_size, patch_size, 3, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(sincos_positions(embed_dim, self.grid), requires_grad=False)
-        self.blocks, self.norm = transformer(embed_dim, depth, num_heads, mlp_ratio)
+        self.blocks, self.norm = transformer(embed_dim, depth, num_heads, mlp_ratio, norm_eps)
         self.apply(init_weights)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(embed_dim, -1))
         nn.init.normal_(self.cls_token, std=0.02)
@@ -122,6 +125,7 @@ def create_encoder(
     embed_dim: int | None = None,
     depth: int | None = None,
     num_heads: int | None = None,
+    norm_eps: float = NORM_EPS,
 ) -> ViT:
     """A `ViT` by size name (tiny, small, base, large, huge); ``embed_dim``, ``depth``, ``num_heads`` override it."""
     check_choice("model", SIZES, size=size)
@@ -129,4 +133,4 @@ def create_encoder(
     dim, layers, heads = (usual if value is None else value for usual, value in given)
     check_range("model", "[1, inf)", embed_dim=dim, depth=layers, num_heads=heads)
     check_heads("model", dim, heads)
-    return ViT(img_size, patch_size, dim, layers, heads)
+    return ViT(img_size, patch_size, dim, layers, heads, norm_eps=norm_eps)

@@ -262,7 +262,8 @@ def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
             raise CheckpointError(f"checkpoint '{path}' lacks 'modules.mae'; {WRITTEN}")
         decoder = {k.removeprefix("decoder."): t for k, t in modules["mae"].items() if k.startswith("decoder.")}
         encoder = {k.removeprefix("encoder."): t for k, t in modules["mae"].items() if not k.startswith("decoder.")}
-        return WeightsFile(path, "pretraining", encoder, decoder, dict(model), content)
+        eps = model.get("norm_eps", NORM_EPS)
+        return WeightsFile(path, "pretraining", encoder, decoder, dict(model), content, norm_eps=eps)
     if "backbone" not in modules:
         kind = content["config"].get("protocol", "dense task")
         raise CheckpointError(

@@ -64,7 +64,7 @@ class Pretrainer(nn.Module):
         self.config, self.num_classes = config, num_classes
         model = config.model
         encoder = create_encoder(
-            model.size, model.img_size, model.patch_size, model.embed_dim, model.depth, model.num_heads
+            model.size, model.img_size, model.patch_size, model.embed_dim, model.depth, model.num_heads, model.norm_eps
         )
         self.mae = MAE(
             encoder, model.decoder_embed_dim, model.decoder_depth, model.decoder_num_heads, model.norm_pix_loss

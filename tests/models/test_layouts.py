@@ -142,7 +142,12 @@ def test_hugging_face_keeps_its_epsilon(kind: str, five: bool, tmp_path: Path) -
     assert not torch.allclose(found, other, atol=1e-3)
     report = load_pretrained(mae := MAE(create_encoder(**SHAPE), **DECODER), spec)
     assert torch.equal(mae.decoder.pred.weight, DECODER_["pred.weight"])
-    assert "epsilon" in str(report)
+    eps = config["layer_norm_eps"]
+    assert f"model.norm_eps={eps:g} keeps it" in str(report)
+    report = load_pretrained(mae := MAE(create_encoder(**SHAPE, norm_eps=eps), **DECODER), spec)
+    assert "keeps it" not in str(report)
+    with torch.no_grad():
+        torch.testing.assert_close(mae.encoder(IMAGES), wanted, atol=1e-5, rtol=0)
 
 
 def vit(**options: Any) -> VisionTransformer:
