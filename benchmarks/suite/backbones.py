@@ -14,6 +14,7 @@ from mlomae.backbones.create import SPEC
 from mlomae.backbones.provenance import Provenance, describe_weights
 from mlomae.common.checkpoint import TRANSFER_FORMAT, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.models.weights import HUB, weights_path
 from mlomae.records import RANDOM, config_hash, slug
 
 MISSING = "run `make demo` or `make pretrain` first"
@@ -98,9 +99,10 @@ def named_backbones(specs: list[str]) -> list[Backbone]:
         raise ConfigError("--weights names a backbone twice; name each once")
     backbones = []
     for spec in specs:
-        if not Path(spec).exists() and not spec.startswith(("timm:", "random")):
+        stored = not spec.startswith(("timm:", "random", *HUB))
+        if stored and not Path(spec).exists() and not weights_path(spec).exists():
             raise CheckpointError(f"backbone '{spec}' does not exist; give {SPEC}")
-        weights = str(Path(spec).absolute()) if Path(spec).exists() else spec  # transfers run in another folder
+        weights = str(Path(spec).absolute()) if stored else spec  # transfers run in another folder
         source = describe_weights(weights)
         backbones.append(Backbone(weights, source, source.seed or 0))
     return backbones

@@ -113,7 +113,7 @@ def test_a_class_token_keeps_its_norm_and_an_average_its_weights(chain: dict[str
     transfer(tmp_path, chain["start"], **changes)
     path = checkpoint_path(tmp_path, END)
     modules = load_checkpoint(path, TRANSFER_FORMAT)["modules"]
-    state, _, _ = read_encoder(path)
+    state = read_encoder(path)[0].encoder
     assert torch.equal(state["norm.weight"], modules["ema"]["module.norm.weight"])
     assert torch.equal(state["blocks.0.mlp.fc1.weight"], modules["ema"]["module.blocks.0.mlp.fc1.weight"])
     assert not torch.equal(state["blocks.0.mlp.fc1.weight"], modules["backbone"]["blocks.0.mlp.fc1.weight"])
