@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlomae import __version__
-from mlomae.commands import pretrain, use
+from mlomae.commands import export, pretrain, use
 from mlomae.common.console import hush
 from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
 
@@ -41,18 +41,6 @@ def _report(function: str, args: argparse.Namespace) -> int:
 def _print_metrics(metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
         print(f"{name:20s} {value:.4g}")
-
-
-def _export(args: argparse.Namespace) -> int:
-    from mlomae.backbones.export import export
-    from mlomae.backbones.load import export_transfer
-
-    use.register_tasks()
-    if report := export_transfer(args.checkpoint, args.out, args.format):  # a whole segmenter or detector
-        print(report)
-        return 0
-    print(export(args.checkpoint, args.out, args.format))
-    return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -154,10 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     measured = argparse.ArgumentParser(add_help=False, parents=[trained])
     measured.add_argument("--data", dest="data_root", help="data root, if not the one of the checkpoint's config")
 
-    p = commands.add_parser("export", parents=[trained], help="write the encoder of a checkpoint for other libraries")
-    p.add_argument("out", type=Path)
-    p.add_argument("--format", default="safetensors", choices=["timm", "safetensors", "mmseg", "mmdet"])
-    p.set_defaults(run=_export)
+    export.add_parser(commands)
 
     p = commands.add_parser(
         "evaluate",

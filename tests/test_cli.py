@@ -264,7 +264,7 @@ def test_work_dir_below_a_file(refused: Refused, tmp_path: Path) -> None:
 def test_missing_checkpoint(command: list[str], refused: Refused, tmp_path: Path) -> None:
     target = [tmp_path / "out.safetensors"] if command == ["export"] else []
     line = refused(*command, tmp_path / "iter_7.pth", *target)
-    assert f"checkpoint '{tmp_path / 'iter_7.pth'}' does not exist; give the path of an iter_N.pth file" in line
+    assert f"checkpoint '{tmp_path / 'iter_7.pth'}' does not exist; give" in line
     assert not (tmp_path / "out.safetensors").exists()
 
 

@@ -21,7 +21,7 @@ SIGNATURES = {
     "embed": "(weights, images, *, pooling='avg', img_size=None, model=None, mean=(0.485, 0.456, 0.406), "
     "std=(0.229, 0.224, 0.225), batch_size=256, device=None)",
     "evaluate": "(path, overrides=None)",
-    "export": "(checkpoint, out, fmt)",
+    "export": "(checkpoint, out, fmt, *, pooling=None, num_heads=None)",
     "list_strategies": "()",
     "load_config": "(path, overrides=None)",
     "load_run": "(path, overrides=None)",

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 from traces import adapter, drawn, programs, record
 
-from mlomae.backbones.export import sha256
 from mlomae.cli import main
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
+from mlomae.models.weights import sha256
 from mlomae.pretraining.run import run_pretraining
 from mlomae.records import read_record
 

@@ -1,89 +1,26 @@
-"""Export a pretrained encoder: safetensors, a timm model folder, or a backbone file for mmseg and mmdet.
+"""Export a model for other libraries: `mlomae.backbones.export_formats` has the formats.
 
-Only the encoder is written, under timm's parameter names; decoder, mask and feedback networks stay in the training
-checkpoint. Everything is written to a temporary name, read back, compared bit for bit, then renamed.
+Of a pretraining the encoder is written, with the decoder if the format has a place for it; mask and feedback networks
+stay in the training checkpoint. Everything is written to a temporary name, read back, compared (weights bit for bit,
+graphs by what they compute), then renamed.
 """
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from mlomae.backbones.export_formats import FORMATS, Format
+from mlomae.backbones.export_source import Source, read_source
 from mlomae.common.atomic import hidden_name, replacing
-from mlomae.common.checkpoint import Weights, load_checkpoint, newest_checkpoint
-from mlomae.common.errors import CheckpointError, MlomaeError, first_line_of
+from mlomae.common.errors import CheckpointError, first_line_of
 from mlomae.common.ownership import owned
-from mlomae.common.structure import Number, check_structure
-from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.data.copies import FILE, digests_path
-from mlomae.models import SIZES, create_encoder
-from mlomae.models.layouts import State
-from mlomae.models.loading import load_strict
-from mlomae.models.weights import ModelSection, check_declared, read_weights, sha256
-from mlomae.records import config_hash, strip_paths
-
-_SUFFIX = {"safetensors": ".safetensors", "timm": "", "mmseg": ".pth", "mmdet": ".pth"}
-_FOLDER_FILES = {"config.json", "model.safetensors", FILE}
-_SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
-_TIMM_NAMES = {size: f"vit_{size}_patch{14 if size == 'huge' else 16}_224" for size in SIZES}
-
-
-class _Augment(TypedDict, total=False):
-    mean: list[float]
-    std: list[float]
-
-
-class _Data(TypedDict, total=False):
-    augment: _Augment
-
-
-class _Further(TypedDict, total=False):
-    data: _Data
-    method: str
-    seed: Number
-
-
-class _Exported(_Further):
-    """What an export takes from the configuration of a checkpoint."""
-
-    model: ModelSection
-
-
-def timm_config(
-    model: dict[str, Any], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-) -> dict[str, Any]:
-    """``config.json`` of a timm model folder; ``model_args`` override the named architecture, so any size fits."""
-    size = model["img_size"]
-    return {
-        "architecture": _TIMM_NAMES[model["size"]],
-        "num_classes": 0,
-        "num_features": model["embed_dim"],
-        "global_pool": "token",
-        "model_args": {key: model[key] for key in _SHAPE},
-        "pretrained_cfg": {
-            "tag": "mlomae",
-            "custom_load": False,
-            "input_size": [3, size, size],
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "crop_mode": "center",
-            "mean": list(mean),
-            "std": list(std),
-            "num_classes": 0,
-            "pool_size": None,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-    }
+from mlomae.models.weights import read_weights
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
@@ -91,30 +28,34 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*raw)
 
 
-def _check_target(out: Path, fmt: str) -> None:
-    if fmt not in _SUFFIX:
-        raise CheckpointError(f"unknown export format '{fmt}'; choose one of {', '.join(_SUFFIX)}")
-    suffix = _SUFFIX[fmt]
+def format_named(fmt: str) -> Format:
+    """The format; CheckpointError, listing all, for another name."""
+    if fmt not in FORMATS:
+        raise CheckpointError(f"unknown export format '{fmt}'; choose one of {', '.join(FORMATS)}")
+    return FORMATS[fmt]
+
+
+def _check_target(out: Path, fmt: str, kept: tuple[str, ...] = ()) -> None:
+    """``kept``: files that may be in the folder besides those of the format."""
+    suffix, names = format_named(fmt).suffix, {*FORMATS[fmt].names, *kept, FILE}
     if suffix and (out.suffix != suffix or out.is_dir()):
         raise CheckpointError(f"export target '{out}' must be a file ending in {suffix} for format {fmt}; rename it")
-    if not suffix and out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - _FOLDER_FILES):
+    if not suffix and out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - names):
         raise CheckpointError(f"export target '{out}' holds other things; name a new folder for format {fmt}")
 
 
-def _write(new: Path, fmt: str, tensors: State, meta: dict[str, Any], config: dict[str, Any]) -> None:
-    text = {f"mlomae.{key}": value if isinstance(value, str) else json.dumps(value) for key, value in meta.items()}
-    if fmt == "timm":
-        new.mkdir()
-        (new / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    if fmt in ("timm", "safetensors"):
-        save_file(tensors, new / "model.safetensors" if fmt == "timm" else new, metadata={"format": "pt", **text})
-    else:
-        torch.save({"state_dict": {f"backbone.{k}": v for k, v in tensors.items()}, "meta": meta}, new)
+def _check_written(source: Source, new: Path, out: Path, fmt: str) -> None:
+    """Raise CheckpointError unless the file at ``new`` has the weights of ``source``, bit for bit."""
+    written = read_weights(new)
+    own = {key: value for key, value in source.state.items() if not key.startswith("head.")}
+    pairs = [(own, written.encoder)] + ([(source.decoder, written.decoder)] if fmt.endswith("-mae") else [])
+    for tensors, found in pairs:
+        wrong = [k for k in tensors if k not in found or not _same_bits(found[k], tensors[k])]
+        if wrong or len(found) != len(tensors):
+            raise CheckpointError(f"'{out}' reads back differently ({wrong[:1]}); check the disk and export again")
 
 
-def _replace(
-    checkpoint: Path, out: Path, fmt: str, tensors: State, meta: dict[str, Any], config: dict[str, Any]
-) -> str:
+def _replace(source: Source, out: Path, fmt: str) -> str:
     """Write to a temporary folder next to ``out``, read back, compare, rename; an earlier export stays until then.
 
     Returns what `_carry_digests` does. ``out`` is owned meanwhile, so that weights and digests are of one checkpoint.
@@ -125,11 +66,9 @@ def _replace(
             tempfile.TemporaryDirectory(prefix=f"{hidden_name(out.name)}.", suffix=".tmp", dir=out.parent) as folder,
         ):
             new, old = Path(folder) / out.name, Path(folder) / "old"
-            _write(new, fmt, tensors, meta, config)
-            written = read_weights(new).encoder
-            wrong = [k for k in tensors if k not in written or not _same_bits(written[k], tensors[k])]
-            if wrong or len(written) != len(tensors):
-                raise CheckpointError(f"'{out}' reads back differently ({wrong[:1]}); check the disk and export again")
+            FORMATS[fmt].write(source, new)
+            if not FORMATS[fmt].graph:
+                _check_written(source, new, out, fmt)
             if out.is_dir():  # a folder cannot replace a full folder in one step
                 os.replace(out, old)
             try:
@@ -138,7 +77,7 @@ def _replace(
                 if old.exists():
                     os.replace(old, out)
                 raise
-            return _carry_digests(checkpoint, out)
+            return _carry_digests(source.path, out)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise _cannot_write(out, error) from error
 
@@ -154,65 +93,85 @@ def _carry_digests(checkpoint: Path, out: Path) -> str:
     try:
         if known is None:
             target.unlink(missing_ok=True)  # of an earlier export
-            return "  the images it was trained on are not known"
+            return "the images it was trained on are not known"
         with replacing(target) as temporary:
             shutil.copyfile(known, temporary)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    return f"  '{target.name}' tells the images it was trained on"
+    return f"'{target.name}' tells the images it was trained on"
 
 
-def export(checkpoint: str | Path, out: str | Path, fmt: str) -> str:
-    """Write the encoder of a training checkpoint to ``out`` and return a key-for-key report.
+def export(
+    checkpoint: str | Path, out: str | Path, fmt: str, *, pooling: str | None = None, num_heads: int | None = None
+) -> str:
+    """Write the model of a checkpoint, or weights of any layout, to ``out``; returns a summary with the line that
+    loads it.
 
     Args:
-        checkpoint: a file, or the folder of a run, whose newest checkpoint is taken.
+        checkpoint: of a pretraining, whose encoder is taken, or of a fine-tuning, whose classifier is; the folder of a
+            run, whose newest checkpoint is; or what `create_backbone` takes but names of timm.
         out: an earlier export there is replaced.
         fmt: "safetensors" (a file; name, model section and the checkpoint's SHA-256 in its metadata), "timm" (a folder
-            for ``timm.create_model("local-dir:OUT", pretrained=True)``), "mmseg" or "mmdet" (a .pth whose keys begin
-            with ``backbone.``).
+            for ``timm.create_model("local-dir:OUT", pretrained=True)``), "huggingface" and "huggingface-mae" (folders
+            for ViTModel or ViTForImageClassification, and for ViTMAEForPreTraining with the decoder), "openmmlab"
+            (a .pth for mmpretrain), "mmseg" and "mmdet" (the same for this package's FeatureViT, whose keys begin with
+            ``backbone.`` and have timm's names), "onnx" and "torch-export" (what computes features or logits).
+        pooling: "avg" or "token", of the features of a graph; by default that of the model's numbers.
+        num_heads: of weights that do not say it.
 
-    The digests of the images that the encoder was trained on go along: ``images.npz`` in the folder, or a file of the
+    The digests of the images that the model was trained on go along: ``images.npz`` in the folder, or a file of the
     export's name that ends in ``.images.npz``. Transfers compare their test images with them.
 
     Raises CheckpointError for an unknown format, an unreadable file or one of another kind, an encoder that the
-    checkpoint's own config does not describe, a failed write; InUse if another process exports to ``out``.
+    checkpoint's own config does not describe, a model that the format has no place for, a failed write; BackendError
+    for a library that the format needs; InUse if another process exports to ``out``.
     """
     out = Path(out)
     _check_target(out, fmt)
-    path = newest_checkpoint(Path(checkpoint))
-    content = load_checkpoint(path, schema=Weights)
-    config, about, state = content["config"], content["meta"], content["modules"].get("mae", {})
-    check_structure(config, _Exported, f"checkpoint '{path}', config:", "use one that `mlomae pretrain` wrote")
-    declared = config["model"]
-    tensors = {k.removeprefix("encoder."): v.contiguous().clone() for k, v in state.items() if k.startswith("encoder.")}
-    try:
-        check_declared(path, declared, state)
-        encoder = create_encoder(**{key: declared[key] for key in ("size", *_SHAPE, "norm_eps") if key in declared})
-        load_strict(encoder, tensors)
-    except MlomaeError as error:
-        raise CheckpointError(f"checkpoint '{path}' contradicts its own config: {error}") from error
+    source = read_source(checkpoint, num_heads)
+    if pooling is not None and pooling != source.pooling:
+        if source.classes or not isinstance(source.vit.fc_norm, nn.Identity):
+            raise CheckpointError(f"'{source.path}' was fine-tuned with pooling '{source.pooling}'; leave pooling out")
+        source.pooling = pooling
+    out.parent.mkdir(parents=True, exist_ok=True)
+    images = _replace(source, out, fmt)
+    return "\n".join(summary(source, out, fmt, images))
 
-    model = {"size": declared.get("size", "base"), **{key: getattr(encoder, key) for key in _SHAPE}}
-    augment = config.get("data", {}).get("augment") or {}
-    statistics = {key: augment[key] for key in ("mean", "std") if key in augment}
-    meta = {
-        "name": str(about.get("name", path.stem)),
-        "model": model,
-        "source_sha256": sha256(path),
-        "iteration": int(content["iteration"]),
+
+def summary(source: Source, out: Path, fmt: str, images: str) -> list[str]:
+    """What was written, from what, and the line that loads it."""
+    state, form = source.state, FORMATS[fmt]
+    size = sum(tensor.numel() for tensor in state.values()) / 1e6
+    what = f"a classifier of {len(source.classes)} classes" if source.classes else "an encoder"
+    how = "computes the same as" if form.graph else "equal bit for bit to"
+    left = dict(source.left_out)
+    if source.decoder and not fmt.endswith("-mae"):
+        left["decoder"] = len(source.decoder)
+    pool = {"avg": "the mean of the patch tokens", "token": "the class token"}[source.pooling]
+    numbers = "it classifies" if source.classes else "its numbers were measured on"
+    lines = [
+        f"written   {out}: {fmt}, {what}, {len(state)} tensors, {size:,.2f} M parameters",
+        f"          {how} '{source.path}' ({source.meta['source_sha256'][:16]})",
+        f"pooling   {numbers} {pool}" + ("" if source.classes else f" (global_pool='{source.pooling}')"),
+        f"images    {images}",
+    ]
+    if left:
+        lines.append("left out  " + ", ".join(f"{count} tensors of {name}" for name, count in left.items()))
+    eps = source.meta["model"].get("norm_eps")
+    if fmt == "timm" and eps:
+        lines.append(f"note      layer norms have an epsilon of {eps:g}, which timm's config cannot say: there 1e-6")
+    return [*lines, f"load      {load_line(source, out, fmt)}"]
+
+
+def load_line(source: Source, out: str | Path, fmt: str) -> str:
+    """What a user types to load the export."""
+    place = str(out)
+    plain = not source.classes and isinstance(source.vit.fc_norm, nn.Identity)
+    words = {
+        "out": place,
+        "local": place if place.startswith("hf-hub:") else f"local-dir:{place}",
+        "pool": f", global_pool={source.pooling!r}" if plain else "",
+        "model": "ViTForImageClassification" if source.classes else "ViTModel",
+        "more": "" if source.classes else ", add_pooling_layer=False",
     }
-    # what tells pretrainings, their seeds and versions of the code apart, as far as the checkpoint has it
-    if "method" in config and "seed" in config:
-        meta |= {"method": config["method"], "seed": config["seed"], "config_hash": config_hash(strip_paths(config))}
-    meta |= {key: about[key] for key in ("numerics", "data") if key in about}
-    images = _replace(path, out, fmt, tensors, meta, timm_config(model, **statistics))
-
-    bits = f"equal bit for bit to '{path}' ({meta['source_sha256']})"
-    prefix = "backbone." if _SUFFIX[fmt] == ".pth" else ""
-    lines = [f"{fmt} export '{out}': {len(tensors)} tensors, {bits}"]
-    lines += [f"  mae.encoder.{k} -> {prefix}{k} {tuple(v.shape)}" for k, v in tensors.items()]
-    for name, module in content["modules"].items():
-        dropped = {k: v for k, v in module.items() if name != "mae" or not k.startswith("encoder.")}
-        lines += [f"  {name}.{k} dropped {tuple(v.shape)}" for k, v in dropped.items()]
-    return "\n".join([*lines, images])
+    return FORMATS[fmt].load.format(**words)

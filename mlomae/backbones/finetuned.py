@@ -131,8 +131,9 @@ def _from_timm(folder: Path) -> FineTuned:
 def _shape(model: VisionTransformer) -> dict[str, Any]:
     """The arguments of timm's VisionTransformer that build this one, as far as they are not the usual ones."""
     block: Any = model.blocks[0]
-    shape = {
-        "img_size": list(model.patch_embed.img_size),
+    height, width = model.patch_embed.img_size
+    shape: dict[str, Any] = {
+        "img_size": height if height == width else [height, width],
         "patch_size": int(model.patch_embed.patch_size[0]),
         "embed_dim": int(model.embed_dim),
         "depth": len(model.blocks),
@@ -141,28 +142,38 @@ def _shape(model: VisionTransformer) -> dict[str, Any]:
     }
     if registers := int(getattr(model, "num_reg_tokens", 0)):
         shape |= {"reg_tokens": registers, "no_embed_class": bool(model.no_embed_class)}
+    if block.attn.qkv.bias is None:
+        shape["qkv_bias"] = False
     if not isinstance(block.ls1, nn.Identity):
         shape["init_values"] = 1.0  # there is a layer scale; the weights have its values
     return shape
 
 
-def save_timm_folder(model: VisionTransformer, classes: list[str], evaluate: dict[str, Any], folder: Path) -> None:
-    """Write a fine-tuned ViT into ``folder``, beside whatever else it holds.
+def timm_config(
+    model: VisionTransformer, classes: list[str], evaluate: dict[str, Any], pooling: str | None = None
+) -> dict[str, Any]:
+    """``config.json`` of a timm folder with ``model``, whose classes, if any, have names.
 
     ``evaluate``: how its images are prepared, as in `FineTuned`; what it leaves out is as in
-    `mlomae.classification.augment.eval_transform`.
+    `mlomae.classification.augment.eval_transform`, and for a backbone the whole image. ``pooling``: that with which
+    the numbers of a backbone were measured.
     """
     height, width = model.patch_embed.img_size
-    statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "crop_pct": 0.875, "interpolation": "bicubic"}
-    pixels = {key: evaluate.get(key, value) for key, value in statistics.items()}
-    pooling = str(model.global_pool)
-    config = {
+    usual = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "interpolation": "bicubic"}
+    usual["crop_pct"] = 0.875 if classes else 1.0  # type: ignore[assignment]
+    pixels = {key: evaluate.get(key, value) for key, value in usual.items()}
+    pool, plain = str(model.global_pool), isinstance(model.fc_norm, nn.Identity)
+    args = {**_shape(model), "global_pool": pool}
+    if plain and not isinstance(model.norm, nn.Identity):
+        args["fc_norm"] = False  # so that averaged tokens are normed as they were: timm's default is a norm after it
+    described = {} if classes else {"description": f"Its numbers were measured with global_pool={pooling!r}."}
+    return {
         "architecture": "vit_base_patch16_224",  # which model_args override
         "num_classes": model.num_classes,
         "num_features": model.embed_dim,
-        "global_pool": pooling,
-        "model_args": {**_shape(model), "global_pool": pooling},
-        "label_names": list(classes),
+        "global_pool": pool,
+        "model_args": args,
+        **({"label_names": list(classes)} if classes else {}),
         "pretrained_cfg": {
             "tag": "mlomae",
             "custom_load": False,
@@ -174,8 +185,14 @@ def save_timm_folder(model: VisionTransformer, classes: list[str], evaluate: dic
             "pool_size": None,
             "first_conv": "patch_embed.proj",
             "classifier": "head",
+            **described,
         },
     }
+
+
+def save_timm_folder(model: VisionTransformer, classes: list[str], evaluate: dict[str, Any], folder: Path) -> None:
+    """Write a fine-tuned ViT into ``folder``, beside whatever else it holds; arguments as `timm_config`."""
+    config = timm_config(model, classes, evaluate)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))  # its save_file would make it the owner's alone

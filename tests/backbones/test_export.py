@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -62,7 +64,6 @@ def checkpoint(tmp_path: Path) -> tuple[Path, ViT]:
 
 
 def test_timm_folder_gives_our_features(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm", minversion="1.0.16")  # the first with local-dir:
     path, encoder = checkpoint
     out = tmp_path / "folder"
     export(path, out, "timm")
@@ -103,7 +104,6 @@ def test_what_an_export_was_trained_on_goes_along(fmt: str, out: str, tmp_path: 
 
 
 def test_timm_folder_takes_a_new_head(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm", minversion="1.0.16")
     path, encoder = checkpoint
     export(path, tmp_path / "folder", "timm")
     model = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True, num_classes=5).eval()
@@ -113,13 +113,12 @@ def test_timm_folder_takes_a_new_head(checkpoint: tuple[Path, ViT], tmp_path: Pa
         assert torch.allclose(model.forward_features(images), encoder(images), atol=1e-6, rtol=1e-6)
 
 
-def test_default_dimensions_and_every_size_name_exists_in_timm(tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm")
-    assert all(timm.is_model(name) for name in export_module._TIMM_NAMES.values())
+def test_a_timm_folder_states_the_whole_architecture(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "c.pth", embed_dim=None, num_heads=None)
     export(tmp_path / "c.pth", tmp_path / "folder", "timm")
     arguments = json.loads((tmp_path / "folder" / "config.json").read_text())["model_args"]
-    assert arguments == {"img_size": 16, "patch_size": 4, "embed_dim": 192, "depth": 2, "num_heads": 3}
+    shape = {"img_size": 16, "patch_size": 4, "embed_dim": 192, "depth": 2, "num_heads": 3, "mlp_ratio": 4.0}
+    assert arguments == {**shape, "global_pool": "token", "fc_norm": False}
 
 
 def test_safetensors_round_trip_and_metadata(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
@@ -171,15 +170,21 @@ def test_mmengine_loads_the_backbone_file(checkpoint: tuple[Path, ViT], tmp_path
     assert torch.equal(holder.backbone.cls_token, encoder.cls_token)
 
 
-def test_report_is_key_for_key(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
+def test_the_report_is_a_summary_that_ends_with_how_to_load(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
     path, encoder = checkpoint
-    report = export(path, tmp_path / "b.pth", "mmdet")
-    lines = report.splitlines()
-    assert "  mae.encoder.cls_token -> backbone.cls_token (1, 1, 24)" in lines
-    assert sum("->" in line for line in lines) == len(encoder.state_dict())
-    assert "  mae.decoder.mask_token dropped (1, 1, 12)" in lines
-    assert "  mask.w dropped (2,)" in lines
-    assert "  feedback.fc.weight dropped (3,)" in lines
+    lines = export(path, tmp_path / "folder", "timm").splitlines()
+    assert len(lines) < 10
+    assert f"an encoder, {len(encoder.state_dict())} tensors" in lines[0]
+    assert any("1 tensors of mask, 1 tensors of feedback, 20 tensors of decoder" in line for line in lines)
+    assert any(
+        "its numbers were measured on the mean of the patch tokens (global_pool='avg')" in line for line in lines
+    )
+    line = lines[-1].removeprefix("load      ")
+    assert line == f"timm.create_model('local-dir:{tmp_path / 'folder'}', pretrained=True, global_pool='avg')"
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        pooled = eval(line, {"timm": timm}).eval()(images)  # what the user is told to type
+        torch.testing.assert_close(pooled, encoder(images)[:, 1:].mean(1), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("fmt", ["safetensors", "timm", "mmseg"])
@@ -202,6 +207,19 @@ def test_damage_while_writing_is_noticed_and_the_old_export_stays(
     assert {p.name for p in tmp_path.iterdir()} == {path.name, out.name}
 
 
+@pytest.mark.parametrize(("fmt", "out"), [("safetensors", "o.safetensors"), ("timm", "o"), ("mmseg", "o.pth")])
+def test_who_may_read_an_export_is_up_to_the_umask(
+    checkpoint: tuple[Path, ViT], tmp_path: Path, fmt: str, out: str
+) -> None:
+    before = os.umask(0o027)
+    try:
+        export(checkpoint[0], tmp_path / out, fmt)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / out).iterdir() if fmt == "timm" else [tmp_path / out]:
+        assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_comparison_is_of_bits() -> None:
     assert not export_module._same_bits(torch.zeros(2), -torch.zeros(2))
     assert export_module._same_bits(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
@@ -214,7 +232,7 @@ def test_bad_inputs(checkpoint: tuple[Path, ViT], tmp_path: Path) -> None:
     occupied.mkdir()
     (occupied / "thesis.tex").write_text("keep")
     cases = [
-        (path, tmp_path / "x.onnx", "onnx", "unknown export format 'onnx'"),
+        (path, tmp_path / "x.tf", "tf", "unknown export format 'tf'; choose one of safetensors, timm"),
         (path, tmp_path / "x.bin", "safetensors", "ending in .safetensors"),
         (path, tmp_path / "x", "mmseg", "ending in .pth"),
         (path, occupied, "timm", "holds other things"),

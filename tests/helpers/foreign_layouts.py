@@ -1,7 +1,11 @@
 """A ViT's state dict as other libraries name it, written out independently of the code that reads it."""
 
+import sys
+import types
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from torch import Tensor
 
 State = dict[str, Tensor]
@@ -114,3 +118,14 @@ def torchvision(state: State) -> State:
             lambda kind, value: {f"self_attention.in_proj_{kind}": value},
         ),
     }
+
+
+def mmpretrain_vit(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """mmpretrain's VisionTransformer, without the parts of it that want an older transformers."""
+    for name in ("mmpretrain.models.multimodal", "mmpretrain.apis"):
+        empty = types.ModuleType(name)
+        empty.__all__ = []  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, empty)
+    from mmpretrain.models.backbones import VisionTransformer
+
+    return VisionTransformer

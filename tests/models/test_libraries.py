@@ -3,7 +3,6 @@
 None but torchvision is needed by anything else; `tests/models/test_layouts.py` has files in the same layouts.
 """
 
-import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_layouts import mmpretrain_vit
 from torch import Tensor, nn
 
 from mlomae.backbones.create import create_backbone
@@ -167,16 +167,10 @@ def test_lightning_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pooled", [False, True])
 def test_mmpretrain(pooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mmpretrain.version")
-    for name in ("mmpretrain.models.multimodal", "mmpretrain.apis"):  # which want an older transformers
-        empty = types.ModuleType(name)
-        empty.__all__ = []  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, name, empty)
-    from mmpretrain.models.backbones import VisionTransformer
-
     arch = {"embed_dims": DIM, "num_layers": DEPTH, "num_heads": HEADS, "feedforward_channels": 64}
     more = {"out_type": "avg_featmap", "final_norm": False} if pooled else {"out_type": "raw"}
     scale = {"layer_scale_init_value": 0.1} if not pooled else {}
-    model = randomised(VisionTransformer(arch=arch, img_size=16, patch_size=4, **more, **scale))
+    model = randomised(mmpretrain_vit(monkeypatch)(arch=arch, img_size=16, patch_size=4, **more, **scale))
     torch.save({"state_dict": {f"backbone.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "w.pth")
     with torch.no_grad():
         wanted = model(IMAGES)[-1]
