@@ -127,15 +127,28 @@ def export(
     for a library that the format needs; InUse if another process exports to ``out``.
     """
     out = Path(out)
-    _check_target(out, fmt)
+    source, images = write_export(checkpoint, out, fmt, pooling=pooling, num_heads=num_heads)
+    return "\n".join(summary(source, out, fmt, images))
+
+
+def write_export(
+    checkpoint: str | Path,
+    out: Path,
+    fmt: str,
+    *,
+    pooling: str | None = None,
+    num_heads: int | None = None,
+    kept: tuple[str, ...] = (),
+) -> tuple[Source, str]:
+    """As `export`; what was exported, and what is known of its images. ``kept``: see `_check_target`."""
+    _check_target(out, fmt, kept)
     source = read_source(checkpoint, num_heads)
     if pooling is not None and pooling != source.pooling:
         if source.classes or not isinstance(source.vit.fc_norm, nn.Identity):
             raise CheckpointError(f"'{source.path}' was fine-tuned with pooling '{source.pooling}'; leave pooling out")
         source.pooling = pooling
     out.parent.mkdir(parents=True, exist_ok=True)
-    images = _replace(source, out, fmt)
-    return "\n".join(summary(source, out, fmt, images))
+    return source, _replace(source, out, fmt)
 
 
 def summary(source: Source, out: Path, fmt: str, images: str) -> list[str]:

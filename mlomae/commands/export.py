@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from mlomae.common.errors import ConfigError
+
 FORMATS = (
     "safetensors",
     "timm",
@@ -25,21 +27,45 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     p.add_argument("checkpoint", type=Path, help="a run's folder, a checkpoint, or weights of another library")
     p.add_argument("out", type=Path, help="a file (OUT.safetensors, .pth, .onnx, .pt2), or a folder")
-    p.add_argument("--format", default="safetensors", choices=FORMATS, help="default: %(default)s")
+    p.add_argument("--format", choices=FORMATS, help="default: safetensors, with --hub timm")
     p.add_argument("--pooling", choices=["avg", "token"], help="of features that are computed (default: the measured)")
     p.add_argument("--num-heads", type=int, metavar="N", help="of weights that do not say it")
+    p.add_argument(
+        "--hub",
+        metavar="OWNER/NAME",
+        help="write the folder OUT with a model card from the run's record; sends nothing",
+    )
+    p.add_argument("--push", action="store_true", help="with --hub: upload OUT there, into a private repository")
+    p.add_argument("--public", action="store_true", help="with --push: a new repository is public")
+    p.add_argument(
+        "--license", dest="licence", metavar="ID", help="of the weights, for the card (default: none stated)"
+    )
+    p.add_argument("--record", type=Path, metavar="FILE", help="for the card (default: record.json of the run)")
+    p.add_argument("--records", type=Path, metavar="FOLDER", help="for the card: records of the other seeds")
     p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import the run's plug-ins")
     p.set_defaults(run=_export)
 
 
 def _export(args: argparse.Namespace) -> int:
-    from mlomae.backbones.export import export
-    from mlomae.backbones.load import export_transfer
-    from mlomae.commands.use import register_tasks
+    if not args.hub:
+        for name in ("push", "public", "licence", "record", "records"):
+            if getattr(args, name):
+                raise ConfigError(f"--{name.replace('licence', 'license')} is for --hub OWNER/NAME; add it")
+        from mlomae.backbones.export import export
+        from mlomae.backbones.load import export_transfer
+        from mlomae.commands.use import register_tasks
 
-    register_tasks()
-    if report := export_transfer(args.checkpoint, args.out, args.format):  # a whole segmenter or detector
-        print(report)
+        register_tasks()
+        fmt = args.format or "safetensors"
+        whole = export_transfer(args.checkpoint, args.out, fmt)  # a segmenter or detector
+        print(whole or export(args.checkpoint, args.out, fmt, pooling=args.pooling, num_heads=args.num_heads))
         return 0
-    print(export(args.checkpoint, args.out, args.format, pooling=args.pooling, num_heads=args.num_heads))
+    from mlomae.backbones.hub import prepare_model, push
+
+    options = {name: getattr(args, name) for name in ("num_heads", "record", "records", "licence")}
+    print(prepare_model(args.checkpoint, args.out, args.hub, args.format or "timm", **options))
+    if args.push:
+        print(f"pushed    {push(args.out, args.hub, args.public)}")
+    else:
+        print(f"not sent  look at {args.out}, then add --push")
     return 0
