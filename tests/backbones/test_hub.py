@@ -51,7 +51,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
                 answer = {
                     "success": True,
                     "commitOid": "0" * 40,
-                    "commitUrl": "http://stand-in/commit",
+                    "commitUrl": f"http://{self.headers['Host']}/me/vit/commit/{0:040}",
                     "hookOutput": "",
                 }
             self._answer(answer)
