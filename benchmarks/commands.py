@@ -30,6 +30,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins, e.g. a task's")
+    p.add_argument("--log-to", nargs="+", default=[], metavar="NAME", help="beside TensorBoard: wandb, mlflow, trackio")
     p.set_defaults(run=_bench)
 
     p = commands.add_parser("compare", help="whether a learned mask pays on your own class folders: a page")

@@ -15,6 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ def _report(function: str, args: argparse.Namespace) -> int:
     text, status = _call(pkgutil.resolve_name(function), args)
     print(text)
     return int(status)
+
+
+def _loggers(names: list[str]) -> AbstractContextManager[None]:
+    if not names:
+        return nullcontext()
+    from mlomae.pretraining.loggers import logging_to
+
+    return logging_to(names)
 
 
 def _print_metrics(metrics: Mapping[str, float]) -> None:
@@ -284,7 +293,8 @@ def main(argv: list[str] | None = None) -> int:
             from mlomae.config.plugins import import_plugins
 
             import_plugins(modules)
-        status: int = args.run(args)
+        with _loggers(getattr(args, "log_to", [])):
+            status: int = args.run(args)
         sys.stdout.flush()  # here, where a reader that has gone is noticed
         return status
     except REFUSABLE as error:

@@ -33,6 +33,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
     p.add_argument("--records", type=Path, help="also write the record into this folder, e.g. results/runs")
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
+    p.add_argument("--log-to", nargs="+", default=[], metavar="NAME", help="beside TensorBoard: wandb, mlflow, trackio")
     p.add_argument("--print-config", action="store_true", help="print the whole configuration that would run, and stop")
     p.add_argument(
         "--dry-run", action="store_true", help="check the data, run a few steps, print memory and time, and stop"

@@ -1,7 +1,7 @@
 """`mlomae.pretrain`: a pretraining from Python, with a strategy object or images in place of those of the config."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mlomae.data.paths import existing_folder, subfolders
 from mlomae.data.registry import registered_dataset
 from mlomae.data.sets.own_images import TorchDataset, folder_config
 from mlomae.masking.base import MaskingStrategy, registered
+from mlomae.pretraining.loggers import logging_to
 from mlomae.pretraining.run import run_pretraining
 from mlomae.records import Record
 
@@ -31,6 +32,7 @@ def pretrain(
     work_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     records_dir: str | os.PathLike[str] | None = None,
+    log_to: Sequence[str] = (),
 ) -> Record:
     """Pretrain, evaluate on the held-out images, and return the record that is written to ``work_dir/record.json``.
 
@@ -44,7 +46,8 @@ def pretrain(
         eval_data: held-out images for k-NN and linear probe in place of ``data.eval``; with ``data`` and without this
             nothing is evaluated, unless the folder has them.
         work_dir: of checkpoints, pictures and the record; default work_dirs/NAME_seedN. ``resume``: continue the run
-            that it holds. ``records_dir``: write the record there as well.
+            that it holds. ``records_dir``: write the record there as well. ``log_to``: loggers beside TensorBoard,
+            "wandb", "mlflow" or "trackio" (`mlomae.pretraining.loggers`).
 
     Under torchrun the record is {} on all processes but the first. A folder of images is part of the config, so the run
     can be repeated by the command line. Of a strategy or a torch Dataset, the record and the checkpoints hold only the
@@ -69,6 +72,7 @@ def pretrain(
         if data is not None or eval_data is not None:
             values["data"] = {**values.get("data", {}), **_sections(data, eval_data, stack)}
         run = config_from_dict(values)
+        stack.enter_context(logging_to(log_to))
         folder = Path(work_dir or f"work_dirs/{run.name}_seed{run.seed}")
         return run_pretraining(run, folder, resume, None if records_dir is None else Path(records_dir))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from mlomae.common.atomic import write_text
 from mlomae.common.console import WIDTH, on_terminal, say
 from mlomae.data import Images, OuterBatches
+from mlomae.pretraining.loggers import Loggers
 
 logger = logging.getLogger("mlomae")
 FILE_ONLY = {"short": ""}
@@ -70,25 +71,24 @@ def warn(text: str) -> None:
 
 
 class Scalars:
-    """The numbers of a run's log: JSON lines in ``log.jsonl``, the same for TensorBoard, and readable lines, the one on
+    """The numbers of a run's log: JSON lines in ``log.jsonl``, the same for `Loggers`, and readable lines, the one on
     the console of at most `WIDTH` characters.
 
     After a resume at ``done`` iterations, later lines are dropped: they come again. Only the main process writes.
     """
 
-    def __init__(self, folder: Path, done: int, iterations: int) -> None:
+    def __init__(self, folder: Path, done: int, iterations: int, config: Any) -> None:
         self.done, self.iterations = done, iterations
         self.since, self.waited = time.perf_counter(), 0.0
         self.shown = ""  # what the console has said last
         self._first: tuple[int, float] | None = None  # how many were done, and when, after this process's first one
-        self.path, self.writer = folder / "log.jsonl", None
+        self.path = folder / "log.jsonl"
+        self.writer: Loggers | None = None
         if is_main_process():
             if self.path.exists():
                 lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
                 write_text(self.path, "".join(line for line in lines if 0 < _step_of(line) <= done))
-            from torch.utils.tensorboard import SummaryWriter  # half a second, of which only a run has need
-
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+            self.writer = Loggers(folder, config, done, logger.warning)
         self._usual = threading.excepthook
         threading.excepthook = self._failed
 
@@ -143,8 +143,7 @@ class Scalars:
             values["memory"] = torch.cuda.max_memory_allocated() / 2**20
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": done, **values}) + "\n")
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, done)
+        self.writer.write(done, values)
         left = datetime.timedelta(seconds=int(values["time"] * (self.iterations - done)))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         parts = [f"{left} left", f"{values['time']:.3g} s/it", *(f"{n} {v:.4g}" for n, v in recent.items())]

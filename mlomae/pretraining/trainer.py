@@ -118,7 +118,7 @@ class Trainer:
             saves = math.ceil((self.iterations - self.iteration) / train.checkpoint_interval)
             checkpoint.check_room(self.work_dir, size, saves, train.keep_checkpoints)
         try:
-            scalars = Scalars(self.work_dir, self.iteration, self.iterations)
+            scalars = Scalars(self.work_dir, self.iteration, self.iterations, self.config)
             with run_log(self.work_dir), closing(scalars):
                 for path in self._damaged:
                     logger.warning(f"{path} is damaged; an earlier checkpoint takes its place")

@@ -259,4 +259,4 @@ def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(place, "is_main_process", lambda: False)
     trainer(tmp_path / "other").train()
     assert not (tmp_path / "other").exists()
-    log.Scalars(tmp_path / "other", 0, LAST).write(1, {"loss": 1.0}, {})
+    log.Scalars(tmp_path / "other", 0, LAST, Config()).write(1, {"loss": 1.0}, {})
