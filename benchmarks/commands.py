@@ -6,6 +6,7 @@ They import what they run when they run, so that --help answers at once.
 import argparse
 from pathlib import Path
 
+from mlomae.common.console import say
 from mlomae.common.registry import check_range
 
 BENCH = str(Path(__file__).parents[1] / "configs" / "suites" / "bench.py")
@@ -93,6 +94,7 @@ def add_suite(commands: argparse._SubParsersAction) -> None:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    say(f"transfer of {args.weights or 'random weights'} to {args.task}, {args.config}")
     from benchmarks.tasks import get_task
     from mlomae.backbones.transfer import transfer
 

@@ -25,6 +25,8 @@ from mlomae.commands import export, pretrain, use
 from mlomae.common.console import hush
 from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
 
+_LIBRARIES = r"(torch|torchvision|timm|mmengine|mmcv|mmseg|mmdet|pycocotools|sklearn|PIL)(\.|$)"
+
 
 def _call(function: Callable[..., Any], args: argparse.Namespace, **more: Any) -> Any:
     """Call ``function`` with those options of the command line that it has parameters for."""
@@ -287,8 +289,8 @@ def main(argv: list[str] | None = None) -> int:
             args.options, unknown = [*args.options, *unknown], []
         if unknown and args.run is not _needs_checkout:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-        # forward-mode differentiation makes torch warn about itself; standard error is for what the user can act on
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+        if not sys.warnoptions:  # standard error is for what the user can act on, not for what libraries say to us
+            warnings.filterwarnings("ignore", module=_LIBRARIES)
         if modules := getattr(args, "custom_imports", None):
             from mlomae.config.plugins import import_plugins
 

@@ -26,7 +26,7 @@ SIGNATURES = {
     "load_config": "(path, overrides=None)",
     "load_run": "(path, overrides=None)",
     "pretrain": "(config, *, strategy=None, data=None, eval_data=None, overrides=None, work_dir=None, resume=False, "
-    "records_dir=None)",
+    "records_dir=None, log_to=())",
     "read_records": "(folder)",
     "register_dataset": "(name, published=None, download=None)",
     "register_strategy": "(name)",

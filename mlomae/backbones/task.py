@@ -7,6 +7,8 @@ cheap: code that needs torch is named as "package.module:attribute" and imported
 Shape suffixes: N images, F numbers an image, R replicates.
 """
 
+import contextlib
+import io
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -143,7 +145,13 @@ class EmbeddedBench:
         for root in {Path(root) for root in self.data_options(parent).values()}:
             if not root.is_dir():
                 textures = {split: Textures(**options) for split, options in self.splits.items()}
-                pkgutil.resolve_name(self.write)(root, textures)
+                quietly_resolved(self.write)(root, textures)
+
+
+def quietly_resolved(name: str) -> Any:
+    """What "module:object" names. mmseg and mmdet print what they lack as they are imported, which is no news here."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return pkgutil.resolve_name(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +202,7 @@ class Task:
 
     def load_config(self, path: str | Path, overrides: dict[str, Any] | None = None) -> Any:
         """Read an MMEngine Python config, apply ``--cfg-options`` style overrides, check it."""
-        return pkgutil.resolve_name(self.config).load(path, overrides, f"configs/{self.name}/")
+        return quietly_resolved(self.config).load(path, overrides, f"configs/{self.name}/")
 
     def config_from_dict(self, values: dict[str, Any]) -> Any:
         """The configuration of plain values, as a checkpoint holds them, checked."""
@@ -202,11 +210,11 @@ class Task:
 
     def create_steps(self, config: Any) -> Any:
         """The `TransferSteps` of a run; imports what the task needs to train."""
-        return pkgutil.resolve_name(self.steps)(config)
+        return quietly_resolved(self.steps)(config)
 
     def read_predictions(self, path: Path) -> TestedRun | None:
         """The checked file of predictions; None for a task that keeps none. DataError for a file that is not usable."""
-        return None if self.predictions is None else pkgutil.resolve_name(self.predictions)(path)
+        return None if self.predictions is None else quietly_resolved(self.predictions)(path)
 
 
 _TASKS: dict[str, Task] = {}

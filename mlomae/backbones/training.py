@@ -172,10 +172,11 @@ class GatheringMetric(ABC):
 def evaluate(model: Any, loader: ImageLoader, metric: GatheringMetric, log_interval: int) -> None:
     """Run the model on this rank's share of the test set, then compute ``metric`` over all ranks."""
     model.eval()
+    interval = max(log_interval, len(loader) // 5)
     with stage("testing", len(loader)) as bar:
         for done, data in enumerate(loader, 1):
             metric.process(model.test_step(data))
             bar.advance(done)
-            if done % log_interval == 0:
+            if done % interval == 0:
                 logger.info(f"test {done}/{len(loader)}", extra=FILE_ONLY if on_terminal() else None)
     metric.evaluate(len(loader.dataset))  # type: ignore[arg-type]
