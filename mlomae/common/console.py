@@ -8,13 +8,14 @@ import os
 import select
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+T = TypeVar("T")
 WIDTH = 120  # characters of a plain line; a word that is longer stays whole, such as a path
 GONE = 141  # the exit status of a program whose reader has gone: 128 + SIGPIPE, as shells give it
 _display: "Progress | None" = None
@@ -95,6 +96,17 @@ def stage(label: str, total: int, done: int = 0) -> Iterator[Stage]:
         if first:
             _display.stop()
             _display = None
+
+
+def shown(items: Iterable[T], label: str) -> Iterator[T]:
+    """``items``, with a `stage` while they are gone through if their number is known."""
+    if not isinstance(items, Sized):
+        yield from items
+        return
+    with stage(label, len(items)) as bar:
+        for item in items:
+            yield item
+            bar.advance()
 
 
 def reader_gone(error: BaseException | None) -> bool:

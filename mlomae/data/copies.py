@@ -224,8 +224,8 @@ def digest_images(images: Images) -> Digests:
         grey = Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).convert("L")
         return digest_pixels(image_CHW), _hash(grey), _hash(ImageOps.mirror(grey))
 
-    found = []
     with stage("reading images", len(images)) as bar:
+        found = []
         for row in in_threads(rows_of, range(len(images))):
             found.append(row)
             bar.advance()

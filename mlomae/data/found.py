@@ -15,6 +15,7 @@ from mlomae.data.paths import existing_folder, folder_title, list_images, scan_c
 from mlomae.data.reader import IMAGE_ENDINGS, header_size, in_threads
 
 SAMPLE = 200  # images whose size is read
+LABEL_MAPS = ("annotations", "annotation", "labels", "masks")  # folders that may lie beside "images"
 TRAINING = ("train", "training")
 HELD_OUT = ("test", "testing", "val", "valid", "validation")
 """Names of folders of a split, in any case; of several held-out ones the first in this order is evaluated on."""
@@ -91,6 +92,12 @@ def look_into(folder: str | os.PathLike[str], labels: bool = True) -> Found:
         )
     if not inner:
         return _heap(base)
+    lower = {name.lower() for name in inner}
+    if "images" in lower and lower & set(LABEL_MAPS):
+        raise DataError(
+            f"images: {base} has images beside labels of their pixels ({_names(inner)}); to pretrain on the images, "
+            f"give {base / next(name for name in inner if name.lower() == 'images')}"
+        )
     train, held_out = _splits(inner)
     flat = all(list_images(base / name).files for name in inner)  # folders of images themselves
     if train and (held_out or not flat):

@@ -1,7 +1,6 @@
 """`mlomae pretrain --dry-run`: the checks of a run on all its data, a few of its steps, and what it will need. Nothing
 is written."""
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,11 @@ from mlomae.pretraining.log import duration
 from mlomae.pretraining.plan import plan_loading
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import PretrainData, build_data, build_trainer, probe_batches
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 STEPS = 10  # iterations that are timed, after one that is not; φ moves in two of them where it moves in every fifth
 PATIENCE = 20.0  # seconds after which fewer do
@@ -81,9 +85,10 @@ def timed_steps(config: PretrainConfig, data: PretrainData, model: Pretrainer) -
 
 def _memory(config: PretrainConfig) -> str:
     """The most that the steps have held."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of the kernel's answer
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    said = f"{own / 1e9:.1f} GB in this process"
+    said = "unknown in this process"
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024  # of the kernel's answer
+        said = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB in this process"
     loading = plan_loading(config)
     if loading.workers:
         said += f", at most {loading.loading / 1e9:.1f} GB in those that read images ({loading.workers})"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from mlomae.common.console import shown
 from mlomae.common.errors import DataError, TrainingError, first_names
 from mlomae.data import Source, Stream, build_augment, check_two_classes
 from mlomae.models import ViT
@@ -68,7 +69,7 @@ def extract_features(encoder: nn.Module, batches: Batches, device: torch.device 
     encoder.eval()
     rows, labels = [], []
     try:
-        for batch in batches:
+        for batch in shown(batches, "features"):
             tokens_BLD = encode(batch["image"].to(device, non_blocking=True)).float()
             rows.append(torch.cat([tokens_BLD[:, 0], tokens_BLD[:, prefix:].mean(dim=1)], dim=1).cpu())
             labels.append(batch["label"].cpu().long())

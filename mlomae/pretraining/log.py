@@ -79,7 +79,6 @@ class Scalars:
 
     def __init__(self, folder: Path, done: int, iterations: int, config: Any) -> None:
         self.done, self.iterations = done, iterations
-        self.since, self.waited = time.perf_counter(), 0.0
         self.shown = ""  # what the console has said last
         self._first: tuple[int, float] | None = None  # how many were done, and when, after this process's first one
         self.path = folder / "log.jsonl"
@@ -89,6 +88,7 @@ class Scalars:
                 lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
                 write_text(self.path, "".join(line for line in lines if 0 < _step_of(line) <= done))
             self.writer = Loggers(folder, config, done, logger.warning)
+        self.since, self.waited = time.perf_counter(), 0.0  # now: opening loggers takes seconds
         self._usual = threading.excepthook
         threading.excepthook = self._failed
 

@@ -9,10 +9,11 @@ Another one is a class with the methods of `Logger`, registered by a plug-in.
 """
 
 import importlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -108,8 +109,10 @@ class Loggers:
             self._try(kind, lambda logger=logger: logger.write(done, values))
 
     def close(self) -> None:
-        for kind, logger in list(self._open.items()):
-            self._try(kind, logger.close)
+        nowhere = io.StringIO()  # services sum up a run at its end, as we do
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            for kind, logger in list(self._open.items()):
+                self._try(kind, logger.close)
 
 
 @register_logger("tensorboard")
@@ -172,7 +175,7 @@ class MLflow:
 
 @register_logger("trackio")
 class Trackio:
-    package = "trackio"
+    package = "trackio"  # keeps the name "time" for itself
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any], known: str | None, done: int) -> None:
         import trackio
@@ -183,7 +186,7 @@ class Trackio:
         self.identity = str(run.name)
 
     def write(self, done: int, values: Mapping[str, float]) -> None:
-        self._trackio.log(dict(values), step=done)
+        self._trackio.log({"seconds" if name == "time" else name: v for name, v in values.items()}, step=done)
 
     def close(self) -> None:
         self._trackio.finish()

@@ -116,6 +116,7 @@ def test_without_labels_all_images_below_are_taken(tmp_path):
         (["a.png", "cat/b.png"], "1 images beside the folders cat"),
         (["cat/a.png", "dog/b.png", "owl/notes.txt"], "owl holds no image"),
         (["a.jpg!"], "none of 1 images"),
+        (["images/train/a.png", "annotations/train/a.png"], "give .*images"),
     ],
 )
 def test_what_is_refused_is_one_line(tmp_path, files, said):
