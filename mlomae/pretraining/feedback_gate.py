@@ -225,8 +225,9 @@ class FeedbackProbe:
         """For the console: the accuracy on all upper images judged since the last time, in percent, beside chance."""
         right, judged = (sum(counts) for counts in zip((0.0, 0), *self._recent, strict=True))
         self._recent = []
-        said = {"feedback_accuracy": 100.0 * right / judged} if judged else {}
-        return said | {"feedback_chance": 100.0 * self.chance.share}
+        if not judged:
+            return {}
+        return {"feedback_accuracy": 100.0 * right / judged, "feedback_chance": 100.0 * self.chance.share}
 
     def _describe(self, share: float, judged: int) -> str:
         images = min(judged, self.chance.images)  # judging one twice is no new evidence

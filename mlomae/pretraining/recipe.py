@@ -83,7 +83,7 @@ def choose_recipe(found: Found, method: str = "mae", gpu: bool = False, bf16: bo
     if learned:
         data |= {
             "feedback_augment": {"type": "PadCropFlip", "padding": 0},
-            "feedback_batch_size": max(2, min(256, max(64, 2 * len(found.classes)), count // 5)),
+            "feedback_batch_size": _power_of_two(max(2, min(256, max(64, 2 * len(found.classes)), count // 5))),
         }
         mask |= {"type": "learned", "arch": "token", "sampling": "random", "scale": 2.0, "normalize": "mask"}
         solver = {"solver": "explicit", "mask_pooling": True, "upper_every": 5}

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,15 @@ def test_a_reader_that_goes_is_no_error(command: str) -> None:
     status, error = run_without_reader(f"{WAIT}sys.exit(main({command}))")
     assert error == ""
     assert status in (0, console.GONE)
+
+
+def test_training_ends_quietly_without_its_reader(tmp_path: Path) -> None:
+    """Not as on a full disk: what the log says is written while it trains."""
+    config = tiny.write_config(tmp_path / "config.py", **tiny.RANDOM, data__eval=None, train__outer_iterations=50)
+    arguments = ["pretrain", str(config), "--work-dir", str(tmp_path / "work")]
+    status, error = run_without_reader(f"from mlomae.cli import main; raise SystemExit(main({arguments}))")
+    assert (status, error) == (console.GONE, "")
+    assert not (tmp_path / "work" / "record.json").exists()
 
 
 def test_a_broken_pipe_elsewhere_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
