@@ -1,4 +1,4 @@
-"""``python -m tests.matrix [--only 3.13 ...] [--python 3.13=PATH ...] [--out FILE] [--keep FOLDER]``
+"""``python -m tests.matrix [--only 3.13-newest ...] [--python 3.13=PATH ...] [--out FILE] [--keep FOLDER]``
 
 Needs uv on PATH, the Pythons, some 10 GB of disk for a cell and the network. Exit status 1 if a cell failed.
 """
@@ -9,31 +9,31 @@ import tempfile
 from pathlib import Path
 
 from tests.matrix.cells import CELLS, ROOT, try_cell
-from tests.matrix.table import table
+from tests.matrix.table import run_phrase, table
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="3.13, or 3.10-oldest; see --list")
+    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="3.10-oldest, say; see --list")
     parser.add_argument("--python", nargs="+", default=[], metavar="VERSION=PATH", help="if uv does not find it")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "matrix.md", help="other rows in it stay")
     parser.add_argument("--keep", type=Path, help="folder for logs, by default a temporary one")
     parser.add_argument("--list", action="store_true", help="the cells")
     args = parser.parse_args(argv)
     pythons = dict(pair.split("=", 1) for pair in args.python)
-    folder, failed = args.keep or Path(tempfile.mkdtemp(prefix="matrix-")), 0
-    for cell in CELLS:
-        name = f"{cell.python}-{cell.packages}"
-        if args.only and not {cell.python, name} & set(args.only):
+    folder, run, failed = args.keep or Path(tempfile.mkdtemp(prefix="matrix-")), run_phrase(), 0
+    names = {f"{cell.python}-{cell.packages}": cell for cell in CELLS}
+    for name in args.only or names:
+        if args.list or name not in names:
+            print(name if name in names else f"no cell '{name}'; see --list", flush=True)
             continue
+        cell = names[name]
         print(name, flush=True)
-        if args.list:
-            continue
         tried = try_cell(cell, folder / name, pythons, lambda line: print(line, flush=True))
         failed += tried.state == "failed"
         print(f"  {tried.state}{f': {tried.why}' if tried.why else f', {tried.tests}'}", flush=True)
         before = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
-        args.out.write_text(table([tried], before), encoding="utf-8")
+        args.out.write_text(table([tried], run, before), encoding="utf-8")
     if failed:
         print(f"{failed} failed; logs: {folder}", file=sys.stderr)
     return 1 if failed else 0

@@ -16,9 +16,15 @@ Written by `make matrix`: for each Python an environment of its own with the old
 """
 
 
-def table(tried: Sequence[Tried], before: str = "") -> str:
-    """A row for each cell of `CELLS` that was tried now or is in ``before``, an earlier table."""
-    rows = _rows(before) | {result.cell: _row(result) for result in tried}
+def run_phrase() -> str:
+    """The date and the commit of a run that begins."""
+    commit, dirty = git_state(ROOT)
+    return f"{datetime.date.today()}, {(commit or 'unknown')[:12]}{', changed' * bool(dirty)}"
+
+
+def table(tried: Sequence[Tried], run: str, before: str = "") -> str:
+    """A row for each cell of `CELLS` that was tried now, by ``run``, or is in ``before``, an earlier table."""
+    rows = _rows(before) | {result.cell: _row(result, run) for result in tried}
     lines = [INTRO, "| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     return "\n".join([*lines, *(rows[cell] for cell in CELLS if cell in rows), ""])
 
@@ -31,9 +37,7 @@ def _first(line: str) -> re.Match[str] | None:
     return re.match(r"\| (3\.\d+)(?:\.\w+)? \| (\w+) \|", line)
 
 
-def _row(result: Tried) -> str:
-    commit, dirty = git_state(ROOT)
-    run = f"{datetime.date.today()}, {(commit or 'unknown')[:12]}{', changed' * bool(dirty)}"
+def _row(result: Tried, run: str) -> str:
     state = result.state if result.state == "ok" else f"{result.state}: {result.why}".replace("|", "/")
     seconds = ", ".join(f"{result.steps[name]:.0f}" for name in ("install", "tests") if name in result.steps)
     versions = [result.versions.get(name, "") for name in SHOWN]
