@@ -37,6 +37,8 @@ POOLS = ("avg", "token")
 
 
 def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
+    if ":" in name and options["fc_norm"] is None:  # the config of a folder may say another one
+        options["fc_norm"] = options["global_pool"] == "avg"
     backbone = create_timm(name, **options)
     if type(backbone) is not VisionTransformer:
         raise ConfigError(
