@@ -17,9 +17,12 @@ from mlomae.classification.per_image import PerImage
 from mlomae.classification.run import ClassificationMetric
 from mlomae.classification.table import predictions_table
 from mlomae.common.checkpoint import newest_checkpoint
+from mlomae.common.system import usable_cores
 from mlomae.data import Source
 from mlomae.data.given import given_images
 from mlomae.pretraining.devices import training_device
+
+_MANY = 500  # images from which starting processes that decode them saves time
 
 
 def read_classifier(path: str | Path) -> FineTuned:
@@ -65,5 +68,6 @@ def predict_files(model: str | Path, paths: Sequence[str | Path], batch_size: in
     Raises what `read_classifier` and `given_images` raise.
     """
     classifier, images = read_classifier(model), given_images(list(paths))
-    found = predict(classifier, images, batch_size)
+    workers = min(8, usable_cores()) if len(images) >= _MANY else 0
+    found = predict(classifier, images, batch_size, workers)
     return predictions_table(found, [images.relative_path(i) for i in found.index], classifier.classes, labelled=False)

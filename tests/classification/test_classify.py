@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from mlomae import cli
 from mlomae.backbones.finetuned import read_finetuned
+from mlomae.backbones.load import evaluate_transfer
 from mlomae.classification.classify import describe_backbone
 from mlomae.classification.predict import predict_files
 from mlomae.classification.recipe import Backbone, batch_size_for, choose_recipe
@@ -234,6 +235,8 @@ def test_a_linear_probe_predicts_with_the_backbone_that_it_was_trained_on(traine
     kept = read_table(tmp_path / "probe" / "predictions.csv")[:10]
     assert found["predicted"].tolist() == kept["predicted"].tolist()
     np.testing.assert_allclose(found["probability"], kept["probability"], atol=1e-5)
+    metrics = read_json(tmp_path / "probe" / "record.json")["metrics"]
+    assert evaluate_transfer(tmp_path / "probe")["top1"] == metrics["top1"]
     other, _ = cls_runs.pretrain(tmp_path / "other", seed=1)
     shutil.copy(other, tmp_path / "backbone.pth")
     assert cli.main(["predict", str(tmp_path / "probe"), str(tmp_path / "0.png")]) == 2
