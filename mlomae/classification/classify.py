@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from timm.models.vision_transformer import VisionTransformer
 
 from mlomae.backbones.finetuned import read_finetuned, save_timm_folder
 from mlomae.backbones.provenance import describe_weights
@@ -40,8 +41,11 @@ def describe_backbone(weights: str) -> Backbone:
             "--weights random names no architecture; give random:PATH of a checkpoint, or random:timm:NAME"
         )
     if spec.startswith("timm:"):
+        name = spec.removeprefix("timm:").removesuffix(":pretrained")
         with torch.device("meta"):
-            model = create_timm(spec.removeprefix("timm:").removesuffix(":pretrained"))
+            model = create_timm(name)
+        if type(model) is not VisionTransformer:
+            raise ConfigError(f"timm model '{name}' is a {type(model).__name__}; choose a plain ViT, timm:vit_...")
         return Backbone(weights, int(model.patch_embed.img_size[0]), int(model.embed_dim))
     _, architecture, _ = read_encoder(spec)
     size = architecture.patch_size * architecture.grid[0] if architecture.grid else _USUAL

@@ -24,7 +24,8 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     p.add_argument("--data", metavar="FOLDER", help="folders of classes, or train and val folders of them")
     p.add_argument(
         "--weights",
-        help="backbone: a run's folder, a checkpoint, an export, official MAE weights, timm:NAME:pretrained",
+        help="backbone: a run's folder, a checkpoint, an export, weights of another library, hf-hub:OWNER/NAME or "
+        "timm:NAME:pretrained",
     )
     p.add_argument("--out", "--work-dir", dest="work_dir", type=Path, metavar="DIR", help="default: in work_dirs")
     p.add_argument("--seed", type=int, help="default: 0, or the one of a config")

@@ -188,7 +188,8 @@ def test_the_folder_of_a_pretraining_stands_for_its_checkpoint(trained, tmp_path
         ([], "mlomae classify --data FOLDER"),
         (["{data}", "--weights", "{ckpt}"], "is a folder; say --data"),
         (["--data", "{data}", "--weights", "random"], "random:PATH"),
-        (["--data", "{data}", "--weights", "nowhere"], "do not exist"),
+        (["--data", "{data}", "--weights", "nowhere"], "nowhere"),
+        (["--data", "{data}", "--weights", "timm:resnet18"], "choose a plain ViT"),
         (
             ["--data", "{data}", "--weights", "{ckpt}", "--cfg-options", "optim.rate=1"],
             "unknown config key 'optim.rate'",
