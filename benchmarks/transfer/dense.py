@@ -5,6 +5,7 @@ functions that fail for the rest of the process. That holds for workers too, whi
 """
 
 import colorsys
+import importlib
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -113,6 +114,8 @@ def _types_in(value: Any) -> Iterator[Any]:
 def _check_types(section: Any) -> None:
     """Raise ConfigError for a type that is not the name of a registered one: mmengine imports and calls whatever a
     dotted path leads to, and mmcv evaluates some names. So is "Pretrained" refused, which unpickles a file."""
+    for scope in {kind.partition(".")[0] for kind in _types_in(section) if isinstance(kind, str)} & {"mmdet", "mmseg"}:
+        importlib.import_module(f"{scope}.models")  # of the other library, which registers what it has
     roots = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
     nodes = [node for root in roots for node in (root, *root.children.values())]
     known = {name for node in nodes for key in node.module_dict for name in (key, f"{node.scope}.{key}")} | _OPERATORS
