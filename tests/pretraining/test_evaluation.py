@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn.linear_model
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -9,7 +10,6 @@ from sklearn.preprocessing import StandardScaler
 
 from mlomae.common.errors import DataError, TrainingError
 from mlomae.models import ViT, create_encoder
-from mlomae.pretraining import evaluation
 from mlomae.pretraining.evaluation import evaluate, extract_features, knn_accuracy, linear_probe_accuracy
 
 Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -173,6 +173,6 @@ def test_probe_is_run_to_convergence(monkeypatch: pytest.MonkeyPatch) -> None:
             fitted.append(self)
             return super().fit(*args, **kwargs)
 
-    monkeypatch.setattr(evaluation, "LogisticRegression", Spy)
+    monkeypatch.setattr(sklearn.linear_model, "LogisticRegression", Spy)
     linear_probe_accuracy(*blobs(n_train=1000))
     assert fitted[0].n_iter_[0] < fitted[0].max_iter
