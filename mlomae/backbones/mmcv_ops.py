@@ -1,21 +1,23 @@
 """Lets mmdet's Mask R-CNN train and evaluate without mmcv's compiled operators, on torchvision's kernels.
 
-Where an import from `mmcv.ops` fails, mmdet keeps a function that raises in its place, for good. So a module that
-imports mmdet calls `install()` first:
+Where an import from `mmcv.ops` fails, mmdet keeps a function that raises in its place. So a module that imports mmdet
+calls `install()` first, as `import mlomae.mm` does:
 
-    from mlomae.backbones.mmcv_ops import install
-
-    install()
+    import mlomae.mm
     from mmdet.models import MaskRCNN
+
+mmdet's command lines import parts of it before they read the config that does so; what these have kept is replaced.
 
 Forked processes (the default of loaders on Linux) inherit the stand-in. A spawned process inherits nothing, but
 unpickling an object imports the module of its class first, which makes the call above.
 """
 
+import ast
 import importlib
 import importlib.machinery
 import importlib.util
 import sys
+from pathlib import Path
 
 from mlomae.common.errors import BackendError, first_line_of
 from mlomae.common.installing import install_command
@@ -30,13 +32,13 @@ _HARMLESS = {"mmdet.version", "mmdet.registry"}  # modules of mmdet that import 
 def install() -> str:
     """Register the stand-in as `mmcv._ext`, unless mmcv comes with the real one; calling it again does nothing.
 
-    mmcv may be imported before, even if the import of `mmcv.ops` has failed; mmdet may not.
+    mmcv and mmdet may be imported before: what mmdet has kept in place of operators is replaced.
 
     Returns:
         what runs mmcv's operators in this process, "compiled" or "torchvision stand-in".
 
     Raises BackendError if mmcv is not installed, if its compiled operators are installed but do not load, if `mmcv.ops`
-    runs on something else, or if mmdet was imported without operators.
+    runs on something else, or if a module of mmdet was imported whose source cannot be read.
     """
     stand_in = importlib.import_module("mlomae.backbones.mmcv_ext")
     if sys.modules.get(_EXTENSION) is stand_in:
@@ -50,13 +52,31 @@ def install() -> str:
         raise BackendError(
             "mmcv.ops was imported with other operators than torchvision's; call mmcv_ops.install() before that"
         )
-    early = sorted(name for name in sys.modules if name.startswith("mmdet.") and name not in _HARMLESS)
-    if early:
-        raise BackendError(
-            f"{early[0]} was imported without operators and keeps none; call mmcv_ops.install() before mmdet"
-        )
+    early = {name: _operators_in(name) for name in sorted(sys.modules) if name.startswith("mmdet.")}
     sys.modules[_EXTENSION] = stand_in
+    for name, operators in early.items():
+        for source, operator, own in operators:
+            setattr(sys.modules[name], own, getattr(importlib.import_module(source), operator))
     return STAND_IN
+
+
+def _operators_in(name: str) -> list[tuple[str, str, str]]:
+    """What a loaded module of mmdet takes from `mmcv.ops` when it is imported: module, name there, name here."""
+    if name in _HARMLESS:
+        return []
+    try:
+        tree = ast.parse(Path(sys.modules[name].__file__ or "").read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, AttributeError) as error:
+        raise BackendError(
+            f"{name} was imported without operators and keeps none; import mlomae.mm before mmdet"
+        ) from error
+    return [
+        (node.module, alias.name, alias.asname or alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0
+        for alias in node.names
+        if node.module.startswith("mmcv.ops") or (node.module, alias.name) == ("mmcv", "ops")
+    ]
 
 
 def load_mmcv_ops() -> bool | None:
