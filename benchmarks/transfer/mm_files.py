@@ -1,6 +1,6 @@
 """A trained segmenter or detector as mmseg's and mmdet's own tools take it: a folder with a config and weights.
 
-import mlomae.backbones.mmcv_ops; mlomae.backbones.mmcv_ops.install()  # before mmdet, for its operators
+import mlomae.mm
 from mmdet.apis import inference_detector, init_detector
 model = init_detector("FOLDER/config.py", "FOLDER/weights.pth", device="cpu")
 """
@@ -46,7 +46,7 @@ def write_folder(
     data = {"type": dataset, "metainfo": meta, "ann_file": "", "pipeline": pipeline}
     values = {
         "default_scope": scope,
-        "custom_imports": {"imports": ["mlomae.backbones.load_image", *imports]},
+        "custom_imports": {"imports": ["mlomae.mm", *imports]},
         "model": {**section, "backbone": backbone_section(loaded.config.backbone, model.backbone.vit)},  # type: ignore[arg-type]
         "test_pipeline": pipeline,
         "test_dataloader": {"batch_size": 1, "dataset": data},
@@ -59,6 +59,5 @@ def write_folder(
     api = "init_detector" if scope == "mmdet" else "init_model"
     return (
         f"{out}: config.py, weights.pth ({len(content['state_dict'])} tensors)\n"
-        f'{scope}.apis.{api}("{out / "config.py"}", "{out / "weights.pth"}"), after '
-        "`import mlomae.backbones.mmcv_ops; mlomae.backbones.mmcv_ops.install()`"
+        f'{scope}.apis.{api}("{out / "config.py"}", "{out / "weights.pth"}"), after `import mlomae.mm`'
     )
