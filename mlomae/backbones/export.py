@@ -156,12 +156,12 @@ def summary(source: Source, out: Path, fmt: str, images: str) -> list[str]:
     state, form = source.state, FORMATS[fmt]
     size = sum(tensor.numel() for tensor in state.values()) / 1e6
     what = f"a classifier of {len(source.classes)} classes" if source.classes else "an encoder"
-    how = "computes the same as" if form.graph else "equal bit for bit to"
+    how = "computes the same as" if form.graph else "equal bit for bit to" if source.own else "the weights of"
     left = dict(source.left_out)
     if source.decoder and not fmt.endswith("-mae"):
         left["decoder"] = len(source.decoder)
     pool = {"avg": "the mean of the patch tokens", "token": "the class token"}[source.pooling]
-    numbers = "it classifies" if source.classes else "its numbers were measured on"
+    numbers = "it classifies" if source.classes else "its numbers were measured on" if source.own else "features of"
     lines = [
         f"written   {out}: {fmt}, {what}, {len(state)} tensors, {size:,.2f} M parameters",
         f"          {how} '{source.path}' ({source.meta['source_sha256'][:16]})",

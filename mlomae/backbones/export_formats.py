@@ -82,7 +82,9 @@ def _safetensors(source: Source, out: Path) -> None:
 @_format("timm", "", "timm.create_model({local!r}, pretrained=True{pool})", (CONFIG, WEIGHTS))
 def _timm(source: Source, out: Path) -> None:
     out.mkdir()
-    _write_json(out / CONFIG, timm_config(source.vit, source.classes, source.pixels, source.pooling))
+    _write_json(
+        out / CONFIG, timm_config(source.vit, source.classes, source.pixels, source.pooling if source.own else None)
+    )
     _save(source.state, out / WEIGHTS, _metadata(source))
 
 
@@ -188,8 +190,9 @@ def _hugging_face_mae(source: Source, out: Path) -> None:
     _write_hugging_face(source, out, config, to_hugging_face_mae(source.state, source.decoder))
 
 
-def _prefixed(source: Source, out: Path, tensors: State) -> None:
-    torch.save({"state_dict": {f"backbone.{k}": v for k, v in tensors.items()}, "meta": source.meta}, out)
+def _prefixed(source: Source, out: Path, tensors: State, head: State | None = None) -> None:
+    state = {**{f"backbone.{key}": value for key, value in tensors.items()}, **(head or {})}
+    torch.save({"state_dict": state, "meta": source.meta}, out)
 
 
 @_format("mmseg", ".pth", "dict(type='mlomae.FeatureViT', weights={out!r})  # backbone, after `import mlomae.mm`")
@@ -204,12 +207,9 @@ FORMATS["mmdet"] = FORMATS["mmseg"]
 def _openmmlab(source: Source, out: Path) -> None:
     """For mmpretrain's VisionTransformer."""
     _check_place(source, "mmpretrain", scaled=True)
-    state = source.state
-    _prefixed(source, out, to_openmmlab({key: value for key, value in state.items() if not key.startswith("head.")}))
-    if source.classes:
-        content = torch.load(out, weights_only=True)
-        content["state_dict"] |= {f"head.fc.{kind}": state[f"head.{kind}"] for kind in ("weight", "bias")}
-        torch.save(content, out)
+    names = to_openmmlab({key: value for key, value in source.state.items() if not key.startswith("head.")})
+    head = {key.replace("head.", "head.fc."): t for key, t in source.state.items() if key.startswith("head.")}
+    _prefixed(source, out, names, head)
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -60,7 +61,8 @@ class Source:
         path: the file that it was read from.
         vit: the model, with its final norm and, of a classifier, with its head; in evaluation mode, on the CPU.
         meta: what the export says of itself: name, model, source_sha256, and method, seed, ... of a pretraining.
-        pooling: "avg" or "token": that of its numbers, of a classifier the only one.
+        pooling: "avg" or "token": that of the numbers in our records, of a classifier the only one.
+        own: whether it is of a run of ours, so that there are such numbers.
         pixels: mean, std and, of a classifier, crop_pct and interpolation.
         classes: names of the classes of a classifier.
         decoder: of a pretraining, by our names, with its section: widths and ``norm_pix_loss``.
@@ -76,8 +78,9 @@ class Source:
     decoder: State = field(default_factory=dict)
     decoder_section: dict[str, Any] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    own: bool = True
 
-    @property
+    @cached_property
     def state(self) -> State:
         """All weights of the model, by timm's names."""
         return {key: value.detach().contiguous().clone() for key, value in self.vit.state_dict().items()}
@@ -172,7 +175,7 @@ def _from_weights(spec: str | Path, path: Path, num_heads: int | None) -> Source
     meta = {**file.about, "model": {**file.about["model"], **model}} if file.layout == "export" else {}
     left = Counter({"other": len(file.left_out), "decoder": len(file.decoder)})
     meta = {**_identity(path.parent.name if path.stem in _NAMELESS else path.stem, model, path), **meta}
-    return Source(path, vit.eval(), meta, pixels=file.pixels, left_out=+left)
+    return Source(path, vit.eval(), meta, pixels=file.pixels, left_out=+left, own=file.layout == "export")
 
 
 _NAMELESS = ("model", "pytorch_model")

@@ -166,7 +166,7 @@ def timm_config(
     args = {**_shape(model), "global_pool": pool}
     if plain and not isinstance(model.norm, nn.Identity):
         args["fc_norm"] = False  # so that averaged tokens are normed as they were: timm's default is a norm after it
-    described = {} if classes else {"description": f"Its numbers were measured with global_pool={pooling!r}."}
+    described = {"description": f"Its numbers were measured with global_pool={pooling!r}."} if pooling else {}
     return {
         "architecture": "vit_base_patch16_224",  # which model_args override
         "num_classes": model.num_classes,
