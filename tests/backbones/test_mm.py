@@ -125,6 +125,7 @@ def run(*argv: object) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_it_may_come_after_mmdet() -> None:
     """As in its command lines, which read the config last: what mmdet has kept in place of operators is replaced."""
     script = """

@@ -105,7 +105,21 @@ def test_operators_of_others_are_refused(fake_mmcv: FakeMmcv, name: str) -> None
     assert sys.modules.get("mmcv._ext") is not sys.modules["mlomae.backbones.mmcv_ext"]
 
 
-def test_mmdet_must_come_after(fake_mmcv: FakeMmcv) -> None:
+def test_what_mmdet_keeps_in_place_of_operators_is_replaced(fake_mmcv: FakeMmcv, tmp_path: Path) -> None:
+    """As in mmdet's command lines, which import parts of it before they read the config that imports mlomae.mm."""
+    (fake_mmcv() / "ops.py").write_text("from mmcv import _ext\nnms = _ext.nms\n")
+    source = "try:\n    from mmcv.ops import nms as own\nexcept ImportError:\n    own = None\nnms = 3\n"
+    (tmp_path / "mmdet").mkdir()
+    (tmp_path / "mmdet" / "__init__.py").touch()
+    (tmp_path / "mmdet" / "early.py").write_text(source)
+    early = importlib.import_module("mmdet.early")
+    assert early.own is None
+    assert ops.install() == "torchvision stand-in"
+    assert early.own is importlib.import_module("mlomae.backbones.mmcv_ext").nms
+    assert early.nms == 3
+
+
+def test_mmdet_without_its_source_must_come_after(fake_mmcv: FakeMmcv) -> None:
     fake_mmcv()
     for name in ("mmdet", "mmdet.registry", "mmdet.version", "mmdet.structures"):
         sys.modules[name] = types.ModuleType(name)
