@@ -20,7 +20,7 @@ from traces import adapter, drawn, programs, record
 
 from mlomae.cli import main
 from mlomae.common.checkpoint import checkpoint_path, load_checkpoint
-from mlomae.models.weights import sha256
+from mlomae.models.places import sha256
 from mlomae.pretraining.run import run_pretraining
 from mlomae.records import read_record
 

@@ -14,7 +14,7 @@ from mlomae.backbones.create import SPEC
 from mlomae.backbones.provenance import Provenance, describe_weights
 from mlomae.common.checkpoint import TRANSFER_FORMAT, list_checkpoints, load_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError
-from mlomae.models.weights import HUB, weights_path
+from mlomae.models.places import HUB, weights_path
 from mlomae.records import RANDOM, config_hash, slug
 
 MISSING = "run `make demo` or `make pretrain` first"

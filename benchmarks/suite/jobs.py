@@ -16,7 +16,7 @@ from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.schema import load_config
-from mlomae.models.weights import MODEL_KEYS, Architecture, check_model_section
+from mlomae.models.architecture import MODEL_KEYS, Architecture, check_model_section
 from mlomae.records import RANDOM, config_hash, slug, strip_paths
 
 PRETRAIN = "pretrain"

@@ -37,8 +37,8 @@ from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import IGNORE
+from mlomae.models.architecture import section_of
 from mlomae.models.loading import LoadReport
-from mlomae.models.weights import section_of
 from mlomae.pretraining.devices import training_device
 
 mmcv_ops.install()

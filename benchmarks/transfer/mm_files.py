@@ -16,7 +16,7 @@ from mlomae.backbones.config import FeatureBackboneConfig
 from mlomae.backbones.load import LoadedTransfer
 from mlomae.common.atomic import replacing, write_text
 from mlomae.config.text import config_text
-from mlomae.models.weights import section_of
+from mlomae.models.architecture import section_of
 
 
 def backbone_section(section: FeatureBackboneConfig, vit: Any) -> dict[str, Any]:

@@ -24,10 +24,12 @@ from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.common.random_keys import root_key
 from mlomae.common.registry import check_choice, check_range
+from mlomae.models.architecture import Architecture, check_model_section, read_encoder
 from mlomae.models.loading import LoadReport, create_timm
+from mlomae.models.places import HUB, weights_path
 from mlomae.models.plain import load_vit, plain_vit
 from mlomae.models.vit import check_geometry, check_heads
-from mlomae.models.weights import HUB, Architecture, check_model_section, read_encoder, read_weights, weights_path
+from mlomae.models.weights import read_weights
 
 SPEC = (
     "a file of weights, the folder of a run, of timm or of Hugging Face, hf-hub:OWNER/NAME, timm:NAME, "

@@ -22,7 +22,7 @@ from mlomae.common.registry import check_choice
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_augment, build_source
 from mlomae.data.given import given_images
 from mlomae.data.sets.own_images import TorchDataset, folder_config
-from mlomae.models.weights import read_encoder
+from mlomae.models.architecture import read_encoder
 from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import extract_features
 

@@ -14,19 +14,13 @@ from mlomae.common.checkpoint import TRANSFER_FORMAT, Weights, format_of, load_c
 from mlomae.common.errors import CheckpointError, MlomaeError, first_names
 from mlomae.common.structure import Number, check_structure
 from mlomae.models import create_encoder
+from mlomae.models.architecture import Architecture, check_declared, read_encoder, section_of
 from mlomae.models.layouts import State
 from mlomae.models.loading import load_strict
+from mlomae.models.places import locate, sha256
 from mlomae.models.plain import plain_vit
 from mlomae.models.vit import NORM_EPS
-from mlomae.models.weights import (
-    Architecture,
-    ModelSection,
-    check_declared,
-    locate,
-    read_encoder,
-    section_of,
-    sha256,
-)
+from mlomae.models.weights import ModelSection
 from mlomae.records import config_hash, strip_paths
 
 SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")

@@ -17,7 +17,7 @@ from mlomae.backbones.training import evaluate
 from mlomae.common.checkpoint import TRANSFER_FORMAT, format_of, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.models.loading import load_strict
-from mlomae.models.weights import sha256, weights_path
+from mlomae.models.places import sha256, weights_path
 from mlomae.pretraining.devices import training_device
 
 

@@ -19,8 +19,10 @@ from mlomae.common.registry import Count
 from mlomae.common.structure import Number, check_structure
 from mlomae.config.schema import config_from_dict
 from mlomae.data import Images, build_source, check_disjoint
+from mlomae.models.architecture import measure, read_encoder
 from mlomae.models.loading import create_timm
-from mlomae.models.weights import HUB, WeightsFile, locate, measure, read_encoder, read_weights, sha256
+from mlomae.models.places import HUB, locate, sha256
+from mlomae.models.weights import WeightsFile, read_weights
 from mlomae.records import RANDOM, config_hash, strip_paths
 
 

@@ -12,7 +12,7 @@ from mlomae.common.atomic import replacing
 from mlomae.common.ownership import owned
 from mlomae.data import Images, check_disjoint
 from mlomae.data.copies import Digests, check_trained_on, digests_of, find_copies, load_digests
-from mlomae.models.weights import weights_path
+from mlomae.models.places import weights_path
 
 
 def described(config: TransferConfig, source: Provenance) -> dict[str, Any]:

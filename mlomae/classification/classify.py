@@ -23,8 +23,8 @@ from mlomae.common.errors import ConfigError, DataError, first_names
 from mlomae.config.text import config_text
 from mlomae.data import build_source
 from mlomae.data.found import Found, look_into
+from mlomae.models.architecture import read_encoder
 from mlomae.models.loading import create_timm
-from mlomae.models.weights import read_encoder
 from mlomae.pretraining.devices import training_device
 from mlomae.records import Record, slug
 

@@ -30,7 +30,7 @@ from mlomae.classification.table import predictions_table, write_table
 from mlomae.common.errors import ConfigError, DataError, TrainingError
 from mlomae.common.registry import Registry
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_source, check_two_classes
-from mlomae.models.weights import section_of
+from mlomae.models.architecture import section_of
 from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import knn_votes, neighbours
 from mlomae.pretraining.log import warn

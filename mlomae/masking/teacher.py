@@ -25,10 +25,11 @@ from mlomae.common.registry import check_interval
 from mlomae.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.masking.base import UnweightedMasking
 from mlomae.models import MAE
+from mlomae.models.architecture import read_encoder
 from mlomae.models.loading import create_timm
+from mlomae.models.places import HUB, weights_path
 from mlomae.models.plain import plain_vit
 from mlomae.models.vit import ViT
-from mlomae.models.weights import HUB, read_encoder, weights_path
 
 ENCODER = "encoder"
 PRETRAINED = ":pretrained"  # at the end of a name: with pretrained weights, which are downloaded
@@ -57,7 +58,7 @@ def class_attention(block: Block, x_BND: Tensor) -> Tensor:
 def create_teacher(spec: str, size: int) -> tuple[Any, dict[str, Any]]:
     """The model that ``spec`` names, for images of ``size`` pixels, without a head; mean and std of its images.
 
-    ``spec``: ``timm:NAME``, ``timm:NAME:pretrained``, or weights as `mlomae.models.weights.locate` takes them; {} is
+    ``spec``: ``timm:NAME``, ``timm:NAME:pretrained``, or weights as `mlomae.models.places.locate` takes them; {} is
     returned for what does not say how its images are normalised. Raises ConfigError for what is not a plain ViT with a
     class token or does not fit the size, CheckpointError for weights that cannot be loaded.
     """

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from mlomae.common.errors import CheckpointError, ConfigError, first_names, reason_of
+from mlomae.models.architecture import claims_of, measure
 from mlomae.models.layouts import State
 from mlomae.models.mae import MAE
 from mlomae.models.vit import sincos_positions
-from mlomae.models.weights import measure, read_weights
+from mlomae.models.weights import read_weights
 
 _STORED = ("local-dir:", "hf-hub:", "hf_hub:")  # timm's names whose architecture is read from a config.json
 
@@ -178,7 +179,7 @@ def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
                 "set the model section to match"
             )
     # shapes do not tell the number of heads, so another number would load without an error
-    encoder_heads = file.claims().get("num_heads")
+    encoder_heads = claims_of(file.path, file.model).get("num_heads")
     decoder_heads = next((n for m in mae.decoder.modules() if (n := getattr(m, "num_heads", None))), None)
     for key, declared, given in (
         ("num_heads", encoder_heads, mae.encoder.num_heads),

@@ -6,10 +6,10 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from mlomae.models.architecture import Architecture
 from mlomae.models.layouts import State
 from mlomae.models.loading import LoadReport, load_strict, matches, with_final_norm
 from mlomae.models.vit import check_geometry, create_encoder, sincos_positions
-from mlomae.models.weights import Architecture
 
 _HEADS = ("head.*", "attn_pool.*")  # another task's classifier; ours is fresh
 _FRESH = ("head.*", "fc_norm.*")

@@ -13,7 +13,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.common.numerics import numerics_of
 from mlomae.config.schema import PretrainConfig
 from mlomae.data.copies import check_trained_on, digests_of
-from mlomae.models.weights import weights_path
+from mlomae.models.places import weights_path
 from mlomae.pretraining.checks import check_labels
 from mlomae.pretraining.devices import to_device, training_device
 from mlomae.pretraining.evaluation import check_probe

@@ -13,8 +13,8 @@ from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.data import Stream, build_augment, build_source, check_classes, check_disjoint
 from mlomae.data.copies import check_trained_on
 from mlomae.feedback import is_dense
+from mlomae.models.architecture import check_declared
 from mlomae.models.loading import load_strict
-from mlomae.models.weights import check_declared
 from mlomae.pretraining.devices import training_device
 from mlomae.pretraining.evaluation import check_probe, evaluate
 from mlomae.pretraining.pretrainer import Pretrainer

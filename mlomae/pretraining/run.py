@@ -34,7 +34,7 @@ from mlomae.data.content import describe_contents
 from mlomae.data.copies import check_trained_on, digests_of, save_digests
 from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
-from mlomae.models.weights import weights_path
+from mlomae.models.places import weights_path
 from mlomae.pretraining.checks import build_augments, check_kinds, check_labels, check_sizes, lowered_batches
 from mlomae.pretraining.continuing import check_continues, finished_record
 from mlomae.pretraining.curves import LossCurves

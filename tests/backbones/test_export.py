@@ -20,7 +20,8 @@ from mlomae.data import MemorySource
 from mlomae.data.copies import FILE, check_trained_on, load_digests, save_digests
 from mlomae.models import MAE, ViT, create_encoder
 from mlomae.models.loading import load_pretrained
-from mlomae.models.weights import read_weights, weights_path
+from mlomae.models.places import weights_path
+from mlomae.models.weights import read_weights
 
 MODEL = {
     "size": "tiny",

@@ -21,7 +21,7 @@ from mlomae.classification.config import ClassificationConfig
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint, save_atomically
 from mlomae.common.errors import CheckpointError, DataError
 from mlomae.data.copies import FILE
-from mlomae.models.weights import read_encoder
+from mlomae.models.architecture import read_encoder
 
 SEED = 3
 NAME = "MLO-MAE + fine-tuned on textures (labels)"

@@ -30,7 +30,7 @@ from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_che
 from mlomae.common.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mlomae.data import build_source
 from mlomae.models import create_encoder
-from mlomae.models.weights import sha256
+from mlomae.models.places import sha256
 from mlomae.pretraining.evaluation import PlainBatches, extract_features, knn_accuracy
 
 SEED = 3

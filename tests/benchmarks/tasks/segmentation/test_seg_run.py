@@ -26,7 +26,7 @@ from mlomae.common.checkpoint import checkpoint_path, list_checkpoints, load_che
 from mlomae.common.errors import DataError, TrainingError
 from mlomae.common.random_keys import root_key
 from mlomae.data import build_scenes
-from mlomae.models.weights import sha256
+from mlomae.models.places import sha256
 
 LEARNING = {"train__iterations": 60, "train__log_interval": 20, "train__checkpoint_interval": 60, "optim__warmup": 0.1}
 
