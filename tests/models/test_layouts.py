@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 from collections import defaultdict, deque
 from datetime import datetime
 from functools import partial
@@ -24,6 +26,7 @@ from mlomae.backbones.provenance import describe_weights
 from mlomae.common.errors import CheckpointError
 from mlomae.models import MAE, create_encoder
 from mlomae.models.loading import load_pretrained
+from mlomae.models.safe_load import Record, read_file
 from mlomae.models.weights import read_weights
 
 State = dict[str, Tensor]
@@ -293,6 +296,32 @@ def test_the_safe_list_holds_records_and_nothing_that_runs(tmp_path: Path) -> No
         CheckpointError, match=r"refers to 'torch.nn.modules.linear.Linear'.*if you trust it.*python -c"
     ):
         read_weights(tmp_path / "module.pth")
+
+
+class Reaches:
+    """Pickled as a call of getattr, which the safe list has for MMEngine's buffers."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, ("text", "upper")
+
+
+def test_what_is_listed_is_not_called(tmp_path: Path) -> None:
+    torch.save({"model": BASE, "x": Reaches(), "p": Path("/etc"), "a": np.arange(3)}, tmp_path / "w.pth")
+    before = set(torch.serialization.get_safe_globals())
+    content, _ = read_file(tmp_path / "w.pth")
+    assert all(isinstance(content[key], Record) for key in "xpa")
+    assert content["x"].args == ("text", "upper")
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.slow
+def test_the_conversion_that_the_message_gives_works(tmp_path: Path) -> None:
+    torch.save(PLAIN, tmp_path / "module.pth")
+    with pytest.raises(CheckpointError, match="python -c") as error:
+        read_weights(tmp_path / "module.pth")
+    command = str(error.value)[str(error.value).index("python -c") :]
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True, cwd=tmp_path, timeout=120)
+    assert read_weights(tmp_path / "weights.pth").encoder.keys() == BASE.keys()
 
 
 @pytest.mark.parametrize(
