@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlomae.common.console import say
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from mlomae.config.schema import PretrainConfig
 
+OWN = ("imagefolder", "pictures")  # types of data sets that are a user's own
 CONFIG = "config.py"  # in the folder of a run: what was chosen for it
 
 
@@ -49,6 +50,14 @@ def pretrain(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"'{args.config}' is a folder, not a config; for its images: mlomae pretrain --data {args.config}"
         )
+    if (
+        args.config
+        and Path(args.config).is_file()
+        and Path(args.config).suffix not in (".py", ".yaml", ".yml", ".json")
+    ):
+        raise ConfigError(
+            f"'{args.config}' is no config (.py, .yaml, .json); for images: mlomae pretrain --data FOLDER"
+        )
     if not args.print_config:
         say(f"pretraining {f'from {args.config}' if args.config else f'on the images in {args.data}'}")
     config, lines, text = _given(args) if args.config else _chosen(args)
@@ -62,6 +71,16 @@ def pretrain(args: argparse.Namespace) -> int:
         say(line)
     if text and not args.dry_run:
         say(f"config: {work_dir / CONFIG}")
+    try:
+        return _run(args, config, work_dir, text)
+    except DataError as error:
+        kind = config.data.train.get("type")
+        if args.config and args.data and kind not in OWN and str(error).startswith(f"{kind}: "):
+            raise DataError(f"{error}; for images of your own, leave the config out: {_own(args)}") from error
+        raise
+
+
+def _run(args: argparse.Namespace, config: "PretrainConfig", work_dir: Path, text: str) -> int:
     if args.dry_run:
         from mlomae.pretraining.dry_run import dry_run
 
@@ -84,17 +103,29 @@ def pretrain(args: argparse.Namespace) -> int:
     return 0
 
 
+def _own(args: argparse.Namespace) -> str:
+    return f"mlomae pretrain --data {args.data}"
+
+
 def _given(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]":
     """The configuration of a file, lines about it, and its text where it is to be kept."""
+    from mlomae.common.registry import options_of
+    from mlomae.config.merging import register_types
     from mlomae.config.schema import load_config
     from mlomae.config.strict import overrides
 
     if args.method != "mae" or args.no_labels:
         raise ConfigError("--method and --no-labels are for --data FOLDER without a config; leave one of the two out")
     config = load_config(args.config, overrides(args.cfg_options))
+    if args.data:
+        register_types()
     for source in (config.data.train, config.data.eval) if args.data else ():
-        if source is not None:
-            source["root"] = args.data
+        if source is None:
+            continue
+        if "root" not in (options_of(source.get("type")) or {"root"}):
+            kind = source["type"]
+            raise ConfigError(f"--data: data set '{kind}' has no folder; for your own images: {_own(args)}")
+        source["root"] = args.data
     return config, [], ""
 
 
@@ -103,7 +134,7 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
     import torch
 
     from mlomae.config.schema import config_from_dict, load_config
-    from mlomae.config.strict import merged, overrides
+    from mlomae.config.strict import check_name, merged, overrides
     from mlomae.config.text import config_text
     from mlomae.data.found import look_into
     from mlomae.pretraining.recipe import FEW, choose_recipe
@@ -113,6 +144,7 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
     gpu = torch.cuda.is_available()
     recipe = choose_recipe(found, args.method, gpu, gpu and torch.cuda.is_bf16_supported())
     values = merged(recipe.values, changes)
+    check_name(values["name"])
     config = config_from_dict(values)
     kept = (args.work_dir or Path(f"work_dirs/{config.name}_seed{config.seed}")) / CONFIG
     if args.resume and kept.is_file():

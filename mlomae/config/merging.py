@@ -11,10 +11,15 @@ from mlomae.common.registry import options_of
 _HOMES = ("mlomae.data", "mlomae.masking", "mlomae.feedback", "mlomae.auxiliary")  # importing them registers types
 
 
-def foreign_options(old: object, new: object) -> set[str]:
-    """The options of type ``old`` that ``new`` does not have; none where one of the two is not known."""
+def register_types() -> None:
+    """Import what registers the types that a configuration can name."""
     for home in _HOMES:
         importlib.import_module(home)
+
+
+def foreign_options(old: object, new: object) -> set[str]:
+    """The options of type ``old`` that ``new`` does not have; none where one of the two is not known."""
+    register_types()
     before, now = options_of(old), options_of(new)
     return set() if before is None or now is None else before - now
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlomae.common.errors import DataError
 from mlomae.data.images import evenly_spaced
-from mlomae.data.paths import existing_folder, folder_title, list_images, scan_classes, subfolders
+from mlomae.data.paths import folder_title, list_images, scan_classes, subfolders
 from mlomae.data.reader import IMAGE_ENDINGS, header_size, in_threads
 
 SAMPLE = 200  # images whose size is read
@@ -80,7 +80,12 @@ def look_into(folder: str | os.PathLike[str], labels: bool = True) -> Found:
     Raises DataError, one line with a remedy, for a folder that does not exist, holds no image that can be read, images
     beside class folders, or an empty class folder.
     """
-    base = existing_folder(folder, "images")
+    place = Path(folder).expanduser()
+    if place.is_file():
+        raise DataError(f"images: {place} is a file; give its folder, {place.absolute().parent}")
+    if not place.exists():
+        raise DataError(f"images: {place} does not exist; give a folder of images")
+    base = place.resolve()
     if not labels:
         return _heap(base, below=True)
     here = list_images(base)

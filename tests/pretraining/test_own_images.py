@@ -209,6 +209,12 @@ def test_two_grey_images_of_which_one_is_turned(tmp_path: Path, capsys: Any) -> 
         ([], "mlomae pretrain --data FOLDER"),
         (["{photos}"], "mlomae pretrain --data {photos}"),
         (["configs/pretrain/mae_vit-w128-d4_textures.py", "--method", "learned"], "without a config"),
+        (["configs/pretrain/mae_vit-w128-d4_textures.py", "--data", "{photos}"], "mlomae pretrain --data {photos}"),
+        (["configs/pretrain/mae_vit-w128-d4_cifar10.py", "--data", "{photos}"], "mlomae pretrain --data {photos}"),
+        (["{photos}/cat/00.png"], "is no config"),
+        (["--data", "{photos}/cat/00.png"], "give its folder, {photos}/cat"),
+        (["--data", "{photos}s"], "give a folder of images"),
+        (["--data", "{photos}", "--cfg-options", "name=a/b"], "part of file names"),
     ],
 )
 def test_wrong_guesses_name_the_next_step(photos: Path, capsys: Any, arguments: list[str], words: str) -> None:
