@@ -46,18 +46,11 @@ def pretrain(args: argparse.Namespace) -> int:
     """Run the subcommand; the exit status."""
     if not args.config and not args.data:
         raise ConfigError("name the images (`mlomae pretrain --data FOLDER`), or a config of configs/pretrain/")
-    if args.config and Path(args.config).is_dir():
-        raise ConfigError(
-            f"'{args.config}' is a folder, not a config; for its images: mlomae pretrain --data {args.config}"
-        )
-    if (
-        args.config
-        and Path(args.config).is_file()
-        and Path(args.config).suffix not in (".py", ".yaml", ".yml", ".json")
-    ):
-        raise ConfigError(
-            f"'{args.config}' is no config (.py, .yaml, .json); for images: mlomae pretrain --data FOLDER"
-        )
+    given = args.config and Path(args.config)
+    if given and given.is_dir():
+        raise ConfigError(f"'{given}' is a folder, not a config; for its images: mlomae pretrain --data {given}")
+    if given and given.is_file() and given.suffix not in (".py", ".yaml", ".yml", ".json"):
+        raise ConfigError(f"'{given}' is no config (.py, .yaml, .json); for images: mlomae pretrain --data FOLDER")
     if not args.print_config:
         say(f"pretraining {f'from {args.config}' if args.config else f'on the images in {args.data}'}")
     config, lines, text = _given(args) if args.config else _chosen(args)
