@@ -62,8 +62,6 @@ def pretrain(args: argparse.Namespace) -> int:
         return 0
     for line in lines:
         say(line)
-    if text and not args.dry_run:
-        say(f"config: {work_dir / CONFIG}")
     try:
         return _run(args, config, work_dir, text)
     except DataError as error:
@@ -86,7 +84,7 @@ def _run(args: argparse.Namespace, config: "PretrainConfig", work_dir: Path, tex
     def announce(data: Any, model: Any) -> None:
         if text:
             _keep(text, work_dir / CONFIG)
-        for line in introduction(config, data, model, work_dir):
+        for line in introduction(config, data, model, work_dir, CONFIG if text else ""):
             say(line)
 
     record = run_pretraining(config, work_dir, args.resume, args.records, announce)

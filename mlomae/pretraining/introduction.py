@@ -17,8 +17,11 @@ from mlomae.pretraining.run import PretrainData
 from mlomae.records import Record
 
 
-def introduction(config: PretrainConfig, data: PretrainData, model: Pretrainer, work_dir: Path) -> list[str]:
-    """A few lines: method, images, model, device, length, and the folder of what is written."""
+def introduction(
+    config: PretrainConfig, data: PretrainData, model: Pretrainer, work_dir: Path, kept: str = ""
+) -> list[str]:
+    """A few lines: method, images, model, device, length, and the folder of what is written; ``kept`` is the file of
+    the configuration there."""
     encoder, sizes = model.mae.encoder, {**vars(config.data), **data.lowered}
     kind = config.mask["type"]
     learned = f", {config.feedback['type']} feedback" if is_trainable(kind) else ""
@@ -43,7 +46,7 @@ def introduction(config: PretrainConfig, data: PretrainData, model: Pretrainer, 
         f"device: {device_phrase(config)}",
         f"length: {config.train.outer_iterations:,} iterations of {steps} x {sizes['batch_size']} images, "
         f"{seen / lower:,.0f} passes",
-        f"output: {work_dir} (checkpoints, pictures, train.log, TensorBoard)",
+        f"output: {work_dir} ({kept and f'{kept}, '}checkpoints, pictures, train.log, TensorBoard)",
         *_near(data),
     ]
 

@@ -104,8 +104,9 @@ def test_the_run_says_what_it_does_and_how_to_go_on(photos: Path, tmp_path: Path
     assert main(["pretrain", "--data", str(photos), "--work-dir", str(work), *SMALL]) == 0
     said = capsys.readouterr().out
     lines = said.splitlines()
-    starts = ["pretraining", "found", "recipe", "note", "config", "method", "images", "model", "device", "length"]
+    starts = ["pretraining", "found", "recipe", "note", "method", "images", "model", "device", "length", "output"]
     assert [line.split()[0].rstrip(":") for line in lines if not line.startswith(" ")][:10] == starts
+    assert f"output: {work} (config.py, checkpoints" in said
     assert "30 images in 3 class folders (cat, dog, owl)" in said
     assert "21 to train on at 16 pixels, 3 set aside (data.val_fraction), 6 held out" in said
     assert re.search(r"^time: about \d+ s", said, re.MULTILINE)
