@@ -274,8 +274,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     # huge pages (Linux): else the kernel zeroes every large tensor anew in pages of 4 KiB, a fifth of loading's time
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # torch's threads sleep where they wait for each other: while other work has the cores, spinning makes a step of small
-    # matrices six times as long (measured: 7 s against 1.2 s on two cores that ten processes wanted)
+    # torch's threads sleep where they wait for each other: while other work has the cores, spinning makes a step of
+    # small matrices six times as long (7 s against 1.2 s on two cores that eight processes wanted)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "LOCAL_RANK" in os.environ:  # torch has pages of C++ frames where another rank is lost, which we say in a line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
