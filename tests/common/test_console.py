@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 
+from mlomae.cli import main
 from mlomae.common import console
 from mlomae.common.errors import DataError, refuse
 
@@ -112,3 +113,13 @@ def test_a_broken_pipe_elsewhere_is_an_error(capsys: pytest.CaptureFixture[str])
     error = DataError("training stopped")
     error.__cause__ = BrokenPipeError(32, "Broken pipe")
     assert not console.reader_gone(error), "standard output has its reader"
+
+
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before, after in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
+        if before is None:
+            monkeypatch.delenv("OMP_WAIT_POLICY")
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        assert os.environ["OMP_WAIT_POLICY"] == after
