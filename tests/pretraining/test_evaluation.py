@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import sklearn.linear_model
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -173,6 +172,6 @@ def test_probe_is_run_to_convergence(monkeypatch: pytest.MonkeyPatch) -> None:
             fitted.append(self)
             return super().fit(*args, **kwargs)
 
-    monkeypatch.setattr(sklearn.linear_model, "LogisticRegression", Spy)
+    monkeypatch.setattr("sklearn.linear_model.LogisticRegression", Spy)
     linear_probe_accuracy(*blobs(n_train=1000))
     assert fitted[0].n_iter_[0] < fitted[0].max_iter

@@ -180,7 +180,7 @@ def test_class_folders_without_a_split_are_one_and_what_is_left_out_is_said(
     assert ".        12 images, 2 classes" in out
     assert "left out: 1 .csv, 1 .txt, 1 hidden" in out
     config = {"type": "imagefolder", "root": str(root)}
-    with pytest.raises(DataError, match=r"no folder 'train' in .*\(cat, dog\) hold images .* set `split` to '\.'"):
+    with pytest.raises(DataError, match=r"no folder 'train' in .*\(cat, dog\) hold images .*set `split` to '\.'"):
         build_source(config)
     assert len(build_source({**config, "split": "."})) == 12
 
