@@ -81,8 +81,9 @@ def lack_of(error: BaseException) -> MlomaeError | None:
     """
     lines = str(error).strip().splitlines() or [""]
     said = lines[-1] if "Original Traceback" in str(error) else lines[0]
-    if isinstance(error, RuntimeError) and "DataLoader worker" in lines[0] and "Caught" not in lines[0]:
-        pids = re.findall(r"\d+", lines[0])
+    ended = isinstance(error, RuntimeError) and "DataLoader worker" in lines[0] and "Caught" not in lines[0]
+    if ended or isinstance(error, ConnectionResetError):  # the latter while it handed over a batch
+        pids = re.findall(r"\d+", lines[0]) if ended else []
         return TrainingError(
             f"a worker that reads images (process {pids[0] if pids else 'unknown'}) was ended from outside, by the "
             "system if memory ran out; lower data.num_workers if so, then go on with --resume"
