@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mlomae.backbones.mmcv_ops import load_mmcv_ops
 from mlomae.common.errors import BackendError, first_line_of
-from mlomae.common.installing import install_command, opencv_fault, pip_command
-from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, installed, usable_cores
+from mlomae.common.installing import install_command, installed, opencv_fault, pip_command
+from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, usable_cores
 
 OLDEST = {"torch": (2, 6), "torchvision": (0, 21), "timm": (1, 0, 26), "numpy": (2, 0, 1)}  # as in pyproject.toml
 PYTHON_RANGE = ((3, 10), (3, 14))  # from, the last that the project knows of

@@ -14,7 +14,8 @@ from tests.matrix.table import run_phrase, table
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="3.10-oldest, say; see --list")
+    names = {f"{cell.python}-{cell.packages}": cell for cell in CELLS}
+    parser.add_argument("--only", nargs="+", default=list(names), choices=names, metavar="CELL", help=", ".join(names))
     parser.add_argument("--python", nargs="+", default=[], metavar="VERSION=PATH", help="if uv does not find it")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "matrix.md", help="other rows in it stay")
     parser.add_argument("--keep", type=Path, help="folder for logs, by default a temporary one")
@@ -22,13 +23,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     pythons = dict(pair.split("=", 1) for pair in args.python)
     folder, run, failed = args.keep or Path(tempfile.mkdtemp(prefix="matrix-")), run_phrase(), 0
-    names = {f"{cell.python}-{cell.packages}": cell for cell in CELLS}
-    for name in args.only or names:
-        if args.list or name not in names:
-            print(name if name in names else f"no cell '{name}'; see --list", flush=True)
+    for name in args.only:
+        print(name, flush=True)
+        if args.list:
             continue
         cell = names[name]
-        print(name, flush=True)
         tried = try_cell(cell, folder / name, pythons, lambda line: print(line, flush=True))
         failed += tried.state == "failed"
         print(f"  {tried.state}{f': {tried.why}' if tried.why else f', {tried.tests}'}", flush=True)
