@@ -63,7 +63,7 @@ setup: $(STAMP)  ## make the environment in .venv; [TORCH_INDEX=URL] takes torch
 
 constraints:  ## pin for each Python what uv resolves, in constraints/; what is pinned stays [OPTIONS=--upgrade]
 	@for version in 3.10 3.11 3.12 3.13 3.14; do \
-	  uv pip compile -q --no-header --no-annotate --all-extras --python-version $$version \
+	  uv pip compile -q --no-header --no-annotate --extra benchmarks --extra dev --extra peers --extra cluster --extra onnx --python-version $$version \
 	    --python-platform x86_64-unknown-linux-gnu pyproject.toml -o constraints/$$version.txt $(call list,OPTIONS) || exit 1; \
 	done
 
