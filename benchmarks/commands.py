@@ -20,7 +20,8 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("config", help="a file of configs/TASK/")
     p.add_argument(
         "--weights",
-        help="backbone: a checkpoint or export of ours, official MAE weights, timm:NAME[:pretrained], random[:PATH]",
+        help="backbone: a run's folder, a checkpoint, an export, weights of another library, hf-hub:OWNER/NAME, "
+        "timm:NAME[:pretrained] or random[:PATH]",
     )
     p.add_argument("--data", help="data root: sets data.train.root and data.test.root")
     p.add_argument("--seed", type=int, help="default: the seed of the backbone's pretraining, else the config's")
@@ -34,18 +35,20 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--log-to", nargs="+", default=[], metavar="NAME", help="beside TensorBoard: wandb, mlflow, trackio")
     p.set_defaults(run=_bench)
 
-    p = commands.add_parser("compare", help="whether a learned mask pays on your own class folders: a page")
+    p = commands.add_parser(
+        "compare", help="does a learned mask pay on your own class folders? five methods, seeds, one page"
+    )
     p.add_argument("--data", required=True, metavar="FOLDER", help="images in class folders, or train and val folders")
     p.add_argument("--work-dir", help="folder of everything that is written (default: work_dirs/NAME_compared)")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="two or more (default: 0 1 2)")
-    p.add_argument("--jobs", type=int, help="runs at a time, one thread each (default: one for each core)")
+    p.add_argument("--jobs", type=int, help="runs at a time, one thread each (default: the cores; 1 on a GPU)")
     p.add_argument(
         "--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override keys of the pretrainings"
     )
     p.add_argument("--dry-run", action="store_true", help="say what would run and how long it takes, and stop")
     p.set_defaults(run=_compare)
 
-    p = commands.add_parser("demo", help="pretraining and transfer to four tasks on embedded data, minutes on a CPU")
+    p = commands.add_parser("demo", help="pretraining and transfer to four tasks on embedded data, in minutes on a CPU")
     p.add_argument("--work-dir", default="work_dirs/demo", help="folder for everything that is written")
     p.add_argument("--jobs", type=int, default=2, help="transfers at a time, one thread each (default: 2)")
     p.set_defaults(run=_demo)
@@ -81,13 +84,17 @@ def add_suite(commands: argparse._SubParsersAction) -> None:
         p.add_argument("--records", default="results/runs", help="folder of the records (default: results/runs)")
         p.add_argument("--work-dir", help="folder of the runs (default: work_dirs/suites/NAME)")
         p.add_argument("--any-numerics", action="store_true", help="records of other NUMERICS count as done")
-        p.add_argument("--weights", nargs="+", default=[], help="for a demo: transfer these backbones")
-        p.add_argument("--runs", default="work_dirs", help="for a demo: where to look for pretrained backbones")
-        p.add_argument("--most", type=int, default=8, help="for a demo: at most this many, the newest (default: 8)")
+        p.add_argument("--weights", nargs="+", default=[], help="of a suite with demo=True: transfer these backbones")
+        p.add_argument(
+            "--runs", default="work_dirs", help="of a suite with demo=True: where to look for pretrained backbones"
+        )
+        p.add_argument(
+            "--most", type=int, default=8, help="of a suite with demo=True: at most this many, the newest (default: 8)"
+        )
         p.add_argument("--tasks", nargs="+", default=[], help="transfer to these tasks only")
         p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override keys of all recipes")
     run.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
-    run.add_argument("--cluster", choices=CLUSTERS, help="run through submitit, with the suite's parameters")
+    run.add_argument("--cluster", choices=CLUSTERS, help="run as jobs of submitit, with the suite's parameters")
     run.add_argument("--redo", action="store_true", help="repeat stale runs; what they left is moved to 'superseded'")
     run.add_argument("--no-tables", action="store_true", help="do not regenerate the tables next to the records")
     parser.set_defaults(run=_suite)

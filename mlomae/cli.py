@@ -146,10 +146,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     plugins = argparse.ArgumentParser(add_help=False)
     plugins.add_argument(
-        "--custom-imports", nargs="+", default=[], metavar="MODULE", help="import the plug-ins that the run has used"
+        "--custom-imports", nargs="+", default=[], metavar="MODULE", help="import the plug-ins that the run used"
     )
     trained = argparse.ArgumentParser(add_help=False, parents=[plugins])
-    trained.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run, whose newest is taken")
+    trained.add_argument("checkpoint", type=Path, help="a checkpoint, or a run's folder (its newest one)")
     measured = argparse.ArgumentParser(add_help=False, parents=[trained])
     measured.add_argument("--data", dest="data_root", help="data root, if not the one of the checkpoint's config")
 
@@ -165,10 +165,12 @@ def build_parser() -> argparse.ArgumentParser:
     p = commands.add_parser(
         "diagnose", parents=[measured], help="influence of patches, feedback against chance, health of the mask"
     )
-    p.add_argument("--batches", type=int, default=20, metavar="N", help="batches that t is taken over (default: 20)")
+    p.add_argument("--batches", type=int, default=20, metavar="N", help="batches of the t statistic (default: 20)")
     p.add_argument("--batch-size", type=int, default=256, metavar="B", help="images of each level (default: 256)")
     p.add_argument("--feedback", metavar="NAME", help="nca, ridge, ... (default: the run's; nca if it trained no head)")
-    p.add_argument("--mask", default="own", metavar="own|random", help="masks of the strategy or uniform ones")
+    p.add_argument(
+        "--mask", default="own", metavar="own|random", help="the strategy's masks or uniform ones (default: own)"
+    )
     p.add_argument(
         "--out", type=Path, help="folder of influence.png and diagnose.json (default: diagnose, in the run's folder)"
     )
@@ -203,7 +205,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="CKPT",
-        help="trained models, checkpoints or folders of runs, for their config's row",
+        help="trained models (checkpoints or folders of runs): a row each, in place of their config's",
     )
     p.add_argument(
         "--images", type=Path, metavar="FOLDER", help="pictures of any size (default: the first row's training images)"
@@ -243,11 +245,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("root", metavar="ROOT", help="folder to put it in")
     p.set_defaults(run=partial(_report, "mlomae.data.tools:prepare_data"))
 
-    p = commands.add_parser("records", help="keep the digests of records that hold none, as of version 0.1")
+    p = commands.add_parser("records", help="digests of records that hold none (those of version 0.1)")
     p = p.add_subparsers(dest="action", required=True).add_parser(
         "seal", help="write their digests into numerics.json, beside their folder: an edited record is refused"
     )
-    p.add_argument("again", nargs="*", metavar="RECORD", help="files of the folder that have changed and are right")
+    p.add_argument("again", nargs="*", metavar="RECORD", help="files of the folder that were changed on purpose")
     p.add_argument("--records", type=Path, default=Path("results/runs"), help="their folder (default: results/runs)")
     p.set_defaults(run=_seal)
 

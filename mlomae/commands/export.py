@@ -22,14 +22,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the subcommand to those of `mlomae`."""
     p = commands.add_parser(
         "export",
-        help="write a pretrained encoder or a fine-tuned classifier for other libraries",
+        help="write a pretrained encoder or a fine-tuned model for other libraries",
         epilog="huggingface-mae has the decoder, too; onnx and torch-export compute features or logits.",
     )
     p.add_argument("checkpoint", type=Path, help="a run's folder, a checkpoint, or weights of another library")
-    p.add_argument("out", type=Path, help="a file (OUT.safetensors, .pth, .onnx, .pt2), or a folder")
+    p.add_argument("out", type=Path, help="a file (OUT.safetensors, .pth, .onnx, .pt2) or a folder, as the format asks")
     p.add_argument("--format", choices=FORMATS, help="default: safetensors, with --hub timm")
-    p.add_argument("--pooling", choices=["avg", "token"], help="of features that are computed (default: the measured)")
-    p.add_argument("--num-heads", type=int, metavar="N", help="of weights that do not say it")
+    p.add_argument(
+        "--pooling", choices=["avg", "token"], help="of computed features (default: that of the measured numbers)"
+    )
+    p.add_argument("--num-heads", type=int, metavar="N", help="attention heads, for weights that do not say")
     p.add_argument(
         "--hub",
         metavar="OWNER/NAME",

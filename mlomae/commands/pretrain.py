@@ -19,21 +19,25 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     p = commands.add_parser(
         "pretrain", help="pretrain on a folder of images, or from a config; resume, evaluate, write a record"
     )
-    p.add_argument("config", nargs="?", help="a file of configs/pretrain/, or one of your own; none: see --data")
+    p.add_argument("config", nargs="?", help="a file of configs/pretrain/, or one of your own; without it, see --data")
     p.add_argument(
         "--data",
         metavar="FOLDER",
         help="without a config: images in class folders, in train and val folders, or in a heap; a recipe is chosen "
         "from what is found. With a config: sets data.train.root and data.eval.root",
     )
-    p.add_argument("--method", default="mae", help="without a config: mae, or learned (default: mae)")
-    p.add_argument("--no-labels", action="store_true", help="without a config: all images in and below FOLDER")
+    p.add_argument(
+        "--method", default="mae", help="without a config: mae, or learned, which needs labels (default: mae)"
+    )
+    p.add_argument("--no-labels", action="store_true", help="without a config: take all images in and below FOLDER")
     p.add_argument(
         "--work-dir", type=Path, help="where checkpoints, pictures and the record go (default: work_dirs/NAME_seedN)"
     )
     p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
     p.add_argument("--records", type=Path, help="also write the record into this folder, e.g. results/runs")
-    p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
+    p.add_argument(
+        "--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override keys of the config or the recipe"
+    )
     p.add_argument("--log-to", nargs="+", default=[], metavar="NAME", help="beside TensorBoard: wandb, mlflow, trackio")
     p.add_argument("--print-config", action="store_true", help="print the whole configuration that would run, and stop")
     p.add_argument(

@@ -19,7 +19,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """Add the subcommands to those of `mlomae`."""
     p = commands.add_parser("classify", help="fine-tune on your own class folders; writes a model for predict and timm")
     p.add_argument(
-        "config", nargs="?", help="a file of configs/classification/, or a run's config.py, instead of --data alone"
+        "config",
+        nargs="?",
+        help="a file of configs/classification/, or a run's config.py; without it a recipe is chosen",
     )
     p.add_argument("--data", metavar="FOLDER", help="folders of classes, or train and val folders of them")
     p.add_argument(
@@ -27,7 +29,14 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="backbone: a run's folder, a checkpoint, an export, weights of another library, hf-hub:OWNER/NAME or "
         "timm:NAME:pretrained",
     )
-    p.add_argument("--out", "--work-dir", dest="work_dir", type=Path, metavar="DIR", help="default: in work_dirs")
+    p.add_argument(
+        "--out",
+        "--work-dir",
+        dest="work_dir",
+        type=Path,
+        metavar="DIR",
+        help="the run's folder (default: in work_dirs)",
+    )
     p.add_argument("--seed", type=int, help="default: 0, or the one of a config")
     p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the folder")
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override what was chosen")
@@ -43,16 +52,18 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     p.add_argument("model", type=Path, help="the folder of a run, a checkpoint, or a folder that timm reads")
     p.add_argument("images", nargs="+", metavar="IMAGE", help="files, and folders with all images in and below them")
     p.add_argument("--out", type=Path, help="FILE.csv (default: printed); of a segmenter or a detector a folder")
-    p.add_argument("--threshold", type=float, metavar="P", help="lowest score of a detection that pictures show")
+    p.add_argument("--threshold", type=float, metavar="P", help="lowest score of a detection that is drawn")
     p.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (default: 64)")
     p.add_argument("--custom-imports", nargs="+", default=[], metavar="MODULE", help="import plug-ins")
     p.set_defaults(run=_predict)
 
     p = commands.add_parser("embed", help="features of the images in a folder, with the names of their files")
-    p.add_argument("weights", help="as in classify")
-    p.add_argument("images", nargs="+", metavar="FOLDER", help="folders, and files")
+    p.add_argument("weights", help="backbone, as --weights of classify")
+    p.add_argument("images", nargs="+", metavar="FOLDER", help="folders, with all images in and below them, and files")
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.npz or FILE.parquet")
-    p.add_argument("--pooling", default="avg", choices=["avg", "cls"], help="mean of the patch tokens, or class token")
+    p.add_argument(
+        "--pooling", default="avg", choices=["avg", "cls"], help="mean of the patch tokens (default), or class token"
+    )
     p.add_argument("--img-size", type=int, metavar="PIXELS", help="default: that of the weights")
     p.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (default: 64)")
     p.set_defaults(run=_embed)
