@@ -23,8 +23,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     p.add_argument(
         "--data",
         metavar="FOLDER",
-        help="without a config: images in class folders, in train and val folders, or without labels; a recipe is chosen "
-        "from what is found. With a config: sets data.train.root and data.eval.root",
+        help="without a config: images in class folders, in train and val folders, or without labels; a recipe is "
+        "chosen from what is found. With a config: sets data.train.root and data.eval.root",
     )
     p.add_argument(
         "--method", default="mae", help="without a config: mae, or learned, which needs labels (default: mae)"
