@@ -134,8 +134,8 @@ def _read_shards(path: Path) -> State:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"'{path}' does not list the files of a model; fetch it again") from error
-    missing = [name for name in names if Path(name).name != name or not (path.parent / name).is_file()]
-    if missing:
+    beside = {file.name for file in path.parent.glob("*.safetensors") if file.is_file()}
+    if missing := [str(name) for name in names if name not in beside]:
         raise CheckpointError(f"'{path}' lists {first_names(missing)}, which is missing beside it; fetch it again")
     return {key: value for name in names for key, value in read_file(path.parent / name)[0].items()}
 

@@ -279,6 +279,10 @@ def test_a_model_in_several_files(tmp_path: Path) -> None:
     (tmp_path / "model-2.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"lists model-2.safetensors, which is missing.*fetch it again"):
         read_weights(tmp_path)
+    for odd in ("model.safetensors.index.json", "../model-1.safetensors", 5):  # itself, another folder, no name
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"norm.weight": odd}}))
+        with pytest.raises(CheckpointError, match=rf"lists {odd}, which is missing"):
+            read_weights(tmp_path)
 
 
 # --- what stands in a file beside the weights, and in place of it -----------------------------------------------------
