@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from mlomae.backbones.create import create_backbone
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, MlomaeError
-from mlomae.common.registry import check_choice
+from mlomae.common.registry import check_choice, check_range
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_augment, build_source
 from mlomae.data.given import given_images
 from mlomae.data.sets.own_images import TorchDataset, folder_config
@@ -56,6 +56,7 @@ def embed(
     cannot be read, TrainingError if a feature is not finite.
     """
     check_choice("embed", POOLINGS, pooling=pooling)
+    check_range("", "[1, inf)", batch_size=batch_size)
     spec = os.fspath(weights)
     size = img_size or _own_size(spec, model)
     vit, report = create_backbone(spec, num_classes=0, img_size=size, global_pool="token", model=model)

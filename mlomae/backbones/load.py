@@ -16,6 +16,7 @@ from mlomae.backbones.task import Task, all_tasks, get_task
 from mlomae.backbones.training import evaluate
 from mlomae.common.checkpoint import TRANSFER_FORMAT, format_of, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
+from mlomae.config.strict import merged
 from mlomae.models.loading import load_strict
 from mlomae.models.places import sha256, weights_path
 from mlomae.pretraining.devices import training_device
@@ -98,7 +99,7 @@ def load_transfer(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     """
     path = newest_checkpoint(Path(path))
     state = load_transfer_state(path)
-    values, meta = dict(state["config"]), state["meta"]
+    meta = state["meta"]
     name = meta.get("task") or next((t.name for t in all_tasks() if t.name in meta.get("numerics", {})), "")
     try:
         task = get_task(name)
@@ -108,14 +109,7 @@ def load_transfer(path: str | Path, overrides: Mapping[str, Any] | None = None) 
             "segmentation and detection, a plug-in is named with --custom-imports"
         ) from error
     try:
-        for key, value in (overrides or {}).items():
-            *sections, last = key.split(".")
-            place = values
-            for section in sections:
-                place[section] = dict(place[section])
-                place = place[section]
-            place[last] = value
-        config = task.config_from_dict(values)
+        config = task.config_from_dict(merged(state["config"], dict(overrides or {})))
     except ConfigError as error:
         raise ConfigError(f"checkpoint '{path}', config: {error}") from error
     return LoadedTransfer(path, state, task, config)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 from timm.models.vision_transformer import VisionTransformer
 
@@ -20,6 +19,7 @@ from mlomae.classification.recipe import Backbone, choose_recipe
 from mlomae.common.atomic import write_text
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import ConfigError, DataError, first_names
+from mlomae.config.strict import merged
 from mlomae.config.text import config_text
 from mlomae.data import build_source
 from mlomae.data.found import Found, look_into
@@ -72,9 +72,7 @@ def configure(folder: str | Path, weights: str, options: dict[str, Any], seed: i
     found, backbone, device = look_for_classes(folder), describe_backbone(weights), training_device()
     train, test = (build_source(part) for part in (found.train, found.held_out or {}))
     recipe = choose_recipe(found, len(train), backbone, device.type == "cuda", f"classify_{slug(found.title)}", seed)
-    merged = Config(recipe)
-    merged.merge_from_dict(options)
-    config = get_task("classification").config_from_dict(merged.to_dict())
+    config = get_task("classification").config_from_dict(merged(recipe, options))
     steps = config.train.epochs * (len(train) // config.data.batch_size)
     own = "folders of their own" if found.kind == "splits" else "a fifth of each class, by the digests of the files"
     where = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"

@@ -17,6 +17,7 @@ from mlomae.classification.per_image import PerImage
 from mlomae.classification.run import ClassificationMetric
 from mlomae.classification.table import predictions_table
 from mlomae.common.checkpoint import newest_checkpoint
+from mlomae.common.registry import check_range
 from mlomae.common.system import usable_cores
 from mlomae.data import Source
 from mlomae.data.given import given_images
@@ -65,8 +66,9 @@ def predict(classifier: FineTuned, images: Source, batch_size: int = 64, num_wor
 def predict_files(model: str | Path, paths: Sequence[str | Path], batch_size: int = 64) -> pd.DataFrame:
     """The table of `predictions_table` of the images that ``paths`` name, by the classifier at ``model``.
 
-    Raises what `read_classifier` and `given_images` raise.
+    Raises ConfigError for a batch size below 1, and what `read_classifier` and `given_images` raise.
     """
+    check_range("", "[1, inf)", batch_size=batch_size)
     classifier, images = read_classifier(model), given_images(list(paths))
     workers = min(8, usable_cores()) if len(images) >= _MANY else 0
     found = predict(classifier, images, batch_size, workers)

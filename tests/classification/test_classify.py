@@ -17,11 +17,12 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from mlomae import cli
 from mlomae.backbones.finetuned import read_finetuned
-from mlomae.backbones.load import evaluate_transfer
+from mlomae.backbones.load import evaluate_transfer, load_transfer
 from mlomae.classification.classify import describe_backbone
 from mlomae.classification.predict import predict_files
 from mlomae.classification.recipe import Backbone, batch_size_for, choose_recipe
 from mlomae.common.checkpoint import list_checkpoints
+from mlomae.common.errors import ConfigError
 from mlomae.common.files import read_json
 from mlomae.data.found import look_into
 
@@ -194,6 +195,7 @@ def test_the_folder_of_a_pretraining_stands_for_its_checkpoint(trained, tmp_path
             ["--data", "{data}", "--weights", "{ckpt}", "--cfg-options", "optim.rate=1"],
             "unknown config key 'optim.rate'",
         ),
+        (["--data", "{data}", "--weights", "{ckpt}", "--cfg-options", "name.x=1"], "--cfg-options cannot be applied"),
     ],
 )
 def test_what_cannot_be_classified_is_one_line(trained, capsys, arguments, said):
@@ -223,6 +225,28 @@ def test_what_cannot_be_predicted_is_one_line(trained, capsys, monkeypatch, mode
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["predict {run} {data}", "embed {run} {data} --out f.npz"])
+@pytest.mark.parametrize("size", ["0", "-1"])
+def test_a_batch_of_no_images_is_one_line(trained, capsys, command, size):
+    assert cli.main([*command.format(run=trained.out, data=trained.data).split(), "--batch-size", size]) == 2
+    error = capsys.readouterr().err
+    assert f"--batch-size must be at least 1; got {size}" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"dta.x": 1}, "unknown config key 'dta'"),
+        ({"data.val.root": "x"}, "set that, too"),
+        ({"name.x": 1}, "cannot be applied"),
+    ],
+)
+def test_wrong_overrides_of_a_transfer_are_named(trained, overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        load_transfer(trained.out, overrides)
 
 
 def test_a_linear_probe_predicts_with_the_backbone_that_it_was_trained_on(trained, tmp_path, capsys):
