@@ -55,7 +55,7 @@ def _check_written(source: Source, new: Path, out: Path, fmt: str) -> None:
             raise CheckpointError(f"'{out}' reads back differently ({wrong[:1]}); check the disk and export again")
 
 
-def _replace(source: Source, out: Path, fmt: str) -> str:
+def _replace(source: Source, out: Path, fmt: str, kept: tuple[str, ...]) -> str:
     """Write to a temporary folder next to ``out``, read back, compare, rename; an earlier export stays until then.
 
     Returns what `_carry_digests` does. ``out`` is owned meanwhile, so that weights and digests are of one checkpoint.
@@ -70,6 +70,9 @@ def _replace(source: Source, out: Path, fmt: str) -> str:
             if not FORMATS[fmt].graph:
                 _check_written(source, new, out, fmt)
             if out.is_dir():  # a folder cannot replace a full folder in one step
+                for name in kept:
+                    if (out / name).is_file():
+                        shutil.copy2(out / name, new / name)
                 os.replace(out, old)
             try:
                 os.replace(new, out)
@@ -140,7 +143,8 @@ def write_export(
     num_heads: int | None = None,
     kept: tuple[str, ...] = (),
 ) -> tuple[Source, str]:
-    """As `export`; what was exported, and what is known of its images. ``kept``: see `_check_target`."""
+    """As `export`; what was exported, and what is known of its images. ``kept``: files that may be in the folder
+    besides those of the format, and stay there."""
     _check_target(out, fmt, kept)
     source = read_source(checkpoint, num_heads)
     if pooling is not None and pooling != source.pooling:
@@ -148,7 +152,7 @@ def write_export(
             raise CheckpointError(f"'{source.path}' was fine-tuned with pooling '{source.pooling}'; leave pooling out")
         source.pooling = pooling
     out.parent.mkdir(parents=True, exist_ok=True)
-    return source, _replace(source, out, fmt)
+    return source, _replace(source, out, fmt, kept)
 
 
 def summary(source: Source, out: Path, fmt: str, images: str) -> list[str]:

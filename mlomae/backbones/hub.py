@@ -42,11 +42,11 @@ def prepare_model(
         raise CheckpointError(f"a hub takes folders, and format {fmt} is a file; choose one of {folders}")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise CheckpointError(f"'{repo}' is no name on a hub; write OWNER/NAME")
-    card = (out / CARD).read_text(encoding="utf-8") if (out / CARD).is_file() else None
     source, images = write_export(checkpoint, out, fmt, num_heads=num_heads, kept=(CARD,))
-    found = record_of(source, record)
-    write_text(out / CARD, card or model_card(source, repo, fmt, found, records, licence))
-    state = " was there and is kept" if card else "" if found else ", without a record: no numbers"
+    found, there = record_of(source, record), (out / CARD).is_file()
+    if not there:
+        write_text(out / CARD, model_card(source, repo, fmt, found, records, licence))
+    state = " was there and is kept" if there else "" if found else ", without a record: no numbers"
     said = f"card      {out / CARD}{state}"
     *lines, load = summary(source, out, fmt, images)
     return "\n".join([*lines, said, load])

@@ -100,6 +100,9 @@ def test_the_card_is_made_from_the_record_and_nothing_is_sent(run: Path, hub: Se
     (tmp_path / "o" / "README.md").write_text("mine")
     assert "was there and is kept" in prepare_model(run, tmp_path / "o", "me/vit")
     assert (tmp_path / "o" / "README.md").read_text() == "mine"
+    with pytest.raises(CheckpointError, match="does not exist"):
+        prepare_model(run, tmp_path / "o", "me/vit", record=tmp_path / "none.json")
+    assert (tmp_path / "o" / "README.md").read_text() == "mine", "a refusal loses nothing"
 
 
 def test_other_seeds_give_an_interval_over_seeds(run: Path, tmp_path: Path) -> None:
