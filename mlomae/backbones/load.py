@@ -17,9 +17,13 @@ from mlomae.backbones.training import evaluate
 from mlomae.common.checkpoint import TRANSFER_FORMAT, format_of, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.config.strict import merged
+from mlomae.data import Images
+from mlomae.data.content import describe_content
+from mlomae.data.copies import check_trained_on, digests_of, find_copies, load_digests
 from mlomae.models.loading import load_strict
 from mlomae.models.places import sha256, weights_path
 from mlomae.pretraining.devices import training_device
+from mlomae.pretraining.log import warn
 
 
 @dataclass
@@ -118,15 +122,29 @@ def load_transfer(path: str | Path, overrides: Mapping[str, Any] | None = None) 
 def evaluate_transfer(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
     """The metrics of a checkpoint's model on the test images of its own configuration.
 
-    Arguments and errors as `load_transfer`, DataError for images that cannot be read.
+    Arguments and errors as `load_transfer`, DataError for images that cannot be read, or that the model was trained on:
+    a folder that is split by its files has other held-out images once some are added. Where ``data.allow_seen`` lets
+    pretraining have seen them, which is not told apart here, that is a warning.
     """
     loaded = load_transfer(path, overrides)
     steps = loaded.create_steps()
     steps.train, steps.test = steps.open_data()
+    _check_untrained(loaded, steps.test)
     model = loaded.build_model(steps)
     loader, metric = steps.create_test()
     evaluate(model, loader, metric, loaded.config.train.log_interval)
     return metric.summary
+
+
+def _check_untrained(loaded: LoadedTransfer, test: Images) -> None:
+    """Of other test images than those of the run, which it has compared itself."""
+    tested, data = loaded.state["meta"].get("data", {}).get("test"), loaded.config.data
+    if tested is not None and tested["content"] == describe_content(test)["content"]:
+        return
+    if not data.allow_seen:
+        check_trained_on(loaded.path, test, f"; training of '{loaded.path}'", data.allow_near_copies)
+    elif (known := load_digests(loaded.path)) is not None and (copies := find_copies(known, digests_of(test)).equal):
+        warn(f"{len(copies):,} of {len(test):,} test images were among those of the training or the pretraining")
 
 
 def export_transfer(path: Path, out: Path, fmt: str) -> str | None:

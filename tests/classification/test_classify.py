@@ -22,7 +22,7 @@ from mlomae.classification.classify import describe_backbone
 from mlomae.classification.predict import predict_files
 from mlomae.classification.recipe import Backbone, batch_size_for, choose_recipe
 from mlomae.common.checkpoint import list_checkpoints
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.common.files import read_json
 from mlomae.data.found import look_into
 
@@ -121,6 +121,16 @@ def test_evaluate_takes_the_run_and_the_checkpoint(trained, capsys):
         assert float(printed["top1"]) == pytest.approx(trained.record["metrics"]["top1"], abs=0.01)
     assert cli.main(["evaluate", str(trained.folder / "pretrained")]) == 0
     assert "knn_top1_cls" in capsys.readouterr().out
+
+
+def test_evaluation_on_images_that_were_trained_on_is_said_or_refused(trained, caplog):
+    evaluate_transfer(trained.out)
+    assert not caplog.records, "those that it was tested on"
+    swapped = {"data.train.part": "held_out", "data.test.part": "train"}
+    evaluate_transfer(trained.out, swapped)
+    assert "24 of 24 test images were among those of the training" in caplog.text
+    with pytest.raises(DataError, match="24 of 24 evaluation images are in training"):
+        evaluate_transfer(trained.out, swapped | {"data.allow_seen": False})
 
 
 def test_what_was_chosen_is_a_config_that_makes_the_same_run(trained, capsys):
