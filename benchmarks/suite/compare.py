@@ -130,6 +130,9 @@ def compare(args: argparse.Namespace, say: Callable[[str], None] = print) -> int
     flags = dict.fromkeys(("any_numerics", "redo", "no_tables"), False)
     lists: dict[str, Any] = {name: [] for name in ("data", "tasks", "weights", "cfg_options")}
     status = run_suite(argparse.Namespace(**options, **unset, **flags, **lists, runs="", most=1))
+    if status:  # some rows are missing, or all: the tables would speak of others
+        say(f"nothing is concluded: runs have failed, see above and {out / 'work'}; the same command goes on from here")
+        return status
     lines = conclusion(out)
     about = f"{found.describe()}. Written by `mlomae compare`, whose configs lie beside this page."
     build_report(

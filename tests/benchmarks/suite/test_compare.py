@@ -97,6 +97,17 @@ def test_bad_input_is_one_line_before_anything_is_written(
     assert not out.exists()
 
 
+def test_nothing_is_concluded_from_runs_that_failed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.suite.compare.run_suite", lambda args: 1)
+    monkeypatch.setattr("benchmarks.suite.compare.estimate", lambda *args: 1.0)
+    out = tmp_path / "out"
+    assert main(["compare", "--data", str(photos), "--work-dir", str(out), "--cfg-options", *TINY]) == 1
+    assert "nothing is concluded" in capsys.readouterr().out
+    assert not (out / "report.html").exists()
+
+
 @pytest.mark.slow  # 28 runs
 def test_the_comparison_ends_in_a_page(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
