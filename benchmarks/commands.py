@@ -23,7 +23,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         help="backbone: a run's folder, a checkpoint, an export, weights of another library, hf-hub:OWNER/NAME, "
         "timm:NAME[:pretrained] or random[:PATH]",
     )
-    p.add_argument("--data", help="data root: sets data.train.root and data.test.root")
+    p.add_argument("--data", help="data root: sets data.train.root, data.val.root and data.test.root")
     p.add_argument("--seed", type=int, help="default: the seed of the backbone's pretraining, else the config's")
     p.add_argument("--work-dir", help="where checkpoints and results go (default: work_dirs/NAME_METHOD_seedN)")
     p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of the work dir")

@@ -35,6 +35,7 @@ TASK = Task(
         {
             "data.num_workers",
             "data.train.title",
+            "data.val.title",
             "data.test.title",
             "train.log_interval",
             "train.checkpoint_interval",

@@ -22,8 +22,9 @@ def transfer(task: Task, args: argparse.Namespace) -> tuple[Record, Path]:
     if args.seed is not None:
         options["seed"] = args.seed
     config = task.load_config(args.config, options)
-    if args.data:
-        config.data.train["root"] = config.data.test["root"] = args.data
+    for part in (config.data.train, config.data.val, config.data.test) if args.data else ():
+        if part is not None:
+            part["root"] = args.data
     source = describe_weights(config.backbone.weights or "random")
     if source.seed is not None and "seed" not in options:
         config.seed = source.seed

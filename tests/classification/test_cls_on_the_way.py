@@ -1,5 +1,6 @@
 """Evaluation while a classifier trains, and the choice of a checkpoint on a validation part."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mlomae import cli
 from mlomae.backbones.load import evaluate_transfer
 from mlomae.backbones.on_the_way import Validation
 from mlomae.backbones.task import Metric
+from mlomae.backbones.transfer import transfer
 from mlomae.common.checkpoint import TRANSFER_FORMAT, best_path, checkpoint_path, load_checkpoint, newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, DataError
 
@@ -140,3 +142,18 @@ def test_predict_takes_the_chosen_weights(best: Path, tmp_path: Path, capsys: py
     probability = float((tmp_path / "p.csv").read_text().splitlines()[1].split(",")[2])
     expected = torch.tensor(cls_runs.predictions(best)["top_log_probs"][0, 0]).exp()
     assert probability == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_folder_of_the_command_line_is_that_of_the_validation_part_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("mlomae.backbones.transfer.run_transfer", lambda task, config, *rest: seen.append(config))
+    parts = {
+        f"data__{part}": {"type": "imagefolder", "root": "old", "split": part} for part in ("train", "val", "test")
+    }
+    path = cls_runs.write_config(tmp_path / "c.py", **parts, train__eval_interval=3)
+    given = {"config": path, "weights": None, "seed": None, "cfg_options": [], "data": "new", "work_dir": tmp_path}
+    transfer(cls_runs.TASK, argparse.Namespace(**given, resume=False, records=None))
+    data = seen[0].data
+    assert [part["root"] for part in (data.train, data.val, data.test)] == ["new"] * 3
