@@ -36,8 +36,8 @@ def embed(
     pooling: str = "avg",
     img_size: int | None = None,
     model: dict[str, Any] | None = None,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     batch_size: int = 256,
     device: str | torch.device | None = None,
 ) -> Tensor:
@@ -49,7 +49,8 @@ def embed(
             folder of pictures, or of folders of pictures, in the order of their names.
         pooling: "avg" for the mean of the patch tokens, "cls" for the class token, both after the final norm.
         img_size: S; by default that of the weights. All images but floats are centre-cropped to a square, resized
-            and normalised by ``mean`` and ``std``, as in `evaluate`.
+            and normalised by ``mean`` and ``std``, as in `evaluate`; by default those of the weights where they tell,
+            as timm's and Hugging Face's do, else ImageNet's.
         device: by default the GPU if there is one.
 
     Raises ConfigError for a wrong option, what `create_backbone` raises for the weights, DataError for images that
@@ -60,6 +61,8 @@ def embed(
     spec = os.fspath(weights)
     size = img_size or _own_size(spec, model)
     vit, report = create_backbone(spec, num_classes=0, img_size=size, global_pool="token", model=model)
+    mean = report.pixels.get("mean", IMAGENET_MEAN) if mean is None else mean
+    std = report.pixels.get("std", IMAGENET_STD) if std is None else std
     if not (isinstance(images, Tensor) and images.is_floating_point()):
         report.check_pixels("embed", mean, std)
     place = torch.device(device) if device else training_device()

@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import is_main_process
 from timm.models.vision_transformer import VisionTransformer
 
+from mlomae.backbones.create import create_backbone
 from mlomae.backbones.finetuned import read_finetuned, save_timm_folder
 from mlomae.backbones.provenance import describe_weights
 from mlomae.backbones.run import run_transfer
@@ -46,10 +47,13 @@ def describe_backbone(weights: str) -> Backbone:
             model = create_timm(name)
         if type(model) is not VisionTransformer:
             raise ConfigError(f"timm model '{name}' is a {type(model).__name__}; choose a plain ViT, timm:vit_...")
-        return Backbone(weights, int(model.patch_embed.img_size[0]), int(model.embed_dim))
-    _, architecture, _ = read_encoder(spec)
-    size = architecture.patch_size * architecture.grid[0] if architecture.grid else _USUAL
-    return Backbone(weights, size, architecture.embed_dim)
+        size, width = int(model.patch_embed.img_size[0]), int(model.embed_dim)
+    else:
+        _, architecture, _ = read_encoder(spec)
+        size = architecture.patch_size * architecture.grid[0] if architecture.grid else _USUAL
+        width = architecture.embed_dim
+    _, report = create_backbone(weights, num_classes=0, img_size=size, global_pool="token")
+    return Backbone(weights, size, width, {key: list(value) for key, value in report.pixels.items()})
 
 
 def look_for_classes(folder: str | Path) -> Found:

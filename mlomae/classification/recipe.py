@@ -9,6 +9,7 @@
 | layer decay | 0.75, for a width of 768 and above 0.65, as MAE fine-tunes |
 | augmentation | random crops of 35 % of the image and more, flips; from 10,000 images and 96 pixels that of MAE: |
 | | RandAugment, erasing, mixup and cutmix, drop path 0.1 |
+| normalisation | by the mean and std of the weights where they tell, as timm's and Hugging Face's do, else ImageNet's |
 | evaluation | the centre: the whole shorter side up to 64 pixels, else 87.5 % of it |
 | precision | bf16 on a GPU |
 | seen before | held-out images among those of the pretraining are counted, not refused: it had no labels of a heap |
@@ -18,7 +19,7 @@ AdamW, label smoothing 0.1, a warm-up of a tenth of the run, then a cosine: as i
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlomae.common.system import usable_cores
@@ -30,11 +31,13 @@ _SMALL_SIDE = 64
 
 @dataclass(frozen=True)
 class Backbone:
-    """What the recipe depends on of the weights; ``img_size`` in pixels."""
+    """What the recipe depends on of the weights; ``img_size`` in pixels, ``pixels``: the mean and std of the images
+    that they were trained on, where they say so."""
 
     weights: str
     img_size: int
     embed_dim: int
+    pixels: dict[str, list[float]] = field(default_factory=dict)
 
 
 def batch_size_for(images: int, gpu: bool) -> int:
@@ -56,11 +59,12 @@ def choose_recipe(found: Found, images: int, backbone: Backbone, gpu: bool, name
     batch, wide, large = batch_size_for(images, gpu), backbone.embed_dim >= 384, images >= LARGE
     strong = large and backbone.img_size >= 96
     steps = epochs_for(images) * max(1, images // batch)
+    augment: dict[str, Any] = {"type": "rand_augment"} if strong else {"type": "crop_flip", "scale": [0.35, 1.0]}
     data: dict[str, Any] = {
         "train": found.train,
         "test": found.held_out,
-        "augment": {"type": "rand_augment"} if strong else {"type": "crop_flip", "scale": [0.35, 1.0]},
-        "evaluate": {"crop_pct": 1.0 if backbone.img_size <= _SMALL_SIDE else 0.875},
+        "augment": {**augment, **backbone.pixels},
+        "evaluate": {"crop_pct": 1.0 if backbone.img_size <= _SMALL_SIDE else 0.875, **backbone.pixels},
         "mix": {"mixup": 0.8, "cutmix": 1.0} if strong else None,
         "batch_size": batch,
         "allow_seen": True,

@@ -15,7 +15,7 @@ from photos import NAMES, write_photos
 from PIL import Image, ImageOps
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from mlomae import cli
+from mlomae import cli, embed
 from mlomae.backbones.finetuned import read_finetuned
 from mlomae.backbones.load import evaluate_transfer, load_transfer
 from mlomae.classification.classify import describe_backbone
@@ -172,6 +172,23 @@ def test_images_that_pretraining_saw_are_counted_not_refused(trained, tmp_path, 
     options = ["train.epochs=1", "data.allow_seen=False"]
     assert cli.main([*command[:-1], str(tmp_path / "refused"), "--cfg-options", *options]) == 2
     assert not (tmp_path / "refused" / "checkpoints").exists()
+
+
+def test_images_are_normalised_as_the_weights_want(trained, tmp_path, capsys):
+    folder = tmp_path / "hf"
+    assert cli.main(["export", str(trained.checkpoint), str(folder), "--format", "huggingface"]) == 0
+    said = folder / "preprocessor_config.json"
+    half = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    said.write_text(json.dumps(read_json(said) | {f"image_{key}": value for key, value in half.items()}))
+    command = ["classify", "--data", str(trained.data), "--weights", str(folder), "--out", str(tmp_path / "run")]
+    assert cli.main([*command, "--cfg-options", "train.epochs=1"]) == 0
+    data = read_json(tmp_path / "run" / "record.json")["config"]["data"]
+    for section in (data["augment"], data["evaluate"], read_finetuned(tmp_path / "run").evaluate):
+        assert {key: section[key] for key in half} == half
+    own, forced = (embed(folder, trained.data, **options) for options in ({}, half))
+    assert torch.equal(own, forced)
+    with pytest.raises(ConfigError, match=r"embed\.mean"):
+        embed(folder, trained.data, mean=(0.4, 0.5, 0.6))
 
 
 @pytest.mark.parametrize(
