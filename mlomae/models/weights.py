@@ -87,7 +87,8 @@ class WeightsFile:
         left_out: tensors of the file that belong to neither.
         notes: which parts of the file were used.
         norm_eps: of the layer norms.
-        pixels: mean and std of the images it was trained on, where preprocessor_config.json beside it says so.
+        pixels: mean and std of the images it was trained on, where a pretraining's own configuration or the
+            preprocessor_config.json beside the file says so.
     """
 
     path: Path
@@ -173,6 +174,14 @@ def _pixels(path: Path) -> dict[str, Any]:
     return values
 
 
+def _of_augment(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    data = config.get("data")
+    augment = data.get("augment") if isinstance(data, dict) else None
+    values = {key: augment[key] for key in ("mean", "std") if key in augment} if isinstance(augment, dict) else {}
+    check_structure(values, _Pixels, f"checkpoint '{path}', config.data.augment:", WRITTEN)
+    return values
+
+
 def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
     check_intact(path)
     if content["format"] not in (FORMAT, TRANSFER_FORMAT):
@@ -187,7 +196,8 @@ def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
         decoder = {k.removeprefix("decoder."): t for k, t in modules["mae"].items() if k.startswith("decoder.")}
         encoder = {k.removeprefix("encoder."): t for k, t in modules["mae"].items() if not k.startswith("decoder.")}
         eps = model.get("norm_eps", NORM_EPS)
-        return WeightsFile(path, "pretraining", encoder, decoder, dict(model), content, norm_eps=eps)
+        pixels = _of_augment(path, content["config"])
+        return WeightsFile(path, "pretraining", encoder, decoder, dict(model), content, norm_eps=eps, pixels=pixels)
     if "backbone" not in modules:
         kind = content["config"].get("protocol", "dense task")
         raise CheckpointError(

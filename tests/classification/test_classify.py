@@ -191,6 +191,18 @@ def test_images_are_normalised_as_the_weights_want(trained, tmp_path, capsys):
         embed(folder, trained.data, mean=(0.4, 0.5, 0.6))
 
 
+def test_a_pretraining_tells_how_its_images_were_normalised(trained, tmp_path):
+    augment = {"type": "Plain", "mean": [0, 0.5, 1], "std": [0.2, 0.3, 1]}
+    random = {"type": "random", "ratio": 0.75}
+    checkpoint, _ = cls_runs.pretrain(tmp_path / "run", data__augment=augment, data__eval=None, mask=random)
+    known = {key: augment[key] for key in ("mean", "std")}
+    assert describe_backbone(str(checkpoint)).pixels == known
+    images = torch.arange(2 * 3 * 16 * 16).remainder(251).reshape(2, 3, 16, 16).byte()
+    assert torch.equal(embed(checkpoint, images), embed(checkpoint, images, **known))
+    floats = (images / 255 - torch.tensor(augment["mean"])[:, None, None]) / torch.tensor(augment["std"])[:, None, None]
+    torch.testing.assert_close(embed(checkpoint, images), embed(checkpoint, floats), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     "command", ["diagnose {run}", "horizon {run}", "masks --checkpoints {run} --out m.png", "predict {pre} {run}"]
 )
