@@ -143,7 +143,13 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
     config = config_from_dict(values)
     kept = (args.work_dir or Path(f"work_dirs/{config.name}_seed{config.seed}")) / CONFIG
     if args.resume and kept.is_file():
-        return load_config(kept, changes), [f"found: {found.describe()}", f"recipe: the one in {kept}"], ""
+        before = load_config(kept, changes)
+        if (before.data.train, before.method) != (config.data.train, config.method):
+            raise ConfigError(
+                f"'{kept}' is of {before.method} on {before.data.train['root']}, not of {config.method} on "
+                f"{config.data.train['root']}; give these, or another --work-dir"
+            )
+        return before, [f"found: {found.describe()}", f"recipe: the one in {kept}"], ""
     about = [
         f"What `mlomae pretrain --data` has chosen for {found.root}.\n",
         f"Found: {found.describe()}.",

@@ -65,8 +65,7 @@ class Found:
         parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in self.images.items()]
         said = f"{' + '.join(parts) if len(parts) > 1 else f'{self.total:,}'} image{'s' * (self.total != 1)}"
         if self.classes:
-            names = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
-            said += f" in {len(self.classes):,} class folders ({names})"
+            said += f" in {len(self.classes):,} class folders ({_names(self.classes)})"
         else:
             said += " without labels"
         sides = [side for size in self.sizes for side in size]

@@ -148,6 +148,18 @@ def test_a_second_start_is_refused_and_resume_takes_its_config(run: Path, photos
     assert "the one in" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("other", ["images", "method", "labels"])
+def test_a_resumed_run_is_of_the_same_images_and_method(
+    run: Path, photos: Path, tmp_path: Path, capsys: Any, other: str
+) -> None:
+    data = paint_classes(tmp_path / "others", 2) if other == "images" else photos
+    more = {"images": [], "method": ["--method", "learned"], "labels": ["--no-labels"]}[other]
+    assert main(["pretrain", "--data", str(data), "--work-dir", str(run), "--resume", *more]) == 2
+    error = one_line(capsys.readouterr().err)
+    assert f"is of MAE on {photos}, not of" in error
+    assert "another --work-dir" in error
+
+
 def test_the_learned_mask(photos: Path, tmp_path: Path, capsys: Any) -> None:
     work = tmp_path / "work"
     assert main(["pretrain", "--data", str(photos), "--method", "learned", "--work-dir", str(work), *SMALL]) == 0
