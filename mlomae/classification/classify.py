@@ -11,7 +11,8 @@ from mmengine.dist import is_main_process
 from timm.models.vision_transformer import VisionTransformer
 
 from mlomae.backbones.create import create_backbone
-from mlomae.backbones.finetuned import read_finetuned, save_timm_folder
+from mlomae.backbones.finetuned import CONFIG as TIMM_CONFIG
+from mlomae.backbones.finetuned import WEIGHTS, read_finetuned, save_timm_folder
 from mlomae.backbones.provenance import describe_weights
 from mlomae.backbones.run import run_transfer
 from mlomae.backbones.task import get_task
@@ -30,6 +31,7 @@ from mlomae.pretraining.devices import training_device
 from mlomae.records import Record, slug
 
 CONFIG = "config.py"
+_ABOUT = "Fine-tuning on"  # how the docstring of the config begins
 _USUAL = 224
 
 
@@ -111,13 +113,15 @@ def classify(
     writes, and the model as ``config.json`` and ``model.safetensors`` for timm. ``say`` gets lines for the user.
     Raises what `configure` and `run_transfer` raise.
     """
+    if out:
+        check_place(out)
     config, lines = configure(folder, weights, options or {}, seed)
     source = describe_weights(weights)
     out = out or Path(f"work_dirs/{config.name}_{slug(source.method)}_seed{config.seed}")
     for line in [*lines, f"output   {out}"]:
         say(line)
     if is_main_process() and not list_checkpoints(out) and not (out / "record.json").exists():
-        about = f"Fine-tuning on {folder}, as `mlomae classify` has chosen it; again: mlomae classify {out / CONFIG}"
+        about = f"{_ABOUT} {folder}, as `mlomae classify` has chosen it; again: mlomae classify {out / CONFIG}"
         write_text(out / CONFIG, config_text(config.to_dict(), about))
     record = run_transfer(get_task("classification"), config, out, resume, source=source)
     if record:
@@ -125,6 +129,20 @@ def classify(
         for line in report(record, out):
             say(line)
     return record, out
+
+
+def check_place(out: Path, chosen: bool = True) -> None:
+    """Raise ConfigError for a folder without a run that holds a file that the run would write over: weights, above all
+    those that it starts from, or, where a recipe is ``chosen``, another config."""
+    if list_checkpoints(out) or (out / "record.json").exists():
+        return  # a run's, which `run_transfer` looks at
+    taken = [name for name in (TIMM_CONFIG, WEIGHTS) if (out / name).exists()]
+    ours, config = f'"""{_ABOUT} ', out / CONFIG
+    if chosen and config.is_file() and not config.read_text(encoding="utf-8", errors="replace").startswith(ours):
+        taken.append(CONFIG)
+    if taken:
+        named = first_names(taken)
+        raise ConfigError(f"'{out}' holds {named}, which would be replaced; name another folder with --out")
 
 
 def write_model(out: Path) -> None:

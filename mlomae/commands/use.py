@@ -84,10 +84,12 @@ def _classify(args: argparse.Namespace) -> int:
     register_tasks()
     from mlomae.backbones.task import get_task
     from mlomae.backbones.transfer import transfer
-    from mlomae.classification.classify import classify, report, write_model
+    from mlomae.classification.classify import check_place, classify, report, write_model
     from mlomae.config.strict import overrides
 
     if args.config:
+        if args.work_dir:
+            check_place(args.work_dir, chosen=False)
         record, out = transfer(get_task("classification"), args)
         fine_tuned = record.get("config", {}).get("protocol") == "finetune"
         if fine_tuned:

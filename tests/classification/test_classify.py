@@ -160,6 +160,18 @@ def test_what_is_said_before_and_after(trained, tmp_path, capsys):
     assert "already holds a run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["config.py", "config.json", "model.safetensors"])
+def test_no_file_of_the_user_is_written_over(trained, tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine = 1\n")
+    commands = [["--data", str(trained.data), "--weights", str(trained.checkpoint)]]
+    commands += [[str(trained.out / "config.py")]] if name != "config.py" else []  # which only a chosen recipe writes
+    for command in commands:
+        assert cli.main(["classify", *command, "--out", str(tmp_path)]) == 2
+        assert f"holds {name}, which would be replaced; name another folder" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine = 1\n"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_images_that_pretraining_saw_are_counted_not_refused(trained, tmp_path, capsys):
     given = {"type": "pictures", "root": str(trained.data), "below": True}
     checkpoint, _ = cls_runs.pretrain(
