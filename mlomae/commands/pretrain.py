@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlomae.config.schema import PretrainConfig
 
 OWN = ("imagefolder", "pictures")  # types of data sets that are a user's own
+_ABOUT = "What `mlomae pretrain --data` has chosen"  # how the docstring of the config begins
 CONFIG = "config.py"  # in the folder of a run: what was chosen for it
 
 
@@ -150,8 +151,10 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
                 f"{config.data.train['root']}; give these, or another --work-dir"
             )
         return before, [f"found: {found.describe()}", f"recipe: the one in {kept}"], ""
+    if kept.is_file() and not kept.read_text(encoding="utf-8", errors="replace").startswith(f'"""{_ABOUT} '):
+        raise ConfigError(f"'{kept}' is another config, which would be replaced; name another folder with --work-dir")
     about = [
-        f"What `mlomae pretrain --data` has chosen for {found.root}.\n",
+        f"{_ABOUT} for {found.root}.\n",
         f"Found: {found.describe()}.",
         f"Chosen: {recipe.reason}. The rules: mlomae/pretraining/recipe.py.",
         "Repeat: mlomae pretrain THIS_FILE --work-dir ANOTHER",

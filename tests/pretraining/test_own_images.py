@@ -148,6 +148,13 @@ def test_a_second_start_is_refused_and_resume_takes_its_config(run: Path, photos
     assert "the one in" in capsys.readouterr().out
 
 
+def test_no_config_of_the_user_is_written_over(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "config.py").write_text("mine = 1\n")
+    assert main(["pretrain", "--data", str(photos), "--work-dir", str(tmp_path), *SMALL]) == 2
+    assert "is another config, which would be replaced" in one_line(capsys.readouterr().err)
+    assert (tmp_path / "config.py").read_text() == "mine = 1\n"
+
+
 @pytest.mark.parametrize("other", ["images", "method", "labels"])
 def test_a_resumed_run_is_of_the_same_images_and_method(
     run: Path, photos: Path, tmp_path: Path, capsys: Any, other: str
