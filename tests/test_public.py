@@ -18,8 +18,8 @@ SIGNATURES = {
     "MaskingStrategy": "(embed_dim, grid)",
     "create_backbone": "(spec, *, num_classes, img_size, drop_path=0.0, global_pool='avg', model=None, "
     "keep_norm=False, dynamic_img_size=False, head_std=2e-05, seed=0)",
-    "embed": "(weights, images, *, pooling='avg', img_size=None, model=None, mean=(0.485, 0.456, 0.406), "
-    "std=(0.229, 0.224, 0.225), batch_size=256, device=None)",
+    "embed": "(weights, images, *, pooling='avg', img_size=None, model=None, mean=None, std=None, "
+    "batch_size=256, device=None)",
     "evaluate": "(path, overrides=None)",
     "export": "(checkpoint, out, fmt, *, pooling=None, num_heads=None)",
     "list_strategies": "()",

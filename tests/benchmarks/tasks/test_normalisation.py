@@ -1,4 +1,4 @@
-"""Images are normalised as timm's weights know them, in every task and in `embed`, or the run is refused by key."""
+"""Images are normalised as timm's weights know them, or the run is refused by key; `embed` does so by itself."""
 
 import json
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from benchmarks.tasks.segmentation.model import build_segmentor
 from mlomae.backbones.export import export
 from mlomae.classification.run import build_model
 from mlomae.common.errors import ConfigError
+from mlomae.data import IMAGENET_MEAN
 
 OWN: dict[str, Any] = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.25]}
 NOWHERE = Path("nowhere")
@@ -52,9 +53,6 @@ TASKS: dict[str, Callable[..., Any]] = {
     "data.evaluate": classifier,
     "data": lambda spec, **given: dense(seg_runs, build_segmentor, spec, **given),
     "data.": lambda spec, **given: dense(det_runs, build_detector, spec, **given),
-    "embed": lambda spec, **given: mlomae.embed(
-        spec, torch.zeros(2, 3, 16, 16, dtype=torch.uint8), img_size=16, **given
-    ),
 }
 
 
@@ -70,3 +68,13 @@ def test_another_normalisation_than_the_weights_is_refused_and_the_remedy_works(
         TASKS[section](spec, mean=OWN["mean"])
     TASKS[section](spec, **OWN)
     TASKS[section](f"random:{spec.removesuffix(':pretrained')}")  # fresh weights know no images
+
+
+def test_embed_normalises_as_the_weights_know_and_refuses_another(spec: str) -> None:
+    images_NCHW = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
+    features = mlomae.embed(spec, images_NCHW, img_size=16)
+    assert torch.equal(features, mlomae.embed(spec, images_NCHW, img_size=16, **OWN))
+    own = (images_NCHW / 255 - torch.tensor(OWN["mean"])[:, None, None]) / torch.tensor(OWN["std"])[:, None, None]
+    torch.testing.assert_close(features, mlomae.embed(spec, own, img_size=16), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"embed.mean is \[0.485, .*trained with \[0.5, 0.5, 0.5\]; set it to that"):
+        mlomae.embed(spec, images_NCHW, img_size=16, mean=IMAGENET_MEAN)
