@@ -55,9 +55,15 @@ def recipes(found: Found, gpu: bool, bf16: bool, changes: dict[str, Any]) -> dic
     joint = {**mae, "name": f"{name}_joint", "method": JOINT, "auxiliary": {"type": "classification", "weight": 0.1}}
     count = len(found.classes) * 2
     batch = 2 ** max(3, min(8, (max(found.total, count) // 8).bit_length() - 1))
+    pixels = {key: value for key, value in learned["data"]["augment"].items() if key in ("mean", "std")}
     frozen = {
         "backbone": {"img_size": model["img_size"]},
-        "data": {"train": found.train, "test": found.held_out, "evaluate": {"crop_pct": 1.0}, "batch_size": batch},
+        "data": {
+            "train": found.train,
+            "test": found.held_out,
+            "evaluate": {"crop_pct": 1.0, **pixels},
+            "batch_size": batch,
+        },
     }
     if learned["data"].get("allow_near_copies"):
         frozen["data"]["allow_near_copies"] = True
@@ -123,8 +129,13 @@ def compare(args: argparse.Namespace, say: Callable[[str], None] = print) -> int
     if args.dry_run:
         return 0
     about = f"What `mlomae compare` has chosen for {found.root}: {found.describe()}."
-    for file, content in {**values, "suite": suite_values(name, args.seeds)}.items():
-        write_text(out / f"{file}.py", config_text(content, about))
+    texts = {f"{file}.py": config_text(content, about) for file, content in values.items()}
+    for file, text in texts.items():
+        if (out / file).exists() and (out / file).read_text(encoding="utf-8") != text:
+            raise ConfigError(f"'{out / file}' is of another comparison; name another folder with --work-dir")
+    texts["suite.py"] = config_text(suite_values(name, args.seeds), about)  # seeds may be added
+    for file, text in texts.items():
+        write_text(out / file, text)
     options = {"file": str(out / "suite.py"), "records": str(out / "runs"), "work_dir": str(out / "work"), "jobs": jobs}
     unset: dict[str, Any] = {name: None for name in ("seeds", "cluster")}
     flags = dict.fromkeys(("any_numerics", "redo", "no_tables"), False)

@@ -47,6 +47,11 @@ def test_the_rows_differ_in_the_mask_and_the_use_of_labels_alone(photos: Path, t
     assert {entry.task for entry in suite.tasks} == {"classification"}
 
 
+def test_the_frozen_protocols_normalise_as_the_pretrainings_do(photos: Path) -> None:
+    values = recipes(look_into(photos), False, False, {"data.augment.mean": [0.5, 0.5, 0.5]})
+    assert values["mae"]["data"]["augment"]["mean"] == values["knn"]["data"]["evaluate"]["mean"] == [0.5, 0.5, 0.5]
+
+
 def write_results(folder: Path, low: float, high: float) -> Path:
     compared = {"task": "classification", "protocol": "knn", "method": [LEARNED, "MAE"], "mean": [50.0, 40.0]}
     pd.DataFrame(compared).to_csv(folder / "comparison.csv")
@@ -95,6 +100,11 @@ def test_bad_input_is_one_line_before_anything_is_written(
         assert main(["compare", *options, "--work-dir", str(out)]) == 2
         assert word in one_line(capsys.readouterr().err)
     assert not out.exists()
+    out.mkdir()
+    (out / "mae.py").write_text("# mine")
+    assert main(["compare", "--data", str(photos), "--work-dir", str(out), "--cfg-options", *TINY]) == 2
+    assert "of another comparison" in one_line(capsys.readouterr().err)
+    assert [path.name for path in out.iterdir()] == ["mae.py"]
 
 
 def test_nothing_is_concluded_from_runs_that_failed(
