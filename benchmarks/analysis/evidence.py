@@ -94,8 +94,8 @@ class Evidence:
     def _made(self, record: Record) -> Record | None:
         """A record, of any seed, of the run that made the backbone of the transfer ``record``, on the same images."""
         known, images = self._by_hash.get(self.backbone_config_of(record), []), pretrained_on(record)
-        fits = [r for r in known if contents_of(r).get("train", images) == images or not images]
-        return fits[-1] if fits else None
+        fits = (r for r in reversed(known) if not images or contents_of(r).get("train", images) == images)
+        return next(fits, None)
 
     def backbone_config_of(self, record: Record) -> str:
         """The hash of the pretraining's configuration, or of the last fine-tuning's before this run; "" if unknown."""
