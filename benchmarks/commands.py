@@ -130,21 +130,27 @@ def _compare(args: argparse.Namespace) -> int:
     from mlomae.config.strict import overrides
 
     args.changes = overrides(args.cfg_options)
-    return compare(args)
+    return compare(args, _run_suite)
+
+
+def _run_suite(options: list[str]) -> int:
+    """``suite run`` with ``options``, the suite's file first; the exit status."""
+    from benchmarks.suite.command import run_suite
+
+    parser = argparse.ArgumentParser()
+    add_suite(parser.add_subparsers())
+    return run_suite(parser.parse_args(["suite", "run", *options]))
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from benchmarks.suite.command import run_suite
     from mlomae.pretraining.demo import pretrain_demo
 
     check_range("", "[1, inf)", jobs=args.jobs)
     work = Path(args.work_dir)
     weights = [str(path) for path in pretrain_demo(work)]
     options = ["--work-dir", str(work / "transfer"), "--jobs", str(args.jobs), "--weights", *weights]
-    parser = argparse.ArgumentParser()
-    add_suite(parser.add_subparsers())
     print("\nTransfer to the tasks: ", end="")
-    status = run_suite(parser.parse_args(["suite", "run", BENCH, *options]))
+    status = _run_suite([BENCH, *options])
     print("Comparisons with seeds and intervals are in results/README.md.\n")
     print(f"{work}/*/record.json         what was run, on what, with which result")
     print(f"{work}/*/pictures/*.png      rows: image, masked image, scores, reconstruction")

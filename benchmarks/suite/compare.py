@@ -18,7 +18,6 @@ import torch
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.analysis.report.__main__ import build_report
-from benchmarks.suite.command import run_suite
 from mlomae.classification.classify import look_for_classes
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError
@@ -114,9 +113,11 @@ def estimate(values: dict[str, dict[str, Any]], seeds: int, jobs: int) -> float:
     return seeds * (pretraining + 5 * _EVALUATION) / jobs
 
 
-def compare(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
-    """Run the subcommand; the exit status of the suite. Raises DataError for a folder without two classes, ConfigError
-    for options that do not fit, before anything is written."""
+def compare(args: argparse.Namespace, run: Callable[[list[str]], int], say: Callable[[str], None] = print) -> int:
+    """Run the subcommand; the exit status of the suite, which ``run`` runs, given its file and options.
+
+    Raises DataError for a folder without two classes, ConfigError for options that do not fit, before anything is
+    written."""
     found = look_for_classes(args.data)
     gpu = torch.cuda.is_available()
     values = recipes(found, gpu, gpu and torch.cuda.is_bf16_supported(), args.changes)
@@ -140,11 +141,8 @@ def compare(args: argparse.Namespace, say: Callable[[str], None] = print) -> int
     texts["suite.py"] = config_text(suite_values(name, args.seeds), about)  # seeds may be added
     for file, text in texts.items():
         write_text(out / file, text)
-    options = {"file": str(out / "suite.py"), "records": str(out / "runs"), "work_dir": str(out / "work"), "jobs": jobs}
-    unset: dict[str, Any] = {name: None for name in ("seeds", "cluster")}
-    flags = dict.fromkeys(("any_numerics", "redo", "no_tables"), False)
-    lists: dict[str, Any] = {name: [] for name in ("data", "tasks", "weights", "cfg_options")}
-    status = run_suite(argparse.Namespace(**options, **unset, **flags, **lists, runs="", most=1))
+    options = ["--records", str(out / "runs"), "--work-dir", str(out / "work"), "--jobs", str(jobs)]
+    status = run([str(out / "suite.py"), *options])
     if status:  # some rows are missing, or all: the tables would speak of others
         say(f"nothing is concluded: runs have failed, see above and {out / 'work'}; the same command goes on from here")
         return status

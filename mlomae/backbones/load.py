@@ -85,7 +85,7 @@ class LoadedTransfer:
         return self.config
 
     def _check_frozen(self, weights: str, origin: dict[str, Any]) -> None:
-        known, path = origin.get("sha256"), weights_path(Path(weights))
+        known, path = origin.get("sha256"), weights_path(weights)
         if known is None:  # of timm, or random
             return
         if not path.is_file():

@@ -22,7 +22,7 @@ from mlomae.common.atomic import write_text
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.errors import ConfigError, DataError, first_names
 from mlomae.config.strict import merged
-from mlomae.config.text import config_text
+from mlomae.config.text import CONFIG, config_text, is_another
 from mlomae.data import build_source
 from mlomae.data.found import Found, look_into
 from mlomae.models.architecture import read_encoder
@@ -30,7 +30,6 @@ from mlomae.models.loading import create_timm
 from mlomae.pretraining.devices import training_device
 from mlomae.records import Record, slug
 
-CONFIG = "config.py"
 _ABOUT = "Fine-tuning on"  # how the docstring of the config begins
 _USUAL = 224
 
@@ -137,8 +136,7 @@ def check_place(out: Path, chosen: bool = True) -> None:
     if list_checkpoints(out) or (out / "record.json").exists():
         return  # a run's, which `run_transfer` looks at
     taken = [name for name in (TIMM_CONFIG, WEIGHTS) if (out / name).exists()]
-    ours, config = f'"""{_ABOUT} ', out / CONFIG
-    if chosen and config.is_file() and not config.read_text(encoding="utf-8", errors="replace").startswith(ours):
+    if chosen and is_another(out / CONFIG, _ABOUT):
         taken.append(CONFIG)
     if taken:
         named = first_names(taken)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlomae.common.console import say
 from mlomae.common.errors import ConfigError, DataError
+from mlomae.config.text import CONFIG
 
 if TYPE_CHECKING:
     from mlomae.config.schema import PretrainConfig
 
 OWN = ("imagefolder", "pictures")  # types of data sets that are a user's own
 _ABOUT = "What `mlomae pretrain --data` has chosen"  # how the docstring of the config begins
-CONFIG = "config.py"  # in the folder of a run: what was chosen for it
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -131,7 +131,7 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
 
     from mlomae.config.schema import config_from_dict, load_config
     from mlomae.config.strict import check_name, merged, overrides
-    from mlomae.config.text import config_text
+    from mlomae.config.text import config_text, is_another
     from mlomae.data.found import look_into
     from mlomae.pretraining.recipe import FEW, choose_recipe
 
@@ -151,7 +151,7 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
                 f"{config.data.train['root']}; give these, or another --work-dir"
             )
         return before, [f"found: {found.describe()}", f"recipe: the one in {kept}"], ""
-    if kept.is_file() and not kept.read_text(encoding="utf-8", errors="replace").startswith(f'"""{_ABOUT} '):
+    if is_another(kept, _ABOUT):
         raise ConfigError(f"'{kept}' is another config, which would be replaced; name another folder with --work-dir")
     about = [
         f"{_ABOUT} for {found.root}.\n",

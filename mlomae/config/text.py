@@ -2,8 +2,10 @@
 
 import keyword
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+CONFIG = "config.py"  # in the folder of a run: what was chosen for it
 WIDTH = 100
 
 
@@ -11,6 +13,11 @@ def config_text(values: Mapping[str, Any], about: str = "") -> str:
     """A config file of plain ``values`` (numbers, texts, lists, dicts); ``about`` is its docstring."""
     head = f'"""{_quoted(about)}\n"""\n\n' if about else ""
     return head + "".join(f"{key} = {_literal(value, len(key) + 3)}\n" for key, value in values.items())
+
+
+def is_another(path: Path, about: str) -> bool:
+    """Whether there is a file at ``path`` that is no `config_text` whose docstring begins with ``about``."""
+    return path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(f'"""{about} ')
 
 
 def _literal(value: Any, used: int = 0, indent: str = "") -> str:

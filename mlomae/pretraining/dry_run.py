@@ -48,7 +48,7 @@ def dry_run(config: PretrainConfig, work_dir: Path) -> list[str]:
     lines = []
     if config.init_from:
         lines = model.start_from(config.init_from).splitlines()[:1]
-        weights = weights_path(Path(config.init_from))
+        weights = weights_path(config.init_from)
         check_trained_on(weights, data.evaluation, f"; training of '{config.init_from}'", config.data.allow_near_copies)
     each, taken, first, size = timed_steps(config, data, model)
     return [

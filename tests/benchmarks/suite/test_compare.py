@@ -110,7 +110,7 @@ def test_bad_input_is_one_line_before_anything_is_written(
 def test_nothing_is_concluded_from_runs_that_failed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("benchmarks.suite.compare.run_suite", lambda args: 1)
+    monkeypatch.setattr("benchmarks.suite.command.run_suite", lambda args: 1)
     monkeypatch.setattr("benchmarks.suite.compare.estimate", lambda *args: 1.0)
     out = tmp_path / "out"
     assert main(["compare", "--data", str(photos), "--work-dir", str(out), "--cfg-options", *TINY]) == 1
