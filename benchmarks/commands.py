@@ -4,12 +4,17 @@ They import what they run when they run, so that --help answers at once.
 """
 
 import argparse
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlomae.common.console import say
 from mlomae.common.registry import check_range
 
-BENCH = str(Path(__file__).parents[1] / "configs" / "suites" / "bench.py")
+if TYPE_CHECKING:
+    from mlomae.common.processes import Progress
+
+BENCH, DEMO = (str(Path(__file__).parents[1] / "configs" / "suites" / f"{name}.py") for name in ("bench", "demo"))
 CLUSTERS = ("slurm", "local")  # submitit's names; local is for trying out a suite's jobs on this machine
 
 
@@ -48,9 +53,11 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--dry-run", action="store_true", help="say what would run and how long it takes, and stop")
     p.set_defaults(run=_compare)
 
-    p = commands.add_parser("demo", help="pretraining and transfer to four tasks on embedded data, in minutes on a CPU")
+    p = commands.add_parser(
+        "demo", help="two pretrainings and their transfer to three tasks on embedded data, in minutes on a CPU"
+    )
     p.add_argument("--work-dir", default="work_dirs/demo", help="folder for everything that is written")
-    p.add_argument("--jobs", type=int, default=2, help="transfers at a time, one thread each (default: 2)")
+    p.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default: 2)")
     p.set_defaults(run=_demo)
 
     p = commands.add_parser(
@@ -133,29 +140,36 @@ def _compare(args: argparse.Namespace) -> int:
     return compare(args, _run_suite)
 
 
-def _run_suite(options: list[str]) -> int:
-    """``suite run`` with ``options``, the suite's file first; the exit status."""
+def _run_suite(options: list[str], progress: "Progress | None" = None) -> int:
+    """``suite run`` with ``options``, the suite's file first; the exit status. ``progress`` as in `run_suite`."""
     from benchmarks.suite.command import run_suite
 
     parser = argparse.ArgumentParser()
     add_suite(parser.add_subparsers())
-    return run_suite(parser.parse_args(["suite", "run", *options]))
+    return run_suite(parser.parse_args(["suite", "run", *options]), progress)
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from mlomae.pretraining.demo import pretrain_demo
+    from benchmarks.suite.command import demo_effort
+    from mlomae.commands.demo import EFFORT, RUNS, pretrain_demo
+    from mlomae.common.processes import Progress
+    from mlomae.pretraining.log import duration
 
     check_range("", "[1, inf)", jobs=args.jobs)
-    work = Path(args.work_dir)
-    weights = [str(path) for path in pretrain_demo(work)]
-    options = ["--work-dir", str(work / "transfer"), "--jobs", str(args.jobs), "--weights", *weights]
-    print("\nTransfer to the tasks: ", end="")
-    status = _run_suite([BENCH, *options])
-    print("Comparisons with seeds and intervals are in results/README.md.\n")
-    print(f"{work}/*/record.json         what was run, on what, with which result")
-    print(f"{work}/*/pictures/*.png      rows: image, masked image, scores, reconstruction")
-    print(f"{work}/*/checkpoints         mlomae export CKPT OUT writes the encoder for timm, mmseg, mmdet")
-    print(f"tensorboard --logdir {work}  loss curves of the three levels")
+    started, work = time.monotonic(), Path(args.work_dir)
+    with Progress("demo", EFFORT * len(RUNS) + (1 + len(RUNS)) * demo_effort(DEMO)) as progress:
+        weights = [str(path) for path in pretrain_demo(work, args.jobs, progress)]
+        say("\nTransfer to three tasks:")
+        options = ["--work-dir", str(work / "transfer"), "--jobs", str(args.jobs), "--weights", *weights]
+        status = _run_suite([DEMO, *options], progress)
+    for line in (
+        f"\nThe demo took {duration(time.monotonic() - started)}. To go on:",
+        f"  {work}/*/pictures           images, masked images, reconstructions; results of transfers: {work}/transfer",
+        f"  tensorboard --logdir {work}  the losses of the levels",
+        f"  mlomae export {work}/mlomae-pooled OUT --format timm",
+        "  mlomae pretrain --data FOLDER  on images of your own",
+    ):
+        say(line, wrap=False)
     return status
 
 

@@ -123,11 +123,13 @@ def _needs_checkout(args: argparse.Namespace) -> int:
 
 
 def _first_act(args: argparse.Namespace) -> int:
-    from mlomae.pretraining.demo import pretrain_demo
+    from mlomae.commands.demo import pretrain_demo
 
-    checkpoints = pretrain_demo(args.work_dir)
-    print(f"\nmlomae export {checkpoints[-1]} OUT writes the encoder for other libraries")
-    print("the transfers to four tasks need a checkout of the repository; clone it, then run `make demo`")
+    checkpoints = pretrain_demo(args.work_dir, args.jobs)
+    print("\nTo go on:")
+    print(f"  mlomae export {checkpoints[-1]} OUT --format timm")
+    print("  mlomae pretrain --data FOLDER  on images of your own")
+    print("  the demo's transfers to three tasks need a checkout of the repository; clone it, then run `make demo`")
     return 0
 
 
@@ -260,6 +262,7 @@ def build_parser() -> argparse.ArgumentParser:
             raise
         p = commands.add_parser("demo", help="MAE and MLO-MAE pretrained on embedded data, minutes on a CPU")
         p.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"), help="folder for all that is written")
+        p.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default: 2)")
         p.set_defaults(run=_first_act)
         for name in ("bench", "compare", "suite", "table"):
             p = commands.add_parser(name, help="needs a checkout of the repository", add_help=False)

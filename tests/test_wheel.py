@@ -41,7 +41,7 @@ import mlomae
 from functools import partial
 from mlomae.cli import main
 from mlomae.config.strict import overrides
-from mlomae.pretraining import demo
+from mlomae.commands import demo
 load, small = demo.load_config, overrides(json.loads(sys.argv[2]))
 demo.load_config = lambda path, options: load(path, {**options, **small})
 demo.pretrain_demo = partial(demo.pretrain_demo, iterations=1)

@@ -2,7 +2,7 @@
 
 import argparse
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +11,17 @@ from benchmarks.analysis.tables.build import build_tables
 from benchmarks.cost.flops import update_flops
 from benchmarks.suite.backbones import discover_backbones, named_backbones, random_floor
 from benchmarks.suite.completed import CompletedRuns
-from benchmarks.suite.file import load_suite
+from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Job, Planner
-from benchmarks.suite.launch import Launcher, cluster, start
+from benchmarks.suite.launch import Launcher, cluster
 from benchmarks.suite.runner import SuiteRunner
 from benchmarks.suite.status import describe, results_table, stale_jobs
 from benchmarks.tasks import get_task
 from mlomae.backbones.task import EmbeddedBench
+from mlomae.common.console import say
 from mlomae.common.errors import ConfigError
 from mlomae.common.ownership import InUse, owned
+from mlomae.common.processes import Progress, start
 from mlomae.common.registry import check_range
 from mlomae.config.strict import overrides
 from mlomae.placing import check_writable
@@ -59,9 +61,9 @@ def roots(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-def run_suite(args: argparse.Namespace) -> int:
+def run_suite(args: argparse.Namespace, progress: Progress | None = None) -> int:
     """Run what is missing, then make the tables; 0, or 1 if a run failed. Raises ConfigError, before anything runs, for
-    stale records of the suite's runs."""
+    stale records of the suite's runs. ``progress``: a display that is open and counts these runs, too."""
     check_range("", "[1, inf)", jobs=args.jobs)
     planner, completed = plan(args)
     if completed.folder is not None:
@@ -80,13 +82,15 @@ def run_suite(args: argparse.Namespace) -> int:
         with suppress(InUse), owned(lock, lock, patience=0):  # removes what a killed process has left
             pass
     stop = threading.Event()
-    launch: Launcher = partial(start, threads=suite.threads, stop=stop)
+    launch: Launcher = partial(start, threads=suite.threads, stop=stop, folder=ROOT)
     if args.cluster is not None:
         launch = cluster(args.cluster, planner.work / "submitit", suite.cluster, suite.threads, stop)
-    runner = SuiteRunner(planner, completed, launch, args.jobs, lambda line: print(line, flush=True), stop)
     if suite.demo:
         _prepare_demo(planner, completed, args.jobs)
-    complete = runner.run()
+    own = Progress(suite.name, sum(job.effort for job in planner.jobs()))
+    with nullcontext(progress) if progress else own as shown:
+        runner = SuiteRunner(planner, completed, launch, args.jobs, partial(say, wrap=False), stop, shown)
+        complete = runner.run()
     if suite.demo:
         print(f"\n{_demo_report(planner, runner)}")
         return 0 if complete else 1
@@ -132,6 +136,13 @@ def set_aside(jobs: list[Job], completed: CompletedRuns, work: Path) -> None:
 # --- demos ------------------------------------------------------------------------------------------------------------
 
 
+def demo_effort(file: str) -> float:
+    """The processor seconds of all transfers of one backbone (of width 128 and depth 4) in the suite ``file``."""
+    entries = load_suite(Path(file)).tasks
+    known = [(get_task(entry.task).embedded, Path(recipe).stem) for entry in entries for recipe in entry.recipes]
+    return sum(embedded.effort(recipe) for embedded, recipe in known if embedded is not None)
+
+
 def _embedded(planner: Planner) -> dict[str, EmbeddedBench]:
     """Task -> its transfers to the embedded textures, of the tasks of a demo."""
     tasks = (get_task(name) for name in dict.fromkeys(entry.task for entry in planner.suite.tasks))
@@ -141,12 +152,11 @@ def _embedded(planner: Planner) -> dict[str, EmbeddedBench]:
 def _prepare_demo(planner: Planner, completed: CompletedRuns, jobs: int) -> None:
     """Write the data that the tasks read from files, and print how long the demo will take."""
     missing = [job for job in planner.jobs() if completed.of(job)[0] is None]
-    print(f"{len(planner.backbones)} backbones, {len(missing)} transfers to run, {jobs} at a time", end="")
-    seconds = 0.0
-    for name, bench in _embedded(planner).items():
+    for bench in _embedded(planner).values():
         bench.write_data(planner.data_folder)
-        seconds += sum(job.task == name for job in missing) / len(bench.recipes) * bench.processor_s
-    print(f": about {max(1, round(seconds / 60 / jobs))} min for small ViTs" if missing else "", flush=True)
+    minutes = max(1, round(sum(job.effort for job in missing) / 60 / jobs))
+    how_long = f": about {minutes} min for small ViTs" if missing else ""
+    say(f"{len(planner.backbones)} backbones, {len(missing)} transfers to run, {jobs} at a time{how_long}")
 
 
 def _demo_report(planner: Planner, runner: SuiteRunner) -> str:
@@ -156,7 +166,8 @@ def _demo_report(planner: Planner, runner: SuiteRunner) -> str:
         if done := [job for job in runner.jobs if job.task == name and job.label in runner.records]:
             some = runner.records[done[0].label]
             train, test = (some[f"{part}_source"].split(", ")[-1] for part in ("train", "eval"))
-            lines.append(bench.note.format(train=train, test=test))
+            titles = ", ".join(dict.fromkeys(job.title for job in done))
+            lines.append(f"{titles}: {bench.note.format(train=train, test=test)}")
             outputs += [f"{done[0].folder.parents[2]}/METHOD/SEED/RECIPE", *(f"    {line}" for line in bench.outputs)]
     lines.append("One run per row: this does not show which method is better. s: seconds of pretraining.")
     lines += [f"note: {backbone.note}" for backbone in planner.backbones if backbone.note]

@@ -72,9 +72,9 @@ class Suite:
     random weights are transferred too. ``options``: changes to all pretrainings. ``threads``: of each run, None for the
     machine's. ``cluster``: parameters for submitit's ``executor.update_parameters``.
 
-    ``demo``: a demonstration on the embedded textures, with the recipes of every task's `EmbeddedBench`. It has no
-    methods: it transfers the backbones that the command names, or those that pretraining left in work_dirs. Its records
-    stay in the folders of its runs and enter no table of results.
+    ``demo``: a demonstration on the embedded textures, by default with the recipes of every task's `EmbeddedBench`. It
+    has no methods: it transfers the backbones that the command names, or those that pretraining left in work_dirs. Its
+    records stay in the folders of its runs and enter no table of results.
     """
 
     name: str
@@ -98,10 +98,10 @@ def load_suite(path: Path) -> Suite:
     suite.tasks = [build_dataclass(TaskEntry, values, f"tasks[{i}]") for i, values in enumerate(suite.tasks)]
     for task in suite.tasks:
         task.recipe = _locate(task.recipe, task.recipes[0], path)
-    if suite.demo:
+    if suite.demo and not suite.tasks:
         for known in all_tasks():  # the longest recipes first
             recipes = list(known.embedded.recipes.items()) if known.embedded else []
-            suite.tasks += [TaskEntry(f"configs/{known.name}/{name}.py", title=t) for t, name in reversed(recipes)]
+            suite.tasks += [TaskEntry(f"configs/{known.name}/{name}.py", title=t) for t, (name, _) in reversed(recipes)]
     for entry in suite.methods:
         entry.config = _locate(entry.config, entry.config, path)
         entry.method = entry.method or str(read_config(ROOT / entry.config, None, "configs/pretrain/")["method"])

@@ -1,6 +1,5 @@
 """Every run that a suite asks for, resolved: its name, its command, the hash and NUMERICS that its record will have."""
 
-import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from mlomae.backbones.results import described
 from mlomae.common.checkpoint import checkpoint_path
 from mlomae.common.errors import ConfigError
 from mlomae.common.numerics import Numerics, numerics_of
+from mlomae.common.processes import command_line
 from mlomae.config.schema import load_config
 from mlomae.models.architecture import MODEL_KEYS, Architecture, check_model_section
 from mlomae.records import RANDOM, config_hash, slug, strip_paths
@@ -31,6 +31,7 @@ class Job:
         options: its changes to the configuration at ``path``; ``config`` is the result.
         label: its name in messages and files. folder, record: where the run and its record lie.
         backbone: the one that is transferred; None for a pretraining. after: the pretraining that makes the backbone.
+        effort: its share of the work of all runs; in a demo, processor seconds.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Job:
     record: Path
     backbone: Backbone | None = None
     after: "Job | None" = None
+    effort: float = 1.0
 
     @property
     def method(self) -> str:
@@ -51,6 +53,11 @@ class Job:
     @property
     def seed(self) -> int:
         return int(self.config.seed)
+
+    @property
+    def short(self) -> str:
+        """What it is, for a display."""
+        return f"{self.method}, {self.title}"
 
     @cached_property
     def portable(self) -> dict[str, Any]:
@@ -66,7 +73,7 @@ class Job:
     def command(self, keep_record: bool = True) -> list[str]:
         """The command that starts it, or resumes it if it was interrupted. ``keep_record``: whether it is a result."""
         kind = [PRETRAIN] if self.task == PRETRAIN else ["bench", self.task]
-        command = [sys.executable, "-m", "mlomae.cli", *kind, str(self.path), "--resume"]
+        command = command_line(*kind, str(self.path), "--resume")
         command += ["--work-dir", str(self.folder)]
         if keep_record and self.record.parent != self.folder:
             command += ["--records", str(self.record.parent)]
@@ -171,19 +178,21 @@ class Planner:
         if self.suite.demo:
             one_task = len({entry.task for entry in self.suite.tasks}) == 1
             label = f"{'' if one_task else f'{task.name}/'}{backbone.folder}/{path.stem.removesuffix('_textures')}"
-        return self._job(task.name, entry.title or config.name, path, options, config, label, backbone, after)
+        effort = task.embedded.effort(path.stem) if self.suite.demo and task.embedded else 1.0
+        return self._job(task.name, entry.title or config.name, path, options, config, label, backbone, after, effort)
 
     def _job(
-        self, task: str, title: str, path: Path, options: dict[str, Any], config: Any, label: str, *backbone: Any
+        self, task: str, title: str, path: Path, options: dict[str, Any], config: Any, label: str, *more: Any
     ) -> Job:
-        """The run of ``config``, its sources in the folders of ``roots``; ``backbone``, ``after``: of a transfer."""
+        """The run of ``config``, its sources in the folders of ``roots``; ``more``: ``backbone``, ``after``, ``effort``
+        of a transfer."""
         for part in ("train", "eval", "test", "feedback"):
             source = getattr(config.data, part, None) or {}
             if source.get("type") in self.roots:
                 options[f"data.{part}.root"] = source["root"] = self.roots[source["type"]]
         folder = self.work / label
         record = folder / "record.json" if self.records is None else self.records / f"{label}.json"
-        return Job(task, title, path, options, config, label, folder, record, *backbone)
+        return Job(task, title, path, options, config, label, folder, record, *more)
 
     @property
     def data_folder(self) -> Path:

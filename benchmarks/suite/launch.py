@@ -1,14 +1,11 @@
-"""Starts runs: as processes of this machine, or through submitit as jobs of a cluster.
+"""Starts runs: as processes of this machine (`mlomae.common.processes`), or through submitit as jobs of a cluster.
 
 Both have the same interface and wait for the run to end. Runs that are compared have one thread each, so that their
 processor seconds are comparable.
 """
 
-import os
-import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,35 +13,10 @@ from typing import Any
 from benchmarks.suite.file import ROOT
 from mlomae.common.errors import ConfigError
 from mlomae.common.installing import install_command
+from mlomae.common.processes import start
 
 Launcher = Callable[[list[str], Path], int]
 """(command, log) -> exit status"""
-
-
-def start(command: list[str], log: Path, threads: int | None = 1, stop: threading.Event | None = None) -> int:
-    """The exit status of a process with ``threads`` threads (None: its default), output appended to ``log``.
-
-    ``stop``: ends the process within five seconds once it is set, as does whatever is raised here.
-    """
-    environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    with log.open("a") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            while stop is None or not stop.is_set():
-                with suppress(subprocess.TimeoutExpired):
-                    return process.wait(timeout=0.2)
-        finally:
-            # Ctrl-C in a terminal has reached the process, too; other signals have not
-            for end, patience in ((lambda: None, 0.5), (process.terminate, 3.5), (process.kill, None)):
-                end()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(patience)
-    return process.returncode
-
-
-def last_lines(log: Path, count: int = 1) -> list[str]:
-    """The last lines that a process wrote, none if it wrote nothing."""
-    return log.read_text(errors="replace").strip().splitlines()[-count:] if log.is_file() else []
 
 
 @dataclass
@@ -54,7 +26,7 @@ class Resumable:
     threads: int | None
 
     def __call__(self, command: list[str], log: str) -> int:
-        return start(command, Path(log), threads=self.threads)
+        return start(command, Path(log), threads=self.threads, folder=ROOT)
 
     def checkpoint(self, command: list[str], log: str) -> Any:
         from submitit.helpers import DelayedSubmission

@@ -18,11 +18,12 @@ from pathlib import Path
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
-from benchmarks.suite.launch import Launcher, last_lines
+from benchmarks.suite.launch import Launcher
 from benchmarks.tasks import get_task
 from mlomae.common.errors import STOPPED, MlomaeError
 from mlomae.common.ownership import LOCK as RUN_LOCK
 from mlomae.common.ownership import InUse, owned, owner_of
+from mlomae.common.processes import Progress, last_lines
 from mlomae.records import Record, claim_of, slug
 
 LOCK = ".suite.lock"  # of the suite that waits for a run, which has a lock of its own
@@ -33,8 +34,8 @@ LINES = 8  # of a failed run's log
 
 @dataclass
 class SuiteRunner:
-    """``parallel``: runs at a time. ``report`` gets one line for each event. ``stop``: set when it is interrupted, for
-    ``launch`` to end the runs.
+    """``parallel``: runs at a time. ``report`` gets one line for each event, ``progress`` the effort of each run.
+    ``stop``: set when it is interrupted, for ``launch`` to end the runs.
 
     ``on_record``, ``finished``, ``failed``, ``stopped`` (by a signal, with a checkpoint), ``blocked`` (by a run that
     failed or stopped): labels of runs by outcome.
@@ -46,6 +47,7 @@ class SuiteRunner:
     parallel: int
     report: Callable[[str], None]
     stop: threading.Event = field(default_factory=threading.Event)
+    progress: Progress = field(default_factory=Progress)
     on_record: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -102,6 +104,7 @@ class SuiteRunner:
             if record is not None and stale is None:
                 self.records[job.label] = record
                 self.on_record.append(job.label)
+                self.progress.done += job.effort
             else:
                 self._waiting.append(job)
 
@@ -213,7 +216,8 @@ class SuiteRunner:
         log, again = job.folder / "log.txt", job.label in self._retrained
         self.report(f"{job.label}: started, log in {log}")
         (job.folder / STATUS).unlink(missing_ok=True)
-        status = self.launch(job.command(keep_record=not again), log)
+        with self.progress.run(job.short, job.effort, log):
+            status = self.launch(job.command(keep_record=not again), log)
         if status and self.stop.is_set():
             return False  # and has not failed
         if status == STOPPED:  # by a scheduler

@@ -115,20 +115,23 @@ class EmbeddedBench:
     """The transfers of a task to the embedded textures, which need no download. Suites with ``demo`` run them.
 
     Attributes:
-        recipes: title of a transfer -> its configuration, a file of configs/TASK/ without suffix; the longest last.
-        processor_s: processor seconds of all recipes, for a backbone of width 128 and depth 4 (AMD EPYC).
+        recipes: title of a transfer -> its configuration, a file of configs/TASK/ without suffix, and the processor
+            seconds that it takes with a backbone of width 128 and depth 4 (AMD EPYC); the longest last.
         note: shown with the results; ``{train}`` and ``{test}`` are replaced by the numbers of images.
         outputs: lines that describe the files in the folder of a run.
         splits: name of a split -> options of `Textures`, for a task that reads files.
         write: "module:function" (folder, {split: textures}) that writes those files.
     """
 
-    recipes: Mapping[str, str]
-    processor_s: float
+    recipes: Mapping[str, tuple[str, float]]
     note: str
     outputs: tuple[str, ...]
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     write: str = ""
+
+    def effort(self, recipe: str) -> float:
+        """The processor seconds of a recipe, 0 for one that is not among them."""
+        return dict(self.recipes.values()).get(recipe, 0.0)
 
     def data_options(self, parent: Path) -> dict[str, str]:
         """Options by which the recipes find what `write_data` writes; the folder is named by what it holds."""

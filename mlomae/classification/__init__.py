@@ -16,8 +16,11 @@ register_task(
             "linear_imagenet": PublishedProtocol("imagenet1k", {"top1": "linear_top1"}),
         },
         embedded=EmbeddedBench(
-            recipes={"k-NN": "knn_textures", "linear": "linear_textures", "fine-tuning": "finetune_textures"},
-            processor_s=85,
+            recipes={
+                "k-NN": ("knn_textures", 16),
+                "linear": ("linear_textures", 17),
+                "fine-tuning": ("finetune_textures", 52),
+            },
             note="Top-1 on {test} that no pretraining saw, with the labels of {train}; chance 12.5 %. A pretraining "
             "with feedback has used the labels of its whole training set, more than are used here; MAE has used none.",
             outputs=(

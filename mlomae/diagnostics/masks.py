@@ -128,8 +128,9 @@ def draw_masks(
             }
             written.append(entry)
     images_text = f"{source.name} {source.split}"
-    legend = "; darker: weighs more" if any(row["weight"] for row in written) else ""
-    save_figure(mask_sheet(batch["image"], shown, title=f"{images_text}, seed {seed}{when}{legend}"), out)
+    legend = "; outlined: objects" if "object" in batch else ""
+    title = f"{images_text}, seed {seed}{when}{legend}"
+    save_figure(mask_sheet(batch["image"], shown, object_BSS=batch.get("object"), title=title), out)
     pictures = []
     for image_SS3 in (255 * photographs(batch["image"])).round().astype(np.uint8):
         file = io.BytesIO()

@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -72,25 +72,25 @@ def influence_sheet(
         rows.append(("score sigma", _enlarge(np.asarray(colours.cmap(colours.norm(sigma))), side)))
         bars.append((colours, "sigma", "neither"))
     figure, axes = _sheet(rows, title, RIGHT)
-    if object_BSS is not None:
-        for row, column in np.ndindex(axes.shape):
-            objects = object_BSS[column].cpu().numpy()
-            if objects.any() and not objects.all():  # else they have no border
-                axes[row, column].contour(objects.astype(float), levels=[0.5], colors=OUTLINE, linewidths=1.3)
+    _outline(axes, object_BSS)
     for ax, (colours, label, extend) in zip(axes[2:, -1], bars, strict=True):
-        box, width = ax.get_position(), figure.get_figwidth()
-        place = (box.x1 + 0.1 / width, box.y0 + 0.03 * box.height, 0.12 / width, 0.94 * box.height)
-        bar = figure.colorbar(colours, cax=figure.add_axes(place), extend=extend)
-        bar.ax.tick_params(labelsize=7)
-        bar.ax.yaxis.get_offset_text().set_fontsize(7)
-        bar.set_label(label, fontsize=7)
+        _add_bar(figure, ax, colours, label, extend)
     return figure
 
 
-def mask_sheet(image_B3SS: Tensor, rows: list[MaskRow], *, title: str = "") -> Figure:
-    """A figure of B columns: the images, then what each strategy leaves of them; arguments as `mask_tiles`."""
+def mask_sheet(image_B3SS: Tensor, rows: list[MaskRow], *, object_BSS: Tensor | None = None, title: str = "") -> Figure:
+    """A figure of B columns: the images, then what each strategy leaves of them, with a bar of the weights where they
+    differ; arguments as `mask_tiles` and `influence_sheet`."""
     labels = [textwrap.fill(label, LABEL) for label in ("image", *(label for label, *_ in rows))]
-    return _sheet(list(zip(labels, mask_tiles(image_B3SS, rows), strict=True)), title, GAP)[0]
+    spans = [_span(mask_BL, weight_BL) for _, mask_BL, weight_BL, _ in rows]
+    tiles = list(zip(labels, mask_tiles(image_B3SS, rows), strict=True))
+    figure, axes = _sheet(tiles, title, RIGHT if any(spans) else GAP)
+    _outline(axes, object_BSS)
+    greys = LinearSegmentedColormap.from_list("weights", [(LEAST,) * 3, (MOST,) * 3])
+    for ax, span in zip(axes[1:, -1], spans, strict=True):
+        if span is not None:
+            _add_bar(figure, ax, ScalarMappable(Normalize(*span), greys), "weight in the loss", "neither")
+    return figure
 
 
 def mask_tiles(image_B3SS: Tensor, rows: list[MaskRow]) -> NDArray[np.float64]:
@@ -106,12 +106,36 @@ def mask_tiles(image_B3SS: Tensor, rows: list[MaskRow]) -> NDArray[np.float64]:
     tiles = [images.astype(np.float64)]
     for _, mask_BL, weight_BL, grid in rows:
         removed, weight = _tiles(mask_BL, grid) > 0, _tiles(weight_BL, grid)
-        weights = weight[removed]
-        span = np.ptp(weights)
-        equal = span <= 1e-6 * np.abs(weights).max()
-        grey = np.full_like(weight, REMOVED) if equal else LEAST + (MOST - LEAST) * (weight - weights.min()) / span
+        grey = np.full_like(weight, REMOVED)
+        if (span := _span(mask_BL, weight_BL)) is not None:
+            grey = LEAST + (MOST - LEAST) * (weight - span[0]) / (span[1] - span[0])
         tiles.append(np.where(_enlarge(removed[..., None], side), _enlarge(grey[..., None], side), images))
     return np.stack(tiles)
+
+
+def _span(mask_BL: Tensor, weight_BL: Tensor) -> tuple[float, float] | None:
+    """The least and the largest weight of the removed patches; None if they are equal."""
+    weights = weight_BL[mask_BL > 0].detach().double().cpu().numpy()
+    low, high = float(weights.min()), float(weights.max())
+    return None if high - low <= 1e-6 * np.abs(weights).max() else (low, high)
+
+
+def _outline(axes: NDArray[np.object_], object_BSS: Tensor | None) -> None:
+    """Outline the objects of each column in all rows; nothing where objects are unknown."""
+    for row, column in np.ndindex(axes.shape) if object_BSS is not None else ():
+        objects = object_BSS[column].cpu().numpy()  # type: ignore[index]
+        if objects.any() and not objects.all():  # else they have no border
+            axes[row, column].contour(objects.astype(float), levels=[0.5], colors=OUTLINE, linewidths=1.3)
+
+
+def _add_bar(figure: Figure, ax: Any, colours: ScalarMappable, label: str, extend: str) -> None:
+    """A colour bar to the right of the last tile of a row."""
+    box, width = ax.get_position(), figure.get_figwidth()
+    place = (box.x1 + 0.1 / width, box.y0 + 0.03 * box.height, 0.12 / width, 0.94 * box.height)
+    bar = figure.colorbar(colours, cax=figure.add_axes(place), extend=extend)
+    bar.ax.tick_params(labelsize=7)
+    bar.ax.yaxis.get_offset_text().set_fontsize(7)
+    bar.set_label(label, fontsize=7)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -37,8 +37,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the sheet was given, instead of a figure."""
     seen: dict[str, Any] = {}
 
-    def keep(images: Tensor, rows: list[Row], title: str = "") -> None:
-        seen.update(images=images, rows=rows, title=title)
+    def keep(images: Tensor, rows: list[Row], **more: Any) -> None:
+        seen.update(images=images, rows=rows, **more)
 
     monkeypatch.setattr(masks, "mask_sheet", keep)
     monkeypatch.setattr(masks, "save_figure", lambda figure, path: None)
@@ -69,7 +69,8 @@ def test_removed_patches_are_grey_and_kept_ones_are_the_image() -> None:
     weight = torch.tensor([[1.0, 9.0, 9.0, 3.0], [0.0, 2.0, 3.0, 3.0]])  # those of kept patches count for nothing
     rows: list[Row] = [("equal", mask, torch.ones(2, 4), (2, 2)), ("weighed", mask, weight, (2, 2))]
     figure = mask_sheet((pixels - mean) / std, rows)
-    shown = np.array([ax.images[0].get_array() for ax in figure.axes]).reshape(3, 2, 8, 8, 3)
+    *tiles, bar = figure.axes
+    shown = np.array([ax.images[0].get_array() for ax in tiles]).reshape(3, 2, 8, 8, 3)
     image = pixels.permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(shown[0], image, atol=1e-6)
     np.testing.assert_allclose(shown[1, 0, :4, 4:], image[0, :4, 4:], atol=1e-6)
@@ -79,7 +80,17 @@ def test_removed_patches_are_grey_and_kept_ones_are_the_image() -> None:
     assert np.allclose(shown[2, 0, :4, :4], LEAST)
     assert np.allclose(shown[2, 0, 4:, 4:], MOST)
     assert np.allclose(shown[2, 1, :4, 4:], (LEAST + MOST) / 2)
-    assert [ax.get_ylabel() for ax in figure.axes[::2]] == ["image", "equal", "weighed"]
+    assert [ax.get_ylabel() for ax in tiles[::2]] == ["image", "equal", "weighed"]
+    assert (bar.get_ylabel(), bar.get_ylim()) == ("weight in the loss", (1, 3))
+
+
+def test_objects_are_outlined_in_every_row() -> None:
+    objects = torch.zeros(2, 8, 8, dtype=torch.bool)
+    objects[0, 2:6, 2:6] = True
+    rows: list[Row] = [("equal", torch.tensor([[1.0, 0, 0, 1], [0, 1, 1, 1]]), torch.ones(2, 4), (2, 2))]
+    figure = mask_sheet(torch.zeros(2, 3, 8, 8), rows, object_BSS=objects)
+    assert [len(ax.collections) for ax in figure.axes] == [1, 0, 1, 0]
+    assert not any(ax.collections for ax in mask_sheet(torch.zeros(2, 3, 8, 8), rows).axes)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------
@@ -134,7 +145,7 @@ def test_a_fresh_model_draws_as_training_begins(drawn: dict[str, Any], tmp_path:
         assert torch.equal(mask, expected.mask)
         torch.testing.assert_close(weight, expected.weight.detach())
     assert not torch.equal(drawn["rows"][0][1], drawn["rows"][1][1])
-    assert "darker: weighs more" in drawn["title"]
+    assert "outlined: objects" in drawn["title"]
 
 
 def pixels(images: Tensor) -> Tensor:

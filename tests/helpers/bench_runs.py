@@ -36,11 +36,13 @@ def fail(*_: Any) -> int:
     raise AssertionError("run again")
 
 
-def bench(out: Path, *arguments: str, options: Mapping[str, Any] | None = None) -> argparse.Namespace:
+def bench(
+    out: Path, *arguments: str, options: Mapping[str, Any] | None = None, file: str = BENCH
+) -> argparse.Namespace:
     """The arguments of a bench, one run at a time, as its functions take them."""
     changes = [f"{key}={value}" for key, value in (options or {}).items()]
     return build_parser().parse_args(
-        [*COMMAND, "--work-dir", str(out), "--jobs", "1", *arguments, "--cfg-options", *changes]
+        ["suite", "run", file, "--work-dir", str(out), "--jobs", "1", *arguments, "--cfg-options", *changes]
     )
 
 

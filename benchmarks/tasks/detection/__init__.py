@@ -26,8 +26,7 @@ register_task(
             "mask_rcnn_vitdet_vit-large_coco": PublishedProtocol("coco", _COCO, note="ViTDet"),
         },
         embedded=EmbeddedBench(
-            recipes={"Mask R-CNN": "mask_rcnn_textures"},
-            processor_s=120,
+            recipes={"Mask R-CNN": ("mask_rcnn_textures", 120)},
             note="AP of boxes and masks, 8 textures, on {test} that no pretraining saw, trained on {train}.",
             outputs=("overlays/*.png     truth and detections", "detections.*.json  in COCO's results format"),
             splits={  # no pretraining sees these parts of the textures

@@ -14,6 +14,6 @@ register_task(
         steps=f"{__name__}.run:LinearSegmentationSteps",
         exporter=None,  # its head reads frozen features by a segmentor of ours
         published={},
-        embedded=replace(EMBEDDED, recipes={"linear segmentation": "linear_textures"}, processor_s=35),
+        embedded=replace(EMBEDDED, recipes={"linear segmentation": ("linear_textures", 35)}),
     )
 )

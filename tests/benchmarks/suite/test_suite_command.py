@@ -17,12 +17,13 @@ from suite_files import PRETRAINING, write_suite
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Planner
-from benchmarks.suite.launch import cluster, start
+from benchmarks.suite.launch import cluster
 from benchmarks.suite.runner import SuiteRunner
 from benchmarks.suite.status import state_of
 from mlomae.cli import main
 from mlomae.common.errors import ConfigError
 from mlomae.common.ownership import LOCK, owner_of
+from mlomae.common.processes import start
 
 
 def killed_at_the_first_checkpoint(command: list[str], log: Path) -> int:
