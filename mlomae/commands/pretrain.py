@@ -34,6 +34,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     p.add_argument(
         "--work-dir", type=Path, help="where checkpoints, pictures and the record go (default: work_dirs/NAME_seedN)"
     )
+    p.add_argument("--seed", type=int, help="default: the config's, or the recipe's")
     p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
     p.add_argument("--records", type=Path, help="also write the record into this folder, e.g. results/runs")
     p.add_argument(
@@ -99,6 +100,12 @@ def _run(args: argparse.Namespace, config: "PretrainConfig", work_dir: Path, tex
     return 0
 
 
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    from mlomae.config.strict import overrides
+
+    return overrides(args.cfg_options) | ({} if args.seed is None else {"seed": args.seed})
+
+
 def _own(args: argparse.Namespace) -> str:
     return f"mlomae pretrain --data {args.data}"
 
@@ -108,11 +115,10 @@ def _given(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]":
     from mlomae.common.registry import options_of
     from mlomae.config.merging import register_types
     from mlomae.config.schema import load_config
-    from mlomae.config.strict import overrides
 
     if args.method != "mae" or args.no_labels:
         raise ConfigError("--method and --no-labels are for --data FOLDER without a config; leave one of the two out")
-    config = load_config(args.config, overrides(args.cfg_options))
+    config = load_config(args.config, _changes(args))
     if args.data:
         register_types()
     for source in (config.data.train, config.data.eval) if args.data else ():
@@ -130,12 +136,12 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
     import torch
 
     from mlomae.config.schema import config_from_dict, load_config
-    from mlomae.config.strict import check_name, merged, overrides
+    from mlomae.config.strict import check_name, merged
     from mlomae.config.text import config_text, is_another
     from mlomae.data.found import look_into
     from mlomae.pretraining.recipe import FEW, choose_recipe
 
-    changes = overrides(args.cfg_options)
+    changes = _changes(args)
     found = look_into(args.data, labels=not args.no_labels)
     gpu = torch.cuda.is_available()
     recipe = choose_recipe(found, args.method, gpu, gpu and torch.cuda.is_bf16_supported())

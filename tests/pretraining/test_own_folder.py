@@ -253,6 +253,15 @@ def test_printed_config_is_whole_and_is_a_config(photos: Path, tmp_path: Path, c
     assert config_text(config.to_dict()) == text
 
 
+@pytest.mark.parametrize("given", [["--data", "{photos}"], ["configs/pretrain/mae_vit-w128-d4_textures.py"]])
+def test_the_seed_is_an_option(photos: Path, capsys: Any, given: list[str]) -> None:
+    arguments = ["pretrain", *(a.format(photos=photos) for a in given), "--print-config"]
+    assert main([*arguments, "--seed", "7"]) == 0
+    assert "\nseed = 7\n" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "\nseed = 0\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("given", ["folder", "config"])
 def test_a_dry_run_writes_nothing(
     photos: Path, run: Path, tmp_path: Path, capsys: Any, given: str, monkeypatch: Any
