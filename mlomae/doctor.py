@@ -14,7 +14,7 @@ from pathlib import Path
 from mlomae.backbones.mmcv_ops import load_mmcv_ops
 from mlomae.common.errors import BackendError, first_line_of
 from mlomae.common.installing import install_command, installed, opencv_fault, pip_command
-from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_model, usable_cores
+from mlomae.common.system import MM_DISTRIBUTIONS, PACKAGES, cpu_flags, cpu_model, usable_cores
 
 OLDEST = {"torch": (2, 6), "torchvision": (0, 21), "timm": (1, 0, 26), "numpy": (2, 0, 1)}  # as in pyproject.toml
 PYTHON_RANGE = ((3, 10), (3, 14))  # from, the last that the project knows of
@@ -57,10 +57,9 @@ def check_devices(problems: list[str]) -> list[str]:
     except Exception as error:
         problems.append(f"torch does not import ({first_line_of(error)}); reinstall torch and torchvision as a pair")
         return lines
-    native = "unknown"
-    if os.path.exists("/proc/cpuinfo"):
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        native = "native" if re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) else "emulated, slower than float32"
+    from mlomae.common.precision import cpu_bf16_unit
+
+    native = cpu_bf16_unit() or ("emulated, slower than float32" if cpu_flags() else "unknown")
     lines.append(f"cpu bf16     {native} ({torch.backends.cpu.get_cpu_capability()})")
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)

@@ -134,7 +134,7 @@ def test_config_file_that_does_not_run(content: str, tmp_path: Path, refused: Re
         ({"data__train__classes": 99}, ["classes must be inside [2, 12]", "got 99"]),
         ({"data__augment": {"type": "Rotate"}}, ["Rotate", "Plain"]),
         ({"train__accumulate": 3}, ["train.accumulate=3 does not divide the 8 images"]),
-        ({"train__amp": "fp16"}, ["'train.amp'", "one of none, bf16"]),
+        ({"train__amp": "fp16"}, ["'train.amp'", "one of auto, none, bf16"]),
         ({"init_from": "nowhere.pth"}, ["'nowhere.pth' do not exist", "give a"]),
     ],
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",

@@ -39,9 +39,9 @@ _EVALUATION = 30.0  # processor seconds of k-NN, probes and transfers of a backb
 MOST = 200_000  # images that a run sees on a CPU: a comparison of 1,000 images of 64 pixels takes an hour on two cores
 
 
-def recipes(found: Found, gpu: bool, bf16: bool, changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def recipes(found: Found, gpu: bool, changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """File name -> values of a config: three pretrainings and two frozen protocols."""
-    learned = merged(choose_recipe(found, "learned", gpu, bf16).values, changes)
+    learned = merged(choose_recipe(found, "learned", gpu).values, changes)
     if not gpu and "train.outer_iterations" not in changes:
         most = MOST // (2 * learned["data"]["batch_size"])
         learned["train"]["outer_iterations"] = min(most, learned["train"]["outer_iterations"])
@@ -120,7 +120,7 @@ def compare(args: argparse.Namespace, run: Callable[[list[str]], int], say: Call
     written."""
     found = look_for_classes(args.data)
     gpu = torch.cuda.is_available()
-    values = recipes(found, gpu, gpu and torch.cuda.is_bf16_supported(), args.changes)
+    values = recipes(found, gpu, args.changes)
     name = values["mae"]["name"].removesuffix("_mae")
     out = Path(args.work_dir or f"work_dirs/{name}_compared")
     jobs = args.jobs or max(1, 1 if gpu else usable_cores())

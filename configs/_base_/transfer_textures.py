@@ -6,3 +6,4 @@ data = dict(
     evaluate=dict(crop_pct=1.0),  # 32 pixels as they are
 )
 backbone = dict(img_size=32)
+train = dict(amp="none")  # the recorded results are of float32

@@ -11,3 +11,4 @@ model = dict(
     decoder_depth=1,
     decoder_num_heads=2,
 )
+train = dict(amp="none")  # the recorded results are of float32

@@ -20,5 +20,5 @@ data = dict(
     batch_size=4,
 )
 model = dict(test_cfg=dict(_delete_=True, mode="slide", crop_size=(64, 64), stride=(43, 43)))
-train = dict(iterations=10, log_interval=5, checkpoint_interval=10)
+train = dict(iterations=10, amp="none", log_interval=5, checkpoint_interval=10)
 demo = True

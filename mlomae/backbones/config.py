@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from mlomae.common.errors import ConfigError, first_line_of
+from mlomae.common.precision import resolve_amp
 from mlomae.common.registry import Count, NotNegative
 from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
@@ -85,15 +86,18 @@ class DataConfig:
 
 @dataclass
 class TrainConfig:
-    """Precision and intervals, in iterations. ``eval_interval``: evaluate on the way, None only at the end. ``select``:
-    test the "last" weights, or the "best" on ``data.val``."""
+    """Precision (``amp`` as in a pretraining) and intervals, in iterations. ``eval_interval``: evaluate on the way,
+    None only at the end. ``select``: test the "last" weights, or the "best" on ``data.val``."""
 
-    amp: Literal["none", "bf16"] = "none"
+    amp: Literal["auto", "none", "bf16"] = "auto"
     log_interval: Count = 50
     checkpoint_interval: Count = 500
     keep_checkpoints: Count = 2
     eval_interval: Count | None = field(default=None, metadata=ADDED)
     select: Literal["last", "best"] = field(default="last", metadata=ADDED)
+
+    def __post_init__(self) -> None:
+        self.amp = resolve_amp(self.amp)  # type: ignore[assignment]
 
 
 @dataclass(kw_only=True)

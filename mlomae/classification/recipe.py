@@ -11,7 +11,7 @@
 | | RandAugment, erasing, mixup and cutmix, drop path 0.1 |
 | normalisation | by the mean and std of the weights where they tell, as timm's and Hugging Face's do, else ImageNet's |
 | evaluation | the centre: the whole shorter side up to 64 pixels, else 87.5 % of it |
-| precision | bf16 on a GPU |
+| precision | bf16 where it is computed in hardware |
 | seen before | held-out images among those of the pretraining are counted, not refused: it had no labels of a heap |
 | held out | the folder `test` or `val`; without one a fifth of each class, by the digests of the files |
 
@@ -86,7 +86,6 @@ def choose_recipe(found: Found, images: int, backbone: Backbone, gpu: bool, name
         "train": {
             "epochs": epochs_for(images),
             "label_smoothing": 0.1,
-            "amp": "bf16" if gpu else "none",
             "log_interval": max(1, min(50, steps // 20)),
             "checkpoint_interval": max(1, min(500, steps)),
             "keep_checkpoints": 1,

@@ -143,8 +143,7 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
 
     changes = _changes(args)
     found = look_into(args.data, labels=not args.no_labels)
-    gpu = torch.cuda.is_available()
-    recipe = choose_recipe(found, args.method, gpu, gpu and torch.cuda.is_bf16_supported())
+    recipe = choose_recipe(found, args.method, torch.cuda.is_available())
     values = merged(recipe.values, changes)
     check_name(values["name"])
     config = config_from_dict(values)

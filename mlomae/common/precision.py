@@ -1,4 +1,4 @@
-"""Number formats and kernels: contexts for sums and derivatives that mixed precision would spoil."""
+"""Number formats and kernels: which one a run computes in, contexts for what mixed precision would spoil."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -6,6 +6,38 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mlomae.common.system import cpu_flags
+
+_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "Arm's bf16"}  # flag of a processor -> its name
+
+
+def bf16_unit() -> str:
+    """What multiplies matrices of bfloat16 in hardware here, "" if nothing does: autocast is slower than float32 then.
+
+    It is the GPU where there is one, because runs train on it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name() if torch.cuda.is_bf16_supported(including_emulation=False) else ""
+    return cpu_bf16_unit()
+
+
+def cpu_bf16_unit() -> str:
+    """`bf16_unit` of the processor."""
+    flags = cpu_flags()
+    return next((name for flag, name in _UNITS.items() if flag in flags), "")
+
+
+def resolve_amp(amp: str) -> str:
+    """``train.amp`` of a run on this machine: "auto" is "bf16" where that is computed in hardware, else "none"."""
+    return amp if amp != "auto" else "bf16" if bf16_unit() else "none"
+
+
+def describe_amp(amp: str) -> str:
+    """The precision of a run and why, e.g. ``bfloat16 (AMX)``."""
+    unit = bf16_unit()
+    if amp == "bf16":
+        return f"bfloat16 ({unit or 'not in hardware: slow'})"
+    return f"float32 (train.amp='none'; {unit} would compute bfloat16)" if unit else "float32 (no bfloat16 in hardware)"
 
 
 def wide(t: Tensor) -> Tensor:

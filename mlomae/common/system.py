@@ -21,11 +21,20 @@ MM_DISTRIBUTIONS = {
 
 def cpu_model() -> str:
     """The processor's name as the kernel gives it, e.g. "AMD EPYC"."""
+    return _cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """The instruction sets of the processor by Linux's names, such as avx512_bf16; empty elsewhere."""
+    return set((_cpu_field("flags") or _cpu_field("Features")).split())  # the latter on Arm
+
+
+def _cpu_field(name: str) -> str:
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        found = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    return found[1].strip() if found else ""
 
 
 def usable_cores() -> int:

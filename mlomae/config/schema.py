@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.precision import resolve_amp
 from mlomae.common.registry import Count, NotNegative, Positive, Share, check_interval
 from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 
@@ -106,16 +107,23 @@ class OptimConfig:
 
 @dataclass
 class TrainConfig:
-    """Length, precision and intervals, all counted in outer iterations."""
+    """Length, precision and intervals, all counted in outer iterations.
+
+    ``amp``: "auto" becomes "bf16" where the device computes that in hardware, else "none", which is float32; what it
+    became is what the run, its checkpoints and its record have.
+    """
 
     outer_iterations: Count = 1000
-    amp: Literal["none", "bf16"] = "none"
+    amp: Literal["auto", "none", "bf16"] = "auto"
     accumulate: Count = 1
     compile: bool = False
     log_interval: Count = 50
     picture_interval: Count = 500
     checkpoint_interval: Count = 500
     keep_checkpoints: Count = 2
+
+    def __post_init__(self) -> None:
+        self.amp = resolve_amp(self.amp)  # type: ignore[assignment]
 
 
 @dataclass

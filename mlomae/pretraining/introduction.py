@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mlomae.common.checkpoint import list_checkpoints
+from mlomae.common.precision import describe_amp
 from mlomae.common.system import cpu_model
 from mlomae.config.schema import PretrainConfig
 from mlomae.masking import is_trainable
@@ -64,14 +65,14 @@ def _count(module: torch.nn.Module) -> str:
 
 
 def device_phrase(config: PretrainConfig) -> str:
-    """E.g. ``CPU (AMD EPYC), 2 threads, float32``."""
+    """E.g. ``CPU (AMD EPYC), 2 threads, float32 (no bfloat16 in hardware)``."""
     device = training_device()
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
         threads = torch.get_num_threads()
         where = f"CPU ({cpu_model()}), {threads} thread{'s' * (threads > 1)}"
-    return f"{where}, {'bfloat16' if config.train.amp == 'bf16' else 'float32'}"
+    return f"{where}, {describe_amp(config.train.amp)}"
 
 
 def conclusion(record: Record, config: PretrainConfig, work_dir: Path) -> list[str]:

@@ -39,11 +39,11 @@ class Recipe:
     reason: str
 
 
-def choose_recipe(found: Found, method: str = "mae", gpu: bool = False, bf16: bool = False) -> Recipe:
+def choose_recipe(found: Found, method: str = "mae", gpu: bool = False) -> Recipe:
     """The recipe for the images ``found``, by the rules of the module docstring.
 
-    ``gpu``: whether there is one; ``bf16``: whether it computes in that precision. Raises ConfigError for an unknown
-    method or one that needs labels where there are none, DataError for fewer than two images.
+    ``gpu``: whether there is one. Raises ConfigError for an unknown method or one that needs labels where there are
+    none, DataError for fewer than two images.
     """
     if method not in METHODS:
         raise ConfigError(f"--method must be one of {', '.join(METHODS)}; got '{method}'")
@@ -109,7 +109,6 @@ def choose_recipe(found: Found, method: str = "mae", gpu: bool = False, bf16: bo
         "optim": optim,
         "train": {
             "outer_iterations": iterations,
-            "amp": "bf16" if bf16 else "none",
             "log_interval": max(1, iterations // 50),
             "picture_interval": part,
             "checkpoint_interval": part,

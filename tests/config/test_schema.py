@@ -129,7 +129,7 @@ def test_defaults_are_filled_in() -> None:
         ({"levels__lower_steps": 0}, ["'levels.lower_steps'", "at least 1"]),
         ({"train__accumulate": 0}, ["'train.accumulate'", "at least 1"]),
         ({"train__keep_checkpoints": 0}, ["'train.keep_checkpoints'", "at least 1"]),
-        ({"train__amp": "fp16"}, ["'train.amp'", "one of none, bf16", "fp16"]),
+        ({"train__amp": "fp16"}, ["'train.amp'", "one of auto, none, bf16", "fp16"]),
         ({"optim__theta__lr": -1e-3}, ["'optim.theta.lr'", "-0.001"]),
         ({"optim__phi__weight_decay": -1.0}, ["'optim.phi.weight_decay'", "-1.0"]),
         ({"optim__phi__min_lr": -1.0}, ["'optim.phi.min_lr'", "-1.0"]),

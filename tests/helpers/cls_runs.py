@@ -32,7 +32,7 @@ _VALUES: dict[str, Any] = {
     },
     "backbone": {"weights": "random", "img_size": 16, "model": SHAPE},
     "optim": {"lr": 1e-2, "layer_decay": 0.75},
-    "train": {"epochs": 2, "log_interval": 3, "checkpoint_interval": 4, "keep_checkpoints": 10},
+    "train": {"epochs": 2, "amp": "none", "log_interval": 3, "checkpoint_interval": 4, "keep_checkpoints": 10},
 }
 
 TASK = get_task("classification")
@@ -76,7 +76,13 @@ def pretrain(work: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
         | {"batch_size": 8, "feedback_batch_size": 8},
         "mask": {"type": "learned", "ratio": 0.75, "hidden": 16},
         "feedback": {"type": "linear"},
-        "train": {"outer_iterations": 2, "log_interval": 2, "picture_interval": 9, "checkpoint_interval": 2},
+        "train": {
+            "outer_iterations": 2,
+            "amp": "none",
+            "log_interval": 2,
+            "picture_interval": 9,
+            "checkpoint_interval": 2,
+        },
     }
     record = run_pretraining(pretrain_config(changed(given, changes)), work)
     return work / "checkpoints" / "iter_2.pth", record

@@ -21,7 +21,7 @@ def pretrain(folder: Path, method: str = "MAE", seed: int = 0, width: int = 16, 
         "model": {**shape, "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
         "data": {"train": textures, "eval": None, "batch_size": 8},
         "mask": {"type": "random", "ratio": 0.75},
-        "train": {"outer_iterations": ITERATIONS, "checkpoint_interval": 1, "keep_checkpoints": 2},
+        "train": {"outer_iterations": ITERATIONS, "amp": "none", "checkpoint_interval": 1, "keep_checkpoints": 2},
     }
     run_pretraining(config_from_dict(values), folder)
     return folder / "checkpoints" / f"iter_{ITERATIONS}.pth"

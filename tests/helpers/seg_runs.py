@@ -80,7 +80,7 @@ def values(scenes: Path, **changes: Any) -> dict[str, Any]:
         "model": MODEL,
         "backbone": {"weights": "random", "model": SHAPE, "img_size": 16, "out_indices": [0, 1, 2, 3]},
         "optim": {"lr": 1e-2, "layer_decay": 0.75, "min_lr": 0.0},
-        "train": {"iterations": 6, "log_interval": 3, "checkpoint_interval": 2, "keep_checkpoints": 10},
+        "train": {"iterations": 6, "amp": "none", "log_interval": 3, "checkpoint_interval": 2, "keep_checkpoints": 10},
         "overlays": 2,
     }
     return changed(given, changes)

@@ -22,7 +22,7 @@ data = dict(train=dict(split="train", count=96, **{TEXTURES}), eval=dict(split="
             batch_size=8, feedback_batch_size=8)
 name = "tiny"
 method = "tiny"
-train = dict(outer_iterations=2, log_interval=1, picture_interval=9, checkpoint_interval=1)
+train = dict(outer_iterations=2, amp="none", log_interval=1, picture_interval=9, checkpoint_interval=1)
 mask = dict(type="random", ratio=0.75)
 """
 RECIPE = f"""
@@ -32,6 +32,7 @@ data = dict(train=dict(split="train", count=64, **{TEXTURES}), test=dict(split="
             evaluate=dict(crop_pct=1.0))
 backbone = dict(img_size=16)
 knn = dict(k=NEIGHBOURS)
+train = dict(amp="none")
 """
 LEARNED = {"mask.type": "learned", "mask.hidden": 8, "feedback.type": "nca"}
 

@@ -42,6 +42,7 @@ _VALUES: dict[str, Any] = {
     "optim": {"theta": {"warmup": 0.2, "clip_grad": 1.0}, "phi": {"betas": [0.9, 0.99]}},
     "train": {
         "outer_iterations": 10,
+        "amp": "none",
         "log_interval": 2,
         "picture_interval": 4,
         "checkpoint_interval": 2,

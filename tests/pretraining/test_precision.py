@@ -9,7 +9,10 @@ import pytest
 import tiny
 import torch
 
-from mlomae.common.errors import ConfigError, TrainingError
+from mlomae.backbones.config import TrainConfig as TransferTrainConfig
+from mlomae.common import precision
+from mlomae.common.errors import CheckpointError, ConfigError, TrainingError
+from mlomae.config.schema import TrainConfig as PretrainTrainConfig
 from mlomae.multilevel.step import OuterStep
 from mlomae.pretraining.losses import lower
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -102,8 +105,57 @@ def test_full_precision_does_not_ask_for_autocast() -> None:
     tiny.step_of(model)
 
 
+FLAGS = {"fpu avx512_bf16 amx_bf16": "AMX", "avx2 avx512_bf16": "AVX512-BF16", "asimd bf16": "Arm's bf16", "avx2": ""}
+
+
+@pytest.mark.parametrize(("flags", "unit"), FLAGS.items())
+def test_auto_is_bf16_where_hardware_computes_it(flags: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: set(flags.split()))
+    became = "bf16" if unit else "none"
+    auto = tiny.config(train__amp="auto")
+    assert (precision.bf16_unit(), auto.train.amp) == (unit, became)
+    assert auto == tiny.config(train__amp=became), "hashes are of what runs"
+    assert TransferTrainConfig().amp == PretrainTrainConfig().amp == became
+    assert tiny.config(train__amp="none").train.amp == "none"
+    assert tiny.config(train__amp="bf16").train.amp == "bf16"
+    assert unit in precision.describe_amp("none")
+    assert unit in precision.describe_amp(became)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_follows_the_gpu_where_there_is_one(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: {"amx_bf16"})
+    assert tiny.config(train__amp="auto").train.amp == ("bf16" if native else "none")
+
+
+def test_a_run_is_not_resumed_in_another_precision(tmp_path: Path) -> None:
+    run_pretraining(tiny.config(name="x", train__outer_iterations=2), tmp_path)
+    with pytest.raises(CheckpointError, match=r"train\.amp \(.none. -> .bf16.\)"):
+        run_pretraining(tiny.config(name="x", train__amp="bf16", train__outer_iterations=2), tmp_path, resume=True)
+
+
+def test_a_bf16_run_that_is_resumed_has_the_same_bits(tmp_path: Path) -> None:
+    cfg = tiny.config(name="x", train__amp="bf16", train__outer_iterations=4)
+    run_pretraining(cfg, tmp_path / "whole")
+    run_pretraining(cfg, tmp_path / "halves")
+    for path in (tmp_path / "halves" / "record.json", tmp_path / "halves" / "checkpoints" / "iter_4.pth"):
+        path.unlink()  # as if killed after iteration 2
+    run_pretraining(cfg, tmp_path / "halves", resume=True)
+    whole, halves = (
+        torch.load(tmp_path / name / "checkpoints" / "iter_4.pth", weights_only=True) for name in ("whole", "halves")
+    )
+    assert tiny.differences(whole["modules"], halves["modules"]) == []
+
+
 def test_unknown_amp_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train\.amp.*must be one of none, bf16; got 'fp16'"):
+    with pytest.raises(ConfigError, match=r"train\.amp.*must be one of auto, none, bf16; got 'fp16'"):
         tiny.config(train__amp="fp16")
 
 
