@@ -23,5 +23,5 @@ data = dict(
     batch_size=16,
     num_workers=0,
 )
-train = dict(iterations=300, decay="cosine", amp="none", log_interval=50, checkpoint_interval=150)
+train = dict(iterations=300, decay="cosine", amp="none", log_interval=20, checkpoint_interval=150)
 overlay_score = 0.15

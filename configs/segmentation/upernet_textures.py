@@ -12,7 +12,8 @@ data = dict(
     test=dict(type="scene_folder", root="work_dirs/data/textures_scenes", split="validation"),
     augment=[dict(type="RandomFlip", prob=0.5)],
     evaluate=[],
-    batch_size=16,
+    batch_size=8,
     num_workers=0,
 )
-train = dict(iterations=300, decay="linear", amp="none", log_interval=50, checkpoint_interval=150)
+optim = dict(lr=3e-3, layer_decay=0.5)
+train = dict(iterations=450, decay="linear", amp="none", log_interval=20, checkpoint_interval=150)
