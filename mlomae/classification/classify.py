@@ -158,9 +158,10 @@ def report(record: Record, out: Path) -> list[str]:
         f"accuracy {metrics['top1']:.1f} % of {len(images):,} held-out images, mean of the {len(classes)} classes "
         f"{metrics['mean_per_class']:.1f} %; always the most frequent class: {chance:.1f} %"
     ]
-    seen = record.get("copies", {}).get("pretraining")
-    if isinstance(seen, dict) and (count := seen["equal"] + seen["near"]):
-        lines.append(f"note     {count:,} of them were among the images of the pretraining: new ones may be harder")
+    for part, what in (("training", "look like images trained on"), ("pretraining", "were in the pretraining, too")):
+        seen = record.get("copies", {}).get(part)
+        if isinstance(seen, dict) and (count := seen["equal"] + seen["near"]):
+            lines.append(f"note     {count:,} of them {what}: new images may be harder")
     return [
         *lines,
         f"written  {out}: model.safetensors, predictions.csv, confusion.png, record.json",

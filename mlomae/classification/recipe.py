@@ -14,6 +14,7 @@
 | precision | bf16 where it is computed in hardware |
 | seen before | held-out images among those of the pretraining are counted, not refused: it had no labels of a heap |
 | held out | the folder `test` or `val`; without one a fifth of each class, by the digests of the files |
+| near copies | of such a fifth in training are counted, not refused: a user's own photos are often taken in series |
 
 AdamW, label smoothing 0.1, a warm-up of a tenth of the run, then a cosine: as in `configs/_base_/finetune.py`.
 """
@@ -71,6 +72,8 @@ def choose_recipe(found: Found, images: int, backbone: Backbone, gpu: bool, name
         "reduced_decoding": True,
         "num_workers": min(8, usable_cores()) if gpu or usable_cores() > 4 else 0,
     }
+    if found.kind == "classes":
+        data["allow_near_copies"] = True
     rate = (5e-4 if wide else 1e-3) * math.sqrt(batch / 64)
     return {
         "name": name,

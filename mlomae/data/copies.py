@@ -26,7 +26,7 @@ from torch import Tensor
 from mlomae.common.atomic import replacing
 from mlomae.common.console import stage
 from mlomae.common.errors import CheckpointError, DataError, first_names, reason_of
-from mlomae.data.images import EMBEDDED, Images, digest_pixels
+from mlomae.data.images import EMBEDDED, ImageFiles, Images, digest_pixels
 from mlomae.data.reader import in_threads, open_file
 from mlomae.data.registry import PUBLISHED
 
@@ -136,7 +136,12 @@ def refuse_copies(
     published = PUBLISHED.get(evaluation.name)
     near_share = max(TOLERATED_SHARE, published.near_copies if published else 0.0)
     for kind, copies, tolerated, remedy in (
-        ("are", found.equal, TOLERATED_SHARE * found.compared, "evaluate on a held-out split"),
+        (
+            "are",
+            found.equal,
+            TOLERATED_SHARE * found.compared,
+            "remove them from one of the two" if training else "evaluate on other images",
+        ),
         (
             "have near copies",
             found.near,
@@ -151,11 +156,16 @@ def refuse_copies(
 
 
 def describe_copies(copies: dict[int, int], evaluation: Images, training: Images | None) -> str:
-    """The first pairs, e.g. ``val/a.jpg = train/b.jpg and 4 more``."""
+    """The first pairs, e.g. ``val/cat/a.jpg = train/cat/b.png and 4 more``."""
     pairs = copies.items()
-    return first_names(
-        evaluation.relative_path(i) + (f" = {training.relative_path(j)}" if training else "") for i, j in pairs
-    )
+    return first_names(_file(evaluation, i) + (f" = {_file(training, j)}" if training else "") for i, j in pairs)
+
+
+def _file(images: Images, i: int) -> str:
+    """The path of image ``i`` below the root that `Images.describe` names."""
+    if isinstance(images, ImageFiles) and (path := Path(images.path(i))).is_relative_to(images.root):
+        return path.relative_to(images.root).as_posix()
+    return images.relative_path(i)
 
 
 def _shared_place(ours: Iterable[str], theirs: Iterable[str]) -> str | None:

@@ -179,11 +179,28 @@ def test_images_that_pretraining_saw_are_counted_not_refused(trained, tmp_path, 
     )
     command = ["classify", "--data", str(trained.data), "--weights", str(checkpoint), "--out", str(tmp_path / "run")]
     assert cli.main([*command, "--cfg-options", "train.epochs=1"]) == 0
-    assert "6 of them were among the images of the pretraining" in capsys.readouterr().out
+    assert "6 of them were in the pretraining, too" in capsys.readouterr().out
     assert read_json(tmp_path / "run" / "record.json")["copies"]["pretraining"]["equal"] == 6
     options = ["train.epochs=1", "data.allow_seen=False"]
     assert cli.main([*command[:-1], str(tmp_path / "refused"), "--cfg-options", *options]) == 2
     assert not (tmp_path / "refused" / "checkpoints").exists()
+
+
+def test_near_copies_of_a_split_of_ours_are_counted_not_refused(trained, tmp_path, capsys):
+    """Photos taken in series; a user of class folders chose neither part, and those of no split could be removed."""
+    data = tmp_path / "pets"
+    for path in trained.data.rglob("*.*"):
+        (data / path.parent.name).mkdir(parents=True, exist_ok=True)
+        picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        for i in range(3):  # equal pixels, too, as a bitmap
+            picture.point(lambda value, i=i: max(0, value - i)).save(data / path.parent.name / f"{path.stem}_{i}.png")
+        picture.save(data / path.parent.name / f"{path.stem}.bmp")
+    command = ["classify", "--data", str(data), "--weights", str(trained.checkpoint), "--out", str(tmp_path / "run")]
+    assert cli.main([*command, "--cfg-options", "train.epochs=1", "data.batch_size=4"]) == 0
+    copies = read_json(tmp_path / "run" / "record.json")["copies"]["training"]
+    assert copies["equal"] == 0
+    assert copies["near"] > 1
+    assert f"{copies['near']} of them look like images trained on" in capsys.readouterr().out
 
 
 def test_images_are_normalised_as_the_weights_want(trained, tmp_path, capsys):

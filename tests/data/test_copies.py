@@ -160,7 +160,14 @@ def pair_of_folders(root: Path, write: Callable[[Image.Image, Path, int], None],
 def test_equal_pixels_are_found_in_other_bytes(kind: str, tmp_path: Path) -> None:
     options = {"bmp": {}, "webp": {"lossless": True}, "png": {"compress_level": 1}}[kind]
     pair_of_folders(tmp_path, lambda image, path, i: image.save(f"{path}.{kind}", **options), copied=3)
-    assert "3 of 40 evaluation images are in training (a/other0" in refused(folder(tmp_path), folder(tmp_path, "val"))
+    message = refused(folder(tmp_path), folder(tmp_path, "val"))
+    first = f"val/a/other0.{kind} = train/a/0000.png"
+    assert f"3 of 40 evaluation images are in training ({first}, " in message
+    assert message.endswith("; remove them from one of the two")
+    assert all((tmp_path / name).is_file() for name in first.split(" = ")), "the names lead to the files"
+    for i in range(3):
+        next((tmp_path / "val").rglob(f"other{i}.{kind}")).unlink()
+    check_disjoint(folder(tmp_path), folder(tmp_path, "val"))
 
 
 @pytest.mark.parametrize("alter", ALTERED.values(), ids=ALTERED)

@@ -47,6 +47,38 @@ def test_the_held_out_part_keeps_copies_together_and_survives_new_names(tmp_path
     check_disjoint(train, held_out)
 
 
+@pytest.mark.parametrize("kind", ["bmp", "webp"])
+def test_the_held_out_part_keeps_equal_pixels_together_whatever_their_format(tmp_path, kind):
+    root = paint_classes(tmp_path)
+    for path in [*root.rglob("*.png")]:
+        Image.open(path).save(
+            path.with_name(f"other_{path.stem}.{kind}"), **{"lossless": True} if kind == "webp" else {}
+        )
+    found = look_into(root)
+    train, held_out = build_source(found.train), build_source(found.held_out)
+    assert np.bincount(held_out.labels).tolist() == [4, 4, 4], "a fifth of the different images, with their copies"
+    assert len({held_out.pixel_digest(i) for i in range(12)}) == 6
+    assert check_disjoint(train, held_out).equal == {}
+
+
+def test_equal_pixels_in_two_classes_are_not_held_out(tmp_path):
+    root = paint_classes(tmp_path)
+    for chosen in map(Path, files_of(build_source(look_into(root).held_out))):
+        other = next(root / name for name in CLASSES if name != chosen.parent.name)
+        Image.open(chosen).save(other / f"{chosen.parent.name}_{chosen.stem}.bmp")
+    found = look_into(root)
+    assert check_disjoint(build_source(found.train), build_source(found.held_out)).equal == {}
+
+
+def test_a_damaged_file_is_of_one_part_and_does_not_keep_the_folder_from_being_opened(tmp_path):
+    root = paint_classes(tmp_path)
+    for name in ("00.png", "01.png"):
+        path = root / "cat" / name
+        path.write_bytes(path.read_bytes()[:-200])
+    parts = [files_of(build_source(part)) for part in (look_into(root).train, look_into(root).held_out)]
+    assert sum(str(path).endswith(("cat/00.png", "cat/01.png")) for part in parts for path in part) == 2
+
+
 def test_a_file_in_two_classes_is_not_held_out(tmp_path):
     root = paint_classes(tmp_path / "pets")
     chosen = next(iter(files_of(build_source(look_into(root).held_out))))

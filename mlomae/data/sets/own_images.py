@@ -4,6 +4,7 @@ Shape suffixes: N images, C channels, H height, W width.
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mlomae.common.errors import DataError
-from mlomae.data.images import FileSource, Source, digest_bytes
+from mlomae.data.images import FileSource, Source, digest_bytes, digest_pixels
 from mlomae.data.paths import (
     LabelledFiles,
     existing_folder,
@@ -26,7 +27,7 @@ from mlomae.data.paths import (
     split_folder,
     subfolders,
 )
-from mlomae.data.reader import IMAGE_ENDINGS, decode_all, in_threads, read_bytes, rgb
+from mlomae.data.reader import IMAGE_ENDINGS, decode, decode_all, header_size, in_threads, read_bytes, rgb
 from mlomae.data.registry import register_dataset
 
 HELD_OUT = 0.2
@@ -71,16 +72,45 @@ class ImageFolder(FileSource):
 
 def held_out_images(folder: Path, files: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(N,), which of ``files`` are held out: `HELD_OUT` of every class, at least one of two, by the order of digests of
-    their contents: copies of a file stay together, and an image stays where it is when others are added or renamed,
-    but for those at the border."""
-    digests = np.array(list(in_threads(lambda i: digest_bytes(read_bytes(str(folder / files[i]))), range(len(files)))))
+    their contents: copies of an image stay together, in whatever format, and an image stays where it is when others
+    are added or renamed, but for those at the border."""
+    digests = digest_pictures(folder, files)
     chosen = np.zeros(len(files), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         different = np.unique(digests[members])
         count = max(round(len(different) * HELD_OUT), 1) if len(different) > 1 else 0
         chosen[members] = np.isin(digests[members], different[:count])
-    return chosen & ~np.isin(digests, digests[~chosen])  # a file in two classes
+    return chosen & ~np.isin(digests, digests[~chosen])  # an image in two classes
+
+
+_PIXELS: dict[bytes, bytes] = {}  # digest of a file -> of its pixels; both parts of a split ask, and so does each run
+
+
+def digest_pictures(folder: Path, files: Sequence[str]) -> NDArray[np.bytes_]:
+    """(N,), the digests of ``files``, where files of equal pixels (of other formats or metadata) have the first in
+    order of theirs. Only files whose size another one has are decoded."""
+    path = lambda i: str(folder / files[i])  # noqa: E731
+    digests = np.array(list(in_threads(lambda i: digest_bytes(read_bytes(path(i))), range(len(files)))))
+    different, first = np.unique(digests, return_index=True)
+    sizes = list(in_threads(lambda i: header_size(path(i)), first.tolist()))
+    count = Counter(sizes)
+
+    def pixels_of(k: int) -> bytes:
+        own = bytes(different[k])
+        if sizes[k] is None or count[sizes[k]] == 1:
+            return own
+        if own not in _PIXELS:
+            try:
+                _PIXELS[own] = digest_pixels(decode(path(first[k])))
+            except DataError:  # who reads its pixels says so
+                return own
+        return _PIXELS[own]
+
+    names: dict[bytes, bytes] = {}
+    pixels = in_threads(pixels_of, range(len(first)))
+    same = [names.setdefault(found, own) for found, own in zip(pixels, different, strict=True)]
+    return np.array(same)[np.searchsorted(different, digests)]
 
 
 @register_dataset("pictures")

@@ -96,7 +96,7 @@ def test_repeated_images_are_named_and_one_per_cent_is_tolerated(
     shutil.copy(tmp_path / "train" / "cat" / "a.jpg", tmp_path / "val" / "dog" / "b.jpg")
     found, out, _ = check("imagefolder", tmp_path, capsys=capsys)
     assert found == status
-    named = f"1 of {images + 1} val images are in train (dog/b.jpg = cat/a.jpg)"
+    named = f"1 of {images + 1} val images are in train (val/dog/b.jpg = train/cat/a.jpg)"
     assert f"repeated {named}" in out
     assert ("problem: evaluation images would reach training: 1 of 3" in out) == bool(status)
 

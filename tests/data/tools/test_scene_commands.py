@@ -118,7 +118,7 @@ def test_an_image_in_two_parts_is_a_problem(data, tmp_path: Path) -> None:
         shutil.copy(tmp_path / kind / "training" / f"scene_1.{suffix}", tmp_path / kind / "validation" / f"x.{suffix}")
     status, out, _ = data("check", "scene_folder", tmp_path)
     assert status == 1
-    assert "1 of 3 evaluation images are in training (x.jpg = scene_1.jpg)" in out
+    assert "1 of 3 evaluation images are in training (images/validation/x.jpg = images/training/scene_1.jpg)" in out
 
 
 @pytest.mark.parametrize(
