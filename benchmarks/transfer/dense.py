@@ -37,6 +37,7 @@ from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, reason_of
 from mlomae.common.random_keys import root_key, seeded
 from mlomae.data import IGNORE
+from mlomae.data.images import ImageFiles
 from mlomae.models.architecture import section_of
 from mlomae.models.loading import LoadReport
 from mlomae.pretraining.devices import training_device
@@ -236,6 +237,14 @@ def palette(num_classes: int) -> NDArray[np.uint8]:
 def evenly_spaced(images: int, count: int) -> list[int]:
     """``count`` indices of 0..images-1 from the first one on, rising; all of them if ``count`` is larger."""
     return sorted({i * images // count for i in range(count)})
+
+
+def picture_names(images: ImageFiles) -> list[str]:
+    """Where the picture of each image goes, below a folder: its own path as .png; after its own ending, as
+    ``x.jpg.png``, if two images differ in that alone."""
+    files = [images.relative_path(i) for i in range(len(images))]
+    bare = [os.path.splitext(file)[0] for file in files]
+    return [f"{name}.png" for name in (bare if len(set(bare)) == len(bare) else files)]
 
 
 def overlay(image_HWC: NDArray[Any], labels_HW: NDArray[Any], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,7 +11,7 @@ from benchmarks.tasks.detection.data import CocoImages
 from benchmarks.tasks.detection.metric import DetectionMetric
 from benchmarks.tasks.detection.model import build_detector
 from benchmarks.tasks.detection.pictures import save_overlay
-from benchmarks.transfer.dense import DenseSteps, evenly_spaced
+from benchmarks.transfer.dense import DenseSteps, evenly_spaced, picture_names
 from mlomae.backbones.run import TransferRun, open_pair
 from mlomae.common.atomic import write_text
 from mlomae.data import Detections, build_detections
@@ -64,11 +63,11 @@ class DetectionSteps(DenseSteps):
             write_text(run.work_dir / f"detections.{kind}.json", json.dumps(lines))
         write_text(run.work_dir / "annotations.json", json.dumps(test.to_coco()))
         classes = {category: i for i, category in enumerate(test.categories)}
+        pictures = picture_names(test)
         for i in evenly_spaced(len(test), self.config.overlays):
             image, score = test.image_ids[i], self.config.overlay_score
             found = [d for d in detections if d["image_id"] == image and d["score"] >= score]
             shown = [{**d, "class": classes[d["category_id"]]} for d in sorted(found, key=lambda d: d["score"])]
             truth = [{**a, "class": a["category"]} for a in test.annotations(i)]
             image_HWC = test.image(i).permute(1, 2, 0).numpy()
-            path = run.work_dir / "overlays" / f"{Path(test.path(i)).stem}.png"
-            save_overlay(path, image_HWC, truth, shown, test.classes, score)
+            save_overlay(run.work_dir / "overlays" / pictures[i], image_HWC, truth, shown, test.classes, score)

@@ -12,7 +12,7 @@ from benchmarks.tasks.segmentation.data import ScenePairs
 from benchmarks.tasks.segmentation.metric import SceneMetric
 from benchmarks.tasks.segmentation.model import build_segmentor
 from benchmarks.tasks.segmentation.pixel_counts import FORMAT, class_ious
-from benchmarks.transfer.dense import DenseSteps, evenly_spaced, save_overlay
+from benchmarks.transfer.dense import DenseSteps, evenly_spaced, picture_names, save_overlay
 from mlomae.backbones.run import TransferRun, open_pair
 from mlomae.common.atomic import replacing
 from mlomae.data import Scenes, build_scenes
@@ -56,11 +56,17 @@ class SegmentationSteps(DenseSteps):
         ``predictions``, with the name of the image and the values that annotations have: 1 is the first class."""
         path, names, test_set = run.work_dir / "pixel_counts.npz", self.test.classes, self.test.fingerprint()
         FORMAT.save(path, self.metric.counts, class_names=names, test_set=test_set, **run.identity())
+        pictures = picture_names(self.test)
         for i, content in self.metric.pngs.items():
-            with replacing((run.work_dir / "predictions" / self.test.relative_path(i)).with_suffix(".png")) as file:
+            with replacing(run.work_dir / "predictions" / pictures[i]) as file:
                 file.write_bytes(content)
         for i, predicted_HW in sorted(self.metric.kept.items()):
             image_HWC = self.test.image(i).permute(1, 2, 0).numpy()
-            picture = run.work_dir / "overlays" / f"{Path(str(self.test.path(i))).stem}.png"
-            save_overlay(picture, image_HWC, self.test.labels(i).numpy(), predicted_HW, len(names))
+            save_overlay(
+                run.work_dir / "overlays" / pictures[i],
+                image_HWC,
+                self.test.labels(i).numpy(),
+                predicted_HW,
+                len(names),
+            )
         return path

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import coco_layouts
 import det_runs
 import pytest
 import torch
@@ -44,6 +46,30 @@ def test_a_run_leaves_a_record_detections_and_pictures(straight: Path, coco: Pat
     pictures = sorted((straight / "overlays").glob("*.png"))
     assert [p.stem for p in pictures] == ["000000", "000003"]
     assert Image.open(pictures[0]).size[0] > 600
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (("a/x.jpg", "b/x.jpg", "b/y.png"), ["a/x.png", "b/x.png", "b/y.png"]),
+        (("x.jpg", "x.png", "x.jpg.bmp"), ["x.jpg.bmp.png", "x.jpg.png", "x.png.png"]),
+    ],
+)
+def test_every_image_has_a_picture_of_its_own(files: tuple[str, ...], expected: list[str], tmp_path: Path) -> None:
+    root = coco_layouts.coco(tmp_path / "data", "val", len(files))
+    content = coco_layouts.read(root, "val")
+    for image, name in zip(content["images"], files, strict=True):
+        (root / "val" / name).parent.mkdir(exist_ok=True)
+        Image.open(root / "val" / image["file_name"]).save(root / "val" / name)
+        image["file_name"] = name
+    coco_layouts.write(root, content, "val")
+    steps = object.__new__(DetectionSteps)
+    steps.test = build_detections({"type": "coco_folder", "root": str(root), "split": "val"})
+    steps.metric = SimpleNamespace(detections=[])  # type: ignore[assignment]
+    steps.config = SimpleNamespace(overlays=len(files), overlay_score=0.3)  # type: ignore[assignment]
+    steps.save(SimpleNamespace(work_dir=tmp_path / "run"))  # type: ignore[arg-type]
+    overlays = tmp_path / "run" / "overlays"
+    assert sorted(path.relative_to(overlays).as_posix() for path in overlays.rglob("*.png")) == expected
 
 
 def test_pycocotools_alone_gives_the_metrics_of_the_record(straight: Path) -> None:

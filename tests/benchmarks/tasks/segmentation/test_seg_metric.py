@@ -1,5 +1,6 @@
 """mIoU, mAcc and aAcc: those of torchmetrics and of mmseg, for any split of the images over calls and ranks."""
 
+import io
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,15 @@ from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
+from PIL import Image
 from run_samples import differences, one_line
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from benchmarks.tasks.segmentation.metric import SceneMetric, summarise
+from benchmarks.tasks.segmentation.metric import SceneMetric, as_png, summarise
 from benchmarks.tasks.segmentation.pixel_counts import class_ious
 from mlomae.backbones import training
 from mlomae.common.errors import DataError
+from mlomae.data.scenes import MOST_CLASSES
 
 IGNORE = 255
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -164,6 +167,13 @@ def test_the_predictions_asked_for_are_kept() -> None:
     images = pairs(6, 3)
     kept = measure(images, 3, order=[3, 1, 0, 2], keep=(0, 2)).kept
     assert differences(kept, {0: images[0][0], 2: images[2][0]}) == []
+
+
+def test_a_png_holds_as_many_classes_as_annotations_can() -> None:
+    """With one class more, the last would be 0, which is no label; a data set of so many is refused."""
+    labels_HW = np.arange(MOST_CLASSES, dtype=np.uint8)[None]
+    values_HW = np.array(Image.open(io.BytesIO(as_png(labels_HW))))
+    assert values_HW.tolist() == [list(range(1, MOST_CLASSES + 1))]
 
 
 def test_a_mean_over_images_would_be_another_number() -> None:
