@@ -1,6 +1,7 @@
 """A configuration as the text of a Python config file, which reads back to the same values."""
 
 import keyword
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ def is_another(path: Path, about: str) -> bool:
 def _literal(value: Any, used: int = 0, indent: str = "") -> str:
     """``value`` in one line if it fits beside ``used`` characters, else a dict in a line for each of its keys."""
     if not isinstance(value, dict):
-        return repr(value)
-    named = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+        return _plain(value)
+    named = all(
+        isinstance(key, str) and key.isascii() and key.isidentifier() and not keyword.iskeyword(key) for key in value
+    )
     opening, closing = ("dict(", ")") if named else ("{", "}")
     inner = f"{indent}    "
-    labels = [f"{key}=" if named else f"{key!r}: " for key in value]
+    labels = [f"{key}=" if named else f"{_plain(key)}: " for key in value]
     line = ", ".join(f"{label}{_literal(part)}" for label, part in zip(labels, value.values(), strict=True))
     if "\n" not in line and used + len(line) + len(opening) + 1 <= WIDTH:
         return f"{opening}{line}{closing}"
@@ -36,7 +39,13 @@ def _literal(value: Any, used: int = 0, indent: str = "") -> str:
     return f"{opening}\n{''.join(lines)}{indent}{closing}"
 
 
+def _plain(value: Any) -> str:
+    """``repr``, without {{ }} in its texts, for which MMEngine would put names of files and of the environment."""
+    return repr(value).replace("{{", "{\\x7b")
+
+
 def _quoted(text: str) -> str:
     """``text``, which may name any file, inside triple quotes."""
-    escaped = text.replace("\\", "\\\\").replace('"""', "'''").replace("{{", "{ {")  # MMEngine fills in {{ }}
+    escaped = text.replace("\\", "\\\\").replace('"""', "'''")
+    escaped = re.sub(r"\{(?=\{)", "{ ", escaped)  # as in `_plain`
     return escaped.encode("utf-8", "backslashreplace").decode()

@@ -89,15 +89,6 @@ def test_a_recipe_needs_two_images_and_the_learned_mask_labels(tmp_path: Path) -
         choose_recipe(look_into(tmp_path), "simclr")
 
 
-def test_a_config_text_reads_back(tmp_path: Path) -> None:
-    values = {"name": 'a "quoted"\n', "d": {"class": 1, "b": [1.5, None, True]}, "e": {"long": "x" * 90, "f": {}}}
-    path = tmp_path / "config.py"
-    path.write_text(config_text(values, 'of a folder called """ {{ \\'))
-    found: dict[str, Any] = {}
-    exec(path.read_text(), found)
-    assert {key: found[key] for key in values} == values
-
-
 def test_the_run_says_what_it_does_and_how_to_go_on(photos: Path, tmp_path: Path, capsys: Any) -> None:
     work = tmp_path / "work"
     assert main(["pretrain", "--data", str(photos), "--work-dir", str(work), *SMALL]) == 0
