@@ -7,6 +7,7 @@ nothing. A file that refers to anything else is refused.
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,8 @@ def _read_torch(path: Path) -> Any:
                 f"'{path}' {what} and was not loaded, since only tensors and plain values are read; "
                 f"if you trust it, write its weights alone where that can be imported: {conversion(path)}"
             ) from error
+        if kind := _other_kind(path):
+            raise CheckpointError(f"'{path}' is {kind}") from error
         raise CheckpointError(
             f"'{path}' is truncated or not a torch file and was not loaded; fetch it again"
         ) from error
@@ -164,10 +167,30 @@ def _is_pickle(path: Path) -> bool:
         return file.read(2) in (b"PK", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-def conversion(path: Path) -> str:
-    """One line that writes the state dict of a file that holds code; it runs that code."""
+def _other_kind(path: Path) -> str | None:
+    """What else a file is that torch does not load as weights, and what to do; None if it is nothing known."""
+    if path.suffix == ".onnx":
+        return "an ONNX model, and such are not read; give the weights that it was made of"
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = {name.rpartition("/")[2] for name in file.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return None
+    known = {
+        "constants.pkl": ("a TorchScript program", f"torch.jit.load('{path.name}', map_location='cpu')"),
+        "archive_format": ("a program of torch.export", f"torch.export.load('{path.name}').module()"),
+    }
+    for member, (what, load) in known.items():
+        if member in members:
+            return f"{what}, and programs are not read; write its weights alone: {conversion(path, load)}"
+    return None if "data.pkl" in members else "an archive; unpack it, and give the file of weights in it"
+
+
+def conversion(path: Path, load: str = "") -> str:
+    """One line that writes the state dict of a file that holds code; it runs that code. ``load``: what reads it."""
+    load = load or f"torch.load('{path.name}', weights_only=False)"
     return (
-        f"python -c \"import torch; x = torch.load('{path.name}', weights_only=False); "
+        f'python -c "import torch; x = {load}; '
         "torch.save({'state_dict': x.state_dict() if hasattr(x, 'state_dict') else x['state_dict']}, 'weights.pth')\""
     )
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+import zipfile
 from collections import defaultdict, deque
 from datetime import datetime
 from functools import partial
@@ -326,6 +327,47 @@ def test_the_conversion_that_the_message_gives_works(tmp_path: Path) -> None:
     command = str(error.value)[str(error.value).index("python -c") :]
     subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True, cwd=tmp_path, timeout=120)
     assert read_weights(tmp_path / "weights.pth").encoder.keys() == BASE.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["TorchScript", "torch.export"])
+def test_a_program_is_called_what_it_is_and_its_weights_can_be_written(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.pt2"
+    if kind == "TorchScript":
+        torch.jit.trace(PLAIN, IMAGES).save(str(path))
+    else:
+        torch.export.save(torch.export.export(PLAIN, (IMAGES,)), path)
+    with pytest.raises(CheckpointError, match=f"program.pt2' is a .*{kind}.*python -c") as error:
+        read_weights(path)
+    command = str(error.value)[str(error.value).index("python -c") :]
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True, cwd=tmp_path, timeout=120)
+    found = read_weights(tmp_path / "weights.pth").encoder
+    assert found.keys() == BASE.keys()
+    assert all(torch.equal(found[key], BASE[key]) for key in BASE)
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "said"),
+    [
+        ("w.pt", ["w/data.pkl", "w/constants.pkl", "w/code/x.py"], "is a TorchScript program.*torch.jit.load"),
+        ("w.pt2", ["w/archive_format", "w/models/model.json"], "is a program of torch.export.*torch.export.load"),
+        ("w.pth", ["photos/1.jpg"], "is an archive; unpack it"),
+        ("w.pth", ["w/data.pkl"], "is truncated or not a torch file"),
+        ("w.onnx", None, "is an ONNX model.*give the weights that it was made of"),
+    ],
+)
+def test_files_of_other_kinds_are_called_what_they_are(
+    name: str, members: list[str] | None, said: str, tmp_path: Path
+) -> None:
+    if members is None:
+        (tmp_path / name).write_bytes(b"\x08\x0a\x12\x07pytorch")
+    else:
+        with zipfile.ZipFile(tmp_path / name, "w") as file:
+            for member in members:
+                file.writestr(member, b"")
+    with pytest.raises(CheckpointError, match=said) as error:
+        read_weights(tmp_path / name)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
