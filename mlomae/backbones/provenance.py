@@ -173,12 +173,14 @@ def describe_weights(spec: str) -> Provenance:
     return Provenance(name, {"method": name, **details}, details, patch_size=patch)
 
 
-def check_unseen(labelled: Sequence[dict[str, Any]], own: dict[str, Any], test: Images) -> None:
+def check_unseen(
+    labelled: Sequence[dict[str, Any]], own: dict[str, Any], test: Images, allow_near: bool = False
+) -> None:
     """Refuse test images whose labels the backbone was fine-tuned on.
 
     ``own``: the transfer's training source, which has been compared with the test images already. If the images of an
     earlier source are not on this machine, its type and split are compared instead, and a note is printed.
-    Raises DataError if test images were trained on.
+    Raises DataError if test images were trained on; near copies as `check_disjoint`, unless ``allow_near``.
     """
     for values in labelled:
         if values == own:
@@ -195,4 +197,4 @@ def check_unseen(labelled: Sequence[dict[str, Any]], own: dict[str, Any], test: 
             if is_main_process():
                 print(f"note: {named}, which the backbone was fine-tuned on, is not compared with the test images")
             continue
-        check_disjoint(source, test)
+        check_disjoint(source, test, allow_near)

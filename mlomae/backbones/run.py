@@ -241,7 +241,7 @@ def _run(
     if on_the_way is not steps and is_main_process():  # what is learned by heart would choose, or what is tested
         for training, evaluation in ((steps.train, on_the_way.test), (on_the_way.test, steps.test)):
             check_disjoint(training, evaluation, config.data.allow_near_copies)
-    check_unseen(source.labelled, config.data.train, steps.test)
+    check_unseen(source.labelled, config.data.train, steps.test, config.data.allow_near_copies)
     describe: Callable[..., records.Record] = partial(
         records.make_record,
         task=task.name,

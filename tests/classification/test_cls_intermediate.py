@@ -10,7 +10,7 @@ import cls_runs
 import pytest
 import torch
 from cls_runs import main, run_transfer
-from PIL import Image
+from PIL import Image, ImageOps
 from run_samples import changed, one_line
 from torch.nn import functional as F
 
@@ -192,6 +192,18 @@ def test_test_images_that_were_fine_tuned_on_are_refused(chain: dict[str, Any], 
     assert [source["split"] for source in twice.labelled] == ["test", "test"]
     with pytest.raises(DataError, match="evaluation images would reach training"):
         transfer(tmp_path / "later", again)
+
+
+def test_near_copies_of_them_are_accepted_where_the_configuration_does(chain: dict[str, Any], tmp_path: Path) -> None:
+    first, second = folder(tmp_path / "a", {"train": 1, "test": 2}), folder(tmp_path / "b", {"train": 3, "test": 1})
+    for path in (second / "test").rglob("*.png"):
+        ImageOps.mirror(Image.open(path)).save(path)
+    transfer(tmp_path / "one", chain["start"], **folders(first))
+    ckpt = checkpoint_path(tmp_path / "one", END)
+    with pytest.raises(DataError, match="8 of 8 evaluation images have near copies in training"):
+        transfer(tmp_path / "two", ckpt, **folders(second))
+    record = transfer(tmp_path / "two", ckpt, **folders(second), data__allow_near_copies=True)
+    assert record["copies"]["pretraining"] == {"compared": 8, "equal": 0, "near": 8}
 
 
 def test_copies_of_them_elsewhere_are_refused_too(chain: dict[str, Any], tmp_path: Path) -> None:
