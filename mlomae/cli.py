@@ -5,7 +5,6 @@ or SIGUSR1 has stopped ends with status 75, one that was interrupted with 130.
 """
 
 import argparse
-import importlib
 import inspect
 import io
 import os
@@ -24,6 +23,7 @@ from mlomae import __version__
 from mlomae.commands import export, pretrain, use
 from mlomae.common.console import hush
 from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
+from mlomae.common.installing import from_checkout
 
 _LIBRARIES = r"(torch|torchvision|timm|mmengine|mmcv|mmseg|mmdet|pycocotools|sklearn|PIL)(\.|$)"
 
@@ -255,11 +255,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--records", type=Path, default=Path("results/runs"), help="their folder (default: results/runs)")
     p.set_defaults(run=_seal)
 
-    try:  # the benchmarks come with a checkout, not with a wheel
-        importlib.import_module("benchmarks.commands").add_parsers(commands)
-    except ModuleNotFoundError as error:
-        if error.name not in ("benchmarks", "benchmarks.commands"):
-            raise
+    if found := from_checkout("benchmarks.commands"):
+        found.add_parsers(commands)
+    else:
         p = commands.add_parser("demo", help="MAE and MLO-MAE pretrained on embedded data, minutes on a CPU")
         p.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"), help="folder for all that is written")
         p.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default: 2)")

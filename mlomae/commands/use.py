@@ -4,12 +4,12 @@ They import what they run when they run, so that --help answers at once.
 """
 
 import argparse
-import contextlib
 import importlib
 import pkgutil
 from pathlib import Path
 
 from mlomae.common.errors import ConfigError
+from mlomae.common.installing import from_checkout
 from mlomae.common.registry import check_range
 
 SHOWN = 5  # columns of a table that are printed: the file and two classes
@@ -72,8 +72,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def register_tasks() -> None:
     """Register the tasks of the core and, in a checkout, the others."""
     importlib.import_module("mlomae.classification")
-    with contextlib.suppress(ModuleNotFoundError):
-        importlib.import_module("benchmarks.tasks")
+    from_checkout("benchmarks.tasks")
 
 
 def _classify(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from types import ModuleType
 
 EXTRAS = {name: "benchmarks" for name in ("mmcv", "mmdet", "mmseg", "ftfy", "regex", "pycocotools")} | {
     "lightly": "peers",
@@ -51,6 +52,17 @@ def install_command(extra: str = "") -> str:
         folder = "." if Path.cwd() == _CHECKOUT else str(_CHECKOUT)
         return f"{pip_command()} -e {shlex.quote(folder + extras) if folder == '.' else shown(folder + extras)}"
     return f"{pip_command()} {shlex.quote(f'mlomae{extras}')}"
+
+
+def from_checkout(module: str) -> ModuleType | None:
+    """A module of `benchmarks`, which come with a checkout and not with a wheel; None where they, or another package of
+    that name, lack it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return None
+        raise
 
 
 def opencv_fault() -> str | None:

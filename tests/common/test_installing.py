@@ -4,10 +4,12 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from run_samples import one_line
 
+from mlomae.commands.use import register_tasks
 from mlomae.common import installing
 from mlomae.common.errors import refuse
 from mlomae.common.installing import import_fault, install_command, opencv_fault, pip_command
@@ -44,6 +46,36 @@ def test_from_a_wheel_and_without_pip(tmp_path: Path, monkeypatch: pytest.Monkey
     assert install_command() == "/opt/env/bin/python -m pip install mlomae"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert pip_command() == "uv pip install --python /opt/env/bin/python"
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        ({}, None),
+        ({"__init__.py": ""}, None),
+        ({"__init__.py": "", "tasks.py": ""}, None),
+        ({"__init__.py": "", "tasks.py": "import pandas_of_nowhere"}, "pandas_of_nowhere"),
+        ({"__init__.py": "", "tasks.py": "import benchmarks.gone"}, "benchmarks.gone"),
+    ],
+)
+def test_no_other_lack_than_that_of_the_benchmarks_is_passed_over(
+    files: dict[str, str], missing: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a checkout whose installation is broken would call its own tasks unknown."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, name)
+    package = ModuleType("benchmarks")
+    package.__path__ = [str(tmp_path)]
+    monkeypatch.setitem(sys.modules, "benchmarks", package if files else None)
+    monkeypatch.setitem(sys.modules, "benchmarks.tasks", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.tasks")  # what is imported now is forgotten at the end
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    if missing is None:
+        return register_tasks()
+    with pytest.raises(ModuleNotFoundError) as error:
+        register_tasks()
+    assert error.value.name == missing
 
 
 @pytest.mark.parametrize(
