@@ -87,8 +87,8 @@ class Loggers:
         name = f"{getattr(config, 'name', folder.name)}_seed{config.seed}"
         for kind in ("tensorboard", *(kind for kind in _chosen if kind != "tensorboard")):
             self._try(kind, lambda kind=kind: self._begin(kind, folder, name, config.to_dict(), known.get(kind), done))
-        found = {kind: logger.identity for kind, logger in self._open.items() if logger.identity}
-        if found:
+        found = known | {kind: logger.identity for kind, logger in self._open.items() if logger.identity}
+        if found:  # with those of a service that is out of reach or left out this time
             write_text(path, json.dumps(found, indent=1))
 
     def _begin(self, kind: str, *given: Any) -> None:

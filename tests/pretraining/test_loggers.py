@@ -116,6 +116,35 @@ def test_a_service_that_fails_does_not_end_a_run(tmp_path: Path, monkeypatch: py
     assert [event.step for event in events.Scalars("loss")] == [2, 4]
 
 
+def test_a_service_that_is_out_of_reach_or_left_out_when_resuming_is_gone_on_with_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Calls = []
+    works = {name: stand_in(name, calls) for name in ("wandb", "mlflow")}
+    for name, module in works.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with logging_to(works):
+        Loggers(tmp_path, Config(), 0, print).close()
+    kept = json.loads((tmp_path / loggers.FILE).read_text())
+    assert kept.keys() == works.keys()
+
+    def no_server(**given: Any) -> None:
+        raise ConnectionError("no server")
+
+    warnings: list[str] = []
+    with logging_to(works), monkeypatch.context() as patch:
+        patch.setattr(works["wandb"], "init", no_server)
+        Loggers(tmp_path, Config(), 2, warnings.append).close()
+    assert len(warnings) == 1
+    with logging_to([]):
+        Loggers(tmp_path, Config(), 2, print).close()
+    assert json.loads((tmp_path / loggers.FILE).read_text()) == kept
+    calls.clear()
+    with logging_to(["wandb"]):
+        Loggers(tmp_path, Config(), 4, print).close()
+    assert dict(calls)["start"]["id"] == kept["wandb"]
+
+
 def test_a_run_logs_what_its_file_holds_and_has_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
