@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from timm.models.vision_transformer import VisionTransformer
 
-from mlomae.backbones.finetuned import read_finetuned
+from mlomae.backbones.finetuned import PREPARED, read_finetuned
 from mlomae.common.checkpoint import TRANSFER_FORMAT, Weights, format_of, load_checkpoint
 from mlomae.common.errors import CheckpointError, MlomaeError, first_names
 from mlomae.common.structure import Number, check_structure
@@ -57,7 +57,7 @@ class Source:
         meta: what the export says of itself: name, model, source_sha256, and method, seed, ... of a pretraining.
         pooling: "avg" or "token": that of the numbers in our records, of a classifier the only one.
         own: whether it is of a run of ours, so that there are such numbers.
-        pixels: mean, std and, of a classifier, crop_pct and interpolation.
+        pixels: mean, std and, of a classifier, the rest of `PREPARED`.
         classes: names of the classes of a classifier.
         decoder: of a pretraining, by our names, with its section: widths and ``norm_pix_loss``.
         left_out: tensors of the file that are not exported, by module.
@@ -150,8 +150,7 @@ def _from_classifier(path: Path, place: Path) -> Source:
     vit: Any = tuned.model
     height, width = tuned.img_size
     model = {**section_of(vit), "img_size": height} if height == width else section_of(vit)
-    keys = ("mean", "std", "crop_pct", "interpolation")
-    pixels = {key: tuned.evaluate[key] for key in keys if key in tuned.evaluate}
+    pixels = {key: tuned.evaluate[key] for key in PREPARED if key in tuned.evaluate}
     return Source(path, vit, _identity(tuned.name, model, path), str(vit.global_pool), pixels, tuned.classes)
 
 

@@ -32,6 +32,8 @@ from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.models.loading import create_timm, load_strict
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PREPARED = ("crop_pct", "crop_mode", "mean", "std", "interpolation")
+"""What a classifier says of how its images are prepared, by timm's names."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class FineTuned:
         model: (B, 3, H, W) normalised -> logits (B, C); in evaluation mode, on the CPU.
         classes: C names.
         img_size: (height, width) in pixels.
-        evaluate: how its images are prepared: crop_pct, mean, std, interpolation.
+        evaluate: how its images are prepared: `PREPARED`.
     """
 
     name: str
@@ -124,7 +126,7 @@ def _from_timm(folder: Path) -> FineTuned:
         raise CheckpointError(f"'{folder}' is a backbone without classes; fine-tune it first with `mlomae classify`")
     names = list(known.get("label_names") or [f"class {i}" for i in range(model.num_classes)])
     _, height, width = known["input_size"]
-    evaluate = {key: known[key] for key in ("crop_pct", "mean", "std", "interpolation") if known.get(key) is not None}
+    evaluate = {key: known[key] for key in PREPARED if known.get(key) is not None}
     return FineTuned(folder.name, model.eval(), names, (height, width), evaluate)
 
 
@@ -159,8 +161,13 @@ def timm_config(
     the numbers of a backbone were measured.
     """
     height, width = model.patch_embed.img_size
-    usual = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "interpolation": "bicubic"}
-    usual["crop_pct"] = 0.875 if classes else 1.0  # type: ignore[assignment]
+    usual: dict[str, Any] = {
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "interpolation": "bicubic",
+        "crop_mode": "center",
+    }
+    usual["crop_pct"] = 0.875 if classes else 1.0
     pixels = {key: evaluate.get(key, value) for key, value in usual.items()}
     pool, plain = str(model.global_pool), isinstance(model.fc_norm, nn.Identity)
     args = {**_shape(model), "global_pool": pool}
@@ -179,7 +186,6 @@ def timm_config(
             "custom_load": False,
             "input_size": [3, height, width],
             "fixed_input_size": True,
-            "crop_mode": "center",
             **{key: list(value) if isinstance(value, tuple) else value for key, value in pixels.items()},
             "num_classes": model.num_classes,
             "pool_size": None,

@@ -9,7 +9,7 @@ Shape suffixes: B batch, C channels or (of targets) classes, H height, W width.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from timm.data import Mixup, create_transform
@@ -120,14 +120,18 @@ def eval_transform(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     interpolation: str = "bicubic",
+    crop_mode: Literal["center", "squash", "border"] = "center",
 ) -> Transform:
     """Resize the shorter side to img_size / crop_pct (224: 256), crop the centre, normalise; nothing is random.
+
+    ``crop_mode``: timm's, "squash" resizes both sides to that length, "border" the longer one, with borders beside it.
 
     With crop_pct 1 an image that has the size already keeps its pixels: the choice for 32 px sets. For a rectangular
     ``img_size`` the image is resized, keeping its aspect ratio, to the smallest size that covers it.
     """
     check_range("data.evaluate", "(0, 1]", crop_pct=crop_pct)
-    options = {"mean": tuple(mean), "std": tuple(std), "interpolation": interpolation}
+    options = {"mean": tuple(mean), "std": tuple(std), "interpolation": interpolation, "crop_mode": crop_mode}
+    check_choice("data.evaluate", ("center", "squash", "border"), crop_mode=crop_mode)
     return _timm(input_size=img_size, is_training=False, crop_pct=crop_pct, **options)
 
 

@@ -74,11 +74,12 @@ def eval_loader(config: ClassificationConfig, source: Source, transform: Transfo
 def knn_loader(config: ClassificationConfig, source: Source, transform: Transform) -> ImageLoader:
     """Every image once over all ranks, with the pixels that `mlomae evaluate` reads, so that both report the same k-NN.
 
-    `mlomae evaluate` reads square images, resized bicubically. For a rectangle or another ``interpolation``
-    images are transformed by ``transform``, the evaluation transform of the other protocols.
+    `mlomae evaluate` reads square images, resized bicubically. For a rectangle, another ``interpolation`` or
+    ``crop_mode`` images are transformed by ``transform``, the evaluation transform of the other protocols.
     """
     options, (height, width) = dict(config.data.evaluate), config.backbone.height_width
-    if height != width or options.pop("interpolation", "bicubic") != "bicubic":
+    usual = {"interpolation": "bicubic", "crop_mode": "center"}
+    if height != width or any(options.pop(key, value) != value for key, value in usual.items()):
         return eval_loader(config, source, transform)
     batches = PlainBatches(source, height, crop=options.pop("crop_pct", 0.875), **options)
     return evaluation_loader(batches, None, num_workers=config.data.num_workers)

@@ -84,6 +84,23 @@ def test_timm_makes_the_same_predictions_of_the_folder_that_was_written(trained)
         assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 16)
 
 
+@pytest.mark.parametrize("mode", ["squash", "border"])
+def test_images_of_a_foreign_folder_are_cut_as_it_says(trained, tmp_path, mode):
+    folder = tmp_path / "timm"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(trained.out / name, folder)
+    known = read_json(folder / "config.json")
+    known["pretrained_cfg"] |= {"crop_mode": mode, "crop_pct": 0.8}
+    (folder / "config.json").write_text(json.dumps(known))
+    files = sorted(trained.data.rglob("*.*"))
+    found = torch.tensor(predict_files(folder, files)["probability"])
+    expected = logits_by_timm(folder, files).softmax(1).max(1).values.double()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert cli.main(["export", str(folder), str(tmp_path / "again"), "--format", "timm"]) == 0
+    assert read_json(tmp_path / "again" / "config.json")["pretrained_cfg"]["crop_mode"] == mode
+
+
 def test_a_run_its_checkpoint_and_a_copy_for_timm_predict_the_same(trained, tmp_path, capsys):
     shutil.copy(trained.out / "config.json", tmp_path)
     shutil.copy(trained.out / "model.safetensors", tmp_path)
