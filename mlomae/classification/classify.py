@@ -20,7 +20,7 @@ from mlomae.classification.per_image import FORMAT
 from mlomae.classification.recipe import Backbone, choose_recipe
 from mlomae.common.atomic import write_text
 from mlomae.common.checkpoint import list_checkpoints
-from mlomae.common.errors import ConfigError, DataError, first_names
+from mlomae.common.errors import ConfigError, DataError, counted, first_names
 from mlomae.config.strict import merged
 from mlomae.config.text import CONFIG, config_text, is_another
 from mlomae.data import build_source
@@ -82,12 +82,13 @@ def configure(folder: str | Path, weights: str, options: dict[str, Any], seed: i
     own = "folders of their own" if found.kind == "splits" else "a fifth of each class, by the digests of the files"
     where = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
     optim, data = config.optim, config.data
+    epochs, each = counted(config.train.epochs, "epoch"), counted(len(train) // config.data.batch_size, "step")
     lines = [
         f"data     {found.describe()}",
         f"         {len(train):,} to train on, {len(test):,} held out ({own})",
         f"weights  {weights}: width {backbone.embed_dim}, images of {config.backbone.img_size} pixels",
-        f"recipe   {config.train.epochs} epochs of {len(train) // data.batch_size} steps with {data.batch_size} images "
-        f"= {steps:,} steps on {where}; rate {optim.lr:g}, layer decay {optim.layer_decay:g}, "
+        f"recipe   {epochs} of {each} with {data.batch_size} images = {counted(steps, 'step')} on {where}; "
+        f"rate {optim.lr:g}, layer decay {optim.layer_decay:g}, "
         f"{(data.augment or {'type': 'none'})['type']}{', mixup and cutmix' if data.mix else ''}",
     ]
     few = [name for i, name in enumerate(train.classes) if not (np.asarray(test.labels) == i).any()]
@@ -155,8 +156,8 @@ def report(record: Record, out: Path) -> list[str]:
     metrics, classes = record["metrics"], identity["class_names"]
     chance = 100.0 * np.bincount(images.label).max() / len(images)
     lines = [
-        f"accuracy {metrics['top1']:.1f} % of {len(images):,} held-out images, mean of the {len(classes)} classes "
-        f"{metrics['mean_per_class']:.1f} %; always the most frequent class: {chance:.1f} %"
+        f"accuracy {metrics['top1']:.1f} % of {counted(len(images), 'held-out image')}, mean of the {len(classes)} "
+        f"classes {metrics['mean_per_class']:.1f} %; always the most frequent class: {chance:.1f} %"
     ]
     for part, what in (("training", "look like images trained on"), ("pretraining", "were in the pretraining, too")):
         seen = record.get("copies", {}).get(part)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlomae.common.console import say
-from mlomae.common.errors import ConfigError, DataError
+from mlomae.common.errors import ConfigError, DataError, counted
 from mlomae.config.text import CONFIG
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _chosen(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]"
     text = config_text(values, "\n".join(about))
     lines = [f"found: {found.describe()}", f"recipe: {recipe.reason}"]
     if found.total < FEW:
-        lines.append(f"note: {found.total} images teach little; a thousand or more are usual")
+        lines.append(f"note: {counted(found.total, 'image')} teach little; a thousand or more are usual")
     return config, lines, text
 
 

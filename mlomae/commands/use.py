@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, counted
 from mlomae.common.installing import from_checkout
 from mlomae.common.registry import check_range
 
@@ -139,7 +139,7 @@ def _label(args: argparse.Namespace) -> int:
     table = predict_files(args.model, args.images, args.batch_size)
     if args.out:
         write_table(table, args.out)
-        print(f"written: {args.out} ({len(table):,} images)")
+        print(f"written: {args.out} ({counted(len(table), 'image')})")
         return 0
     print(table.iloc[:, :SHOWN].to_string(index=False, float_format=lambda p: f"{100 * p:.1f} %"))
     return 0
@@ -156,5 +156,5 @@ def _embed(args: argparse.Namespace) -> int:
         img_size=args.img_size,
         batch_size=args.batch_size,
     )
-    print(f"written: {args.out} ({images:,} images, {width} features of each)")
+    print(f"written: {args.out} ({counted(images, 'image')}, {width} features of each)")
     return 0

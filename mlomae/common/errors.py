@@ -74,6 +74,11 @@ def first_names(names: Iterable[object], most: int = 3) -> str:
     return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 epoch``, ``2,000 epochs``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def lack_of(error: BaseException) -> MlomaeError | None:
     """What the system did not give, memory, files or processes, where that is the reason of a foreign error; else None.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlomae.common.errors import DataError
+from mlomae.common.errors import DataError, counted, first_names
 from mlomae.data.images import evenly_spaced
 from mlomae.data.paths import folder_title, list_images, scan_classes, subfolders
 from mlomae.data.reader import IMAGE_ENDINGS, header_size, in_threads
@@ -65,7 +65,7 @@ class Found:
         parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in self.images.items()]
         said = f"{' + '.join(parts) if len(parts) > 1 else f'{self.total:,}'} image{'s' * (self.total != 1)}"
         if self.classes:
-            said += f" in {len(self.classes):,} class folders ({_names(self.classes)})"
+            said += f" in {counted(len(self.classes), 'class folder')} ({first_names(self.classes)})"
         else:
             said += " without labels"
         sides = [side for size in self.sizes for side in size]
@@ -91,16 +91,16 @@ def look_into(folder: str | os.PathLike[str], labels: bool = True) -> Found:
     inner = [name for name in subfolders(base) if list_images(base / name, below=True).files]
     if here.files and inner:
         raise DataError(
-            f"images: {base} has {len(here.files):,} images beside the folders {_names(inner)}, and it is not clear of "
-            "which class they are; move them into a folder, or take all without labels (--no-labels)"
+            f"images: {base} has {counted(len(here.files), 'image')} beside the folders {first_names(inner)}, and it "
+            "is not clear of which class they are; move them into a folder, or take all without labels (--no-labels)"
         )
     if not inner:
         return _heap(base)
     lower = {name.lower() for name in inner}
     if "images" in lower and lower & set(LABEL_MAPS):
         raise DataError(
-            f"images: {base} has images beside labels of their pixels ({_names(inner)}); to pretrain on the images, "
-            f"give {base / next(name for name in inner if name.lower() == 'images')}"
+            f"images: {base} has images beside labels of their pixels ({first_names(inner)}); to pretrain on the "
+            f"images, give {base / next(name for name in inner if name.lower() == 'images')}"
         )
     train, held_out = _splits(inner)
     flat = all(list_images(base / name).files for name in inner)  # folders of images themselves
@@ -113,10 +113,6 @@ def look_into(folder: str | os.PathLike[str], labels: bool = True) -> Found:
     parts = {**source, "part": "train"}, {**source, "part": "held_out"}
     sizes = _sizes(base, list(listed.files))
     return Found(base, "classes", *parts, {"all": len(listed.files)}, classes, sizes, Counter(listed.left_out))
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _splits(inner: list[str]) -> tuple[str | None, str | None]:
@@ -137,8 +133,8 @@ def _split(base: Path, train: str, held_out: str | None) -> Found:
     if classes != inside.classes:
         odd = sorted(set(classes) ^ set(inside.classes))
         raise DataError(
-            f"images: {base / train} and {base / held_out} have different class folders ({_names(odd)}); give both the "
-            f"same, or pretrain on {base / train} alone"
+            f"images: {base / train} and {base / held_out} have different class folders ({first_names(odd)}); give "
+            f"both the same, or pretrain on {base / train} alone"
         )
     source = {"type": "imagefolder", "root": str(base)}
     sources = {**source, "split": train}, {**source, "split": held_out}

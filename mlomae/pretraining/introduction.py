@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mlomae.common.checkpoint import list_checkpoints
+from mlomae.common.errors import counted
 from mlomae.common.precision import describe_amp
 from mlomae.common.system import cpu_model
 from mlomae.config.schema import PretrainConfig
@@ -45,8 +46,8 @@ def introduction(
         f"model: ViT, width {encoder.embed_dim}, depth {encoder.depth}, {_count(encoder)} parameters, "
         f"beside them {decoder / 1e6:.1f} M in the decoder",
         f"device: {device_phrase(config)}",
-        f"length: {config.train.outer_iterations:,} iterations of {steps} x {sizes['batch_size']} images, "
-        f"{seen / lower:,.0f} passes",
+        f"length: {counted(config.train.outer_iterations, 'iteration')} of {steps} x {sizes['batch_size']} images, "
+        f"{seen / lower:,.0f} pass{'es' * (round(seen / lower) != 1)}",
         f"output: {work_dir} ({kept and f'{kept}, '}checkpoints, pictures, train.log, TensorBoard)",
         *_near(data),
     ]

@@ -214,10 +214,11 @@ def test_near_copies_of_a_split_of_ours_are_counted_not_refused(trained, tmp_pat
         picture.save(data / path.parent.name / f"{path.stem}.bmp")
     command = ["classify", "--data", str(data), "--weights", str(trained.checkpoint), "--out", str(tmp_path / "run")]
     assert cli.main([*command, "--cfg-options", "train.epochs=1", "data.batch_size=4"]) == 0
-    copies = read_json(tmp_path / "run" / "record.json")["copies"]["training"]
+    copies, said = read_json(tmp_path / "run" / "record.json")["copies"]["training"], capsys.readouterr().out
+    assert "recipe   1 epoch of " in said
     assert copies["equal"] == 0
     assert copies["near"] > 1
-    assert f"{copies['near']} of them look like images trained on" in capsys.readouterr().out
+    assert f"{copies['near']} of them look like images trained on" in said
 
 
 def test_images_are_normalised_as_the_weights_want(trained, tmp_path, capsys):

@@ -145,7 +145,7 @@ def test_without_labels_all_images_below_are_taken(tmp_path):
     [
         ([], "holds no image"),
         (["notes.txt"], "holds no image"),
-        (["a.png", "cat/b.png"], "1 images beside the folders cat"),
+        (["a.png", "cat/b.png"], "1 image beside the folders cat"),
         (["cat/a.png", "dog/b.png", "owl/notes.txt"], "owl holds no image"),
         (["a.jpg!"], "none of 1 images"),
         (["images/train/a.png", "annotations/train/a.png"], "give .*images"),

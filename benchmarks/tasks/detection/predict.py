@@ -11,6 +11,7 @@ from benchmarks.tasks.detection.pictures import save_found
 from benchmarks.transfer.predict import NewImages, output_names, predictions
 from mlomae.backbones.load import LoadedTransfer
 from mlomae.common.atomic import replacing, write_text
+from mlomae.common.errors import counted
 from mlomae.data import FileSource
 
 # isort: split
@@ -50,6 +51,6 @@ def predict(loaded: LoadedTransfer, images: FileSource, out: Path, threshold: fl
         pd.DataFrame(rows, columns=columns).to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
     above = sum(row[2] >= least for row in rows)
     return (
-        f"{out}: {len(rows):,} detections in {len(files):,} images, {above:,} with a score of {least:g} or more in "
-        "pictures; detections.csv, detections.json"
+        f"{out}: {counted(len(rows), 'detection')} in {counted(len(files), 'image')}, {above:,} with a score of "
+        f"{least:g} or more in pictures; detections.csv, detections.json"
     )

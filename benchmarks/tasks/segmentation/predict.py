@@ -18,6 +18,7 @@ from benchmarks.transfer.dense import overlay, palette
 from benchmarks.transfer.predict import NewImages, output_names, predictions
 from mlomae.backbones.load import LoadedTransfer
 from mlomae.common.atomic import replacing
+from mlomae.common.errors import counted
 from mlomae.data import FileSource
 from mlomae.diagnostics.pictures import save_figure
 
@@ -52,7 +53,7 @@ def predict(loaded: LoadedTransfer, images: FileSource, out: Path, threshold: fl
         table.to_csv(file, index=False, lineterminator="\n")
     with replacing(out / "classes.txt") as file:
         file.write_text("\n".join(classes) + "\n", encoding="utf-8")
-    return f"{out}: masks and pictures of {len(files):,} images, masks.csv, classes.txt"
+    return f"{out}: masks and pictures of {counted(len(files), 'image')}, masks.csv, classes.txt"
 
 
 def picture(image_HWC: NDArray[Any], labels_HW: NDArray[Any], classes: Sequence[str], title: str) -> Figure:
