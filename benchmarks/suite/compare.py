@@ -20,7 +20,7 @@ from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.analysis.report.__main__ import build_report
 from mlomae.classification.classify import look_for_classes
 from mlomae.common.atomic import write_text
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, counted
 from mlomae.common.system import usable_cores
 from mlomae.config.schema import config_from_dict
 from mlomae.config.strict import merged
@@ -30,7 +30,7 @@ from mlomae.pretraining.dry_run import timed_steps
 from mlomae.pretraining.log import duration
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.recipe import METHODS, choose_recipe
-from mlomae.pretraining.run import build_data
+from mlomae.pretraining.run import build_data, open_sources
 from mlomae.records import RANDOM
 
 LEARNED = METHODS["learned"]
@@ -101,9 +101,10 @@ def estimate(values: dict[str, dict[str, Any]], seeds: int, jobs: int) -> float:
     torch.set_num_threads(1)
     try:
         each = []
-        for file in ("mae", "learned", "joint"):
-            config = config_from_dict(values[file])
-            data = build_data(config)
+        configs = {file: config_from_dict(values[file]) for file in ("mae", "learned", "joint")}
+        opened = open_sources(configs["learned"])  # the images of all three: read, and compared with each other, once
+        for config in configs.values():
+            data = build_data(config, opened)
             seconds = timed_steps(config, data, Pretrainer(config, data.num_classes))[0]
             each.append(seconds * config.train.outer_iterations)
     finally:
@@ -129,7 +130,7 @@ def compare(args: argparse.Namespace, run: Callable[[list[str]], int], say: Call
     say(f"found: {found.describe()}")
     say(f"compared, with {len(args.seeds)} seeds: {', '.join([BASELINE, SAME_TIME, LEARNED, JOINT, 'random weights'])}")
     seconds = estimate(values, len(args.seeds), jobs)
-    say(f"time: about {duration(seconds)}, {jobs} run{'s' * (jobs > 1)} at a time; a run that is killed is resumed")
+    say(f"time: about {duration(seconds)}, {counted(jobs, 'run')} at a time; a run that is killed is resumed")
     say(f"page: {out / 'report.html'}, when all has run; configs: {out}/*.py")
     if args.dry_run:
         return 0

@@ -111,14 +111,15 @@ def probe_batches(config: PretrainConfig, train: Source, evaluation: Source) -> 
     return PlainBatches(train, size, config.data.probe_limit), PlainBatches(evaluation, size)
 
 
-def build_data(config: PretrainConfig) -> PretrainData:
+def build_data(config: PretrainConfig, sources: dict[str, Source] | None = None) -> PretrainData:
     """Open the sources, refuse leaks, split the training set, set up the streams of the three levels.
 
     The lower level sees the unlabelled 80 %, the head the same images with labels, the upper level the other 20 %.
-    Raises DataError if evaluation images would reach any level, ConfigError for shuffled labels that nothing reads.
+    ``sources``: of `open_sources`, where the caller has opened them. Raises DataError if evaluation images would reach
+    any level, ConfigError for shuffled labels that nothing reads.
     """
     data, size = config.data, config.model.img_size
-    sources = open_sources(config)
+    sources = sources or open_sources(config)
     train, evaluation = sources["train"], sources.get("eval")
     feedback = sources.get("feedback", train)
     learned = is_trainable(config.mask["type"])

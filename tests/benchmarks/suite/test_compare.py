@@ -7,11 +7,13 @@ import pytest
 from photos import paint_classes, paint_heap
 from run_samples import one_line
 
-from benchmarks.suite.compare import LEARNED, conclusion, recipes, suite_values
+from benchmarks.suite.compare import LEARNED, conclusion, estimate, recipes, suite_values
 from benchmarks.suite.file import load_suite
 from mlomae.cli import main
 from mlomae.config.schema import load_config
+from mlomae.config.strict import overrides
 from mlomae.config.text import config_text
+from mlomae.data import Images, copies
 from mlomae.data.found import look_into
 from mlomae.masking import is_trainable
 
@@ -50,6 +52,19 @@ def test_the_rows_differ_in_the_mask_and_the_use_of_labels_alone(photos: Path, t
 def test_the_frozen_protocols_normalise_as_the_pretrainings_do(photos: Path) -> None:
     values = recipes(look_into(photos), False, False, {"data.augment.mean": [0.5, 0.5, 0.5]})
     assert values["mae"]["data"]["augment"]["mean"] == values["knn"]["data"]["evaluate"]["mean"] == [0.5, 0.5, 0.5]
+
+
+def test_the_images_are_read_once_for_all_timings(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, digest = [], copies.digest_images
+
+    def counting(images: Images) -> copies.Digests:
+        read.append(images.split)
+        return digest(images)
+
+    monkeypatch.setattr(copies, "digest_images", counting)
+    values = recipes(look_into(photos), False, False, overrides(TINY))
+    assert estimate(values, 2, 1) > 0
+    assert sorted(read) == ["held_out", "train"]
 
 
 def write_results(folder: Path, low: float, high: float) -> Path:
