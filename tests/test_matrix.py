@@ -30,6 +30,7 @@ if sys.argv[1] == "-c":
     print("python 3.13.0\\ntorch 2.15.0")
 """
 CELL = Cell("3.13", "newest")
+FETCH = "Failed to fetch: `https://pypi.org/simple/torch/`"
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,9 @@ CELL = Cell("3.13", "newest")
         ("/x/python", {}, "ok", ""),
         ("", {}, "not tried", "no Python 3.13 here; uv finds packages for it"),
         ("", {"pip compile": "error: No\n  cause: a needs b"}, "forbidden", "resolve: a needs b"),
+        ("", {"pip compile": f"error: {FETCH}\n  Caused by: dns error"}, "not tried", f"resolve: {FETCH}"),
+        ("/x/python", {"pip install": f"error: {FETCH}"}, "not tried", f"install: {FETCH}"),
+        ("/x/python", {"-m pytest": "FAILED tests/a.py::b - timed out"}, "failed", "tests: tests/a.py::b - timed out"),
         ("/x/python", {"pip install": "error: no such wheel"}, "failed", "install: no such wheel"),
         ("/x/python", {"doctor": "problem: old\nproblem: x"}, "failed", "doctor: old and 1 more"),
         ("/x/python", {"-m pytest": "..F\nFAILED tests/a.py::b - x\n1 failed"}, "failed", "tests: tests/a.py::b - x"),

@@ -73,6 +73,16 @@ class Failed(Exception):
     """A step of a cell that has not ended well; the message is what its last lines say."""
 
 
+class Unreachable(Failed):
+    """The network was not there, or not the index of packages."""
+
+
+_NETWORK = re.compile(
+    r"Failed to fetch|Failed to download|error sending request|dns error|timed out|[Cc]onnection (refused|reset|closed)"
+    r"|[Nn]etwork is unreachable|Could not connect"
+)
+
+
 def interpreter(version: str, given: dict[str, str]) -> str | None:
     """A Python of this version: the one that is given, else the one that uv finds here; none is downloaded."""
     if version in given:
@@ -91,6 +101,8 @@ def try_cell(cell: Cell, folder: Path, pythons: dict[str, str], say: Callable[[s
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _step(tried, "resolve", _resolve(cell, pins), folder)
+    except Unreachable as error:
+        return Tried(cell, "not tried", str(error))
     except Failed as error:
         return Tried(cell, "forbidden", str(error))
     if (python := interpreter(cell.python, pythons)) is None:
@@ -114,7 +126,7 @@ def try_cell(cell: Cell, folder: Path, pythons: dict[str, str], say: Callable[[s
                 tried.versions = _versions(own)
         tried.tests = re.sub(r"^=+ | in [\d.]+s.*$", "", text.splitlines()[-1])
     except Failed as error:
-        tried.state, tried.why = "failed", str(error)
+        tried.state, tried.why = "not tried" if isinstance(error, Unreachable) else "failed", str(error)
     shutil.rmtree(environment, ignore_errors=True)
     return tried
 
@@ -151,7 +163,8 @@ def _step(tried: Tried, name: str, command: Sequence[str], folder: Path) -> str:
     text = done.stdout.strip()
     (folder / f"{name}.log".replace(" ", "_")).write_text(f"{text}\n", encoding="utf-8")
     if done.returncode:
-        raise Failed(f"{name}: {_reason(text)}")
+        lost = name in ("resolve", "install") and _NETWORK.search(text)
+        raise (Unreachable if lost else Failed)(f"{name}: {_reason(text)}")
     return text
 
 
