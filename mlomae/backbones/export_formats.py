@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mlomae.backbones.export_names import to_hugging_face, to_hugging_face_mae, to_openmmlab
 from mlomae.backbones.export_source import Source
 from mlomae.backbones.finetuned import CONFIG, WEIGHTS, timm_config
-from mlomae.common.errors import BackendError, CheckpointError
+from mlomae.common.errors import BackendError, CheckpointError, reason_of
+from mlomae.common.installing import install_command
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
 from mlomae.models.layouts import State
 
@@ -265,7 +266,7 @@ def _onnx(source: Source, out: Path) -> None:
                 verbose=False,
             )
     except ImportError as error:
-        raise BackendError(f"ONNX needs onnx and onnxscript ({error}); install mlomae[onnx]") from error
+        raise BackendError(f"ONNX needs onnx and onnxscript ({reason_of(error)}); {install_command('onnx')}") from error
     try:
         import onnxruntime
     except ImportError:

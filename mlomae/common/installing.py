@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 EXTRAS = {name: "benchmarks" for name in ("mmcv", "mmdet", "mmseg", "ftfy", "regex", "pycocotools")} | {
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime", "onnx_ir"), "onnx"),
     "lightly": "peers",
     "submitit": "cluster",
 }

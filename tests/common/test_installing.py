@@ -1,6 +1,7 @@
 """The advice of "not installed" messages names the Python that runs, and works from a checkout and from a wheel."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,15 @@ def test_in_a_checkout(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     assert install_command("benchmarks") == command.format(tmp=tmp_path)
     assert install_command().endswith("-e ." if cwd else "-e repo")
+
+
+def test_every_extra_is_one_of_the_project_and_brings_its_modules() -> None:
+    extras = dict(re.findall(r"^(\w+) = \[([^\]]*)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
+    assert set(installing.EXTRAS.values()) <= extras.keys()
+    for name in ("onnx", "peers", "cluster"):
+        modules = re.findall(r'"(\w+)>=', extras[name])
+        assert modules
+        assert {installing.EXTRAS.get(module) for module in modules} == {name}
 
 
 def test_from_a_wheel_and_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +93,7 @@ def test_no_other_lack_than_that_of_the_benchmarks_is_passed_over(
     [
         (ModuleNotFoundError("No module named 'torch'", name="torch"), "torch is not installed for this Python; "),
         (ModuleNotFoundError("No module named 'mmseg'", name="mmseg"), "[benchmarks]"),
+        (ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript"), "[onnx]"),
         (ModuleNotFoundError("No module named 'mlomae.x'", name="mlomae.x"), None),
         (ModuleNotFoundError("No module named 'timm.x'", name="timm.x"), None),
         (ImportError("libGL.so.1: cannot open shared object file: No such file"), "apt-get install libgl1 "),
