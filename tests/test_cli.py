@@ -278,8 +278,8 @@ def test_evaluating_a_checkpoint_without_an_evaluation_set(refused: Refused, goo
 
 
 def test_nan_in_the_loss(pretrain: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, error_of = iter(range(100)), MAE.patch_error
-    monkeypatch.setattr(MAE, "patch_error", lambda *given: error_of(*given) * (torch.nan if next(calls) > 8 else 1.0))
+    calls, error_of = iter(range(100)), MAE.error_of
+    monkeypatch.setattr(MAE, "error_of", lambda *given: error_of(*given) * (torch.nan if next(calls) > 8 else 1.0))
     line = pretrain(**tiny.RANDOM)
     assert "loss_lower is not finite (nan)" in line
     assert "start again in another --work-dir with a lower optim.theta.lr" in line
@@ -326,7 +326,7 @@ def test_interrupting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(MAE, "patch_error", interrupt)
+    monkeypatch.setattr(MAE, "error_of", interrupt)
     config = tiny.write_config(tmp_path / "config.py", name="interrupted", **tiny.RANDOM)
     assert main(["pretrain", str(config), "--work-dir", str(tmp_path / "work")]) == 130
     (line,) = capsys.readouterr().err.splitlines()

@@ -21,9 +21,10 @@ from mlomae.common.checkpoint import TRANSFER_FORMAT
 from mlomae.common.console import on_terminal, stage
 from mlomae.common.errors import DataError
 from mlomae.common.random_keys import root_key
-from mlomae.pretraining.devices import mean_over_ranks, require_bf16
+from mlomae.pretraining.devices import require_bf16
 from mlomae.pretraining.log import FILE_ONLY, logger
 from mlomae.pretraining.optim import rates
+from mlomae.pretraining.reduction import mean_over_ranks
 from mlomae.pretraining.trainer import Task
 
 T = TypeVar("T")

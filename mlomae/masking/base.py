@@ -72,6 +72,8 @@ class MaskingStrategy(nn.Module):
         scheduled: whether the choice depends on ``progress`` or ``iteration``.
         couples: whether `AdaptiveMasking.own_loss` is not a mean over images; it is then to be taken on those of all
             ranks (`mlomae.common.ranks.gather`).
+        sees: what `forward` makes of the tokens: "tokens", with their graph; their "values", which it gets without a
+            graph; or "nothing": it gets (B, L, 0), and only the patches that are kept are embedded.
     """
 
     embed_dim: int
@@ -81,6 +83,7 @@ class MaskingStrategy(nn.Module):
     adaptive = False
     scheduled = False
     couples = False
+    sees = "tokens"
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -128,6 +131,8 @@ def choose(scores_BL: Tensor, ratio: float, state: MaskState, weight_BL: Tensor 
 class UnweightedMasking(MaskingStrategy):
     """A strategy that ranks the patches and weights all their errors equally; `ranking` is all it defines."""
 
+    sees = "nothing"
+
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         return choose(self.ranking(images, ratio, state), ratio, state)
 
@@ -138,18 +143,29 @@ class UnweightedMasking(MaskingStrategy):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One forward pass of stage I. ``images`` (B, 3, S, S); ``tokens_BLD`` embedded patches; ``latents_BKD``
-    (B, 1 + K, D) the encoder's output on the class token and the kept patches; ``rec_BL`` error of every patch;
-    ``label`` (B,) or None, for auxiliary losses alone: no mask may depend on it."""
+    """One forward pass of stage I. ``images`` (B, 3, S, S); ``embedded_BLD`` the tokens of all patches as the
+    strategy ``sees`` them, None if only the kept ones were embedded; ``latents_BKD`` (B, 1 + K, D) the encoder's output
+    on the class token and the kept patches; ``rec_BR`` error of the patches ``mask.ids_removed``; ``label`` (B,) or
+    None, for auxiliary losses alone: no mask may depend on it."""
 
     mae: MAE
     images: Tensor
-    tokens_BLD: Tensor
+    embedded_BLD: Tensor | None
     mask: Mask
     latents_BKD: Tensor
-    rec_BL: Tensor
+    rec_BR: Tensor
     state: MaskState
     label: Tensor | None = None
+
+    @property
+    def tokens_BLD(self) -> Tensor:
+        """Embedded patches, all of them."""
+        return self.mae.encoder.embed(self.images) if self.embedded_BLD is None else self.embedded_BLD
+
+    @property
+    def rec_BL(self) -> Tensor:
+        """Error of every patch, also of the kept ones: another pass of the whole decoder."""
+        return self.mae.patch_error(self.mae.decoder(self.latents_BKD, self.mask.ids_restore), self.images)
 
     @property
     def choice(self) -> Tensor:

@@ -2,17 +2,18 @@
 
 Convention: mask 1 = removed, 0 = kept; K = ⌊(1 - ratio) L⌋.
 
-Shape legend: B batch, C channels, H W pixels, L patches, K kept patches, D encoder width, P values in a patch
-(patch_size² * 3). Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3.
+Shape legend: B batch, C channels, H W pixels, L patches, K kept patches, R = L - K others, D encoder width, P values in
+a patch (patch_size² * 3). Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError
-from mlomae.models.vit import ViT, check_heads, init_weights, sincos_positions, transformer
+from mlomae.models.vit import ViT, check_heads, init_weights, last_tokens, rows, sincos_positions, transformer
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,18 @@ class Mask:
     weight: Tensor
     gate: Tensor | None = None
     choice: Tensor | None = None
+
+    @property
+    def ids_removed(self) -> Tensor:
+        """(B, R) the patches that are not encoded, in the order of ``ids_restore``: those that ``mask`` removes, and
+        those that it neither keeps nor counts, if the strategy throws some away."""
+        order_BL = torch.arange(self.ids_restore.shape[1], device=self.ids_restore.device).expand_as(self.ids_restore)
+        ids_shuffle_BL = torch.zeros_like(self.ids_restore).scatter(1, self.ids_restore, order_BL)
+        return ids_shuffle_BL[:, self.ids_keep.shape[1] :]
+
+    def of_removed(self, values_BL: Tensor) -> Tensor:
+        """The values of the patches ``ids_removed``, (B, R)."""
+        return values_BL.gather(1, self.ids_removed)
 
 
 def keep_count(length: int, ratio: float) -> int:
@@ -109,6 +122,20 @@ class Decoder(nn.Module):
         x = torch.cat([x[:, :1], patches], dim=1) + self.pos_embed
         return self.pred(self.norm(self.blocks(x))[:, 1:])
 
+    def predict_removed(self, latents_BKD: Tensor, mask: Mask) -> Tensor:
+        """Predicted pixels of the patches ``mask.ids_removed`` alone, (B, R, P): the rows of `forward`, up to rounding.
+
+        The order of tokens does not matter to attention: the kept come first here, and nothing is put in place. The
+        last block makes no output, and the layers after it no prediction, that a loss on removed patches ignores.
+        """
+        x, ids_removed_BR = self.embed(latents_BKD), mask.ids_removed
+        b, missing = ids_removed_BR.shape
+        first_B1 = ids_removed_BR.new_zeros(b, 1)  # the class token's position
+        places = torch.cat([first_B1, 1 + mask.ids_keep, 1 + ids_removed_BR], dim=1)
+        tokens = torch.cat([x, self.mask_token.to(x.dtype).expand(b, missing, -1)], dim=1)
+        x = self.blocks[:-1](tokens + F.embedding(places, self.pos_embed[0]))
+        return self.pred(self.norm(last_tokens(self.blocks[-1], x, missing)))
+
 
 class MAE(nn.Module):
     """Encoder E and decoder D: reconstructs images under a given mask, which a masking strategy chooses."""
@@ -133,16 +160,34 @@ class MAE(nn.Module):
         index = mask.ids_keep.unsqueeze(-1).expand(-1, -1, tokens_BLD.shape[-1])
         return self.encoder.encode(torch.gather(tokens_BLD, 1, index))
 
+    def encode_patches(self, patches_BLP: Tensor, mask: Mask) -> Tensor:
+        """`encode_kept` of the tokens that `embed` would make of the pixels; the other patches are not embedded."""
+        tokens_BKD = self.encoder.embed_patches(rows(patches_BLP, mask.ids_keep), mask.ids_keep)
+        if mask.gate is not None:
+            tokens_BKD = tokens_BKD * mask.gate.gather(1, mask.ids_keep).unsqueeze(-1).to(tokens_BKD.dtype)
+        return self.encoder.encode(tokens_BKD)
+
     def forward(self, tokens_BLD: Tensor, mask: Mask) -> Tensor:
         """Predicted patches (B, L, P) from the embedded tokens and a mask."""
         return self.decoder(self.encode_kept(tokens_BLD, mask), mask.ids_restore)
 
     def target(self, images_BCHW: Tensor) -> Tensor:
         """The decoder's regression target: (B, L, P) pixels, normalised per patch if ``norm_pix_loss``."""
-        patches = patchify(images_BCHW, self.encoder.patch_size)
-        return normalise_patches(patches) if self.norm_pix_loss else patches
+        return self._target(patchify(images_BCHW, self.encoder.patch_size))
+
+    def _target(self, patches_BLP: Tensor) -> Tensor:
+        return normalise_patches(patches_BLP) if self.norm_pix_loss else patches_BLP
 
     def patch_error(self, pred_BLP: Tensor, images_BCHW: Tensor) -> Tensor:
         """``rec`` of the method: mean squared error of every patch, (B, L), float32 even under autocast."""
+        return self.error_of(pred_BLP, patchify(images_BCHW, self.encoder.patch_size))
+
+    def error_of(self, pred_BLP: Tensor, patches_BLP: Tensor) -> Tensor:
+        """`patch_error` of some patches or all, from their pixels."""
         dtype = torch.promote_types(pred_BLP.dtype, torch.float32)
-        return (pred_BLP.to(dtype) - self.target(images_BCHW.to(dtype))).square().mean(dim=-1)
+        return (pred_BLP.to(dtype) - self._target(patches_BLP.to(dtype))).square().mean(dim=-1)
+
+    def removed_error(self, latents_BKD: Tensor, patches_BLP: Tensor, mask: Mask) -> Tensor:
+        """``rec`` of the patches ``mask.ids_removed``, (B, R), from the latents of the others and all pixels."""
+        pred_BRP = self.decoder.predict_removed(latents_BKD, mask)
+        return self.error_of(pred_BRP, rows(patches_BLP, mask.ids_removed))

@@ -12,6 +12,7 @@ import torch
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_choice, check_range
@@ -66,6 +67,30 @@ def transformer(
     return nn.Sequential(*blocks), norm(embed_dim)
 
 
+def rows(x_BND: Tensor, ids_BM: Tensor) -> Tensor:
+    """``x_BND[b, ids_BM[b, m]]`` as (B, M, D), by copies of whole rows, which `torch.gather` does not make."""
+    start_B1 = torch.arange(len(x_BND), device=x_BND.device).unsqueeze(1) * x_BND.shape[1]
+    return x_BND.flatten(0, 1).index_select(0, (ids_BM + start_B1).flatten()).unflatten(0, ids_BM.shape)
+
+
+def last_tokens(block: Any, x_BND: Tensor, count: int) -> Tensor:
+    """``block(x_BND)[:, -count:]`` without computing the others, for a block of `transformer`: (B, count, D).
+
+    Keys and values come from all tokens; queries, projection and MLP are those of the last ``count`` alone.
+    """
+    attention = block.attn
+    normed_BND, dim = block.norm1(x_BND), x_BND.shape[2]
+    q_weight, kv_weight = attention.qkv.weight.split([dim, 2 * dim])
+    q_bias, kv_bias = attention.qkv.bias.split([dim, 2 * dim])
+    q_BMD = F.linear(normed_BND[:, -count:].contiguous(), q_weight, q_bias)
+    k, v = F.linear(normed_BND, kv_weight, kv_bias).unflatten(2, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q = q_BMD.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+    heads = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    x_BMD = x_BND[:, -count:] + attention.proj(heads)
+    out: Tensor = x_BMD + block.mlp(block.norm2(x_BMD))
+    return out
+
+
 def init_weights(module: nn.Module) -> None:
     """Xavier-uniform linear layers with zero bias, the initialisation of MAE."""
     if isinstance(module, nn.Linear):
@@ -103,6 +128,19 @@ class ViT(nn.Module):
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Patch tokens with their positions, without the class token: (B, L, D)."""
         return self.patch_embed(images_BCHW) + self.pos_embed[:, 1:]
+
+    def embed_patches(self, patches_BKP: Tensor, ids_BK: Tensor | None = None, constant: bool = False) -> Tensor:
+        """`embed` from pixels as `patchify` orders them: of the patches ``ids_BK`` alone, (B, K, D), or of all L.
+
+        ``constant``: without derivatives by the weights, in reverse and in forward mode.
+        """
+        proj: Any = self.patch_embed.proj
+        weight, bias = proj.weight, proj.bias
+        if constant:
+            weight, bias = weight.detach(), bias.detach()
+        position_LD = self.pos_embed[0, 1:]
+        tokens_BKD = F.linear(patches_BKP, weight.permute(0, 2, 3, 1).flatten(1), bias)
+        return tokens_BKD + (position_LD if ids_BK is None else F.embedding(ids_BK, position_LD))
 
     def with_class_token(self, tokens_BKD: Tensor) -> Tensor:
         """Input of the first block, (B, 1 + K, D)."""

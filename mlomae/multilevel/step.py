@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.common.precision import full_precision, no_autocast_cache, wide
 
 from .encoder import Encoded, encode
-from .params import Batch, Params, Reduce, axpy, constants, gradient, leaves, norm, scale, split_batch, unchanged
+from .params import Batch, Params, Reduce, constants, gradient, leaves, norm, scale, split_batch, unchanged
 from .problem import Point, ThreeLevelProblem, check_options, list_options, solve
 
 
@@ -38,6 +39,8 @@ class OuterStep:
         head_steps: steps on ω in each iteration.
         reduce: averages a dict over data-parallel ranks; applied to every gradient. A loss that is not a mean over
             samples (``joint_loss``) has to see those of all ranks by itself.
+        reduce_during: (θ, function that returns the gradient of these leaves) → that gradient as ``reduce`` averages
+            it, for a reduction that begins before the last gradient is made. Not used with ``accumulate`` above 1.
         accumulate: equal chunks of each lower batch whose gradients are averaged.
         clip_grad: bound on the global norm of the gradient of θ.
         autocast: opened around every encoder and lower pass; do not call the step inside another autocast context.
@@ -58,6 +61,7 @@ class OuterStep:
     solver_options: Mapping[str, Any] = field(default_factory=dict)
     head_steps: int = 1
     reduce: Reduce | None = None
+    reduce_during: Callable[[Params, Callable[[], Params]], Params] | None = None
     accumulate: int = 1
     clip_grad: float | None = None
     autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
@@ -125,18 +129,30 @@ class OuterStep:
         g: Params = {}
         values = []
         phi, lower = constants(self.phi), self.lower_loss or self.problem.lower
+        during = self.reduce_during if self.accumulate == 1 else None
         for part in split_batch(batch, self.accumulate):
             with torch.enable_grad(), self.autocast():
                 loss = lower(self.theta, phi, part)
-            found = torch.autograd.grad(loss, list(self.theta.values()), allow_unused=True)
-            new = {k: t for k, t in zip(self.theta, found, strict=True) if t is not None}
-            g = axpy(1.0 / self.accumulate, new, g) if self.accumulate > 1 else new
+            backward = partial(self._lower_gradient, loss)
             values.append(wide(loss.detach()))
-        g = self.average(g)
+            if during is not None:
+                g = during(self.theta, backward)
+            elif self.accumulate == 1:
+                g = backward()
+            else:  # into sums of its own: what autograd returns may share memory
+                for k, t in backward().items():
+                    g[k] = g[k].add_(t, alpha=1.0 / self.accumulate) if k in g else t / self.accumulate
+        if during is None:
+            g = self.average(g)
         if self.clip_grad is not None:
             g = scale((self.clip_grad / (norm(g) + 1e-6)).clamp(max=1.0), g)
         self._apply("theta", self.theta, g)
         return torch.stack(values).mean()
+
+    def _lower_gradient(self, loss: Tensor) -> Params:
+        """``∂loss/∂θ`` of the entries that the loss uses; its graph is freed."""
+        found = torch.autograd.grad(loss, list(self.theta.values()), allow_unused=True)
+        return {k: t for k, t in zip(self.theta, found, strict=True) if t is not None}
 
     def _omega_steps(self, batches: Sequence[Batch], encoded: Encoded | None) -> Tensor:
         """The loss of the last step; ``encoded`` are the features of the last batch, if they are known already."""
@@ -165,6 +181,11 @@ class OuterStep:
 
     def _apply(self, level: str, params: Params, g: Params) -> None:
         for name, p in params.items():
-            p.grad = g.get(name)
+            p.grad = _laid_out(g[name], p) if name in g else None
         self.optimizers[level].step()
         self.optimizers[level].zero_grad(set_to_none=True)
+
+
+def _laid_out(g: Tensor, p: Tensor) -> Tensor:
+    """``g`` with the strides of ``p``, copied if it has others: fused optimizers read both in the order of memory."""
+    return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)

@@ -1,4 +1,4 @@
-"""Devices and ranks: where a process trains, in which precision, what ranks have in common, their mean."""
+"""Devices and ranks: where a process trains, in which precision, what ranks have in common."""
 
 import hashlib
 import os
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from mmengine.dist import (
     all_gather_object,
-    all_reduce_params,
     broadcast_object_list,
     get_world_size,
     is_distributed,
@@ -131,15 +130,6 @@ def training_device() -> torch.device:
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move the tensors of nested dicts and lists; anything else in them stays as it is."""
     return tree_map_only(Tensor, lambda t: t.to(device, non_blocking=True), batch)
-
-
-def mean_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Average a dict of gradients over data-parallel ranks: steps call it themselves, there is no DDP wrapper."""
-    if get_world_size() == 1:
-        return tensors  # copies would cost a tenth of a small step
-    copies = {name: t.detach().clone() for name, t in tensors.items()}
-    all_reduce_params(list(copies.values()), op="mean")
-    return copies
 
 
 @torch.no_grad()

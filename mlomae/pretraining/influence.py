@@ -19,9 +19,9 @@ from torch.func import functional_call
 
 from mlomae.multilevel import Params, Point, patch_influence, respond
 from mlomae.multilevel.params import split_batch
-from mlomae.pretraining.devices import mean_over_ranks
 from mlomae.pretraining.losses import level_problem, patch_errors
 from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.reduction import mean_over_ranks
 
 Batch = dict[str, Any]
 Errors = Callable[[Params, Batch], Tensor]

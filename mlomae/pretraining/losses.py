@@ -2,7 +2,7 @@
 
 `level_problem` hands them to the solvers as functions of (θ, φ, ω). Batches are those of `mlomae.data` streams.
 
-Shape legend: B images, L patches, K kept patches, N = 1 + L tokens, D token width.
+Shape legend: B images, L patches, R removed patches, N = 1 + L tokens, D token width.
 """
 
 from typing import Any, NamedTuple
@@ -37,12 +37,12 @@ def lower_terms(model: Pretrainer, batch: Batch) -> LowerTerms:
     global batch is the mean of its parts' losses, which data parallelism and accumulation rely on.
     """
     seen = model.reconstruct(batch)
-    mask, weight_BL = seen.mask.mask, seen.mask.mask * seen.mask.weight
+    mask_BR, weight_BR = (seen.mask.of_removed(t) for t in (seen.mask.mask, seen.mask.mask * seen.mask.weight))
     if model.mask.normalize == "weight":
-        loss = ((weight_BL * seen.rec_BL).sum(dim=1) / weight_BL.sum(dim=1)).mean()
+        loss = ((weight_BR * seen.rec_BR).sum(dim=1) / weight_BR.sum(dim=1)).mean()
     else:
-        loss = (weight_BL * seen.rec_BL).sum() / mask.sum()
-    error = (mask * seen.rec_BL.detach()).sum() / mask.sum()
+        loss = (weight_BR * seen.rec_BR).sum() / mask_BR.sum()
+    error = (mask_BR * seen.rec_BR.detach()).sum() / mask_BR.sum()
     terms = [model.mask.own_loss(seen)] if isinstance(model.mask, AdaptiveMasking) else []
     terms += [model.auxiliary(seen)] if model.auxiliary is not None else []
     if not terms:
@@ -58,7 +58,8 @@ def lower(model: Pretrainer, batch: Batch) -> Tensor:
 
 def patch_errors(model: Pretrainer, batch: Batch) -> Tensor:
     """rec (B, L), the error of every patch."""
-    return model.reconstruct(batch).rec_BL
+    mask, _, latents_BKD, _ = model.encode(batch)
+    return model.mae.patch_error(model.mae.decoder(latents_BKD, mask.ids_restore), batch["image"])
 
 
 def features(model: Pretrainer, batch: Batch) -> Tensor:

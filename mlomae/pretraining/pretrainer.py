@@ -7,7 +7,7 @@ them (``auxiliary.``, and ``mask.`` if the strategy is adaptive); φ under ``mas
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from mlomae.config.schema import PretrainConfig
 from mlomae.masking import Mask, MaskingStrategy, MaskState, Reconstruction
 from mlomae.models import MAE, create_encoder
 from mlomae.models.loading import load_pretrained
+from mlomae.models.mae import patchify
 from mlomae.multilevel import list_options
 
 Batch = dict[str, Any]
@@ -54,6 +55,17 @@ class RunningAverage(nn.Module):
             a.lerp_(t.to(a.dtype), 1.0 - self.momentum)
             averages[name] = a / weight.to(a.dtype)
         return averages
+
+
+class Encoding(NamedTuple):
+    """``embedded_BLD`` the tokens of all patches, None if the strategy does not see them; ``latents_BKD``
+    (B, 1 + K, D) of class token and kept patches; ``patches_BLP`` their pixels, and the others', as `patchify` orders
+    them."""
+
+    mask: Mask
+    embedded_BLD: Tensor | None
+    latents_BKD: Tensor
+    patches_BLP: Tensor
 
 
 class Pretrainer(nn.Module):
@@ -150,19 +162,29 @@ class Pretrainer(nn.Module):
 
     # --- one pass ----------------------------------------------------------------------------------------------------
 
+    def _strategy(self, batch: Batch) -> MaskingStrategy:
+        return self.warmup_mask if batch.get("warmup") else self.mask
+
     def choose_mask(self, tokens_BLD: Tensor, batch: Batch) -> Mask:
         """The strategy's mask, or a random one if the batch is marked ``warmup``; if the batch carries a fixed one, its
         set with weights computed anew. A training batch carries the ``ratio`` drawn for it."""
         fixed = Mask(**batch["mask"]) if "mask" in batch else None
-        strategy = self.warmup_mask if batch.get("warmup") else self.mask
-        ratio = batch.get("ratio", self.ratio)
-        return strategy(tokens_BLD, batch["image"], ratio, batch.get("epoch", 0), self._mask_state(batch, fixed))
+        ratio, epoch = batch.get("ratio", self.ratio), batch.get("epoch", 0)
+        return self._strategy(batch)(tokens_BLD, batch["image"], ratio, epoch, self._mask_state(batch, fixed))
+
+    def tokens_to_see(self, patches_BLP: Tensor, batch: Batch) -> Tensor:
+        """What the strategy is given of the tokens (`MaskingStrategy.sees`), from the pixels of all patches."""
+        sees = self._strategy(batch).sees
+        if sees == "nothing":
+            return patches_BLP[..., :0]
+        return self.mae.encoder.embed_patches(patches_BLP, constant=sees == "values")
 
     @torch.no_grad()
     def freeze_mask(self, batch: Batch, random_mask: bool = False) -> Batch:
         """``batch`` with the mask of its keys frozen in, the strategy's own or a uniform one."""
-        tokens_BLD = self.mae.encoder.embed(batch["image"])
-        mask = self.choose_mask(tokens_BLD, {**batch, "warmup": True} if random_mask else batch)
+        marked = {**batch, "warmup": True} if random_mask else batch
+        patches_BLP = patchify(batch["image"], self.mae.encoder.patch_size)
+        mask = self.choose_mask(self.tokens_to_see(patches_BLP, marked), marked)
         return {**batch, "mask": {k: getattr(mask, k) for k in ("ids_keep", "ids_restore", "mask", "weight")}}
 
     def _mask_state(self, batch: Batch, fixed: Mask | None = None) -> MaskState:
@@ -170,14 +192,22 @@ class Pretrainer(nn.Module):
         iteration = round(progress * self.config.train.outer_iterations)
         return MaskState.of(batch, fixed=fixed, progress=progress, iteration=iteration)
 
-    def reconstruct(self, batch: Batch) -> Reconstruction:
-        """The mask of a batch and ``rec`` (B, L), the error of every patch under it, with what led to them."""
-        tokens_BLD = self.mae.encoder.embed(batch["image"])
+    def encode(self, batch: Batch) -> Encoding:
+        """The mask of a batch and the latents of the patches that it keeps."""
+        patches_BLP = patchify(batch["image"], self.mae.encoder.patch_size)
+        tokens_BLD = self.tokens_to_see(patches_BLP, batch)
         mask = self.choose_mask(tokens_BLD, batch)
-        latents_BKD = self.mae.encode_kept(tokens_BLD, mask)
-        rec_BL = self.mae.patch_error(self.mae.decoder(latents_BKD, mask.ids_restore), batch["image"])
+        if self._strategy(batch).sees == "tokens":
+            return Encoding(mask, tokens_BLD, self.mae.encode_kept(tokens_BLD, mask), patches_BLP)
+        embedded_BLD = tokens_BLD if tokens_BLD.shape[2] else None
+        return Encoding(mask, embedded_BLD, self.mae.encode_patches(patches_BLP, mask), patches_BLP)
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """The mask of a batch and the errors of the removed patches under it, with what led to them."""
+        mask, embedded_BLD, latents_BKD, patches_BLP = self.encode(batch)
+        rec_BR = self.mae.removed_error(latents_BKD, patches_BLP, mask)
         state, label = self._mask_state(batch), batch.get("label")
-        return Reconstruction(self.mae, batch["image"], tokens_BLD, mask, latents_BKD, rec_BL, state, label)
+        return Reconstruction(self.mae, batch["image"], embedded_BLD, mask, latents_BKD, rec_BR, state, label)
 
     @property
     def pools_by_score(self) -> bool:

@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
 from mlomae.multilevel import AdamPreconditioner, OuterStep
-from mlomae.pretraining.devices import mean_over_ranks, require_bf16
+from mlomae.pretraining.devices import require_bf16
 from mlomae.pretraining.feedback_gate import FeedbackGate, moves_phi
 from mlomae.pretraining.losses import LowerTerms, level_problem, lower_terms
 from mlomae.pretraining.pretrainer import Pretrainer
+from mlomae.pretraining.reduction import MeanWhile, mean_over_ranks
 
 Batch = dict[str, Any]
 
@@ -67,6 +68,7 @@ class PretrainStep:
             solver_options=options,
             head_steps=levels.head_steps,
             reduce=mean_over_ranks if get_world_size() > 1 else None,
+            reduce_during=MeanWhile() if get_world_size() > 1 else None,
             accumulate=train.accumulate,
             clip_grad=model.config.optim["theta"].clip_grad,
             autocast=model.autocast,

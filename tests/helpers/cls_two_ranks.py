@@ -18,7 +18,7 @@ from mlomae.backbones import training
 from mlomae.backbones.run import Outcome
 from mlomae.classification import run
 from mlomae.classification.model import BatchPreprocessor, Classifier
-from mlomae.pretraining import devices
+from mlomae.pretraining import reduction
 
 Patch = Callable[[ExitStack], Any]
 SGD = {"optim__type": "sgd", "optim__lr": 0.1, "optim__momentum": 0.9}
@@ -36,7 +36,7 @@ def clipped_before_averaging(stack: ExitStack) -> None:
         if not gradients:
             return gradients
         share = (0.05 / torch.stack([g.norm() for g in gradients.values()]).norm()).clamp(max=1.0)
-        return devices.mean_over_ranks({name: share * g for name, g in gradients.items()})
+        return reduction.mean_over_ranks({name: share * g for name, g in gradients.items()})
 
     stack.enter_context(mock.patch.object(training, "mean_over_ranks", patched))
 

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.tasks.segmentation import run
 from mlomae.backbones import training
-from mlomae.pretraining import devices
+from mlomae.pretraining import reduction
 
 Patch = Callable[[ExitStack], Any]
 Weights = dict[str, torch.Tensor]
@@ -38,7 +38,7 @@ def clipped_before_averaging(stack: ExitStack) -> None:
         if not gradients:
             return gradients
         share = (0.05 / torch.stack([g.norm() for g in gradients.values()]).norm()).clamp(max=1.0)
-        return devices.mean_over_ranks({name: share * g for name, g in gradients.items()})
+        return reduction.mean_over_ranks({name: share * g for name, g in gradients.items()})
 
     stack.enter_context(mock.patch.object(training, "mean_over_ranks", patched))
 

@@ -18,10 +18,10 @@ import torch
 
 from mlomae.common import checkpoint, ranks
 from mlomae.multilevel.step import OuterStep
-from mlomae.pretraining import devices, run, step, trainer
+from mlomae.pretraining import reduction, run, step, trainer
 
 Reduce = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-_mean = devices.mean_over_ranks
+_mean = reduction.mean_over_ranks
 
 
 def skipping(prefix: str) -> Reduce:

@@ -123,3 +123,21 @@ def test_step_under_autocast_stays_close() -> None:
         start = getattr(Tiny(torch.float32), level)
         moved = [{k: t - start[k] for k, t in getattr(tiny, level).items()} for tiny in (half, full)]
         assert 1e-6 < relative_error(*moved) < 0.1, level
+
+
+@pytest.mark.parametrize("view", ["turned", "spread"])
+def test_a_gradient_with_other_strides_than_its_parameter_moves_each_element_by_its_own(view: str) -> None:
+    """Fused AdamW reads both in the order of memory. ``turned``: the gradient of a transpose; ``spread``: of a sum."""
+    c = torch.arange(1.0, 13.0, dtype=torch.float64).view(4, 3).cos()
+    losses = {"turned": lambda w: (w.T * c).sum(), "spread": lambda w: w.sum(dim=1) @ c[:3, 0]}
+    moved = []
+    for fused in (True, False):
+        w = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+        problem = multilevel.ThreeLevelProblem(
+            lambda t, p, b: losses[view](t["w"]), lambda t, b: b, lambda o, z, b: z.sum()
+        )
+        optimizer = torch.optim.AdamW([w], lr=0.1, eps=1.0, fused=fused, foreach=False)
+        multilevel.OuterStep(problem, {"w": w}, {}, {}, optimizers={"theta": optimizer})([torch.zeros(1)], None, None)
+        moved.append(w.detach())
+    assert moved[0].abs().min() > 1e-4
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-12, atol=0)

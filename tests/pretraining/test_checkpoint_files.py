@@ -238,8 +238,8 @@ def test_generator_states_survive_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_nan_in_a_loss_stops_before_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, error_of = iter(range(100)), MAE.patch_error
-    monkeypatch.setattr(MAE, "patch_error", lambda *given: error_of(*given) * (torch.nan if next(calls) > 8 else 1.0))
+    calls, error_of = iter(range(100)), MAE.error_of
+    monkeypatch.setattr(MAE, "error_of", lambda *given: error_of(*given) * (torch.nan if next(calls) > 8 else 1.0))
     with pytest.raises(
         TrainingError,
         match=r"loss_lower is not finite \(nan\).*6; start again in another --work-dir with a lower optim",

@@ -225,7 +225,8 @@ class RollOut:
 def weighted_loss(model: Pretrainer, batch: Batch) -> Tensor:
     """Σ m w rec / Σ m with w = ``batch["weight"]`` (B, L), under the mask of the batch; 0-dim."""
     seen = model.reconstruct(batch)
-    return (seen.mask.mask * batch["weight"] * seen.rec_BL).sum() / seen.mask.mask.sum()
+    mask_BR, weight_BR = (seen.mask.of_removed(t) for t in (seen.mask.mask, seen.mask.mask * batch["weight"]))
+    return (weight_BR * seen.rec_BR).sum() / mask_BR.sum()
 
 
 @torch.no_grad()

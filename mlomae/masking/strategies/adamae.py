@@ -40,6 +40,7 @@ class AdaMAEMasking(AdaptiveMasking):
     Raises ConfigError for a negative weight and a width that `TokenScorer` refuses.
     """
 
+    sees = "values"
     weight: NotNegative = 1e-4
     hidden: Count = 64
 
@@ -57,5 +58,4 @@ class AdaMAEMasking(AdaptiveMasking):
         return replace(choose(scores_BL, ratio, state), choice=log_p_BL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
-        removed_BL = seen.mask.mask
-        return -self.weight * (removed_BL * seen.choice * seen.rec_BL.detach()).sum() / removed_BL.sum()
+        return -self.weight * (seen.mask.of_removed(seen.choice) * seen.rec_BR.detach()).mean()

@@ -72,6 +72,7 @@ class ADIOSMasking(AdaptiveMasking):
     Raises ConfigError for fewer than 2 masks, a negative α and a width below 1.
     """
 
+    sees = "nothing"
     masks: Annotated[int, "[2, inf)"] = 6
     alpha: NotNegative = 1.0
     width: Count = 16
@@ -96,7 +97,7 @@ class ADIOSMasking(AdaptiveMasking):
         return replace(choose(scores_BL, ratio, state), choice=log_m_BNL)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
-        removed_BL, rec_BL = seen.mask.mask, seen.rec_BL.detach()
-        excess_BL = rec_BL - (removed_BL * rec_BL).sum(dim=1, keepdim=True) / removed_BL.sum(dim=1, keepdim=True)
-        gain = (removed_BL * excess_BL * self.drawn(seen.choice, seen.state)).sum() / removed_BL.sum()
+        rec_BR = seen.rec_BR.detach()
+        excess_BR = rec_BR - rec_BR.mean(dim=1, keepdim=True)
+        gain = (excess_BR * seen.mask.of_removed(self.drawn(seen.choice, seen.state))).mean()
         return self.alpha * area_penalty(seen.choice.exp()) - gain

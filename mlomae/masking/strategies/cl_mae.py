@@ -73,6 +73,7 @@ class CLMAEMasking(AdaptiveMasking):
 
     scheduled = True
     couples = True
+    sees = "values"
     gauss: NotNegative = 1.0
     kl: NotNegative = 0.1
     diversity: NotNegative = 2.0

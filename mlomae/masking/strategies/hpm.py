@@ -35,12 +35,6 @@ def ranking_loss(predicted_BR: Tensor, true_BR: Tensor) -> Tensor:
     return (sign_BRR.abs() * F.softplus(-sign_BRR * ahead_BRR)).sum() / (pairs * len(predicted_BR))
 
 
-def of_removed(values_BL: Tensor, mask: Mask) -> Tensor:
-    """The values of the removed patches only, (B, R)."""
-    removed_BR = torch.argsort(mask.ids_restore, dim=1)[:, mask.ids_keep.shape[1] :]
-    return torch.gather(values_BL, 1, removed_BR)
-
-
 @register("hpm")
 @dataclass(eq=False, repr=False)
 class HPMMasking(AdaptiveMasking):
@@ -62,6 +56,7 @@ class HPMMasking(AdaptiveMasking):
     """
 
     scheduled = True
+    sees = "nothing"
     hard: Share = 0.5
     weight: NotNegative = 1.0
     decay: Share = 0.999
@@ -77,7 +72,7 @@ class HPMMasking(AdaptiveMasking):
         predictor.pred = nn.Linear(predictor.pred.in_features, 1)
         predictor.apply(init_weights)
         nn.init.normal_(predictor.mask_token, std=0.02)
-        self.predictor: nn.Module = predictor
+        self.predictor = predictor
         copies = {"encoder": copy.deepcopy(mae.encoder), "predictor": copy.deepcopy(predictor)}
         self.copies = nn.ModuleDict(copies).requires_grad_(False)
 
@@ -103,5 +98,5 @@ class HPMMasking(AdaptiveMasking):
         return choose(scores_BL, ratio, state)
 
     def own_loss(self, seen: Reconstruction) -> Tensor:
-        predicted_BL = self.predictor(seen.latents_BKD, seen.mask.ids_restore).squeeze(-1)
-        return self.weight * ranking_loss(of_removed(predicted_BL, seen.mask), of_removed(seen.rec_BL, seen.mask))
+        predicted_BR = self.predictor.predict_removed(seen.latents_BKD, seen.mask).squeeze(-1)
+        return self.weight * ranking_loss(predicted_BR, seen.rec_BR)

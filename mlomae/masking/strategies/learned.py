@@ -96,6 +96,7 @@ class LearnedMasking(MaskingStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.sees = "values" if self.detach_mask_input else "tokens"
         if self.weighting == "gradient" and self.sampling == "random":
             raise ConfigError(
                 "learned mask: with sampling='random' and weighting='gradient' the network changes nothing; "

@@ -31,6 +31,7 @@ class OracleMasking(MaskingStrategy):
     Raises ConfigError for values out of range and for images without object masks.
     """
 
+    sees = "nothing"
     bias: Annotated[float, "(-inf, inf)"] = 0.0
     weight: Positive = 5.0
     normalize: Literal["mask", "weight"] = "mask"

@@ -33,7 +33,7 @@ def state(batch: int, epoch: int = 0) -> MaskState:
 
 def seen(mask: Mask, rec_BL: Tensor) -> Reconstruction:
     nothing: Any = None
-    return Reconstruction(nothing, nothing, nothing, mask, nothing, rec_BL, nothing)
+    return Reconstruction(nothing, nothing, nothing, mask, nothing, mask.of_removed(rec_BL), nothing)
 
 
 def numbers(*shape: int) -> Tensor:

@@ -37,7 +37,7 @@ def numbers(*shape: int) -> Tensor:
 
 def seen(mask: Mask, rec_BL: Tensor, now: MaskState) -> Reconstruction:
     nothing: Any = None
-    return Reconstruction(nothing, nothing, nothing, mask, nothing, rec_BL, now)
+    return Reconstruction(nothing, nothing, nothing, mask, nothing, mask.of_removed(rec_BL), now)
 
 
 # --- the penalty ----------------------------------------------------------------------------------------------------

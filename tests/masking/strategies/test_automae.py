@@ -45,12 +45,12 @@ def choose(strategy: AutoMAEMasking, mae: MAE, batch: int = 4) -> tuple[Tensor, 
 
 def seen(strategy: AutoMAEMasking, mae: MAE, batch: int = 4) -> Reconstruction:
     tokens, mask = choose(strategy, mae, batch)
-    rec = mae.patch_error(mae(tokens, mask), images(batch))
+    rec = mask.of_removed(mae.patch_error(mae(tokens, mask), images(batch)))
     return Reconstruction(mae, images(batch), tokens, mask, tokens, rec, state(batch))
 
 
 def lower(given: Reconstruction) -> Tensor:
-    return (given.mask.mask * given.rec_BL).sum() / given.mask.mask.sum()
+    return given.rec_BR.mean()
 
 
 def size(module: nn.Module) -> float:
@@ -99,7 +99,7 @@ def test_the_gate_is_one_to_the_bit_and_the_teacher_is_asked_once(monkeypatch: p
     assert given.mask.gate is not None
     assert (given.mask.gate == 1).all()
     bare = mae.patch_error(mae(given.tokens_BLD, replace(given.mask, gate=None)), images(4))
-    assert torch.equal(given.rec_BL, bare)
+    assert torch.equal(given.rec_BR, given.mask.of_removed(bare))
 
 
 # --- who moves whom -------------------------------------------------------------------------------------------------
@@ -120,7 +120,8 @@ def test_the_reconstruction_reaches_the_generator_through_the_noise() -> None:
                 w += step * d
             gate = 1 + 0.5 * (strategy.soft_map(attention, state(4)) - s0)
             pred = mae(given.tokens_BLD, replace(given.mask, gate=gate))
-            values.append(float(lower(replace(given, rec_BL=mae.patch_error(pred, images(4))))))
+            rec = given.mask.of_removed(mae.patch_error(pred, images(4)))
+            values.append(float(lower(replace(given, rec_BR=rec))))
     along = sum(float((g * d).sum()) for g, d in zip(found, direction, strict=True))
     assert along == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-3)
     assert abs(along) > 1e-7

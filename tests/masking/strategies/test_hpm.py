@@ -15,7 +15,7 @@ from mlomae import masking
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import MaskState, Reconstruction, keep_count
-from mlomae.masking.strategies.hpm import HPMMasking, of_removed, ranking_loss
+from mlomae.masking.strategies.hpm import HPMMasking, ranking_loss
 from mlomae.models import MAE, ViT
 
 
@@ -120,7 +120,7 @@ def test_only_removed_patches_are_compared() -> None:
     strategy, _ = build()
     mask = strategy(torch.zeros(4, 64, 16), images(4), 0.75, 0, state(4, 0.5))
     values = torch.rand(4, 64)
-    for row, found, removed in zip(values, of_removed(values, mask), mask.mask, strict=True):
+    for row, found, removed in zip(values, mask.of_removed(values), mask.mask, strict=True):
         assert sorted(found.tolist()) == sorted(row[removed == 1].tolist())
 
 
@@ -129,7 +129,7 @@ def seen(strategy: HPMMasking, mae: MAE, progress: float = 0.5) -> Reconstructio
     tokens = mae.encoder.embed(batch)
     mask = strategy(tokens, batch, 0.75, 0, now)
     latents = mae.encode_kept(tokens, mask)
-    rec = mae.patch_error(mae.decoder(latents, mask.ids_restore), batch)
+    rec = mask.of_removed(mae.patch_error(mae.decoder(latents, mask.ids_restore), batch))
     return Reconstruction(mae, batch, tokens, mask, latents, rec, now)
 
 
@@ -138,7 +138,7 @@ def test_the_loss_moves_predictor_and_encoder_but_not_the_decoder() -> None:
     given = seen(strategy, mae)
     loss = strategy.own_loss(given)
     predicted = strategy.predictor(given.latents_BKD, given.mask.ids_restore).squeeze(-1).detach()
-    plain = ranking_loss(of_removed(predicted, given.mask), of_removed(given.rec_BL, given.mask))
+    plain = ranking_loss(given.mask.of_removed(predicted), given.mask.of_removed(given.rec_BL))
     assert float(loss.detach()) == pytest.approx(2 * float(plain))
     loss.backward()
     assert all(p.grad is not None for p in strategy.predictor.parameters() if p.requires_grad)
@@ -151,7 +151,8 @@ def test_the_predictor_learns_the_order_of_the_errors() -> None:
     """The error is a function of the position, which it can see: after some steps the order is mostly found."""
     strategy, mae = build()
     with torch.no_grad():
-        fixed = replace(seen(strategy, mae), rec_BL=torch.arange(64).sin().expand(8, -1))
+        given = seen(strategy, mae)
+        fixed = replace(given, rec_BR=given.mask.of_removed(torch.arange(64).sin().expand(8, -1)))
     optimizer = torch.optim.Adam([p for p in strategy.predictor.parameters() if p.requires_grad], lr=1e-2)
     losses = []
     for _ in range(60):
