@@ -6,6 +6,7 @@ Parameters are drawn for the whole batch at once. The crops are resized as uint8
 Shape suffixes: B batch, C channels, H height, W width, S output side.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -92,7 +93,7 @@ class Augmentation:
         device = image_BCSS.device
         # on a CPU in chunks that fit its cache
         count = max(1, _CHUNK // image_BCSS[0].numel()) if device.type == "cpu" else len(image_BCSS)
-        mean, std = (255 * torch.tensor(value, device=device).view(3, 1, 1) for value in (self.mean, self.std))
+        mean, std = (_grey_levels(tuple(values), device) for values in (self.mean, self.std))
         out_BCSS = torch.empty(image_BCSS.shape, device=device) if out_BCSS is None else out_BCSS
         for chunk, out in zip(image_BCSS.split(count), out_BCSS.split(count), strict=True):
             out.copy_(chunk).sub_(mean).div_(std)
@@ -196,6 +197,12 @@ class Plain(Augmentation):
     def crops(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Crops:
         side = (torch.minimum(heights, widths) * self.crop).round().long().clamp(min=1)
         return Crops((heights - side) // 2, (widths - side) // 2, side, side, torch.zeros_like(side, dtype=torch.bool))
+
+
+@functools.lru_cache(maxsize=8)
+def _grey_levels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(C, 1, 1) of channels in [0, 1]. Kept: each copy from the CPU would wait for a GPU."""
+    return 255 * torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def _between(draws: Tensor, low: float, high: float) -> Tensor:

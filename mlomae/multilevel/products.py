@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mlomae.common.precision import twice_differentiable
+from mlomae.common.precision import full_precision, twice_differentiable
 
 from .params import Batch, Params, constants, fill, leaves, scale, sum_over_chunks
 from .problem import ThreeLevelProblem
@@ -63,7 +63,8 @@ def mixed_product(
         with torch.enable_grad(), twice_differentiable(), forward_ad.dual_level():
             moving = {k: forward_ad.make_dual(constant[k], t) for k, t in tangent.items()}  # type: ignore[no-untyped-call]
             loss = problem.lower({**constant, **moving}, phi, part)
-            found = torch.autograd.grad(loss, list(phi.values()), allow_unused=True) if loss.requires_grad else ()
+            with full_precision(loss.device):  # in a GPU's autocast the tangent of GELU's derivative is float32
+                found = torch.autograd.grad(loss, list(phi.values()), allow_unused=True) if loss.requires_grad else ()
             pairs = {k: g for k, g in zip(phi, found, strict=False) if g is not None}
             tangents = {k: forward_ad.unpack_dual(g).tangent for k, g in pairs.items()}  # type: ignore[no-untyped-call]
         return {k: t.detach() for k, t in tangents.items() if t is not None}

@@ -9,7 +9,7 @@ Shape legend: B batch, S image side, H heads, L patches, K kept patches, D token
 
 import math
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -66,13 +66,19 @@ class AMTMasking(TaughtMasking):
         super().__init__(embed_dim, grid, teacher, 0.0, teacher_size)
         self.start, self.every, self.throw = start, every, throw
         self.refreshed = nn.Buffer(torch.tensor(0))  # number of snapshots after the first one
+        self._refreshed = 0  # the same on the host, which would wait for a GPU in every iteration
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        super()._load_from_state_dict(*given)
+        self._refreshed = int(self.refreshed)
 
     def follow(self, mae: MAE, progress: float) -> None:
         """Before ``start`` the snapshot follows the encoder, so that the first one is taken at ``start``."""
         due = math.floor((progress - self.start) / self.every + 1e-6)
-        if progress < self.start or due > int(self.refreshed):
+        if progress < self.start or due > self._refreshed:
             self.teacher.follow(mae)
-            self.refreshed.fill_(max(due, 0))
+            self._refreshed = max(due, 0)
+            self.refreshed.fill_(self._refreshed)
 
     def check_ratio(self, length: int, ratio: float) -> None:
         kept, thrown = keep_count(length, ratio), share_of(length, self.throw)
