@@ -48,6 +48,30 @@ class BatchPreprocessor(BaseDataPreprocessor):
         return {"batch_inputs": batch.pop("image"), "data_samples": batch}
 
 
+class WeightAverage(AveragedModel):
+    """torch's moving average of a module's weights, whose own update would wait for a GPU: it reads the count there."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__(module)
+        self._average, self._count = get_ema_multi_avg_fn(decay), 0
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        super()._load_from_state_dict(*given)
+        self._count = int(self.n_averaged)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        own, theirs = list(self.module.parameters()), list(model.parameters())
+        if self._count:
+            self._average(own, theirs, self._count)
+        else:
+            torch._foreach_copy_(own, theirs)
+        for buffer, other in zip(self.module.buffers(), model.buffers(), strict=True):
+            buffer.copy_(other)
+        self._count += 1
+        self.n_averaged.fill_(self._count)
+
+
 class Classifier(BaseModel):
     """A ViT classifier for the three protocols.
 
@@ -88,8 +112,7 @@ class Classifier(BaseModel):
             backbone.requires_grad_(False)
             backbone.eval()
         self.trained = "backbone" if self.head is None else "head"
-        averaging = get_ema_multi_avg_fn(ema) if ema else None
-        self.ema = AveragedModel(getattr(self, self.trained), multi_avg_fn=averaging) if ema else None
+        self.ema = WeightAverage(getattr(self, self.trained), ema) if ema else None
 
     def train(self, mode: bool = True) -> "Classifier":
         """As usual, but a frozen backbone stays in evaluation mode: no drop path in its features."""
