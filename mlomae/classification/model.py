@@ -61,7 +61,8 @@ class WeightAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        own, theirs = list(self.module.parameters()), list(model.parameters())
+        own: list[Tensor] = [*self.module.parameters()]
+        theirs: list[Tensor] = [*model.parameters()]
         if self._count:
             self._average(own, theirs, self._count)
         else:
