@@ -83,6 +83,9 @@ def test_a_loss_that_differs_in_its_last_digit_fails_and_is_named(there: record.
     said = record.complaint(NAME, there, here)
     assert said is not None
     assert "1 values differ, first\n  pretraining.losses.loss_upper[6]: " in said
+    assert "by rounding, as on another machine: record again if the order of operations was to change" in said
+    said = record.complaint(NAME, there, changed(there, LOSS, lambda loss: loss * 1.001))
+    assert said is not None
     assert "raise NUMERICS of pretraining and record again, or mend the change" in said
 
 
@@ -145,6 +148,9 @@ def test_other_values_are_written_only_under_a_raised_number(
     with pytest.raises(ValueError, match="raise NUMERICS first"):
         record.write(NAME, here)
     assert record.read(NAME) == there
+    rounded = changed(changed(there, LOSS, lambda loss: loss * (1 + 1e-6)), WEIGHTS, "0" * 64)
+    record.write(NAME, rounded)
+    assert record.read(NAME) == rounded, "rounding alone"
     here["numerics"]["pretraining"] += 1
     record.write(NAME, here)
     assert record.read(NAME) == here

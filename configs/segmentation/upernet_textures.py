@@ -5,6 +5,9 @@ Hardware: 1 core of an AMD EPYC. Time: 95 processor seconds for a backbone of wi
 """
 
 _base_ = "../_base_/upernet_small.py"
+# The background, two thirds of the pixels, counts a quarter: in so few steps nothing else would be predicted.
+_loss = dict(loss_decode=dict(class_weight=[0.25, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]))
+model = dict(decode_head=_loss, auxiliary_head=_loss)
 name = "upernet_textures"
 backbone = dict(img_size=32)
 data = dict(
@@ -15,5 +18,5 @@ data = dict(
     batch_size=8,
     num_workers=0,
 )
-optim = dict(lr=3e-3, layer_decay=0.5)
+optim = dict(lr=3e-3)
 train = dict(iterations=450, decay="linear", amp="none", log_interval=20, checkpoint_interval=150)

@@ -2,5 +2,5 @@
 
 from mlomae.common.numerics import declare_numerics
 
-declare_numerics("pretraining", 2)
+declare_numerics("pretraining", 1)
 declare_numerics("evaluation", 1)

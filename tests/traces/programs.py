@@ -29,7 +29,7 @@ ITERATIONS, KILLED_AFTER = 20, 10
 SHAPE = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 DENSE_SHAPE = {**SHAPE, "depth": 4}
 TEXTURES = {"type": "textures", "size": 16, "classes": 8}
-INTERVALS = {"log_interval": 1, "checkpoint_interval": KILLED_AFTER, "keep_checkpoints": 2}
+INTERVALS = {"amp": "none", "log_interval": 1, "checkpoint_interval": KILLED_AFTER, "keep_checkpoints": 2}
 EVALUATION = (
     "knn_",
     "linear_",

@@ -3,7 +3,8 @@
 A trace, ``NAME.json`` beside this file, holds what the program NAME of `programs` gave, to the last bit, where it was
 recorded, and the numbers of the parts that it guards. `tests/test_traces.py` runs all of them. Whoever changes a number
 on purpose raises the part's number in NUMERICS and records again (``--write``); results of different numbers are not
-to be compared. A change that was not meant to move numbers, and does, is to be mended.
+to be compared. Rounding needs no new number: what differs no more than on another machine, whose results are compared,
+too, is recorded again as it is. A change that was not meant to move numbers, and does, is to be mended.
 """
 
 import argparse
@@ -28,7 +29,7 @@ Leaf = str | int | float | None
 
 FOLDER = Path(__file__).parent
 KINDS = (*SOURCES, "coco_folder")  # of the sources that traces rest on
-# the version of what each part computes; the same number, the same bits (in one environment)
+# the version of what each part computes; the same number, the same results up to rounding
 NUMERICS = adapter.numerics(KINDS)
 # Where all of these are those of the trace, bits must be. The others of `environment` are kept to explain a difference:
 # a new version of timm, say, that moves numbers is a change like any other.
@@ -83,9 +84,11 @@ def is_exact(trace: Trace, found: Trace) -> bool:
     return all(trace["environment"].get(key) == found["environment"][key] for key in EXACT)
 
 
-def differences(trace: Trace, found: Trace) -> list[str]:
-    """In words, which values of ``found`` are not those of ``trace``: the earliest iteration first."""
-    exact = is_exact(trace, found)
+def differences(trace: Trace, found: Trace, exact: bool | None = None) -> list[str]:
+    """In words, which values of ``found`` are not those of ``trace``: the earliest iteration first.
+
+    ``exact``: whether bits count, or the tolerance for other machines does; by default as `is_exact` says."""
+    exact = is_exact(trace, found) if exact is None else exact
     before, now = (dict(_leaves(t["values"])) for t in (trace, found))
     different = [p for p in before | now if p not in before or p not in now or not _agree(p, before[p], now[p], exact)]
     lines = []
@@ -112,16 +115,21 @@ def complaint(name: str, trace: Trace, found: Trace) -> str | None:
     return (
         f"trace '{name}' is not reproduced ({how}): {len(lines)} values differ, first\n  {shown}\n"
         f"environment recorded {trace['environment']}\nenvironment now      {found['environment']}\n"
-        f"raise NUMERICS of {', '.join(parts)} and record again, or mend the change"
+        + (
+            f"raise NUMERICS of {', '.join(parts)} and record again, or mend the change"
+            if differences(trace, found, exact=False)
+            else "by rounding, as on another machine: record again if the order of operations was to change, or mend it"
+        )
     )
 
 
 def write(name: str, found: Trace) -> None:
-    """Keep a trace. Raises ValueError for other values under the same numbers: that is what numbers are for."""
+    """Keep a trace. Raises ValueError for values under the same numbers that differ by more than rounding: that is what
+    numbers are for."""
     path = path_of(name)
     if path.exists():
         trace = read(name)
-        lines = differences(trace, found) if trace["numerics"] == found["numerics"] else []
+        lines = differences(trace, found, exact=False) if trace["numerics"] == found["numerics"] else []
         if lines:
             raise ValueError(f"'{path.name}' says otherwise ({lines[0]}); raise NUMERICS first, or mend the change")
     path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
@@ -188,7 +196,9 @@ def _tolerance(place: Place) -> tuple[float, float]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.traces.record", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PROGRAMS)}; default: all")
-    parser.add_argument("--write", action="store_true", help="keep what was made, if the numbers were raised")
+    parser.add_argument(
+        "--write", action="store_true", help="keep what was made, if numbers were raised or it differs by rounding"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch (traces are recorded with one)")
     args = parser.parse_args(argv)
     if unknown := sorted(set(args.names) - set(PROGRAMS)):
