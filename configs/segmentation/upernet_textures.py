@@ -1,7 +1,9 @@
 """UperNet on the embedded textures, written as image and annotation files: background and 8 textures, 32 pixels.
 
 Command:  make bench-seg (backbones of `make demo` and `make pretrain`, and random ones)
-Hardware: 1 core of an AMD EPYC. Time: 95 processor seconds for a backbone of width 128 and depth 4.
+Hardware: 1 core of an AMD EPYC. Time: 85 processor seconds for a backbone of width 128 and depth 4.
+mIoU on validation images: 75.2 (random weights, seed 1), 78.4 and 74.5 (the MAE of `make demo`, seeds 1 and 3). The
+convolutions of the head learn textures by themselves: pretraining gains less than seeds differ.
 """
 
 _base_ = "../_base_/upernet_small.py"
