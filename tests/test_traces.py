@@ -117,7 +117,7 @@ def test_a_value_that_is_gone_fails(place: tuple[Any, ...], there: record.Trace)
     assert record.complaint(NAME, here, there)
 
 
-@pytest.mark.parametrize("environment", [{"threads": 2}, {"capability": "AVX512"}, {"torch": "2.99.0"}, {"cpu": "?"}])
+@pytest.mark.parametrize("environment", [{"threads": 2}, {"capability": "?"}, {"torch": "2.99.0"}, {"cpu": "?"}])
 def test_elsewhere_small_differences_and_hashes_pass_and_large_ones_do_not(
     environment: dict[str, Any], there: record.Trace
 ) -> None:

@@ -7,7 +7,9 @@ import functools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from mlomae.common.console import GONE, hush, reader_gone
 from mlomae.common.installing import import_fault
@@ -64,7 +66,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in said for text in _NOT_GIVEN)
 
 
-REFUSABLE = (MlomaeError, OSError, MemoryError, RuntimeError, ImportError)
+REFUSABLE = (MlomaeError, OSError, MemoryError, RuntimeError, ImportError, EOFError)
 """What commands catch, for `refuse`."""
 
 
@@ -87,7 +89,7 @@ def lack_of(error: BaseException) -> MlomaeError | None:
     lines = str(error).strip().splitlines() or [""]
     said = lines[-1] if "Original Traceback" in str(error) else lines[0]
     ended = isinstance(error, RuntimeError) and "DataLoader worker" in lines[0] and "Caught" not in lines[0]
-    if ended or isinstance(error, ConnectionResetError):  # the latter while it handed over a batch
+    if ended or _hung_up(error):  # the latter while it handed over a batch
         pids = re.findall(r"\d+", lines[0]) if ended else []
         return TrainingError(
             f"a worker that reads images (process {pids[0] if pids else 'unknown'}) was ended from outside, by the "
@@ -103,6 +105,14 @@ def lack_of(error: BaseException) -> MlomaeError | None:
             "or end other processes, then go on with --resume"
         )
     return None
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Whether the process at the other end of a connection is gone."""
+    if isinstance(error, ConnectionResetError):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, EOFError) and bool(frames) and Path(frames[-1].filename).parent.name == "multiprocessing"
 
 
 def refuse(error: BaseException) -> int:

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+from multiprocessing import Pipe
 from pathlib import Path
 
 import layouts
@@ -47,6 +48,15 @@ def test_a_worker_that_is_killed_ends_the_run_which_resumes(
     assert (work / "record.json").is_file()
 
 
+def hung_up() -> EOFError:
+    """What a connection raises whose other end is gone."""
+    ours, theirs = Pipe()
+    theirs.close()
+    with pytest.raises(EOFError) as error:
+        ours.recv()
+    return error.value
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -57,6 +67,7 @@ def test_a_worker_that_is_killed_ends_the_run_which_resumes(
         OSError(12, "Cannot allocate memory"),
         OSError(24, "Too many open files"),
         ConnectionResetError(104, "Connection reset by peer"),
+        hung_up(),
         RuntimeError(
             "Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback (most\nMemoryError: allocate"
         ),
@@ -78,9 +89,9 @@ def test_what_is_lacking_is_said_in_one_line(
     assert "; " in text
     assert sum(words in text for words in ("out of memory", "too many files", "(process unknown) was ended")) == 1
     assert isinstance(lack_of(error), TrainingError)
-    error = RuntimeError("a bug")
-    with pytest.raises(RuntimeError, match="a bug"):  # which keeps its traceback
-        main(["pretrain", str(config), "--work-dir", str(tmp_path / "bug")])
+    for error in (RuntimeError("a bug"), EOFError("a bug")):
+        with pytest.raises(type(error), match="a bug"):  # which keeps its traceback
+            main(["pretrain", str(config), "--work-dir", str(tmp_path / "bug")])
 
 
 def test_workers_have_the_files_that_they_need_or_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,12 +133,12 @@ def test_classes_that_differ_are_refused_before_training_and_before_evaluation(
     assert not list((tmp_path / "run").rglob("*.pth"))
     run_pretraining(tiny.config(data__train=sets["train"], data__eval=sets["val"], **short), tmp_path / "run")
     (tmp_path / "val" / "bee" / "0.png").write_bytes((tmp_path / "train" / "bee" / "1.png").read_bytes())
-    with pytest.raises(DataError, match=r"1 of 9 evaluation images are in training \(bee/0.png = bee/1.png"):
+    with pytest.raises(DataError, match=r"1 of 9 evaluation images are in training \(val/bee/0.png = train/bee/1.png"):
         run_pretraining(tiny.config(data__train=sets["train"], data__eval=sets["val"], **short), tmp_path / "copies")
     with pytest.raises(DataError, match=f"classes of training and evaluation differ: .* has .*{odd}"):
         evaluate_checkpoint(tmp_path / "run", {"data.eval.split": "odd"})
     with pytest.raises(DataError, match=r"1 of 9 .* training of '.*run'"):  # what the weights have seen
         evaluate_checkpoint(tmp_path / "run")
     (tmp_path / "run" / "images.npz").unlink()
-    with pytest.raises(DataError, match=r"1 of 9 evaluation images are in training \(bee/0.png = bee/1.png"):
+    with pytest.raises(DataError, match=r"1 of 9 evaluation images are in training \(val/bee/0.png = train/bee/1.png"):
         evaluate_checkpoint(tmp_path / "run")

@@ -64,7 +64,8 @@ class FlopDtypes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", ["mae_reference", "mae_lightly"])
-def test_a_peer_learns_and_does_the_work_of_ours(name: str) -> None:
+def test_a_peer_learns_and_does_the_work_of_ours_for_all_patches(name: str) -> None:
+    """Ours embeds the kept patches and predicts the removed ones; the peers do both for all: a sixth more, here."""
     if name == "mae_lightly":
         pytest.importorskip("lightly", reason="the extra 'peers' is not installed")
     torch.manual_seed(0)
@@ -79,7 +80,7 @@ def test_a_peer_learns_and_does_the_work_of_ours(name: str) -> None:
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
     ours, theirs = (speed_measure.count_flops(build(row, TINY)) for row in ("mae", name))
-    assert theirs == pytest.approx(ours, rel=0.05)
+    assert theirs == pytest.approx(1.167 * ours, rel=0.05)
 
 
 def test_lightly_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:

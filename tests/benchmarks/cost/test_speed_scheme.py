@@ -138,14 +138,17 @@ def _blocks(tokens: int, width: int, depth: int) -> int:
 
 
 def forward_flops() -> tuple[int, int]:
-    """(F, G): one image through the masked autoencoder, and through the encoder with all its tokens."""
+    """(F, G): one image through the masked autoencoder, of which the kept patches are embedded and the removed ones
+    predicted, and through the encoder with all its tokens."""
     m = TINY.model
     length, dim, width = (m["img_size"] // m["patch_size"]) ** 2, m["embed_dim"], m["decoder_embed_dim"]
     kept, pixels = length // 4, 3 * m["patch_size"] ** 2
     embed = 2 * length * pixels * dim
-    encode = _blocks(kept + 1, dim, m["depth"])
-    decode = 2 * (kept + 1) * dim * width + _blocks(length + 1, width, m["decoder_depth"]) + 2 * length * width * pixels
-    return embed + encode + decode, embed + _blocks(length + 1, dim, m["depth"])
+    encode, removed = _blocks(kept + 1, dim, m["depth"]), length - kept
+    last = 2 * (2 * (length + 1) + 10 * removed) * width**2 + 4 * (length + 1) * removed * width  # keys, values of all
+    blocks = _blocks(length + 1, width, m["decoder_depth"] - 1) + last
+    decode = 2 * (kept + 1) * dim * width + blocks + 2 * removed * width * pixels
+    return embed * kept // length + encode + decode, embed + _blocks(length + 1, dim, m["depth"])
 
 
 def embed_flops() -> int:
@@ -155,7 +158,7 @@ def embed_flops() -> int:
 
 def test_operations_of_plain_mae_are_those_counted_by_hand() -> None:
     lower, _ = forward_flops()
-    by_hand = 2 * TINY.batch * (3 * lower - embed_flops())  # K = 2; no gradient with respect to the pixels
+    by_hand = 2 * TINY.batch * (3 * lower - embed_flops() // 4)  # K = 2; no gradient with respect to the pixels
     assert count_flops(build("mae", TINY)) == pytest.approx(by_hand, rel=1e-9)
 
 
@@ -167,9 +170,10 @@ def test_operations_of_the_schemes_are_those_counted_by_hand() -> None:
     lower, full = forward_flops()
     m, embed = TINY.model, embed_flops()
     scores = 2 * (m["img_size"] // m["patch_size"]) ** 2 * (m["embed_dim"] * 128 + 128)
-    steps = 2 * (3 * lower - embed + scores) + (embed + scores)  # two on θ, and the mask of the last batch
-    ours = steps + 2 * (3 * full - embed) + 3 * lower + 7 * scores
-    theirs = steps + full + 3 * (3 * full - embed) + 4 * (lower + 3 * scores)
+    seen = embed + scores  # of all patches, by the masking network, without a graph of the tokens
+    steps = 2 * (3 * lower - embed // 4 + seen) + seen  # two on θ, and the mask of the last batch
+    ours = steps + 2 * (3 * full - embed) + 3 * lower + embed + 7 * scores
+    theirs = steps + full + 3 * (3 * full - embed) + 4 * (lower + embed + 3 * scores)
     assert count_flops(build("one_step", TINY)) == pytest.approx(TINY.batch * ours, rel=1e-3)
     assert count_flops(build("authors", TINY)) == pytest.approx(TINY.batch * theirs, rel=1e-3)
 

@@ -159,7 +159,7 @@ def test_no_pretraining_sees_the_images(name: str, splits: list[str]) -> None:
     task = get_task(name)
     assert task.embedded is not None
     assert [task.embedded.splits[split]["split"] for split in splits] == ["val", "test"]
-    (recipe,) = task.embedded.recipes.values()
+    ((recipe, _),) = task.embedded.recipes.values()
     config = task.load_config(ROOT / "configs" / name / f"{recipe}.py")
     assert [config.data.train["split"], config.data.test["split"]] == splits
     assert not config.demo

@@ -32,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_rows_differ_in_the_mask_and_the_use_of_labels_alone(photos: Path, tmp_path: Path) -> None:
-    values = recipes(look_into(photos), False, False, {"train.outer_iterations": 9})
+    values = recipes(look_into(photos), False, {"train.outer_iterations": 9})
     for name, content in {**values, "suite": suite_values("pets", [3, 4])}.items():
         (tmp_path / f"{name}.py").write_text(config_text(content))
     mae, learned, joint = (load_config(tmp_path / f"{name}.py") for name in ("mae", "learned", "joint"))
@@ -50,7 +50,7 @@ def test_the_rows_differ_in_the_mask_and_the_use_of_labels_alone(photos: Path, t
 
 
 def test_the_frozen_protocols_normalise_as_the_pretrainings_do(photos: Path) -> None:
-    values = recipes(look_into(photos), False, False, {"data.augment.mean": [0.5, 0.5, 0.5]})
+    values = recipes(look_into(photos), False, {"data.augment.mean": [0.5, 0.5, 0.5]})
     assert values["mae"]["data"]["augment"]["mean"] == values["knn"]["data"]["evaluate"]["mean"] == [0.5, 0.5, 0.5]
 
 
@@ -62,7 +62,7 @@ def test_the_images_are_read_once_for_all_timings(photos: Path, monkeypatch: pyt
         return digest(images)
 
     monkeypatch.setattr(copies, "digest_images", counting)
-    values = recipes(look_into(photos), False, False, overrides(TINY))
+    values = recipes(look_into(photos), False, overrides(TINY))
     assert estimate(values, 2, 1) > 0
     assert sorted(read) == ["held_out", "train"]
 
@@ -125,7 +125,7 @@ def test_bad_input_is_one_line_before_anything_is_written(
 def test_nothing_is_concluded_from_runs_that_failed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("benchmarks.suite.command.run_suite", lambda args: 1)
+    monkeypatch.setattr("benchmarks.suite.command.run_suite", lambda *given: 1)
     monkeypatch.setattr("benchmarks.suite.compare.estimate", lambda *args: 1.0)
     out = tmp_path / "out"
     assert main(["compare", "--data", str(photos), "--work-dir", str(out), "--cfg-options", *TINY]) == 1

@@ -123,6 +123,7 @@ def reduced(config: SegmentationConfig) -> SegmentationConfig:
     config.backbone.model = {"patch_size": patch, "embed_dim": 24, "depth": depth, "num_heads": 2}
     for head in ("decode_head", "auxiliary_head"):
         config.model[head]["channels"] = 8
+        config.model[head]["loss_decode"].pop("class_weight", None)  # of as many classes as the recipe's data have
     return config
 
 
