@@ -171,7 +171,7 @@ def test_what_is_said_before_and_after(trained, tmp_path, capsys):
     assert "30 images in 6 class folders (cat, dog, elk and 3 more)" in printed
     assert "24 to train on, 6 held out" in printed
     assert "images of 16 pixels" in printed
-    assert "1 epochs of 3 steps with 8 images = 3 steps on" in printed
+    assert "1 epoch of 3 steps with 8 images = 3 steps on" in printed
     assert f"mlomae predict {tmp_path}" in printed
     assert cli.main([*command, "--cfg-options", "train.epochs=1"]) == 2
     assert "already holds a run" in capsys.readouterr().err
