@@ -30,7 +30,7 @@ if sys.argv[1] == "-c":
     print("python 3.13.0\\ntorch 2.15.0")
 """
 CELL = Cell("3.13", "newest")
-FETCH = "Failed to fetch: `https://pypi.org/simple/torch/`"
+FETCH = "Failed to fetch: `https://index.example/simple/torch/`"
 
 
 @pytest.mark.parametrize(
