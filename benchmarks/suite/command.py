@@ -87,8 +87,7 @@ def run_suite(args: argparse.Namespace, progress: Progress | None = None) -> int
         launch = cluster(args.cluster, planner.work / "submitit", suite.cluster, suite.threads, stop)
     if suite.demo:
         _prepare_demo(planner, completed, args.jobs)
-    own = Progress(suite.name, sum(job.effort for job in planner.jobs()))
-    with nullcontext(progress) if progress else own as shown:
+    with nullcontext(progress) if progress else Progress(suite.name) as shown:
         runner = SuiteRunner(planner, completed, launch, args.jobs, partial(say, wrap=False), stop, shown)
         complete = runner.run()
     if suite.demo:

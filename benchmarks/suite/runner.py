@@ -23,13 +23,12 @@ from benchmarks.tasks import get_task
 from mlomae.common.errors import STOPPED, MlomaeError
 from mlomae.common.ownership import LOCK as RUN_LOCK
 from mlomae.common.ownership import InUse, owned, owner_of
-from mlomae.common.processes import Progress, last_lines
+from mlomae.common.processes import Progress, end_of
 from mlomae.records import Record, claim_of, slug
 
 LOCK = ".suite.lock"  # of the suite that waits for a run, which has a lock of its own
 POLL = 1.0  # seconds between two looks at the runs of other processes
 STATUS = "exit_status"  # file in a run's folder: how its process ended last
-LINES = 8  # of a failed run's log
 
 
 @dataclass
@@ -104,9 +103,9 @@ class SuiteRunner:
             if record is not None and stale is None:
                 self.records[job.label] = record
                 self.on_record.append(job.label)
-                self.progress.done += job.effort
             else:
                 self._waiting.append(job)
+            self.progress.expect(job.effort, done=job.label in self.records)
 
     def _plan_same_time(self) -> bool:
         """Add the same-time row once its length is known; returns whether it was."""
@@ -226,8 +225,7 @@ class SuiteRunner:
             return False
         (job.folder / STATUS).write_text(f"{status}\n", encoding="utf-8")
         if status:
-            shown = "\n".join(f"    {line}" for line in last_lines(log, LINES))
-            self.report(f"{job.label}: failed with status {status}; the log ends with\n{shown}")
+            self.report(f"{job.label}: failed with status {status}; the log ends with\n{end_of(log)}")
         return not status
 
     def _finish(self, job: Job, succeeded: bool) -> None:

@@ -10,11 +10,11 @@ from benchmarks.analysis.comparable import SAME_TIME
 from benchmarks.suite.backbones import Backbone
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import Job, Planner
-from benchmarks.suite.runner import LINES, STATUS, owner_of_job, same_time_jobs
+from benchmarks.suite.runner import STATUS, owner_of_job, same_time_jobs
 from benchmarks.tasks import get_task
 from mlomae.backbones.task import Metric
 from mlomae.common.checkpoint import list_checkpoints
-from mlomae.common.processes import last_lines
+from mlomae.common.processes import LINES, last_lines
 from mlomae.records import Record
 
 DONE, STALE, RUNNING, FAILED, INTERRUPTED, MISSING = "done", "stale", "running", "failed", "interrupted", "missing"

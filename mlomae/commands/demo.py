@@ -15,7 +15,7 @@ import torch
 from mlomae.common.checkpoint import list_checkpoints
 from mlomae.common.console import say
 from mlomae.common.errors import TrainingError
-from mlomae.common.processes import Progress, command_line, last_lines, start
+from mlomae.common.processes import Progress, command_line, end_of, start
 from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.diagnostics.masks import draw_masks
 from mlomae.pretraining.evaluation import evaluate
@@ -36,7 +36,6 @@ CHANGES = {
 EFFORT = 130.0  # processor seconds of each (AMD EPYC)
 MASKS = "masks.png"
 METRICS = {"k-NN %": "knn_top1_avg", "linear probe %": "linear_top1_avg"}
-LINES = 8  # of a failed run's log
 
 
 def pretrain_demo(
@@ -78,8 +77,7 @@ def _pretrain(kind: str, iterations: int, work_dir: Path, progress: Progress, st
     with progress.run(config.method, EFFORT, log):
         status = start([*command, *options], log, stop=stop)
     if status:
-        shown = "\n".join(f"    {line}" for line in last_lines(log, LINES))
-        raise TrainingError(f"{config.method} ended with status {status}; '{log}' ends with\n{shown}")
+        raise TrainingError(f"{config.method} ended with status {status}; '{log}' ends with\n{end_of(log)}")
     return folder
 
 

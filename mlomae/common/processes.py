@@ -13,6 +13,7 @@ from mlomae.common.console import Stage, on_terminal, stage
 
 POLL = 0.5  # seconds between two looks into the logs
 _DONE = re.compile(rb"^(\d+)/(\d+)  ", re.MULTILINE)  # how the lines of a training begin that is not on a terminal
+LINES = 8  # of a failed run's log that are shown
 _TAIL = 4000  # bytes of a log in which its last line of training is looked for
 
 
@@ -54,17 +55,24 @@ def last_lines(log: Path, count: int = 1) -> list[str]:
     return log.read_text(errors="replace").strip().splitlines()[-count:] if log.is_file() else []
 
 
+def end_of(log: Path) -> str:
+    """The last `LINES` of a log, indented, for the message that its run has failed."""
+    return "\n".join(f"    {line}" for line in last_lines(log, LINES))
+
+
 class Progress:
     """On a terminal, a bar for the work of all runs, from which the time left follows, and one for each that goes on.
 
     How far a run is, is read from its log: a training says ``DONE/ALL`` now and then. Elsewhere nothing is shown.
 
     Args:
-        label: of the bar. work: of all runs, in any unit, such as processor seconds.
+        label: of the bar. work: of all runs, in any unit, such as processor seconds, as far as it is known ahead; runs
+            that are expected later (`expect`) add to it once they are more.
     """
 
     def __init__(self, label: str = "", work: float = 0.0) -> None:
-        self.label, self.work, self.done = label, work, 0.0
+        self.label, self.done = label, 0.0
+        self._ahead, self._expected = work, 0.0
         self._running: dict[Path, tuple[float, int, Stage]] = {}  # log -> work, its size before, bar
         self._stack, self._ended, self._lock = ExitStack(), threading.Event(), threading.Lock()
 
@@ -79,6 +87,12 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def expect(self, work: float, done: bool = False) -> None:
+        """A run of this ``work`` is to come, or was ``done`` before."""
+        with self._lock:
+            self._expected += work
+            self.done += work if done else 0.0
 
     @contextmanager
     def run(self, label: str, work: float, log: Path) -> Iterator[None]:
@@ -97,11 +111,12 @@ class Progress:
         while not self._ended.wait(POLL):
             with self._lock:
                 done = self.done
-                for log, (work, before, bar) in self._running.items():
+                for log, (own, before, bar) in self._running.items():
                     share = trained_share(log, before)
                     bar.advance(round(100 * share))
-                    done += work * share
-                self._bar.advance(round(100 * done / self.work) if self.work else 0)
+                    done += own * share
+                work = max(self._ahead, self._expected)
+                self._bar.advance(round(100 * done / work) if work else 0)
 
 
 def trained_share(log: Path, after: int = 0) -> float:

@@ -55,6 +55,18 @@ def test_the_bar_of_all_follows_the_work_of_each(bars: dict[str, Stage], tmp_pat
         assert becomes(lambda: bars["demo, %"].done, 100)
 
 
+def test_runs_that_are_expected_later_and_those_of_before_count(bars: dict[str, Stage], tmp_path: Path) -> None:
+    with Progress("suite") as progress:
+        progress.expect(1.0, done=True)
+        progress.expect(1.0)
+        assert becomes(lambda: bars["suite, %"].done, 50)
+        progress.expect(2.0)
+        assert becomes(lambda: bars["suite, %"].done, 25)
+        with progress.run("the second", 1.0, tmp_path / "log.txt"):
+            pass
+        assert becomes(lambda: bars["suite, %"].done, 50)
+
+
 def test_a_run_that_fails_counts_as_done(bars: dict[str, Stage], tmp_path: Path) -> None:
     with Progress("demo", 2.0) as progress:
         with pytest.raises(RuntimeError), progress.run("a", 1.0, tmp_path / "log.txt"):
