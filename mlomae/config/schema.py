@@ -182,8 +182,6 @@ def config_from_dict(values: dict[str, Any]) -> PretrainConfig:
             f"config key 'levels.warmup' must be inside [0, train.outer_iterations), or the mask never learns; "
             f"got {levels.warmup}"
         )
-    if levels.mask_pooling and config.feedback.get("pooling", "avg") != "avg":
-        raise ConfigError("config key 'levels.mask_pooling' weighs patch tokens; set feedback.pooling='avg'")
     if levels.solver == "explicit" and not levels.mask_pooling:
         raise ConfigError(
             "levels.solver='explicit' needs levels.mask_pooling=True, or the mask has nothing to learn from"

@@ -25,11 +25,17 @@ class Feedback(nn.Module):
         name: the feedback in error messages.
         joint: whether stage II is solved inside one loss on both batches (`JointFeedback`).
         dense: whether the classes are those of pixels, not of images.
+        pooling: of the tokens; with "cls" the feedback gets the class token alone, (B, 1, D).
     """
 
     name = ""
     joint = False
     dense = False
+    pooling: Pooling = "avg"
+
+    @property
+    def sees_patches(self) -> bool:
+        return self.dense or self.pooling == "avg"
 
     def predict(self, tokens_ULD: Tensor, head_tokens_HLD: Tensor | None, head_batch: Batch | None) -> Tensor:
         """Class scores, (U, C) or (U, L, C), for `correct`; a joint feedback needs the head batch."""

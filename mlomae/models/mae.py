@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError
-from mlomae.models.vit import ViT, check_heads, init_weights, last_tokens, rows, sincos_positions, transformer
+from mlomae.models.vit import ViT, check_heads, init_weights, rows, sincos_positions, some_tokens, transformer
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         places = torch.cat([first_B1, 1 + mask.ids_keep, 1 + ids_removed_BR], dim=1)
         tokens = torch.cat([x, self.mask_token.to(x.dtype).expand(b, missing, -1)], dim=1)
         x = self.blocks[:-1](tokens + F.embedding(places, self.pos_embed[0]))
-        return self.pred(self.norm(last_tokens(self.blocks[-1], x, missing)))
+        return self.pred(self.norm(some_tokens(self.blocks[-1], x, slice(-missing, None))))
 
 
 class MAE(nn.Module):

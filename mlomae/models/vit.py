@@ -73,20 +73,20 @@ def rows(x_BND: Tensor, ids_BM: Tensor) -> Tensor:
     return x_BND.flatten(0, 1).index_select(0, (ids_BM + start_B1).flatten()).unflatten(0, ids_BM.shape)
 
 
-def last_tokens(block: Any, x_BND: Tensor, count: int) -> Tensor:
-    """``block(x_BND)[:, -count:]`` without computing the others, for a block of `transformer`: (B, count, D).
+def some_tokens(block: Any, x_BND: Tensor, part: slice) -> Tensor:
+    """``block(x_BND)[:, part]`` without computing the others, M of them, for a block of `transformer`: (B, M, D).
 
-    Keys and values come from all tokens; queries, projection and MLP are those of the last ``count`` alone.
+    Keys and values come from all tokens; queries, projection and MLP are those of the part alone.
     """
     attention = block.attn
     normed_BND, dim = block.norm1(x_BND), x_BND.shape[2]
     q_weight, kv_weight = attention.qkv.weight.split([dim, 2 * dim])
     q_bias, kv_bias = attention.qkv.bias.split([dim, 2 * dim])
-    q_BMD = F.linear(normed_BND[:, -count:].contiguous(), q_weight, q_bias)
+    q_BMD = F.linear(normed_BND[:, part].contiguous(), q_weight, q_bias)
     k, v = F.linear(normed_BND, kv_weight, kv_bias).unflatten(2, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q = q_BMD.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
     heads = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    x_BMD = x_BND[:, -count:] + attention.proj(heads)
+    x_BMD = x_BND[:, part] + attention.proj(heads)
     out: Tensor = x_BMD + block.mlp(block.norm2(x_BMD))
     return out
 
@@ -154,6 +154,11 @@ class ViT(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Features of the whole image, nothing masked: (B, 1 + L, D), equal to timm's ``forward_features``."""
         return self.encode(self.embed(images_BCHW))
+
+    def class_token(self, images_BCHW: Tensor) -> Tensor:
+        """``forward(images_BCHW)[:, :1]``, (B, 1, D), up to rounding: the last block computes no other token."""
+        x_BND = self.blocks[:-1](self.with_class_token(self.embed(images_BCHW)))
+        return self.norm(some_tokens(self.blocks[-1], x_BND, slice(0, 1)))
 
 
 def create_encoder(

@@ -240,7 +240,7 @@ class FeedbackProbe:
         kind, feedback = self.config.feedback["type"], self.model.feedback
         ways = [] if is_joint(kind) else ["raise levels.head_steps"]
         ways.append("give it more labelled images" if self.largest else "raise data.feedback_batch_size")
-        if getattr(feedback, "pooling", "") == "cls":
+        if not feedback.sees_patches:
             ways.append("set feedback.pooling='avg'")
         if kind != "nca" and not feedback.dense:
             ways.append("set feedback.type='nca'")

@@ -63,8 +63,9 @@ def patch_errors(model: Pretrainer, batch: Batch) -> Tensor:
 
 
 def features(model: Pretrainer, batch: Batch) -> Tensor:
-    """z (B, N, D), the encoder's tokens of whole images."""
-    return model.mae.encoder(batch["image"])
+    """z (B, N, D), the encoder's tokens of whole images; (B, 1, D), the class token, if the feedback sees no other."""
+    encoder = model.mae.encoder
+    return encoder(batch["image"]) if model.feedback.sees_patches else encoder.class_token(batch["image"])
 
 
 def pool_by_score(model: Pretrainer, z_BND: Tensor, batch: Batch) -> Tensor:

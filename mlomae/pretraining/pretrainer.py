@@ -90,11 +90,13 @@ class Pretrainer(nn.Module):
         self._check_compile()
         options = dict(config.feedback)
         self.feedback = feedback.create(options.pop("type"), **size, **options)
-        if self.feedback.dense and self.pools_by_score:
+        if self.pools_by_score and self.feedback.dense:
             raise ConfigError(
                 f"levels.mask_pooling weights the tokens of an image against each other, and "
                 f"feedback.type='{config.feedback['type']}' classifies each by itself; set levels.mask_pooling=False"
             )
+        if self.pools_by_score and not self.feedback.sees_patches:
+            raise ConfigError("levels.mask_pooling weights patch tokens; set feedback.pooling='avg'")
         self.auxiliary: auxiliary.AuxiliaryLoss | None = None
         if config.auxiliary is not None:
             options = dict(config.auxiliary)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from mlomae.masking import AdaptiveMasking, list_strategies
 from mlomae.models.mae import patchify
-from mlomae.models.vit import last_tokens, transformer
-from mlomae.pretraining.losses import lower_terms
+from mlomae.models.vit import some_tokens, transformer
+from mlomae.multilevel import hypergradient
+from mlomae.pretraining.losses import feedback_tokens, level_problem, lower_terms
 from mlomae.pretraining.optim import parameter_groups
 from mlomae.pretraining.pretrainer import Pretrainer
 
@@ -97,18 +98,45 @@ def test_a_strategy_reads_no_more_of_the_tokens_than_it_says(name: str) -> None:
             assert torch.autograd.grad(t.sum(), tokens, allow_unused=True, retain_graph=True) == (None,)
 
 
-@pytest.mark.parametrize("count", [1, 5, 12])
-def test_the_last_tokens_of_a_block(count: int) -> None:
+@pytest.mark.parametrize("part", [slice(0, 1), slice(-5, None), slice(None)], ids=["first", "last 5", "all"])
+def test_some_tokens_of_a_block(part: slice) -> None:
     torch.manual_seed(0)
     blocks, _ = transformer(24, 1, 3, 4.0)
     block: nn.Module = blocks[0].double()
     x = torch.randn(2, 12, 24, dtype=torch.float64, requires_grad=True)
-    c = torch.randn(2, count, 24, dtype=torch.float64)
-    inputs = [x, *block.parameters()]
-    found, expected = last_tokens(block, x, count), block(x)[:, -count:]
+    found, expected = some_tokens(block, x, part), block(x)[:, part]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    inputs, c = [x, *block.parameters()], torch.randn(found.shape, dtype=torch.float64)
     for a, b in zip(torch.autograd.grad(found, inputs, c), torch.autograd.grad(expected, inputs, c), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("solver", ["one_step", "finite_difference", "unrolled"])
+@pytest.mark.parametrize("kind", ["linear", "nca", "ridge"])
+def test_feedback_on_the_class_token_is_that_on_all_tokens(kind: str, solver: str) -> None:
+    """g_φ and the class scores, with a class token from ``class_token`` and one from among all tokens."""
+    settings = tiny.config(feedback={"type": kind, "pooling": "cls"}, levels__solver=solver)
+    model, data = tiny.trainer(settings)
+    model = model.double()
+    cast = lambda batch: {k: t.double() if t.is_floating_point() else t for k, t in batch.items()}  # noqa: E731
+    batches = data.batches[0]
+    head, upper, last = cast(batches["head"]), cast(batches["upper"]), model.freeze_mask(cast(batches["lower"][-1]))
+
+    def found() -> list[Tensor]:
+        given = {"lower_batch": last, "head_batch": head, "upper_batch": upper, "solver": solver}
+        g_phi = hypergradient(level_problem(model), *model.level_parameters().values(), **given)
+        scores = model.feedback.predict(feedback_tokens(model, upper), feedback_tokens(model, head), head)
+        return [*g_phi.values(), scores]
+
+    one = found()
+    assert feedback_tokens(model, upper).shape[1] == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model.feedback), "sees_patches", True)
+        assert feedback_tokens(model, upper).shape[1] > 1
+        every = found()
+    assert any(float(t.detach().abs().max()) > 1e-9 for t in one[:-1])
+    for a, b in zip(one, every, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8 if solver == "finite_difference" else 1e-10, atol=1e-12)
 
 
 def test_predictions_of_removed_patches_are_the_rows_of_all_predictions() -> None:
