@@ -125,7 +125,8 @@ def create_backbone(
         num_classes: 0 for no classifier.
         img_size: pixels; (height, width) if not square.
         drop_path: rate of the last block, rising linearly.
-        model: size, patch_size, embed_dim, depth, num_heads; for files it is checked against the weights.
+        model: size, patch_size, embed_dim, depth, num_heads, and of rare ViTs mlp_ratio, norm_eps, registers,
+            layer_scale, qkv_bias, positions_of_all; for files it is checked against the weights.
         dynamic_img_size: timm's; positions for the grid of each image.
         head_std: of the truncated normal weights of the head; the default is MAE's for fine-tuning.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mlomae.backbones.export_formats import FORMATS, Format
 from mlomae.backbones.export_source import Source, read_source
+from mlomae.backbones.load import LoadedTransfer
 from mlomae.common.atomic import hidden_name, replacing
 from mlomae.common.errors import CheckpointError, first_line_of
 from mlomae.common.ownership import owned
@@ -105,14 +106,20 @@ def _carry_digests(checkpoint: Path, out: Path) -> str:
 
 
 def export(
-    checkpoint: str | Path, out: str | Path, fmt: str, *, pooling: str | None = None, num_heads: int | None = None
+    checkpoint: str | Path | LoadedTransfer,
+    out: str | Path,
+    fmt: str,
+    *,
+    pooling: str | None = None,
+    num_heads: int | None = None,
 ) -> str:
     """Write the model of a checkpoint, or weights of any layout, to ``out``; returns a summary with the line that
     loads it.
 
     Args:
         checkpoint: of a pretraining, whose encoder is taken, or of a fine-tuning, whose classifier is; the folder of a
-            run, whose newest checkpoint is; or what `create_backbone` takes but names of timm.
+            run, whose newest checkpoint is; what `load_transfer` has read; or what `create_backbone` takes but names
+            of timm.
         out: an earlier export there is replaced.
         fmt: "safetensors" (a file; name, model section and the checkpoint's SHA-256 in its metadata), "timm" (a folder
             for ``timm.create_model("local-dir:OUT", pretrained=True)``), "huggingface" and "huggingface-mae" (folders
@@ -135,7 +142,7 @@ def export(
 
 
 def write_export(
-    checkpoint: str | Path,
+    checkpoint: str | Path | LoadedTransfer,
     out: Path,
     fmt: str,
     *,

@@ -9,7 +9,8 @@ from typing import Any, TypedDict
 
 from timm.models.vision_transformer import VisionTransformer
 
-from mlomae.backbones.finetuned import PREPARED, read_finetuned
+from mlomae.backbones.finetuned import PREPARED, FineTuned, finetuned_of, read_finetuned
+from mlomae.backbones.load import LoadedTransfer
 from mlomae.common.checkpoint import TRANSFER_FORMAT, Weights, format_of, load_checkpoint
 from mlomae.common.errors import CheckpointError, MlomaeError, first_names
 from mlomae.common.structure import Number, check_structure
@@ -80,22 +81,25 @@ class Source:
         return {key: value.detach().contiguous().clone() for key, value in self.vit.state_dict().items()}
 
 
-def read_source(spec: str | Path, num_heads: int | None = None) -> Source:
-    """Read a checkpoint of a pretraining or a fine-tuning, a run's folder, or weights as `locate` takes them.
+def read_source(spec: str | Path | LoadedTransfer, num_heads: int | None = None) -> Source:
+    """Read a checkpoint of a pretraining or a fine-tuning, a run's folder, or weights as `locate` takes them. What
+    `load_transfer` has read is not read again.
 
     ``num_heads``: of weights that do not say it. Raises CheckpointError for what cannot be read, is no plain ViT, or
     contradicts its own configuration.
     """
+    if isinstance(spec, LoadedTransfer):
+        return _from_classifier(spec.path, finetuned_of(spec.path, spec.state))
     path, _ = locate(spec)
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' does not exist; give one, a run's folder or a file of weights")
     kind = format_of(path)
     if kind == TRANSFER_FORMAT:
-        return _from_classifier(path, path)
+        return _from_classifier(path, read_finetuned(path))
     if kind is not None:
         return _from_pretraining(path)
     if Path(spec).is_dir() and _has_classes(Path(spec)):
-        return _from_classifier(path, Path(spec))
+        return _from_classifier(path, read_finetuned(spec))
     return _from_weights(spec, path, num_heads)
 
 
@@ -145,8 +149,7 @@ def _from_pretraining(path: Path) -> Source:
     )
 
 
-def _from_classifier(path: Path, place: Path) -> Source:
-    tuned = read_finetuned(place)
+def _from_classifier(path: Path, tuned: FineTuned) -> Source:
     vit: Any = tuned.model
     height, width = tuned.img_size
     model = {**section_of(vit), "img_size": height} if height == width else section_of(vit)

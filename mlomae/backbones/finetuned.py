@@ -29,7 +29,9 @@ from mlomae.common.checkpoint import (
 )
 from mlomae.common.errors import CheckpointError, MlomaeError
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD
+from mlomae.models.architecture import read_encoder
 from mlomae.models.loading import create_timm, load_strict
+from mlomae.models.weights import weights_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PREPARED = ("crop_pct", "crop_mode", "mean", "std", "interpolation")
@@ -78,11 +80,12 @@ def read_finetuned(path: str | Path) -> FineTuned:
     if is_timm_folder(path):
         return _from_timm(path)
     path = newest_checkpoint(path)
-    state = load_transfer_state(path)
-    if "backbone" not in state["modules"]:
-        kind = state["config"].get("protocol", "dense")
-        raise CheckpointError(f"'{path}' is of a transfer ({kind}) that fine-tunes no classifier; give another")
-    return _from_checkpoint(path, state)
+    return finetuned_of(path, load_transfer_state(path))
+
+
+def architecture_of(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """The model section of the fine-tuned backbone in the ``state`` that the checkpoint at ``path`` holds."""
+    return read_encoder(weights_of(path, state))[1].section()
 
 
 def load_transfer_state(path: Path) -> dict[str, Any]:
@@ -102,7 +105,11 @@ def load_transfer_state(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _from_checkpoint(path: Path, state: dict[str, Any]) -> FineTuned:
+def finetuned_of(path: Path, state: dict[str, Any]) -> FineTuned:
+    """The classifier in the ``state`` that the checkpoint at ``path`` holds; CheckpointError if it has none."""
+    if "backbone" not in state["modules"]:
+        kind = state["config"].get("protocol", "dense")
+        raise CheckpointError(f"'{path}' is of a transfer ({kind}) that fine-tunes no classifier; give another")
     config, meta = state["config"], state["meta"]
     weights, _ = trained_backbone(state["modules"])
     section, data = config["backbone"], config["data"]
@@ -111,7 +118,8 @@ def _from_checkpoint(path: Path, state: dict[str, Any]) -> FineTuned:
     classes = len(weights["head.bias"])
     try:
         pooling = section.get("global_pool", "avg")
-        model, _ = create_backbone(f"random:{path}", num_classes=classes, img_size=img_size, global_pool=pooling)
+        shape = architecture_of(path, state)
+        model, _ = create_backbone("random", model=shape, num_classes=classes, img_size=img_size, global_pool=pooling)
         load_strict(model, weights)
     except MlomaeError as error:
         raise CheckpointError(f"checkpoint '{path}' contradicts its own config: {error}") from error

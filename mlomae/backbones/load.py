@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from mlomae.backbones.config import TransferConfig
-from mlomae.backbones.finetuned import load_transfer_state
+from mlomae.backbones.finetuned import architecture_of, load_transfer_state
 from mlomae.backbones.run import TransferSteps
 from mlomae.backbones.task import Task, all_tasks, get_task
 from mlomae.backbones.training import evaluate
-from mlomae.common.checkpoint import TRANSFER_FORMAT, format_of, newest_checkpoint
+from mlomae.common.checkpoint import newest_checkpoint
 from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
 from mlomae.config.strict import merged
 from mlomae.data import Images
@@ -78,11 +78,12 @@ class LoadedTransfer:
         backbone, meta = self.config.backbone, self.state["meta"]
         if "head" in self.state["modules"]:
             self._check_frozen(backbone.named_weights(), meta.get("origin", {}))
-        elif "backbone" in self.state["modules"]:
-            return replace(self.config, backbone=replace(backbone, weights=f"random:{self.path}", model=None))
-        elif meta.get("model"):
-            return replace(self.config, backbone=replace(backbone, weights="random", model=dict(meta["model"])))
-        return self.config
+            return self.config
+        if "backbone" in self.state["modules"]:
+            model = architecture_of(self.path, self.state)
+        elif not (model := dict(meta.get("model", {}))):
+            return self.config
+        return replace(self.config, backbone=replace(backbone, weights="random", model=model))
 
     def _check_frozen(self, weights: str, origin: dict[str, Any]) -> None:
         known, path = origin.get("sha256"), weights_path(weights)
@@ -147,17 +148,11 @@ def _check_untrained(loaded: LoadedTransfer, test: Images) -> None:
         warn(f"{len(copies):,} of {len(test):,} test images were among those of the training or the pretraining")
 
 
-def export_transfer(path: Path, out: Path, fmt: str) -> str | None:
-    """Write the whole model of a dense transfer for mmseg or mmdet, into the folder ``out``; the report. None for
-    anything else than the checkpoint of a dense transfer.
+def export_transfer(loaded: LoadedTransfer, out: Path, fmt: str) -> str:
+    """Write the whole model of a dense transfer for mmseg or mmdet, into the folder ``out``; the report.
 
     Raises ConfigError for another format than that of its task, or a folder that holds other things.
     """
-    if format_of(path) != TRANSFER_FORMAT:
-        return None
-    loaded = load_transfer(path)
-    if loaded.task.name == "classification":
-        return None
     name = loaded.task.name
     if loaded.task.exporter is None:
         raise ConfigError(f"a model of {name} is exported to no other library; `mlomae predict` uses it")

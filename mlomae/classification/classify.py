@@ -25,7 +25,7 @@ from mlomae.config.strict import merged
 from mlomae.config.text import CONFIG, config_text, is_another
 from mlomae.data import build_source
 from mlomae.data.found import Found, look_into
-from mlomae.models.architecture import read_encoder
+from mlomae.models.architecture import is_plain, read_encoder
 from mlomae.models.loading import create_timm
 from mlomae.pretraining.devices import training_device
 from mlomae.records import Record, slug
@@ -53,7 +53,12 @@ def describe_backbone(weights: str) -> Backbone:
         _, architecture, _ = read_encoder(spec)
         size = architecture.patch_size * architecture.grid[0] if architecture.grid else _USUAL
         width = architecture.embed_dim
-    _, report = create_backbone(weights, num_classes=0, img_size=size, global_pool="token")
+    vit, report = create_backbone(weights, num_classes=0, img_size=size, global_pool="token")
+    if not is_plain(vit):
+        raise ConfigError(
+            f"'{weights}' has more than a plain ViT (other norms, activations or attention), which the files of a run "
+            "cannot describe; choose another, timm:vit_small_patch16_224:pretrained for one"
+        )
     return Backbone(weights, size, width, {key: list(value) for key, value in report.pixels.items()})
 
 

@@ -8,15 +8,14 @@ import pandas as pd
 import torch
 
 from mlomae.backbones.batches import evaluation_loader
-from mlomae.backbones.finetuned import FineTuned, is_timm_folder, load_transfer_state, model_place, read_finetuned
-from mlomae.backbones.load import load_transfer
+from mlomae.backbones.finetuned import FineTuned, finetuned_of, is_timm_folder, model_place, read_finetuned
+from mlomae.backbones.load import LoadedTransfer, load_transfer
 from mlomae.classification.augment import eval_transform
 from mlomae.classification.loaders import LabelledImages
 from mlomae.classification.model import Classifier, LinearHead
 from mlomae.classification.per_image import PerImage
 from mlomae.classification.run import ClassificationMetric
 from mlomae.classification.table import predictions_table
-from mlomae.common.checkpoint import newest_checkpoint
 from mlomae.common.registry import check_range
 from mlomae.common.system import usable_cores
 from mlomae.data import Source
@@ -32,15 +31,13 @@ def read_classifier(path: str | Path) -> FineTuned:
     Raises CheckpointError for a file that holds no classifier, or if the probe's backbone has changed.
     """
     path = model_place(Path(path))
-    if not is_timm_folder(path):
-        path = newest_checkpoint(path)
-        if load_transfer_state(path)["config"].get("protocol") == "linear":
-            return _linear_probe(path)
-    return read_finetuned(path)
+    return read_finetuned(path) if is_timm_folder(path) else classifier_of(load_transfer(path))
 
 
-def _linear_probe(path: Path) -> FineTuned:
-    loaded = load_transfer(path)
+def classifier_of(loaded: LoadedTransfer) -> FineTuned:
+    """The classifier of a transfer; errors as `read_classifier`."""
+    if loaded.state["config"].get("protocol") != "linear":
+        return finetuned_of(loaded.path, loaded.state)
     config: Any = loaded.config
     model = cast(Classifier, loaded.build_model())
     if model.ema is not None:  # what was evaluated
@@ -63,13 +60,14 @@ def predict(classifier: FineTuned, images: Source, batch_size: int = 64, num_wor
     return metric.per_image
 
 
-def predict_files(model: str | Path, paths: Sequence[str | Path], batch_size: int = 64) -> pd.DataFrame:
-    """The table of `predictions_table` of the images that ``paths`` name, by the classifier at ``model``.
+def predict_files(model: str | Path | FineTuned, paths: Sequence[str | Path], batch_size: int = 64) -> pd.DataFrame:
+    """The table of `predictions_table` of the images that ``paths`` name, by a classifier or the one at a path.
 
     Raises ConfigError for a batch size below 1, and what `read_classifier` and `given_images` raise.
     """
     check_range("", "[1, inf)", batch_size=batch_size)
-    classifier, images = read_classifier(model), given_images(list(paths))
+    images = given_images(list(paths))
+    classifier = model if isinstance(model, FineTuned) else read_classifier(model)
     workers = min(8, usable_cores()) if len(images) >= _MANY else 0
     found = predict(classifier, images, batch_size, workers)
     return predictions_table(found, [images.relative_path(i) for i in found.index], classifier.classes, labelled=False)

@@ -54,13 +54,18 @@ def _export(args: argparse.Namespace) -> int:
             if getattr(args, name):
                 raise ConfigError(f"--{name.replace('licence', 'license')} is for --hub OWNER/NAME; add it")
         from mlomae.backbones.export import export
-        from mlomae.backbones.load import export_transfer
+        from mlomae.backbones.load import export_transfer, load_transfer
         from mlomae.commands.use import register_tasks
+        from mlomae.common.checkpoint import TRANSFER_FORMAT, format_of
 
         register_tasks()
-        fmt = args.format or "safetensors"
-        whole = export_transfer(args.checkpoint, args.out, fmt)  # a segmenter or detector
-        print(whole or export(args.checkpoint, args.out, fmt, pooling=args.pooling, num_heads=args.num_heads))
+        fmt, source = args.format or "safetensors", args.checkpoint
+        if format_of(source) == TRANSFER_FORMAT:
+            source = load_transfer(source)
+            if source.task.name != "classification":  # a segmenter or detector
+                print(export_transfer(source, args.out, fmt))
+                return 0
+        print(export(source, args.out, fmt, pooling=args.pooling, num_heads=args.num_heads))
         return 0
     from mlomae.backbones.hub import prepare_model, push
 

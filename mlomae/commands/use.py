@@ -7,6 +7,7 @@ import argparse
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 from mlomae.common.errors import ConfigError, counted
 from mlomae.common.installing import from_checkout
@@ -110,12 +111,14 @@ def _predict(args: argparse.Namespace) -> int:
     from mlomae.backbones.finetuned import is_timm_folder, model_place
     from mlomae.backbones.load import load_transfer
 
-    args.model = model_place(args.model)
-    if is_timm_folder(args.model):
-        return _label(args)
-    loaded = load_transfer(args.model)
+    place = model_place(args.model)
+    if is_timm_folder(place):
+        return _label(args, place)
+    loaded = load_transfer(place)
     if loaded.task.name == "classification":
-        return _label(args)
+        from mlomae.classification.predict import classifier_of
+
+        return _label(args, classifier_of(loaded))
     from mlomae.data.given import given_images
 
     if loaded.task.predictor is None:
@@ -129,14 +132,14 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def _label(args: argparse.Namespace) -> int:
-    """Predict with a classifier."""
+def _label(args: argparse.Namespace, classifier: Any) -> int:
+    """Predict with a classifier, or the one in a folder."""
     from mlomae.classification.predict import predict_files
     from mlomae.classification.table import write_table
 
     if args.out and args.out.suffix != ".csv":
         raise ConfigError(f"--out '{args.out}' must end in .csv")
-    table = predict_files(args.model, args.images, args.batch_size)
+    table = predict_files(classifier, args.images, args.batch_size)
     if args.out:
         write_table(table, args.out)
         print(f"written: {args.out} ({counted(len(table), 'image')})")

@@ -71,7 +71,7 @@ class Meta(TypedDict, total=False):
     origin: dict[str, Any]
     pretrained: dict[str, Any]
     labelled: list[dict[str, Any]]
-    model: dict[str, NotNegative]
+    model: dict[str, NotNegative | bool]
     task: str
     classes: list[str]
 

@@ -14,16 +14,26 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from timm.layers import LayerNorm
-from timm.models.vision_transformer import VisionTransformer
+import torch
+from timm.layers import LayerNorm, Mlp
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import nn
 
 from mlomae.common.errors import CheckpointError, ConfigError
-from mlomae.common.registry import check_choice, check_value
+from mlomae.common.registry import Positive, check_choice, check_value
 from mlomae.models.layouts import State
 from mlomae.models.vit import NORM_EPS, SIZES, check_heads
 from mlomae.models.weights import WeightsFile, read_weights
 
 MODEL_KEYS = ("size", "patch_size", "embed_dim", "depth", "num_heads")
+_RARE = {  # what only some ViTs have: what other ViTs have, and the values that there are
+    "mlp_ratio": (4.0, Positive),
+    "norm_eps": (NORM_EPS, Positive),
+    "registers": (0, Annotated[int, "[0, 1000]"]),
+    "layer_scale": (False, bool),
+    "qkv_bias": (True, bool),
+    "positions_of_all": (True, bool),
+}
 _HEADS = {dim: heads for dim, _, heads in SIZES.values()}
 
 
@@ -48,7 +58,7 @@ class Architecture:
 
     def section(self) -> dict[str, Any]:
         """What sets it apart from others: its fields but the grid, and those of rare ViTs only where they have them."""
-        usual = {"norm_eps": NORM_EPS, "registers": 0, "layer_scale": False, "qkv_bias": True, "positions_of_all": True}
+        usual = {key: value for key, (value, _) in _RARE.items() if key != "mlp_ratio"}
         return {k: v for k, v in vars(self).items() if k != "grid" and (k not in usual or v != usual[k])}
 
     def timm_options(self) -> dict[str, Any]:
@@ -67,11 +77,12 @@ class Architecture:
 def check_model_section(model: dict[str, Any] | None) -> dict[str, Any]:
     """``model`` without None values and with the named size written out; raises ConfigError for a foreign key."""
     given = {key: value for key, value in (model or {}).items() if value is not None}
-    if unknown := sorted(set(given) - set(MODEL_KEYS)):
-        raise ConfigError(f"backbone model has no key '{unknown[0]}'; it takes {', '.join(MODEL_KEYS)}")
+    if unknown := sorted(set(given) - {*MODEL_KEYS, *_RARE}):
+        raise ConfigError(f"backbone model has no key '{unknown[0]}'; it takes {', '.join((*MODEL_KEYS, *_RARE))}")
     size = given.pop("size", None)
     for key, value in given.items():
-        check_value(value, Annotated[int, "[1, 100000]"], f"backbone model: {key}")
+        hint = _RARE[key][1] if key in _RARE else Annotated[int, "[1, 100000]"]
+        check_value(value, hint, f"backbone model: {key}")
     if size is None:
         return given
     check_choice("model", SIZES, size=size)
@@ -87,11 +98,22 @@ def claims_of(path: Path, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def section_of(vit: VisionTransformer) -> dict[str, Any]:
-    """What a checkpoint must declare of a ViT so that `read_encoder` can build it: the keys of MODEL_KEYS but size."""
+    """What a checkpoint must declare of a ViT so that it can be built again: the keys of MODEL_KEYS but size, and what
+    is rare of it."""
     first: Any = vit.blocks[0]
     values = (vit.patch_embed.patch_size[0], vit.embed_dim, len(vit.blocks), first.attn.num_heads)
-    eps = {} if first.norm1.eps == NORM_EPS else {"norm_eps": first.norm1.eps}
-    return {**dict(zip(MODEL_KEYS[1:], map(int, values), strict=True)), **eps}
+    section = dict(zip(MODEL_KEYS[1:], map(int, values), strict=True))
+    if (type(first), type(first.mlp)) != (Block, Mlp):
+        return section
+    rare = {
+        "mlp_ratio": first.mlp.fc1.out_features / vit.embed_dim,
+        "norm_eps": first.norm1.eps,
+        "registers": int(vit.num_reg_tokens),
+        "layer_scale": not isinstance(first.ls1, nn.Identity),
+        "qkv_bias": first.attn.qkv.bias is not None,
+        "positions_of_all": not vit.no_embed_class,
+    }
+    return section | {key: value for key, value in rare.items() if value != _RARE[key][0]}
 
 
 def measure(state: State, prefix: str = "") -> dict[str, int]:
@@ -104,6 +126,18 @@ def measure(state: State, prefix: str = "") -> dict[str, int]:
     found = {"embed_dim": positions.shape[2]} if positions is not None and positions.ndim == 3 else {}
     found |= {"depth": len(set(blocks))} if blocks else {}  # of a gap the keys tell when they are loaded
     return found | ({"patch_size": projection.shape[3]} if projection is not None and projection.ndim == 4 else {})
+
+
+def is_plain(vit: VisionTransformer) -> bool:
+    """Whether `section_of` says all of a ViT of timm's, so that its checkpoint alone builds it again."""
+    first: Any = vit.blocks[0]
+    if (type(first), type(first.mlp)) != (Block, Mlp):
+        return False
+    options: dict[str, Any] = {"img_size": vit.patch_embed.img_size, "num_classes": 0, "global_pool": "token"}
+    with torch.device("meta"):
+        plain = VisionTransformer(**Architecture(**section_of(vit)).timm_options(), **options)
+    shapes, wanted = ({key: tensor.shape for key, tensor in model.state_dict().items()} for model in (vit, plain))
+    return shapes == wanted and type(first.mlp.act) is nn.GELU
 
 
 def check_declared(path: Path, model: Mapping[str, Any], state: State) -> None:
@@ -127,14 +161,16 @@ def _compare(path: Path, claims: Mapping[str, Any], measured: Mapping[str, Any],
             )
 
 
-def read_encoder(spec: str | Path, model: dict[str, Any] | None = None) -> tuple[WeightsFile, Architecture, list[str]]:
+def read_encoder(
+    spec: str | Path | WeightsFile, model: dict[str, Any] | None = None
+) -> tuple[WeightsFile, Architecture, list[str]]:
     """The encoder of a file of any layout, with positions as timm has them; its architecture, and notes.
 
     ``model`` (size, patch_size, embed_dim, depth, num_heads) must agree with the file where both state a value, and
     gives the number of heads where the file does not. Raises CheckpointError for a file that is missing, damaged,
     no plain ViT, or another one than ``model``; ConfigError for a bad ``model``.
     """
-    wanted, file = check_model_section(model), read_weights(spec)
+    wanted, file = check_model_section(model), spec if isinstance(spec, WeightsFile) else read_weights(spec)
     path, notes = file.path, list(file.notes)
     measured: dict[str, Any] = dict(measure(file.encoder))
     if len(measured) < 3:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from mlomae.models.architecture import Architecture
 from mlomae.models.layouts import State
 from mlomae.models.loading import LoadReport, load_strict, matches, with_final_norm
-from mlomae.models.vit import check_geometry, create_encoder, sincos_positions
+from mlomae.models.vit import ViT, check_geometry, sincos_positions
 
 _HEADS = ("head.*", "attn_pool.*")  # another task's classifier; ours is fresh
 _FRESH = ("head.*", "fc_norm.*")
@@ -48,16 +49,20 @@ def load_vit(vit: VisionTransformer, state: State, grid: tuple[int, int] | None)
 
 def plain_vit(architecture: Architecture, state: State | None, **options: Any) -> tuple[VisionTransformer, LoadReport]:
     """A ViT with the weights ``state``; None for those that pretraining starts from: Xavier-uniform layers and the
-    sin-cos table of the grid. ``options``: timm's, ``img_size`` (height, width) among them."""
+    sin-cos table of the grid; registers begin as the class token does, layer scale at 1. ``options``: timm's,
+    ``img_size`` (height, width) among them."""
     for length in options["img_size"]:
         check_geometry(length, architecture.patch_size)  # timm would silently cut off a remainder of the image
     vit = VisionTransformer(**architecture.timm_options(), weight_init="skip", **options)
     if state is not None:
         return vit, load_vit(vit, state, architecture.grid)
-    shape = {key: getattr(architecture, key) for key in ("patch_size", "embed_dim", "depth", "num_heads")}
-    initial = create_encoder(img_size=architecture.patch_size, **shape).state_dict()
-    initial["pos_embed"] = sincos_positions(architecture.embed_dim, vit.patch_embed.grid_size)
-    if has_fresh_norm(vit):
-        initial = {key: value for key, value in initial.items() if not key.startswith("norm.")}
+    shape = {key: getattr(architecture, key) for key in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")}
+    own, initial = vit.state_dict(), ViT(img_size=architecture.patch_size, **shape).state_dict()
+    prefix = vit.num_prefix_tokens if architecture.positions_of_all else 0
+    initial["pos_embed"] = sincos_positions(architecture.embed_dim, vit.patch_embed.grid_size, prefix)
+    if architecture.registers:
+        initial["reg_token"] = nn.init.normal_(torch.empty_like(own["reg_token"]), std=0.02)
+    initial |= {key: value for key, value in own.items() if key.endswith(".gamma")}
+    initial = {key: value for key, value in initial.items() if key in own}  # a norm or a bias that it has not
     report = load_strict(vit, initial, allow_missing=_FRESH)
     return vit, LoadReport(missing=[*report.missing, *report.matched])  # nothing came from a file

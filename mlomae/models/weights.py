@@ -113,7 +113,8 @@ def read_weights(spec: str | Path) -> WeightsFile:
     path, place = locate(spec)
     content, given = read_file(path)
     if isinstance(content, dict) and "format" in content:
-        return _read_checkpoint(path, content)
+        check_intact(path)
+        return weights_of(path, content)
     about = _about(path, {k.removeprefix("mlomae."): v for k, v in given.items() if k.startswith("mlomae.")})
     if isinstance(content, dict) and isinstance(content.get("meta"), dict):  # an export for mmseg or mmdet
         about = content["meta"]
@@ -182,8 +183,9 @@ def _of_augment(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _read_checkpoint(path: Path, content: dict[str, Any]) -> WeightsFile:
-    check_intact(path)
+def weights_of(path: Path, content: dict[str, Any]) -> WeightsFile:
+    """The weights in the ``content`` of one of our checkpoints, which was read from ``path``; errors as
+    `read_weights`."""
     if content["format"] not in (FORMAT, TRANSFER_FORMAT):
         raise CheckpointError(f"checkpoint '{path}' is not a training checkpoint of this project ({FORMAT})")
     check_structure(content, Weights, f"checkpoint '{path}'", WRITTEN)
