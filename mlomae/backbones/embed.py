@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from mlomae.backbones.create import create_backbone
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.common.installing import pip_command
 from mlomae.common.registry import check_choice, check_range
 from mlomae.data import IMAGENET_MEAN, IMAGENET_STD, Source, build_augment, build_source
 from mlomae.data.given import given_images
@@ -83,7 +84,7 @@ def embed_files(weights: str, paths: Sequence[str | os.PathLike[str]], out: Path
     if out.suffix not in (".npz", ".parquet"):
         raise ConfigError(f"--out '{out}' must end in .npz or .parquet")
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(f"'{out}' needs pyarrow, which is not installed; pip install pyarrow, or name an .npz file")
+        raise ConfigError(f"'{out}' needs pyarrow; install it ({pip_command()} pyarrow), or name an .npz file")
     images = given_images(paths)
     features_ND = embed(weights, images, **options).numpy()
     files = [images.relative_path(i) for i in range(len(images))]

@@ -1,5 +1,6 @@
 """`mlomae embed`: features with the names of files."""
 
+import importlib.util
 from pathlib import Path
 
 import cls_runs
@@ -10,6 +11,7 @@ from photos import write_photos
 
 import mlomae
 from mlomae import cli
+from mlomae.common.installing import pip_command
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +41,17 @@ def test_parquet(checkpoint, tmp_path):
     expected = mlomae.embed(checkpoint, photos, pooling="cls").numpy()
     np.testing.assert_allclose(table.drop(columns="file").to_numpy(), expected, atol=1e-5)
     assert table["file"].tolist() == sorted(str(path) for path in photos.rglob("*.*"))
+    assert table.columns.tolist() == ["file", *(str(i) for i in range(16))]
+    assert set(table.drop(columns="file").dtypes) == {np.dtype("float32")}
 
 
 def test_parquet_without_pyarrow_is_refused_before_the_work(checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pyarrow" else find(name))
     assert cli.main(["embed", str(checkpoint), str(tmp_path), "--out", str(tmp_path / "f.parquet")]) == 2
-    assert "pip install pyarrow" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"needs pyarrow; install it ({pip_command()} pyarrow)" in said
 
 
 def test_another_ending_is_refused(checkpoint, tmp_path, capsys):
