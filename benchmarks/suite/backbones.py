@@ -13,7 +13,7 @@ from typing import Any
 from mlomae.backbones.create import SPEC
 from mlomae.backbones.provenance import Provenance, describe_weights
 from mlomae.common.checkpoint import TRANSFER_FORMAT, list_checkpoints, load_checkpoint
-from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError, ConfigError, counted
 from mlomae.models.places import HUB, weights_path
 from mlomae.records import RANDOM, config_hash, slug
 
@@ -68,7 +68,7 @@ def _usable(path: Path) -> Backbone | None:
     source = describe_weights(str(path))
     length = config["train"]["outer_iterations"]
     short = state["iteration"] < length
-    note = f"'{path}' is at {state['iteration']} of {length} iterations: that pretraining is not finished"
+    note = f"'{path}' is at {state['iteration']} of {counted(length, 'iteration')}: that pretraining is not finished"
     return Backbone(str(path.absolute()), source, source.seed or 0, note if short else "")
 
 

@@ -128,7 +128,8 @@ def compare(args: argparse.Namespace, run: Callable[[list[str]], int], say: Call
     if len(args.seeds) < 2:
         raise ConfigError("one seed says nothing about a difference; give two or more, three are the default")
     say(f"found: {found.describe()}")
-    say(f"compared, with {len(args.seeds)} seeds: {', '.join([BASELINE, SAME_TIME, LEARNED, JOINT, 'random weights'])}")
+    rows = [BASELINE, SAME_TIME, LEARNED, JOINT, "random weights"]
+    say(f"compared, with {counted(len(args.seeds), 'seed')}: {', '.join(rows)}")
     seconds = estimate(values, len(args.seeds), jobs)
     say(f"time: about {duration(seconds)}, {counted(jobs, 'run')} at a time; a run that is killed is resumed")
     say(f"page: {out / 'report.html'}, when all has run; configs: {out}/*.py")

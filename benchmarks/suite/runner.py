@@ -20,7 +20,7 @@ from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.jobs import PRETRAIN, Job, Planner
 from benchmarks.suite.launch import Launcher
 from benchmarks.tasks import get_task
-from mlomae.common.errors import STOPPED, MlomaeError
+from mlomae.common.errors import STOPPED, MlomaeError, counted
 from mlomae.common.ownership import LOCK as RUN_LOCK
 from mlomae.common.ownership import InUse, owned, owner_of
 from mlomae.common.processes import Progress, end_of
@@ -83,7 +83,8 @@ class SuiteRunner:
                         all_known = all_known or self._plan_same_time()
                 except BaseException:
                     self.stop.set()
-                    self.report(f"stopping {len(self._running)} runs; the next start of the suite resumes them")
+                    stopped = counted(len(self._running), "run")
+                    self.report(f"stopping {stopped}; the next start of the suite goes on")
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
         finally:

@@ -14,6 +14,7 @@ from benchmarks.suite.runner import STATUS, owner_of_job, same_time_jobs
 from benchmarks.tasks import get_task
 from mlomae.backbones.task import Metric
 from mlomae.common.checkpoint import list_checkpoints
+from mlomae.common.errors import counted
 from mlomae.common.processes import LINES, last_lines
 from mlomae.records import Record
 
@@ -27,7 +28,9 @@ def state_of(job: Job, completed: CompletedRuns) -> tuple[str, str]:
     if record is not None:
         return (DONE, "") if stale is None else (STALE, stale)
     found = list_checkpoints(job.folder)
-    reached = f"at {found[-1].stem.removeprefix('iter_')} iterations" if found else "before its first checkpoint"
+    reached = "before its first checkpoint"
+    if found:
+        reached = f"at {counted(int(found[-1].stem.removeprefix('iter_')), 'iteration')}"
     if owner_of_job(job):
         return RUNNING, reached
     status, log = job.folder / STATUS, job.folder / "log.txt"

@@ -15,6 +15,7 @@ from benchmarks.transfer.dense import as_tuples, palette
 from mlomae.backbones.config import FeatureBackboneConfig
 from mlomae.backbones.load import LoadedTransfer
 from mlomae.common.atomic import replacing, write_text
+from mlomae.common.errors import counted
 from mlomae.config.text import config_text
 from mlomae.models.architecture import section_of
 
@@ -58,6 +59,6 @@ def write_folder(
     write_text(out / "config.py", config_text(values, about))
     api = "init_detector" if scope == "mmdet" else "init_model"
     return (
-        f"{out}: config.py, weights.pth ({len(content['state_dict'])} tensors)\n"
+        f"{out}: config.py, weights.pth ({counted(len(content['state_dict']), 'tensor')})\n"
         f'{scope}.apis.{api}("{out / "config.py"}", "{out / "weights.pth"}"), after `import mlomae.mm`'
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.common.errors import ConfigError, MlomaeError, counted
 from mlomae.common.workers import from_worker, worker_options
 from mlomae.data.streams import check_divisible
 
@@ -57,9 +57,8 @@ class EpochBatches(Sampler[list[Item]]):
         self.per_epoch = len(images) // batch_size
         self.stop = iterations or epochs * self.per_epoch
         if not self.per_epoch:
-            raise ConfigError(
-                f"batch_size {batch_size} exceeds the {len(images)} training images; lower it to at most that"
-            )
+            most = counted(len(images), "training image")
+            raise ConfigError(f"batch_size {batch_size} exceeds the {most}; lower it to at most that")
         check_divisible({"batch_size": batch_size}, self.world_size)
 
     def starting_at(self, iteration: int) -> "EpochBatches":

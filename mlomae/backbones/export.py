@@ -18,7 +18,7 @@ from mlomae.backbones.export_formats import FORMATS, Format
 from mlomae.backbones.export_source import Source, read_source
 from mlomae.backbones.load import LoadedTransfer
 from mlomae.common.atomic import hidden_name, replacing
-from mlomae.common.errors import CheckpointError, first_line_of
+from mlomae.common.errors import CheckpointError, counted, first_line_of
 from mlomae.common.ownership import owned
 from mlomae.data.copies import FILE, digests_path
 from mlomae.models.weights import read_weights
@@ -166,7 +166,7 @@ def summary(source: Source, out: Path, fmt: str, images: str) -> list[str]:
     """What was written, from what, and the line that loads it."""
     state, form = source.state, FORMATS[fmt]
     size = sum(tensor.numel() for tensor in state.values()) / 1e6
-    what = f"a classifier of {len(source.classes)} classes" if source.classes else "an encoder"
+    what = f"a classifier of {counted(len(source.classes), 'class')}" if source.classes else "an encoder"
     how = "computes the same as" if form.graph else "equal bit for bit to" if source.own else "the weights of"
     left = dict(source.left_out)
     if source.decoder and not fmt.endswith("-mae"):
@@ -174,13 +174,13 @@ def summary(source: Source, out: Path, fmt: str, images: str) -> list[str]:
     pool = {"avg": "the mean of the patch tokens", "token": "the class token"}[source.pooling]
     numbers = "it classifies" if source.classes else "its numbers were measured on" if source.own else "features of"
     lines = [
-        f"written   {out}: {fmt}, {what}, {len(state)} tensors, {size:,.2f} M parameters",
+        f"written   {out}: {fmt}, {what}, {counted(len(state), 'tensor')}, {size:,.2f} M parameters",
         f"          {how} '{source.path}' ({source.meta['source_sha256'][:16]})",
         f"pooling   {numbers} {pool}" + ("" if source.classes else f" (global_pool='{source.pooling}')"),
         f"images    {images}",
     ]
     if left:
-        lines.append("left out  " + ", ".join(f"{count} tensors of {name}" for name, count in left.items()))
+        lines.append("left out  " + ", ".join(f"{counted(count, 'tensor')} of {name}" for name, count in left.items()))
     eps = source.meta["model"].get("norm_eps")
     if fmt == "timm" and eps:
         lines.append(f"note      layer norms have an epsilon of {eps:g}, which timm's config cannot say: there 1e-6")

@@ -8,7 +8,7 @@ from scipy import stats
 
 from mlomae.backbones.export import load_line
 from mlomae.backbones.export_source import Source
-from mlomae.common.errors import CheckpointError, DataError
+from mlomae.common.errors import CheckpointError, DataError, counted
 from mlomae.records import Record, hardware_phrase, read_record, read_records
 
 _SHARES = ("top1", "top5", "mean_per_class")  # metrics in percent of the test images, by what their names hold
@@ -50,10 +50,10 @@ def model_card(
     )
     front = ["---", f"library_name: {library}", f"pipeline_tag: image-{task}", "tags: [vision, mlomae]"]
     front += [f"license: {licence}"] if licence else []
-    what = f"A classifier of {len(source.classes)} classes" if source.classes else "A ViT encoder"
+    what = f"A classifier of {counted(len(source.classes), 'class')}" if source.classes else "A ViT encoder"
     model, method = source.meta["model"], source.meta.get("method")
     heads, patch = model["num_heads"], model["patch_size"]
-    shape = f"width {model['embed_dim']}, depth {model['depth']}, {heads} heads, patches of {patch} pixels"
+    shape = f"width {model['embed_dim']}, depth {model['depth']}, {counted(heads, 'head')}, patches of {patch} pixels"
     by = f", pretrained with {method}" if method else ""
     load = load_line(source, f"hf-hub:{repo}" if fmt == "timm" else repo, fmt)
     lines = [*front, "---", "", f"# {repo.rpartition('/')[2]}", "", f"{what}{by}: {shape}.", ""]
@@ -95,7 +95,7 @@ def _of_record(record: Record, others: Path | None) -> list[str]:
     seen = record.get("images_seen")
     images = sum(seen.values()) if isinstance(seen, dict) else seen
     cost = [
-        f"{images:,} images seen" if images else "",
+        f"{counted(images, 'image')} seen" if images else "",
         f"{record['wall_clock_s']:,.0f} s",
         f"{record['cpu_s']:,.0f} CPU seconds",
     ]

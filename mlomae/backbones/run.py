@@ -21,7 +21,7 @@ from mlomae.backbones.results import check_copies, described, fitted, place_name
 from mlomae.backbones.task import Task
 from mlomae.backbones.training import TASK, GatheringMetric, TransferStep, evaluate
 from mlomae.common import system
-from mlomae.common.errors import CheckpointError, ConfigError
+from mlomae.common.errors import CheckpointError, ConfigError, counted
 from mlomae.common.numerics import Numerics, numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.data import check_classes, check_disjoint
@@ -298,4 +298,4 @@ def open_pair(data: DataConfig, build: Callable[[dict[str, Any]], AnyImages]) ->
 
 def _describe_images(images: mlomae.data.Images) -> str:
     """A description of images and their number, without the path of their folder."""
-    return f"{images.describe()}, {len(images)} images".replace(images.root, Path(images.root).name)
+    return f"{images.describe()}, {counted(len(images), 'image')}".replace(images.root, Path(images.root).name)

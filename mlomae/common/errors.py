@@ -77,8 +77,12 @@ def first_names(names: Iterable[object], most: int = 3) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 epoch``, ``2,000 epochs``."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    """``1 epoch``, ``2,000 epochs``, ``2 classes``, ``2 categories``."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{count:,} {noun[:-1]}ies"
+    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def lack_of(error: BaseException) -> MlomaeError | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlomae.common.errors import CheckpointError
+from mlomae.common.errors import CheckpointError, counted
 from mlomae.data.images import Images, digest_bytes
 from mlomae.data.reader import in_threads
 from mlomae.data.scenes import SceneSource
@@ -76,7 +76,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if a["content"] == b["content"]:
             continue
         if a["images"] != b["images"]:
-            found.append(f"data.{part} had {a['images']:,} images and has {b['images']:,}")
+            found.append(f"data.{part} had {counted(a['images'], 'image')} and has {b['images']:,}")
         elif a["pixels"] != b["pixels"]:
             found.append(f"data.{part} has other images, as many as before ({b['images']:,})")
         elif a["classes"] != b["classes"]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mlomae.common.atomic import replacing
 from mlomae.common.console import stage
-from mlomae.common.errors import CheckpointError, DataError, first_names, reason_of
+from mlomae.common.errors import CheckpointError, DataError, counted, first_names, reason_of
 from mlomae.data.images import EMBEDDED, ImageFiles, Images, digest_pixels
 from mlomae.data.reader import in_threads, open_file
 from mlomae.data.registry import PUBLISHED
@@ -245,7 +245,7 @@ def digest_images(images: Images) -> Digests:
         raise faults[0]
     if faults:
         names = [str(fault).split(" ", 2)[2].partition(" (")[0] for fault in faults]  # "cannot decode NAME (REASON)"
-        said = f"{len(faults):,} of {len(images):,} images of {images.describe()} cannot be decoded"
+        said = f"{len(faults):,} of {counted(len(images), 'image')} of {images.describe()} cannot be decoded"
         raise DataError(f"{said} ({first_names(names)}); replace or delete these files")
     pixels, hashes, mirrored = zip(*rows, strict=True)
     return Digests(np.frombuffer(b"".join(pixels), np.uint8).reshape(-1, 16), np.array(hashes), np.array(mirrored))

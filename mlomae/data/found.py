@@ -155,5 +155,6 @@ def _sizes(base: Path, files: list[str]) -> list[tuple[int, int]]:
     found = list(in_threads(lambda i: header_size(str(base / files[i])), chosen))
     sizes = [size for size in found if size is not None]
     if not sizes:
-        raise DataError(f"images: none of {len(found):,} images of {base} can be read ({files[0]}, ...); replace them")
+        none = f"images: none of {counted(len(found), 'image')} of {base} can be read ({first_names(files)})"
+        raise DataError(f"{none}; replace them")
     return sizes

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlomae.common.errors import DataError, first_names
+from mlomae.common.errors import DataError, counted, first_names
 from mlomae.data.images import FileSource
 from mlomae.data.paths import LabelledFiles, list_images
 from mlomae.data.reader import IMAGE_ENDINGS, header_size, in_threads
@@ -35,8 +35,8 @@ def given_images(paths: Sequence[str | os.PathLike[str]]) -> FileSource:
     sizes = list(in_threads(lambda i: header_size(names[i]), range(len(names))))
     if damaged := [name for name, size in zip(names, sizes, strict=True) if size is None]:
         raise DataError(
-            f"{len(damaged):,} of {len(names):,} files are no images, or damaged: {first_names(damaged)}; leave them "
-            "out, or replace them"
+            f"no image, or damaged: {len(damaged):,} of {counted(len(names), 'file')} ({first_names(damaged)}); leave "
+            "them out, or replace them"
         )
     here = Path.cwd()
     return FileSource("pictures", "given", here, ["picture"], LabelledFiles(here, names, [0] * len(names)))

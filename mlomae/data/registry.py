@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlomae.common.errors import ConfigError, DataError, first_names, reason_of
+from mlomae.common.errors import ConfigError, DataError, counted, first_names, reason_of
 from mlomae.common.registry import Registry
 from mlomae.data.images import FileSource, Images, Source
 from mlomae.data.paths import LabelledFiles, data_folder, existing_file, find_listed
@@ -159,7 +159,7 @@ def check_counts(name: str, base: Path, images: Mapping[str, int], classes: int,
 def subset_remark(name: str, split: str, images: int) -> str:
     """`` (subset: 3 of 20 images)``, or nothing if all that were published are there or nothing was published."""
     published = PUBLISHED[name].counts[split] if name in PUBLISHED else images
-    return f" (subset: {images:,} of {published:,} images)" if images < published else ""
+    return f" (subset: {images:,} of {counted(published, 'image')})" if images < published else ""
 
 
 class PublishedSource(FileSource):

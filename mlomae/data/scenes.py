@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlomae.common.errors import DataError, first_names
+from mlomae.common.errors import DataError, counted, first_names
 from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source, digest_bytes, evenly_spaced
 from mlomae.data.paths import LabelledFiles, inner_folder, left_out_phrase, list_images, split_folder, subfolders
 from mlomae.data.reader import IMAGE_ENDINGS, decode_values, in_threads, read_bytes
@@ -136,7 +136,7 @@ class Scenes(ImageFiles):
         chosen = evenly_spaced(len(self), None if decode_all else SCANNED)
         found = list(in_threads(count_pixels, chosen))
         if faults := [error for error in found if isinstance(error, DataError)]:
-            which = f"{len(faults):,} of {len(found):,} annotations scanned have a fault, the first:"
+            which = f"faults in {len(faults):,} of {counted(len(found), 'annotation')} scanned, the first:"
             raise DataError(f"{self.describe()}: {which} {faults[0]}")
         pixels = np.sum([counts for counts in found if not isinstance(counts, DataError)], axis=0)
         last = len(self.classes)
@@ -150,7 +150,7 @@ class Scenes(ImageFiles):
             remedy += "two classes: 1 for black, 2 for white)"
             raise DataError(f"{self.describe()}: {what}; {remedy}, or set ignore=255 if 255 stands for no label")
         if not pixels[:IGNORE].any():
-            what = f"no pixel of {len(found):,} annotations has a label"
+            what = f"no pixel of {counted(len(found), 'annotation')} has a label"
             raise DataError(f"{self.describe()}: {what}; {self.value_remedy}")
         return LabelCounts(len(found), pixels[: len(self.classes)], int(pixels[IGNORE]))
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlomae.common import random_keys
-from mlomae.common.errors import ConfigError, DataError, first_names
+from mlomae.common.errors import ConfigError, DataError, counted, first_names
 from mlomae.data.images import Images, Source
 
 
@@ -60,7 +60,7 @@ def split_train(source: Source, val_fraction: float = 0.2, seed: int = 0) -> Spl
 def check_two_classes(source: Source, labels: NDArray[np.int64], use: str, remedy: str) -> None:
     """Raise DataError, naming the ``use`` of these images of ``source`` and a ``remedy``, if all are of one class."""
     if len(found := np.unique(labels)) < 2:
-        only = f"the {len(labels)} images of {source.describe()} that it gets are all of '{source.classes[found[0]]}'"
+        only = f"it gets {counted(len(labels), 'image')} of {source.describe()}, all of '{source.classes[found[0]]}'"
         raise DataError(f"{use} needs two classes at least, and {only}; {remedy}")
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torchvision.datasets.utils import download_url
 
 from mlomae.common.atomic import new_folder
-from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError, first_names, reason_of
+from mlomae.common.errors import BackendError, ConfigError, DataError, MlomaeError, counted, first_names, reason_of
 from mlomae.data.copies import compare_images, describe_copies, digests_of, refuse_copies
 from mlomae.data.detections import Detections
 from mlomae.data.formats.coco_masks import FORMS
@@ -127,8 +127,8 @@ def find_splits(name: str, root: str | None, options: Mapping[str, Any] = Mappin
 
 def _check_split(images: Images, decode: bool) -> Iterator[str]:
     """Lines on one split. Raises BackendError if all masks are to be decoded and pycocotools is missing."""
-    what = "pairs" if isinstance(images, Scenes) else "images"
-    line = f"{images.split:<8} {len(images):,} {what}, {len(images.classes):,} classes"
+    what = "pair" if isinstance(images, Scenes) else "image"
+    line = f"{images.split:<8} {counted(len(images), what)}, {counted(len(images.classes), 'class')}"
     if isinstance(images, Source):
         line += f", {_spread(np.bincount(images.labels, minlength=len(images.classes)))} images per class"
     yield line
@@ -151,8 +151,8 @@ def _check_split(images: Images, decode: bool) -> Iterator[str]:
         ranges = ", ".join(f"{side} {low}" if low == high else f"{side} {low}-{high}" for side, low, high in sides)
         yield f"{INDENT}{ranges} pixels ({_decoded(len(chosen), len(images))})"
     if broken:
-        said = f"{images.split}: {len(broken):,} of {len(seen):,} images cannot be decoded ({first_names(broken)})"
-        yield f"{PROBLEM}{said}; download these files again"
+        said = f"{len(broken):,} of {counted(len(seen), 'image')} cannot be decoded ({first_names(broken)})"
+        yield f"{PROBLEM}{images.split}: {said}; download these files again"
     yield from (f"{INDENT}{note}" for note in images.notes())
     if isinstance(images, Scenes):
         yield from _check_labels(images, decode)
@@ -177,9 +177,10 @@ def _check_labels(scenes: Scenes, decode: bool) -> Iterator[str]:
         yield f"{PROBLEM}{error}"
         return
     present, share = int((found.pixels > 0).sum()), found.ignored / (found.ignored + found.pixels.sum())
-    scanned = "all" if found.annotations == len(scenes) else f"{found.annotations:,} evenly spaced"
-    line = f"{present:,} of {len(scenes.classes):,} classes present, {share:.1%} of the pixels have no label"
-    yield f"{INDENT}{line} ({scanned} annotations)"
+    every = found.annotations == len(scenes)
+    scanned = "all annotations" if every else f"{counted(found.annotations, 'annotation')}, evenly spaced"
+    line = f"{present:,} of {counted(len(scenes.classes), 'class')} present, {share:.1%} of the pixels have no label"
+    yield f"{INDENT}{line} ({scanned})"
 
 
 def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
@@ -187,8 +188,8 @@ def _check_objects(detections: Detections, decode: bool) -> Iterator[str]:
     objects = detections.objects
     present, crowds = len(np.unique(objects.labels)), int(objects.crowds.sum())
     yield (
-        f"{INDENT}{len(objects.ids):,} objects, {_spread(np.diff(objects.first))} per image, "
-        f"{present:,} of {len(detections.classes):,} categories present, {crowds:,} crowds"
+        f"{INDENT}{counted(len(objects.ids), 'object')}, {_spread(np.diff(objects.first))} per image, "
+        f"{present:,} of {counted(len(detections.classes), 'category')} present, {counted(crowds, 'crowd')}"
     )
     sizes = np.bincount(np.digitize(objects.areas[~objects.crowds], [SMALL, MEDIUM]), minlength=3)
     shares = zip(sizes / max(sizes.sum(), 1), ("small", "medium", "large"), strict=True)
@@ -282,7 +283,7 @@ def _verify(name: str, root: Path) -> list[str]:
     for split in PUBLISHED[name].counts:
         images = build_dataset({"type": name, "root": str(root), "split": split}, Images)
         check_counts(name, root, {split: len(images)}, len(images.classes), subset=False)
-        lines.append(f"{split:<8} {len(images):,} images, {len(images.classes):,} classes")
+        lines.append(f"{split:<8} {counted(len(images), 'image')}, {counted(len(images.classes), 'class')}")
     return lines
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from mlomae.common.console import shown
-from mlomae.common.errors import DataError, TrainingError, first_names
+from mlomae.common.errors import DataError, TrainingError, counted, first_names
 from mlomae.data import Source, Stream, build_augment, check_two_classes
 from mlomae.models import ViT
 from mlomae.pretraining.log import warn
@@ -105,7 +105,7 @@ def check_probe(train: PlainBatches, test: PlainBatches, remedy: str) -> None:
     source, labels = train.stream.source, train.labels
     check_two_classes(source, labels, "the linear probe", remedy)
     if neighbours(NEIGHBOURS, len(labels)):
-        warn(f"k-NN has {len(labels)} training images: k is lowered to that, from {NEIGHBOURS}")
+        warn(f"k-NN has {counted(len(labels), 'training image')}: k is lowered to that, from {NEIGHBOURS}")
     if lacking := [source.classes[i] for i in np.setdiff1d(test.labels, labels)]:
         names = first_names(lacking)
         warn(f"classes are tested without a training image, and k-NN and linear probe cannot find them: {names}")

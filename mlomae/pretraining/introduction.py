@@ -57,7 +57,7 @@ def _near(data: PretrainData) -> list[str]:
     counts = data.copies.get("training") or {}
     if not counts.get("near"):
         return []
-    share = f"{counts['near']:,} of {counts['compared']:,} held-out images"
+    share = f"{counts['near']:,} of {counted(counts['compared'], 'held-out image')}"
     return [f"note: {share} have near copies among those trained on, so that k-NN and linear probe flatter the model"]
 
 
@@ -81,8 +81,9 @@ def conclusion(record: Record, config: PretrainConfig, work_dir: Path) -> list[s
     metrics, lines = record["metrics"], []
     if "knn_top1_avg" in metrics:
         knn, probe = metrics["knn_top1_avg"], metrics["linear_top1_avg"]
+        held_out = counted(int(metrics["n_test"]), "held-out image")
         lines.append(
-            f"k-NN {knn:.1f} %, linear probe {probe:.1f} % of {metrics['n_test']:,.0f} held-out images (encoder "
+            f"k-NN {knn:.1f} %, linear probe {probe:.1f} % of {held_out} (encoder "
             f"frozen, averaged tokens); chance {metrics['chance']:.1f} %"
         )
     if "loss_lower" in metrics:

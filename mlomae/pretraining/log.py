@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mlomae.common.atomic import write_text
 from mlomae.common.console import WIDTH, on_terminal, say
+from mlomae.common.errors import counted
 from mlomae.data import Images, OuterBatches
 from mlomae.pretraining.loggers import Loggers
 
@@ -127,7 +128,7 @@ class Scalars:
         count, spent = done - self._first[0], now - self._first[1]
         if count >= FIRST or (count >= 3 and spent >= PATIENCE):
             each, left = spent / count, self.iterations - done
-            said = f"time: about {duration(each * left)} for the other {left:,} iterations"
+            said = f"time: about {duration(each * left)} for {counted(left, 'more iteration')}"
             logger.info(f"{said} ({each:.3g} s each, measured on {count})")
             self._first = -1, 0.0
 

@@ -13,7 +13,7 @@ from mmengine.dist import is_main_process
 
 from mlomae import placing, records
 from mlomae.common import checkpoint, system
-from mlomae.common.errors import ConfigError, DataError, first_names
+from mlomae.common.errors import ConfigError, DataError, counted, first_names
 from mlomae.common.numerics import numerics_of
 from mlomae.config.plugins import recorded_plugins
 from mlomae.config.schema import PretrainConfig
@@ -307,7 +307,7 @@ def _run(
     meta |= {"numerics": numerics_of("pretrain", config.to_dict()), "data": describe_contents(data.sources)}
     meta |= {"lowered": data.lowered} if data.lowered else {}
     check_continues(work_dir, finished, config, meta, TASK.format, TASK.free_to_change)
-    source = lambda s: f"{s.name} {s.split}, {len(s)} images"  # noqa: E731
+    source = lambda s: f"{s.name} {s.split}, {counted(len(s), 'image')}"  # noqa: E731
     describe: Callable[..., records.Record] = partial(
         records.make_record,
         task="pretrain",

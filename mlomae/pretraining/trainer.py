@@ -21,14 +21,7 @@ from torch.optim import Optimizer
 
 from mlomae.common import checkpoint
 from mlomae.common.console import Stage, stage
-from mlomae.common.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    MlomaeError,
-    TrainingError,
-    lack_of,
-)
+from mlomae.common.errors import CheckpointError, ConfigError, DataError, MlomaeError, TrainingError, counted, lack_of
 from mlomae.common.workers import from_worker
 from mlomae.pretraining import stopping
 from mlomae.pretraining.continuing import check_same_run, facts_of, naming
@@ -123,7 +116,7 @@ class Trainer:
                 for path in self._damaged:
                     logger.warning(f"{path} is damaged; an earlier checkpoint takes its place")
                 if resumed_from is not None:
-                    logger.info(f"resumed from {resumed_from} after {self.iteration} iterations")
+                    logger.info(f"resumed from {resumed_from} after {counted(self.iteration, 'iteration')}")
                 with stage("training", self.iterations, self.iteration) as bar:
                     self._loop(scalars, bar)
         except BrokenPipeError:  # who read the console has gone
@@ -175,7 +168,8 @@ class Trainer:
         if stop:
             path = checkpoint.checkpoint_path(self.work_dir, self.iteration)
             by = stopping.request.signal or "a signal to another process"
-            raise stopping.Stopped(f"stopped by {by} after {self.iteration} iterations, which '{path}' holds")
+            after = counted(self.iteration, "iteration")
+            raise stopping.Stopped(f"stopped by {by} after {after}, which '{path}' holds")
 
     def _save(self, more: dict[str, Any]) -> None:
         if not is_main_process():

@@ -176,7 +176,7 @@ def test_the_report_is_a_summary_that_ends_with_how_to_load(checkpoint: tuple[Pa
     lines = export(path, tmp_path / "folder", "timm").splitlines()
     assert len(lines) < 10
     assert f"an encoder, {len(encoder.state_dict())} tensors" in lines[0]
-    assert any("1 tensors of mask, 1 tensors of feedback, 20 tensors of decoder" in line for line in lines)
+    assert any("1 tensor of mask, 1 tensor of feedback, 20 tensors of decoder" in line for line in lines)
     assert any(
         "its numbers were measured on the mean of the patch tokens (global_pool='avg')" in line for line in lines
     )

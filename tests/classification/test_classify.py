@@ -298,7 +298,7 @@ def test_what_cannot_be_classified_is_one_line(trained, capsys, arguments, said)
     [
         ("pretrained", "pets", "tells no classes apart; fine-tune it first"),
         ("run", "nowhere.jpg", "'nowhere.jpg' does not exist"),
-        ("run", "run/record.json", "are no images, or damaged"),
+        ("run", "run/record.json", "no image, or damaged: 1 of 1 file (run/record.json)"),
         ("run", "pretrained/checkpoints", "holds no image"),
         ("pets", "pets", "holds no checkpoint"),
         ("weights.safetensors", "pets", "holds weights without what they are for"),

@@ -147,7 +147,7 @@ def test_without_labels_all_images_below_are_taken(tmp_path):
         (["notes.txt"], "holds no image"),
         (["a.png", "cat/b.png"], "1 image beside the folders cat"),
         (["cat/a.png", "dog/b.png", "owl/notes.txt"], "owl holds no image"),
-        (["a.jpg!"], "none of 1 images"),
+        (["a.jpg!"], "none of 1 image "),
         (["images/train/a.png", "annotations/train/a.png"], "give .*images"),
     ],
 )

@@ -180,7 +180,7 @@ def test_a_sample_is_scanned_on_opening_and_all_on_request(tmp_path: Path, monke
     assert source.check_labels().annotations == 2
     with pytest.raises(DataError) as error:
         source.check_labels(decode_all=True)
-    assert "2 of 4 annotations scanned have a fault, the first: " in str(error.value)
+    assert "faults in 2 of 4 annotations scanned, the first: " in str(error.value)
     assert f"{source.annotation_path(1)} has the value 9, above its 5 classes" in str(error.value)
 
 

@@ -142,11 +142,11 @@ def source(split: str, *counts: int) -> dict[str, Any]:
 TEST = {"data__eval": source("test", 4, 4)}
 LEARNED = {"data__eval": None, "data__batch_size": 2, "data__feedback_batch_size": 2}
 ONE_CLASS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "the linear probe needs two classes at least, and the 12 images of .* are all of 'a'; set data.eval=None": (
+    "the linear probe needs two classes at least, and it gets 12 images of .*, all of 'a'; set data.eval=None": (
         {**tiny.RANDOM, **TEST, "data__train": source("train", 12, 0)},
         {"data__eval": None},
     ),
-    "the linear probe needs .* the 1 images .*; set data.eval=None, or raise data.probe_limit": (
+    "the linear probe needs .* it gets 1 image of .*; set data.eval=None, or raise data.probe_limit": (
         {**tiny.RANDOM, **TEST, "data__train": source("train", 12, 12), "data__probe_limit": 1},
         {"data__probe_limit": 24},
     ),
@@ -154,15 +154,15 @@ ONE_CLASS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**tiny.RANDOM, "data__eval": source("test", 4), "data__train": source("train", 12)},
         {"data__eval": None},
     ),
-    "the head level of feedback 'linear' needs .* are all of 'a'; add images, or set data.feedback": (
+    "the head level of feedback 'linear' needs .*, all of 'a'; add images, or set data.feedback": (
         {**LEARNED, "data__train": source("train", 12, 0)},
         {"data__feedback": source("other", 12, 12)},
     ),
-    "the upper level of feedback 'linear' needs .* are all of 'b'; add images, or set data.feedback": (
+    "the upper level of feedback 'linear' needs .*, all of 'b'; add images, or set data.feedback": (
         {**LEARNED, "data__train": source("train", 1, 12)},
         {"data__train": source("train", 2, 12)},
     ),
-    "auxiliary.type='classification' needs .* are all of 'a'; set auxiliary=None": (
+    "auxiliary.type='classification' needs .*, all of 'a'; set auxiliary=None": (
         {
             **tiny.RANDOM,
             "data__eval": None,

@@ -14,7 +14,7 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.build import TABLES, read_results
 from benchmarks.analysis.tables.comparison import COSTS
 from benchmarks.analysis.tables.table import SOURCES, Row, Sources, Table, aligned
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, counted
 from mlomae.records import Record, hardware_phrase, predictions_of
 
 SHOWN = 20  # cells listed where none or several match
@@ -54,7 +54,7 @@ def find_cell(frame: pd.DataFrame, table: Table, cell: str) -> tuple[Row, str]:
     near = [name for name, _ in sorted(cells, key=lambda scored: -scored[1])[:SHOWN]]
     if column not in columns:
         raise CellError(f"the table has no column '{column}'; name one as 'WORD|...|COLUMN', like those listed", near)
-    many = f"{len(matching)} rows" if matching else "no row"
+    many = counted(len(matching), "row") if matching else "no row"
     raise CellError(f"'{cell}' names {many}; give the words of one, like those listed", near)
 
 

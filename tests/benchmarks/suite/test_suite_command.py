@@ -110,7 +110,7 @@ def test_a_suite_that_is_stopped_ends_its_runs_and_says_so(tmp_path: Path) -> No
         time.sleep(0.05)
     out, err = parent.communicate(timeout=30)
     assert parent.returncode == 130
-    assert "stopping 1 runs; the next start of the suite resumes them" in out
+    assert "stopping 1 run; the next start of the suite goes on" in out
     assert "interrupted; run it again" in one_line(err)
     assert "go on with --resume" in (folder / "log.txt").read_text()
     planner = Planner(load_suite(suite), tmp_path / "work", tmp_path / "records")

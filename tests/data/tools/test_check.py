@@ -142,7 +142,7 @@ def test_tiny_imagenet_and_cifar100(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "val" / "val_annotations.txt").write_text("v.JPEG\tn02\t0\t0\t1\t1\n")
     status, out, _ = check("tiny_imagenet", tmp_path, capsys=capsys)
     assert status == 0
-    assert "val      1 images, 2 classes, 0/0.5/1 images per class" in out
+    assert "val      1 image, 2 classes, 0/0.5/1 images per class" in out
     assert "2 of 200 classes; this is a subset" in out
     status, out, _ = check("cifar100", tmp_path, capsys=capsys)
     assert status == 1

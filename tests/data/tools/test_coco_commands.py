@@ -68,7 +68,7 @@ def test_objects_are_described(data, tmp_path: Path) -> None:
     edit(coco(tmp_path), change)
     status, out, _ = data("check", "coco_folder", tmp_path)
     assert status == 0, out
-    assert "5 objects, 0/1.5/2 per image, 2 of 2 categories present, 1 crowds" in out
+    assert "5 objects, 0/1.5/2 per image, 2 of 2 categories present, 1 crowd\n" in out
     assert "areas: 25.0% small, 50.0% medium, 25.0% large" in out
     assert "objects left out: 1 outside the image" in out
 

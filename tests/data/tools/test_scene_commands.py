@@ -102,7 +102,7 @@ def test_decode_looks_at_every_annotation_and_image(data, tmp_path: Path, monkey
     image.write_bytes(image.read_bytes()[:-200])
     status, out, _ = data("check", "scene_folder", tmp_path)
     assert status == 1
-    assert "(1 evenly spaced annotations)" in out
+    assert "(1 annotation, evenly spaced)" in out
     assert f"problem: training: cannot decode {image}" in out
     assert "above its 5 classes" not in out
     status, out, _ = data("check", "scene_folder", tmp_path, "--decode")
