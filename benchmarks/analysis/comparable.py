@@ -5,6 +5,7 @@ number of images (`same_images`), except `SAME_TIME`, which sees more by design;
 Runs with different NUMERICS of a part (`mlomae.common.numerics`) are neither pooled nor compared.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -70,14 +71,14 @@ def same_images(a: float, b: float) -> bool:
 
 def methods_of(records: list[Record]) -> Methods:
     """The configurations of each method, their runs by seed, in a stable order. DataError for a seed recorded twice."""
-    found: dict[tuple[str, ...], list[Record]] = {}
-    for r in sorted(records, key=lambda r: (r["method"], r["config_hash"], pool_key(r), r["seed"])):
-        runs = found.setdefault((r["method"], r["config_hash"], pool_key(r)), [])
-        if runs and runs[-1]["seed"] == r["seed"]:
-            raise DataError(
-                f"two records hold seed {r['seed']} of {r['method']} on {r['dataset']}; remove '{r['name']}'"
-            )
-        runs.append(r)
+    found = grouped(records, lambda r: (r["method"], r["config_hash"], pool_key(r)))
+    for runs in found.values():
+        runs.sort(key=lambda r: r["seed"])
+        for before, r in itertools.pairwise(runs):
+            if before["seed"] == r["seed"]:
+                raise DataError(
+                    f"two records hold seed {r['seed']} of {r['method']} on {r['dataset']}; remove '{r['name']}'"
+                )
     return list(found.values())
 
 

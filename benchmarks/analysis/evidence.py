@@ -60,6 +60,7 @@ class Evidence:
     def __post_init__(self) -> None:
         settle_data(self.records.values())
         self._files = {id(record): name for name, record in self.records.items()}
+        self._costs: dict[tuple[int, str], float | None] = {}  # every column asks again
         self._by_hash: dict[str, list[Record]] = {}
         for r in self.records.values():
             if r["task"] != "speed":
@@ -121,7 +122,10 @@ class Evidence:
 
     def mean_cost(self, runs: list[Record], what: str) -> float | None:
         """The mean of `cost` over ``runs``, None if it is unknown for one of them."""
-        known = [cost for r in runs if (cost := self.cost(r, what)) is not None]
+        for key, r in (((id(r), what), r) for r in runs):
+            if key not in self._costs:
+                self._costs[key] = self.cost(r, what)
+        known = [cost for r in runs if (cost := self._costs[id(r), what]) is not None]
         return statistics.fmean(known) if len(known) == len(runs) else None
 
 
