@@ -16,10 +16,11 @@ from mlomae.common.errors import CheckpointError, ConfigError, first_names, reas
 from mlomae.models.architecture import claims_of, measure
 from mlomae.models.layouts import State
 from mlomae.models.mae import MAE
+from mlomae.models.places import HUB, check_reachable
 from mlomae.models.vit import sincos_positions
 from mlomae.models.weights import read_weights
 
-_STORED = ("local-dir:", "hf-hub:", "hf_hub:")  # timm's names whose architecture is read from a config.json
+_STORED = ("local-dir:", *HUB)  # timm's names whose architecture is read from a config.json
 
 
 @dataclass
@@ -203,11 +204,25 @@ def load_pretrained(mae: MAE, path: str | Path) -> LoadReport:
 # --- timm's models ----------------------------------------------------------------------------------------------------
 
 
+def _repository(name: str, pretrained: bool) -> str:
+    """What timm fetches from the Hub for ``name``, "" for nothing."""
+    if name.startswith(HUB):
+        return name.partition(":")[2].partition("@")[0]
+    if not pretrained or ":" in name:
+        return ""
+    try:
+        return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or ""
+    except RuntimeError:  # an unknown name, of which timm says more when it is created
+        return ""
+
+
 def create_timm(name: str, **options: Any) -> Any:
     """The model that timm has under ``name``, built with ``options`` of ``timm.create_model``, e.g. ``pretrained``.
 
     Raises ConfigError for a name or an option that timm refuses, CheckpointError for weights that cannot be loaded.
     """
+    if repo := _repository(name, bool(options.get("pretrained"))):
+        check_reachable(repo, f"timm's '{name}'")
     try:
         return timm.create_model(name, **options)
     except Exception as error:  # unknown names, refused options, downloads and damaged files share no base class

@@ -9,6 +9,7 @@ from mlomae.common.errors import CheckpointError, reason_of
 from mlomae.models.safe_load import SHARDS
 
 HUB = ("hf-hub:", "hf_hub:")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _HUB_FILES = ("*config.json", "model.safetensors", "model-*.safetensors", SHARDS, "pytorch_model.bin")
 
 
@@ -44,6 +45,25 @@ def locate(spec: str | Path) -> tuple[Path, str]:
 def weights_path(spec: str | Path) -> Path:
     """The file that ``spec`` names, see `locate`."""
     return locate(spec)[0]
+
+
+def check_reachable(repo: str, what: str) -> None:
+    """Raise CheckpointError at once if the Hub cannot be reached and no weights of ``repo`` are in the local cache.
+
+    Its library would try file by file for a minute, and print a line each time. ``what``: how the message calls it.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE or any(isinstance(try_to_load_from_cache(repo, name), str) for name in _WEIGHTS):
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:  # of whichever library it speaks HTTP with
+        raise CheckpointError(
+            f"{what} cannot be fetched: {constants.ENDPOINT} cannot be reached ({reason_of(error):.80}); check the "
+            "network, or give a file of weights"
+        ) from error
 
 
 def _fetch(name: str) -> Path:

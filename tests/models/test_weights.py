@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from mlomae.common.checkpoint import FORMAT
 from mlomae.common.errors import CheckpointError
 from mlomae.models import MAE, create_encoder
-from mlomae.models.loading import load_pretrained, load_strict
+from mlomae.models.loading import create_timm, load_pretrained, load_strict
 from mlomae.models.vit import sincos_positions
 from mlomae.models.weights import read_weights
 
@@ -248,3 +248,22 @@ def test_damaged_missing_or_foreign_files(tmp_path: Path, suffix: str) -> None:
     torch.save({"format": "mlomae-pretrain/99", "modules": {}}, tmp_path / "future.pth")
     with pytest.raises(CheckpointError, match="not a training checkpoint"):
         read_state_dict(tmp_path / "future.pth")
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "hf-hub:nobody/nothing"])
+def test_without_a_network_timm_does_not_try_for_a_minute(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    tried: list[str] = []
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: argparse.Namespace(head=refused))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(timm, "create_model", lambda name, **_: tried.append(name))
+    with pytest.raises(CheckpointError, match=f"timm's '{name}' cannot be fetched: .* cannot be reached") as error:
+        create_timm(name, pretrained=True)
+    one_line(error)
+    assert not tried
+    create_timm("vit_tiny_patch16_224")  # needs no network
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: "cached")
+    create_timm(name, pretrained=True)
+    assert tried == ["vit_tiny_patch16_224", name]
