@@ -6,12 +6,10 @@ those of earlier versions have one in the file `NUMERICS_FILE` beside their fold
 
 import codecs
 import datetime
-import gc
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,23 +151,7 @@ def read_named_records(folder: str | Path) -> dict[str, Record]:
     Hidden files are left out. What version 0.1 did not write into records, their NUMERICS and digest, is in the file
     `NUMERICS_FILE` next to the folder; a record that has no digest in either place is refused.
     """
-    with _no_search_for_circles():
-        return _read_named(Path(folder))
-
-
-@contextmanager
-def _no_search_for_circles() -> Iterator[None]:
-    """Records refer to nothing in circles; looking for such among those of thousands takes a sixth of the time."""
-    searching = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if searching:
-            gc.enable()
-
-
-def _read_named(folder: Path) -> dict[str, Record]:
+    folder = Path(folder)
     names, kept = _names_in(folder), read_seals(folder)
     found = {}
     for name in names:
