@@ -18,13 +18,11 @@ from typing import Any
 import torch
 import torch._inductor.config
 from scipy import stats
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from benchmarks.cost.speed.rows import MATMUL, ROWS, Step, build
 from benchmarks.cost.speed.setting import RATIO, SETTINGS, Setting
 from mlomae.common.errors import MlomaeError, first_line_of
+from mlomae.common.flops import count_flops
 
 MIB = 2**20
 
@@ -139,32 +137,7 @@ def peak_memory(step: Step, device: str, before: float) -> tuple[float, str]:
     return mark - (0.0 if math.isnan(before) else before), how
 
 
-# --- operations and the machine's rate ------------------------------------------------------------------------------
-
-
-class FlopCounter(TorchDispatchMode):
-    """torch's own formulas for matrix products and convolutions, summed over all that runs.
-
-    `FlopCounterMode` adds hooks on modules that some uses of ``autograd.grad`` refuse; the formulas are the same.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def count_flops(step: Step) -> int:
-    """Operations of one call: every matrix product and convolution, including those inside attention."""
-    with FlopCounter() as counter, sdpa_kernel(SDPBackend.MATH):
-        step()
-    return counter.total
+# --- the machine's rate ----------------------------------------------------------------------------------------------
 
 
 def matmul_shapes(setting: Setting) -> dict[str, tuple[int, int, int]]:

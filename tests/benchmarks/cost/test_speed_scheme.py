@@ -14,9 +14,9 @@ from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.cost.speed.authors import AuthorsScheme
-from benchmarks.cost.speed.measure import count_flops
 from benchmarks.cost.speed.rows import build
 from benchmarks.cost.speed.setting import SETTINGS
+from mlomae.common.flops import count_flops
 from mlomae.config.schema import config_from_dict
 from mlomae.multilevel import OuterStep, hypergradient, mixed_product
 from mlomae.pretraining.losses import level_problem, lower
