@@ -140,9 +140,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     pretrain.add_parser(commands)
 
-    p = commands.add_parser("plan", help="what a pretraining will load and hold, from its config alone")
+    p = commands.add_parser("plan", help="what a pretraining will hold, load and compute, from its config alone")
     p.add_argument("config", help="a file of configs/pretrain/")
-    p.add_argument("--processes", type=int, default=1, metavar="N", help="of torchrun (default: 1)")
+    p.add_argument("--processes", type=int, default=1, metavar="N", help="of torchrun, one a GPU (default: 1)")
+    p.add_argument(
+        "--device", default="cpu", metavar="NAME", help="h100, a100, or cpu: this machine's processor (default: cpu)"
+    )
+    p.add_argument(
+        "--share", type=float, metavar="S", help="of the device's peak, for the time (default: 0.4; of a cpu 0.6)"
+    )
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
     p.set_defaults(run=partial(_report, "mlomae.pretraining.plan:plan"))
 

@@ -22,8 +22,8 @@ follow from two counts, of which the second has a lower batch twice as large.
 
 - A schedule of the mask is taken at progress 0.5 of the run, whatever it is before and after.
 - A ratio that is drawn for every batch is averaged over its distribution.
-- Only matrix products and convolutions count (`benchmarks.cost.speed.measure.FlopCounter`): no optimizer, no norm, no
-  eigenvectors, singular values or Cholesky factors, which some strategies take of small matrices.
+- Only matrix products and convolutions count (`mlomae.common.flops`): no optimizer, no norm, no eigenvectors, singular
+  values or Cholesky factors, which some strategies take of small matrices.
 - The count is that of the current code, also for records of older commits.
 """
 
@@ -39,38 +39,23 @@ import torch
 from torch import Tensor
 
 from benchmarks.analysis.evidence import read_flops
-from benchmarks.cost.speed.measure import count_flops
 from benchmarks.cost.speed.setting import random_batch
 from mlomae.common.atomic import write_text
 from mlomae.common.errors import DataError, MlomaeError, exit_status, reason_of, refuse
 from mlomae.config.plugins import import_plugins
 from mlomae.config.schema import PretrainConfig, config_from_dict
-from mlomae.masking import MaskingStrategy, is_trainable
 from mlomae.masking.teacher import PRETRAINED
-from mlomae.pretraining.feedback_gate import is_probe, judge, moves_phi
+from mlomae.pretraining.estimate import BEGIN, CountedStep, halfway, occurrences, ratios_of
+from mlomae.pretraining.feedback_gate import judge
 from mlomae.pretraining.optim import build_optimizers
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import images_seen, with_sizes
-from mlomae.pretraining.step import PretrainStep
 from mlomae.records import Record, grouped, read_records
 
 BATCH = 8  # images of each level; the cost is linear in them
-# kind -> iteration of φ's first step for which iteration 1 is of this kind, with upper_every=2
-BEGIN = {"warm-up": -1, "between": 0, "upper": 1}
-DRAWS, RATIOS = 1000, 10  # draws of a random ratio; the quantiles of them that are counted
-
 
 Costs = dict[str, tuple[float, float]]
 """Kind of an outer iteration, or "probe" -> its operations for each image of a lower and of a feedback batch."""
-
-
-class CountedStep(PretrainStep):
-    """Uses the ratio that is set instead of drawing one."""
-
-    ratio = 0.75
-
-    def ratio_of(self, number: int) -> float:
-        return self.ratio
 
 
 # --- what a record says ---------------------------------------------------------------------------------------------
@@ -96,24 +81,6 @@ def classes_of(record: Record) -> int:
     return max(2, record.get("classes", round(inverse)))
 
 
-def occurrences(config: PretrainConfig, begin: int) -> dict[str, int]:
-    """How many outer iterations of each kind a run has, and after how many of them the feedback is probed.
-
-    ``begin``: the outer iteration of φ's first step, -1 for never.
-    """
-    n = config.train.outer_iterations
-    if not is_trainable(config.mask["type"]):
-        return {"between": n, "probe": 0}
-    upper = sum(moves_phi(t, begin, config.levels.upper_every) for t in range(n))
-    random = begin if begin >= 0 else n
-    return {
-        "warm-up": random,
-        "between": n - random - upper,
-        "upper": upper,
-        "probe": sum(is_probe(t) for t in range(n)),
-    }
-
-
 # --- counting -------------------------------------------------------------------------------------------------------
 
 
@@ -122,22 +89,14 @@ def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
 
     Always on the CPU, in float32 and without compilation, which change no count. Raises what `Pretrainer` raises.
     """
-    train = replace(config.train, amp="none", compile=False, outer_iterations=2)
-    config = replace(config, train=train, levels=replace(config.levels, upper_every=2))
+    config = halfway(replace(config, train=replace(config.train, amp="none")))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Pretrainer(config, classes).train()
-        step, ratios = CountedStep(model, build_optimizers(model.level_parameters(), config)), [model.ratio]
-        if type(model.mask).batch_ratio is not MaskingStrategy.batch_ratio:  # quantiles of the drawn ratios
-            drawn = sorted(model.mask.batch_ratio(model.ratio, key) for key in range(DRAWS))
-            ratios = drawn[DRAWS // RATIOS // 2 :: DRAWS // RATIOS]
+        step, ratios = CountedStep(model, build_optimizers(model.level_parameters(), config)), ratios_of(model)
 
         def mean_count(lower: int, feedback: int) -> float:
-            counts = []
-            for ratio in ratios:
-                step.ratio = ratio
-                counts.append(count_flops(partial(step, _data(model, lower, feedback), 1)))
-            return sum(counts) / len(counts)
+            return step.mean_flops(partial(step, _data(model, lower, feedback), 1), ratios)
 
         if step.gate is None:
             return {"between": (mean_count(batch, batch) / batch, 0.0)}
@@ -146,7 +105,8 @@ def count_costs(config: PretrainConfig, classes: int, batch: int) -> Costs:
             step.gate.begin = begin
             once, more = mean_count(batch, batch), mean_count(2 * batch, batch)
             costs[kind] = (more - once) / batch, (2 * once - more) / batch
-        return costs | {"probe": (0.0, count_flops(partial(judge, model, _data(model, batch, batch))) / batch)}
+        probe = step.mean_flops(partial(judge, model, _data(model, batch, batch)), [model.ratio])
+        return costs | {"probe": (0.0, probe / batch)}
 
 
 def _data(model: Pretrainer, lower: int, feedback: int) -> dict[str, Any]:

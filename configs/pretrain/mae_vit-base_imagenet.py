@@ -1,7 +1,10 @@
 """MAE ViT-B/16 on ImageNet-1K, 800 passes over 80 % of train: the MAE paper's recipe (base rate 1.5e-4, batch 4096).
 
 Command:  torchrun --nproc-per-node 8 -m mlomae.cli pretrain configs/pretrain/mae_vit-base_imagenet.py --data ROOT
-Hardware: 8 GPUs of 80 GB. Time: days; not measured by us.
+Hardware: 8 GPUs of 80 GB. Estimated by `mlomae plan` with --processes 8 --device h100, not measured:
+Memory:   at most 8.88 GB at once of each GPU, beside what CUDA needs; of loading at most 1.44 GB a process,
+          11.49 GB in all.
+Time:     4.1 h at 40% of the peak, which is an assumption, if loading gives 55,405 images/s.
 Expected: not measured by us. Published (mmpretrain, 800 epochs of all images): linear probe 65.1, fine-tuning 83.3.
 """
 

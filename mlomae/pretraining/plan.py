@@ -1,17 +1,28 @@
-"""`mlomae plan`: what a pretraining will load and hold, from its configuration alone; data and weights are not read."""
+"""`mlomae plan`: what a pretraining will load, hold and compute, from its configuration alone; data are not read."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mlomae.common.registry import check_range
-from mlomae.config.schema import PretrainConfig, load_config
-from mlomae.config.strict import overrides
+import torch
+
+from mlomae.common.errors import MlomaeError, counted, first_line_of
+from mlomae.common.peaks import PEAKS, matrix_rate
+from mlomae.common.registry import check_choice, check_range
+from mlomae.common.system import cpu_model
+from mlomae.config.schema import PretrainConfig, config_from_dict
+from mlomae.config.strict import overrides, read_config
 from mlomae.data import MemorySource
-from mlomae.data.registry import find_dataset
+from mlomae.data.registry import PUBLISHED, find_dataset
 from mlomae.data.streams import DECODED, check_divisible, piece_size
 from mlomae.masking import is_trainable
+from mlomae.pretraining.estimate import Estimate, estimate
+from mlomae.pretraining.log import duration
+from mlomae.pretraining.run import images_seen
 
+DEVICES = ("cpu", *PEAKS)
+SHARES = {device: 0.6 if device == "cpu" else 0.4 for device in DEVICES}
+"""Of the peak, on which times rest: `results/speed.md` has 0.61 for a processor; that of GPUs is a guess."""
+ASSUMED = 1000  # classes of a data set that only its files would tell
 _AHEAD = 2  # pieces that torch's DataLoader asks of a worker in advance
 
 
@@ -66,26 +77,116 @@ def _in_memory(source: dict[str, Any]) -> bool:
     return issubclass(find_dataset(source["type"]), MemorySource) or bool(source.get("cache"))
 
 
-def plan(config: str, cfg_options: list[str], processes: int = 1) -> tuple[str, int]:
-    """The text of `mlomae plan`, and the status 0. Raises ConfigError for a wrong configuration."""
-    settings = load_config(Path(config), overrides(cfg_options))
-    found = plan_loading(settings, processes)
+def plan(
+    config: str, cfg_options: list[str], processes: int = 1, device: str = "cpu", share: float | None = None
+) -> tuple[str, int]:
+    """The text of `mlomae plan`, and the status 0.
+
+    ``device``: of `PEAKS`, one for each process, or "cpu", this machine's processor for all of them. ``share``: of its
+    peak, by default `SHARES`. Raises ConfigError for a wrong configuration, device or share.
+    """
+    check_choice("", DEVICES, device=device)
+    check_range("", "(0, 1]", share=SHARES[device] if share is None else share)
+    settings = _on_device(read_config(config, overrides(cfg_options), "configs/pretrain/"), device)
+    loading = plan_loading(settings, processes)
+    classes, assumed = _classes(settings)
+    lines = [_heading(settings, device, processes), *_loading(settings, loading, processes)]
+    try:
+        found = estimate(settings, classes, processes)
+    except MlomaeError:
+        raise
+    except Exception as error:  # a strategy can ask for a value in any way
+        why = f"a step of this configuration cannot be taken without values ({first_line_of(error)[:200]})"
+        return "\n".join([*lines, f"memory, operations and time: not known; {why}"]), 0
+    lines.insert(1, _parameters(found, f" (of {classes:,} classes, assumed)" if assumed else ""))
+    lines += [*_memory(found, device, processes), *_time(settings, found, device, processes, share or SHARES[device])]
+    return "\n".join(lines), 0
+
+
+def _on_device(values: dict[str, Any], device: str) -> PretrainConfig:
+    """The configuration, in which ``amp="auto"`` becomes what the device computes in hardware."""
+    train = dict(values.get("train") or {})
+    if device != "cpu" and train.get("amp", "auto") == "auto":
+        train["amp"] = "bf16"
+    return config_from_dict({**values, "train": train})
+
+
+def _classes(config: PretrainConfig) -> tuple[int, bool]:
+    """Of the feedback, and whether that is a guess."""
+    source = config.data.feedback or config.data.train
+    given = source.get("classes")
+    if isinstance(given, int) or given:
+        return given if isinstance(given, int) else len(given), False
+    known = PUBLISHED.get(source["type"])
+    return (known.classes, False) if known else (ASSUMED, True)
+
+
+def _parameters(found: Estimate, of_classes: str) -> str:
+    said = lambda n: f"{n / 1e6:,.1f} M" if n >= 1e6 else f"{n:,}"  # noqa: E731
+    parts = [
+        f"{name} {said(count)}{of_classes if name == 'feedback' else ''}" for name, count in found.parameters.items()
+    ]
+    return f"parameters: {said(sum(found.parameters.values()))} ({', '.join(parts)})"
+
+
+def _heading(config: PretrainConfig, device: str, processes: int) -> str:
+    where = PEAKS[device].title if device in PEAKS else cpu_model()
+    amp = "bfloat16" if config.train.amp == "bf16" else "float32"
+    return f"{config.name}: {processes} process{'es' * (processes > 1)} on {where}, {amp}"
+
+
+def _loading(config: PretrainConfig, found: LoadingPlan, processes: int) -> list[str]:
     levels = ", ".join(f"{count:,} {level}" for level, count in found.images.items())
-    total, size = sum(found.images.values()), settings.model.img_size
-    iterations = settings.train.outer_iterations
-    each = "" if processes == 1 else f" in each of {processes} processes"
+    total, size = sum(found.images.values()), config.model.img_size
+    each = "" if processes == 1 else " in each process"
     lines = [
-        f"{settings.name}: {iterations:,} outer iterations, {iterations * total * processes:,} images",
+        f"run: {config.train.outer_iterations:,} outer iterations, {_images(config):,} images",
         f"an iteration{each}: {total:,} images of {size} pixels ({levels}), {_size(found.batches)} in float32",
     ]
-    if found.workers:
-        piece = f"pieces of {found.piece_images} images, {_size(found.piece)} in uint8"
-        lines.append(f"data.num_workers={found.workers} a process: {piece}; {_AHEAD} at a time for each worker")
-        most = f"at most {_size(found.loading)} a process"
-        lines.append(f"memory of loading: {most}" + (f", {_size(found.loading * processes)} in all" if each else ""))
+    if not found.workers:
+        return [*lines, "loading: images are read by the training process, no workers"]
+    piece = f"{_AHEAD} pieces of {found.piece_images} images ({_size(found.piece)}) at a time"
+    lines.append(f"loading: {found.workers} workers a process, each with {piece}")
+    most = f"at most {_size(found.loading)} a process"
+    return [*lines, f"memory of loading: {most}" + (f", {_size(found.loading * processes)} in all" if each else "")]
+
+
+def _memory(found: Estimate, device: str, processes: int) -> list[str]:
+    parts = {"weights": found.weights, "optimizer states": found.states, "batches": found.batches}
+    parts["activations and gradients"] = found.activations
+    each = "" if processes == 1 else " of each process"
+    lines = [
+        f"memory of tensors{each}: at most {_size(found.peak)} at once",
+        "  " + ", ".join(f"{_size(count)} {name}" for name, count in parts.items()),
+    ]
+    if device in PEAKS and found.peak > (room := PEAKS[device].memory):
+        lines.append(
+            f"  more than the {_size(room)} of an {PEAKS[device].title}: raise train.accumulate, or --processes"
+        )
+    return lines
+
+
+def _time(config: PretrainConfig, found: Estimate, device: str, processes: int, share: float) -> list[str]:
+    amp = config.train.amp
+    if device in PEAKS:
+        peak = PEAKS[device].bf16 if amp == "bf16" else PEAKS[device].fp32
+        rate, what = processes * peak, f"{peak / 1e12:,.0f} TFLOP/s a device"
     else:
-        lines.append("images are read by the training process: no workers")
-    return "\n".join(lines), 0
+        rate = matrix_rate(torch.bfloat16 if amp == "bf16" else torch.float32)
+        what = f"{rate / 1e9:,.0f} GFLOP/s, measured now with {counted(torch.get_num_threads(), 'thread')}"
+    total = processes * found.total
+    seconds = total / rate / share
+    return [
+        f"operations: {total:.3g}, at most {max(found.operations.values()):.3g} an iteration and process "
+        "(a multiply-add is 2)",
+        f"time: {duration(seconds)} at {share:.0%} of the peak ({what}); the share is assumed (--share)",
+        f"  if loading gives {_images(config) / seconds:,.0f} images/s; without logs, pictures, evaluation",
+    ]
+
+
+def _images(config: PretrainConfig) -> int:
+    """That a run reads, repetitions counted."""
+    return sum(images_seen(config, config.levels.warmup).values())
 
 
 def _size(count: float) -> str:

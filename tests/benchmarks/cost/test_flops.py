@@ -13,12 +13,13 @@ from record_samples import make_record
 
 from benchmarks.analysis import evidence
 from benchmarks.cost import flops
-from benchmarks.cost.flops import Costs, classes_of, config_of, count_costs, occurrences, total_flops
+from benchmarks.cost.flops import Costs, classes_of, config_of, count_costs, total_flops
 from benchmarks.cost.speed.setting import SETTINGS
 from mlomae.config.schema import PretrainConfig, config_from_dict
 from mlomae.masking import create, keep_count, list_strategies
 from mlomae.masking.teacher import TaughtMasking
 from mlomae.models import MAE
+from mlomae.pretraining.estimate import estimate, occurrences
 from mlomae.pretraining.feedback_gate import FeedbackGate, is_probe, moves_phi
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import images_seen
@@ -171,6 +172,14 @@ def test_cost_is_linear_in_the_batch(name: str) -> None:
     cfg = settled(LINEAR_IN_BATCH[name])
     small, large = (total_flops(cfg, count_costs(cfg, CLASSES, batch), 0) for batch in (8, 16))
     assert small == pytest.approx(large, rel=0.02)
+
+
+@pytest.mark.parametrize("name", LINEAR_IN_BATCH)
+def test_a_plan_without_values_counts_the_same(name: str) -> None:
+    cfg = settled(LINEAR_IN_BATCH[name])
+    data = replace(cfg.data, train={"type": "cifar10"})
+    planned = estimate(replace(cfg, data=data), CLASSES)
+    assert planned.total == pytest.approx(total(cfg), rel=1e-9 if name == "mae" else 0.02)
 
 
 def test_twice_the_iterations_are_twice_the_operations(learned: Costs) -> None:
