@@ -6,6 +6,8 @@
 `create` builds one by name. Shape legend: B batch, K kept patches, D width.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,6 +39,7 @@ class AuxiliaryLoss(nn.Module):
 
 _AUXILIARIES = Registry[AuxiliaryLoss]("auxiliary loss")
 register = _AUXILIARIES.register
+is_coupling = partial(_AUXILIARIES.has, "couples")
 
 
 def create(name: str, *, embed_dim: int, num_classes: int, **kwargs: object) -> AuxiliaryLoss:

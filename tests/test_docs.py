@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fake_slurm
 import numpy as np
 import pytest
 import timm
@@ -18,8 +19,12 @@ import tiny
 import torch
 import torchvision
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS
+from torch.distributed.run import get_args_parser
 
 import mlomae
+from benchmarks.suite.file import load_suite
+from benchmarks.suite.jobs import Planner
+from benchmarks.suite.launch import check_jobs, process_count
 from mlomae.cli import build_parser, main
 from mlomae.config.plugins import import_plugins
 from mlomae.data import build_source
@@ -127,9 +132,19 @@ def test_names_in_a_config_of_mmseg_or_mmdet_are_registered() -> None:
     assert OPTIM_WRAPPER_CONSTRUCTORS.get(names["optim_wrapper"]["constructor"])
 
 
+def test_the_suite_for_a_cluster_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    fake_slurm.install(tmp_path, monkeypatch)
+    (block,) = snippets("how-to/cluster")
+    (tmp_path / "suite.py").write_text(block)
+    jobs = Planner(load_suite(tmp_path / "suite.py"), tmp_path / "work").jobs()
+    check_jobs("slurm", tmp_path / "submitit", jobs)
+    assert [process_count(job.cluster) for job in jobs] == [16, 16, 1, 1]
+
+
 def test_every_block_of_python_is_executed_here() -> None:
     with_code = [path for path in PAGES if "```python" in path.read_text(encoding="utf-8")]
-    assert {path.stem for path in with_code} == {"strategy", "data", "weights", "concepts", "transfer"}
+    assert {path.stem for path in with_code} == {"strategy", "data", "weights", "concepts", "transfer", "cluster"}
 
 
 def lines_of(text: str, program: str) -> list[str]:
@@ -141,7 +156,12 @@ def lines_of(text: str, program: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_command_lines_are_taken(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = page.read_text(encoding="utf-8")
-    for line in lines_of(text, "mlomae") if page.parent.name != "reference" else []:
+    commands = lines_of(text, "mlomae") if page.parent.name != "reference" else []
+    for line in lines_of(text, "torchrun"):
+        ranks = get_args_parser().parse_args(shlex.split(line))
+        assert (ranks.module, ranks.training_script) == (True, "mlomae.cli"), line
+        commands.append(shlex.join(ranks.training_script_args))
+    for line in commands:
         parsed, unknown = build_parser().parse_known_args(shlex.split(line))
         assert unknown == [] or parsed.command == "data", line
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

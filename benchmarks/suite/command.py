@@ -13,7 +13,7 @@ from benchmarks.suite.backbones import discover_backbones, named_backbones, rand
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Job, Planner
-from benchmarks.suite.launch import Launcher, cluster
+from benchmarks.suite.launch import Launcher, check_jobs, cluster
 from benchmarks.suite.runner import SuiteRunner
 from benchmarks.suite.status import describe, results_table, stale_jobs
 from benchmarks.tasks import get_task
@@ -82,9 +82,11 @@ def run_suite(args: argparse.Namespace, progress: Progress | None = None) -> int
         with suppress(InUse), owned(lock, lock, patience=0):  # removes what a killed process has left
             pass
     stop = threading.Event()
-    launch: Launcher = partial(start, threads=suite.threads, stop=stop, folder=ROOT)
-    if args.cluster is not None:
-        launch = cluster(args.cluster, planner.work / "submitit", suite.cluster, suite.threads, stop)
+    if args.cluster is None:
+        launch: Launcher = lambda command, log, _: start(command, log, threads=suite.threads, stop=stop, folder=ROOT)  # noqa: E731
+    else:
+        check_jobs(args.cluster, planner.work / "submitit", planner.jobs())
+        launch = cluster(args.cluster, planner.work / "submitit", suite.threads, stop)
     if suite.demo:
         _prepare_demo(planner, completed, args.jobs)
     with nullcontext(progress) if progress else Progress(suite.name) as shown:

@@ -26,7 +26,7 @@ class MethodEntry:
     """A row: a pretraining configuration and what it changes in it.
 
     ``method``: the row's name, by default the configuration's. ``seeds``: by default the suite's. ``transfer``: whether
-    its backbones are transferred to the tasks.
+    its backbones are transferred to the tasks. ``cluster``: changes to the suite's for its pretrainings.
     """
 
     config: str
@@ -34,6 +34,7 @@ class MethodEntry:
     options: dict = field(default_factory=dict)
     seeds: list | None = None
     transfer: bool = True
+    cluster: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -42,7 +43,7 @@ class TaskEntry:
 
     ``options``: changes to the recipe. ``name`` replaces the recipe's in tables and file names of records: give one
     where two suites whose methods have the same names use the same recipe. ``title``: of its columns in printed tables.
-    ``task``: by default the name of the folder that the recipe is in.
+    ``task``: by default the name of the folder that the recipe is in. ``cluster``: changes to the suite's.
     """
 
     recipe: str
@@ -53,6 +54,7 @@ class TaskEntry:
     methods: list | None = None
     seeds: list | None = None
     task: str = ""
+    cluster: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.task = self.task or Path(self.recipe).parent.name
@@ -70,7 +72,8 @@ class TaskEntry:
 class Suite:
     """``same_time``: one of the methods; MAE trained for its processor time is added as a row. ``floor``: whether
     random weights are transferred too. ``options``: changes to all pretrainings. ``threads``: of each run, None for the
-    machine's. ``cluster``: parameters for submitit's ``executor.update_parameters``.
+    machine's. ``cluster``: parameters of jobs for submitit's ``executor.update_parameters``; with ``nodes`` and
+    ``gpus_per_node`` a job has a process for each GPU.
 
     ``demo``: a demonstration on the embedded textures, by default with the recipes of every task's `EmbeddedBench`. It
     has no methods: it transfers the backbones that the command names, or those that pretraining left in work_dirs. Its

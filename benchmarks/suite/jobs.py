@@ -32,6 +32,7 @@ class Job:
         label: its name in messages and files. folder, record: where the run and its record lie.
         backbone: the one that is transferred; None for a pretraining. after: the pretraining that makes the backbone.
         effort: its share of the work of all runs; in a demo, processor seconds.
+        cluster: what it asks for as a job of a cluster.
     """
 
     task: str
@@ -45,6 +46,7 @@ class Job:
     backbone: Backbone | None = None
     after: "Job | None" = None
     effort: float = 1.0
+    cluster: dict[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -77,7 +79,9 @@ class Job:
         command += ["--work-dir", str(self.folder)]
         if keep_record and self.record.parent != self.folder:
             command += ["--records", str(self.record.parent)]
-        return [*command, "--cfg-options", *(f"{key}={value!r}" for key, value in self.options.items())]
+        # "auto" would be another precision, and another run, on a machine with other processors
+        options = {**self.options, "train.amp": self.config.train.amp}
+        return [*command, "--cfg-options", *(f"{key}={value!r}" for key, value in options.items())]
 
     @cached_property
     def hash(self) -> str:
@@ -131,7 +135,8 @@ class Planner:
     def same_time(self, length: int, others: list[Job]) -> list[Job]:
         """The same-time row: the baseline, ``length`` outer iterations long, and its transfers."""
         entry = next(e for e in self.suite.methods if e.method == BASELINE)
-        longer = MethodEntry(entry.config, SAME_TIME, {**entry.options, "train.outer_iterations": length}, entry.seeds)
+        options = {**entry.options, "train.outer_iterations": length}
+        longer = MethodEntry(entry.config, SAME_TIME, options, entry.seeds, cluster=entry.cluster)
         jobs = self.pretrainings(longer)
         jobs += self.transfers(longer, jobs)
         check_labels(others + jobs)
@@ -145,7 +150,8 @@ class Planner:
                 options = {**self.suite.options, **entry.options}
                 options |= {"name": f"{self.suite.name}_{slug(entry.method)}", "method": entry.method, "seed": seed}
                 config = load_config(path, options)
-                jobs.append(self._job(PRETRAIN, PRETRAIN, path, options, config, f"{config.name}_seed{seed}"))
+                label = f"{config.name}_seed{seed}"
+                jobs.append(self._job(PRETRAIN, PRETRAIN, path, options, config, label, entry.cluster))
         return jobs
 
     def transfers(self, entry: MethodEntry, pretrained: list[Job]) -> list[Job]:
@@ -179,20 +185,31 @@ class Planner:
             one_task = len({entry.task for entry in self.suite.tasks}) == 1
             label = f"{'' if one_task else f'{task.name}/'}{backbone.folder}/{path.stem.removesuffix('_textures')}"
         effort = task.embedded.effort(path.stem) if self.suite.demo and task.embedded else 1.0
-        return self._job(task.name, entry.title or config.name, path, options, config, label, backbone, after, effort)
+        more, title = (backbone, after, effort), entry.title or config.name
+        return self._job(task.name, title, path, options, config, label, entry.cluster, *more)
 
     def _job(
-        self, task: str, title: str, path: Path, options: dict[str, Any], config: Any, label: str, *more: Any
+        self,
+        task: str,
+        title: str,
+        path: Path,
+        options: dict[str, Any],
+        config: Any,
+        label: str,
+        cluster: dict[str, Any],
+        backbone: Backbone | None = None,
+        after: Job | None = None,
+        effort: float = 1.0,
     ) -> Job:
-        """The run of ``config``, its sources in the folders of ``roots``; ``more``: ``backbone``, ``after``, ``effort``
-        of a transfer."""
+        """The run of ``config``, its sources in the folders of ``roots``; ``cluster``: changes to the suite's."""
         for part in ("train", "eval", "test", "feedback"):
             source = getattr(config.data, part, None) or {}
             if source.get("type") in self.roots:
                 options[f"data.{part}.root"] = source["root"] = self.roots[source["type"]]
         folder = self.work / label
         record = folder / "record.json" if self.records is None else self.records / f"{label}.json"
-        return Job(task, title, path, options, config, label, folder, record, *more)
+        asked = {**self.suite.cluster, **cluster}
+        return Job(task, title, path, options, config, label, folder, record, backbone, after, effort, asked)
 
     @property
     def data_folder(self) -> Path:

@@ -5,39 +5,24 @@ processor seconds are comparable.
 """
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.suite.file import ROOT
+from benchmarks.suite.jobs import PRETRAIN, Job
+from benchmarks.suite.resumable import CANCELLED, Resumable
 from mlomae.common.errors import ConfigError
 from mlomae.common.installing import install_command
-from mlomae.common.processes import start
+from mlomae.common.registry import check_range
+from mlomae.data.streams import check_divisible
+from mlomae.pretraining.checks import check_shares
 
-Launcher = Callable[[list[str], Path], int]
-"""(command, log) -> exit status"""
-
-
-@dataclass
-class Resumable:
-    """A submitit job. If it was preempted or ran out of time, it is submitted again and resumes."""
-
-    threads: int | None
-
-    def __call__(self, command: list[str], log: str) -> int:
-        return start(command, Path(log), threads=self.threads, folder=ROOT)
-
-    def checkpoint(self, command: list[str], log: str) -> Any:
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, command, log)
+Launcher = Callable[[list[str], Path, dict[str, Any]], int]
+"""(command, log, parameters of the job for submitit) -> exit status"""
 
 
-def cluster(
-    kind: str, folder: Path, parameters: dict[str, Any], threads: int | None, stop: threading.Event | None = None
-) -> Launcher:
-    """Submitit jobs, whose files go to ``folder``; ``parameters`` for its ``update_parameters``. ``stop`` cancels them.
+def create_executor(kind: str, folder: Path, parameters: dict[str, Any]) -> Any:
+    """submitit's executor for a job with ``parameters``, whose files go to ``folder``.
 
     Raises ConfigError if submitit is not installed, there is no such cluster, or submitit does not know a parameter.
     """
@@ -45,23 +30,68 @@ def cluster(
         import submitit
     except ImportError as error:
         raise ConfigError(f"submitit is not installed; {install_command('cluster')}, or leave --cluster out") from error
+    given = dict(parameters)
+    if given.pop("tasks_per_node", 1) != 1:
+        raise ConfigError(
+            "a job has one task for each node; leave 'tasks_per_node' of 'cluster' out, give gpus_per_node"
+        )
+    nodes = given.pop("nodes", 1)
+    # tasks of this machine stand for nodes
+    given |= {"tasks_per_node": nodes} if kind == "local" else {"nodes": nodes, "tasks_per_node": 1}
+    if kind == "slurm" and "cpus_per_task" in given:  # since 22.05 srun does not learn it from sbatch, and takes one
+        given.setdefault("slurm_srun_args", [f"--cpus-per-task={given['cpus_per_task']}"])
+    own = {key: given.pop(key) for key in [*given] if key.endswith("_max_num_timeout")}
     try:
-        executor = submitit.AutoExecutor(folder=str(folder), cluster=kind)
-        executor.update_parameters(**parameters)
-    except (RuntimeError, NameError, TypeError, ValueError) as error:
+        executor = submitit.AutoExecutor(folder=str(folder), cluster=kind, **own)
+        executor.update_parameters(**given)
+        check_range("cluster", "[1, inf)", nodes=nodes)
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(f"--cluster {kind} cannot be used ({reason}); correct 'cluster' of the suite") from error
-    one_at_a_time = threading.Lock()  # executors are not thread-safe
+    return executor
 
-    def launch(command: list[str], log: Path) -> int:
+
+def check_jobs(kind: str, folder: Path, jobs: Iterable[Job]) -> None:
+    """Raise ConfigError, before a job waits in a queue, for parameters that submitit does not know and batches that a
+    job's processes cannot share."""
+    for job in jobs:
+        create_executor(kind, folder, job.cluster)
+        processes = process_count(job.cluster)
+        try:
+            if job.task == PRETRAIN:
+                check_shares(job.config, processes)
+            elif getattr(job.config, "protocol", "") != "knn":  # which votes, image by image
+                check_divisible({"data.batch_size": job.config.data.batch_size}, processes)
+        except ConfigError as error:
+            raise ConfigError(f"{job.label} as a job of {processes} processes: {error}") from error
+
+
+def processes_per_node(parameters: dict[str, Any]) -> int:
+    """One for each GPU."""
+    return max(1, parameters.get("gpus_per_node") or 1)
+
+
+def process_count(parameters: dict[str, Any]) -> int:
+    """Processes of a job."""
+    return parameters.get("nodes", 1) * processes_per_node(parameters)
+
+
+def cluster(kind: str, folder: Path, threads: int | None, stop: threading.Event | None = None) -> Launcher:
+    """Submitit jobs, whose files go to ``folder``. ``stop`` cancels them. Raises what `create_executor` raises."""
+    one_at_a_time = threading.Lock()  # submitit is not thread-safe
+    stop = stop or threading.Event()
+
+    def launch(command: list[str], log: Path, parameters: dict[str, Any]) -> int:
         with one_at_a_time:
-            job = executor.submit(Resumable(threads), command, str(log))
-        while stop is not None and not job.done():
+            executor = create_executor(kind, folder, parameters)
+            job = executor.submit(Resumable(threads, processes_per_node(parameters)), command, str(log))
+        while not job.done():
             if stop.wait(1.0):
+                (job.paths.folder / CANCELLED.format(job.job_id)).touch()
                 job.cancel()
                 return 1
         try:
-            return int(job.result())
+            return next((int(status) for status in job.results() if status), 0)
         except Exception as error:  # the job died: killed, out of memory, a node lost
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"\nerror: job {job.job_id} of the cluster ended without a status: {str(error)[-2000:]}\n")

@@ -217,7 +217,7 @@ class SuiteRunner:
         self.report(f"{job.label}: started, log in {log}")
         (job.folder / STATUS).unlink(missing_ok=True)
         with self.progress.run(job.short, job.effort, log):
-            status = self.launch(job.command(keep_record=not again), log)
+            status = self.launch(job.command(keep_record=not again), log, job.cluster)
         if status and self.stop.is_set():
             return False  # and has not failed
         if status == STOPPED:  # by a scheduler

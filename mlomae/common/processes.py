@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -28,19 +29,28 @@ def start(
     threads: int | None = 1,
     stop: threading.Event | None = None,
     folder: Path | None = None,
+    asked: threading.Event | None = None,
 ) -> int:
     """The exit status of a process with ``threads`` threads (None: its default), output appended to ``log``.
 
     ``stop``: ends the process within five seconds once it is set, as does whatever is raised here. ``folder``: where
-    the process runs, by default where this one does.
+    the process runs, by default where this one does. ``asked``: once it is set, the process gets SIGTERM, and all the
+    time that it takes to end; signals of users, which a scheduler may send to all processes of a job, it ignores.
     """
     environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    shield = None if asked is None else _ignore_signals_of_users
+    told = False
     with log.open("a") as file:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, preexec_fn=shield
+        )
         try:
             while stop is None or not stop.is_set():
                 with suppress(subprocess.TimeoutExpired):
                     return process.wait(timeout=0.2)
+                if asked is not None and asked.is_set() and not told:
+                    process.terminate()
+                    told = True
         finally:
             # Ctrl-C in a terminal has reached the process, too; other signals have not
             for end, patience in ((lambda: None, 0.5), (process.terminate, 3.5), (process.kill, None)):
@@ -48,6 +58,11 @@ def start(
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(patience)
     return process.returncode
+
+
+def _ignore_signals_of_users() -> None:
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def last_lines(log: Path, count: int = 1) -> list[str]:

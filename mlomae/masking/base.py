@@ -194,6 +194,7 @@ register = _STRATEGIES.register
 registered = _STRATEGIES.registered
 list_strategies = _STRATEGIES.names
 is_trainable = partial(_STRATEGIES.has, "trainable")  # the upper levels move its parameters, with labelled batches
+is_coupling = partial(_STRATEGIES.has, "couples")
 
 
 def create(name: str, *, embed_dim: int, grid: tuple[int, int], **kwargs: object) -> MaskingStrategy:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mlomae import auxiliary, masking
 from mlomae.common.errors import CheckpointError, ConfigError
 from mlomae.config.schema import PretrainConfig
 from mlomae.data import (
@@ -16,6 +17,7 @@ from mlomae.data import (
     check_two_classes,
 )
 from mlomae.data.augment import Augmentation
+from mlomae.data.streams import check_divisible
 from mlomae.masking import is_trainable
 
 
@@ -95,12 +97,40 @@ def lowered_batches(config: PretrainConfig, levels: Mapping[str, Sequence[Stream
         images = min((len(stream) for stream in streams), default=getattr(config.data, key))
         if getattr(config.data, key) > images:
             lowered[key] = max(images // processes, 1) * processes
-    share, chunks = lowered.get("batch_size", config.data.batch_size) // processes, config.train.accumulate
+    _check_chunks(lowered.get("batch_size", config.data.batch_size) // processes, config.train.accumulate)
+    return lowered
+
+
+def check_shares(config: PretrainConfig, processes: int) -> None:
+    """Raise ConfigError, before there are ``processes`` or data, if they could not share the batches or accumulate."""
+    data, chunks = config.data, config.train.accumulate
+    sizes = {"data.batch_size": data.batch_size, "data.feedback_batch_size": data.feedback_batch_size}
+    check_divisible(sizes, processes)
+    _check_chunks(data.batch_size // processes, chunks)
+    check_coupled(config, processes)
+
+
+def check_coupled(config: PretrainConfig, processes: int) -> None:
+    """Raise ConfigError for chunks of several processes, which are not those of one, if a loss compares within them."""
+    if config.train.accumulate == 1 or processes == 1:
+        return
+    if masking.is_coupling(config.mask["type"]):
+        what = f"mask.type='{config.mask['type']}'"
+    elif config.auxiliary is not None and auxiliary.is_coupling(config.auxiliary["type"]):
+        what = "auxiliary"
+    else:
+        return
+    raise ConfigError(
+        f"{what} compares the images of a chunk, and chunks of {processes} processes hold other images than those of "
+        "one; set train.accumulate=1"
+    )
+
+
+def _check_chunks(share: int, chunks: int) -> None:
     if share % chunks:
         raise ConfigError(
             f"train.accumulate={chunks} does not divide the {share} images of a process's lower batch; choose another"
         )
-    return lowered
 
 
 def check_sizes(before: dict[str, int], now: dict[str, int], folder: Path) -> None:

@@ -9,9 +9,9 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
 from mlomae.multilevel import AdamPreconditioner, OuterStep
+from mlomae.pretraining.checks import check_coupled
 from mlomae.pretraining.devices import require_bf16
 from mlomae.pretraining.feedback_gate import FeedbackGate, moves_phi
 from mlomae.pretraining.losses import LowerTerms, level_problem, lower_terms
@@ -36,13 +36,7 @@ class PretrainStep:
 
     def __init__(self, model: Pretrainer, optimizers: Mapping[str, Optimizer]) -> None:
         self.model, levels, train = model, model.config.levels, model.config.train
-        couples = model.mask.couples or (model.auxiliary is not None and model.auxiliary.couples)
-        if couples and train.accumulate > 1 and get_world_size() > 1:
-            what = f"mask.type='{model.config.mask['type']}'" if model.mask.couples else "auxiliary"
-            raise ConfigError(
-                f"{what} compares the images of a chunk, and chunks of {get_world_size()} processes hold other images "
-                "than those of one; set train.accumulate=1"
-            )
+        check_coupled(model.config, get_world_size())
         self.gate: FeedbackGate | None = None
         if model.mask.trainable:
             self.gate = FeedbackGate(-1 if levels.warmup_margin else levels.warmup)

@@ -1,7 +1,10 @@
 """Runs as processes: the bar of all, how far each is by its log, and nothing where there is no terminal."""
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 
 from mlomae.common import processes
 from mlomae.common.console import Stage
-from mlomae.common.processes import Progress, trained_share
+from mlomae.common.processes import Progress, start, trained_share
 
 TRAINING = "first loss_lower: 1\n10/40  0:00:03 left  0.1 s/it\n20/40  0:00:02 left\n"
 
@@ -89,3 +92,22 @@ def test_nothing_is_shown_elsewhere(tmp_path: Path, capfd: pytest.CaptureFixture
     with Progress("demo", 1.0) as progress, progress.run("a", 1.0, tmp_path / "log.txt"):
         pass
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_that_is_asked_to_end_takes_its_time_and_ignores_signals_of_users(tmp_path: Path) -> None:
+    words = """
+import signal, time
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+print(*(signal.getsignal(number).name for number in (signal.SIGUSR1, signal.SIGUSR2)), flush=True)
+while not asked:
+    time.sleep(0.01)
+time.sleep(1.0)
+raise SystemExit(10 + len(asked))
+"""
+    log, asked = tmp_path / "log.txt", threading.Event()
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(start, [sys.executable, "-c", words], log, asked=asked)
+        assert becomes(lambda: log.is_file() and log.read_text(), "SIG_IGN SIG_IGN\n")
+        asked.set()
+        assert ended.result(timeout=30) == 11, "told once"

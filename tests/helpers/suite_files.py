@@ -71,7 +71,7 @@ class Records:
         self.stopped: set[str] = set()  # by a signal
         self.lock = threading.Lock()
 
-    def __call__(self, command: list[str], log: Path) -> int:
+    def __call__(self, command: list[str], log: Path, parameters: dict[str, Any]) -> int:
         label = Path(command[command.index("--work-dir") + 1]).name
         with self.lock:
             self.started.append(label)

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_samples import one_line
@@ -17,7 +18,8 @@ from suite_files import PRETRAINING, write_suite
 from benchmarks.suite.completed import CompletedRuns
 from benchmarks.suite.file import ROOT, load_suite
 from benchmarks.suite.jobs import Planner
-from benchmarks.suite.launch import cluster
+from benchmarks.suite.launch import cluster, create_executor
+from benchmarks.suite.resumable import Resumable
 from benchmarks.suite.runner import SuiteRunner
 from benchmarks.suite.status import state_of
 from mlomae.cli import main
@@ -26,7 +28,7 @@ from mlomae.common.ownership import LOCK, owner_of
 from mlomae.common.processes import start
 
 
-def killed_at_the_first_checkpoint(command: list[str], log: Path) -> int:
+def killed_at_the_first_checkpoint(command: list[str], log: Path, parameters: dict[str, Any]) -> int:
     with log.open("a") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
         while process.poll() is None and not list(log.parent.glob("checkpoints/iter_*.pth")):
@@ -179,24 +181,22 @@ def test_a_run_that_outlives_its_suite_is_waited_for(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_jobs_of_submitit(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    launch = cluster("local", tmp_path / "submitit", {"timeout_min": 5}, 1)
+    launch, asked = cluster("local", tmp_path / "submitit", 1), {"timeout_min": 5}
     for status in (0, 3):
         words = f"import os, sys; print(os.environ['OMP_NUM_THREADS']); sys.exit({status})"
-        assert launch([sys.executable, "-c", words], tmp_path / f"{status}.txt") == status
+        assert launch([sys.executable, "-c", words], tmp_path / f"{status}.txt", asked) == status
         assert (tmp_path / f"{status}.txt").read_text() == "1\n"
     stop = threading.Event()
     stop.set()
-    stopped = cluster("local", tmp_path / "submitit", {"timeout_min": 5}, 1, stop)
-    assert stopped([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "stopped.txt") == 1
+    stopped = cluster("local", tmp_path / "submitit", 1, stop)
+    assert stopped([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "stopped.txt", asked) == 1
     log = tmp_path / "killed.txt"  # kills the job around it: no status, and the log says so
-    assert launch([sys.executable, "-c", "import os; os.kill(os.getppid(), 9)"], log) == 1
+    assert launch([sys.executable, "-c", "import os; os.kill(os.getppid(), 9)"], log, asked) == 1
     assert "ended without a status" in log.read_text()
 
 
 def test_a_preempted_job_is_submitted_again_as_it_was() -> None:
     pytest.importorskip("submitit")
-    from benchmarks.suite.launch import Resumable
-
     again = Resumable(2).checkpoint(["a"], "log")
     assert (again.function.threads, again.args) == (2, (["a"], "log"))
 
@@ -204,10 +204,10 @@ def test_a_preempted_job_is_submitted_again_as_it_was() -> None:
 def test_clusters_that_cannot_be_used(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     with pytest.raises(ConfigError, match="--cluster slurm cannot be used") as caught:
-        cluster("slurm", tmp_path, {}, 1)  # no srun here
+        create_executor("slurm", tmp_path, {})  # no srun here
     one_line(caught.value)
     with pytest.raises(ConfigError, match="correct 'cluster' of the suite"):
-        cluster("local", tmp_path, {"colour": "red"}, 1)
+        create_executor("local", tmp_path, {"colour": "red"})
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_run_that_a_signal_has_stopped_is_interrupted_and_not_failed(tmp_path:
 
 def test_a_run_that_ends_well_without_a_record_has_failed(tmp_path: Path, launch: Records) -> None:
     runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch)
-    runner.launch = lambda command, log: 0
+    runner.launch = lambda command, log, parameters: 0
     assert not runner.run()
     assert len(runner.failed) == 2
     assert sum("left no record" in line for line in said) == 2
@@ -254,9 +254,9 @@ def test_a_run_that_was_refused_since_another_began_first_is_waited_for(tmp_path
     job = runner.planner.jobs()[1]
     stack, first = ExitStack(), threading.Event()
 
-    def refused(command: list[str], log: Path) -> int:
+    def refused(command: list[str], log: Path, parameters: dict[str, Any]) -> int:
         if job.label not in str(log) or first.is_set():
-            return launch(command, log)
+            return launch(command, log, parameters)
         first.set()
         stack.enter_context(held_elsewhere(run_locks(job)[1][1], said, lambda: None))
         return 2
@@ -274,9 +274,9 @@ def test_a_record_of_another_configuration_that_came_meanwhile_fails_its_run_alo
     other = Planner(load_suite(write_suite(tmp_path, tasks=[], seeds=[0], options={"data.batch_size": 4}))).jobs()[1]
     runner, said = runner_of(write_suite(tmp_path, tasks=[], seeds=[0]), tmp_path, launch, at_once=1)
 
-    def first(command: list[str], log: Path) -> int:
+    def first(command: list[str], log: Path, parameters: dict[str, Any]) -> int:
         write_record(record_of(other), tmp_path / "runs" / f"{other.label}.json")
-        return launch(command, log)
+        return launch(command, log, parameters)
 
     runner.launch = first
     assert not runner.run()
@@ -289,9 +289,9 @@ def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_pat
     _, job = runner.planner.jobs()
     record = tmp_path / "runs" / f"{job.label}.json"
 
-    def first(command: list[str], log: Path) -> int:
+    def first(command: list[str], log: Path, parameters: dict[str, Any]) -> int:
         write_record(record_of(job, seconds=123.0), record)  # as a second suite would, while this one's first run lasts
-        return launch(command, log)
+        return launch(command, log, parameters)
 
     runner.launch, runner.parallel = first, 1
     assert runner.run()
