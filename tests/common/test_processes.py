@@ -108,6 +108,7 @@ raise SystemExit(10 + len(asked))
     log, asked = tmp_path / "log.txt", threading.Event()
     with ThreadPoolExecutor() as pool:
         ended = pool.submit(start, [sys.executable, "-c", words], log, asked=asked)
-        assert becomes(lambda: log.is_file() and log.read_text(), "SIG_IGN SIG_IGN\n")
+        said = becomes(lambda: log.is_file() and log.read_text(), "SIG_IGN SIG_IGN\n")
         asked.set()
+        assert said
         assert ended.result(timeout=30) == 11, "told once"
