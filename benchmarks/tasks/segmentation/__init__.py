@@ -3,7 +3,7 @@
 from mlomae.backbones.task import EmbeddedBench, Metric, PublishedProtocol, Task, register_task
 
 EMBEDDED = EmbeddedBench(
-    recipes={"UperNet": ("upernet_textures", 100)},
+    recipes={"UperNet": ("upernet_textures", 45)},
     note="Background and 8 textures on {test} that no pretraining saw, trained on {train}.",
     outputs=(
         "overlays/*.png     image, labels, prediction",
