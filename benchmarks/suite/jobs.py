@@ -59,7 +59,7 @@ class Job:
     @property
     def short(self) -> str:
         """What it is, for a display."""
-        return f"{self.method}, {self.title}"
+        return f"{self.title}, {self.method}"
 
     @cached_property
     def portable(self) -> dict[str, Any]:

@@ -86,8 +86,9 @@ class DataConfig:
 
 @dataclass
 class TrainConfig:
-    """Precision (``amp`` as in a pretraining) and intervals, in iterations. ``eval_interval``: evaluate on the way,
-    None only at the end. ``select``: test the "last" weights, or the "best" on ``data.val``."""
+    """Precision (``amp`` as in a pretraining, "auto" always float32 on a processor) and intervals, in iterations.
+    ``eval_interval``: evaluate on the way, None only at the end. ``select``: test the "last" weights, or the "best" on
+    ``data.val``."""
 
     amp: Literal["auto", "none", "bf16"] = "auto"
     log_interval: Count = 50

@@ -6,6 +6,7 @@ from a disk that is full.
 
 import os
 import select
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sized
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
+PERCENT = 100  # steps
 WIDTH = 120  # characters of a plain line; a word that is longer stays whole, such as a path
 GONE = 141  # the exit status of a program whose reader has gone: 128 + SIGPIPE, as shells give it
 _display: "Progress | None" = None
@@ -50,47 +52,53 @@ def say(text: str, wrap: bool = True) -> None:
 class Stage:
     """A bar of the display; nothing where there is none."""
 
-    def __init__(self, display: "Progress | None" = None, task: Any = None) -> None:
-        self._display, self._task, self.done = display, task, 0
+    def __init__(self, display: "Progress | None" = None, task: Any = None, total: int = 0) -> None:
+        self._display, self._task, self._total, self.done = display, task, total, 0
 
     def advance(self, done: int | None = None, said: str | None = None) -> None:
         """``done`` of its total (default: one more) are done; ``said`` stays beside the bar until it is replaced."""
         self.done = self.done + 1 if done is None else done
         if self._display is not None:
             more: dict[str, Any] = {} if said is None else {"said": said}
-            self._display.update(self._task, completed=self.done, **more)
+            self._display.update(self._task, completed=self.done, count=_count(self.done, self._total), **more)
+
+
+def _count(done: int, total: int) -> str:
+    return f"{done} %" if total == PERCENT else f"{done}/{total}"
 
 
 @contextmanager
 def stage(label: str, total: int, done: int = 0) -> Iterator[Stage]:
     """A part of the work, ``total`` steps long, with its own bar on a terminal while it lasts: what is within another
-    one is shown below it."""
+    one is shown below it. A total of `PERCENT` is shown as a share."""
     global _display
     if not (_speaks() and on_terminal()):
         yield Stage()
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
 
     first = _display is None
     if _display is None:
-        fitting = Column(no_wrap=True, overflow="ellipsis")
-        said, left = TextColumn("{task.fields[said]}", markup=False, table_column=fitting), TextColumn("left")
-        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+        fixed, fitting = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis")
+        width = max(12, shutil.get_terminal_size().columns - 55)  # what the other columns leave
+        label_column = Column(no_wrap=True, overflow="ellipsis", max_width=width)
+        columns = (
+            TextColumn("{task.description}", markup=False, table_column=label_column),
+            BarColumn(20),
+            TextColumn("{task.fields[count]}", markup=False, justify="right", table_column=fixed),
+            TimeElapsedColumn(table_column=fixed),
+            TimeRemainingColumn(table_column=fixed),
+            TextColumn("left", table_column=fixed),
+            TextColumn("{task.fields[said]}", markup=False, table_column=fitting),
+        )
         # other threads and forked workers print, too: only `say` goes through the display
         options: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False, "refresh_per_second": 4}
-        _display = Progress(*columns, TimeRemainingColumn(), left, said, transient=True, **options)
+        _display = Progress(*columns, transient=True, **options)
         _display.start()
-    task = _display.add_task(label, total=total, completed=done, said="")
+    task = _display.add_task(label, total=total, completed=done, said="", count=_count(done, total))
     try:
-        yield Stage(_display, task)
+        yield Stage(_display, task, total)
     finally:
         _display.remove_task(task)
         if first:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from mlomae.common.console import Stage, on_terminal, stage
+from mlomae.common.console import PERCENT, Stage, on_terminal, stage
 
 POLL = 0.5  # seconds between two looks into the logs
 _DONE = re.compile(rb"^(\d+)/(\d+)  ", re.MULTILINE)  # how the lines of a training begin that is not on a terminal
@@ -92,7 +92,7 @@ class Progress:
         self._stack, self._ended, self._lock = ExitStack(), threading.Event(), threading.Lock()
 
     def __enter__(self) -> "Progress":
-        self._bar = self._stack.enter_context(stage(f"{self.label}, %", 100))
+        self._bar = self._stack.enter_context(stage(self.label, PERCENT))
         if on_terminal():
             watch = threading.Thread(target=self._watch, daemon=True)
             watch.start()
@@ -112,7 +112,7 @@ class Progress:
     @contextmanager
     def run(self, label: str, work: float, log: Path) -> Iterator[None]:
         """A run, while it goes on; its ``work`` is done at the end, whatever came of it."""
-        with stage(f"  {label}, %", 100) as bar:
+        with stage(f"  {label}", PERCENT) as bar:
             with self._lock:
                 self._running[log] = work, log.stat().st_size if log.is_file() else 0, bar
             try:

@@ -14,6 +14,7 @@ from mlomae.common.registry import Count, NotNegative, Positive, Share, check_in
 from mlomae.config.strict import ADDED, Configuration, build_dataclass, plain, read_config
 
 Width = Annotated[int, "[1, 100000]"]
+WIDTHS = {"tiny": 192, "small": 384, "base": 768, "large": 1024, "huge": 1280}  # of the named sizes
 LEVELS = ("theta", "omega", "phi")
 Depth = Annotated[int, "[1, 1000]"]
 
@@ -36,6 +37,11 @@ class ModelConfig:
     decoder_num_heads: Width = 16
     norm_pix_loss: bool = True
     norm_eps: Annotated[float, "(0, 1)"] = field(default=1e-6, metadata=ADDED)
+
+    @property
+    def width(self) -> int:
+        """0 for a size without a name."""
+        return self.embed_dim or WIDTHS.get(self.size, 0)
 
 
 @dataclass
@@ -109,8 +115,9 @@ class OptimConfig:
 class TrainConfig:
     """Length, precision and intervals, all counted in outer iterations.
 
-    ``amp``: "auto" becomes "bf16" where the device computes that in hardware, else "none", which is float32; what it
-    became is what the run, its checkpoints and its record have.
+    ``amp``: "auto" becomes "bf16" where that is faster (on GPUs and processors that compute it in hardware; on
+    processors for ViTs of width 256 and more), else "none", which is float32; what it became is what the run, its
+    checkpoints and its record have.
     """
 
     outer_iterations: Count = 1000
@@ -121,9 +128,6 @@ class TrainConfig:
     picture_interval: Count = 500
     checkpoint_interval: Count = 500
     keep_checkpoints: Count = 2
-
-    def __post_init__(self) -> None:
-        self.amp = resolve_amp(self.amp)  # type: ignore[assignment]
 
 
 @dataclass
@@ -144,6 +148,9 @@ class PretrainConfig(Configuration):
     demo: bool = False
     init_from: str | None = None
     auxiliary: dict | None = field(default=None, metadata=ADDED)
+
+    def __post_init__(self) -> None:
+        self.train.amp = resolve_amp(self.train.amp, self.model.width)  # type: ignore[assignment]
 
 
 def _check_optim(section: object) -> None:

@@ -73,7 +73,7 @@ def device_phrase(config: PretrainConfig) -> str:
     else:
         threads = torch.get_num_threads()
         where = f"CPU ({cpu_model()}), {threads} thread{'s' * (threads > 1)}"
-    return f"{where}, {describe_amp(config.train.amp)}"
+    return f"{where}, {describe_amp(config.train.amp, config.model.width)}"
 
 
 def conclusion(record: Record, config: PretrainConfig, work_dir: Path) -> list[str]:

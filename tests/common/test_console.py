@@ -49,10 +49,10 @@ def test_elsewhere_than_on_a_terminal_there_is_no_display() -> None:
     assert (done.stdout, done.stderr) == ("a [bold]line[/bold] above the display\n", "")
 
 
-def on_terminal(code: str) -> str:
+def on_terminal(code: str, columns: int = 150) -> str:
     """What a program writes to a terminal."""
     ours, theirs = pty.openpty()
-    environment: dict[str, Any] = {**tiny.environment(), "TERM": "xterm", "COLUMNS": "150"}
+    environment: dict[str, Any] = {**tiny.environment(), "TERM": "xterm", "COLUMNS": str(columns)}
     running = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=theirs, stderr=theirs)
     os.close(theirs)
     text = b""
@@ -73,6 +73,19 @@ def test_a_terminal_shows_every_stage_and_lines_above_it() -> None:
     text = on_terminal(SHOW)
     for words in ("outer", "inner", "5/5", "loss 0.5", "a [bold]line[/bold] above the display"):
         assert words in text
+
+
+def test_on_a_narrow_terminal_labels_are_cut_and_numbers_stay_whole() -> None:
+    label = "Mask R-CNN, MLO-MAE (nca, mask pooling), the third of its seeds"
+    text = on_terminal(
+        "import time\nfrom mlomae.common.console import PERCENT, stage\n"
+        f"with stage('demo', PERCENT) as bar, stage('{label}', PERCENT) as run:\n"
+        "    run.advance(100); bar.advance(7); time.sleep(0.6)",
+        columns=80,
+    )
+    for words in ("Mask R-CNN, MLO-MAE (n", "…", "100 %", "7 %", "0:00:00", " left"):
+        assert words in text
+    assert "mask pooling" not in text
 
 
 def run_without_reader(code: str) -> tuple[int, str]:

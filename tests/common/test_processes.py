@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlomae.common import processes
-from mlomae.common.console import Stage
+from mlomae.common.console import PERCENT, Stage
 from mlomae.common.processes import Progress, start, trained_share
 
 TRAINING = "first loss_lower: 1\n10/40  0:00:03 left  0.1 s/it\n20/40  0:00:02 left\n"
@@ -24,7 +24,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> dict[str, Stage]:
 
     @contextmanager
     def stage(label: str, total: int) -> Iterator[Stage]:
-        assert total == 100
+        assert total == PERCENT
         shown[label] = Stage()
         yield shown[label]
 
@@ -48,33 +48,33 @@ def test_the_bar_of_all_follows_the_work_of_each(bars: dict[str, Stage], tmp_pat
         with progress.run("a short one", 20.0, tmp_path / "nothing.txt"):
             pass
         with progress.run("a long one", 60.0, log), progress.run("the last", 20.0, later):
-            assert becomes(lambda: bars["demo, %"].done, 20)
-            assert bars["  a long one, %"].done == 0
+            assert becomes(lambda: bars["demo"].done, 20)
+            assert bars["  a long one"].done == 0
             with log.open("a") as file:
                 file.write(TRAINING)
-            assert becomes(lambda: bars["  a long one, %"].done, 50)
-            assert becomes(lambda: bars["demo, %"].done, 20 + 30)
-            assert bars["  the last, %"].done == 0
-        assert becomes(lambda: bars["demo, %"].done, 100)
+            assert becomes(lambda: bars["  a long one"].done, 50)
+            assert becomes(lambda: bars["demo"].done, 20 + 30)
+            assert bars["  the last"].done == 0
+        assert becomes(lambda: bars["demo"].done, 100)
 
 
 def test_runs_that_are_expected_later_and_those_of_before_count(bars: dict[str, Stage], tmp_path: Path) -> None:
     with Progress("suite") as progress:
         progress.expect(1.0, done=True)
         progress.expect(1.0)
-        assert becomes(lambda: bars["suite, %"].done, 50)
+        assert becomes(lambda: bars["suite"].done, 50)
         progress.expect(2.0)
-        assert becomes(lambda: bars["suite, %"].done, 25)
+        assert becomes(lambda: bars["suite"].done, 25)
         with progress.run("the second", 1.0, tmp_path / "log.txt"):
             pass
-        assert becomes(lambda: bars["suite, %"].done, 50)
+        assert becomes(lambda: bars["suite"].done, 50)
 
 
 def test_a_run_that_fails_counts_as_done(bars: dict[str, Stage], tmp_path: Path) -> None:
     with Progress("demo", 2.0) as progress:
         with pytest.raises(RuntimeError), progress.run("a", 1.0, tmp_path / "log.txt"):
             raise RuntimeError
-        assert becomes(lambda: bars["demo, %"].done, 50)
+        assert becomes(lambda: bars["demo"].done, 50)
 
 
 @pytest.mark.parametrize(

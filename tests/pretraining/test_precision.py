@@ -12,7 +12,9 @@ import torch
 from mlomae.backbones.config import TrainConfig as TransferTrainConfig
 from mlomae.common import precision
 from mlomae.common.errors import CheckpointError, ConfigError, TrainingError
-from mlomae.config.schema import TrainConfig as PretrainTrainConfig
+from mlomae.common.precision import BF16_WIDTH
+from mlomae.config.schema import WIDTHS, ModelConfig
+from mlomae.models import SIZES
 from mlomae.multilevel.step import OuterStep
 from mlomae.pretraining.losses import lower
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -108,19 +110,30 @@ def test_full_precision_does_not_ask_for_autocast() -> None:
 FLAGS = {"fpu avx512_bf16 amx_bf16": "AMX", "avx2 avx512_bf16": "AVX512-BF16", "asimd bf16": "Arm's bf16", "avx2": ""}
 
 
+@pytest.mark.parametrize("width", [BF16_WIDTH - 8, BF16_WIDTH])
 @pytest.mark.parametrize(("flags", "unit"), FLAGS.items())
-def test_auto_is_bf16_where_hardware_computes_it(flags: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_bf16_where_a_processor_gains_by_it(
+    flags: str, unit: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(precision, "cpu_flags", lambda: set(flags.split()))
-    became = "bf16" if unit else "none"
-    auto = tiny.config(train__amp="auto")
+    became = "bf16" if unit and width == BF16_WIDTH else "none"
+    auto = tiny.config(train__amp="auto", model__embed_dim=width)
     assert (precision.bf16_unit(), auto.train.amp) == (unit, became)
-    assert auto == tiny.config(train__amp=became), "hashes are of what runs"
-    assert TransferTrainConfig().amp == PretrainTrainConfig().amp == became
-    assert tiny.config(train__amp="none").train.amp == "none"
-    assert tiny.config(train__amp="bf16").train.amp == "bf16"
-    assert unit in precision.describe_amp("none")
-    assert unit in precision.describe_amp(became)
+    assert auto == tiny.config(train__amp=became, model__embed_dim=width), "hashes are of what runs"
+    assert TransferTrainConfig().amp == "none", "whose width is not known yet"
+    for amp in ("none", "bf16"):
+        assert tiny.config(train__amp=amp, model__embed_dim=width).train.amp == amp
+        assert unit in precision.describe_amp(amp, width)
+    assert ("slower" in precision.describe_amp("bf16", width)) == (became == "none")
+    assert (f"from width {BF16_WIDTH}" in precision.describe_amp("none", width)) == (bool(unit) and became == "none")
+
+
+def test_widths_of_named_sizes() -> None:
+    assert {name: dim for name, (dim, _, _) in SIZES.items()} == WIDTHS
+    assert ModelConfig(size="small").width == 384
+    assert ModelConfig(size="small", embed_dim=64).width == 64
+    assert ModelConfig(size="unknown").width == 0
 
 
 @pytest.mark.parametrize("native", [True, False])
