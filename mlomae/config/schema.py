@@ -150,6 +150,7 @@ class PretrainConfig(Configuration):
     auxiliary: dict | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.train.amp = resolve_amp(self.train.amp, self.model.width)  # type: ignore[assignment]
 
 

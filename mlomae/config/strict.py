@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import inspect
 import re
+import threading
 import typing
 import unicodedata
 from pathlib import Path
@@ -132,6 +133,11 @@ def _find(path: Path, examples: str) -> Path:
     raise ConfigError(f"config file '{path}' does not exist; see {folder} for the ones that ship")
 
 
+_READING = (
+    threading.RLock()
+)  # MMEngine's reader and what `types_drop_options` changes in it are for one thread at a time
+
+
 def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: str) -> dict[str, Any]:
     """Plain values of an MMEngine Python config after ``--cfg-options`` overrides ("data.batch_size": 64).
 
@@ -140,7 +146,7 @@ def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: st
     """
     file = _find(Path(path), examples)
     try:
-        with types_drop_options(say):
+        with _READING, types_drop_options(say):
             config = Config.fromfile(str(file), import_custom_modules=False)
             if overrides:
                 config.merge_from_dict(overrides)

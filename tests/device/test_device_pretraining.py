@@ -97,7 +97,8 @@ REFUSED = {("explicit", "segmentation"): "mask pooling weighs an image's tokens,
 @pytest.mark.parametrize(("solver", "kind", "amp"), [case for case in CASES if case[:2] not in REFUSED])
 def test_a_step_of_every_solver_with_every_feedback(name: str, solver: str, kind: str, amp: str) -> None:
     options = {"solver": solver, "solver_options": FEW.get(solver, {}), "mask_pooling": solver == "explicit"}
-    check(name, {}, amp, feedback={"type": kind}, levels={"lower_steps": 1, **options})
+    pooling = {} if kind == "segmentation" else {"pooling": "avg" if solver == "explicit" else "cls"}
+    check(name, {}, amp, feedback={"type": kind, **pooling}, levels={"lower_steps": 1, **options})
 
 
 @pytest.mark.parametrize(("solver", "kind"), REFUSED)

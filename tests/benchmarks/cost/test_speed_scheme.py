@@ -103,7 +103,8 @@ def test_sharing_the_heads_encoder_pass_changes_nothing_but_the_cost(accumulate:
         assert step.shares_features
         step.shares_features = share
         calls: list[int] = []
-        hook = model.mae.encoder.register_forward_hook(lambda *_, calls=calls: calls.append(1))  # features only
+        embed: Any = model.mae.encoder.patch_embed  # which features alone go through
+        hook = embed.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         losses = step(batches["lower"], batches["head"], batches["upper"])
         hook.remove()
         found = {k: p.detach() - start[k] for k, p in model.named_parameters() if p.requires_grad}
@@ -137,18 +138,23 @@ def _blocks(tokens: int, width: int, depth: int) -> int:
     return depth * (24 * tokens * width**2 + 4 * tokens**2 * width)
 
 
+def _last_block(tokens: int, count: int, width: int) -> int:
+    """Keys and values of all tokens, the rest of ``count`` of them."""
+    return 2 * (2 * tokens + 10 * count) * width**2 + 4 * tokens * count * width
+
+
 def forward_flops() -> tuple[int, int]:
     """(F, G): one image through the masked autoencoder, of which the kept patches are embedded and the removed ones
-    predicted, and through the encoder with all its tokens."""
+    predicted, and through the encoder with all its tokens, of which the last block computes the class token alone."""
     m = TINY.model
     length, dim, width = (m["img_size"] // m["patch_size"]) ** 2, m["embed_dim"], m["decoder_embed_dim"]
     kept, pixels = length // 4, 3 * m["patch_size"] ** 2
     embed = 2 * length * pixels * dim
     encode, removed = _blocks(kept + 1, dim, m["depth"]), length - kept
-    last = 2 * (2 * (length + 1) + 10 * removed) * width**2 + 4 * (length + 1) * removed * width  # keys, values of all
-    blocks = _blocks(length + 1, width, m["decoder_depth"] - 1) + last
+    blocks = _blocks(length + 1, width, m["decoder_depth"] - 1) + _last_block(length + 1, removed, width)
     decode = 2 * (kept + 1) * dim * width + blocks + 2 * removed * width * pixels
-    return embed * kept // length + encode + decode, embed + _blocks(length + 1, dim, m["depth"])
+    full = embed + _blocks(length + 1, dim, m["depth"] - 1) + _last_block(length + 1, 1, dim)
+    return embed * kept // length + encode + decode, full
 
 
 def embed_flops() -> int:
