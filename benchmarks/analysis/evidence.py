@@ -122,11 +122,14 @@ class Evidence:
 
     def mean_cost(self, runs: list[Record], what: str) -> float | None:
         """The mean of `cost` over ``runs``, None if it is unknown for one of them."""
-        for key, r in (((id(r), what), r) for r in runs):
-            if key not in self._costs:
-                self._costs[key] = self.cost(r, what)
-        known = [cost for r in runs if (cost := self._costs[id(r), what]) is not None]
+        known = [cost for r in runs if (cost := self._known_cost(r, what)) is not None]
         return statistics.fmean(known) if len(known) == len(runs) else None
+
+    def _known_cost(self, record: Record, what: str) -> float | None:
+        key = id(record), what
+        if key not in self._costs:
+            self._costs[key] = self.cost(record, what)
+        return self._costs[key]
 
 
 def _backbone_of(record: Record) -> dict[str, Any]:

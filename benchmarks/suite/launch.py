@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.suite.jobs import PRETRAIN, Job
 from benchmarks.suite.resumable import CANCELLED, Resumable
-from mlomae.common.errors import ConfigError
+from mlomae.common.errors import ConfigError, counted
 from mlomae.common.installing import install_command
 from mlomae.common.registry import check_range
 from mlomae.data.streams import check_divisible
@@ -63,7 +63,7 @@ def check_jobs(kind: str, folder: Path, jobs: Iterable[Job]) -> None:
             elif getattr(job.config, "protocol", "") != "knn":  # which votes, image by image
                 check_divisible({"data.batch_size": job.config.data.batch_size}, processes)
         except ConfigError as error:
-            raise ConfigError(f"{job.label} as a job of {processes} processes: {error}") from error
+            raise ConfigError(f"{job.label} as a job of {counted(processes, 'process')}: {error}") from error
 
 
 def processes_per_node(parameters: dict[str, Any]) -> int:

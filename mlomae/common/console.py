@@ -52,19 +52,15 @@ def say(text: str, wrap: bool = True) -> None:
 class Stage:
     """A bar of the display; nothing where there is none."""
 
-    def __init__(self, display: "Progress | None" = None, task: Any = None, total: int = 0) -> None:
-        self._display, self._task, self._total, self.done = display, task, total, 0
+    def __init__(self, display: "Progress | None" = None, task: Any = None) -> None:
+        self._display, self._task, self.done = display, task, 0
 
     def advance(self, done: int | None = None, said: str | None = None) -> None:
         """``done`` of its total (default: one more) are done; ``said`` stays beside the bar until it is replaced."""
         self.done = self.done + 1 if done is None else done
         if self._display is not None:
             more: dict[str, Any] = {} if said is None else {"said": said}
-            self._display.update(self._task, completed=self.done, count=_count(self.done, self._total), **more)
-
-
-def _count(done: int, total: int) -> str:
-    return f"{done} %" if total == PERCENT else f"{done}/{total}"
+            self._display.update(self._task, completed=self.done, **more)
 
 
 @contextmanager
@@ -86,7 +82,7 @@ def stage(label: str, total: int, done: int = 0) -> Iterator[Stage]:
         columns = (
             TextColumn("{task.description}", markup=False, table_column=label_column),
             BarColumn(20),
-            TextColumn("{task.fields[count]}", markup=False, justify="right", table_column=fixed),
+            TextColumn("{task.completed}{task.fields[of]}", markup=False, justify="right", table_column=fixed),
             TimeElapsedColumn(table_column=fixed),
             TimeRemainingColumn(table_column=fixed),
             TextColumn("left", table_column=fixed),
@@ -96,9 +92,10 @@ def stage(label: str, total: int, done: int = 0) -> Iterator[Stage]:
         options: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False, "refresh_per_second": 4}
         _display = Progress(*columns, transient=True, **options)
         _display.start()
-    task = _display.add_task(label, total=total, completed=done, said="", count=_count(done, total))
+    of = " %" if total == PERCENT else f"/{total}"
+    task = _display.add_task(label, total=total, completed=done, said="", of=of)
     try:
-        yield Stage(_display, task, total)
+        yield Stage(_display, task)
     finally:
         _display.remove_task(task)
         if first:

@@ -133,9 +133,8 @@ def _find(path: Path, examples: str) -> Path:
     raise ConfigError(f"config file '{path}' does not exist; see {folder} for the ones that ship")
 
 
-_READING = (
-    threading.RLock()
-)  # MMEngine's reader and what `types_drop_options` changes in it are for one thread at a time
+# MMEngine's reader, and what `types_drop_options` changes in it, are for one thread at a time
+_READING = threading.RLock()
 
 
 def read_config(path: str | Path, overrides: dict[str, Any] | None, examples: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from mmengine.dist import get_world_size
 
 from mlomae import records
 from mlomae.common import checkpoint
-from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError
+from mlomae.common.errors import CheckpointError, ConfigError, MlomaeError, counted
 from mlomae.common.files import read_json
 from mlomae.common.numerics import check_numerics
 from mlomae.config.strict import build_dataclass, plain
@@ -88,7 +88,7 @@ def check_processes(state: dict[str, Any], path: Path) -> None:
     if before != now:
         how = f"torchrun --nproc-per-node {before}" if before > 1 else "one process, without torchrun"
         raise CheckpointError(
-            f"'{path}' was made by {before} process{'es' * (before > 1)}, and this run has {now}; resume it with as "
+            f"'{path}' was made by {counted(before, 'process')}, and this run has {now}; resume it with as "
             f"many ({how}), or choose another work dir"
         )
 

@@ -47,7 +47,7 @@ def introduction(
         f"beside them {decoder / 1e6:.1f} M in the decoder",
         f"device: {device_phrase(config)}",
         f"length: {counted(config.train.outer_iterations, 'iteration')} of {steps} x {sizes['batch_size']} images, "
-        f"{seen / lower:,.0f} pass{'es' * (round(seen / lower) != 1)}",
+        f"{counted(round(seen / lower), 'pass')}",
         f"output: {work_dir} ({kept and f'{kept}, '}checkpoints, pictures, train.log, TensorBoard)",
         *_near(data),
     ]
@@ -72,7 +72,7 @@ def device_phrase(config: PretrainConfig) -> str:
         where = torch.cuda.get_device_name(device)
     else:
         threads = torch.get_num_threads()
-        where = f"CPU ({cpu_model()}), {threads} thread{'s' * (threads > 1)}"
+        where = f"CPU ({cpu_model()}), {counted(threads, 'thread')}"
     return f"{where}, {describe_amp(config.train.amp, config.model.width)}"
 
 

@@ -132,7 +132,7 @@ def _parameters(found: Estimate, of_classes: str) -> str:
 def _heading(config: PretrainConfig, device: str, processes: int) -> str:
     where = PEAKS[device].title if device in PEAKS else cpu_model()
     amp = "bfloat16" if config.train.amp == "bf16" else "float32"
-    return f"{config.name}: {processes} process{'es' * (processes > 1)} on {where}, {amp}"
+    return f"{config.name}: {counted(processes, 'process')} on {where}, {amp}"
 
 
 def _loading(config: PretrainConfig, found: LoadingPlan, processes: int) -> list[str]:
