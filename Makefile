@@ -97,15 +97,15 @@ pretrain: $(STAMP)  ## pretrain CONFIG=configs/pretrain/... [DATA=root] [WORK_DI
 	$(BIN)/mlomae pretrain $(call quoted,CONFIG,configs/pretrain/mlomae-pooled_vit-w128-d4_textures.py) \
 	  $(call option,--data,DATA) $(call option,--work-dir,WORK_DIR) $(call list,OPTIONS)
 
-# what bench-speed compares with; without it (no network, say) the row reads "not installed"
+# what bench-speed and bench-data compare with; without it (no network, say) the row reads "not installed"
 $(PEERS): $(STAMP)
 	@$(INSTALL) $(PINS) -e '.[peers]' \
 	  && touch $(PEERS) || echo "the extra 'peers' could not be installed: going on without it"
 
-bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--rounds 20"]
+bench-speed: $(PEERS)  ## seconds, memory, GFLOP/s of MAE, one_step, the authors' scheme, others' MAE [OPTIONS="--setting cpu-vit-b"]
 	$(BIN)/python -m benchmarks.cost.speed $(call list,OPTIONS)
 
-bench-data: $(STAMP)  ## images per second of loading, beside torchvision's and timm's [OPTIONS="--sides 224 --root FOLDER"]
+bench-data: $(PEERS)  ## images per second of loading, beside torchvision's, timm's and lightly's [OPTIONS="--sides 224 --root FOLDER"]
 	$(BIN)/python -m benchmarks.cost.loading $(call list,OPTIONS)
 
 bench: $(STAMP)  ## transfer to TASK=classification, ...; CONFIG=configs/TASK/... CKPT=... [DATA=root] [WORK_DIR=...] for one

@@ -9,7 +9,11 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import OWN, SOURCES, Column, Row, Table
 from mlomae.common.errors import DataError
 
-_ORDER = ("mae", "one_step", "authors", "mae_compiled", "one_step_compiled", "mae_lightly", "mae_reference")
+_ORDER = (
+    *("mae", "one_step", "authors", "mae_compiled", "one_step_compiled", "mae_lightly", "mae_reference"),
+    *("mae_bf16", "mae_bf16_compiled", "mae_lightly_bf16", "mae_reference_bf16"),
+    *("files", "files_lightly", "files_reference"),
+)
 
 
 def _rows(evidence: Evidence) -> list[Row]:
@@ -25,6 +29,7 @@ def _rows(evidence: Evidence) -> list[Row]:
             "threads": str(r["hardware"]["threads"]),
             "commit": (r["git_commit"] or "")[:7] + ("+" if r["git_dirty"] else ""),
             "rounds": str(r["outer_iterations"]),
+            "precision": "bf16" if r["config"].get("amp", r["config"]["setting"]["amp"]) == "bf16" else "fp32",
             **r["metrics"],
             SOURCES: {"": [(OWN, [r])]},
         }
@@ -39,13 +44,13 @@ def _rows(evidence: Evidence) -> list[Row]:
     return rows
 
 
-def _ratio(name: str, title: str) -> list[Column]:
-    """A ratio with its interval, one cell of the page."""
+def _interval(name: str, title: str, spec: str = ".3f") -> list[Column]:
+    """A number with its interval, one cell of the page."""
 
     def show(row: Row) -> str:
         return f"{row[name]} [{row[f'{name}_low']}, {row[f'{name}_high']}]" if row[name] else ""
 
-    return [Column(name, ".3f", title, show), *(Column(f"{name}_{end}", ".3f", hidden=True) for end in ("low", "high"))]
+    return [Column(name, spec, title, show), *(Column(f"{name}_{end}", spec, hidden=True) for end in ("low", "high"))]
 
 
 TABLE = Table(
@@ -54,13 +59,17 @@ TABLE = Table(
         Column("setting", key=True),
         Column("finished_at", title="run", key=True),
         Column("row", key=True),
+        Column("precision"),
         Column("hardware", title="hardware, threads", show=lambda row: f"{row['hardware']}, {row['threads']}"),
         *(Column(name, hidden=True) for name in ("threads", "commit", "rounds")),
         Column("seconds", ".4f", "s"),
         Column("cpu_seconds", ".4f", "CPU s"),
-        *_ratio("seconds_to_authors", "s / authors"),
-        *_ratio("cpu_seconds_to_authors", "CPU s / authors"),
-        *_ratio("seconds_to_mae", "s / MAE"),
+        *_interval("images_per_s", "images/s", ".1f"),
+        *_interval("seconds_to_authors", "s / authors"),
+        *_interval("cpu_seconds_to_authors", "CPU s / authors"),
+        *_interval("seconds_to_mae", "s / MAE"),
+        *_interval("seconds_to_mae_bf16", "s / MAE in bf16"),
+        *_interval("seconds_to_files", "s / MAE from files"),
         Column("peak_mib", ".0f", "peak MiB"),
         Column("gflop", ".1f", hidden=True),
         Column("gflop_per_s", ".1f", "GFLOP/s"),
@@ -72,8 +81,10 @@ TABLE = Table(
     note=(
         "Seconds are medians over rounds in which the rows took turns; a ratio is the median of the ratios within a "
         "round, with a 95 % interval of the median. Peak memory: model, optimizers, data and one iteration, each row "
-        "in its own process. Share of matmul: relative to the rate of a large square matrix product in the same "
-        "rounds. Data are random tensors, loading is not timed. In the CSV, + marks a commit with uncommitted changes."
+        "in its own process, without a loader's workers. Share of matmul: relative to the rate of a large square "
+        "matrix product in the row's precision, in the same rounds. Data are random tensors, loading is not timed; "
+        "from files each tool reads JPEG images with its own loader and one worker. In the CSV, + marks a commit with "
+        "uncommitted changes."
     ),
     order=["setting", "finished_at"],  # within a run as the rows come
     source="the records of `make bench-speed`",

@@ -14,36 +14,24 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torchvision
-from PIL import Image
 
-from benchmarks.cost.loading.loaders import LOADERS
-from benchmarks.cost.speed.measure import median_interval
+from benchmarks.cost.loading.loaders import LOADERS, write_jpegs
+from benchmarks.cost.median import median_interval
 from mlomae.common import system
 from mlomae.common.atomic import replacing
 from mlomae.common.errors import ConfigError, DataError, exit_status
 from mlomae.common.registry import check_choice, check_range
-from mlomae.data import Textures
 
 BATCHES = {32: 512, 64: 256, 224: 128}
 """Images of a batch by their side in pixels."""
 OLD = "mlomae_1913902"
 OLD_COMMIT = "1913902"
-_QUALITY = 90
-
-
-def write_jpegs(folder: Path, side: int, count: int) -> None:
-    """Embedded textures as ``folder/train/<class>/*.jpg``."""
-    source = Textures(count=count, size=side)
-    for name in source.classes:
-        (folder / "train" / name).mkdir(parents=True)
-    for i, label in enumerate(source.labels):
-        image = Image.fromarray(source.image(i).permute(1, 2, 0).numpy())
-        image.save(folder / "train" / source.classes[label] / f"{i:05d}.jpg", quality=_QUALITY)
 
 
 @contextmanager
@@ -143,6 +131,9 @@ def main(argv: list[str] | None = None) -> None:
     names = [name for name in arguments.loaders.split(",") if name]
     for name in names:
         check_choice("", LOADERS, loaders=name)
+    if "lightly" in names and not find_spec("lightly"):
+        print("lightly: left out, because it is not installed (the extra 'peers')")
+        names.remove("lightly")
     check_range("", "[1, inf)", rounds=arguments.rounds)
     sides = [int(side) if side.isdecimal() else 0 for side in arguments.sides.split(",")]
     if not sides or any(side not in BATCHES for side in sides) or (arguments.root and len(sides) > 1):

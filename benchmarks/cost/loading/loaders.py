@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,6 +27,7 @@ Loader = Callable[[str, int, int, int], Batches]
 
 SCALE, MEAN, STD = (0.2, 1.0), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ENDLESS = 10**6
+_QUALITY = 90
 CROP = {"type": "RandomResizedCropFlip", "scale": SCALE}
 
 
@@ -90,16 +92,41 @@ def timm_loader(root: str, side: int, batch: int, workers: int) -> Batches:
         interpolation="bicubic",
         color_jitter=0.0,
         num_workers=workers,
-        persistent_workers=False,
+        persistent_workers=workers > 0,
         device=torch.device("cpu"),
     )
     return _images(loader), lambda: next(iter(getattr(loader, "loader", loader)))
+
+
+def lightly(root: str, side: int, batch: int, workers: int) -> Batches:
+    """Its transform for MAE, on Pillow's images."""
+    from lightly.data import LightlyDataset
+    from lightly.transforms import MAETransform
+
+    images = LightlyDataset(f"{root}/train", transform=MAETransform(side, SCALE[0]))
+    loader = DataLoader(
+        images, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    batches = (views[0] for _ in range(ENDLESS) for views, _, _ in loader)
+    return batches, lambda: next(iter(loader))
 
 
 def _images(loader: Any) -> Generator[Tensor, None, None]:
     while True:
         for images, _ in loader:
             yield images
+
+
+def write_jpegs(folder: Path, side: int, count: int) -> None:
+    """Embedded textures as ``folder/train/<class>/*.jpg``."""
+    from mlomae.data import Textures
+
+    source = Textures(count=count, size=side)
+    for name in source.classes:
+        (folder / "train" / name).mkdir(parents=True)
+    for i, label in enumerate(source.labels):
+        image = Image.fromarray(source.image(i).permute(1, 2, 0).numpy())
+        image.save(folder / "train" / source.classes[label] / f"{i:05d}.jpg", quality=_QUALITY)
 
 
 LOADERS: dict[str, Loader] = {
@@ -109,6 +136,7 @@ LOADERS: dict[str, Loader] = {
     "torchvision_pillow": torchvision_pillow,
     "timm": timm_loader,
     "mlomae_memory": mlomae_memory,
+    "lightly": lightly,
 }
 
 

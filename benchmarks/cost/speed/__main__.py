@@ -1,8 +1,9 @@
 """Speed and memory of an outer iteration (`make bench-speed`).
 
-Plain MAE, our `one_step`, the authors' scheme, their compiled forms, and the plain MAE of others, measured in turn on
-one machine, together with its rate of matrix products. Data are random tensors made once; loading is not timed.
-A ratio is the median over rounds of the ratio within a round, with a 95 % interval of the median.
+Plain MAE, our `one_step`, the authors' scheme, their compiled forms, and the plain MAE of others, in both precisions
+and with each tool's own loader, measured in turn on one machine, together with its rates of matrix products. Data are
+random tensors made once, and loading is not timed, but in the rows from files. A ratio is the median over rounds of
+the ratio within a round, with a 95 % interval of the median.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import datetime
 import multiprocessing
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +25,9 @@ import torch
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables import speed_table
 from benchmarks.analysis.tables.table import aligned
-from benchmarks.cost.speed.measure import attempt, matmul_shapes, measure_once, median_interval, prepare
+from benchmarks.cost.loading.loaders import write_jpegs
+from benchmarks.cost.median import median_interval
+from benchmarks.cost.speed.measure import HALF, attempt, matmul_shapes, measure_once, prepare
 from benchmarks.cost.speed.rows import MATMUL, ROWS
 from benchmarks.cost.speed.setting import LOWER_STEPS, SETTINGS, Setting, get_setting
 from mlomae import records
@@ -31,7 +35,8 @@ from mlomae.common import system
 from mlomae.common.errors import ConfigError, exit_status
 from mlomae.common.registry import check_choice, check_range
 
-REFERENCES = ("authors", "mae")  # rows that others are compared with
+REFERENCES = ("authors", "mae", "mae_bf16", "files")  # rows that others are compared with
+FILES = 64  # batches of images for the rows from files: enough that few epochs end while they are timed
 Found = dict[str, dict[str, Any]]
 """Row -> its numbers, or {"skipped": reason}; "matmul" -> rates."""
 
@@ -40,6 +45,10 @@ def measure(setting: Setting, names: list[str], rounds: int, warmup: int, thread
     """Time the rows that can run, in turn. Raises ConfigError if one of them fails while it is timed."""
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
+        root = ""
+        if any(ROWS[name].files for name in names):
+            root = stack.enter_context(tempfile.TemporaryDirectory())
+            write_jpegs(Path(root), setting.model["img_size"], FILES * setting.batch)
         processes = {n: stack.enter_context(ProcessPoolExecutor(1, context)) for n in (*names, MATMUL)}
 
         def ask(name: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -49,7 +58,7 @@ def measure(setting: Setting, names: list[str], rounds: int, warmup: int, thread
                 return {"skipped": "its process ended (out of memory?)"}
 
         # one after the other: parallel warm-ups would disturb each other and the measured memory
-        ready = {name: ask(name, prepare, name, setting.name, threads, warmup) for name in processes}
+        ready = {name: ask(name, prepare, name, setting.name, threads, warmup, root) for name in processes}
         runnable = [name for name in ready if "skipped" not in ready[name]]
         times: dict[str, list[dict[str, Any]]] = {name: [] for name in runnable}
         for turn in range(rounds):
@@ -61,28 +70,33 @@ def measure(setting: Setting, names: list[str], rounds: int, warmup: int, thread
     rates = times.pop(MATMUL)
     found: Found = {MATMUL: {k: statistics.median(r[k] for r in rates) for k in rates[0]}}
     for name in names:
-        found[name] = _summary(name, times, ready, rates) if name in times else ready[name]
+        found[name] = _summary(name, setting, times, ready, rates) if name in times else ready[name]
     return found
 
 
-def _summary(name: str, times: dict[str, Any], ready: dict[str, Any], rates: list[dict[str, float]]) -> dict[str, Any]:
+def _summary(
+    name: str, setting: Setting, times: dict[str, Any], ready: dict[str, Any], rates: list[dict[str, float]]
+) -> dict[str, Any]:
     """Medians of one row and of its ratios within a round; keys as in a record's metrics."""
     own, first = times[name], ready[name]
     numbers: dict[str, Any] = {}
     for key in ("seconds", "cpu_seconds"):
         samples = {key: [t[key] for t in own]}
+        if key == "seconds":
+            samples["images_per_s"] = [LOWER_STEPS * setting.batch / t[key] for t in own]
         for other in [row for row in REFERENCES if row in times]:
             samples[f"{key}_to_{other}"] = [a[key] / b[key] for a, b in zip(own, times[other], strict=True)]
         for number, values in samples.items():
             numbers[number], numbers[f"{number}_low"], numbers[f"{number}_high"] = median_interval(values)
-    numbers |= {"peak_mib": first["peak_mib"], "peak_read": first["peak_read"], "rounds": len(own)}
+    numbers |= {key: first[key] for key in ("peak_mib", "peak_read", "amp")} | {"rounds": len(own)}
     numbers |= {"wall_clock_s": sum(t["seconds"] for t in own), "cpu_s": sum(t["cpu_seconds"] for t in own)}
     if ROWS[name].compiled:
         numbers["compile_s"] = max(0.0, first["first_s"] - numbers["seconds"])
     gflop = (ready.get(ROWS[name].flops_of or name) or {}).get("gflop")
     if gflop is not None:
         numbers |= {"gflop": gflop, "gflop_per_s": statistics.median(gflop / t["busy_seconds"] for t in own)}
-        shares = (gflop / t["busy_seconds"] / rate["square"] for t, rate in zip(own, rates, strict=True))
+        square = HALF if HALF in rates[0] and ready[name]["amp"] == "bf16" else "square"
+        shares = (gflop / t["busy_seconds"] / rate[square] for t, rate in zip(own, rates, strict=True))
         numbers["share_of_matmul"] = statistics.median(shares)
     return numbers
 
@@ -98,19 +112,21 @@ def table_lines(setting: Setting, found: Found, threads: int, measured: list[rec
     skipped = [f"{ROWS[name].title}: skipped, {n['skipped']}" for name, n in found.items() if "skipped" in n]
     m = setting.model
     shapes = matmul_shapes(setting)
+    shapes |= {HALF: shapes["square"]}
     rates = ", ".join(f"{k} {'x'.join(map(str, shapes[k]))}: {rate:.0f}" for k, rate in found[MATMUL].items())
     return [
         f"setting '{setting.name}': ViT {m['embed_dim']} wide, {m['depth']} deep, {m['img_size']} px in patches of "
         f"{m['patch_size']}; decoder {m['decoder_embed_dim']} wide, {m['decoder_depth']} deep; "
         f"batches of {setting.batch}; {setting.device}, {setting.amp if setting.amp != 'none' else 'float32'}, "
         f"{threads} thread(s)",
-        "random tensors, loading not timed; one outer iteration is 2 steps on θ, and with levels one on ω and one on φ",
+        "random tensors, loading not timed, but in the rows from files; one outer iteration is 2 steps on θ, and with "
+        "levels one on ω and one on φ",
         f"GFLOP/s by {'processor seconds' if threads == 1 and setting.device == 'cpu' else 'the clock'}; "
         "[low, high] is a 95 % interval of the median of the ratios within a round; "
         "the seconds of a row do not include compilation",
         *aligned([["row", *(column.heading for column in columns)], *rows]),
         *skipped,
-        f"matrix products, GFLOP/s (share is of the square's): {rates}",
+        f"matrix products, GFLOP/s (share is of the square's in the row's precision): {rates}",
     ]
 
 
@@ -128,19 +144,20 @@ def make_records(setting: Setting, found: Found, warmup: int, threads: int) -> l
         clock = {"wall": metrics.pop("wall_clock_s"), "cpu": metrics.pop("cpu_s")}
         images = setting.batch * numbers["rounds"]
         upper = images if ROWS[name].levels else 0
-        measured = {"row": name, "rounds": numbers["rounds"], "warmup": warmup, "peak_read": numbers["peak_read"]}
+        measured = {key: numbers[key] for key in ("rounds", "peak_read", "amp")} | {"row": name, "warmup": warmup}
+        data = "JPEG files" if ROWS[name].files else "random tensors"
         out.append(
             records.make_record(
                 task="speed",
                 name=f"speed_{setting.name}_{name}_{now:%Y%m%dT%H%M%SZ}",
                 method=name,
-                dataset="random tensors",
+                dataset=data,
                 seed=0,
                 config={"setting": asdict(setting), **measured, "threads": threads},
                 images_seen={"lower": LOWER_STEPS * images, "head": upper, "upper": upper},
                 outer_iterations=numbers["rounds"],
                 clock=clock,
-                train_source="random tensors",
+                train_source=data,
                 eval_source="none",
                 metrics=metrics,
                 git=git,

@@ -7,24 +7,26 @@ multiply-add is two).
 
 import gc
 import math
+import multiprocessing
+import os
 import resource
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch._inductor.config
-from scipy import stats
 
 from benchmarks.cost.speed.rows import MATMUL, ROWS, Step, build
 from benchmarks.cost.speed.setting import RATIO, SETTINGS, Setting
 from mlomae.common.errors import MlomaeError, first_line_of
 from mlomae.common.flops import count_flops
+from mlomae.common.precision import bf16_unit, resolve_amp
 
 MIB = 2**20
+HALF = "square, bf16"  # the rate of products in bfloat16, in a setting of float32
 
 
 # --- one process per row --------------------------------------------------------------------------------------------
@@ -33,8 +35,10 @@ MIB = 2**20
 _measured: Callable[[], dict[str, float]]  # one timed iteration of this process's row
 
 
-def prepare(row: str, setting_name: str, threads: int, warmup: int) -> dict[str, Any]:
+def prepare(row: str, setting_name: str, threads: int, warmup: int, root: str) -> dict[str, Any]:
     """Build a row in this process, warm it up and report its cost; `measure_once` then times it.
+
+    ``root`` holds the images of a row from files.
 
     Returns ``gflop``, ``first_s`` (the first iteration, compilation included), ``peak_mib`` and how that was read.
     """
@@ -46,13 +50,14 @@ def prepare(row: str, setting_name: str, threads: int, warmup: int) -> dict[str,
         _measured = partial(matmul_rates, setting)
         return {}
     before = resident()
-    step = build(row, setting)
+    step = build(row, setting, root)
     first = timed(step, setting.device)["seconds"]
     gflop = None if ROWS[row].compiled else count_flops(step) / 1e9
     repeated(step, warmup)
     peak, how = peak_memory(step, setting.device, before)
     _measured = partial(iteration, step, setting.device)
-    return {"gflop": gflop, "first_s": first, "peak_mib": peak, "peak_read": how}
+    amp = resolve_amp(ROWS[row].amp or setting.amp, setting.model["embed_dim"])
+    return {"amp": amp, "gflop": gflop, "first_s": first, "peak_mib": peak, "peak_read": how}
 
 
 def measure_once() -> dict[str, Any]:
@@ -86,19 +91,31 @@ def repeated(step: Step, times: int) -> None:
 
 
 def timed(step: Step, device: str) -> dict[str, float]:
-    """Wall-clock and processor seconds (of all threads) of one call, the device's work included.
+    """Wall-clock and processor seconds (of all threads and workers) of one call, the device's work included.
 
     ``busy_seconds`` is the time for rates: with one thread its processor time, which excludes waiting for a busy
     machine; with several threads, or on a GPU, wall-clock time.
     """
     synchronise = getattr(torch, device).synchronize  # nothing on a CPU
     synchronise()
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _cpu_seconds()
     step()
     synchronise()
-    spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": _cpu_seconds() - cpu}
     alone = device == "cpu" and torch.get_num_threads() == 1
     return spent | {"busy_seconds": spent["cpu_seconds" if alone else "seconds"]}
+
+
+def _cpu_seconds() -> float:
+    """Of this process and, on Linux, of its living children: the workers of a loader."""
+    seconds = time.process_time()
+    for child in multiprocessing.active_children():
+        try:
+            fields = Path(f"/proc/{child.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -155,10 +172,15 @@ def matmul_shapes(setting: Setting) -> dict[str, tuple[int, int, int]]:
 
 
 def matmul_rates(setting: Setting) -> dict[str, float]:
-    """GFLOP/s of each product in the setting's precision: the best of three blocks of about 50 ms."""
-    dtype = torch.bfloat16 if setting.amp == "bf16" else torch.float32
+    """GFLOP/s of each product in the setting's precision: the best of three blocks of about 50 ms.
+
+    "square, bf16" is that of the square in bfloat16 where rows of both precisions run."""
+    shapes = [(name, size, setting.amp) for name, size in matmul_shapes(setting).items()]
+    if setting.amp == "none" and bf16_unit():
+        shapes.append((HALF, matmul_shapes(setting)["square"], "bf16"))
     rates = {}
-    for name, (rows, inner, columns) in matmul_shapes(setting).items():
+    for name, (rows, inner, columns), amp in shapes:
+        dtype = torch.bfloat16 if amp == "bf16" else torch.float32
         a, b = (torch.randn(*shape, device=setting.device, dtype=dtype) for shape in ((rows, inner), (inner, columns)))
         multiply = partial(torch.mm, a, b, out=a @ b)
         once = timed(multiply, setting.device)["busy_seconds"]
@@ -167,17 +189,3 @@ def matmul_rates(setting: Setting) -> dict[str, float]:
         best = min(timed(block, setting.device)["busy_seconds"] for _ in range(3))
         rates[name] = 2e-9 * rows * inner * columns * repeats / best
     return rates
-
-
-# --- statistics -----------------------------------------------------------------------------------------------------
-
-
-def median_interval(values: Sequence[float], coverage: float = 0.95) -> tuple[float, float, float]:
-    """(median, low, high): the narrowest symmetric pair of order statistics that covers the median so often.
-
-    Assumes nothing about the distribution; with fewer than six values it is the whole range and covers less.
-    """
-    ordered, n = sorted(values), len(values)
-    # how many values are cut off on each side
-    cut = max(0, int(stats.binom.ppf((1 - coverage) / 2, n, 0.5)) - 1)
-    return statistics.median(ordered), ordered[cut], ordered[n - 1 - cut]

@@ -105,4 +105,4 @@ class LightlyMAE(nn.Module):
         return nn.functional.mse_loss(pred, target)
 
 
-PEERS: dict[str, Any] = {"mae_lightly": LightlyMAE, "mae_reference": ReferenceDesign}
+PEERS: dict[str, Any] = {"lightly": LightlyMAE, "reference": ReferenceDesign}

@@ -1,7 +1,4 @@
-"""What the speed benchmark runs: the size of model and batch, and random data of that size.
-
-The data are random tensors made once: loading and augmenting images is not timed.
-"""
+"""What the speed benchmark runs: the size of model and batch, and random data of that size, made once."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +16,8 @@ RATIO = 0.75
 
 @dataclass(frozen=True)
 class Setting:
-    """``batch`` is the size of the lower, the head and the upper batch alike; ``amp`` "none" (float32) or "bf16"."""
+    """``batch`` is the size of the lower, the head and the upper batch alike; ``amp`` "none" (float32) or "bf16", for
+    rows without a precision of their own."""
 
     name: str
     device: str
@@ -28,7 +26,7 @@ class Setting:
     classes: int
     amp: str = "none"
 
-    def config(self, method: str, compiled: bool = False) -> PretrainConfig:
+    def config(self, method: str, compiled: bool = False, amp: str | None = None) -> PretrainConfig:
         """The pretraining configuration of ``method`` "mae" (random masks) or "mlomae" (learned, linear head)."""
         learned = method == "mlomae"
         mask = {"type": "learned", "arch": "token", "sampling": "gumbel_topk"} if learned else {"type": "random"}
@@ -40,7 +38,7 @@ class Setting:
             "mask": {**mask, "ratio": RATIO},
             "feedback": {"type": "linear", "pooling": "cls", "dropout": 0.0},
             "levels": {"lower_steps": LOWER_STEPS, "head_steps": 1, "solver": "one_step"},
-            "train": {"amp": self.amp, "compile": compiled},
+            "train": {"amp": amp or self.amp, "compile": compiled},
         }
         return config_from_dict(values)
 
@@ -71,9 +69,11 @@ def _model(img_size: int, patch: int, encoder: tuple[int, int, int], decoder: tu
     return values | {f"decoder_{name}": value for name, value in zip(names, decoder, strict=True)}
 
 
+_VIT_B = _model(224, 16, (768, 12, 12), (512, 8, 16))  # ViT-B/16 and the decoder that MAE was published with
 SETTINGS = {
     "cpu": Setting("cpu", "cpu", _model(32, 4, (192, 6, 3), (96, 2, 3)), batch=64, classes=10),
-    "gpu": Setting("gpu", "cuda", _model(224, 16, (768, 12, 12), (512, 8, 16)), batch=64, classes=1000, amp="bf16"),
+    "cpu-vit-b": Setting("cpu-vit-b", "cpu", _VIT_B, batch=16, classes=1000),
+    "gpu": Setting("gpu", "cuda", _VIT_B, batch=64, classes=1000, amp="bf16"),
     "tiny": Setting("tiny", "cpu", _model(16, 4, (32, 2, 2), (16, 1, 2)), batch=4, classes=3),  # for the tests
 }
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.cost.loading.__main__ import BATCHES, OLD, main, write_jpegs
-from benchmarks.cost.loading.loaders import LOADERS, tensor_bytes
+from benchmarks.cost.loading.__main__ import BATCHES, OLD, main
+from benchmarks.cost.loading.loaders import LOADERS, tensor_bytes, write_jpegs
 from mlomae.common.errors import DataError
 
 
