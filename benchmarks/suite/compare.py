@@ -36,7 +36,7 @@ from mlomae.records import RANDOM
 LEARNED = METHODS["learned"]
 JOINT = "MAE (joint classification)"
 _EVALUATION = 30.0  # processor seconds of k-NN, probes and transfers of a backbone, about
-MOST = 200_000  # images that a run sees on a CPU: a comparison of 1,000 images of 64 pixels takes an hour on two cores
+MOST = 150_000  # images that a run sees on a CPU: a comparison of 1,000 images of 64 pixels takes an hour on two cores
 
 
 def recipes(found: Found, gpu: bool, changes: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -78,6 +78,8 @@ def choose_recipe(found: Found, method: str = "mae", gpu: bool = False) -> Recip
     if found.held_out and found.kind == "classes":  # a user's own photos are often taken in series
         data["allow_near_copies"] = True
     optim: dict[str, Any] = {"theta": {"lr": float(f"{rate:.2g}")}}
+    if not gpu:  # at this rate a short run with the usual warm-up of 5 % stays on a plateau
+        optim["theta"]["warmup"] = 0.2
     mask: dict[str, Any] = {"type": "random", "ratio": 0.75}
     more: dict[str, Any] = {"levels": {"lower_steps": 2}}
     if learned:
