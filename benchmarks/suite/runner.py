@@ -109,9 +109,13 @@ class SuiteRunner:
             self.progress.expect(job.effort, done=job.label in self.records)
 
     def _plan_same_time(self) -> bool:
-        """Add the same-time row once its length is known; returns whether it was."""
+        """Add the same-time row once its length is known; returns whether it was.
+
+        It goes before what waits: the longest runs, begun last, would keep one core while the others have nothing."""
         jobs = same_time_jobs(self.planner, self.completed, self.jobs)
+        waiting, self._waiting = self._waiting, []
         self._add(jobs or [])
+        self._waiting += waiting
         return jobs is not None
 
     def _ready(self) -> list[Job]:

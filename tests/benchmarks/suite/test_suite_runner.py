@@ -112,6 +112,8 @@ def test_same_time_waits_for_both_and_takes_the_ratio_of_processor_seconds(tmp_p
     assert all(
         order(job.label) > order(f"suite_{m}_seed{s}") for job in longer for m in ("mae", "mlo-mae") for s in (0, 1)
     )
+    others = [order(job.label) for job in runner.jobs if job.after and job not in longer]
+    assert max(order(job.label) for job in longer if not job.after) < max(others), "the longest runs would come last"
     more = write_suite(tmp_path, same_time="MLO-MAE", seeds=[0, 1, 2])
     launch.seconds = {"MAE": 10.0, "MLO-MAE": 90.0}
     further, _ = runner_of(more, tmp_path, launch)
