@@ -299,6 +299,8 @@ def main(argv: list[str] | None = None) -> int:
         args, unknown = parser.parse_known_args(argv)
         if args.run is _data_check and not any(option.startswith("-") for option in unknown):  # after a flag
             args.options, unknown = [*args.options, *unknown], []
+        rank = os.environ.get("LOCAL_RANK")  # which torch.distributed.launch gives as an option as well
+        unknown = [option for option in unknown if option not in (f"--local-rank={rank}", f"--local_rank={rank}")]
         if unknown and args.run is not _needs_checkout:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         if not sys.warnoptions:  # standard error is for what the user can act on, not for what libraries say to us

@@ -99,6 +99,18 @@ def folders(tmp_path: Path) -> dict[str, Any]:
 # --- configuration --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("option", ["--local-rank", "--local_rank"])
+def test_the_rank_that_the_old_launcher_gives_is_known(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``python -m torch.distributed.launch -m mlomae.cli pretrain ...`` puts it before the command."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main([f"{option}=1", "pretrain", "missing.py"]) == 2
+    assert "missing.py" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([f"{option}=0", "pretrain", "missing.py"])
+
+
 def test_missing_config_file(refused: Refused) -> None:
     line = refused("pretrain", "nowhere/config.py")
     assert "config file 'nowhere/config.py' does not exist; see configs/pretrain/" in line

@@ -38,7 +38,8 @@ def check_copies(config: TransferConfig, training: Images, test: Images) -> tupl
     allowed, spec = config.data.allow_near_copies, config.backbone.weights or ""
     copies: dict[str, Any] = {"training": check_disjoint(training, test, allowed).counts()}
     earlier = None
-    if not spec.startswith("random"):
+    untrained = spec.startswith("random") or (spec.startswith("timm:") and not spec.endswith(":pretrained"))
+    if not untrained:
         path, where = weights_path(spec), f"; pretraining of '{spec}'"
         if config.data.allow_seen:
             earlier = load_digests(path)

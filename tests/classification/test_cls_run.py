@@ -18,7 +18,7 @@ from mlomae import records
 from mlomae.backbones.batches import EpochBatches, ImageLoader
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import Provenance, describe_weights
-from mlomae.backbones.results import described
+from mlomae.backbones.results import check_copies, described
 from mlomae.backbones.run import TransferRun
 from mlomae.backbones.training import TransferStep
 from mlomae.classification.config import PROTOCOLS, ClassificationConfig
@@ -111,6 +111,15 @@ def test_the_seeds_of_a_pretraining_share_a_configuration_and_others_do_not(
     named = tmp_path / "random_looking.pth"
     torch.save({"patch_embed.proj.weight": torch.zeros(2, 3, 4, 4)}, named)
     assert describe_weights(str(named)).method == "random_looking", "a file, whatever its name begins with"
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_only_weights_that_were_trained_elsewhere_may_have_seen_test_images(trained: bool) -> None:
+    spec = f"timm:vit_tiny_patch16_224{':pretrained' * trained}"
+    config = cls_runs.config(protocol="knn", backbone__weights=spec)
+    steps = cls_runs.opened(config)
+    copies, earlier = check_copies(config, steps.train, steps.test)
+    assert (copies.get("pretraining"), earlier) == ("unknown" if trained else None, None)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "cls"])
