@@ -1,6 +1,7 @@
 """One outer iteration of pretraining on the batches of `mlomae.data.OuterBatches`, as the trainer's step."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -49,12 +50,15 @@ class PretrainStep:
         parameters = model.level_parameters()
         if levels.solver == "sama" and model.mask.trainable:
             options["precondition"] = AdamPreconditioner(optimizers["theta"], parameters["theta"])
-        forward = partial(lower_terms, model)
-        self._forward: Callable[[Batch], LowerTerms] = torch.compile(forward) if train.compile else forward
+        problem, forward = level_problem(model), partial(lower_terms, model)
+        if train.compile:
+            problem = replace(problem, features=compiled(problem.features))
+            forward = compiled(forward)
+        self._forward: Callable[[Batch], LowerTerms] = forward
         self._added: list[Tensor] = []  # of the steps on θ of one iteration, and their chunks
         self._errors: list[Tensor] = []
         self._outer = OuterStep(
-            level_problem(model),
+            problem,
             **parameters,
             optimizers=optimizers,
             lower_loss=self._lower_loss,
@@ -105,3 +109,12 @@ class PretrainStep:
         if added is not None:
             self._added.append(added)
         return loss
+
+
+def compiled(function: Any) -> Any:
+    """``function`` under torch.compile for the shapes of its first call; on a GPU kernels are chosen by measurement.
+
+    Not by CUDA graphs: they would overwrite the losses of one step on θ by those of the next."""
+    return torch.compile(
+        function, dynamic=False, mode="max-autotune-no-cudagraphs" if torch.cuda.is_available() else None
+    )
