@@ -10,7 +10,7 @@ from benchmarks.analysis.tables.table import OWN, SOURCES, Column, Row, Table
 from mlomae.common.errors import DataError
 
 _ORDER = (
-    *("mae", "one_step", "authors", "mae_compiled", "one_step_compiled", "mae_lightly", "mae_reference"),
+    *("mae", "one_step", "authors", "pooled", "mae_compiled", "one_step_compiled", "mae_lightly", "mae_reference"),
     *("mae_bf16", "mae_bf16_compiled", "mae_lightly_bf16", "mae_reference_bf16"),
     *("files", "files_lightly", "files_reference"),
 )
@@ -28,7 +28,7 @@ def _rows(evidence: Evidence) -> list[Row]:
             "hardware": r["hardware"]["gpu"] or r["hardware"]["cpu"],
             "threads": str(r["hardware"]["threads"]),
             "commit": (r["git_commit"] or "")[:7] + ("+" if r["git_dirty"] else ""),
-            "rounds": str(r["outer_iterations"]),
+            "rounds": str(r["config"].get("rounds", r["outer_iterations"])),
             "precision": "bf16" if r["config"].get("amp", r["config"]["setting"]["amp"]) == "bf16" else "fp32",
             **r["metrics"],
             SOURCES: {"": [(OWN, [r])]},

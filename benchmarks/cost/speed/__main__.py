@@ -89,7 +89,9 @@ def _summary(
         for number, values in samples.items():
             numbers[number], numbers[f"{number}_low"], numbers[f"{number}_high"] = median_interval(values)
     numbers |= {key: first[key] for key in ("peak_mib", "peak_read", "amp")} | {"rounds": len(own)}
-    numbers |= {"wall_clock_s": sum(t["seconds"] for t in own), "cpu_s": sum(t["cpu_seconds"] for t in own)}
+    parts = ROWS[name].iterations
+    numbers |= {"wall_clock_s": parts * sum(t["seconds"] for t in own)}
+    numbers |= {"cpu_s": parts * sum(t["cpu_seconds"] for t in own)}
     if ROWS[name].compiled:
         numbers["compile_s"] = max(0.0, first["first_s"] - numbers["seconds"])
     gflop = (ready.get(ROWS[name].flops_of or name) or {}).get("gflop")
@@ -142,8 +144,9 @@ def make_records(setting: Setting, found: Found, warmup: int, threads: int) -> l
         metrics = {k: round(v, 6) for k, v in numbers.items() if isinstance(v, float)}
         metrics |= {f"matmul_{k.replace(', ', '_').replace(' ', '_')}": round(v, 3) for k, v in found[MATMUL].items()}
         clock = {"wall": metrics.pop("wall_clock_s"), "cpu": metrics.pop("cpu_s")}
-        images = setting.batch * numbers["rounds"]
-        upper = images if ROWS[name].levels else 0
+        rounds, parts = numbers["rounds"], ROWS[name].iterations
+        images = setting.batch * rounds * parts
+        upper = setting.batch * rounds if ROWS[name].levels else 0
         measured = {key: numbers[key] for key in ("rounds", "peak_read", "amp")} | {"row": name, "warmup": warmup}
         data = "JPEG files" if ROWS[name].files else "random tensors"
         out.append(
@@ -155,7 +158,7 @@ def make_records(setting: Setting, found: Found, warmup: int, threads: int) -> l
                 seed=0,
                 config={"setting": asdict(setting), **measured, "threads": threads},
                 images_seen={"lower": LOWER_STEPS * images, "head": upper, "upper": upper},
-                outer_iterations=numbers["rounds"],
+                outer_iterations=rounds * parts,
                 clock=clock,
                 train_source=data,
                 eval_source="none",

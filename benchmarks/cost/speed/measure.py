@@ -51,11 +51,12 @@ def prepare(row: str, setting_name: str, threads: int, warmup: int, root: str) -
         return {}
     before = resident()
     step = build(row, setting, root)
-    first = timed(step, setting.device)["seconds"]
-    gflop = None if ROWS[row].compiled else count_flops(step) / 1e9
+    parts = ROWS[row].iterations
+    first = timed(step, setting.device)["seconds"] / parts
+    gflop = None if ROWS[row].compiled else count_flops(step) / 1e9 / parts
     repeated(step, warmup)
     peak, how = peak_memory(step, setting.device, before)
-    _measured = partial(iteration, step, setting.device)
+    _measured = partial(iteration, step, setting.device, parts)
     amp = resolve_amp(ROWS[row].amp or setting.amp, setting.model["embed_dim"])
     return {"amp": amp, "gflop": gflop, "first_s": first, "peak_mib": peak, "peak_read": how}
 
@@ -75,14 +76,14 @@ def attempt(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[st
         return {"skipped": f"{type(error).__name__}: {first_line_of(error)}"}
 
 
-def iteration(step: Step, device: str) -> dict[str, float]:
-    """One timed iteration. On a GPU, which the processes share, cached memory is released afterwards."""
+def iteration(step: Step, device: str, parts: int) -> dict[str, float]:
+    """One timed iteration, the mean of ``parts``. On a GPU, which the processes share, cached memory is released."""
     if device == "cuda":
         step()
     spent = timed(step, device)
     if device == "cuda":
         torch.cuda.empty_cache()
-    return spent
+    return {key: value / parts for key, value in spent.items()}
 
 
 def repeated(step: Step, times: int) -> None:

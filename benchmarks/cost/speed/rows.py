@@ -7,7 +7,6 @@ loader and augmentation (a crop of 20 to 100 % of the image, bicubic, half of th
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.optim import AdamW
 from benchmarks.cost.loading.loaders import CROP, ENDLESS, LOADERS
 from benchmarks.cost.speed.authors import AuthorsScheme
 from benchmarks.cost.speed.peers import PEERS
-from benchmarks.cost.speed.setting import LOWER_STEPS, Setting
+from benchmarks.cost.speed.setting import LOWER_STEPS, UPPER_EVERY, Setting
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import bf16_unit
 from mlomae.data import OuterBatches, Stream, build_augment, build_source
@@ -36,7 +35,8 @@ WORKERS = 1  # of a row that reads files
 class Row:
     """``levels``: whether it uses a head and an upper batch; ``flops_of``: the row that has the same operations;
     ``peer``: whose MAE it is, of `PEERS`, None is ours; ``amp``: its precision, None is the setting's and "auto" what
-    a run of ours chooses; ``files``: whether its images come from files."""
+    a run of ours chooses; ``files``: whether its images come from files; ``iterations``: those in a call of the step,
+    where they are not alike."""
 
     title: str
     levels: bool = False
@@ -45,12 +45,14 @@ class Row:
     peer: str | None = None
     amp: str | None = None
     files: bool = False
+    iterations: int = 1
 
 
 ROWS = {
     "mae": Row("plain MAE, 2 steps"),
     "authors": Row("authors' scheme (two paths, finite differences)", levels=True),
     "one_step": Row("one_step", levels=True),
+    "pooled": Row(f"mask pooling, one step on φ in {UPPER_EVERY} iterations", levels=True, iterations=UPPER_EVERY),
     "mae_compiled": Row("plain MAE, torch.compile", compiled=True, flops_of="mae"),
     "one_step_compiled": Row("one_step under torch.compile", levels=True, compiled=True, flops_of="one_step"),
     "mae_lightly": Row("MAE of lightly, 2 steps", peer="lightly"),
@@ -83,7 +85,8 @@ def build(name: str, setting: Setting, root: str = "") -> Step:
         if row.files:
             images, _ = LOADERS[_LOADERS[row.peer]](root, setting.model["img_size"], setting.batch, WORKERS)
         return _plain_steps(model, setting, images, row.amp)
-    config = setting.config("mlomae" if row.levels else "mae", row.compiled, row.amp)
+    method = "pooled" if name == "pooled" else "mlomae" if row.levels else "mae"
+    config = setting.config(method, row.compiled, row.amp)
     model = Pretrainer(config, setting.classes).to(setting.device).train()
     optimizers = build_optimizers(model.level_parameters(), config)
     if name == "authors":
@@ -93,7 +96,8 @@ def build(name: str, setting: Setting, root: str = "") -> Step:
     if row.files:
         items = _own_files(setting, root)
         return lambda: step(to_device(next(items), torch.device(setting.device)), 0)
-    return partial(step, batches if row.levels else {"lower": batches["lower"]}, 0)
+    data = batches if row.levels else {"lower": batches["lower"]}
+    return lambda: [step(data, t) for t in range(row.iterations)]
 
 
 def _own_files(setting: Setting, root: str) -> Iterator[dict[str, Any]]:

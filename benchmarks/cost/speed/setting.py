@@ -12,6 +12,7 @@ from mlomae.config.schema import PretrainConfig, config_from_dict
 
 LOWER_STEPS = 2  # K, as in the paper
 RATIO = 0.75
+UPPER_EVERY = 5  # iterations from one step on φ to the next, in the pooled setting
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,25 @@ class Setting:
     amp: str = "none"
 
     def config(self, method: str, compiled: bool = False, amp: str | None = None) -> PretrainConfig:
-        """The pretraining configuration of ``method`` "mae" (random masks) or "mlomae" (learned, linear head)."""
-        learned = method == "mlomae"
-        mask = {"type": "learned", "arch": "token", "sampling": "gumbel_topk"} if learned else {"type": "random"}
+        """The pretraining configuration of ``method``: "mae" (random masks), "mlomae" (learned masks, linear head) or
+        "pooled" (learned weights and mask pooling, as ``configs/_base_/mlomae_pooled.py``)."""
+        mask: dict[str, Any] = {"type": "random"}
+        feedback: dict[str, Any] = {"type": "linear", "pooling": "cls", "dropout": 0.0}
+        levels: dict[str, Any] = {"head_steps": 1, "solver": "one_step"}
+        if method == "mlomae":
+            mask = {"type": "learned", "arch": "token", "sampling": "gumbel_topk"}
+        elif method == "pooled":
+            mask = {"type": "learned", "arch": "token", "sampling": "random", "scale": 2.0, "normalize": "mask"}
+            feedback = {"type": "nca", "temperature": 0.1, "pooling": "avg"}
+            levels = {"solver": "explicit", "mask_pooling": True, "upper_every": UPPER_EVERY}
         values = {
             "name": f"speed-{method}",
             "method": method,
             "model": self.model,
             "data": {"batch_size": self.batch, "feedback_batch_size": self.batch},
             "mask": {**mask, "ratio": RATIO},
-            "feedback": {"type": "linear", "pooling": "cls", "dropout": 0.0},
-            "levels": {"lower_steps": LOWER_STEPS, "head_steps": 1, "solver": "one_step"},
+            "feedback": feedback,
+            "levels": {"lower_steps": LOWER_STEPS, **levels},
             "train": {"amp": amp or self.amp, "compile": compiled},
         }
         return config_from_dict(values)
