@@ -109,5 +109,6 @@ def differences(pairs: list[tuple[Record, Record]], metric: str) -> list[float]:
 
 
 def is_oracle(record: Record) -> bool:
-    """Whether the masks or weights were made from ground truth."""
-    return bool(record["config"].get("mask", {}).get("type") == "oracle")
+    """Whether the masks or weights were made from ground truth, and not from that of a control."""
+    mask = record["config"].get("mask", {})
+    return bool(mask.get("type") == "oracle" and mask.get("patches", "object") == "object")

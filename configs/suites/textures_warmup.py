@@ -1,7 +1,7 @@
 """Does the learned weight still gain on the embedded textures if θ warms up for a fifth of the run in place of 5 %?
 
 Command:  make suite SUITE=configs/suites/textures_warmup.py
-Hardware: 2 cores of an Intel Xeon, two runs at a time with one thread each, no data to download. Time: about 35 minutes.
+Hardware: 2 cores of an Intel Xeon, two runs at a time, one thread each, no data to download. Time: about 35 minutes.
 Expected: results/headroom.md and results/differences.md.
 
 The rows and images of configs/suites/textures.py; 20 % was chosen for MAE, on other images and with seeds 1 to 5 of the

@@ -58,11 +58,21 @@ def piece_size(side: int) -> int:
     return max(1, min(256, PIECE // (3 * side**2)))
 
 
+def _sized(mask_HW: Tensor | None, height: int, width: int) -> Tensor:
+    """The mask of an object at the size of an image, which that of another image need not have."""
+    assert mask_HW is not None, "the source has objects"
+    if mask_HW.shape == (height, width):
+        return mask_HW
+    rows, columns = (torch.arange(n) * own // n for n, own in zip((height, width), mask_HW.shape, strict=True))
+    return mask_HW[rows[:, None], columns]
+
+
 class Stream:
     """Samples of ``source`` at ``indices`` (all if None), reshuffled every epoch, augmented, without end.
 
     Position p is in epoch ``p // n`` of the n indices; the order of an epoch follows from (seed, name, epoch), the key
-    of a sample from (seed, name, epoch, index). With ``pixels`` batches have labels of pixels, too.
+    of a sample from (seed, name, epoch, index). With ``pixels`` batches have labels of pixels, too. With
+    ``other_objects``, a control, an image comes with the object of another one, always the same, cut as the image is.
 
     Raises DataError if ``indices`` is empty or reaches outside the source, or if the source has no labels of pixels.
     """
@@ -75,6 +85,7 @@ class Stream:
         seed: int,
         name: str,
         pixels: bool = False,
+        other_objects: bool = False,
     ) -> None:
         self.source, self.augment, self.seed, self.name, self.pixels = source, augment, seed, name, pixels
         self.indices = torch.arange(len(source)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
@@ -85,6 +96,10 @@ class Stream:
             raise DataError(f"{what} has an index outside 0..{len(source) - 1}; make the split again")
         if pixels and not source.pixel_classes:
             raise DataError(f"{what} lacks a class for every pixel; set data.feedback to a data set of scenes")
+        self._object_of = torch.arange(len(source))
+        if other_objects:  # of the next image in a fixed order, so that none keeps its own
+            order = self.indices[random_keys.permutation(random_keys.root_key(seed, "other objects"), len(self))]
+            self._object_of[order] = order.roll(1)
         self._labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
         self.seconds = 0.0  # spent on reading, by this process or its workers
         self._orders: dict[int, Tensor] = {}
@@ -152,7 +167,8 @@ class Stream:
         else:
             crops, height_B, width_B, batch["image"] = self._decoded(chosen, key_B)
         if source.has_objects:
-            masks: list[Tensor] = [source.object_mask(i) for i in chosen]  # type: ignore[misc]
+            sizes = zip(self._object_of[index_B].tolist(), height_B.tolist(), width_B.tolist(), strict=True)
+            masks = [_sized(source.object_mask(i), *size) for i, *size in sizes]
             batch["object"] = self.augment.cut_maps(masks, crops, height_B, width_B, False)
         if self.pixels:
             labels = [source.pixel_labels(i) for i in chosen]

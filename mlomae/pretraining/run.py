@@ -141,7 +141,8 @@ def build_data(config: PretrainConfig, sources: dict[str, Source] | None = None)
             )
         feedback = shuffle_labels(feedback, split, data.shuffle_labels)
 
-    lower = Stream(train, lower_indices, augment, config.seed, "lower")
+    others = config.mask.get("patches") == "shuffled"
+    lower = Stream(train, lower_indices, augment, config.seed, "lower", other_objects=others)
     parts = {"head": split.train_indices, "upper": split.val_indices} if learned else {}
     labelled = {k: Stream(feedback, part, feedback_augment, config.seed, k, pixels) for k, part in parts.items()}
     levels = {"batch_size": [lower], "feedback_batch_size": list(labelled.values())}

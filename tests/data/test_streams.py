@@ -58,6 +58,30 @@ def test_object_is_absent_without_masks(source):
     assert "object" not in Stream(Bare(count=4, size=16), None, Plain(16), 0, "s").batch(0, 2)
 
 
+def test_the_control_has_other_images_objects_each_once_and_the_same_pixels(source):
+    indices = range(5, 40)
+    own, other = (Stream(source, indices, Plain(16), 0, "s", other_objects=other) for other in (False, True))
+    first, control = own.batch(0, 35), other.batch(0, 35)
+    assert torch.equal(first["image"], control["image"])
+    owners = [[i for i in indices if torch.equal(source.object_mask(i), mask_SS)] for mask_SS in control["object"]]
+    assert all(len(found) == 1 for found in owners), "too alike to tell"
+    assert sorted(found[0] for found in owners) == list(indices)
+    assert all(found[0] != i for found, i in zip(owners, control["index"].tolist(), strict=True))
+    order = {i: found[0] for found, i in zip(owners, control["index"].tolist(), strict=True)}
+    later = other.batch(35, 35)
+    for i, mask_SS in zip(later["index"].tolist(), later["object"], strict=True):
+        assert torch.equal(mask_SS, source.object_mask(order[i])), "in every epoch the same"
+
+
+def test_an_object_of_an_image_of_another_size_keeps_its_place():
+    class Mixed(Textures):
+        def object_mask(self, i):
+            return torch.zeros(8, 32, dtype=torch.bool).index_fill(1, torch.arange(16), True)  # the left half
+
+    objects = Stream(Mixed(count=4, size=16), None, Plain(16), 0, "s", other_objects=True).batch(0, 4)["object"]
+    assert torch.equal(objects, (torch.arange(16) < 8).expand(4, 16, 16))
+
+
 def test_every_epoch_visits_each_index_once_in_a_new_order(source):
     stream = Stream(source, range(5, 30), Plain(16), 0, "s")
     _, index = stream.locate(0, 100)

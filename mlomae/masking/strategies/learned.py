@@ -58,6 +58,17 @@ class FlatScorer(nn.Module):
         return self.net(tokens_BLD)
 
 
+class PositionScorer(nn.Module):
+    """A score for each position, the same for all images, (B, L, D) -> (B, L): what can be learned without looking."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.score_L = nn.Parameter(0.02 * torch.randn(length))  # equal ones could not be standardised
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        return self.score_L.expand(tokens_BLD.shape[:2])
+
+
 def standardise(logits_BL: Tensor) -> Tensor:
     """Zero mean and unit variance per image: keeps σ away from 0 and 1, where its gradient vanishes."""
     centred = logits_BL - logits_BL.mean(dim=1, keepdim=True)
@@ -69,7 +80,8 @@ def standardise(logits_BL: Tensor) -> Tensor:
 class LearnedMasking(MaskingStrategy):
     """σ = sigmoid(T(tokens)); the ⌊ratio·L⌋ patches with the highest (perturbed) score are removed, weighted by σ.
 
-    - ``arch``: "token" (default), "mlp" (the paper's), "transformer"; ``hidden``: its width.
+    - ``arch``: "token" (default), "mlp" (the paper's), "transformer", or "position", a control that does not see the
+      image; ``hidden``: its width.
     - ``sampling``: "topk" (the paper's, no exploration), "gumbel_topk" (Gumbel noise on logit σ: a sample without
       replacement with odds exp(logit)) or "random" (uniform masks: σ is a weight of the loss and nothing else).
     - ``weighting``: the weight of a patch, "value" (σ, the paper's) or "gradient" (1 with the derivatives of σ: stage I
@@ -85,7 +97,7 @@ class LearnedMasking(MaskingStrategy):
     """
 
     trainable = True
-    arch: Literal["token", "mlp", "transformer"] = "token"
+    arch: Literal["token", "mlp", "transformer", "position"] = "token"
     hidden: Count = 128
     sampling: Literal["topk", "gumbel_topk", "random"] = "gumbel_topk"
     weighting: Literal["value", "gradient"] = "value"
@@ -110,6 +122,8 @@ class LearnedMasking(MaskingStrategy):
         self.net: nn.Module
         if self.arch == "mlp":
             self.net = FlatScorer(self.embed_dim, self.length, self.hidden)
+        elif self.arch == "position":
+            self.net = PositionScorer(self.length)
         else:
             self.net = TokenScorer(self.embed_dim, self.hidden, depth=2 if self.arch == "transformer" else 0)
 

@@ -46,6 +46,15 @@ def test_shares_by_hand() -> None:
     assert table["MLO-MAE"]["linear_top1_avg_share"] == "0.25"  # a headroom of 4 points is above the least
 
 
+def test_a_control_of_the_oracle_is_no_ceiling() -> None:
+    control = [
+        run("other images' boxes", s, knn, mask="oracle", patches="shuffled") for s, knn in enumerate([90.0, 94.0])
+    ]
+    table = rows([*RUNS, *control])
+    assert table["oracle, weight 5"]["knn_top1_avg_share"] == "1.00"
+    assert table["other images' boxes"]["knn_top1_avg_share"] == "1.25"
+
+
 def test_a_share_is_formed_over_common_seeds_alone() -> None:
     more = [*RUNS, run("MAE", 2, 10.0), run("MLO-MAE", 2, 90.0, mask="learned")]
     assert rows(more)["MLO-MAE"]["knn_top1_avg_vs_mae"] == "33.33"  # 10, 10, 80

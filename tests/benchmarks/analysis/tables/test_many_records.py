@@ -1,10 +1,12 @@
-"""Tables of thousands of records, each as large as a real one, in seconds of one core."""
+"""Tables of thousands of records, each as large as a real one, in seconds of one core; no search that is quadratic."""
 
+import hashlib
 import json
 import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,5 +54,11 @@ def test_a_thousand_records(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_records(tmp_path: Path) -> None:
+    """Within six times what it takes to read, parse and digest them, on the same machine (4.6 to 5.1 were measured)."""
     copies(tmp_path / "runs", 10_000)
-    assert seconds_of(tmp_path / "runs", tmp_path / "out") < 5.0
+    started = time.process_time()
+    for path in (tmp_path / "runs").glob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    plain = time.process_time() - started
+    assert seconds_of(tmp_path / "runs", tmp_path / "out") < 6.0 * plain

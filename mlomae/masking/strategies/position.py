@@ -1,0 +1,48 @@
+"""Weights by position alone: a rival of every mask that looks at the image, which costs nothing and needs no labels.
+
+Objects tend to be in the middle of photographs, so a mask that seems to find them may only know that.
+
+Shape legend: B batch, L patches.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from mlomae.common.registry import Positive
+from mlomae.masking.base import Mask, MaskingStrategy, MaskState, choose, register
+
+COVERED = 0.25  # share of a patch, as for the oracle's boxes
+
+
+@register("position")
+@dataclass(eq=False, repr=False)
+class PositionMasking(MaskingStrategy):
+    """Masks are uniform; the errors of patches in the middle of every image have ``weight``, all others 1.
+
+    - ``area``: the share of the image that the box in its middle takes, of the image's shape.
+    - ``normalize``: the divisor of stage I, "mask" (Σm) or "weight" (the sum of the weights per image).
+    """
+
+    sees = "nothing"
+    weight: Positive = 5.0
+    area: Annotated[float, "(0, 1]"] = 0.5
+    normalize: Literal["mask", "weight"] = "mask"
+
+    def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
+        uniform_BL = state.uniform(self.length)
+        middle_L = central_patches(self.grid, self.area).to(uniform_BL)
+        return choose(uniform_BL, ratio, state, (1.0 + (self.weight - 1.0) * middle_L).expand_as(uniform_BL))
+
+
+def central_patches(grid: tuple[int, int], area: float) -> Tensor:
+    """Patches that the box covers by more than `COVERED`, (L,), 0 or 1."""
+    covers = []
+    for count in grid:
+        low = torch.arange(count) / count
+        half = area**0.5 / 2
+        overlap = torch.minimum(low + 1 / count, torch.tensor(0.5 + half)) - low.clamp(min=0.5 - half)
+        covers.append(overlap.clamp(min=0) * count)
+    return (covers[0][:, None] * covers[1] > COVERED).flatten().float()
