@@ -69,6 +69,7 @@ def test_the_images_are_read_once_for_all_timings(photos: Path, monkeypatch: pyt
 
 def write_results(folder: Path, low: float, high: float) -> Path:
     compared = {"task": "classification", "protocol": "knn", "method": [LEARNED, "MAE"], "mean": [50.0, 40.0]}
+    compared["pretraining_cpu_s"] = [100.0, 100.0]
     pd.DataFrame(compared).to_csv(folder / "comparison.csv")
     differences = {"method": [LEARNED, "frozen"], "reference": "MAE"}
     for metric in ("knn_top1_avg", "linear_top1_avg"):
@@ -91,6 +92,17 @@ def test_the_verdict_is_that_of_the_interval(low: float, high: float, word: str,
 def test_without_an_interval_nothing_is_concluded(tmp_path: Path) -> None:
     nothing = float("nan")
     assert conclusion(write_results(tmp_path, nothing, nothing))[2].endswith("points, without an interval")
+
+
+def test_a_row_of_the_same_time_that_took_another_is_not_passed_over(tmp_path: Path) -> None:
+    write_results(tmp_path, 1.0, 19.0)
+    rows = {"method": [LEARNED, "MAE, same processor time"], "mean": [50.0, 45.0], "pretraining_cpu_s": [400.0, 500.0]}
+    pd.DataFrame({"task": "classification", "protocol": "knn", **rows}).to_csv(tmp_path / "comparison.csv")
+    assert "MAE, same processor time: took 1.25 of the learned mask's time" in conclusion(tmp_path)[-1]
+    differences = pd.read_csv(tmp_path / "differences.csv")
+    differences["reference"] = "MAE, same processor time"
+    differences.to_csv(tmp_path / "differences.csv")
+    assert not any("took" in line for line in conclusion(tmp_path))
 
 
 def test_what_it_would_do_is_said_first(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
