@@ -4,6 +4,7 @@ runs, and nothing that a checkpoint names is imported unasked."""
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import cls_runs
 import pytest
 import tiny
+import torch
 
 import mlomae.masking
 from mlomae.cli import main
@@ -275,6 +277,16 @@ def test_digests_follow_what_a_module_imports(tmp_path: Path, monkeypatch: pytes
     assert plugin_digest(["flat"]) != {"flat": after["flat"]}
     assert plugin_digest(["digested"]) != plugin_digest(["digested.masks"])
     assert plugin_digest(["nowhere", "__main__"]) == {"__main__": UNKNOWN, "nowhere": UNKNOWN}
+
+
+def test_libraries_are_known_by_their_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own data sets, given to `mlomae.pretrain`, would take half a minute of reading torch."""
+    monkeypatch.setattr("mlomae.config.plugins._sources", lambda module, root: pytest.fail(f"read {module}"))
+    module = torch.utils.data.TensorDataset.__module__
+    before = plugin_digest([module])[module]
+    assert re.fullmatch("[0-9a-f]{16}", before)
+    monkeypatch.setattr("mlomae.config.plugins.installed", lambda name: "99.0")
+    assert plugin_digest([module])[module] != before
 
 
 def test_a_record_knows_when_its_plugins_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

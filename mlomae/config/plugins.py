@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from mlomae.common.errors import ConfigError, reason_of
-from mlomae.common.installing import pip_command
+from mlomae.common.installing import installed, pip_command
 from mlomae.common.registry import modules_registering
 
 OWN = ("mlomae", "benchmarks")
+LIBRARIES = {"datasets", "timm", "torch", "torchvision", "transformers"}
+"""Packages that their release identifies: to read what torch imports of itself takes half a minute."""
 UNKNOWN = "unknown"  # the digest of a module whose source is not found
 
 
@@ -83,7 +85,8 @@ def plugin_digest(modules: Iterable[str]) -> dict[str, str]:
     """{module: 16 hexadecimal digits of the SHA-256 of its source}, "unknown" for one whose source is not found.
 
     Source is the module's file, all files if it is a package, and what these import from the folder that holds the
-    top-level package, or of an installed package from this package. Nothing is imported to find that out.
+    top-level package, or of an installed package from this package; of the `LIBRARIES` it is the release. Nothing is
+    imported to find that out.
     """
     return {module: _digest(module) for module in sorted(set(modules))}
 
@@ -108,6 +111,8 @@ def changed_plugins(record: dict[str, Any]) -> list[str]:
 
 def _digest(module: str) -> str:
     top = module.partition(".")[0]
+    if top in LIBRARIES and (release := installed(top)):
+        return hashlib.sha256(f"{top} {release}".encode()).hexdigest()[:16]
     try:
         spec = None if top == "__main__" else importlib.util.find_spec(top)
     except ValueError:  # a module that a program has made, not read from a file

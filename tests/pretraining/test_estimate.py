@@ -36,6 +36,7 @@ def config(case: str) -> PretrainConfig:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not peak_memory.can_measure(), reason="resets the high-water mark of a process in /proc")
 def test_memory_is_that_of_a_real_step(tmp_path: Path) -> None:
     """Within 15 %, and none of its parts could be left out."""

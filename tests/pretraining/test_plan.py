@@ -43,6 +43,7 @@ def test_every_config_can_be_planned_without_its_data(path: str) -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LARGE)
 def test_headers_of_the_large_configs_say_what_the_plan_says(path: str) -> None:
     text, _ = plan(path, [], 8, "h100")

@@ -241,7 +241,7 @@ def saved_by(step: Callable[[], Any]) -> tuple[list[weakref.ref], Any]:
 
 @pytest.mark.parametrize("row", ["mae", "one_step"])
 def test_no_graph_outlives_an_iteration(row: str) -> None:
-    made, losses = saved_by(build(row, TINY))
+    made, (losses,) = saved_by(build(row, TINY))
     assert len(made) > 100
     assert not any(saved() is not None for saved in made), "without waiting for the garbage collector"
     assert not any(t.requires_grad for t in losses.values())
