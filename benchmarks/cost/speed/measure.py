@@ -77,9 +77,9 @@ def attempt(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[st
 
 
 def iteration(step: Step, device: str, parts: int) -> dict[str, float]:
-    """One timed iteration, the mean of ``parts``. On a GPU, which the processes share, cached memory is released."""
-    if device == "cuda":
-        step()
+    """One timed iteration, the mean of ``parts``, after an untimed one: while the others had their turns caches were
+    lost, and the kernel may have taken pages back. On a GPU, which the processes share, cached memory is released."""
+    step()
     spent = timed(step, device)
     if device == "cuda":
         torch.cuda.empty_cache()
