@@ -33,4 +33,3 @@ methods = [
     ),
     dict(method="MAE, bf16", config=_mae, options={"train.amp": "bf16"}),
 ]
-same_time = "MLO-MAE (nca, mask pooling)"
