@@ -108,7 +108,11 @@ def differences(pairs: list[tuple[Record, Record]], metric: str) -> list[float]:
     return [a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]
 
 
+def reads_objects(record: Record) -> bool:
+    """Whether the masks or weights were made from ground truth, by an oracle or one of its controls."""
+    return bool(record["config"].get("mask", {}).get("type") == "oracle")
+
+
 def is_oracle(record: Record) -> bool:
-    """Whether the masks or weights were made from ground truth, and not from that of a control."""
-    mask = record["config"].get("mask", {})
-    return bool(mask.get("type") == "oracle" and mask.get("patches", "object") == "object")
+    """Whether they know the object of the image itself, a bound for what looking at it can gain."""
+    return reads_objects(record) and record["config"]["mask"].get("patches", "object") == "object"

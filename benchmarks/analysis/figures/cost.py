@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from benchmarks.analysis.comparable import METRICS, is_oracle, methods_of
+from benchmarks.analysis.comparable import METRICS, methods_of, reads_objects
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.labels import STRIP, label_points, side_by_side
 from benchmarks.analysis.figures.runs import (
@@ -72,7 +72,7 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
     methods = sorted({r["method"] for r in records})
     looks = styles(methods)
     numbers = {method: i for i, method in enumerate(looks, start=1)}
-    oracles = {r["method"] for r in records if is_oracle(r)}
+    oracles = {r["method"] for r in records if reads_objects(r)}
     seeds = count_phrase(runs for found in panels.values() for runs in methods_of(found))
     caption = (
         f"Mean over seeds of a configuration, bars ± sample standard deviation (none for one seed); {seeds}. Frozen "
@@ -98,7 +98,9 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
             points = []
             for found in methods_of(runs):
                 accuracy = mean_and_bar(r["metrics"][metric] for r in found)
-                points.append(Point(found[0]["method"], is_oracle(found[0]), mean_and_bar(map(cost, found)), accuracy))
+                points.append(
+                    Point(found[0]["method"], reads_objects(found[0]), mean_and_bar(map(cost, found)), accuracy)
+                )
             _limits(ax, points)
             ax.set_xlabel(label)
             drawn.append((ax, points))
