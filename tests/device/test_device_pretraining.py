@@ -88,6 +88,13 @@ def test_a_step_of_every_strategy(name: str, amp: str, strategy: str) -> None:
     check(name, KNOWN.get(strategy, {}), amp, mask={"type": strategy, "ratio": 0.75}, levels=levels)
 
 
+@every_device
+@pytest.mark.parametrize("patches", ["shuffled", "region", "scattered", "everywhere"])
+def test_a_step_of_every_control_of_the_oracle(name: str, patches: str) -> None:
+    mask = {"type": "oracle", "ratio": 0.75, "patches": patches, "grow": 1}
+    check(name, {}, "none", mask=mask, levels={"lower_steps": 1})
+
+
 CASES = [(solver, kind, "none") for solver in list_solvers() for kind in feedback.list_feedbacks()]
 CASES += [(solver, "linear", "bf16") for solver in list_solvers()]  # feedbacks are always in float32
 REFUSED = {("explicit", "segmentation"): "mask pooling weighs an image's tokens, a dense head takes each alone"}

@@ -83,7 +83,7 @@ def dilate(patches_BL: Tensor, grid: tuple[int, int], by: int) -> Tensor:
 def moved(patches_BL: Tensor, grid: tuple[int, int], uniform_B2: Tensor) -> Tensor:
     """The patches moved by a share of the grid's height and width, around the edges, (B, L)."""
     rows, columns = grid
-    shift_B, across_B = (uniform_B2 * torch.tensor(grid, device=uniform_B2.device)).long().unbind(dim=1)
+    shift_B, across_B = ((uniform_B2[:, i] * n).long() for i, n in enumerate(grid))
     at = torch.arange(rows * columns, device=patches_BL.device)
     row_BL = (at // columns - shift_B[:, None]) % rows
     column_BL = (at % columns - across_B[:, None]) % columns

@@ -31,10 +31,15 @@ class PositionMasking(MaskingStrategy):
     area: Annotated[float, "(0, 1]"] = 0.5
     normalize: Literal["mask", "weight"] = "mask"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.middle_L: Tensor
+        self.register_buffer("middle_L", central_patches(self.grid, self.area), persistent=False)
+
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         uniform_BL = state.uniform(self.length)
-        middle_L = central_patches(self.grid, self.area).to(uniform_BL)
-        return choose(uniform_BL, ratio, state, (1.0 + (self.weight - 1.0) * middle_L).expand_as(uniform_BL))
+        weight_L = 1.0 + (self.weight - 1.0) * self.middle_L
+        return choose(uniform_BL, ratio, state, weight_L.expand_as(uniform_BL))
 
 
 def central_patches(grid: tuple[int, int], area: float) -> Tensor:
