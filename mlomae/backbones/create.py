@@ -38,6 +38,12 @@ SPEC = (
 POOLS = ("avg", "token")
 
 
+def is_untrained(spec: str) -> bool:
+    """Whether ``spec`` names an initialisation: nothing has been pretrained, so no image has been seen."""
+    timm = spec.startswith("timm:") and not spec.endswith(":pretrained")
+    return timm or spec == "random" or spec.startswith("random:")
+
+
 def _from_timm(name: str, pretrained: bool, **options: Any) -> tuple[VisionTransformer, LoadReport]:
     if ":" in name and options["fc_norm"] is None:  # the config of a folder may say another one
         options["fc_norm"] = options["global_pool"] == "avg"
@@ -80,8 +86,8 @@ def _dispatch(spec: str, model: dict[str, Any] | None, **options: Any) -> tuple[
     if name.startswith("timm:"):
         if model:
             raise ConfigError(f"backbone '{spec}' names its architecture; leave model out")
-        pretrained = not fresh and name.endswith(":pretrained")
-        return _from_timm(name.removeprefix("timm:").removesuffix(":pretrained"), pretrained, **options)
+        name = name.removeprefix("timm:").removesuffix(":pretrained")
+        return _from_timm(name, not is_untrained(spec), **options)
     path, in_folder = weights_path(name), Path(name).is_dir()
     folder = Path(name) if in_folder else path.parent
     if not path.exists() and not in_folder:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlomae import placing, records
 from mlomae.backbones.config import C, TransferConfig
+from mlomae.backbones.create import is_untrained
 from mlomae.backbones.provenance import Provenance
 from mlomae.common.atomic import replacing
 from mlomae.common.ownership import owned
@@ -38,8 +39,7 @@ def check_copies(config: TransferConfig, training: Images, test: Images) -> tupl
     allowed, spec = config.data.allow_near_copies, config.backbone.weights or ""
     copies: dict[str, Any] = {"training": check_disjoint(training, test, allowed).counts()}
     earlier = None
-    untrained = spec.startswith("random") or (spec.startswith("timm:") and not spec.endswith(":pretrained"))
-    if not untrained:
+    if not is_untrained(spec):
         path, where = weights_path(spec), f"; pretraining of '{spec}'"
         if config.data.allow_seen:
             earlier = load_digests(path)

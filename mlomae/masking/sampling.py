@@ -32,7 +32,10 @@ def uncover(ranks_BL: Tensor, pool: int, count: int, noise_BL: Tensor) -> Tensor
     return torch.where(lots_BL >= length - count, ranks_BL - length, ranks_BL)
 
 
-def object_patches(object_BSS: Tensor, grid: tuple[int, int], threshold: float = 0.25) -> Tensor:
+COVERED = 0.25  # of a patch's area, above which it belongs to what covers it
+
+
+def object_patches(object_BSS: Tensor, grid: tuple[int, int], threshold: float = COVERED) -> Tensor:
     """Patches covered by objects over more than ``threshold`` of their area: (B, S, S) bool -> (B, L) float 0 or 1."""
     cover = F.adaptive_avg_pool2d(object_BSS.float().unsqueeze(1), grid).flatten(1)
     return (cover > threshold).float()

@@ -16,6 +16,7 @@ from run_samples import differences, one_line
 from benchmarks.analysis.evidence import read_evidence
 from mlomae import records
 from mlomae.backbones.batches import EpochBatches, ImageLoader
+from mlomae.backbones.create import is_untrained
 from mlomae.backbones.export import export
 from mlomae.backbones.provenance import Provenance, describe_weights
 from mlomae.backbones.results import check_copies, described
@@ -120,6 +121,10 @@ def test_only_weights_that_were_trained_elsewhere_may_have_seen_test_images(trai
     steps = cls_runs.opened(config)
     copies, earlier = check_copies(config, steps.train, steps.test)
     assert (copies.get("pretraining"), earlier) == ("unknown" if trained else None, None)
+    assert is_untrained(spec) != trained
+    assert is_untrained("random")
+    assert is_untrained(f"random:{spec}")
+    assert not is_untrained("random_looking.pth"), "a file, whatever its name begins with"
 
 
 @pytest.mark.parametrize("pooling", ["avg", "cls"])

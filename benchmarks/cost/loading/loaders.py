@@ -40,11 +40,18 @@ def mlomae_memory(root: str, side: int, batch: int, workers: int) -> Batches:
     return _stream(root, side, batch, workers, {"cache": True})
 
 
-def _stream(root: str, side: int, batch: int, workers: int, options: dict[str, Any]) -> Batches:
-    from mlomae.data import OuterBatches, Stream, build_augment, build_source
+def stream_of(root: str, side: int, **options: Any) -> Any:
+    """The augmented images of a folder, as a `mlomae.data.Stream` of the checkout."""
+    from mlomae.data import Stream, build_augment, build_source
 
     source = build_source({"type": "imagefolder", "root": root, "split": "train", **options})
-    stream = Stream(source, None, build_augment({**CROP, "size": side}), 0, "lower")
+    return Stream(source, None, build_augment({**CROP, "size": side}), 0, "lower")
+
+
+def _stream(root: str, side: int, batch: int, workers: int, options: dict[str, Any]) -> Batches:
+    from mlomae.data import OuterBatches
+
+    stream = stream_of(root, side, **options)
     outer = OuterBatches(stream, batch_size=batch)
     if not hasattr(outer, "load"):  # commit 1913902: an item of a worker is an outer iteration
         items: Any = DataLoader(outer, batch_size=None, sampler=range(ENDLESS), num_workers=workers)

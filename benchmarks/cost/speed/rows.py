@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from benchmarks.cost.loading.loaders import CROP, ENDLESS, LOADERS
+from benchmarks.cost.loading.loaders import ENDLESS, LOADERS, stream_of
 from benchmarks.cost.speed.authors import AuthorsScheme
 from benchmarks.cost.speed.peers import PEERS
 from benchmarks.cost.speed.setting import LOWER_STEPS, UPPER_EVERY, Setting
 from mlomae.common.errors import ConfigError
 from mlomae.common.precision import bf16_unit
-from mlomae.data import OuterBatches, Stream, build_augment, build_source
+from mlomae.data import OuterBatches
 from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.optim import build_optimizers, parameter_groups
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -102,8 +102,7 @@ def build(name: str, setting: Setting, root: str = "") -> Step:
 
 def _own_files(setting: Setting, root: str) -> Iterator[dict[str, Any]]:
     """Batches of outer iterations, as a run of ours reads them."""
-    source = build_source({"type": "imagefolder", "root": root, "split": "train", "cache": False})
-    stream = Stream(source, None, build_augment({**CROP, "size": setting.model["img_size"]}), 0, "lower")
+    stream = stream_of(root, setting.model["img_size"], cache=False)
     outer = OuterBatches(stream, batch_size=setting.batch, steps_per_outer=LOWER_STEPS)
     return iter(outer.load(0, ENDLESS, WORKERS))
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from mlomae.common.registry import Positive
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, choose, register
-
-COVERED = 0.25  # share of a patch, as for the oracle's boxes
+from mlomae.masking.sampling import COVERED
 
 
 @register("position")
@@ -43,7 +42,7 @@ class PositionMasking(MaskingStrategy):
 
 
 def central_patches(grid: tuple[int, int], area: float) -> Tensor:
-    """Patches that the box covers by more than `COVERED`, (L,), 0 or 1."""
+    """Patches that the box covers by more than `COVERED`, (L,), 0 or 1, as `object_patches` would from its pixels."""
     covers = []
     for count in grid:
         low = torch.arange(count) / count
