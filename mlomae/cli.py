@@ -170,8 +170,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.set_defaults(run=_evaluate)
 
+    known = argparse.ArgumentParser(add_help=False)
+    known.add_argument(
+        "--objects", metavar="FOLDER", help="masks of objects: a PNG for each image of a folder, under the same name"
+    )
+    known.add_argument(
+        "--object-values", nargs="+", type=int, metavar="V", help="values of objects in them (default: all but 0)"
+    )
+
     p = commands.add_parser(
-        "diagnose", parents=[measured], help="influence of patches, feedback against chance, health of the mask"
+        "diagnose", parents=[measured, known], help="influence of patches, feedback against chance, health of the mask"
     )
     p.add_argument("--batches", type=int, default=20, metavar="N", help="batches of the t statistic (default: 20)")
     p.add_argument("--batch-size", type=int, default=256, metavar="B", help="images of each level (default: 256)")
@@ -199,7 +207,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.set_defaults(run=_horizon)
 
-    p = commands.add_parser("masks", parents=[plugins], help="draw the masks of several strategies on the same images")
+    p = commands.add_parser(
+        "masks", parents=[plugins, known], help="draw the masks of several strategies on the same images"
+    )
     p.add_argument(
         "configs",
         nargs="*",

@@ -7,10 +7,11 @@ import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.comparable import METRICS
+from benchmarks.analysis.comparable import METRICS, setting_of
 from benchmarks.analysis.data_sets import pretrained_on, settle_data
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.tasks import all_tasks
@@ -23,6 +24,7 @@ from mlomae.records import (
     RANDOM,
     Record,
     contents_of,
+    grouped,
     predictions_of,
     read_named_records,
     run_phrase,
@@ -73,6 +75,11 @@ class Evidence:
     def probed(self) -> list[Record]:
         """Pretrainings with all of `METRICS`."""
         return [r for r in self.of_task("pretrain") if all(metric in r["metrics"] for metric in METRICS)]
+
+    @cached_property
+    def settings(self) -> list[list[Record]]:
+        """`probed`, those together that may be compared (`setting_of`)."""
+        return list(grouped(self.probed, setting_of).values())
 
     def files_of(self, records: Iterable[Record]) -> list[str]:
         return sorted({self._files[id(record)] for record in records})

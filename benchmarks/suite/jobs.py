@@ -1,5 +1,6 @@
 """Every run that a suite asks for, resolved: its name, its command, the hash and NUMERICS that its record will have."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -203,9 +204,9 @@ class Planner:
     ) -> Job:
         """The run of ``config``, its sources in the folders of ``roots``; ``cluster``: changes to the suite's."""
         for part in ("train", "eval", "test", "feedback"):
-            source = getattr(config.data, part, None) or {}
-            if source.get("type") in self.roots:
-                options[f"data.{part}.root"] = source["root"] = self.roots[source["type"]]
+            for key, source in _sources(f"data.{part}", getattr(config.data, part, None) or {}):
+                if source.get("type") in self.roots:
+                    options[f"{key}.root"] = source["root"] = self.roots[source["type"]]
         folder = self.work / label
         record = folder / "record.json" if self.records is None else self.records / f"{label}.json"
         asked = {**self.suite.cluster, **cluster}
@@ -215,6 +216,14 @@ class Planner:
     def data_folder(self) -> Path:
         """Where a demo writes the data of the tasks that read files."""
         return self.work / "data"
+
+
+def _sources(key: str, source: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A source and those that it is made of, each with its key in the configuration."""
+    yield key, source
+    for name, inner in source.items():
+        if isinstance(inner, dict):
+            yield from _sources(f"{key}.{name}", inner)
 
 
 def floor_backbone(job: Job) -> Backbone:

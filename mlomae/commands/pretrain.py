@@ -115,6 +115,7 @@ def _given(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]":
     from mlomae.common.registry import options_of
     from mlomae.config.merging import register_types
     from mlomae.config.schema import load_config
+    from mlomae.data.registry import find_dataset
 
     if args.method != "mae" or args.no_labels:
         raise ConfigError("--method and --no-labels are for --data FOLDER without a config; leave one of the two out")
@@ -125,8 +126,11 @@ def _given(args: argparse.Namespace) -> "tuple[PretrainConfig, list[str], str]":
         if source is None:
             continue
         if "root" not in (options_of(source.get("type")) or {"root"}):
-            kind = source["type"]
-            raise ConfigError(f"--data: data set '{kind}' has no folder; for your own images: {_own(args)}")
+            kind, remedy = source["type"], f"for your own images: {_own(args)}"
+            if parts := find_dataset(kind).made_of:
+                roots = " ".join(f"data.train.{part}.root=FOLDER" for part in parts)
+                remedy = f"set --cfg-options {roots}, and the same of data.eval"
+            raise ConfigError(f"--data: data set '{kind}' has no folder of its own; {remedy}")
         source["root"] = args.data
     return config, [], ""
 

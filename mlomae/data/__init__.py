@@ -6,11 +6,12 @@ from mlomae.data.copies import check_disjoint
 from mlomae.data.detections import Detections, build_detections
 from mlomae.data.images import IGNORE, FileSource, Images, MemorySource, Source
 from mlomae.data.registry import PUBLISHED, Download, Published, build_source, list_datasets, register_dataset
-from mlomae.data.scenes import Scenes, SceneSource, build_scenes, build_training_source
+from mlomae.data.scenes import Scenes, build_scenes
 from mlomae.data.splits import Split, check_classes, check_two_classes, shuffle_labels, split_train
 from mlomae.data.streams import OuterBatches, Stream
 from mlomae.data.textures.source import Textures
 from mlomae.data.textures.write import write_coco, write_scenes
+from mlomae.data.training import SceneSource, build_training_source
 
 __all__ = [
     "IGNORE",

@@ -14,7 +14,7 @@ from typing import Any
 from mlomae.common.errors import CheckpointError, counted
 from mlomae.data.images import Images, digest_bytes
 from mlomae.data.reader import in_threads
-from mlomae.data.scenes import SceneSource
+from mlomae.data.training import TransferImages
 
 Contents = dict[str, dict[str, Any]]
 """The descriptions of the sources of a run, by their key in ``config.data``: train, eval, test, feedback."""
@@ -32,8 +32,8 @@ def describe_content(images: Images) -> dict[str, Any]:
 
     It is made once for each data set that was opened. Raises DataError for a file that cannot be read.
     """
-    if isinstance(images, SceneSource):
-        images = images.scenes
+    if isinstance(images, TransferImages):
+        images = images.original
     found: dict[str, Any] | None = vars(images).get("_content")
     if found is None:
         found = vars(images)["_content"] = _describe(images)

@@ -60,6 +60,7 @@ class Images:
             data sets share images if they share a location or if one location contains the other.
         fewest_classes, class_remedy: how many are needed to tell classes apart, and what to do about fewer.
         of_one_split: arguments of the constructor that name the files of one split.
+        made_of: arguments of the constructor that describe other data sets, of which it is made.
         left_out: what else is in its folders, by kind (`mlomae.data.paths.ImageList`).
         in_memory: whether its images are, so that threads do not read them sooner.
         named_by_folder, given_title: headings call it by the name of its folder, or of its kind; or as the user does.
@@ -71,6 +72,7 @@ class Images:
     fewest_classes = 1
     class_remedy = ""
     of_one_split: Sequence[str] = ()
+    made_of: Sequence[str] = ()
     remedy = "download the data set again"
     layout = "train/<class>/*.jpg"
     name: str
@@ -175,6 +177,7 @@ class Source(Images):
     Attributes, besides those of Images:
         labels: (N,) int64, indices into ``classes``.
         has_objects: whether ``object_mask`` gives masks.
+        object_boxes: (N, 4) left, top, right and bottom of each image's object in pixels, the ends outside; if known.
         pixel_classes: what ``pixel_labels`` are indices into; empty where pixels have no labels.
         images_NCHW: (N, 3, H, W) uint8, all images, if they are in memory.
     """
@@ -185,6 +188,7 @@ class Source(Images):
     classes: list[str]
     labels: NDArray[np.int64]
     has_objects: bool = False
+    object_boxes: NDArray[np.float64] | None = None
     pixel_classes: Sequence[str] = ()
     images_NCHW: Tensor | None = None
 
@@ -193,7 +197,7 @@ class Source(Images):
 
     def object_mask(self, i: int) -> Tensor | None:
         """(H, W) bool, True on objects, or None where nothing is known about objects."""
-        return None
+        return None if self.object_boxes is None else box_mask(self.object_boxes[i], *self.image_size(i))
 
     def pixel_labels(self, i: int) -> Tensor:
         """(H, W) uint8, the class of every pixel, or IGNORE where it has no label."""
@@ -201,6 +205,14 @@ class Source(Images):
 
     def _fingerprint_label(self, i: int) -> bytes:
         return b"%d " % self.labels[i]
+
+
+def box_mask(box_4: NDArray[np.float64], height: int, width: int) -> Tensor:
+    """(H, W) bool, True in a box: left, top, right and bottom in pixels, the ends outside."""
+    left, top, right, bottom = (max(0, round(float(end))) for end in box_4)
+    mask_HW = torch.zeros((height, width), dtype=torch.bool)
+    mask_HW[top:bottom, left:right] = True
+    return mask_HW
 
 
 class ImageFiles(Images):

@@ -10,11 +10,11 @@ Shape suffixes: C classes, H height, W width.
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlomae.common.errors import DataError, counted, first_names
-from mlomae.data.images import IGNORE, FileSource, ImageFiles, Source, digest_bytes, evenly_spaced
-from mlomae.data.paths import LabelledFiles, inner_folder, left_out_phrase, list_images, split_folder, subfolders
+from mlomae.data.images import IGNORE, ImageFiles, digest_bytes, evenly_spaced
+from mlomae.data.paths import inner_folder, left_out_phrase, list_images, split_folder, subfolders
 from mlomae.data.reader import IMAGE_ENDINGS, decode_values, in_threads, read_bytes
-from mlomae.data.registry import build_dataset, build_source, check_counts, list_datasets, subset_remark
+from mlomae.data.registry import build_dataset, check_counts, subset_remark
 
 SCANNED = 100
 """Annotations decoded when a data set is opened, evenly spaced."""
@@ -243,28 +243,3 @@ def read_labels(path: str, classes: int, remedy: str, ignore: Sequence[int] = ()
 
 
 build_scenes = partial(build_dataset, kind=Scenes)
-
-
-class SceneSource(FileSource):
-    """``scenes`` for pretraining: all images have the class "scene", pixels the classes of the data set."""
-
-    def __init__(self, scenes: Scenes) -> None:
-        files = [scenes.relative_path(i) for i in range(len(scenes))]
-        listed = LabelledFiles(scenes.folder, files, np.zeros(len(scenes)))
-        super().__init__(scenes.name, scenes.split, Path(scenes.root), ["scene"], listed)
-        self.scenes, self.pixel_classes, self.left_out = scenes, scenes.classes, scenes.left_out
-        self.stated_sizes, self.given_title = scenes.stated_sizes, scenes.title
-
-    def pixel_labels(self, i: int) -> Tensor:
-        return self.scenes.labels(i)
-
-    def fingerprint(self, indices: Iterable[int] | None = None) -> str:
-        return self.scenes.fingerprint(indices)
-
-    def describe(self) -> str:
-        return self.scenes.describe()
-
-
-def build_training_source(cfg: dict[str, Any]) -> Source:
-    """Build the labelled images or the scenes that ``cfg`` describes, for pretraining; errors as `build_dataset`."""
-    return SceneSource(build_scenes(cfg)) if cfg.get("type") in list_datasets(Scenes) else build_source(cfg)

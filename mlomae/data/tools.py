@@ -111,6 +111,8 @@ def find_splits(name: str, root: str | None, options: Mapping[str, Any] = Mappin
     dataset = find_dataset(name)
     known = inspect.signature(dataset).parameters
     named = [split for split in str(options.get("split", "")).split(",") if split]
+    if dataset.made_of:
+        raise ConfigError(f"{name} is made of other data sets ({', '.join(dataset.made_of)}); name these, one by one")
     if "root" not in known:
         if root is not None:
             raise ConfigError(f"{name} is embedded in the package and has no folder; leave ROOT out")

@@ -8,7 +8,9 @@ Shape legend: B images of the lower batch, U of the upper batch, L patches, n ba
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from mlomae.common.errors import ConfigError, TrainingError
 from mlomae.common.ownership import owned
 from mlomae.common.registry import check_choice, check_interval, check_range
 from mlomae.diagnostics.pictures import influence_sheet, save_figure
+from mlomae.diagnostics.rivals import RIVALS, score_follows
 from mlomae.feedback import is_joint
 from mlomae.masking import MaskState, is_trainable
 from mlomae.masking.sampling import object_patches
@@ -45,6 +48,8 @@ def diagnose(
     mask: str = "own",
     data_root: str | None = None,
     out: Path | None = None,
+    objects: str | None = None,
+    object_values: list[int] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Measure a checkpoint, write influence.png and diagnose.json; returns what the JSON holds and the folder.
 
@@ -55,13 +60,15 @@ def diagnose(
             equally often.
         data_root: replaces ``data.train.root`` of the run.
         out: by default the folder ``diagnose`` of the run.
+        objects, object_values: a folder of masks of the training images, and the values that are objects in them
+            (`mlomae.data.objects`), of a run on a folder of images.
 
     Raises ConfigError for a wrong option or a feedback without a trained head, CheckpointError for a file that is no
     checkpoint, DataError for missing data, TrainingError if the influence is not finite.
     """
     check_range("", "[1, inf)", batches=batches)
     check_choice("", MASKS, mask=mask)
-    run = load_for_diagnosis(checkpoint, data_root)
+    run = load_for_diagnosis(checkpoint, data_root, object_options(objects, object_values))
     config = run.config
     config.train.accumulate = math.gcd(config.train.accumulate, batch_size)
     choose_feedback(run, feedback, f"'{run.path}' has not trained")
@@ -84,17 +91,29 @@ def diagnose(
         "batches": batches,
         **summarise(measured, 100.0 * chance_on(streams["upper"], run.data.num_classes).share),
     }
-    figure = influence_sheet(**measured[0]["sheet"], grid=model.mae.encoder.grid, title=sheet_title(result))
+    sheet, source = measured[0]["sheet"], run.data.train
+    names = [source.relative_path(i) for i in sheet.pop("index_B").tolist()]
+    figure = influence_sheet(**sheet, grid=model.mae.encoder.grid, title=sheet_title(result), names=names)
     return result, write_result(result, figure, out or run.folder / "diagnose", "influence", "diagnose")
 
 
 # --- shared with the horizon study ------------------------------------------------------------------------------------
 
 
-def load_for_diagnosis(checkpoint: Path, data_root: str | None) -> LoadedRun:
-    """A run without evaluation data and running average; its training images are in ``data_root`` if that is given."""
+def load_for_diagnosis(
+    checkpoint: Path, data_root: str | None, source: Mapping[str, Any] = MappingProxyType({})
+) -> LoadedRun:
+    """A run without evaluation data and running average; its training images are in ``data_root`` if that is given.
+    ``source``: further options of its training images."""
     moved = {} if data_root is None else {"data.train.root": data_root}
+    moved |= {f"data.train.{name}": value for name, value in source.items()}
     return load_run(checkpoint, {"data.eval": None, "init_from": None, "levels.v_momentum": 0.0, **moved})
+
+
+def object_options(folder: str | None, values: list[int] | None) -> dict[str, Any]:
+    """The options of a source that say where its objects are, as the command line gives them."""
+    given = {"objects_folder": folder, "objects_values": values}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def choose_feedback(run: LoadedRun, name: str | None, lack: str) -> None:
@@ -137,7 +156,8 @@ def _measure(model: Pretrainer, batch: Batch, random_mask: bool) -> dict[str, An
     """The numbers of one batch of the three levels.
 
     ``accuracy`` and ``loss_upper`` of the feedback; ``overlap`` of two masks of the same images; ``influence`` of the
-    removed patches, flat; ``sigma`` (B, L), None if the strategy has no score; ``influence_objects`` and
+    removed patches, flat; ``sigma`` (B, L) and what it ``follows``, None if the strategy has no score;
+    ``influence_objects`` and
     ``sigma_objects``, None in a batch that cannot be compared, left out where objects are unknown; ``sheet``, what is
     drawn of the first images.
     """
@@ -154,13 +174,14 @@ def _measure(model: Pretrainer, batch: Batch, random_mask: bool) -> dict[str, An
         )
         sigma_BL = model.mask.scores(tokens, MaskState.of(lower))
     shown = {"image_B3SS": lower["image"], "mask_BL": mask_BL, "influence_BL": influence_BL, "sigma_BL": sigma_BL}
-    shown["object_BSS"] = lower.get("object")
+    shown |= {"object_BSS": lower.get("object"), "index_B": lower["index"]}
     numbers: dict[str, Any] = {
         "accuracy": float(health.feedback_accuracy(model.feedback, scores, upper)),
         "loss_upper": float(loss_upper),
         "overlap": float(health.mask_overlap(first, second, model.ratio)),
         "influence": removed.double().cpu(),
         "sigma": None if sigma_BL is None else sigma_BL.cpu(),
+        "follows": None if sigma_BL is None else score_follows(sigma_BL, lower["image"], model.mae.encoder.grid),
         "sheet": {name: None if value is None else value[:SHEET_IMAGES] for name, value in shown.items()},
     }
     if "object" in lower:
@@ -177,6 +198,7 @@ def summarise(measured: list[dict[str, Any]], chance: float) -> dict[str, Any]:
     """Plain values for JSON; a spread is {mean, sd, t, batches}, without t where there is no null value.
 
     ``chance`` is the percentage that a constant prediction gets right, which t of the accuracy is against.
+    ``sigma_follows``: rank correlations of σ with properties of patches (`mlomae.diagnostics.rivals`), t against 0.
     ``influence``: ``mean`` (with its t against 0), ``sd`` over patches, ``positive`` the percentage above 0.
     ``objects``: ``influence_gap`` and ``influence_auroc`` on removed patches, ``sigma_auroc`` on all; t of an AUROC is
     against 0.5. None where the data set has no object masks, or no batch could be compared.
@@ -193,6 +215,7 @@ def summarise(measured: list[dict[str, Any]], chance: float) -> dict[str, Any]:
         "loss_upper": _spread([m["loss_upper"] for m in measured]),
         "mask_overlap": _spread([m["overlap"] for m in measured]),
         "sigma": {k: float(v) for k, v in health.score_health(torch.cat(sigma)).items()} if sigma else None,
+        "sigma_follows": _follows([m["follows"] for m in measured]) if sigma else None,
         "influence": {
             "mean": _spread([float(m["influence"].mean()) for m in measured], null=0.0),
             "sd": float(influence.std(correction=0)),
@@ -206,6 +229,12 @@ def summarise(measured: list[dict[str, Any]], chance: float) -> dict[str, Any]:
         if "influence_objects" in measured[0]
         else None,
     }
+
+
+def _follows(measured: list[dict[str, float | None]]) -> dict[str, Any]:
+    """A spread for each property, None where no batch could be compared."""
+    known = {name: [m[name] for m in measured] for name in RIVALS}
+    return {name: _spread([v for v in values if v is not None], null=0.0) for name, values in known.items()}
 
 
 def _spread(values: list[float], null: float | None = None) -> dict[str, Any] | None:
@@ -231,10 +260,12 @@ def table(result: dict[str, Any]) -> str:
         rows.append(("sigma saturated", f"{100 * sigma['saturated']:.1f} %", "outside [0.01, 0.99]"))
         over = f"over images, {sigma['var_positions']:.2g} over positions"
         rows.append(("sigma variance", f"{sigma['var_images']:.2g}", over))
+        for name, follows in result["sigma_follows"].items():
+            rows.append((f"sigma, {name}", _number(follows, "+.2f"), "rank correlation within an image"))
     shape = f"sd {influence['sd']:.2g} over patches, {influence['positive']:.1f} % positive"
     rows.append(("influence mean", _number(influence["mean"], "+.2g"), shape))
     if objects is None:
-        rows.append(("objects", "unknown: this data set has no object masks", ""))
+        rows.append(("objects", "unknown: no masks or boxes of objects (--objects names a folder of masks)", ""))
     else:
         gap, auroc = objects["influence_gap"], objects["influence_auroc"]
         rows.append(("influence t", _t(gap), "object minus background; positive: weight on objects lowers loss III"))
@@ -256,6 +287,10 @@ def sheet_title(result: dict[str, Any]) -> str:
     parts = [f"{result['name']}, iteration {result['iteration']}", f"feedback {result['feedback']}"]
     if gap is not None and auroc is not None:
         parts += [f"object minus background: t = {_t(gap)}", f"AUROC {auroc['mean']:.3f}"]
+    known = {name: found["mean"] for name, found in (result["sigma_follows"] or {}).items() if found is not None}
+    if known:
+        strongest = max(known, key=lambda name: abs(known[name]))
+        parts.append(f"sigma against {strongest}: {known[strongest]:+.2f}")
     return "   ·   ".join(parts)
 
 

@@ -27,6 +27,7 @@ from mlomae.common.registry import check_range
 from mlomae.config.schema import PretrainConfig, load_config
 from mlomae.data import Stream, build_augment, build_training_source
 from mlomae.data.sets.own_images import Pictures
+from mlomae.diagnostics.diagnose import object_options
 from mlomae.diagnostics.pictures import MaskRow, mask_sheet, photographs, save_figure
 from mlomae.pretraining.devices import to_device, training_device
 from mlomae.pretraining.influence import Batch
@@ -68,6 +69,8 @@ def draw_masks(
     draws: int = 1,
     seed: int = 0,
     progress: float | None = None,
+    objects: str | None = None,
+    object_values: list[int] | None = None,
 ) -> list[str]:
     """Write a picture whose first row is the images and whose others are strategies; returns the labels of those.
 
@@ -78,6 +81,7 @@ def draw_masks(
         images: a folder of pictures of any size; else ``data.train`` of the first row, ``data_root`` its root.
         count: images, or all where there are fewer. draws: masks, rows, of each strategy.
         progress: for strategies with a schedule; by default that of the checkpoint, 0 for an untrained model.
+        objects, object_values: a folder of masks of the images, and the values that are objects in them.
 
     Raises ConfigError for wrong options and for configurations of different image sizes, DataError for images that
     cannot be read, CheckpointError for a file that is no checkpoint.
@@ -91,8 +95,9 @@ def draw_masks(
         check_range("", "[0, 1)", progress=progress)
     rows = _rows(configs, checkpoints)
     root = {} if data_root is None else {"root": data_root}
-    training = rows[0].config.data.train | root
-    source = Pictures(str(images)) if images is not None else build_training_source(training)
+    known = object_options(objects, object_values)
+    training = rows[0].config.data.train | root | known
+    source = Pictures(str(images), **known) if images is not None else build_training_source(training)
     for note in source.notes():
         print(f"{source.describe()}: {note}")
     size = rows[0].config.model.img_size
@@ -130,7 +135,8 @@ def draw_masks(
     images_text = f"{source.name} {source.split}"
     legend = "; outlined: objects" if "object" in batch else ""
     title = f"{images_text}, seed {seed}{when}{legend}"
-    save_figure(mask_sheet(batch["image"], shown, object_BSS=batch.get("object"), title=title), out)
+    names = [source.relative_path(i) for i in batch["index"].tolist()]
+    save_figure(mask_sheet(batch["image"], shown, object_BSS=batch.get("object"), title=title, names=names), out)
     pictures = []
     for image_SS3 in (255 * photographs(batch["image"])).round().astype(np.uint8):
         file = io.BytesIO()

@@ -2,7 +2,7 @@
 
 The influence sheet has a column for each image, and the rows image, mask, influence of the removed patches, and σ where
 there is one. Red patches are those whose reconstruction, if weighted more, lowers the upper loss; blue ones raise it;
-kept patches are grey. Objects, where known, are outlined.
+kept patches are grey; of scores and weights the darker one is the higher. Objects, where known, are outlined.
 
 Shape legend: B images of the sheet, S side in pixels, L patches.
 """
@@ -29,6 +29,9 @@ LEFT, RIGHT, TOP, GAP = 1.0, 1.1, 0.45, 0.06  # inches: row labels, colour bars,
 OUTLINE = "#ffd500"
 KEPT = 0.5  # grey of the kept patches in the rows of mask and influence
 REMOVED, LEAST, MOST = 0.6, 0.85, 0.3  # grey of removed patches: of equal weights; of the lowest and highest weight
+GREYS = LinearSegmentedColormap.from_list("weights", [(LEAST,) * 3, (MOST,) * 3])
+"""Of weights and scores alike: the darker patch has the higher one."""
+NAME = 22  # letters of a file's name that fit above a tile
 LABEL = 17  # letters of a row's label that fit next to a tile
 MaskRow = tuple[str, Tensor, Tensor, tuple[int, int]]  # label, mask (B, L), weight (B, L), grid
 
@@ -42,6 +45,7 @@ def influence_sheet(
     sigma_BL: Tensor | None = None,
     object_BSS: Tensor | None = None,
     title: str = "",
+    names: Sequence[str] = (),
 ) -> Figure:
     """A figure of B columns and three or four rows; draw six to eight images.
 
@@ -52,6 +56,7 @@ def influence_sheet(
         grid: patch rows and columns.
         sigma_BL: scores inside (0, 1), drawn from their least to their largest.
         object_BSS: bool, pixels of objects.
+        names: of the files, the columns' headings.
     """
     images = photographs(image_B3SS)
     side, removed, influence = images.shape[1], _tiles(mask_BL, grid) > 0, _tiles(influence_BL, grid)
@@ -68,28 +73,34 @@ def influence_sheet(
     bars = [(ScalarMappable(scale, "RdBu_r"), "+ : weight lowers loss III", "both")]
     if sigma_BL is not None:
         sigma = _tiles(sigma_BL, grid)
-        colours = ScalarMappable(Normalize(float(sigma.min()), float(sigma.max())), "viridis")
+        colours = ScalarMappable(Normalize(float(sigma.min()), float(sigma.max())), GREYS)
         rows.append(("score sigma", _enlarge(np.asarray(colours.cmap(colours.norm(sigma))), side)))
         bars.append((colours, "sigma", "neither"))
-    figure, axes = _sheet(rows, title, RIGHT)
+    figure, axes = _sheet(rows, title, RIGHT, names)
     _outline(axes, object_BSS)
     for ax, (colours, label, extend) in zip(axes[2:, -1], bars, strict=True):
         _add_bar(figure, ax, colours, label, extend)
     return figure
 
 
-def mask_sheet(image_B3SS: Tensor, rows: list[MaskRow], *, object_BSS: Tensor | None = None, title: str = "") -> Figure:
+def mask_sheet(
+    image_B3SS: Tensor,
+    rows: list[MaskRow],
+    *,
+    object_BSS: Tensor | None = None,
+    title: str = "",
+    names: Sequence[str] = (),
+) -> Figure:
     """A figure of B columns: the images, then what each strategy leaves of them, with a bar of the weights where they
     differ; arguments as `mask_tiles` and `influence_sheet`."""
     labels = [textwrap.fill(label, LABEL) for label in ("image", *(label for label, *_ in rows))]
     spans = [_span(mask_BL, weight_BL) for _, mask_BL, weight_BL, _ in rows]
     tiles = list(zip(labels, mask_tiles(image_B3SS, rows), strict=True))
-    figure, axes = _sheet(tiles, title, RIGHT if any(spans) else GAP)
+    figure, axes = _sheet(tiles, title, RIGHT if any(spans) else GAP, names)
     _outline(axes, object_BSS)
-    greys = LinearSegmentedColormap.from_list("weights", [(LEAST,) * 3, (MOST,) * 3])
     for ax, span in zip(axes[1:, -1], spans, strict=True):
         if span is not None:
-            _add_bar(figure, ax, ScalarMappable(Normalize(*span), greys), "weight in the loss", "neither")
+            _add_bar(figure, ax, ScalarMappable(Normalize(*span), GREYS), "weight in the loss", "neither")
     return figure
 
 
@@ -168,8 +179,11 @@ def _heat(influence: NDArray[np.float64], removed: NDArray[np.bool_], scale: Nor
     return colours
 
 
-def _sheet(rows: Sequence[tuple[str, NDArray[Any]]], title: str, right: float) -> tuple[Figure, NDArray[np.object_]]:
-    """Labelled rows of B tiles (B, S, S, colours), with ``right`` inches to their right; the figure and its axes."""
+def _sheet(
+    rows: Sequence[tuple[str, NDArray[Any]]], title: str, right: float, names: Sequence[str]
+) -> tuple[Figure, NDArray[np.object_]]:
+    """Labelled rows of B tiles (B, S, S, colours), ``names`` above the first, with ``right`` inches to their right; the
+    figure and its axes."""
     columns = len(rows[0][1])
     width, height = LEFT + columns * (TILE + GAP) + right, TOP + len(rows) * (TILE + GAP)
     figure = Figure(figsize=(width, height))
@@ -182,4 +196,6 @@ def _sheet(rows: Sequence[tuple[str, NDArray[Any]]], title: str, right: float) -
         for ax, tile in zip(axes[row], tiles, strict=True):
             ax.imshow(tile, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
+    for ax, name in zip(axes[0], names, strict=False):
+        ax.set_title(name if len(name) <= NAME else f"…{name[1 - NAME :]}", fontsize=7, pad=2)
     return figure, axes

@@ -10,7 +10,6 @@ from mlomae.data import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     OuterBatches,
-    SceneSource,
     Source,
     Stream,
     build_augment,
@@ -24,14 +23,13 @@ from mlomae.masking import is_trainable
 def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels: bool) -> None:
     """Raise ConfigError where labels of pixels are used as labels of whole images, or the reverse."""
     kind = config.feedback["type"]
-    if isinstance(train, SceneSource) and config.data.eval is not None:
+    if len(train.classes) < 2 and config.data.eval is not None:
         raise ConfigError(
-            "data.eval is for k-NN and linear probe, which need classes of images; set it to None for scenes"
+            f"data.eval is for k-NN and linear probe, which need labels of images, and {train.describe()} has none; "
+            "set it to None"
         )
     learned = is_trainable(config.mask["type"])
-    if not isinstance(train, SceneSource) and len(train.classes) < 2 and config.data.eval is not None:
-        raise ConfigError(f"data.eval needs labels, which {train.describe()} does not have; set it to None")
-    if isinstance(feedback, SceneSource) and learned and not pixels:
+    if len(feedback.classes) < 2 and feedback.pixel_classes and learned and not pixels:
         raise ConfigError(
             f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
             "set feedback.type='segmentation'"

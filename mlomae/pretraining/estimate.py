@@ -22,7 +22,6 @@ from torch.optim import Optimizer
 from mlomae.common.flops import FlopCounter
 from mlomae.common.hollow import Hollow
 from mlomae.config.schema import PretrainConfig
-from mlomae.data.registry import find_dataset
 from mlomae.masking import MaskingStrategy, is_trainable
 from mlomae.masking.teacher import PRETRAINED
 from mlomae.pretraining.feedback_gate import is_probe, moves_phi
@@ -174,8 +173,7 @@ def _data(model: Pretrainer, lower: int, feedback: int) -> dict[str, Any]:
     def batch(source: dict[str, Any], size: int, pixels: bool = False) -> dict[str, Tensor]:
         found = {name: torch.empty(size, dtype=torch.int64) for name in ("label", "key", "index", "epoch")}
         found["image"] = torch.empty(size, 3, side, side)
-        if getattr(find_dataset(source["type"]), "has_objects", False):
-            found["object"] = torch.empty(size, side, side, dtype=torch.bool)
+        found["object"] = torch.empty(size, side, side, dtype=torch.bool)  # which of the sets have, their files say
         return {**found, "pixel_label": torch.empty(size, side, side, dtype=torch.uint8)} if pixels else found
 
     data: dict[str, Any] = {"lower": [batch(config.data.train, lower) for _ in range(config.levels.lower_steps)]}

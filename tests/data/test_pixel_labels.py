@@ -113,7 +113,7 @@ def test_scenes_become_a_source(tmp_path: Path) -> None:
     source = build_training_source(cfg)
     assert isinstance(source, SceneSource)
     assert (len(source), list(source.classes), len(source.pixel_classes)) == (6, ["scene"], 5)
-    wrapped = source.scenes
+    wrapped = source.original
     for name in ("name", "split", "root", "locations"):
         assert getattr(source, name) == getattr(wrapped, name)
     assert source.fingerprint() == wrapped.fingerprint()

@@ -269,7 +269,7 @@ def test_pictures_of_any_size_are_cut_to_the_models_and_others_left_out(
         (["--data", "x"], "'textures' has no option 'root'"),
         (["LARGE.py"], "takes images of 32 pixels"),
         (["gone.py"], "config file 'gone.py' does not exist"),
-        (["ORACLE.py", "--images", "GOOD"], "needs object masks"),
+        (["ORACLE.py", "--images", "GOOD"], "needs to know the objects"),
     ],
 )
 def test_wrong_input_is_one_line(

@@ -119,7 +119,7 @@ def test_folders_are_part_of_the_config(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"mask.type='learned' learns from labels, which .* does not have"):
         mlomae.pretrain(tiny.config(**short), data=photos, work_dir=tmp_path / "c")
-    with pytest.raises(ConfigError, match=r"data.eval needs labels, which .* does not have"):
+    with pytest.raises(ConfigError, match=r"need labels of images, and .* has none"):
         mlomae.pretrain(plain, data=photos, eval_data=tmp_path / "sets" / "test", work_dir=tmp_path / "c")
     with pytest.raises(DataError, match="does not exist"):
         mlomae.pretrain(plain, data=tmp_path / "nowhere", work_dir=tmp_path / "c")

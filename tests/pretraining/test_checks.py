@@ -150,7 +150,7 @@ ONE_CLASS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**tiny.RANDOM, **TEST, "data__train": source("train", 12, 12), "data__probe_limit": 1},
         {"data__probe_limit": 24},
     ),
-    "data.eval needs labels, which .* does not have; set it to None": (
+    "need labels of images, and .* has none; set it to None": (
         {**tiny.RANDOM, "data__eval": source("test", 4), "data__train": source("train", 12)},
         {"data__eval": None},
     ),

@@ -168,7 +168,7 @@ def test_what_does_not_go_with_segmentation_is_refused_in_one_line(tmp_path: Pat
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({**SEGMENTATION, **pooled}, ConfigError, "set levels.mask_pooling=False"),
         ({"data__feedback": folder}, ConfigError, "set feedback.type='segmentation'"),
-        ({**SEGMENTATION, "data__train": folder}, ConfigError, "set it to None for scenes"),
+        ({**SEGMENTATION, "data__train": folder}, ConfigError, "need labels of images"),
         ({**SEGMENTATION, "data__shuffle_labels": 0}, ConfigError, "data.shuffle_labels permutes labels of images"),
         ({**SEGMENTATION, "auxiliary": {"type": "classification"}}, ConfigError, "auxiliary.type='classification'"),
         (

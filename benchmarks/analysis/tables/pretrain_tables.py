@@ -30,7 +30,6 @@ from benchmarks.analysis.comparable import (
     others_of,
     same_images,
     seed_pairs,
-    setting_of,
 )
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import (
@@ -52,7 +51,7 @@ from benchmarks.analysis.tables.table import (
     spread,
     spread_text,
 )
-from mlomae.records import Record, grouped
+from mlomae.records import Record
 
 ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_avg")
 MIN_HEADROOM = 3.0  # percentage points; below it a share is noise over noise and is not given
@@ -146,7 +145,7 @@ def _headroom_rows(evidence: Evidence) -> list[Row]:
     Runs of "MAE, same processor time" are listed in every comparison of their setting: they have seen more images.
     """
     rows = []
-    for alike in grouped(evidence.probed, setting_of).values():
+    for alike in evidence.settings:
         for images in sorted({r["images_seen"]["lower"] for r in alike if is_oracle(r)}):
             equal = [r for r in alike if r["images_seen"]["lower"] == images]
             longer = [r for r in alike if r["images_seen"]["lower"] != images and r["method"] == SAME_TIME]

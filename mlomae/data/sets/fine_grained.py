@@ -24,8 +24,8 @@ class Cub200(PublishedSource):
     """CUB-200-2011: 200 species of birds, 5,994 training and 5,794 test images, one folder with lists in text files.
 
     ``root`` is ``CUB_200_2011`` or the folder that holds it: images/, images.txt, image_class_labels.txt,
-    train_test_split.txt and classes.txt. ``split`` is ``train`` or ``test``. Other arguments and errors as in
-    PublishedSource.
+    train_test_split.txt and classes.txt, and bounding_boxes.txt, if objects are to be known. ``split`` is ``train`` or
+    ``test``. Other arguments and errors as in PublishedSource.
 
     Source: Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", CNS-TR-2011-001.
     """
@@ -33,6 +33,23 @@ class Cub200(PublishedSource):
     remedy = "unpack CUB_200_2011.tgz again"
     inner = ("CUB_200_2011",)
     markers = ("images.txt",)
+
+    def __init__(self, root: str, split: str = "train", subset: bool = False) -> None:
+        super().__init__(root, split, subset)
+        table = Path(self.root) / "bounding_boxes.txt"
+        if table.is_file():
+            boxes = self._table(table)
+            if missing := [image for image in self._ids[split] if image not in boxes]:
+                raise self.fault(f"{table} lacks image {first_names(missing)}")
+            corners = [self._corners(table, boxes[image]) for image in self._ids[split]]
+            self.object_boxes, self.has_objects = np.array(corners), True
+
+    def _corners(self, table: Path, text: str) -> list[float]:
+        try:
+            left, top, width, height = map(float, text.split())
+        except ValueError as error:
+            raise self.fault(f"{table} has a box '{text}', which is not four numbers") from error
+        return [left, top, left + width, top + height]
 
     def read_lists(self, base: Path, split: str) -> Lists:
         images, names = (self._table(base / file) for file in ("images.txt", "classes.txt"))
@@ -43,8 +60,8 @@ class Cub200(PublishedSource):
             if file.rpartition("/")[0] != name:
                 raise self.fault(f"image_class_labels.txt in {base} puts {file} into class '{name}', not its folder's")
         parts = {}
-        for part, flag in {"train": 1, "test": 0}.items():
-            ids = [image for image in images if in_train[image] == flag]
+        self._ids = {part: [i for i in images if in_train[i] == flag] for part, flag in (("train", 1), ("test", 0))}
+        for part, ids in self._ids.items():
             files, labels = [images[i] for i in ids], [class_of[i] for i in ids]
             parts[part] = LabelledFiles((base / "images").resolve(), files, labels)
         return names, parts

@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
+
 from mlomae.common.errors import first_names
 from mlomae.data.images import MemorySource
 from mlomae.data.paths import (
@@ -77,8 +79,9 @@ class TinyImageNet(MemorySource):
     """64-pixel images of up to 200 classes, decoded into memory; subsets of the published files are accepted.
 
     ``root`` is the folder tiny-imagenet-200 with wnids.txt, which lists the classes, ``train/<wnid>/images/*.JPEG`` and
-    ``val/images`` with labels in a text file. ``split`` is ``train`` or ``val``. Raises ConfigError for a split without
-    labels, DataError for missing or contradictory files.
+    ``val/images`` with labels in a text file. ``split`` is ``train`` or ``val``. Where all of its images have published
+    boxes (``train/<wnid>/<wnid>_boxes.txt``, the text file), these are the objects. Raises ConfigError for a split
+    without labels, DataError for missing or contradictory files.
     """
 
     remedy = "unpack tiny-imagenet-200.zip again"
@@ -92,11 +95,31 @@ class TinyImageNet(MemorySource):
             found, listed = scan_classes(existing_folder(base / "train", self.name))
             if found != classes:
                 raise self.fault(f"train/ and wnids.txt differ in class '{min(set(found) ^ set(classes))}'")
+            tables = [base / "train" / wnid / f"{wnid}_boxes.txt" for wnid in classes]
+            boxes = {k: v for table in tables if table.is_file() for k, v in self._boxes(table, first=1).items()}
         else:
             listed = self._annotated(base / "val", classes)
+            boxes = self._boxes(base / "val" / "val_annotations.txt", first=2)
         images_NCHW, places = decode_all(listed.folder, listed.files), [str(listed.folder)]
         super().__init__(self.name, split, str(base), classes, images_NCHW, listed.labels, places)
         self.left_out = listed.left_out
+        found_boxes = [boxes.get(file.rpartition("/")[2]) for file in listed.files]
+        if None not in found_boxes:
+            self.object_boxes, self.has_objects = np.array(found_boxes), True
+
+    def _boxes(self, table: Path, first: int) -> dict[str, list[float]]:
+        """Box by name of the image, of those that ``table`` has: four whole numbers from column ``first``, the corners
+        of the first and the last pixel inside."""
+        boxes: dict[str, list[float]] = {}
+        for number, line in enumerate(text_of(table).splitlines(), 1):
+            file, *ends = [column for i, column in enumerate(line.split()) if i == 0 or i >= first]
+            if not ends:
+                continue
+            if len(ends) != 4 or not all(end.isdecimal() for end in ends):
+                raise self.fault(f"{table}, line {number}: expected the four ends of a box")
+            left, top, right, bottom = map(float, ends)
+            boxes[file] = [left, top, right + 1, bottom + 1]
+        return boxes
 
     def _annotated(self, base: Path, classes: list[str]) -> LabelledFiles:
         """Files of ``base/images`` and their labels, as ``base/val_annotations.txt`` gives them."""

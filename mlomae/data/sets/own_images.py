@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mlomae.common.errors import DataError
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data.images import FileSource, Source, digest_bytes, digest_pixels
+from mlomae.data.objects import MaskFiles
 from mlomae.data.paths import (
     LabelledFiles,
     existing_folder,
@@ -34,22 +35,45 @@ HELD_OUT = 0.2
 """Share of the images of every class that ``part="held_out"`` has, where a folder has no split of its own."""
 
 
+class WithObjects(FileSource):
+    """Image files of which a folder of masks may say where their objects are."""
+
+    masks: MaskFiles | None = None
+
+    def read_objects(self, folder: str | None, values: Sequence[int] | None) -> None:
+        if folder is None and values is not None:
+            raise ConfigError(f"{self.name}: objects_values are of the masks in objects_folder; set that, too")
+        self.masks = None if folder is None else MaskFiles(folder, self, values)
+        self.has_objects = self.masks is not None
+
+    def object_mask(self, i: int) -> Tensor | None:
+        return None if self.masks is None else self.masks.read(i)
+
+
 @register_dataset("imagefolder")
-class ImageFolder(FileSource):
+class ImageFolder(WithObjects):
     """``ROOT/SPLIT/<class>/**/*.jpg`` (or png, bmp, webp, tif), as in torchvision's ImageFolder; decoded on access.
 
     ``cache=True`` decodes once into memory and needs images of one size; ``digest`` and ``fingerprint`` are still those
     of the files. ``part`` takes the "train" or the "held_out" images of a folder that has no split of its own
-    (`held_out_images`).
+    (`held_out_images`). ``objects_folder`` has a PNG for every image of ``ROOT/SPLIT``, ``<class>/a.png`` for
+    ``<class>/a.jpg``, that says where its object is: the pixels that are not 0, or of ``objects_values``
+    (`mlomae.data.objects`).
 
     Raises DataError: missing folder, no or empty class folder, file that cannot be decoded, sizes that differ (cache),
-    a part without images.
+    a part without images, an image without a mask.
     """
 
     named_by_folder = True
 
     def __init__(
-        self, root: str, split: str = "train", cache: bool = False, part: Literal["all", "train", "held_out"] = "all"
+        self,
+        root: str,
+        split: str = "train",
+        cache: bool = False,
+        part: Literal["all", "train", "held_out"] = "all",
+        objects_folder: str | None = None,
+        objects_values: list[int] | None = None,
     ) -> None:
         base = existing_folder(root, "imagefolder")
         folder = split_folder(base, split, "imagefolder")
@@ -65,6 +89,7 @@ class ImageFolder(FileSource):
         if part != "all":  # the parts share folders and no image
             self.locations = frozenset([str(folder / f"<{part}>")])
         self.images_NCHW = decode_all(folder, listed.files) if cache else None
+        self.read_objects(objects_folder, objects_values)
 
     def image(self, i: int) -> Tensor:
         return super().image(i) if self.images_NCHW is None else self.images_NCHW[i]
@@ -114,9 +139,9 @@ def digest_pictures(folder: Path, files: Sequence[str]) -> NDArray[np.bytes_]:
 
 
 @register_dataset("pictures")
-class Pictures(FileSource):
+class Pictures(WithObjects):
     """The pictures in ROOT, or in its folder ``split``, sorted by name, without labels; those in folders below are
-    ignored unless ``below``.
+    ignored unless ``below``. ``objects_folder`` and ``objects_values`` as in `ImageFolder`.
 
     All are of one class, so that a strategy that learns from labels has nothing to learn from. Raises DataError for a
     folder that does not exist or holds no picture.
@@ -124,7 +149,14 @@ class Pictures(FileSource):
 
     named_by_folder = True
 
-    def __init__(self, root: str, split: str = ".", below: bool = False) -> None:
+    def __init__(
+        self,
+        root: str,
+        split: str = ".",
+        below: bool = False,
+        objects_folder: str | None = None,
+        objects_values: list[int] | None = None,
+    ) -> None:
         base = existing_folder(root, "pictures")
         folder = split_folder(base, split, "pictures")
         files, left_out = list_images(folder, below=below)
@@ -134,6 +166,7 @@ class Pictures(FileSource):
             )
         listed = LabelledFiles(folder, files, [0] * len(files), left_out)
         super().__init__("pictures", folder.name, base, ["picture"], listed)
+        self.read_objects(objects_folder, objects_values)
 
     @classmethod
     def list_splits(cls, base: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The oracle: known object patches get a mask bias and a loss weight. It measures a data set's headroom.
 
-Not a method: it reads the ground truth, so it runs only on data that comes with object masks (the embedded textures).
+Not a method: it reads the ground truth, so it runs only on data whose objects are known: the embedded textures,
+`on_scenes`, sets with published boxes or outlines, own images with a folder of masks.
 An oracle has to be compared with its controls (``patches``), which share all with it but what they know: then its gain
 over random masks is
 
@@ -54,7 +55,11 @@ class OracleMasking(MaskingStrategy):
 
     def forward(self, tokens_BLD: Tensor, images: Tensor, ratio: float, epoch: Tensor | int, state: MaskState) -> Mask:
         if state.object is None:
-            raise ConfigError("masking strategy 'oracle' needs object masks, which only the embedded textures have")
+            raise ConfigError(
+                "masking strategy 'oracle' needs to know the objects of data.train: name a folder of masks "
+                "(objects_folder, of imagefolder and pictures), or take textures, on_scenes, coco, or cub200 or "
+                "tiny_imagenet with their boxes"
+            )
         chosen_BL = self._chosen(object_patches(state.object, self.grid), state)
         weight_BL = 1.0 + (self.weight - 1.0) * chosen_BL
         scores_BL = self.bias * chosen_BL + state.gumbel(chosen_BL.shape[1])

@@ -65,6 +65,16 @@ def test_data_lie_where_the_command_says(tmp_path: Path) -> None:
     assert job.hash == Planner(Suite("s", [MAE], [0])).jobs()[0].hash, "where data lie is no part of a run's identity"
 
 
+def test_data_that_a_source_is_made_of_lie_where_the_command_says() -> None:
+    on_scenes = MethodEntry("configs/pretrain/mae_vit-w128-d4_cifar10-on-scenes.py", "MAE")
+    planner = Planner(Suite("s", [on_scenes], [0]), roots={"cifar10": "/objects", "tiny_imagenet": "/scenes"})
+    job = planner.jobs()[0]
+    for part in (job.config.data.train, job.config.data.eval):
+        assert (part["objects"]["root"], part["scenes"]["root"]) == ("/objects", "/scenes")
+    assert "data.eval.scenes.root='/scenes'" in job.command(keep_record=False)
+    assert job.hash == Planner(Suite("s", [on_scenes], [0])).jobs()[0].hash
+
+
 def test_two_runs_of_one_label_are_refused(tmp_path: Path) -> None:
     recipe = tmp_path / "classification" / "knn_c.py"
     path = write_suite(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from layouts import LAYOUTS, write_image
 
 from mlomae.cli import main
-from mlomae.common.errors import DataError
+from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import PUBLISHED, Published, build_source, list_datasets
 from mlomae.data.tools import check_data
 
@@ -234,7 +234,9 @@ def test_every_source_can_be_checked(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     for file in ("annotations/instances_train.json", "train/0.tar"):
         (tmp_path / file).touch()
-    for name in set(list_datasets()) - {"textures"}:
+    with pytest.raises(ConfigError, match=r"on_scenes is made of other data sets \(objects, scenes\)"):
+        check_data("on_scenes", str(tmp_path))
+    for name in set(list_datasets()) - {"textures", "on_scenes"}:
         text, status = check_data(name, str(tmp_path))
         assert status == 1
         assert "problem: " in text

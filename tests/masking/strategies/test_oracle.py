@@ -57,7 +57,7 @@ def test_every_image_follows_its_own_objects() -> None:
 
 def test_without_object_masks_it_is_a_one_line_error() -> None:
     strategy = masking.create("oracle", embed_dim=8, grid=GRID)
-    with pytest.raises(ConfigError, match="'oracle' needs object masks") as error:
+    with pytest.raises(ConfigError, match="'oracle' needs to know the objects") as error:
         strategy(torch.zeros(2, 16, 8), torch.zeros(2, 3, 16, 16), 0.5, 0, MaskState(torch.arange(2)))
     assert "\n" not in str(error.value)
 

@@ -1,0 +1,12 @@
+"""MAE with random masks on CIFAR-10 images at random places of photographs.
+
+Command:  make suite SUITE=configs/suites/map_50.py DATA="cifar10=path/to/cifar10 tiny_imagenet=path/to/tiny-imagenet"
+Hardware: 1 core of an Intel Xeon. Time: about 8 processor minutes.
+Expected: results/headroom.md.
+"""
+
+_base_ = ["../_base_/vit-w128-d4_64px.py", "../_base_/cifar10-on-scenes.py", "../_base_/mae.py"]
+name = "mae_vit-w128-d4_cifar10-on-scenes"
+method = "MAE"
+optim = dict(theta=dict(lr=2e-3, warmup=0.2))
+train = dict(outer_iterations=1200, log_interval=50, picture_interval=400, checkpoint_interval=400)
