@@ -5,40 +5,25 @@ or SIGUSR1 has stopped ends with status 75, one that was interrupted with 130.
 """
 
 import argparse
-import inspect
 import io
 import os
-import pkgutil
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mlomae import __version__
-from mlomae.commands import export, pretrain, use
+from mlomae.commands import data, export, pretrain, use
+from mlomae.commands.calling import call, report
 from mlomae.common.console import hush
 from mlomae.common.errors import REFUSABLE, STOPPED, ConfigError, refuse
 from mlomae.common.installing import from_checkout
 
 _LIBRARIES = r"(torch|torchvision|timm|mmengine|mmcv|mmseg|mmdet|pycocotools|sklearn|PIL)(\.|$)"
-
-
-def _call(function: Callable[..., Any], args: argparse.Namespace, **more: Any) -> Any:
-    """Call ``function`` with those options of the command line that it has parameters for."""
-    names = inspect.signature(function).parameters
-    return function(**{name: value for name, value in vars(args).items() if name in names}, **more)
-
-
-def _report(function: str, args: argparse.Namespace) -> int:
-    """Print the text that ``function``, "module:name", returns with the exit status; it is imported only now."""
-    text, status = _call(pkgutil.resolve_name(function), args)
-    print(text)
-    return int(status)
 
 
 def _loggers(names: list[str]) -> AbstractContextManager[None]:
@@ -76,7 +61,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _diagnose(args: argparse.Namespace) -> int:
     from mlomae.diagnostics.diagnose import diagnose, table
 
-    result, folder = _call(diagnose, args)
+    result, folder = call(diagnose, args)
     print(table(result))
     print(f"written: {folder / 'influence.png'}, {folder / 'diagnose.json'}")
     return 0
@@ -89,7 +74,7 @@ def _horizon(args: argparse.Namespace) -> int:
     from mlomae.diagnostics.horizon.run import horizon
 
     started = time.perf_counter()
-    result, folder = _call(horizon, args, say=lambda line: print(line, flush=True))
+    result, folder = call(horizon, args, say=lambda line: print(line, flush=True))
     print(table(result))
     print(f"written: {folder / 'horizon.png'}, {folder / 'horizon.json'}; {time.perf_counter() - started:.0f} s")
     return 0
@@ -98,23 +83,7 @@ def _horizon(args: argparse.Namespace) -> int:
 def _masks(args: argparse.Namespace) -> int:
     from mlomae.diagnostics.masks import draw_masks
 
-    print(f"written: {args.out} ({', '.join(_call(draw_masks, args))})")
-    return 0
-
-
-def _data_check(args: argparse.Namespace) -> int:
-    from mlomae.config.strict import overrides
-
-    if args.root and "=" in args.root and not Path(args.root).exists():  # embedded data have no ROOT
-        args.root, args.options = None, [args.root, *args.options]
-    args.options = overrides(args.options, "after ROOT, `mlomae data check`")
-    return _report("mlomae.data.tools:check_data", args)
-
-
-def _seal(args: argparse.Namespace) -> int:
-    from mlomae.records import seal_records
-
-    print(seal_records(args.records, args.again))
+    print(f"written: {args.out} ({', '.join(call(draw_masks, args))})")
     return 0
 
 
@@ -150,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--share", type=float, metavar="S", help="of the device's peak, for the time (default: 0.4; of a cpu 0.6)"
     )
     p.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="override config keys")
-    p.set_defaults(run=partial(_report, "mlomae.pretraining.plan:plan"))
+    p.set_defaults(run=partial(report, "mlomae.pretraining.plan:plan"))
 
     plugins = argparse.ArgumentParser(add_help=False)
     plugins.add_argument(
@@ -239,37 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.set_defaults(run=_masks)
 
     use.add_parsers(commands)
-
-    p = commands.add_parser("data", help="check a data set on disk, or fetch one")
-    data = p.add_subparsers(dest="action", required=True)
-    p = data.add_parser(
-        "check", help="counts, sizes, damaged, missing and repeated images; status 1 if there are problems"
-    )
-    p.add_argument(
-        "name", metavar="NAME", help="cub200, imagenet, imagefolder, ade20k, scene_folder, coco, coco_folder, ..."
-    )
-    p.add_argument("root", metavar="ROOT", nargs="?", help="folder of the data set (none for textures)")
-    p.add_argument(
-        "options",
-        metavar="KEY=VALUE",
-        nargs="*",
-        help="options of the data set as in a config: split=train,val annotations=x_{split}.json ignore=255 ...",
-    )
-    p.add_argument("--subset", action="store_true", help="accept a consistent part of a published set")
-    p.add_argument("--decode", action="store_true", help="measure all images, labels and masks, not a sample")
-    p.set_defaults(run=_data_check)
-    p = data.add_parser("prepare", help="fetch a data set and verify it, or say which files to fetch from where")
-    p.add_argument("name", metavar="NAME", help="cub200, flowers102, cifar10, tiny_imagenet, ade20k, coco, ...")
-    p.add_argument("root", metavar="ROOT", help="folder to put it in")
-    p.set_defaults(run=partial(_report, "mlomae.data.tools:prepare_data"))
-
-    p = commands.add_parser("records", help="digests of records that hold none (those of version 0.1)")
-    p = p.add_subparsers(dest="action", required=True).add_parser(
-        "seal", help="write their digests into numerics.json, beside their folder: an edited record is refused"
-    )
-    p.add_argument("again", nargs="*", metavar="RECORD", help="files of the folder that were changed on purpose")
-    p.add_argument("--records", type=Path, default=Path("results/runs"), help="their folder (default: results/runs)")
-    p.set_defaults(run=_seal)
+    data.add_parsers(commands)
 
     if found := from_checkout("benchmarks.commands"):
         found.add_parsers(commands)
@@ -286,7 +225,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data", dest="data_root", type=Path, help="folder to look for data sets in (default: MLOMAE_DATA or data)"
     )
-    p.set_defaults(run=partial(_report, "mlomae.doctor:doctor"))
+    p.set_defaults(run=partial(report, "mlomae.doctor:doctor"))
     return parser
 
 
@@ -307,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         parser = build_parser()  # which imports commands
         args, unknown = parser.parse_known_args(argv)
-        if args.run is _data_check and not any(option.startswith("-") for option in unknown):  # after a flag
+        if args.run is data.check and not any(option.startswith("-") for option in unknown):  # after a flag
             args.options, unknown = [*args.options, *unknown], []
         rank = os.environ.get("LOCAL_RANK")  # which torch.distributed.launch gives as an option as well
         unknown = [option for option in unknown if option not in (f"--local-rank={rank}", f"--local_rank={rank}")]

@@ -18,6 +18,8 @@ from mlomae.records import Record, config_hash, grouped
 METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}  # of pretrainings
 BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
 EQUAL_IMAGES = 0.01  # totals this close (relative) count as equal: batch sizes seldom divide evenly
+MARGINS = {"knn": 1.0, "linear": 0.5, "finetune": 1.0, "mIoU": 1.0}
+"""Percentage points within which two methods count as equal, fixed before the runs; by protocol, or by metric."""
 _FEEDBACK_DATA = ("feedback", "feedback_batch_size", "feedback_augment", "shuffle_labels")
 Methods = list[list[Record]]
 """The runs by seed of each configuration of each method."""
@@ -111,6 +113,12 @@ def differences(pairs: list[tuple[Record, Record]], metric: str) -> list[float]:
 def reads_objects(record: Record) -> bool:
     """Whether the masks or weights were made from ground truth, by an oracle or one of its controls."""
     return bool(record["config"].get("mask", {}).get("type") == "oracle")
+
+
+def margin_of(record: Record, metric: str) -> float | None:
+    """The margin of ``metric`` of a run; None where none was fixed."""
+    protocol = record["config"].get("protocol", "finetune") if record["task"] == "classification" else ""
+    return MARGINS.get(protocol, MARGINS.get(metric, MARGINS.get(metric.partition("_")[0])))
 
 
 def is_oracle(record: Record) -> bool:

@@ -1,4 +1,5 @@
-"""Whether a difference between two methods is more than chance: intervals, p values and Holm's correction.
+"""Whether a difference between two methods is more than chance: intervals, p values, Holm's correction, and whether
+two methods are as good as equal (`verdict`).
 
 With the predictions of both methods, seeds and test images are both resampled (`bootstrap_interval`); without them,
 only seeds are (`seed_interval`).
@@ -20,6 +21,8 @@ from mlomae.backbones.task import Floats, ImageSums
 REPLICATES = 4_000  # relative error of a standard error: 1 / √(2 · 4000) = 1.1 %
 _CELLS = 4_000_000  # numbers in a block of replicates: 32 MB
 CONFIDENCE = 0.95
+EQUAL = 0.90  # of the interval that must lie within the margin: two one-sided tests at 5 %
+MOST_SEEDS = 999
 _FLAT = 1e-9  # a smaller spread is rounding error: seeds that agree to the last digit say nothing about others
 
 
@@ -30,6 +33,7 @@ class Estimate:
     Attributes:
         how: what was resampled: "images and seeds", "images" (one seed), "seeds" or "none".
         seeds: number of pairs that were averaged.
+        error, freedom: standard error of the mean, and the degrees of freedom of its Student's distribution.
     """
 
     mean: float
@@ -38,14 +42,53 @@ class Estimate:
     p: float
     how: str
     seeds: int
+    error: float = math.nan
+    freedom: float = math.nan
 
 
 def _student(mean: float, error: float, freedom: float, how: str, seeds: int) -> Estimate:
     if error < _FLAT:
         return Estimate(mean, math.nan, math.nan, math.nan, "none", seeds)
-    half = float(special.stdtrit(freedom, 0.5 + CONFIDENCE / 2)) * error
+    half = _half_width(error, freedom, CONFIDENCE)
     p = 2.0 * float(special.stdtr(freedom, -abs(mean) / error))
-    return Estimate(mean, mean - half, mean + half, p, how, seeds)
+    return Estimate(mean, mean - half, mean + half, p, how, seeds, error, freedom)
+
+
+def _half_width(error: float, freedom: float, confidence: float) -> float:
+    return float(special.stdtrit(freedom, 0.5 + confidence / 2)) * error
+
+
+def verdict(found: Estimate, margin: float | None, sign: int = 1) -> str:
+    """What a difference shows: "better", "worse", "equal within 1" (the margin), or "not settled" and the number of
+    seeds that would settle it; "" without an interval, or for one seed, of which others may differ.
+
+    Better or worse: the 95 % interval leaves out 0. Equal: the 90 % interval lies within ± the margin, which is two
+    one-sided tests at 5 % (Schuirmann, J. Pharmacokin. Biopharm. 15, 1987). Both: the difference is there and too small
+    to matter. ``sign``: -1 where lower is better. The number of seeds takes the mean and the spread of those at hand
+    for the truth, so it is a guess, and is given only where seeds alone were resampled.
+    """
+    if math.isnan(found.low) or found.seeds < 2:
+        return ""
+    equal = margin is not None and abs(found.mean) + _half_width(found.error, found.freedom, EQUAL) <= margin
+    if found.low > 0 or found.high < 0:
+        said = "better" if sign * found.mean > 0 else "worse"
+        return f"{said} by less than {margin:g}" if equal else said
+    if equal:
+        return f"equal within {margin:g}"
+    needed = seeds_needed(found, margin) if found.how == "seeds" else None
+    return "not settled" if needed is None else f"not settled, about {needed} seeds"
+
+
+def seeds_needed(found: Estimate, margin: float | None) -> int | None:
+    """How many seeds would show a difference, or equality within ``margin``, if means and spread stayed as they are;
+    None if more than `MOST_SEEDS` would be needed."""
+    deviation, size = found.error * math.sqrt(found.seeds), abs(found.mean)
+    for n in range(found.seeds + 1, MOST_SEEDS + 1):
+        error = deviation / math.sqrt(n)
+        shown = _half_width(error, n - 1, CONFIDENCE) < size
+        if shown or (margin is not None and size + _half_width(error, n - 1, EQUAL) <= margin):
+            return n
+    return None
 
 
 def seed_interval(differences: Sequence[float]) -> Estimate:

@@ -2,12 +2,11 @@
 
 Command:  make suite SUITE=configs/suites/textures_warmup.py
 Hardware: 2 cores of an Intel Xeon, two runs at a time, one thread each, no data to download. Time: about an hour.
-Expected: results/headroom.md and results/differences.md; the row in bf16 has not been run.
+Expected: results/headroom.md and results/differences.md.
 
 Rows and images of configs/suites/textures.py, with two controls of the oracle: the object of another image, which knows
 where objects tend to be, and its shape anywhere. 20 % was chosen for MAE, on other images and with seeds 1 to 5 of the
-demo's setting. "MAE, bf16" computes in bfloat16, which at this width is slower on a processor: it shows what that does
-to the accuracy.
+demo's setting. "MAE, bf16" computes in bfloat16 and shows what that does to the accuracy.
 """
 
 name = "textures-warmup"

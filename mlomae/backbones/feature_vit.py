@@ -41,7 +41,7 @@ class WindowAttention(GridAttention):
     """
 
     def __init__(self, attention: nn.Module, window: int, grid: tuple[int, int], rel_pos: bool) -> None:
-        if type(attention) is not Attention or not isinstance(attention.q_norm, nn.Identity):
+        if not isinstance(attention, Attention) or not isinstance(attention.q_norm, nn.Identity):
             raise ConfigError("windows need a ViT with timm's plain attention; leave window_size out for this backbone")
         dim, dropout = attention.proj.in_features, attention.attn_drop.p
         size = (window, window) if window else grid

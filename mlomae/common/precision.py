@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlomae.common.system import cpu_flags
 
-BF16_WIDTH = 256  # of a ViT, from which a processor gains by bfloat16
+BF16_WIDTH = 64  # of a ViT, from which a processor gains by bfloat16
 _UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "Arm's bf16"}  # flag of a processor -> its name
 
 
@@ -32,7 +32,8 @@ def bf16_pays(width: int) -> bool:
     """Whether bfloat16 is faster than float32 here, for a ViT of this ``width``, 0 if it is not known.
 
     On a processor the casts of narrow layers take longer than their products gain. A step of MAE on one core with AMX:
-    1.4 of float32's time at width 128, 1.0 at 192, 0.9 at 256, 0.7 at 384, 0.55 at 768 (medians of five turns).
+    0.80 of float32's time at width 64, 0.64 at 128, 0.51 at 192, 0.50 at 256, 0.44 at 384, 0.46 at 768 (medians of four
+    to seven turns). With torch's fused attention it was 1.4 at 128 and 1.0 at 192 (`mlomae.models.attention`).
     """
     return bool(bf16_unit()) and (torch.cuda.is_available() or width >= BF16_WIDTH)
 

@@ -116,7 +116,7 @@ class TrainConfig:
     """Length, precision and intervals, all counted in outer iterations.
 
     ``amp``: "auto" becomes "bf16" where that is faster (on GPUs and processors that compute it in hardware; on
-    processors for ViTs of width 256 and more), else "none", which is float32; what it became is what the run, its
+    processors for ViTs of width 64 and more), else "none", which is float32; what it became is what the run, its
     checkpoints and its record have.
     """
 

@@ -10,8 +10,8 @@ from mlomae.data.scenes import Scenes, build_scenes
 from mlomae.data.splits import Split, check_classes, check_two_classes, shuffle_labels, split_train
 from mlomae.data.streams import OuterBatches, Stream
 from mlomae.data.textures.source import Textures
-from mlomae.data.textures.write import write_coco, write_scenes
 from mlomae.data.training import SceneSource, build_training_source
+from mlomae.data.write import write_coco, write_scenes
 
 __all__ = [
     "IGNORE",

@@ -70,7 +70,7 @@ def create_teacher(spec: str, size: int) -> tuple[Any, dict[str, Any]]:
     options: dict[str, Any] = {"num_classes": 0, "img_size": size}
     model = create_timm(name, **options)
     last = model.blocks[-1] if type(model) is VisionTransformer else None
-    if type(last) is not Block or type(last.attn) is not Attention or model.cls_token is None:
+    if type(last) is not Block or not isinstance(last.attn, Attention) or model.cls_token is None:
         raise ConfigError(f"teacher '{spec}' is not a plain ViT with a class token; choose one, e.g. vit_small_patch16")
     for patch in model.patch_embed.patch_size:
         _check_size(spec, patch, size)

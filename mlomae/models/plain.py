@@ -8,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mlomae.models.architecture import Architecture
+from mlomae.models.attention import Attention
 from mlomae.models.layouts import State
 from mlomae.models.loading import LoadReport, load_strict, matches, with_final_norm
 from mlomae.models.vit import ViT, check_geometry, sincos_positions
@@ -53,7 +54,7 @@ def plain_vit(architecture: Architecture, state: State | None, **options: Any) -
     ``img_size`` (height, width) among them."""
     for length in options["img_size"]:
         check_geometry(length, architecture.patch_size)  # timm would silently cut off a remainder of the image
-    vit = VisionTransformer(**architecture.timm_options(), weight_init="skip", **options)
+    vit = VisionTransformer(**architecture.timm_options(), weight_init="skip", attn_layer=Attention, **options)
     if state is not None:
         return vit, load_vit(vit, state, architecture.grid)
     shape = {key: getattr(architecture, key) for key in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")}

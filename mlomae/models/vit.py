@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_choice, check_range
+from mlomae.models.attention import Attention
 
 NORM_EPS = 1e-6  # of all layer norms, as in timm and facebookresearch/mae
 # name -> (embed_dim, depth, num_heads), as in timm
@@ -63,8 +64,8 @@ def transformer(
 ) -> tuple[nn.Sequential, nn.Module]:
     """Pre-norm blocks and the final norm, with timm's layers."""
     norm: Any = partial(nn.LayerNorm, eps=norm_eps)
-    blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
-    return nn.Sequential(*blocks), norm(embed_dim)
+    options: Any = {"mlp_ratio": mlp_ratio, "qkv_bias": True, "norm_layer": norm, "attn_layer": Attention}
+    return nn.Sequential(*(Block(embed_dim, num_heads, **options) for _ in range(depth))), norm(embed_dim)
 
 
 def rows(x_BND: Tensor, ids_BM: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def some_tokens(block: Any, x_BND: Tensor, part: slice) -> Tensor:
     q_BMD = F.linear(normed_BND[:, part].contiguous(), q_weight, q_bias)
     k, v = F.linear(normed_BND, kv_weight, kv_bias).unflatten(2, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q = q_BMD.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-    heads = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    heads = attention.attend(q, k, v).transpose(1, 2).flatten(2)
     x_BMD = x_BND[:, part] + attention.proj(heads)
     out: Tensor = x_BMD + block.mlp(block.norm2(x_BMD))
     return out

@@ -36,6 +36,7 @@ from mlomae.feedback import is_dense, is_joint
 from mlomae.masking import is_trainable
 from mlomae.models.places import weights_path
 from mlomae.pretraining.checks import build_augments, check_kinds, check_labels, check_sizes, lowered_batches
+from mlomae.pretraining.collapse import CollapseGuard
 from mlomae.pretraining.continuing import check_continues, finished_record
 from mlomae.pretraining.curves import LossCurves
 from mlomae.pretraining.devices import join_process_group, owned_by_run, to_device, training_device
@@ -65,6 +66,8 @@ TASK = Task(
         "sigma_object_auroc",
         "influence_object_auroc",
         "influence_object_gap",
+        "feature_rank",
+        "feature_spread",
     ),
     free_to_change=frozenset(
         {
@@ -224,6 +227,7 @@ def build_trainer(
         hooks.append(judging)
         chance = 100.0 * judging.chance.share
     hooks += [curves, MaskHealth(model, config.train.log_interval, probe, chance)]
+    hooks += [CollapseGuard(model, config.train.log_interval, probe)]
     hooks += [picture_hook(model, probe, work_dir / "pictures"), ReadingShare(batches, config.data.num_workers)]
 
     def rates_of(level: str) -> list[Rate]:

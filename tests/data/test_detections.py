@@ -16,7 +16,7 @@ from PIL import Image
 
 from mlomae.common.errors import DataError
 from mlomae.data import Detections, Textures, build_detections, check_disjoint
-from mlomae.data.textures.write import write_coco
+from mlomae.data.write import write_coco
 
 
 def build(root: Path, split: str = "train", **more: Any) -> Detections:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mlomae.data import Detections
 from mlomae.data.formats.coco_masks import encode, mask_tools
-from mlomae.data.textures.write import run_lengths
+from mlomae.data.write import run_lengths
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
 BOXES = [(4, 5, 20, 10), (0, 0, 8, 9), (30, 20, 20, 12)]

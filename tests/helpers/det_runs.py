@@ -20,7 +20,7 @@ from mlomae import cli
 from mlomae.backbones import run
 from mlomae.backbones.batches import ImageLoader
 from mlomae.data import Detections, Textures, build_detections
-from mlomae.data.textures.write import write_coco
+from mlomae.data.write import write_coco
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"train": 16, "val": 6}

@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 
 Values = dict[str, Any]
 CLOCKS = {"time", "data_time", "reading_share", "memory", "step"}  # of a line of the log: no function of training
-YOUNGER = {"reconstruction_error"}  # metrics that were not there when the traces were recorded
+YOUNGER = {
+    "reconstruction_error",
+    "feature_rank",
+    "feature_spread",
+}  # metrics that were not there when the traces were recorded
 
 
 @dataclass(frozen=True)

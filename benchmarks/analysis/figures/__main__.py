@@ -8,10 +8,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.analysis.evidence import FIGURE_SOURCES, Evidence, figure_of, read_figure_sources, read_measured
-from benchmarks.analysis.figures import bilevel, cost, levels, loss_curves, mask_ratio, masks
+from benchmarks.analysis.evidence import FIGURE_SOURCES, Evidence, figure_of, read_evidence, read_figure_sources
+from benchmarks.analysis.figures import bilevel, cost, forest, levels, loss_curves, mask_ratio, masks
 from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
 from benchmarks.analysis.figures.style import look, rendered
 from mlomae.common.atomic import replacing
@@ -24,6 +25,7 @@ FIGURES: dict[str, Callable[[Evidence], list[Drawn]]] = {
     "loss_curves": loss_curves.draw,
     "masks": masks.draw,
     "cost": cost.draw,
+    "forest": forest.draw,
 }
 
 
@@ -40,7 +42,7 @@ def build_figures(
     """
     if only is not None and only not in FIGURES:
         raise ConfigError(f"no figure is called '{only}'; there are {', '.join(FIGURES)}")
-    evidence = Evidence(read_measured(records), masks=masks_folder)
+    evidence = replace(read_evidence(records), masks=masks_folder)
     before = read_figure_sources(out)
     files: dict[str, bytes] = {}
     sources: dict[str, list[str]] = {}

@@ -25,7 +25,7 @@ from benchmarks.tasks import all_tasks
 from mlomae.backbones.task import Metric
 
 _FIRST = ("method", "row")  # columns that come first, where they stay in view when the table scrolls
-_JOINED = ("_sd", "_low", "_high", "_seeds")  # suffixes of columns that are shown in the cell of another
+_JOINED = ("_sd", "_low", "_high", "_seeds", "_verdict")  # suffixes of columns that are shown in the cell of another
 _CODES = ("config_hash", "commit")  # shown last
 _PROBES = METRICS | {key.replace("avg", "cls"): f"{name}, class token" for key, name in METRICS.items()}
 _METRICS = {key: Metric(key, name) for key, name in _PROBES.items()}
@@ -80,6 +80,7 @@ def _dialog_title(line: Shown) -> str:
     if line.column.startswith("pretraining_"):
         return f"{heading(line.column.removeprefix('pretraining_'))} of the pretraining"
     compared = {"mean": "", "difference": ", vs MAE", "share_of_headroom": ", share of the headroom"}
+    compared["verdict"] = ", what the difference to MAE shows"
     return f"{line.row['metric']} on {line.row['dataset']}{compared[line.column]}"
 
 
@@ -103,9 +104,9 @@ def _cell(table: Table, row: Row, column: str, method: str, provenance: Provenan
     if entry is None or column in _CODES or number_of(value) is None:
         return cell(escape(value), kind="code" if column in _CODES else wrapping(value))
     sign = "+" if "_vs_" in column and value[0] not in "+-" else ""
-    spread, low, high, seeds = (str(row.get(f"{column}{suffix}", "")) for suffix in _JOINED)
+    spread, low, high, seeds, verdict = (str(row.get(f"{column}{suffix}", "")) for suffix in _JOINED)
     shown = sign + grouped_digits(value) + (f" ± {spread}" if spread else "") + (f" [{low}, {high}]" if low else "")
-    shown += f" ({seeds})" if seeds else ""
+    shown += (f" ({seeds})" if seeds else "") + (f", {verdict}" if verdict else "")
     return cell(button(shown, entry, f"{method}: {column_title(column, table)}"), value)
 
 

@@ -21,6 +21,7 @@ from benchmarks.analysis.comparable import (
     Methods,
     differences,
     is_oracle,
+    margin_of,
     methods_of,
     others_of,
     pool_key,
@@ -30,7 +31,7 @@ from benchmarks.analysis.comparable import (
 )
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import EVIDENCE, lines_up
-from benchmarks.analysis.statistics import Estimate, bootstrap_interval, holm, seed_interval
+from benchmarks.analysis.statistics import Estimate, bootstrap_interval, holm, seed_interval, verdict
 from benchmarks.analysis.tables.pretrain_tables import captured
 from benchmarks.analysis.tables.table import ORACLE, SOURCES, Row, Sources, mean_and_sd, pair_sources, row_of
 from benchmarks.tasks import all_tasks
@@ -123,14 +124,15 @@ def _compared(runs: list[Record], methods: Methods, metric: Metric, evidence: Ev
     without a common seed. The share of headroom is of the oracles that have seen the same images as the reference."""
     others = reference_of(runs, methods, evidence)
     if not (pairs := seed_pairs(runs, others)):
-        return {"interval": ""}, {}
-    found = estimate(pairs, metric.name, evidence)
+        return {"interval": "", "verdict": ""}, {}
+    found, sign = estimate(pairs, metric.name, evidence), 1 if metric.higher_is_better else -1
     images = evidence.mean_cost(others, "images_seen")
     equal = [known for known in methods if evidence.mean_cost(known, "images_seen") == images]
     oracles = [known for known in equal if (run := evidence.pretraining_of(known[0])) and is_oracle(run)]
-    share, best = captured(runs, others, oracles, metric.name, 1 if metric.higher_is_better else -1)[1:]
+    share, best = captured(runs, others, oracles, metric.name, sign)[1:]
     row: Row = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
     row |= {"interval": found.how, "pairs": found.seeds, "share_of_headroom": share}
+    row["verdict"] = verdict(found, margin_of(runs[0], metric.name), sign)
     sources = dict.fromkeys([*row, "p_holm"], pair_sources(pairs))
     return row, sources | {"share_of_headroom": [*pair_sources(pairs), (ORACLE, best)]}
 

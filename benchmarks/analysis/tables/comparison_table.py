@@ -13,6 +13,7 @@ from benchmarks.analysis.tables.comparison import COMPARED, COSTS, MEASURED, SEC
 from benchmarks.analysis.tables.pretrain_tables import MIN_HEADROOM
 from benchmarks.analysis.tables.table import (
     SOURCES,
+    VERDICTS,
     Column,
     Row,
     Table,
@@ -77,6 +78,7 @@ def _measured(row: Row) -> list[Shown]:
         interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
         text = f"{row['difference']}{'†' if marked(row) else ''}{interval}"
         lines.append(Shown(text, row, "difference", _MARKS[row["interval"]] if interval else ""))
+        lines += [Shown(row["verdict"], row, "verdict")] if row["verdict"] else []
     if row["share_of_headroom"]:
         lines.append(Shown(f"share {row['share_of_headroom']}", row, "share_of_headroom"))
     return lines
@@ -178,7 +180,7 @@ def legend(rows: list[Row]) -> str:
         f"p < {LEVEL} after Holm's correction for the {compared} comparisons of `comparison.csv`, two seeds or more. "
         f"Share: of what the best oracle gains over MAE, where that is {MIN_HEADROOM:.0f} points or more. Costs are "
         "those of pretraining, images those of the reconstruction level, config its hash; empty: not known. "
-        "`mlomae table comparison --trace` names the runs behind a cell."
+        f"`mlomae table comparison --trace` names the runs behind a cell. {VERDICTS}"
     )
     return f"{text} {numerics_note(rows)}".rstrip()
 
@@ -215,6 +217,7 @@ TABLE = ComparisonTable(
         *(Column(name, ".3g") for name in ("p", "p_holm")),
         Column("interval"),
         Column("pairs", ".0f"),
+        Column("verdict"),
         Column("share_of_headroom", ".2f"),
         Column("pretraining_images_seen", ".0f"),
         *(Column(name, ".1f") for name in ("pretraining_wall_clock_s", "pretraining_cpu_s")),

@@ -20,6 +20,7 @@ from benchmarks.analysis.comparable import (
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import (
     SOURCES,
+    VERDICTS,
     Column,
     Row,
     Table,
@@ -95,7 +96,8 @@ TABLE = Table(
         "Percentage points (frozen encoder; mean of the patch tokens, or class token), runs of the same seed paired, "
         "Student's 95 % interval over seeds. Unevenness: the object's shape anywhere, over random masks. Position: the "
         "object of another image, over that. Image: the object of the image itself, over that; only this part can be "
-        "had by looking. All: the three together. The other rows hold a method against the object of another image."
+        "had by looking. All: the three together. The other rows hold a method against the object of another image. "
+        + VERDICTS
     ),
     order=["dataset", "schedule", "weight", "place", "config_hash"],
 )

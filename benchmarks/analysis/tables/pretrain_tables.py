@@ -38,6 +38,7 @@ from benchmarks.analysis.tables.table import (
     OWN,
     RIVAL,
     SOURCES,
+    VERDICTS,
     Column,
     Row,
     Table,
@@ -234,7 +235,7 @@ DIFFERENCES = Table(
         "Percentage points of accuracy (frozen encoder, mean of the patch tokens), runs of the same seed paired; "
         "[low, high] is Student's 95 % interval of the mean over seeds, very wide with two seeds. An interval that "
         f"contains 0 shows no difference. `{FROZEN}`: the masking network keeps its random initial values; what a "
-        f"method gains over it, it gains by learning. `{SAME_TIME}` has seen more images."
+        f"method gains over it, it gains by learning. `{SAME_TIME}` has seen more images. {VERDICTS}"
     ),
     order=["dataset", "images_seen", "method", "config_hash", "reference"],
 )

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.analysis.comparable import differences
+from benchmarks.analysis.comparable import MARGINS, differences, margin_of
 from benchmarks.analysis.data_sets import pretrained_on
 from benchmarks.analysis.evidence import Evidence
-from benchmarks.analysis.statistics import seed_interval
+from benchmarks.analysis.statistics import seed_interval, verdict
 from mlomae.records import Record, hardware_phrase
 
 Row = dict[Any, Any]
@@ -194,12 +194,21 @@ def mean_and_sd(runs: list[Record], metric: str) -> dict[str, float]:
     return {metric: mean, f"{metric}_sd": statistics.stdev(values) if values[1:] else math.nan}
 
 
+VERDICTS = (
+    "Better, worse: the 95 % interval leaves out 0. Equal: the 90 % interval lies within the margin, "
+    f"{MARGINS['linear']:g} points for a linear probe, {MARGINS['knn']:g} for k-NN, fine-tuning and mIoU, fixed before "
+    "the runs. Not settled: neither; the number of seeds that would do takes mean and spread of these for the truth."
+)
+
+
 def difference_of(pairs: Pairs, metric: str, column: str) -> Row:
-    """``column`` with the mean difference within pairs of runs, and those of its interval; nothing without pairs."""
+    """``column`` with the mean difference within pairs of runs, those of its interval and what it shows; nothing
+    without pairs. Of ``metric`` more is better."""
     if not pairs:
-        return {}
+        return {f"{column}_verdict": ""}
     found = seed_interval(differences(pairs, metric))
-    return {column: found.mean, f"{column}_low": found.low, f"{column}_high": found.high}
+    said = verdict(found, margin_of(pairs[0][0], metric))
+    return {column: found.mean, f"{column}_low": found.low, f"{column}_high": found.high, f"{column}_verdict": said}
 
 
 def pair_sources(pairs: Pairs) -> list[tuple[str, list[Record]]]:
@@ -256,8 +265,8 @@ def interval(name: str, title: str, seeds: str) -> list[Column]:
     def show(row: Row) -> str:
         mean, low, high, pairs = row[name], row[f"{name}_low"], row[f"{name}_high"], row[seeds]
         if low:
-            return f"{mean} [{low}, {high}] (n={pairs})"
+            return f"{mean} [{low}, {high}] (n={pairs}), {row[f'{name}_verdict']}"
         return f"{mean} ({'one seed' if int(pairs) == 1 else f'n={pairs}, all the same: no interval'})" if mean else ""
 
     ends = [Column(f"{name}_{end}", "+.2f", hidden=True) for end in ("low", "high")]
-    return [Column(name, "+.2f", title, show), *ends]
+    return [Column(name, "+.2f", title, show), *ends, Column(f"{name}_verdict", hidden=True)]

@@ -8,6 +8,7 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.table import (
     COPIES,
     SOURCES,
+    VERDICTS,
     Column,
     Row,
     Table,
@@ -91,6 +92,6 @@ def transfer_table(task: Task) -> Table:
             f"{headline.title} between runs of the same seed, data, recipe and protocol; [low, high] is Student's "
             "95 % interval of the mean over the n common seeds, and one that contains 0 shows no difference. Images "
             "seen count repetitions, in the reconstruction level only; the processor seconds of a pretraining are of "
-            "all its levels. Empty: not known, or no such run to compare with."
+            f"all its levels. Empty: not known, or no such run to compare with. {VERDICTS}"
         ),
     )

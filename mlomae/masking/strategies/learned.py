@@ -16,6 +16,7 @@ from mlomae.common.errors import ConfigError
 from mlomae.common.precision import wide
 from mlomae.common.registry import Count, Positive
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, choose, register
+from mlomae.models.attention import Attention
 
 
 class TokenScorer(nn.Module):
@@ -31,7 +32,7 @@ class TokenScorer(nn.Module):
         if depth and hidden % heads:
             raise ConfigError(f"mask network: hidden={hidden} must be below 128 or a multiple of 64")
         first = nn.LayerNorm(embed_dim), nn.Linear(embed_dim, hidden)  # made in the order of use: weights are random
-        blocks = [Block(hidden, heads, qkv_bias=True) for _ in range(depth)]
+        blocks = [Block(hidden, heads, qkv_bias=True, attn_layer=Attention) for _ in range(depth)]
         inner = nn.LayerNorm(hidden) if depth else nn.GELU()
         self.net = nn.Sequential(*first, *blocks, inner, nn.Linear(hidden, 1))
 

@@ -10,7 +10,7 @@ from coco_layouts import masks_of
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import Textures, build_detections
-from mlomae.data.textures.write import write_coco
+from mlomae.data.write import write_coco
 
 
 @pytest.fixture(scope="module")

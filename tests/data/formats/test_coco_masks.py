@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from mlomae.common.errors import BackendError
 from mlomae.data.formats.coco_masks import FORMS, Masks, are_numbers, encode, expand, has_outline, mask_fault
-from mlomae.data.textures.write import run_lengths
+from mlomae.data.write import run_lengths
 
 few = settings(max_examples=60, deadline=None)
 bitmaps = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.booleans())

@@ -97,7 +97,7 @@ def test_numbers_of_a_table_show_their_records(name: str, real: Page) -> None:
         for column in frame.columns[:-1]:
             words = column_title(column, TABLES[name])
             if words not in titles:
-                assert column.endswith(("_sd", "_low", "_high", "_seeds")), column
+                assert column.endswith(("_sd", "_low", "_high", "_seeds", "_verdict")), column
                 continue
             cell = line[titles.index(words)]
             assert bool(cell.text) == bool(str(row[column]))
@@ -121,7 +121,7 @@ def test_numbers_of_the_comparison_show_their_records(real: Page) -> None:
             assert head[place].text == title.replace("<br>", "")
             for key, line in zip(order, lines, strict=True):
                 row = by_method.get(key)
-                columns = ("mean", "difference", "share_of_headroom") if row else ()
+                columns = ("mean", "difference", "verdict", "share_of_headroom") if row else ()
                 shown = [column for column in columns if row and row[column]]
                 found = [real.records_of(entry) for _, entry in line[place].asked]
                 assert found == [expected(row, column) for column in shown if row]

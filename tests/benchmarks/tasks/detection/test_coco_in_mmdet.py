@@ -11,7 +11,7 @@ from coco_layouts import boxes_of
 
 from mlomae.backbones.mmcv_ops import install
 from mlomae.data import Textures, build_detections
-from mlomae.data.textures.write import write_coco
+from mlomae.data.write import write_coco
 
 pytest.importorskip("mmdet")
 install()

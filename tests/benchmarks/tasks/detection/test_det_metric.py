@@ -15,7 +15,7 @@ from pycocotools import mask as tools
 from benchmarks.tasks.detection.metric import DetectionMetric, evaluate_detections
 from mlomae.common.errors import DataError
 from mlomae.data import Textures
-from mlomae.data.textures.write import write_coco
+from mlomae.data.write import write_coco
 
 COUNT = 12
 

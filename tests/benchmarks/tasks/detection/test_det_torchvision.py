@@ -27,7 +27,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from benchmarks.tasks.detection.metric import DetectionMetric
 from mlomae.data import Textures, build_detections
-from mlomae.data.textures.write import write_coco
+from mlomae.data.write import write_coco
 
 SIZE, COUNT, CLASSES, WIDTH, STRIDES = 192, 6, 8, 8, (4, 8)
 FINEST = 16

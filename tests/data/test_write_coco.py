@@ -14,7 +14,7 @@ from PIL import Image
 
 from mlomae.common.errors import ConfigError, DataError
 from mlomae.data import Textures
-from mlomae.data.textures.write import run_lengths, write_coco
+from mlomae.data.write import run_lengths, write_coco
 
 
 def textures(split: str = "train", count: int = 12, **knobs: Any) -> Textures:
@@ -157,8 +157,8 @@ def test_bad_split_names(name: str, tmp_path: Path, source: Textures) -> None:
 
 
 def test_bad_splits(tmp_path: Path, source: Textures) -> None:
-    with pytest.raises(ConfigError, match="no split of textures to write; give at least one"):
+    with pytest.raises(ConfigError, match="no split to write; give at least one"):
         write_coco(tmp_path / "coco", {})
-    with pytest.raises(ConfigError, match=r"textures of val and train differ \(.* classes\); give both the same"):
+    with pytest.raises(ConfigError, match=r"images of val and train differ in classes \(.*\); give both the same"):
         write_coco(tmp_path / "coco", {"train": source, "val": textures("val", classes=4)})
     assert not list(tmp_path.iterdir())
