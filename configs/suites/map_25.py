@@ -7,4 +7,4 @@ Expected: results/headroom.md. Rows as in map_50.py.
 
 _base_ = "map_50.py"
 name = "map_25"
-options = {"data.train.share": 0.25, "data.eval.share": 0.25}
+options = {"data.train.share": 0.25, "data.eval.share": 0.25, "train.amp": "bf16"}
