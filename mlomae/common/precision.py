@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -82,11 +83,25 @@ def no_autocast_cache() -> Iterator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
+_TWICE = ContextVar("differentiated twice", default=False)
+
+
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
     """Attention by its plain formula: fused kernels have neither a forward-mode nor a double-backward rule.
 
     For everything that ``torch.func.jvp``, ``forward_ad`` or ``create_graph=True`` differentiates.
     """
-    with sdpa_kernel(SDPBackend.MATH), no_autocast_cache():
-        yield
+    token = _TWICE.set(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), no_autocast_cache():
+            yield
+    finally:
+        _TWICE.reset(token)
+
+
+def fused_attention_pays() -> bool:
+    """Whether torch's fused attention is to be used here: not under bfloat16 autocast of a processor, where it is slow,
+    nor within `twice_differentiable`, where torch takes more steps for the plain formula than two products need."""
+    slow = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return not slow and not _TWICE.get()

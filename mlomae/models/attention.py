@@ -8,25 +8,21 @@ with 64 sequences of 17, 65 and 16 of 197 tokens (heads of 64, 32, 64) on two co
 Shape legend: B batch, h heads, N tokens, M queries, d width of a head.
 """
 
-import torch
 from timm import layers
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def fused_pays() -> bool:
-    """Whether torch's fused attention is to be used here: not under bfloat16 autocast of a processor."""
-    return not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
+from mlomae.common.precision import fused_attention_pays
 
 
 class Attention(layers.Attention):
-    """timm's, whose ``fused_attn`` is `fused_pays` at every call, unless it was switched off."""
+    """timm's, whose ``fused_attn`` is `fused_attention_pays` at every call, unless it was switched off."""
 
     _may_fuse = True
 
     @property  # type: ignore[misc]
     def fused_attn(self) -> bool:
-        return self._may_fuse and fused_pays()
+        return self._may_fuse and fused_attention_pays()
 
     @fused_attn.setter
     def fused_attn(self, value: bool) -> None:

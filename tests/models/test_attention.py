@@ -8,6 +8,7 @@ from timm import layers
 from timm.models.vision_transformer import Block
 from torch.nn import functional as F
 
+from mlomae.common.precision import twice_differentiable
 from mlomae.models import ViT
 from mlomae.models.attention import Attention
 from mlomae.models.vit import some_tokens, transformer
@@ -57,6 +58,15 @@ def test_in_bfloat16_a_processor_takes_two_products(fused_calls: list[int]) -> N
     with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
         ours(x)
     assert fused_calls == [10, 10], "other precisions, and no autocast, have fast fused kernels"
+
+
+def test_what_is_differentiated_twice_takes_two_products(fused_calls: list[int]) -> None:
+    ours, _, x = pair()
+    with twice_differentiable():
+        twice = ours(x)
+    assert not fused_calls
+    assert torch.allclose(twice, ours(x), atol=1e-6)
+    assert fused_calls == [10], "and it ends with the context"
 
 
 @pytest.mark.parametrize("half", [False, True])

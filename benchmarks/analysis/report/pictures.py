@@ -16,6 +16,8 @@ from mlomae.common.files import read_json
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}  # the first that exists is shown
 _MASKS = "masks"
 _FIGURES = {
+    "forest": "Differences to MAE",
+    "map": "Where looking at the image pays",
     "levels": "The three levels of an outer iteration, and the gradients between them",
     "bilevel": "Two levels against three",
     "mask_ratio": "Accuracy against the mask ratio",
