@@ -7,7 +7,7 @@ published numbers are read from the folder around the records, and never written
 from pathlib import Path
 
 from benchmarks.analysis.evidence import Evidence, read_evidence
-from benchmarks.analysis.tables import comparison_table, parts_table, pretrain_tables, speed_table
+from benchmarks.analysis.tables import aggregate_table, comparison_table, parts_table, pretrain_tables, speed_table
 from benchmarks.analysis.tables.comparison_table import BEGIN, filled, short_table
 from benchmarks.analysis.tables.table import Table, csv_of
 from benchmarks.analysis.tables.transfer_table import transfer_table
@@ -25,6 +25,7 @@ TABLES: dict[str, Table] = {
     "headroom": pretrain_tables.HEADROOM,
     "headroom_parts": parts_table.TABLE,
     "differences": pretrain_tables.DIFFERENCES,
+    "aggregate": aggregate_table.TABLE,
     "comparison": comparison_table.TABLE,
 }
 
