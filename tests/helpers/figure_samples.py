@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from record_samples import make_record
+from record_samples import CONFIG, make_record
 
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures import cost
@@ -140,3 +140,32 @@ def write_masks(path: Path, **options: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(mask_values(**options)))
     return path
+
+
+def scene_run(method: str, seed: int, knn: float, share: float = 0.5, **mask: Any) -> dict[str, Any]:
+    train = {"type": "on_scenes", "share": share}
+    return make_record(
+        method=method,
+        seed=seed,
+        name=f"{method}_{share}",
+        dataset=f"on scenes, {share:.0%}",
+        config={**CONFIG, "mask": {"type": "random", **mask}, "data": {"train": train, "eval": dict(train)}},
+        metrics={"knn_top1_avg": knn, "linear_top1_avg": 2 * knn, "knn_top1_cls": knn / 2, "linear_top1_cls": 3 * knn},
+    )
+
+
+def on_scenes(share: float, image: float) -> list[dict[str, Any]]:
+    """MAE at 40, an oracle whose parts are 1, 2 and ``image``, and a learned mask with half of the image part."""
+    noise = [0.0, 0.3, -0.2]
+    levels: dict[str, tuple[float, dict[str, Any]]] = {
+        "MAE": (40.0, {}),
+        "region": (41.0, {"type": "oracle", "patches": "region"}),
+        "shuffled": (43.0, {"type": "oracle", "patches": "shuffled"}),
+        "oracle": (43.0 + image, {"type": "oracle"}),
+        "MLO-MAE (nca, mask pooling)": (43.0 + image / 2, {"type": "learned"}),
+    }
+    return [
+        scene_run(method, seed, level + noise[(seed + i) % 3], share, **mask)
+        for i, (method, (level, mask)) in enumerate(levels.items())
+        for seed in range(3)
+    ]

@@ -23,7 +23,7 @@ from benchmarks.analysis.statistics import CONFIDENCE, seed_of
 from benchmarks.analysis.tables.comparison import Group, group_records
 from benchmarks.analysis.tables.table import OWN, RIVAL, SOURCES, Column, Row, Table, keys
 from benchmarks.tasks import all_tasks
-from mlomae.records import Record, grouped
+from mlomae.records import Record
 
 REPLICATES = 2_000
 LEAST = 2  # tasks, and runs of a task, below which there is nothing to put together or to draw from
@@ -79,11 +79,14 @@ def _rows(evidence: Evidence) -> list[Row]:
             settings.setdefault((group.pretraining_dataset, group.pretraining_setting), []).append((group, methods))
     rows = []
     for (dataset, setting), groups in sorted(settings.items(), key=str):
-        runs = [(group, found) for group, methods in groups for found in methods]
-        by_method = grouped(runs, lambda pair: (pair[1][0]["method"], evidence.backbone_config_of(pair[1][0]) or ""))
+        by_method: dict[tuple[str, str], list[tuple[Group, list[Record]]]] = {}
+        for group, methods in groups:
+            for runs in methods:
+                key = (runs[0]["method"], evidence.backbone_config_of(runs[0]) or "")
+                by_method.setdefault(key, []).append((group, runs))
         reference = next((name for name in (SAME_TIME, BASELINE) if any(key[0] == name for key in by_method)), None)
-        rivals = {group: found for key, pairs in by_method.items() if key[0] == reference for group, found in pairs}
-        for (method, digest), pairs in by_method.items():
+        rivals = {group: runs for key, pairs in by_method.items() if key[0] == reference for group, runs in pairs}
+        for (method, digest), pairs in sorted(by_method.items()):
             both = [(ours, rivals[group], group) for group, ours in pairs if group in rivals and method != reference]
             shared = [(ours, theirs, group) for ours, theirs, group in both if min(len(ours), len(theirs)) >= LEAST]
             if len(shared) < LEAST:

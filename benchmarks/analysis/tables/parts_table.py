@@ -66,7 +66,8 @@ def _rows(evidence: Evidence) -> list[Row]:
     for alike in evidence.settings:
         for images in sorted({r["images_seen"]["lower"] for r in alike if reads_objects(r)}):
             equal = [r for r in alike if r["images_seen"]["lower"] == images]
-            plain = [r for r in equal if not reads_objects(r)] + [r for r in alike if r["method"] == SAME_TIME]
+            plain = [r for r in equal if not reads_objects(r)]
+            plain += [r for r in alike if r["images_seen"]["lower"] != images and r["method"] == SAME_TIME]
             for strength, known in grouped(filter(reads_objects, equal), _strength).items():
                 for place, (part, runs, others) in enumerate(_parts(known, methods_of(plain))):
                     if pairs := seed_pairs(runs, others):

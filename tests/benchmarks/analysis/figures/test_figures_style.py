@@ -5,7 +5,7 @@ import itertools
 import matplotlib
 import numpy as np
 import pytest
-from figure_samples import METHODS, crowded_cost, curves, inputs, many, ratios, run, write_masks
+from figure_samples import METHODS, crowded_cost, curves, inputs, many, on_scenes, ratios, run, write_masks
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -106,6 +106,8 @@ def crowded(name: str, tmp_path: object) -> Evidence:
         return inputs(ratios((*METHODS[:6], "MAE (joint classification)")))
     if name == "masks":
         return inputs([], write_masks(tmp_path / "masks" / "a.json", rows=25, count=4).parent)  # type: ignore[operator]
+    if name == "map":
+        return inputs([record for share in (0.25, 0.5, 0.75) for record in on_scenes(share, 6.0)])
     records = many()
     if name == "bilevel":
         suffix = " (nca, mask pooling)"

@@ -29,7 +29,7 @@ def copies(folder: Path, count: int) -> None:
         record["seed"] += 10 * turn
         record["config"] |= {"seed": record["seed"]} if "seed" in record["config"] else {}
         if record["task"] == "speed":
-            record["finished_at"] = f"2026-01-01T{turn // 60:02d}:{turn % 60:02d}:00+00:00"
+            record["finished_at"] = f"{2026 + turn}{record['finished_at'][4:]}"
         record["digest"] = record_digest(record)
         copied = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
         (folder / f"{name}_{turn}.json").write_text(copied + "\n", encoding="utf-8")
