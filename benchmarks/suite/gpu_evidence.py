@@ -26,6 +26,7 @@ from mlomae.common.registry import check_range
 ROOT = Path(__file__).parents[2]
 SUITE = "configs/suites/gpu_cifar10.py"
 ROWS = "mae,pooled,one_step,authors,mae_reference"  # of the speed of a step: a process each, which takes a while
+LOADING = ["--rounds", "5", "--loaders", "mlomae,torchvision_pillow,timm"]
 SEEDS = range(5)  # of that suite
 MODULES = ("torch", "torchvision", "timm", "mmengine", "simplejpeg", "pandas", "sklearn", "threadpoolctl", "pytest")
 MOST_EPOCHS = 200
@@ -46,10 +47,11 @@ class Stage:
 
 def stages(out: Path, setting: str, sides: str) -> list[Stage]:
     python, records = [sys.executable, "-m"], ["--records", str(out / "runs")]
+    table = ["--out", str(out / "loading.csv")]
     return [
         Stage("tests", [*python, "tests.gpu_check"], 0.35),
         Stage("speed", [*python, "benchmarks.cost.speed", "--setting", setting, "--rows", ROWS, *records], 0.4),
-        Stage("loading", [*python, "benchmarks.cost.loading", "--sides", *sides.split()], 0.2),
+        Stage("loading", [*python, "benchmarks.cost.loading", "--sides", sides, *LOADING, *table], 0.25),
     ]
 
 
@@ -179,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("work_dirs/gpu_evidence"), help="folder of what is written")
     parser.add_argument("--minutes", type=float, default=8.0, help="when to stop (default: 8)")
     parser.add_argument("--setting", default="gpu", help="of the speed of a step (default: gpu)")
-    parser.add_argument("--sides", default="32 224", help="of the images whose loading is timed")
+    parser.add_argument("--sides", default="32,224", help="of the images whose loading is timed")
     parser.add_argument("--cfg-options", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the pretrainings")
     args = parser.parse_args(argv)
     check_range("", "(0, inf)", minutes=args.minutes)
