@@ -10,6 +10,7 @@ from mlomae.data import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     OuterBatches,
+    SceneSource,
     Source,
     Stream,
     build_augment,
@@ -29,7 +30,7 @@ def check_kinds(config: PretrainConfig, train: Source, feedback: Source, pixels:
             "set it to None"
         )
     learned = is_trainable(config.mask["type"])
-    if len(feedback.classes) < 2 and feedback.pixel_classes and learned and not pixels:
+    if isinstance(feedback, SceneSource) and learned and not pixels:
         raise ConfigError(
             f"feedback.type='{kind}' needs classes of images and {feedback.describe()} has them for pixels; "
             "set feedback.type='segmentation'"

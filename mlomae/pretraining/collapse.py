@@ -44,7 +44,8 @@ class CollapseGuard:
         if (t + 1) % self.interval or values is None or len(self.probe["image"]) < 2:
             return
         encoder = self.model.mae.encoder
-        found = {name: float(v) for name, v in feature_health(encoder(self.probe["image"])[:, 1:].mean(dim=1)).items()}
+        features = encoder(self.probe["image"].to(encoder.cls_token.dtype))[:, 1:].mean(dim=1)
+        found = {name: float(value) for name, value in feature_health(features).items()}
         if found["feature_spread"] < COLLAPSED:
             raise TrainingError(
                 f"the features have collapsed: at outer iteration {t + 1} those of {len(self.probe['image'])} images "
