@@ -100,10 +100,13 @@ class Evidence:
         return found
 
     def _made(self, record: Record) -> Record | None:
-        """A record, of any seed, of the run that made the backbone of the transfer ``record``, on the same images."""
+        """A record, of any seed, of the run that made the backbone of the transfer ``record``, on the same images.
+
+        Of several, one that knows its images as the transfer does: where both do not, they are of one earlier version.
+        """
         known, images = self._by_hash.get(self.backbone_config_of(record), []), pretrained_on(record)
-        fits = (r for r in reversed(known) if not images or contents_of(r).get("train", images) == images)
-        return next(fits, None)
+        fits = [r for r in reversed(known) if not images or contents_of(r).get("train", images) == images]
+        return next((r for r in fits if bool(contents_of(r).get("train")) == bool(images)), next(iter(fits), None))
 
     def backbone_config_of(self, record: Record) -> str:
         """The hash of the pretraining's configuration, or of the last fine-tuning's before this run; "" if unknown."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import comparison_samples as samples
 import pytest
+from record_samples import make_record
 
 from benchmarks.analysis.data_sets import OWN_FORMATS
+from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.tables.build import build_tables
 from mlomae.data.registry import find_dataset, list_datasets
 
@@ -94,3 +96,15 @@ def test_records_of_a_published_set_that_do_not_say_join_those_that_do_if_these_
 
 def test_formats_of_own_folders_are_those_that_are_named_by_them() -> None:
     assert [name for name in list_datasets() if find_dataset(name).named_by_folder] == sorted(OWN_FORMATS)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_transfer_that_does_not_know_its_images_is_of_the_pretraining_that_does_not(order: int) -> None:
+    earlier, again = pretraining("MAE", 0, 80.0, None), pretraining("MAE", 0, 50.0, "a")
+    assert earlier["config_hash"] == again["config_hash"]
+    transfer = make_record(task="classification", method="MAE", name="t", seed=0)
+    transfer["config"] = {**transfer["config"], "backbone": {"weights": {"config_hash": earlier["config_hash"]}}}
+    evidence = Evidence({f"{i}.json": r for i, r in enumerate([earlier, again][::order])} | {"t.json": transfer})
+    assert evidence.pretraining_of(transfer) is earlier
+    transfer["pretrained"] = {"data": {"train": described("a", 60)}}
+    assert evidence.pretraining_of(transfer) is again
