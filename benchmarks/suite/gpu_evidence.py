@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mlomae.common.atomic import replacing, write_text
 from mlomae.common.errors import ConfigError, exit_status
+from mlomae.common.installing import installed
 from mlomae.common.registry import check_range
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ class Evidence:
         sys.path.insert(0, str(self.out / "site"))
         for wheel in sorted(wheels.glob("*.whl")) if wheels else []:
             name = wheel.name.partition("-")[0]
-            if _version(name) is None:
+            if installed(name) is None:
                 command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
                 subprocess.run([*command, "--target", str(self.out / "site"), str(wheel)], check=True)
         importlib.invalidate_caches()
@@ -132,15 +133,6 @@ class Evidence:
             if (size := temporary.stat().st_size) > LARGEST:
                 raise ConfigError(f"the archive would have {size / 1e6:.0f} MB; remove the largest files of {self.out}")
         return path
-
-
-def _version(name: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def choose_iterations(seconds_each: float, seconds: float, batch: int) -> int:

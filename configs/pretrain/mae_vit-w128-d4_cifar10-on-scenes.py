@@ -1,8 +1,8 @@
 """MAE with random masks on CIFAR-10 images at random places of photographs.
 
 Command:  make suite SUITE=configs/suites/map_50.py DATA="cifar10=path/to/cifar10 tiny_imagenet=path/to/tiny-imagenet"
-Hardware: 1 core of an Intel Xeon. Time: about 8 processor minutes.
-Expected: results/headroom.md.
+Hardware: 1 CPU core. Not run yet.
+Expected: results/headroom_parts.md.
 """
 
 _base_ = ["../_base_/vit-w128-d4_64px.py", "../_base_/cifar10-on-scenes.py", "../_base_/mae.py"]

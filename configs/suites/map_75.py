@@ -1,8 +1,8 @@
 """Where does looking at the image pay? Objects that cover three quarters of a cluttered photograph.
 
 Command:  make suite SUITE=configs/suites/map_75.py DATA="cifar10=path/to/cifar10 tiny_imagenet=path/to/tiny-imagenet"
-Hardware: 2 cores of an Intel Xeon, two runs at a time, one thread each. Time: about 3 hours.
-Expected: results/headroom.md. Rows as in map_50.py.
+Hardware: 2 cores of an Intel Xeon, two runs at a time, one thread each. Not run yet.
+Expected: results/headroom_parts.md. Rows as in map_50.py.
 """
 
 _base_ = "map_50.py"

@@ -4,6 +4,7 @@ A line is a method on one metric; lines of one metric, data set and pretraining 
 are those of results/comparison.csv. A band shows the margin within which two methods count as equal.
 """
 
+import math
 from operator import itemgetter
 
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ _METRICS = {metric.name: metric for metrics in COMPARED.values() for metric in m
 
 def draw(evidence: Evidence) -> list[Drawn]:
     """`forest`, of differences over three seeds or more."""
-    rows = [r for r in comparison_rows(evidence) if r.get("pairs", 0) >= LEAST_SEEDS and r["low"] == r["low"]]
+    rows = [r for r in comparison_rows(evidence) if r.get("pairs", 0) >= LEAST_SEEDS and not math.isnan(r["low"])]
     if not rows:
         raise NothingToDrawError(f"no difference to MAE is over {LEAST_SEEDS} seeds; run more (`make suite`)")
     groups = [(_heading(own[0]), own) for own in grouped(rows, itemgetter(*SECTION, *MEASURED)).values()]

@@ -4,11 +4,13 @@ Objects of one set on photographs of another (`on_scenes`); a panel for each acc
 (`benchmarks.analysis.tables.parts_table`), and for what the learned mask has beyond position.
 """
 
+import math
+
 from matplotlib.axes import Axes
 
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
-from benchmarks.analysis.figures.style import BLACK, BLUE, FAINT, GREEN, MINUS, VERMILLION, Line, Style, entry, page
+from benchmarks.analysis.figures.style import BLACK, BLUE, FAINT, GREEN, MINUS, VERMILLION, Style, entry, page
 from benchmarks.analysis.tables import parts_table
 from benchmarks.analysis.tables.table import SOURCES, Row
 from mlomae.records import Record
@@ -18,16 +20,11 @@ PANELS = {"knn_top1_avg": "k-NN, averaged tokens", "knn_top1_cls": "k-NN, class 
 PANELS |= {"linear_top1_avg": "linear probe, averaged tokens", "linear_top1_cls": "linear probe, class token"}
 SHIFT = 0.006  # of the share, by which the lines are set side by side
 
-
-def _style(colour: str, marker: str, line: Line) -> Style:
-    return Style(colour, marker, line)
-
-
 STYLES = {
-    "image": _style(GREEN, "o", "-"),
-    "position": _style(BLUE, "s", "--"),
-    "unevenness": _style(VERMILLION, "^", ":"),
-    LEARNED: _style(BLACK, "D", "-."),
+    "image": Style(GREEN, "o", "-"),
+    "position": Style(BLUE, "s", "--"),
+    "unevenness": Style(VERMILLION, "^", ":"),
+    LEARNED: Style(BLACK, "D", "-."),
 }
 TITLES = {
     "image": "image: the object, over another image's",
@@ -85,7 +82,7 @@ def _panel(ax: Axes, rows: list[Row], metric: str) -> None:
         ys = [row[metric] for row in found]
         ax.plot(xs, ys, color=style.colour, marker=style.marker, linestyle=style.line)
         for x, row in zip(xs, found, strict=True):
-            if row[f"{metric}_low"] == row[f"{metric}_low"]:
+            if not math.isnan(row[f"{metric}_low"]):
                 ax.plot([x, x], [row[f"{metric}_low"], row[f"{metric}_high"]], color=style.colour, linewidth=0.8)
     ticks = sorted({_share(row) for row in rows})
     ax.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])

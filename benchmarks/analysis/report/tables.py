@@ -5,7 +5,7 @@ from html import escape
 
 import pandas as pd
 
-from benchmarks.analysis.comparable import METRICS
+from benchmarks.analysis.comparable import PROBES
 from benchmarks.analysis.published import COLUMNS, PublishedNumber
 from benchmarks.analysis.report.markup import (
     Part,
@@ -27,8 +27,7 @@ from mlomae.backbones.task import Metric
 _FIRST = ("method", "row")  # columns that come first, where they stay in view when the table scrolls
 _JOINED = ("_sd", "_low", "_high", "_seeds", "_verdict")  # suffixes of columns that are shown in the cell of another
 _CODES = ("config_hash", "commit")  # shown last
-_PROBES = METRICS | {key.replace("avg", "cls"): f"{name}, class token" for key, name in METRICS.items()}
-_METRICS = {key: Metric(key, name) for key, name in _PROBES.items()}
+_METRICS = {key: Metric(key, name) for key, name in PROBES.items()}
 _METRICS |= {metric.name: metric for task in all_tasks() for metric in task.metrics}
 _COMPARED = {"_vs_mae": "vs MAE", "_vs_random": "vs random initialisation", "_share": "share of headroom"}
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from benchmarks.analysis.comparable import (
     BASELINE,
+    PROBES,
     SAME_TIME,
     Methods,
     methods_of,
@@ -32,12 +33,6 @@ from benchmarks.analysis.tables.table import (
 )
 from mlomae.records import Record, grouped
 
-METRICS = {
-    "knn_top1_avg": "k-NN",
-    "linear_top1_avg": "linear probe",
-    "knn_top1_cls": "k-NN, class token",
-    "linear_top1_cls": "linear probe, class token",
-}
 WEIGHT = 5.0  # of `OracleMasking` by default; importing it would import torch
 PARTS = ("unevenness", "position", "image", "all")
 
@@ -77,7 +72,7 @@ def _rows(evidence: Evidence) -> list[Row]:
                             "schedule": runs[0]["outer_iterations"],
                         }
                         row |= {"weight": json.loads(strength)["weight"], "place": place}
-                        for metric in METRICS:
+                        for metric in PROBES:
                             known_in = [(a, b) for a, b in pairs if metric in a["metrics"] and metric in b["metrics"]]
                             row |= difference_of(known_in, metric, metric)
                         rows.append(row | {SOURCES: {"": pair_sources(pairs)}})
@@ -90,7 +85,7 @@ TABLE = Table(
         *keys("dataset", "schedule", "weight", "part", "config_hash"),
         Column("place", hidden=True),
         Column("seeds"),
-        *(column for metric, title in METRICS.items() for column in interval(metric, title, "seeds")),
+        *(column for metric, title in PROBES.items() for column in interval(metric, title, "seeds")),
     ],
     rows=_rows,
     note=(
