@@ -50,6 +50,7 @@ PRETRAINING = [
         "set levels.mask_pooling=False",
         {"levels__mask_pooling": False},
     ),
+    Case({"train__cuda_graphs": True}, "set train.compile=True", {"train__compile": True, "train__cuda_graphs": False}),
     Case({"train__compile": True, "mask": {"type": "hpm"}}, "set train.compile=False", {"train__compile": False}),
     Case(
         {"train__compile": True, "mask": {"type": "random_ratio"}},

@@ -117,13 +117,14 @@ class TrainConfig:
 
     ``amp``: "auto" becomes "bf16" where that is faster (on GPUs and processors that compute it in hardware; on
     processors for ViTs of width 64 and more), else "none", which is float32; what it became is what the run, its
-    checkpoints and its record have.
+    checkpoints and its record have. ``cuda_graphs`` replays the kernels of ``compile`` as CUDA graphs.
     """
 
     outer_iterations: Count = 1000
     amp: Literal["auto", "none", "bf16"] = "auto"
     accumulate: Count = 1
     compile: bool = False
+    cuda_graphs: bool = field(default=False, metadata=ADDED)
     log_interval: Count = 50
     picture_interval: Count = 500
     checkpoint_interval: Count = 500

@@ -115,7 +115,7 @@ def occurrences(config: PretrainConfig, begin: int) -> dict[str, int]:
 def halfway(config: PretrainConfig) -> PretrainConfig:
     """A run of two iterations, of which `BEGIN` says the kind of the second. Weights, whose values change no cost, are
     not read."""
-    train = replace(config.train, compile=False, outer_iterations=2)
+    train = replace(config.train, compile=False, cuda_graphs=False, outer_iterations=2)
     teacher = config.mask.get("teacher")
     mask = {**config.mask, "teacher": teacher.removesuffix(PRETRAINED)} if isinstance(teacher, str) else config.mask
     levels = replace(config.levels, upper_every=2, warmup=0)

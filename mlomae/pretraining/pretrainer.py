@@ -129,6 +129,8 @@ class Pretrainer(nn.Module):
     def _check_compile(self) -> None:
         """Raise ConfigError for a strategy that would recompile from batch to batch, or does not compile."""
         if not self.config.train.compile:
+            if self.config.train.cuda_graphs:
+                raise ConfigError("train.cuda_graphs replays compiled kernels; set train.compile=True")
             return
         kind = self.config.mask["type"]
         if type(self.mask).batch_ratio is not MaskingStrategy.batch_ratio:

@@ -10,6 +10,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
 from mlomae.multilevel import AdamPreconditioner, OuterStep
 from mlomae.pretraining.checks import check_coupled
@@ -32,7 +33,7 @@ class PretrainStep:
         optimizers: of the levels that have parameters.
 
     Raises TrainingError if mixed precision was asked for but the blocks do not compute in bf16, ConfigError for chunks
-    of several processes that are not those of one and would be compared within.
+    of several processes that are not those of one and would be compared within, and for CUDA graphs without a device.
     """
 
     def __init__(self, model: Pretrainer, optimizers: Mapping[str, Optimizer]) -> None:
@@ -52,8 +53,8 @@ class PretrainStep:
             options["precondition"] = AdamPreconditioner(optimizers["theta"], parameters["theta"])
         problem, forward = level_problem(model), partial(lower_terms, model)
         if train.compile:
-            problem = replace(problem, features=compiled(problem.features))
-            forward = compiled(forward)
+            problem = replace(problem, features=compiled(problem.features, train.cuda_graphs))
+            forward = compiled(forward, train.cuda_graphs)
         self._forward: Callable[[Batch], LowerTerms] = forward
         self._added: list[Tensor] = []  # of the steps on θ of one iteration, and their chunks
         self._errors: list[Tensor] = []
@@ -78,6 +79,8 @@ class PretrainStep:
         ``loss_lower`` is L_I and ``loss_beside`` what is added to it; ``reconstruction_error`` is the unweighted error
         of the removed patches, comparable between methods; ``loss_head`` and ``loss_upper`` where these levels move.
         """
+        if self.model.config.train.cuda_graphs:  # their outputs are overwritten in the next iteration, and not before
+            torch.compiler.cudagraph_mark_step_begin()
         model, moves, random_masks = self.model, False, False
         model.set_progress(t)
         if self.gate is not None:
@@ -111,10 +114,12 @@ class PretrainStep:
         return loss
 
 
-def compiled(function: Any) -> Any:
+def compiled(function: Any, cuda_graphs: bool = False) -> Any:
     """``function`` under torch.compile for the shapes of its first call; on a GPU kernels are chosen by measurement.
 
-    Not by CUDA graphs: they would overwrite the losses of one step on θ by those of the next."""
-    return torch.compile(
-        function, dynamic=False, mode="max-autotune-no-cudagraphs" if torch.cuda.is_available() else None
-    )
+    With ``cuda_graphs`` they are replayed as CUDA graphs, whose outputs share memory: whoever calls ``function`` has to
+    mark where an iteration begins. Raises ConfigError for them without a CUDA device."""
+    if cuda_graphs and not torch.cuda.is_available():
+        raise ConfigError("train.cuda_graphs needs a CUDA device; set train.cuda_graphs=False")
+    mode = "max-autotune" if cuda_graphs else "max-autotune-no-cudagraphs" if torch.cuda.is_available() else None
+    return torch.compile(function, dynamic=False, mode=mode)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
 from mlomae.backbones.config import TrainConfig as TransferTrainConfig
 from mlomae.common import precision
@@ -16,6 +18,8 @@ from mlomae.common.precision import BF16_WIDTH
 from mlomae.config.schema import WIDTHS, ModelConfig
 from mlomae.models import SIZES
 from mlomae.multilevel.step import OuterStep
+from mlomae.pretraining import step as step_module
+from mlomae.pretraining.devices import to_device
 from mlomae.pretraining.losses import lower
 from mlomae.pretraining.pretrainer import Pretrainer
 from mlomae.pretraining.run import run_pretraining
@@ -194,3 +198,81 @@ def test_compiled_lower_loss_draws_the_same_masks() -> None:
     model, data = tiny.trainer(tiny.config())
     batch = data.batches[0]["lower"][0]
     assert float(torch.compile(partial(lower, model))(batch)) == pytest.approx(float(lower(model, batch)), rel=1e-5)
+
+
+class SharedMemory:
+    """A backend of torch.compile whose outputs share memory between iterations, as those of CUDA graphs do: with the
+    first call after `mark` all earlier ones become NaN. Without ``marked`` iterations torch lets that begin with any
+    forward pass that no backward pass is waiting for, here with every one."""
+
+    def __init__(self, marked: bool) -> None:
+        self.marked, self.outputs, self.due = marked, [], False
+
+    def mark(self) -> None:
+        self.due = self.marked
+
+    def compiled(self, function: Any, cuda_graphs: bool) -> Any:
+        assert cuda_graphs
+        backend = aot_autograd(fw_compiler=partial(self._made, begins=not self.marked), bw_compiler=self._made)
+        return torch.compile(function, dynamic=False, backend=backend)
+
+    def _made(self, graph: torch.fx.GraphModule, _: Any, begins: bool = False) -> Any:
+        def run(*inputs: Any) -> Any:
+            if self.due or begins:
+                for tensor in self.outputs:
+                    tensor.data.fill_(float("nan"))  # behind autograd's back, which would raise
+                self.outputs, self.due = [], False
+            made = [t.clone() if isinstance(t, torch.Tensor) else t for t in graph(*inputs)]
+            self.outputs += [t for t in made if isinstance(t, torch.Tensor) and t.is_floating_point()]
+            return made
+
+        return make_boxed_func(run)
+
+
+def losses_of(**changes: Any) -> list[dict[str, float]]:
+    """Those of three iterations, read after the last one."""
+    torch._dynamo.reset()
+    model, data = tiny.trainer(tiny.config(data__eval=None, **changes))
+    step = tiny.step_of(model)
+    losses = [step(data.batches[t], t) for t in range(3)]
+    return [{name: float(value) for name, value in found.items()} for found in losses]
+
+
+AVERAGED = {"levels": {"lower_steps": 2, "v_momentum": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "marked"),
+    [(AVERAGED, True), (AVERAGED, False), (POOLED, True)],
+    ids=["one_step", "one_step, not marked", "explicit"],
+)
+def test_nothing_is_read_that_cuda_graphs_have_overwritten(
+    monkeypatch: pytest.MonkeyPatch, changes: dict, marked: bool
+) -> None:
+    memory = SharedMemory(marked)
+    monkeypatch.setattr(step_module, "compiled", memory.compiled)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", memory.mark)
+    found = losses_of(**changes, train__compile=True, train__cuda_graphs=True)
+    expected = losses_of(**changes)
+    same = [a == pytest.approx(b, rel=1e-4) for a, b in zip(found, expected, strict=True)]
+    assert all(same) if marked else not any(same)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_cuda_graphs_are_refused_without_a_device() -> None:
+    model, _ = tiny.trainer(tiny.config(train__compile=True, train__cuda_graphs=True))
+    with pytest.raises(ConfigError, match=r"needs a CUDA device; set train\.cuda_graphs=False"):
+        tiny.step_of(model)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("changes", [{}, POOLED], ids=["one_step", "explicit"])
+def test_cuda_graphs_give_the_losses_of_the_plain_step(changes: dict) -> None:
+    model, data = tiny.trainer(tiny.config(data__eval=None, **changes))
+    graphs, _ = tiny.trainer(tiny.config(data__eval=None, **changes, train__compile=True, train__cuda_graphs=True))
+    plain, replayed = (tiny.step_of(m.cuda()) for m in (model, graphs))
+    for t in range(4):  # the first iterations warm up and record
+        batches = to_device(data.batches[t % len(data.batches)], torch.device("cuda"))
+        expected = {name: float(value) for name, value in plain(batches, t).items()}
+        assert {name: float(value) for name, value in replayed(batches, t).items()} == pytest.approx(expected, rel=1e-2)

@@ -10,7 +10,8 @@ from benchmarks.analysis.tables.table import OWN, SOURCES, Column, Row, Table
 from mlomae.common.errors import DataError
 
 _ORDER = (
-    *("mae", "one_step", "authors", "pooled", "mae_compiled", "one_step_compiled", "mae_lightly", "mae_reference"),
+    *("mae", "one_step", "authors", "pooled", "mae_compiled", "one_step_compiled", "mae_graphs"),
+    *("mae_lightly", "mae_reference"),
     *("mae_bf16", "mae_bf16_compiled", "mae_lightly_bf16", "mae_reference_bf16"),
     *("files", "files_lightly", "files_reference"),
 )

@@ -36,7 +36,7 @@ class Row:
     """``levels``: whether it uses a head and an upper batch; ``flops_of``: the row that has the same operations;
     ``peer``: whose MAE it is, of `PEERS`, None is ours; ``amp``: its precision, None is the setting's and "auto" what
     a run of ours chooses; ``files``: whether its images come from files; ``iterations``: those in a call of the step,
-    where they are not alike."""
+    where they are not alike; ``graphs``: whether what is compiled is replayed as CUDA graphs."""
 
     title: str
     levels: bool = False
@@ -46,6 +46,7 @@ class Row:
     amp: str | None = None
     files: bool = False
     iterations: int = 1
+    graphs: bool = False
 
 
 ROWS = {
@@ -55,6 +56,7 @@ ROWS = {
     "pooled": Row(f"mask pooling, one step on φ in {UPPER_EVERY} iterations", levels=True, iterations=UPPER_EVERY),
     "mae_compiled": Row("plain MAE, torch.compile", compiled=True, flops_of="mae"),
     "one_step_compiled": Row("one_step under torch.compile", levels=True, compiled=True, flops_of="one_step"),
+    "mae_graphs": Row("plain MAE, CUDA graphs", compiled=True, flops_of="mae", graphs=True),
     "mae_lightly": Row("MAE of lightly, 2 steps", peer="lightly"),
     "mae_reference": Row("MAE, reference design, 2 steps", peer="reference"),
     "mae_bf16": Row("plain MAE in bf16", amp="bf16"),
@@ -86,7 +88,7 @@ def build(name: str, setting: Setting, root: str = "") -> Step:
             images, _ = LOADERS[_LOADERS[row.peer]](root, setting.model["img_size"], setting.batch, WORKERS)
         return _plain_steps(model, setting, images, row.amp)
     method = "pooled" if name == "pooled" else "mlomae" if row.levels else "mae"
-    config = setting.config(method, row.compiled, row.amp)
+    config = setting.config(method, row.compiled, row.amp, row.graphs)
     model = Pretrainer(config, setting.classes).to(setting.device).train()
     optimizers = build_optimizers(model.level_parameters(), config)
     if name == "authors":

@@ -27,7 +27,9 @@ class Setting:
     classes: int
     amp: str = "none"
 
-    def config(self, method: str, compiled: bool = False, amp: str | None = None) -> PretrainConfig:
+    def config(
+        self, method: str, compiled: bool = False, amp: str | None = None, graphs: bool = False
+    ) -> PretrainConfig:
         """The pretraining configuration of ``method``: "mae" (random masks), "mlomae" (learned masks, linear head) or
         "pooled" (learned weights and mask pooling, as ``configs/_base_/mlomae_pooled.py``)."""
         mask: dict[str, Any] = {"type": "random"}
@@ -47,7 +49,7 @@ class Setting:
             "mask": {**mask, "ratio": RATIO},
             "feedback": feedback,
             "levels": {"lower_steps": LOWER_STEPS, **levels},
-            "train": {"amp": amp or self.amp, "compile": compiled},
+            "train": {"amp": amp or self.amp, "compile": compiled, "cuda_graphs": graphs},
         }
         return config_from_dict(values)
 
