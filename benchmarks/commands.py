@@ -108,7 +108,10 @@ def add_suite(commands: argparse._SubParsersAction) -> None:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    say(f"transfer of {args.weights or 'random weights'} to {args.task}, {args.config}")
+    from mlomae.config.strict import overrides
+
+    weights = args.weights or overrides(args.cfg_options).get("backbone.weights") or "random weights"
+    say(f"transfer of {weights} to {args.task}, {args.config}")
     from benchmarks.tasks import get_task
     from mlomae.backbones.transfer import transfer
 

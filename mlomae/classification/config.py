@@ -57,18 +57,22 @@ class KnnConfig:
 @dataclass(kw_only=True)
 class ClassificationConfig(TransferConfig):
     """A whole transfer: ``protocol`` is "finetune", "linear" or "knn"; ``pooling`` of the frozen features, "cls" or
-    "avg", is what the last two read."""
+    "avg", is what the last two read. A linear head may also pool the patches itself, by attention ("attentive"), with
+    ``queries`` queries."""
 
     protocol: Protocol
     data: ImageDataConfig
     backbone: PooledBackboneConfig = field(default_factory=PooledBackboneConfig)
     train: EpochsConfig = field(default_factory=EpochsConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)
-    pooling: Literal["cls", "avg"] = "avg"
+    pooling: Literal["cls", "avg", "attentive"] = "avg"
+    queries: Count = field(default=16, metadata=ADDED)
 
     def check(self) -> None:
         super().check()
         mix = self.data.mix
+        if self.pooling == "attentive" and self.protocol != "linear":
+            raise ConfigError("config key 'pooling': 'attentive' is for protocol='linear'; set it to avg or cls")
         if mix is not None and "label_smoothing" in mix:
             raise ConfigError("config key 'data.mix.label_smoothing' is unknown; set train.label_smoothing")
         if mix is not None and self.protocol == "linear" and self.data.augment is None:

@@ -1,6 +1,6 @@
 """The data that a classifier is trained and evaluated on: augmented images, or frozen features computed once.
 
-Shape legend: N images, D backbone width.
+Shape legend: N images, D backbone width, L patches.
 """
 
 from typing import Any
@@ -87,7 +87,8 @@ def knn_loader(config: ClassificationConfig, source: Source, transform: Transfor
 
 @torch.no_grad()
 def extract(model: Classifier, loader: ImageLoader, pooling: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (N, D) float32, labels (N,) and indices (N,) of all images of a loader, on the CPU, sorted by index.
+    """Features (N, D) float32, of patches (N, L, D), labels (N,) and indices (N,) of all images of a loader, on the
+    CPU, sorted by index.
 
     Every rank computes its share and gets all of them. Raises TrainingError if a feature is not finite.
     """
@@ -98,6 +99,6 @@ def extract(model: Classifier, loader: ImageLoader, pooling: str) -> tuple[Tenso
         features_BD = model.features(batch["image"].to(device, non_blocking=True), pooling)
         parts.append((features_BD.cpu(), batch["label"], batch["index"]))
     features_ND, label_N, index_N = (torch.cat(column) for column in zip(*gather(parts), strict=True))
-    check_finite(features_ND)
+    check_finite(features_ND.flatten(1))
     order = index_N.argsort(stable=True)
     return features_ND[order], label_N[order], index_N[order]

@@ -1,7 +1,7 @@
-"""The classifier of the three protocols, a backbone with its own head or frozen under a linear head, and its step.
+"""The classifier of the three protocols, a backbone with its own head or frozen under another one, and its step.
 
-Shape legend: B images, C classes, D backbone width, L patches. A batch is {"image": (B, 3, H, W) float, "label": (B,)
-int64 or soft targets (B, C), "index": (B,) int64}.
+Shape legend: B images, C classes, D backbone width, L patches, N = L and the prefix tokens. A batch is
+{"image": (B, 3, H, W) float, "label": (B,) int64 or soft targets (B, C), "index": (B,) int64}.
 """
 
 from typing import Any
@@ -18,26 +18,11 @@ from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.backbones.training import TransferStep
 from mlomae.classification.augment import BatchMix, mix_key
 from mlomae.classification.config import ClassificationConfig
+from mlomae.classification.heads import AttentiveHead, LinearHead
 from mlomae.common.errors import ConfigError
-from mlomae.common.random_keys import root_key
 from mlomae.common.registry import check_choice
 from mlomae.models.plain import has_fresh_norm
 from mlomae.pretraining.optim import parameter_groups
-
-
-class LinearHead(nn.Sequential):
-    """BatchNorm without affine parameters, then a linear layer: (B, D) -> (B, C).
-
-    Weights truncated normal of std 0.01, zero bias, from ``seed`` alone. Source: MAE's main_linprobe.py.
-    Under data parallelism each rank standardises with the statistics of its own batch, as there.
-    """
-
-    def __init__(self, in_features: int, num_classes: int, seed: int = 0) -> None:
-        linear = nn.Linear(in_features, num_classes)
-        super().__init__(nn.BatchNorm1d(in_features, affine=False, eps=1e-6), linear)
-        generator = torch.Generator().manual_seed(root_key(seed, "linear_head"))
-        nn.init.trunc_normal_(linear.weight, std=0.01, generator=generator)
-        nn.init.zeros_(linear.bias)
 
 
 class BatchPreprocessor(BaseDataPreprocessor):
@@ -76,12 +61,12 @@ class WeightAverage(AveragedModel):
 class Classifier(BaseModel):
     """A ViT classifier for the three protocols.
 
-    Fine-tuning: ``linear=None``; the backbone's own head is trained with everything else. Linear: ``linear="cls"`` or
-    "avg"; the backbone is frozen, stays in evaluation mode, and a `LinearHead` is trained on its `features`. k-NN:
-    `features` alone.
+    Fine-tuning: ``linear=None``; the backbone's own head is trained with everything else. Linear: ``linear="cls"``,
+    "avg" or "attentive"; the backbone is frozen, stays in evaluation mode, and a `LinearHead`, or an `AttentiveHead`,
+    is trained on its `features`. k-NN: `features` alone.
 
     Args:
-        backbone: a model of `create_backbone`. seed: of the linear head.
+        backbone: a model of `create_backbone`. seed: of the head. queries: of an `AttentiveHead`.
         mix: mixes the training batches, which gives soft targets; None trains on the labels themselves.
         smoothing: label smoothing without ``mix``, in [0, 1).
         ema: decay of an average of the weights, which is evaluated instead of the last weights; None is off.
@@ -94,6 +79,7 @@ class Classifier(BaseModel):
         backbone: VisionTransformer,
         *,
         linear: str | None = None,
+        queries: int = 16,
         seed: int = 0,
         mix: BatchMix | None = None,
         smoothing: float = 0.0,
@@ -104,12 +90,15 @@ class Classifier(BaseModel):
         self.criterion: nn.Module = LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss()
         if mix is not None:
             self.criterion = SoftTargetCrossEntropy()
-        self.head: LinearHead | None = None
+        self.head: LinearHead | AttentiveHead | None = None
         if linear is not None:
             self._check_pooling(linear)
             if not backbone.num_classes:
                 raise ConfigError("the linear protocol needs classes; create the backbone with their number")
-            self.head = LinearHead(backbone.embed_dim, int(backbone.num_classes), seed)
+            if linear == "attentive":
+                self.head = AttentiveHead(backbone.embed_dim, int(backbone.num_classes), queries, seed)
+            else:
+                self.head = LinearHead(backbone.embed_dim, int(backbone.num_classes), seed)
             backbone.requires_grad_(False)
             backbone.eval()
         self.trained = "backbone" if self.head is None else "head"
@@ -128,7 +117,7 @@ class Classifier(BaseModel):
         return modules if self.ema is None else {**modules, "ema": self.ema}
 
     def _check_pooling(self, pooling: str) -> None:
-        check_choice("classifier", ("cls", "avg"), pooling=pooling)
+        check_choice("classifier", ("cls", "avg", "attentive"), pooling=pooling)
         if has_fresh_norm(self.backbone):
             raise ConfigError(
                 "features need the pretrained final norm, which this backbone dropped; use keep_norm=True"
@@ -137,21 +126,25 @@ class Classifier(BaseModel):
             raise ConfigError("this backbone has no class token; choose pooling 'avg'")
 
     def features(self, images_BCHW: Tensor, pooling: str) -> Tensor:
-        """Normed class token ("cls") or mean of the normed patch tokens ("avg"), (B, D) float32.
+        """Normed class token ("cls") or mean of the normed patch tokens ("avg"), (B, D) float32; these tokens
+        themselves, (B, L, D), for "attentive".
 
         Equal to `extract_features` of the pretraining on the same weights. Raises ConfigError for another pooling and
         for a backbone whose norm comes after the pooling.
         """
         self._check_pooling(pooling)
-        tokens_BLD = self.backbone.forward_features(images_BCHW).float()
-        return tokens_BLD[:, 0] if pooling == "cls" else tokens_BLD[:, self.backbone.num_prefix_tokens :].mean(dim=1)
+        tokens_BND = self.backbone.forward_features(images_BCHW).float()
+        if pooling == "cls":
+            return tokens_BND[:, 0]
+        patches_BLD = tokens_BND[:, self.backbone.num_prefix_tokens :]
+        return patches_BLD if pooling == "attentive" else patches_BLD.mean(dim=1)
 
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """Class scores before the softmax, (B, C) float32 also under autocast."""
         if self.head is None:
             return self.backbone(images_BCHW).float()
         assert self.linear is not None
-        if images_BCHW.ndim == 2:  # features that were computed before
+        if images_BCHW.ndim < 4:  # features that were computed before
             return self.head(images_BCHW).float()
         with torch.no_grad():
             features_BD = self.features(images_BCHW, self.linear)
@@ -181,7 +174,7 @@ class Classifier(BaseModel):
 
 
 class ClassifierStep(TransferStep):
-    """The update of what the protocol trains: the whole backbone, or the linear head alone."""
+    """The update of what the protocol trains: the whole backbone, or the head alone."""
 
     model: Classifier
 

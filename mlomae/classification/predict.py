@@ -12,7 +12,7 @@ from mlomae.backbones.finetuned import FineTuned, finetuned_of, is_timm_folder, 
 from mlomae.backbones.load import LoadedTransfer, load_transfer
 from mlomae.classification.augment import eval_transform
 from mlomae.classification.loaders import LabelledImages
-from mlomae.classification.model import Classifier, LinearHead
+from mlomae.classification.model import Classifier
 from mlomae.classification.per_image import PerImage
 from mlomae.classification.run import ClassificationMetric
 from mlomae.classification.table import predictions_table
@@ -41,7 +41,7 @@ def classifier_of(loaded: LoadedTransfer) -> FineTuned:
     config: Any = loaded.config
     model = cast(Classifier, loaded.build_model())
     if model.ema is not None:  # what was evaluated
-        model.head = cast(LinearHead, model.ema.module)
+        model.head = cast(Any, model.ema.module)
     return FineTuned(config.name, model, loaded.classes, config.backbone.height_width, dict(config.data.evaluate))
 
 

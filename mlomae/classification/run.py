@@ -36,6 +36,8 @@ from mlomae.pretraining.evaluation import knn_votes, neighbours
 from mlomae.pretraining.log import warn
 from mlomae.pretraining.trainer import elapsed, seconds
 
+CACHE = 2**33
+"""Bytes of features that a run keeps in memory. More, as of the patches of ImageNet, are computed in every epoch."""
 _SECTIONS = Registry[Any]("config section")
 _SECTIONS.register("data.evaluate")(eval_transform)
 _SECTIONS.register("data.mix")(BatchMix)
@@ -92,8 +94,15 @@ class ClassificationSteps(TransferSteps):
         self.images = rank_scores(votes_NC.log(), test_y, index)  # a score is up to a constant
         return Outcome({**self.lowered}, elapsed(started))
 
+    def _fits(self, model: Classifier) -> bool:
+        """Whether the features of the training images take at most `CACHE` bytes."""
+        vit = model.backbone
+        numbers = vit.embed_dim * (vit.patch_embed.num_patches if self.config.pooling == "attentive" else 1)
+        return 4 * numbers * len(self.train) <= CACHE
+
     def _train(self, model: Classifier, run: TransferRun) -> Outcome:
-        """Fine-tuning, or a linear head on frozen features: computed once where training images are not augmented."""
+        """Fine-tuning, or a head on frozen features: computed once where training images are not augmented and the
+        features fit into memory."""
         config = self.config
         if config.protocol == "linear" and config.data.batch_size < 2 * get_world_size():
             raise ConfigError("config key 'data.batch_size' must give each process 2 images, for the head's BatchNorm")
@@ -101,7 +110,7 @@ class ClassificationSteps(TransferSteps):
         least = least_side(config)
         images: NumberedImages = LabelledImages(self.train, self.augment, seed=config.seed, least_side=least)
         workers = config.data.num_workers
-        if config.protocol == "linear" and config.data.augment is None:
+        if config.protocol == "linear" and config.data.augment is None and self._fits(model):
             features = extract(model, eval_loader(config, self.train, self.plain), config.pooling)
             images, workers = CachedFeatures(*features, seed=config.seed), 0
             before = elapsed(started)
@@ -167,6 +176,7 @@ def build_model(config: ClassificationConfig, num_classes: int) -> tuple[Classif
     model = Classifier(
         backbone,
         linear=None if protocol == "finetune" else config.pooling,
+        queries=config.queries,
         seed=config.seed,
         mix=build_mix(config, num_classes) if protocol != "knn" else None,
         smoothing=config.train.label_smoothing,

@@ -65,6 +65,7 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("train.eval_interval", 0),
     ("train.select", "good"),
     ("knn.k", 0),
+    ("queries", 0),
     ("knn.temperature", 0.0),
     ("knn.temperature", INF),
 ]
@@ -125,6 +126,7 @@ def test_contradictions_are_named() -> None:
     assert "set train.label_smoothing" in said_of({"data__mix": {"label_smoothing": 0.1}})
     said = said_of({"protocol": "linear", "data__augment": None, "data__mix": {"mixup": 0.8}})
     assert "config key 'data.mix'" in said
+    assert "'attentive' is for protocol='linear'" in said_of({"protocol": "knn", "pooling": "attentive"})
 
 
 def test_plain_values_survive_a_round_trip() -> None:

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from mlomae.backbones.create import create_backbone
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.classification.augment import BatchMix
-from mlomae.classification.model import Classifier, LinearHead
+from mlomae.classification.heads import AttentiveHead, LinearHead
+from mlomae.classification.model import Classifier
 from mlomae.common.errors import ConfigError
 from mlomae.common.random_keys import root_key
 from mlomae.config.schema import OptimConfig
@@ -127,7 +128,7 @@ def test_features_equal_pretrainings_evaluation(tmp_path: Path, global_pool: str
     dropped = Classifier(create_backbone(**options)[0])
     with pytest.raises(ConfigError, match="use keep_norm=True"):
         dropped.features(data[0]["image"], "avg")
-    with pytest.raises(ConfigError, match="pooling must be one of cls, avg; got 'max'"):
+    with pytest.raises(ConfigError, match="pooling must be one of cls, avg, attentive; got 'max'"):
         model.features(data[0]["image"], "max")
 
 
@@ -172,7 +173,7 @@ def test_predict_gives_one_dict_an_image() -> None:
 def test_errors() -> None:
     with pytest.raises(ConfigError, match="keep_norm=True"):
         Classifier(tiny(), linear="avg")
-    with pytest.raises(ConfigError, match="pooling must be one of cls, avg; got 'mean'"):
+    with pytest.raises(ConfigError, match="pooling must be one of cls, avg, attentive; got 'mean'"):
         Classifier(tiny(keep_norm=True), linear="mean")
     with pytest.raises(ConfigError, match="needs classes"):
         Classifier(tiny(keep_norm=True, num_classes=0), linear="cls")
@@ -192,19 +193,46 @@ def test_linear_head() -> None:
     assert not torch.equal(head[1].weight, LinearHead(24, 400, seed=1)[1].weight)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "avg"])
+def test_attentive_head() -> None:
+    head = AttentiveHead(24, C, queries=4).double()
+    patches = torch.randn(5, 9, 24, dtype=torch.float64)
+    pooled = []
+    for m, query in enumerate(head.queries):  # by its definition, a patch at a time
+        e = torch.stack([(patches[:, i] @ query / 24**0.5).exp() for i in range(9)], dim=1)
+        a = e / e.sum(dim=1, keepdim=True)
+        torch.testing.assert_close(a, head.attention(patches)[:, m])
+        value = head.value.weight[6 * m : 6 * (m + 1)]
+        pooled.append(sum(a[:, i, None] * (patches[:, i] @ value.T) for i in range(9)))
+    torch.testing.assert_close(head(patches), head.linear(torch.cat(pooled, dim=1)), rtol=1e-12, atol=1e-12)
+    for rows in (slice(None), [0]):  # without queries it is the mean of the patches: the linear head, and not with one
+        with torch.no_grad():
+            head.value.weight.copy_(torch.eye(24))
+            head.queries.zero_()[rows] = 0.0 if rows == slice(None) else 5.0
+        same = torch.allclose(head(patches), head.linear(patches.mean(dim=1)), rtol=1e-12, atol=1e-12)
+        assert same == (rows == slice(None))
+    one, twin, other = (AttentiveHead(24, C, queries=4, seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), twin.parameters(), strict=True))
+    assert not torch.equal(one.queries, other.queries)
+    assert not torch.equal(one.value.weight, other.value.weight)
+    with pytest.raises(ConfigError, match="queries=16 must divide the width of the backbone, 24"):
+        AttentiveHead(24, C)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "avg", "attentive"])
 def test_linear_protocol_trains_the_head_alone_on_fixed_features(pooling: str) -> None:
-    model = Classifier(tiny(keep_norm=True, drop_path=0.5), linear=pooling)
+    model = Classifier(tiny(keep_norm=True, drop_path=0.5), linear=pooling, queries=4)
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     model.train()
     assert not any(module.training for module in model.backbone.modules())
-    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["head.1.weight", "head.1.bias"]
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    attentive = {"head.queries", "head.value.weight", "head.linear.1.weight", "head.linear.1.bias"}
+    assert trained == (attentive if pooling == "attentive" else {"head.1.weight", "head.1.bias"})
     data = batches(1)[0]
     wrapper = OptimWrapper(torch.optim.SGD(model.head.parameters(), lr=0.5))
     losses = [model.train_step(data, wrapper)["loss"].item() for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
     assert all(torch.equal(before[key], value) for key, value in model.backbone.state_dict().items())
-    reference = LinearHead(24, C)
+    reference = AttentiveHead(24, C, 4) if pooling == "attentive" else LinearHead(24, C)
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.5)
     features = model.features(data["image"], pooling).detach()  # what a cache would hold
     for expected in losses:

@@ -22,6 +22,7 @@ from mlomae.backbones.provenance import Provenance, describe_weights
 from mlomae.backbones.results import check_copies, described
 from mlomae.backbones.run import TransferRun
 from mlomae.backbones.training import TransferStep
+from mlomae.classification import run as run_module
 from mlomae.classification.config import PROTOCOLS, ClassificationConfig
 from mlomae.classification.loaders import CachedFeatures, LabelledImages, eval_loader, extract
 from mlomae.classification.model import Classifier, ClassifierStep
@@ -226,7 +227,7 @@ def linear_weights(config: ClassificationConfig, work: Path, cached: bool, order
     model, _ = build_model(config, 4)
     images: Any = LabelledImages(inputs.train, inputs.plain, seed=config.seed)
     if cached:
-        features = extract(model, eval_loader(config, inputs.train, inputs.plain), "avg")
+        features = extract(model, eval_loader(config, inputs.train, inputs.plain), config.pooling)
         images = CachedFeatures(*features, seed=config.seed + order)
     loader = ImageLoader(images, batch_sampler=EpochBatches(images, 16, epochs=config.train.epochs))
     test = eval_loader(config, inputs.test, inputs.plain)
@@ -236,15 +237,30 @@ def linear_weights(config: ClassificationConfig, work: Path, cached: bool, order
     return model.head.state_dict()
 
 
-def test_cached_features_train_the_head_that_the_frozen_backbone_trains(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pooling", "weight"), [("avg", "1.weight"), ("attentive", "linear.1.weight")])
+def test_cached_features_train_the_head_that_the_frozen_backbone_trains(
+    pooling: str, weight: str, tmp_path: Path
+) -> None:
     """In the same order; a feature computed in another batch differs in its last bits."""
     changes = {"protocol": "linear", "data__augment": None, "backbone__drop_path": 0.5, "optim__type": "sgd"}
-    config = cls_runs.config(**changes, optim__lr=0.1)
+    config = cls_runs.config(**changes, pooling=pooling, queries=4, optim__lr=0.1)
     each = linear_weights(config, tmp_path / "each", cached=False)
     once = linear_weights(config, tmp_path / "once", cached=True)
     torch.testing.assert_close(once, each, rtol=1e-4, atol=1e-5)
     other = linear_weights(config, tmp_path / "other", cached=True, order=1)
-    assert float((other["1.weight"] - each["1.weight"]).abs().max()) > 1e-3, "too blunt"
+    assert float((other[weight] - each[weight]).abs().max()) > 1e-3, "too blunt"
+
+
+def test_features_that_do_not_fit_are_computed_in_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extracted = []
+    monkeypatch.setattr(run_module, "extract", lambda *given: extracted.append(given) or extract(*given))
+    changes = {"protocol": "linear", "data__augment": None, "pooling": "attentive", "queries": 4, "optim__type": "sgd"}
+    losses = []
+    for limit in (run_module.CACHE, 0):
+        monkeypatch.setattr(run_module, "CACHE", limit)
+        losses.append(run_transfer(cls_runs.config(**changes), tmp_path / str(limit))["metrics"]["loss"])
+    assert len(extracted) == 1
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("protocol", ["finetune", "linear"])
