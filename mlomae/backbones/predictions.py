@@ -3,6 +3,7 @@
 A file is a NumPy ``npz`` without pickled objects: reading one runs no code, and needs neither torch nor mmseg.
 """
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ class PredictionFormat(Generic[T]):
 def _load(path: Path) -> Arrays:
     if not path.is_file():
         raise DataError(f"predictions file '{path}' does not exist; run the benchmark first or name another file")
+    if not zipfile.is_zipfile(path):  # numpy would suggest to load it with pickle
+        raise DataError(f"cannot read predictions file '{path}' (it is no npz file); run the benchmark again")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from benchmarks.tasks.detection.image_shares import Matches
 from mlomae.backbones.training import GatheringMetric
 from mlomae.common.errors import BackendError
 from mlomae.common.installing import pip_command
@@ -45,19 +46,10 @@ def evaluate_detections(
     AP50, AP75, AP_small, AP_medium, AP_large (areas up to 32², up to 96² and above), AR100. Left out: sizes and classes
     without objects, whose precision COCO gives as -1.
     """
-    api, evaluator = coco_api(backend)
-    with contextlib.redirect_stdout(io.StringIO()):  # they print tables
-        known = api()
-        known.dataset = copy.deepcopy(dict(truth))  # the evaluation writes into it
-        known.createIndex()
-        names = {category["id"]: category["name"] for category in truth["categories"]}
-        other = "bbox" if kind == "mask" else "segmentation"  # with a box, COCO would take its area for the mask's
-        lines = [{k: v for k, v in d.items() if k != other} for d in detections]
-        if not lines:
-            return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "AR100": 0.0}, dict.fromkeys(names.values(), 0.0)
-        found = evaluator(known, known.loadRes(lines), KINDS[kind])
-        found.params.catIds = list(names)
-        found.evaluate()
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    if (found := _matched(truth, detections, kind, backend)) is None:
+        return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "AR100": 0.0}, dict.fromkeys(names.values(), 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):
         found.accumulate()
         found.summarize()
     precision = np.asarray(found.eval["precision"])[:, :, :, 0, -1]  # (IoU, recall, class): all sizes, 100 detections
@@ -67,6 +59,46 @@ def evaluate_detections(
         if (values > -1).any():
             per_class[names[category]] = 100.0 * float(values[values > -1].mean())
     return {name: 100.0 * float(found.stats[i]) for name, i in _STATS.items() if found.stats[i] > -1}, per_class
+
+
+def match_classes(truth: Mapping[str, Any], detections: Sequence[Detection], kind: str) -> list[Matches]:
+    """The detections of each category and what they match, over all sizes; images in the order of ``truth``."""
+    images = {image["id"]: row for row, image in enumerate(truth["images"])}
+    found = _matched(truth, detections, kind, "pycocotools")
+    classes = []
+    for k, category in enumerate(truth["categories"]):
+        objects_N = np.zeros(len(images), dtype=np.int64)
+        for a in truth["annotations"]:
+            objects_N[images[a["image_id"]]] += a["category_id"] == category["id"] and not a.get("iscrowd", 0)
+        per_image = [] if found is None else found.evalImgs[k * len(found.params.areaRng) * len(images) :]
+        parts = [part for part in per_image[: len(images)] if part is not None]  # the first range is all sizes
+        score_D = np.concatenate([part["dtScores"] for part in parts] or [np.empty(0)])
+        order_D = np.argsort(-score_D, kind="mergesort")  # as COCO sorts: equal scores keep the order of images
+        rows = [np.full(len(part["dtScores"]), images[part["image_id"]]) for part in parts]
+        flags = [
+            np.concatenate([part[key] for part in parts] or [np.empty((10, 0))], axis=1)[:, order_D].astype(bool)
+            for key in ("dtMatches", "dtIgnore")
+        ]
+        image_D = np.concatenate(rows or [np.empty(0, dtype=np.int64)])[order_D].astype(np.int64)
+        classes.append(Matches(image_D, flags[0], ~flags[1], objects_N))
+    return classes
+
+
+def _matched(truth: Mapping[str, Any], detections: Sequence[Detection], kind: str, backend: str) -> Any:
+    """COCO's evaluation after its matching; None without detections, which it refuses."""
+    api, evaluator = coco_api(backend)
+    other = "bbox" if kind == "mask" else "segmentation"  # with a box, COCO would take its area for the mask's
+    lines = [{k: v for k, v in d.items() if k != other} for d in detections]
+    if not lines:
+        return None
+    with contextlib.redirect_stdout(io.StringIO()):  # they print tables
+        known = api()
+        known.dataset = copy.deepcopy(dict(truth))  # the evaluation writes into it
+        known.createIndex()
+        found = evaluator(known, known.loadRes(lines), KINDS[kind])
+        found.params.catIds = [category["id"] for category in truth["categories"]]
+        found.evaluate()
+    return found
 
 
 def lines_of(sample: Any, categories: Sequence[int]) -> list[Detection]:

@@ -175,7 +175,7 @@ def test_the_command_line_under_torchrun(coco: Path, tmp_path: Path) -> None:
     work = tmp_path / "two"
     program = ["-m", "mlomae.cli", "bench", "detection", str(config), "--weights", "random", "--work-dir", str(work)]
     printed = on_two_ranks(*program, cwd=tmp_path)
-    assert printed.count("record, detections, overlays:") == 1
+    assert printed.count("record, detections, image_shares.npz, overlays:") == 1
     record, written = json.loads((work / "record.json").read_text()), det_runs.detections(work)
     assert record["metrics"]["n"] == det_runs.COUNTS["val"]
     for kind in ("box", "mask"):

@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from run_samples import differences, one_line
 
+from benchmarks.analysis.evidence import read_tested
 from benchmarks.tasks.detection.config import DetectionConfig
 from benchmarks.tasks.detection.data import CocoImages
 from benchmarks.tasks.detection.metric import evaluate_detections
@@ -24,7 +25,7 @@ from benchmarks.tasks.detection.model import build_detector
 from benchmarks.tasks.detection.run import DetectionSteps
 from mlomae.backbones.layer_decay import layer_decay_groups
 from mlomae.common.checkpoint import TRANSFER_FORMAT, checkpoint_path, load_checkpoint
-from mlomae.common.errors import ConfigError, MlomaeError
+from mlomae.common.errors import ConfigError, DataError, MlomaeError
 from mlomae.data import build_detections
 
 
@@ -67,9 +68,19 @@ def test_every_image_has_a_picture_of_its_own(files: tuple[str, ...], expected: 
     steps.test = build_detections({"type": "coco_folder", "root": str(root), "split": "val"})
     steps.metric = SimpleNamespace(detections=[])  # type: ignore[assignment]
     steps.config = SimpleNamespace(overlays=len(files), overlay_score=0.3)  # type: ignore[assignment]
-    steps.save(SimpleNamespace(work_dir=tmp_path / "run"))  # type: ignore[arg-type]
+    identity = {"run": "a run", "config_hash": "0"}
+    steps.save(SimpleNamespace(work_dir=tmp_path / "run", identity=lambda: identity))  # type: ignore[arg-type]
     overlays = tmp_path / "run" / "overlays"
     assert sorted(path.relative_to(overlays).as_posix() for path in overlays.rglob("*.png")) == expected
+
+
+def test_the_shares_of_the_images_are_those_of_the_records_ap(straight: Path) -> None:
+    record = json.loads((straight / "record.json").read_text())
+    tested = read_tested(straight / "image_shares.npz", record)
+    assert tested.sums.whole() == pytest.approx(record["metrics"]["box_AP"], abs=1e-6)
+    assert len(tested.index) == record["metrics"]["n"]
+    with pytest.raises(DataError, match="the record says"):
+        read_tested(straight / "image_shares.npz", {**record, "metrics": {**record["metrics"], "box_AP": 99.0}})
 
 
 def test_pycocotools_alone_gives_the_metrics_of_the_record(straight: Path) -> None:
