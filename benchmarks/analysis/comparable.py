@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from benchmarks.analysis.data_sets import pooled_contents, pretrained_on, same_contents
 from mlomae.common.errors import DataError
@@ -29,8 +30,9 @@ Methods = list[list[Record]]
 def setting_of(record: Record, any_start: bool = False) -> str:
     """What runs must agree on to be compared.
 
-    Pretrainings: data, model, the schedule of θ, and the weights they start from unless ``any_start``. Only the data
-    and labels of the feedback may differ: the images are the same, and probes use the true labels. Transfers: data,
+    Pretrainings: data, encoder, the schedule of θ, and the weights they start from unless ``any_start``. What may
+    differ: the decoder, which is thrown away, and data and labels of the feedback, for the images are the same, and
+    probes use the true labels. Transfers: data,
     recipe and protocol, everything but the backbone. Both: the content of the training and evaluation images, where it
     is known, and the NUMERICS above 1 of the parts that all compared runs share, but not those of backbones or of the
     feedback's data.
@@ -38,7 +40,8 @@ def setting_of(record: Record, any_start: bool = False) -> str:
     config = record["config"]
     parts = [record["dataset"], record["train_source"], record["eval_source"]]
     if record["task"] == "pretrain":
-        parts += [config.get("model"), {k: v for k, v in config.get("data", {}).items() if k not in _FEEDBACK_DATA}]
+        parts += [encoder_of(record)]
+        parts += [{k: v for k, v in config.get("data", {}).items() if k not in _FEEDBACK_DATA}]
         parts += [config.get("optim", {}).get("theta"), config.get("levels", {}).get("lower_steps")]
         parts += [] if any_start else [config.get("init_from")]
     else:
@@ -50,6 +53,12 @@ def setting_of(record: Record, any_start: bool = False) -> str:
     shared = {record["task"], "pretraining", "evaluation", *(f"data.{source.get('type')}" for source in sources)}
     raised = {part: number for part, number in record.get("numerics", {}).items() if part in shared and number != 1}
     return json.dumps([*parts, raised] if raised else parts, sort_keys=True)
+
+
+def encoder_of(record: Record) -> dict[str, Any]:
+    """The model of a pretraining without its decoder."""
+    model = record["config"].get("model") or {}
+    return {key: value for key, value in model.items() if not key.startswith("decoder_")}
 
 
 def may_compare(a: Record, b: Record) -> bool:

@@ -6,7 +6,7 @@ from operator import itemgetter
 
 import pandas as pd
 
-from benchmarks.analysis.comparable import BASELINE, SAME_TIME
+from benchmarks.analysis.comparable import BASELINE, SAME_TIME, encoder_of
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import COLUMNS, EVIDENCE
 from benchmarks.analysis.tables.comparison import COMPARED, COSTS, MEASURED, SECTION, comparison_rows
@@ -156,14 +156,14 @@ def section_title(row: Row) -> str:
 
 
 def section_note(rows: list[Row]) -> str:
-    """The images and the model of a section's pretrainings."""
+    """The images and the encoder of a section's pretrainings."""
     if not rows[0]["pretraining_dataset"]:
         return "What they were pretrained on is not on record."
     probes = next((row for row in rows if row["task"] == "pretrain"), None)
     if probes is None:
         return "The pretraining is not on record."
     record = probes[SOURCES][""][0][1][0]
-    model = ", ".join(f"{k} {v}" for k, v in sorted(record["config"].get("model", {}).items()) if v is not None)
+    model = ", ".join(f"{k} {v}" for k, v in sorted(encoder_of(record).items()) if v is not None)
     return f"{record['train_source']}; {model}."
 
 

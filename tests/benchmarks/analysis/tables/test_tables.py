@@ -98,6 +98,16 @@ def test_other_model_or_evaluation_set_is_no_baseline(tmp_path: Path) -> None:
     assert pick(tmp_path, method="mlo")["linear_top1_cls_vs_mae"] == ""
 
 
+def test_a_decoder_may_differ(tmp_path: Path) -> None:
+    model = {"size": "tiny", "decoder_depth": 1}
+    runs = [
+        run("MAE", 0, 50.0, config={"model": model}),
+        run("deeper", 0, 55.0, config={"model": {**model, "decoder_depth": 4}}),
+    ]
+    build_tables(write(tmp_path, runs), tmp_path / "out")
+    assert pick(tmp_path / "out", method="deeper")["linear_top1_cls_vs_mae"] == "5.00"
+
+
 def test_markdown_reads_as_a_table(out: Path) -> None:
     text = (out / "pretrain.md").read_text(encoding="utf-8")
     table = [line for line in text.splitlines() if line.startswith("|")]
