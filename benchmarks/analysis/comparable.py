@@ -120,6 +120,19 @@ def differences(pairs: list[tuple[Record, Record]], metric: str) -> list[float]:
     return [a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]
 
 
+def is_tuning(record: Record) -> bool:
+    """Whether it was judged on a part of the training images (`mlomae.data.sets.part`): rates are chosen by such runs,
+    and none of them is a result."""
+    sources = [record["config"].get("data", {}).get("eval")]
+    while sources:
+        source = sources.pop()
+        if isinstance(source, dict):
+            if source.get("type") == "part":
+                return True
+            sources += source.values()
+    return False
+
+
 def reads_objects(record: Record) -> bool:
     """Whether the masks or weights were made from ground truth, by an oracle or one of its controls."""
     return bool(record["config"].get("mask", {}).get("type") == "oracle")

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.comparable import METRICS, setting_of
+from benchmarks.analysis.comparable import METRICS, is_tuning, setting_of
 from benchmarks.analysis.data_sets import pretrained_on, settle_data
 from benchmarks.analysis.published import PublishedNumber, read_published
 from benchmarks.tasks import all_tasks
@@ -69,7 +69,12 @@ class Evidence:
                 self._by_hash.setdefault(r["config_hash"], []).append(r)
 
     def of_task(self, task: str) -> list[Record]:
-        return [r for r in self.records.values() if r["task"] == task]
+        """All records of a task but `tuning`."""
+        return [r for r in self.records.values() if r["task"] == task and not is_tuning(r)]
+
+    @property
+    def tuning(self) -> list[Record]:
+        return [r for r in self.records.values() if is_tuning(r)]
 
     @property
     def probed(self) -> list[Record]:

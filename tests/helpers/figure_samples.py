@@ -15,6 +15,7 @@ from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures import cost
 from benchmarks.analysis.figures.runs import Drawn
 from benchmarks.analysis.figures.style import look
+from mlomae.records import config_hash
 
 METHODS = [
     "MAE",
@@ -168,4 +169,16 @@ def on_scenes(share: float, image: float) -> list[dict[str, Any]]:
         scene_run(method, seed, level + noise[(seed + i) % 3], share, **mask)
         for i, (method, (level, mask)) in enumerate(levels.items())
         for seed in range(3)
+    ]
+
+
+def draws(method: str, values: list[float]) -> list[dict[str, Any]]:
+    """Draws of a method's rates, judged on a part of the training images."""
+    of = {"type": "cifar10", "split": "train"}
+    data = {key: {"type": "part", "of": of, "part": part} for key, part in (("train", "train"), ("eval", "held_out"))}
+    found = [scene_run(f"{method}, draw {k + 1}", 0, value) for k, value in enumerate(values)]
+    return [
+        {**r, "config": config, "config_hash": config_hash(config)}
+        for k, r in enumerate(found)
+        for config in [{**r["config"], "data": data, "optim": {"theta": {"lr": 0.001 * (k + 1)}}}]
     ]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.analysis.evidence import FIGURE_SOURCES, Evidence, figure_of, read_evidence, read_figure_sources
-from benchmarks.analysis.figures import bilevel, cost, forest, levels, loss_curves, mask_ratio, masks, shares
+from benchmarks.analysis.figures import bilevel, cost, forest, levels, loss_curves, mask_ratio, masks, shares, tuning
 from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
 from benchmarks.analysis.figures.style import look, rendered
 from mlomae.common.atomic import replacing
@@ -27,6 +27,7 @@ FIGURES: dict[str, Callable[[Evidence], list[Drawn]]] = {
     "cost": cost.draw,
     "forest": forest.draw,
     "map": shares.draw,
+    "tuning": tuning.draw,
 }
 
 

@@ -18,12 +18,13 @@ _MASKS = "masks"
 _FIGURES = {
     "forest": "Differences to MAE",
     "map": "Where looking at the image pays",
+    "tuning": "What tuning gains",
     "levels": "The three levels of an outer iteration, and the gradients between them",
     "bilevel": "Two levels against three",
     "mask_ratio": "Accuracy against the mask ratio",
     "loss_curves": "Losses of the three levels in training",
-    "cost": "k-NN accuracy against the cost of pretraining",
-    "cost_linear": "Linear probe against the cost of pretraining",
+    "cost": "k-NN accuracy against the processor time of pretraining",
+    "cost_linear": "Linear probe against the processor time of pretraining",
     "masks": "What is removed from the same images",
 }
 _ZOOM = "Click or tap a picture for its full size."

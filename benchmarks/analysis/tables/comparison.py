@@ -64,9 +64,7 @@ def group_records(evidence: Evidence) -> dict[Group, Methods]:
     """The runs of each method, by seed, of each group. Random weights are in every group of their transfer."""
     groups: dict[Group, list[Record]] = {}
     floors: dict[tuple[str, str], list[Record]] = {}
-    for r in evidence.records.values():
-        if r["task"] not in COMPARED:
-            continue
+    for r in (r for task in COMPARED for r in evidence.of_task(task)):
         transfer = "" if r["task"] == "pretrain" else setting_of(r)
         if transfer and r["method"] == RANDOM:
             floors.setdefault((r["task"], transfer), []).append(r)

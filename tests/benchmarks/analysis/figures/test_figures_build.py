@@ -50,7 +50,7 @@ def test_files_sources_and_skipped_figures(place: Path, capsys: pytest.CaptureFi
     assert dict(matplotlib.rcParams) == before, "no global state"
     output = capsys.readouterr().out.splitlines()
     skipped = [line.split(":")[0] for line in output if ": skipped, " in line]
-    assert skipped == ["mask_ratio", "loss_curves", "forest", "map"]
+    assert skipped == ["mask_ratio", "loss_curves", "forest", "map", "tuning"]
     assert "run" in next(line for line in output if line.startswith("loss_curves"))
     sources = json.loads((place / "out" / "sources.json").read_text())
     everything = [f"{i}.json" for i in range(len(RUNS))]

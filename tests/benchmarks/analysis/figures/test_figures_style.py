@@ -5,7 +5,7 @@ import itertools
 import matplotlib
 import numpy as np
 import pytest
-from figure_samples import METHODS, crowded_cost, curves, inputs, many, on_scenes, ratios, run, write_masks
+from figure_samples import METHODS, crowded_cost, curves, draws, inputs, many, on_scenes, ratios, run, write_masks
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -108,6 +108,8 @@ def crowded(name: str, tmp_path: object) -> Evidence:
         return inputs([], write_masks(tmp_path / "masks" / "a.json", rows=25, count=4).parent)  # type: ignore[operator]
     if name == "map":
         return inputs([record for share in (0.25, 0.5, 0.75) for record in on_scenes(share, 6.0)])
+    if name == "tuning":
+        return inputs([r for m in METHODS[:6] for r in draws(m, [40.0, 44.0, 41.0, 45.0, 39.0, 46.0])])
     records = many()
     if name == "bilevel":
         suffix = " (nca, mask pooling)"
