@@ -17,7 +17,11 @@ from mlomae.common.numerics import different_parts
 from mlomae.records import Record, config_hash, grouped
 
 METRICS = {"knn_top1_avg": "k-NN", "linear_top1_avg": "linear probe"}  # of pretrainings
-PROBES = METRICS | {key.replace("avg", "cls"): f"{name}, class token" for key, name in METRICS.items()}
+PROBES = METRICS | {
+    key.replace("avg", pooling): f"{name}, {title}"
+    for pooling, title in {"cls": "class token", "middle": "middle"}.items()
+    for key, name in METRICS.items()
+}
 BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
 EQUAL_IMAGES = 0.01  # totals this close (relative) count as equal: batch sizes seldom divide evenly
 MARGINS = {"knn": 1.0, "linear": 0.5, "finetune": 1.0, "mIoU": 1.0}

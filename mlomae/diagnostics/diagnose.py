@@ -21,6 +21,7 @@ from mlomae.common.atomic import write_text
 from mlomae.common.errors import ConfigError, TrainingError
 from mlomae.common.ownership import owned
 from mlomae.common.registry import check_choice, check_interval, check_range
+from mlomae.diagnostics.class_token import read_class_token
 from mlomae.diagnostics.pictures import influence_sheet, save_figure
 from mlomae.diagnostics.rivals import RIVALS, score_follows
 from mlomae.feedback import is_joint
@@ -156,10 +157,9 @@ def _measure(model: Pretrainer, batch: Batch, random_mask: bool) -> dict[str, An
     """The numbers of one batch of the three levels.
 
     ``accuracy`` and ``loss_upper`` of the feedback; ``overlap`` of two masks of the same images; ``influence`` of the
-    removed patches, flat; ``sigma`` (B, L) and what it ``follows``, None if the strategy has no score;
-    ``influence_objects`` and
-    ``sigma_objects``, None in a batch that cannot be compared, left out where objects are unknown; ``sheet``, what is
-    drawn of the first images.
+    removed patches, flat; ``sigma`` (B, L) and what it ``follows``, None if the strategy has no score; what the
+    ``class_token`` reads; ``influence_objects`` and ``sigma_objects``, None in a batch that cannot be compared, left
+    out where objects are unknown; ``sheet``, what is drawn of the first images.
     """
     lower, head, upper = batch["lower"], batch["head"], batch["upper"]
     influence_BL, mask_BL, loss_upper = model_influence(model, lower, head, upper, random_mask=random_mask)
@@ -184,8 +184,9 @@ def _measure(model: Pretrainer, batch: Batch, random_mask: bool) -> dict[str, An
         "follows": None if sigma_BL is None else score_follows(sigma_BL, lower["image"], model.mae.encoder.grid),
         "sheet": {name: None if value is None else value[:SHEET_IMAGES] for name, value in shown.items()},
     }
-    if "object" in lower:
-        objects = object_patches(lower["object"], model.mae.encoder.grid)
+    objects = object_patches(lower["object"], model.mae.encoder.grid) if "object" in lower else None
+    numbers["class_token"] = read_class_token(model, lower, objects)
+    if objects is not None:
         numbers["influence_objects"] = separate(influence_BL, objects, mask_BL)
         numbers["sigma_objects"] = None if sigma_BL is None else separate(sigma_BL, objects)
     return numbers
@@ -199,6 +200,7 @@ def summarise(measured: list[dict[str, Any]], chance: float) -> dict[str, Any]:
 
     ``chance`` is the percentage that a constant prediction gets right, which t of the accuracy is against.
     ``sigma_follows``: rank correlations of σ with properties of patches (`mlomae.diagnostics.rivals`), t against 0.
+    ``class_token``: `mlomae.diagnostics.class_token`, t of a lift against 1, and of what it is needed for against 0.
     ``influence``: ``mean`` (with its t against 0), ``sd`` over patches, ``positive`` the percentage above 0.
     ``objects``: ``influence_gap`` and ``influence_auroc`` on removed patches, ``sigma_auroc`` on all; t of an AUROC is
     against 0.5. None where the data set has no object masks, or no batch could be compared.
@@ -216,6 +218,10 @@ def summarise(measured: list[dict[str, Any]], chance: float) -> dict[str, Any]:
         "mask_overlap": _spread([m["overlap"] for m in measured]),
         "sigma": {k: float(v) for k, v in health.score_health(torch.cat(sigma)).items()} if sigma else None,
         "sigma_follows": _follows([m["follows"] for m in measured]) if sigma else None,
+        "class_token": {
+            name: _spread([m["class_token"][name] for m in measured if m["class_token"][name] is not None], null)
+            for name, null in {"middle": 1.0, "objects": 1.0, "needed": 0.0}.items()
+        },
         "influence": {
             "mean": _spread([float(m["influence"].mean()) for m in measured], null=0.0),
             "sd": float(influence.std(correction=0)),
@@ -262,6 +268,11 @@ def table(result: dict[str, Any]) -> str:
         rows.append(("sigma variance", f"{sigma['var_images']:.2g}", over))
         for name, follows in result["sigma_follows"].items():
             rows.append((f"sigma, {name}", _number(follows, "+.2f"), "rank correlation within an image"))
+    read = result["class_token"]
+    rows.append(("class token, middle", _number(read["middle"], ".2f"), "its attention over the area, 1 by chance"))
+    if read["objects"] is not None:
+        rows.append(("class token, objects", _number(read["objects"], ".2f"), "likewise"))
+    rows.append(("class token, needed", _number(read["needed"], "+.2f"), "% more error with the mean of all images"))
     shape = f"sd {influence['sd']:.2g} over patches, {influence['positive']:.1f} % positive"
     rows.append(("influence mean", _number(influence["mean"], "+.2g"), shape))
     if objects is None:
@@ -278,7 +289,7 @@ def table(result: dict[str, Any]) -> str:
         f"{result['name']}, iteration {result['iteration']}: mask '{result['mask_type']}', feedback "
         f"'{result['feedback']}'; {result['batches']} batches of {result['batch_size']} training images, masks {masks}"
     )
-    return "\n".join([title, *(f"{name:18s} {value:22s} {remark}".rstrip() for name, value, remark in rows)])
+    return "\n".join([title, *(f"{name:20s} {value:22s} {remark}".rstrip() for name, value, remark in rows)])
 
 
 def sheet_title(result: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""Evaluation of frozen features: weighted k-NN and a linear probe, on the class token and on mean-pooled patch tokens.
+"""Evaluation of frozen features: weighted k-NN and a linear probe, on the class token, on the mean of the patch tokens,
+and on the mean of those in the middle.
 
 `mlomae evaluate` and the k-NN of the classification task share the pixels (`PlainBatches`) and the vote.
 "The linear probe" is the convex one of `linear_probe_accuracy`; a head trained by SGD or LARS is never called that.
@@ -20,11 +21,15 @@ from torch.utils.data import Dataset
 from mlomae.common.console import shown
 from mlomae.common.errors import DataError, TrainingError, counted, first_names
 from mlomae.data import Source, Stream, build_augment, check_two_classes
+from mlomae.masking.strategies.position import central_patches
 from mlomae.models import ViT
 from mlomae.pretraining.log import warn
 
 Batches = Iterable[dict[str, Any]]
 NEIGHBOURS = 20
+MIDDLE = 0.25
+"""Share of the area whose patches are the middle, where objects tend to be. Reading there takes no look at the image: a
+rival of every mask that seems to find objects."""
 
 
 class PlainBatches(Dataset[dict[str, Any]]):
@@ -57,8 +62,11 @@ class PlainBatches(Dataset[dict[str, Any]]):
 
 
 @torch.no_grad()
-def extract_features(encoder: nn.Module, batches: Batches, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Features (N, 2D) float32, class token then mean of the patch tokens, and labels (N,) int64, on the CPU.
+def extract_features(
+    encoder: nn.Module, batches: Batches, device: torch.device | str = "cpu", middle_L: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Features (N, 2D) float32, class token then mean of the patch tokens, and labels (N,) int64, on the CPU; with
+    ``middle_L`` (L,) bool, (N, 3D): the mean of these patches comes last.
 
     ``encoder`` is a `mlomae.models.ViT` or a ViT of timm; ``batches`` yield {"image": (B, 3, H, W) normalised, "label":
     (B,)}. The encoder runs in evaluation mode, its mode is restored. Raises TrainingError if a feature is not finite,
@@ -71,7 +79,10 @@ def extract_features(encoder: nn.Module, batches: Batches, device: torch.device 
     try:
         for batch in shown(batches, "features"):
             tokens_BLD = encode(batch["image"].to(device, non_blocking=True)).float()
-            rows.append(torch.cat([tokens_BLD[:, 0], tokens_BLD[:, prefix:].mean(dim=1)], dim=1).cpu())
+            parts = [tokens_BLD[:, 0], tokens_BLD[:, prefix:].mean(dim=1)]
+            if middle_L is not None:
+                parts.append(tokens_BLD[:, prefix:][:, middle_L].mean(dim=1))
+            rows.append(torch.cat(parts, dim=1).cpu())
             labels.append(batch["label"].cpu().long())
     finally:
         encoder.train(was_training)
@@ -183,19 +194,24 @@ def linear_probe_accuracy(
 def evaluate(
     encoder: ViT, train_batches: Batches, test_batches: Batches, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """k-NN and linear probe for both poolings.
+    """k-NN and linear probe for the three poolings.
 
-    Returns percent under knn_top1_cls, knn_top1_avg, linear_top1_cls, linear_top1_avg and chance (what a constant
-    prediction gets right, that of the most frequent training class), the image counts n_train, n_test, and knn_k where
-    there are fewer training images than `NEIGHBOURS`. Both take `PlainBatches`: training crops would understate the
-    accuracy. Errors as in the functions above.
+    Returns percent under knn_top1_cls, knn_top1_avg, knn_top1_middle, linear_top1_cls and so on, and chance (what a
+    constant prediction gets right, that of the most frequent training class), the image counts n_train, n_test, and
+    knn_k where there are fewer training images than `NEIGHBOURS`. Grids without patches inside the middle have none of
+    its numbers. Both take `PlainBatches`: training crops would understate the accuracy. Errors as in the functions
+    above.
     """
-    train_f, train_y = extract_features(encoder, train_batches, device)
-    test_f, test_y = extract_features(encoder, test_batches, device)
-    half, lowered = train_f.shape[1] // 2, neighbours(NEIGHBOURS, len(train_y))
+    middle_L = central_patches(encoder.grid, MIDDLE).bool()
+    poolings = ["cls", "avg", *(["middle"] if middle_L.any() else [])]
+    given = (device, middle_L.to(device) if middle_L.any() else None)
+    train_f, train_y = extract_features(encoder, train_batches, *given)
+    test_f, test_y = extract_features(encoder, test_batches, *given)
+    lowered = neighbours(NEIGHBOURS, len(train_y))
     result: dict[str, float] = {**lowered}
-    for pooling, part in (("cls", slice(0, half)), ("avg", slice(half, None))):
-        data = (train_f[:, part], train_y, test_f[:, part], test_y)
+    parts = zip(poolings, train_f.chunk(len(poolings), dim=1), test_f.chunk(len(poolings), dim=1), strict=True)
+    for pooling, train_ND, test_ND in parts:
+        data = (train_ND, train_y, test_ND, test_y)
         result[f"knn_top1_{pooling}"] = knn_accuracy(*data, k=lowered.get("knn_k", NEIGHBOURS))
         result[f"linear_top1_{pooling}"] = linear_probe_accuracy(*data)
     most_frequent = int(train_y.bincount().argmax())

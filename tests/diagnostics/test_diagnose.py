@@ -66,7 +66,7 @@ def test_masks_without_a_head_use_soft_neighbours(
     found, printed = run(capsys, mae_checkpoint, tmp_path / "default")
     assert (found["feedback"], found["sigma"]) == ("nca", None)
     assert found["objects"]["sigma_auroc"] is None
-    assert "sigma              none" in printed
+    assert "sigma                none" in printed
     named, _ = run(capsys, mae_checkpoint, tmp_path / "named", "--feedback", "nca")
     assert named == found
     ridge, _ = run(capsys, mae_checkpoint, tmp_path / "ridge", "--feedback", "ridge")

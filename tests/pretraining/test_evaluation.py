@@ -143,6 +143,39 @@ def test_evaluate_keys_and_poolings(encoder: ViT, monkeypatch: pytest.MonkeyPatc
     assert result["knn_top1_cls"] < 60
 
 
+@pytest.mark.parametrize("planted_in", ["middle", "border"])
+def test_the_middle_is_read_by_itself(planted_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vit = ViT(16, 4, 16, 1, 2)
+    middle = torch.zeros(4, 4, dtype=torch.bool)
+    middle[1:3, 1:3] = True
+
+    def planted(images: torch.Tensor) -> torch.Tensor:
+        tokens = torch.randn(len(images), 17, 16, generator=torch.Generator().manual_seed(len(images)))
+        where = middle.flatten() if planted_in == "middle" else ~middle.flatten()
+        tokens[:, 1:][:, where, 0] += 20 * (images[:, 0, 0, 0, None] - 1)
+        return tokens
+
+    monkeypatch.setattr(vit, "forward", planted)
+    labels = torch.arange(90) % 3
+    batches, others = (
+        [{"image": torch.zeros(n, 3, 16, 16) + labels[:n, None, None, None], "label": labels[:n]}] for n in (90, 60)
+    )
+    result = evaluate(vit, batches, others, "cpu")
+    assert (result["knn_top1_middle"] > 80) == (planted_in == "middle")
+    assert (result["linear_top1_middle"] > 80) == (planted_in == "middle")
+    features, _ = extract_features(vit, batches, "cpu", middle.flatten())
+    expected = planted(batches[0]["image"])[:, 1:][:, middle.flatten()].mean(dim=1)
+    torch.testing.assert_close(features[:, 32:], expected, rtol=0.0, atol=0.0)
+
+
+def test_a_grid_of_two_by_two_has_no_middle(encoder: ViT) -> None:
+    batches = [{"image": torch.randn(12, 3, 8, 8), "label": torch.arange(12) % 3}]
+    assert set(evaluate(encoder, batches, batches)) == {
+        *(f"{kind}_top1_{pooling}" for kind in ("knn", "linear") for pooling in ("cls", "avg")),
+        *("knn_k", "n_train", "n_test", "chance"),
+    }
+
+
 def test_bad_inputs(encoder: ViT) -> None:
     train_f, train_y, test_f, test_y = blobs()
     broken = train_f.clone()

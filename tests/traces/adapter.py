@@ -23,6 +23,8 @@ YOUNGER = {
     "reconstruction_error",
     "feature_rank",
     "feature_spread",
+    "knn_top1_middle",
+    "linear_top1_middle",
 }  # metrics that were not there when the traces were recorded
 
 
@@ -129,7 +131,8 @@ def evaluate_weights(values: Values, weights: dict[str, torch.Tensor]) -> dict[s
     size, train = config.model.img_size, build_source(config.data.train)
     encoder = Pretrainer(config, len(train.classes)).mae.encoder
     encoder.load_state_dict(weights)
-    return evaluate(encoder, PlainBatches(train, size), PlainBatches(build_source(config.data.eval or {}), size))
+    found = evaluate(encoder, PlainBatches(train, size), PlainBatches(build_source(config.data.eval or {}), size))
+    return {name: value for name, value in found.items() if name not in YOUNGER}
 
 
 def _finish(train: Callable[[], Any], work_dir: Path, stop_after: int | None) -> Run | None:

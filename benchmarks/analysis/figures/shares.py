@@ -8,6 +8,7 @@ import math
 
 from matplotlib.axes import Axes
 
+from benchmarks.analysis.comparable import PROBES
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
 from benchmarks.analysis.figures.style import BLACK, BLUE, FAINT, GREEN, MINUS, VERMILLION, Style, entry, page
@@ -16,8 +17,6 @@ from benchmarks.analysis.tables.table import SOURCES, Row
 from mlomae.records import Record
 
 LEARNED = "MLO-MAE (nca, mask pooling) beyond position"
-PANELS = {"knn_top1_avg": "k-NN, averaged tokens", "knn_top1_cls": "k-NN, class token"}
-PANELS |= {"linear_top1_avg": "linear probe, averaged tokens", "linear_top1_cls": "linear probe, class token"}
 SHIFT = 0.006  # of the share, by which the lines are set side by side
 
 STYLES = {
@@ -46,18 +45,20 @@ def draw(evidence: Evidence) -> list[Drawn]:
     counts = sorted({row["seeds"] for row in rows})
     caption = (
         "Percentage points, mean and Student's 95 % interval over seeds "
-        f"(n = {counts[0]}{f' to {counts[-1]}' if counts[1:] else ''}). Frozen encoder. Unevenness, position and image "
-        "add up to what an oracle gains over random masks on the same number of images."
+        f"(n = {counts[0]}{f' to {counts[-1]}' if counts[1:] else ''}). Frozen encoder, mean of the patches where "
+        "nothing else is said. Unevenness, position and image add up to what an oracle gains over random masks on the "
+        "same number of images."
     )
+    panels = {metric: title for metric, title in PROBES.items() if any(metric in row for row in rows)}
     figure, axes = page(
-        2,
+        -(-len(panels) // 2),
         2,
         2.3,
         title="Where does looking at the image pay?",
         caption=caption,
         legend=[(entry(style), TITLES[part]) for part, style in STYLES.items()],
     )
-    for ax, (metric, title) in zip(axes.ravel().tolist(), PANELS.items(), strict=True):
+    for ax, (metric, title) in zip(axes.ravel().tolist(), panels.items(), strict=True):
         _panel(ax, [row for row in rows if metric in row], metric)
         ax.set_title(title, loc="left")
         ax.set_ylabel("gain (points)")

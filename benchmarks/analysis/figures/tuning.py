@@ -23,7 +23,7 @@ _DRAW = re.compile(r"^(.*), draw (\d+)$")
 
 def draw(evidence: Evidence) -> list[Drawn]:
     """`tuning`, of methods that are called ``NAME, draw K`` and have two draws or more."""
-    found = [r for r in evidence.tuning if _DRAW.match(r["method"]) and all(key in r["metrics"] for key in PROBES)]
+    found = [r for r in evidence.tuning if _DRAW.match(r["method"])]
     rows = {own[0]["method"].partition(", draw ")[0]: own for own in grouped(found, _method).values() if len(own) > 1}
     if not rows:
         raise NothingToDrawError(
@@ -36,15 +36,16 @@ def draw(evidence: Evidence) -> list[Drawn]:
         f"choices of the {most} draws on record; dots: single draws, at 1. Judged on a fifth of the training images, "
         "which was not trained on; one seed."
     )
+    panels = {key: title for key, title in PROBES.items() if all(key in r["metrics"] for r in found)}
     figure, axes = page(
-        2,
+        -(-len(panels) // 2),
         2,
         HEIGHT,
         title="What tuning gains",
         caption=caption,
         legend=[(entry(style), name) for name, style in looks.items() if name in rows],
     )
-    for ax, (metric, title) in zip(axes.ravel(), PROBES.items(), strict=True):
+    for ax, (metric, title) in zip(axes.ravel(), panels.items(), strict=True):
         for name, runs in rows.items():
             values, style = [r["metrics"][metric] for r in runs], looks[name]
             budgets = range(1, len(values) + 1)
