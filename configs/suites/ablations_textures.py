@@ -5,14 +5,15 @@ Hardware: 2 cores of an Intel Xeon, two runs at a time, one thread each, no data
 Not run yet. Expected: results/differences.md, where every row is compared with the MAE of its setting.
 
 Lower steps per upper step, the solver of the hypergradient, the masking network, the size of patches, the share of
-labelled and of unlabelled images, the batch of the feedback. All rows see 64,000 images, in bfloat16. Two seeds rank
-nothing that differs by a few points.
+labelled and of unlabelled images, the batch of the feedback, feedback from segmentation and detection. All rows see
+64,000 images, in bfloat16. Two seeds rank nothing that differs by a few points.
 """
 
 name = "ablations"
 seeds = [0, 1]
 _mae = "configs/pretrain/mae_vit-w128-d4_textures.py"
 _pooled = "configs/pretrain/mlomae-pooled_vit-w128-d4_textures.py"
+_segmentation = "configs/pretrain/mlomae-segmentation_vit-w128-d4_textures.py"  # two objects of two classes an image
 _learned = "MLO-MAE (nca, mask pooling)"
 options = {"optim.theta.warmup": 0.2, "train.amp": "bf16"}
 _single = {"levels.lower_steps": 1, "train.outer_iterations": 1000}
@@ -64,4 +65,9 @@ methods = [
         )
         for size in (16, 256)
     ),
+    *(
+        dict(method=f"MLO-MAE ({kind})", config=_segmentation, options={"feedback.type": kind})
+        for kind in ("segmentation", "detection")
+    ),
+    dict(method="MAE, two objects", config=_mae, options={"data.train.mixed": True, "data.eval.mixed": True}),
 ]

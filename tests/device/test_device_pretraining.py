@@ -97,14 +97,15 @@ def test_a_step_of_every_control_of_the_oracle(name: str, patches: str) -> None:
 
 CASES = [(solver, kind, "none") for solver in list_solvers() for kind in feedback.list_feedbacks()]
 CASES += [(solver, "linear", "bf16") for solver in list_solvers()]  # feedbacks are always in float32
-REFUSED = {("explicit", "segmentation"): "mask pooling weighs an image's tokens, a dense head takes each alone"}
+DENSE = [kind for kind in feedback.list_feedbacks() if feedback.is_dense(kind)]
+REFUSED = {("explicit", kind): "mask pooling weighs an image's tokens, a dense head takes each alone" for kind in DENSE}
 
 
 @every_device
 @pytest.mark.parametrize(("solver", "kind", "amp"), [case for case in CASES if case[:2] not in REFUSED])
 def test_a_step_of_every_solver_with_every_feedback(name: str, solver: str, kind: str, amp: str) -> None:
     options = {"solver": solver, "solver_options": FEW.get(solver, {}), "mask_pooling": solver == "explicit"}
-    pooling = {} if kind == "segmentation" else {"pooling": "avg" if solver == "explicit" else "cls"}
+    pooling = {} if kind in DENSE else {"pooling": "avg" if solver == "explicit" else "cls"}
     check(name, {}, amp, feedback={"type": kind, **pooling}, levels={"lower_steps": 1, **options})
 
 
