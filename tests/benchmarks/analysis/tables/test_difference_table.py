@@ -10,6 +10,7 @@ from table_samples import table_files, table_rows
 
 from benchmarks.analysis.statistics import seed_interval
 from benchmarks.analysis.tables.pretrain_tables import DIFFERENCES
+from mlomae.records import config_hash
 
 MLO, FROZEN, MAE, LONG = "MLO-MAE (nca)", "frozen at random", "MAE", "MAE, same processor time"
 
@@ -77,6 +78,30 @@ def test_a_reference_of_another_cost_is_not_the_same_time() -> None:
 
 def test_an_oracle_has_no_frozen_control() -> None:
     assert table([run(FROZEN, 0, 60.0), run("oracle", 0, 70.0, mask="oracle")]) == {}
+
+
+def with_probe(record: dict[str, Any], linear: float) -> dict[str, Any]:
+    return record | {"metrics": {**record["metrics"], "linear_top1_avg": linear}}
+
+
+def test_the_strongest_unguided_mask_of_the_same_cost_is_a_reference() -> None:
+    def two(method: str, linear: float, **options: Any) -> list[dict[str, Any]]:
+        return [with_probe(run(method, seed, 50.0, **options), linear + seed) for seed in (0, 1)]
+
+    deep, cells = two("MAE, decoder depth 4", 95.0, mask="random"), two("MAE, cells", 93.0, mask="simmim")
+    dear = two("MAE, dear", 99.0, mask="random", cpu=30.0)
+    labels = [r for r in two("MAE (joint)", 99.0, mask="random")]
+    for r in labels:
+        r["config"]["auxiliary"] = {"type": "classification"}
+        r["config_hash"] = config_hash(r["config"])
+    plain = two(MAE, 90.0, mask="random")
+    found = table([*plain, *two(MLO, 92.0), *deep, *cells, *dear, *labels])
+    assert (MLO, "MAE, decoder depth 4") in found
+    assert not {"MAE, cells", "MAE, dear", "MAE (joint)"} & {reference for _, reference in found}
+    assert found[MLO, "MAE, decoder depth 4"]["linear_top1_avg"] == "-3.00"
+    assert ("MAE, cells", "MAE, decoder depth 4") not in found, "of masks that look at something"
+    assert {reference for _, reference in table([*plain, *two(MLO, 92.0), *deep[:1]])} == {MAE}, "one seed"
+    assert {reference for _, reference in table([*plain, *two(MLO, 92.0), *two("MAE, x", 80.0, mask="grid")])} == {MAE}
 
 
 def test_the_order_of_records_changes_nothing() -> None:
