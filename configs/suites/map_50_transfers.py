@@ -4,8 +4,9 @@ Command:  mlomae data write configs/pretrain/mae_vit-w128-d4_cifar10-on-scenes.p
               --cfg-options data.train.share=0.5 data.eval.share=0.5 data.train.count=4000 data.eval.count=1000
           make suite SUITE=configs/suites/map_50_transfers.py DATA="cifar10=... tiny_imagenet=...
               scene_folder=work_dirs/data/scenes_50/scenes coco_folder=work_dirs/data/scenes_50/coco"
-Hardware: 2 cores of an Intel Xeon, two runs at a time, one thread each. Not run yet.
-Expected: results/comparison.md.
+Hardware: 2 cores of an Intel Xeon, two runs at a time, one thread each. Time: 40 minutes a seed, pretraining included.
+Run with seed 0, but for random weights.
+Expected: results/classification.md, segmentation.md, detection.md.
 
 Fine-tuning, an attentive probe, UperNet and Mask R-CNN on other images like those of pretraining, with few labels. The
 pretrainings are those of map_50.py.
