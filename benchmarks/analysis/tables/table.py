@@ -142,7 +142,8 @@ def numerics_note(rows: Iterable[Row]) -> str:
 
 def protocol_name(row: Row) -> str:
     """What pages call the protocol of a transfer, where its key would be confused with the probe of `evaluate`."""
-    return "linear head (SGD/LARS)" if row["protocol"] == "linear" else str(row["protocol"])
+    known = {"linear": "linear head (SGD/LARS)", "attentive": "attentive probe"}
+    return known.get(row["protocol"], str(row["protocol"]))
 
 
 def heading(column: str) -> str:
@@ -179,6 +180,8 @@ def row_of(runs: list[Record], metrics: Iterable[str] = ()) -> Row:
     row: Row = {name: first[name] for name in ("dataset", "method", "config_hash")}
     row["recipe"] = first["name"] if transfer else ""
     row["protocol"] = first["config"].get("protocol", "finetune") if transfer else "frozen"
+    if first["config"].get("pooling") == "attentive":
+        row["protocol"] = "attentive"
     row |= {"seeds": len(runs), "images_seen": statistics.fmean(r["images_seen"]["lower"] for r in runs)}
     row |= {cost: statistics.fmean(r[cost] for r in runs) for cost in ("wall_clock_s", "cpu_s")}
     row |= {"hardware": " / ".join(sorted({hardware_phrase(r) for r in runs})), "copies": copies_text(runs)}

@@ -16,7 +16,7 @@ from benchmarks.analysis.tables.build import build_tables, check_tables
 from benchmarks.analysis.tables.transfer_table import transfer_table
 from benchmarks.tasks import get_task
 from mlomae.common.errors import DataError
-from mlomae.records import RANDOM, write_record
+from mlomae.records import RANDOM, config_hash, write_record
 
 RECIPE: dict[str, Any] = {
     "name": "knn_cub",
@@ -200,3 +200,12 @@ def test_another_task_has_its_own_metrics_and_compares_the_first_of_them() -> No
     assert (rows[MLO]["mIoU"], rows[MLO]["mAcc"], rows[MLO]["aAcc"]) == ("34.00", "39.00", "54.00")
     assert (rows[MLO]["mIoU_vs_mae"], rows["MAE"]["mIoU_vs_mae"]) == ("+4.00", "")
     assert "top1_vs_mae" not in rows[MLO]
+
+
+def test_an_attentive_probe_is_no_linear_head() -> None:
+    attentive = run("MAE", 0, 50.0, protocol="linear")
+    attentive["config"]["pooling"] = "attentive"
+    attentive["config_hash"] = config_hash(attentive["config"])
+    page = classification_table([attentive, run(MLO, 0, 60.0, protocol="linear")])[1]
+    assert "| attentive probe |" in page
+    assert "| linear head (SGD/LARS) |" in page
