@@ -1,9 +1,9 @@
 """UperNet on CIFAR-10 images at random places of photographs, half of the area: background and 10 classes, 64 pixels.
 
-Command:  mlomae data write configs/pretrain/mae_vit-w128-d4_cifar10-on-scenes.py work_dirs/data/scenes_50 \
+Command:  make bench-seg CONFIG=configs/segmentation/upernet_scenes.py CKPT=path/to/backbone \
+              DATA=work_dirs/data/scenes_50/scenes
+          The files: mlomae data write configs/pretrain/mae_vit-w128-d4_cifar10-on-scenes.py work_dirs/data/scenes_50 \
               --cfg-options data.train.share=0.5 data.eval.share=0.5 data.train.count=4000 data.eval.count=1000
-          make suite SUITE=configs/suites/map_50_transfers.py DATA="cifar10=... tiny_imagenet=...
-              scene_folder=work_dirs/data/scenes_50/scenes coco_folder=work_dirs/data/scenes_50/coco"
 Hardware: 1 core of an Intel Xeon. Time: 150 processor seconds.
 Expected: mIoU 16.4 from MAE, 14.9 to 16.7 from masks, 18.5 from joint labels (one seed).
 The rate was chosen on 701 images made of training images: mIoU 18.5 from one MAE and 13.8 from random weights; with

@@ -63,10 +63,10 @@ class PlainBatches(Dataset[dict[str, Any]]):
 
 @torch.no_grad()
 def extract_features(
-    encoder: nn.Module, batches: Batches, device: torch.device | str = "cpu", middle_L: Tensor | None = None
+    encoder: nn.Module, batches: Batches, device: torch.device | str = "cpu", middle: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Features (N, 2D) float32, class token then mean of the patch tokens, and labels (N,) int64, on the CPU; with
-    ``middle_L`` (L,) bool, (N, 3D): the mean of these patches comes last.
+    ``middle`` (K,), (N, 3D): the mean of these patches comes last.
 
     ``encoder`` is a `mlomae.models.ViT` or a ViT of timm; ``batches`` yield {"image": (B, 3, H, W) normalised, "label":
     (B,)}. The encoder runs in evaluation mode, its mode is restored. Raises TrainingError if a feature is not finite,
@@ -80,8 +80,9 @@ def extract_features(
         for batch in shown(batches, "features"):
             tokens_BLD = encode(batch["image"].to(device, non_blocking=True)).float()
             parts = [tokens_BLD[:, 0], tokens_BLD[:, prefix:].mean(dim=1)]
-            if middle_L is not None:
-                parts.append(tokens_BLD[:, prefix:][:, middle_L].mean(dim=1))
+            if middle is not None:
+                middle = middle.to(device)
+                parts.append(tokens_BLD[:, prefix:].index_select(1, middle).mean(dim=1))
             rows.append(torch.cat(parts, dim=1).cpu())
             labels.append(batch["label"].cpu().long())
     finally:
@@ -202,9 +203,9 @@ def evaluate(
     its numbers. Both take `PlainBatches`: training crops would understate the accuracy. Errors as in the functions
     above.
     """
-    middle_L = central_patches(encoder.grid, MIDDLE).bool()
-    poolings = ["cls", "avg", *(["middle"] if middle_L.any() else [])]
-    given = (device, middle_L.to(device) if middle_L.any() else None)
+    middle = central_patches(encoder.grid, MIDDLE).nonzero().flatten()
+    poolings = ["cls", "avg", *(["middle"] if len(middle) else [])]
+    given = (device, middle if len(middle) else None)
     train_f, train_y = extract_features(encoder, train_batches, *given)
     test_f, test_y = extract_features(encoder, test_batches, *given)
     lowered = neighbours(NEIGHBOURS, len(train_y))

@@ -236,7 +236,9 @@ def test_every_source_can_be_checked(tmp_path: Path) -> None:
         (tmp_path / file).touch()
     with pytest.raises(ConfigError, match=r"on_scenes is made of other data sets \(objects, scenes\)"):
         check_data("on_scenes", str(tmp_path))
-    for name in set(list_datasets()) - {"textures", "on_scenes"}:
+    with pytest.raises(ConfigError, match=r"part is made of other data sets \(of\)"):
+        check_data("part", str(tmp_path))
+    for name in set(list_datasets()) - {"textures", "on_scenes", "part"}:
         text, status = check_data(name, str(tmp_path))
         assert status == 1
         assert "problem: " in text
