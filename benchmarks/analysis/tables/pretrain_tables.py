@@ -58,7 +58,7 @@ ACCURACIES = ("linear_top1_cls", "linear_top1_avg", "knn_top1_cls", "knn_top1_av
 MIN_HEADROOM = 3.0  # percentage points; below it a share is noise over noise and is not given
 FROZEN = "frozen at random"
 REFERENCES = (BASELINE, FROZEN, SAME_TIME)
-UNGUIDED = ("random", "random_ratio", "block", "grid", "simmim", "colormae")  # masks that look at nothing
+UNGUIDED = ("random", "random_ratio", "block", "grid", "simmim", "colormae")  # random masks of any shape or ratio
 COST_TOLERANCE = 0.15  # relative; runs further apart in processor time are not "same processor time" to each other
 
 
@@ -256,8 +256,8 @@ DIFFERENCES = Table(
         "Percentage points of accuracy (frozen encoder, mean of the patch tokens), runs of the same seed paired; "
         "[low, high] is Student's 95 % interval of the mean over seeds, very wide with two seeds. An interval that "
         f"contains 0 shows no difference. `{FROZEN}`: the masking network keeps its random initial values; what a "
-        f"method gains over it, it gains by learning. `{SAME_TIME}` has seen more images. Masks that look at something "
-        "are also held against the strongest that looks at nothing and costs no more, where that is not MAE. "
+        f"method gains over it, it gains by learning. `{SAME_TIME}` has seen more images. Other rows are also "
+        "held against the strongest random mask, of any shape or ratio, that costs no more, where that is not MAE. "
         f"{VERDICTS}"
     ),
     order=["dataset", "images_seen", "method", "config_hash", "reference"],
