@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from benchmarks.analysis.data_sets import pooled_contents, pretrained_on, same_contents
+from benchmarks.analysis.data_sets import nested_sources, pooled_contents, pretrained_on, same_contents
 from mlomae.common.errors import DataError
 from mlomae.common.numerics import different_parts
 from mlomae.records import Record, config_hash, grouped
@@ -36,10 +36,9 @@ def setting_of(record: Record, any_start: bool = False) -> str:
 
     Pretrainings: data, encoder, the schedule of θ, and the weights they start from unless ``any_start``. What may
     differ: the decoder, which is thrown away, and data and labels of the feedback, for the images are the same, and
-    probes use the true labels. Transfers: data,
-    recipe and protocol, everything but the backbone. Both: the content of the training and evaluation images, where it
-    is known, and the NUMERICS above 1 of the parts that all compared runs share, but not those of backbones or of the
-    feedback's data.
+    probes use the true labels. Transfers: data, recipe and protocol, everything but the backbone. Both: the content of
+    the training and evaluation images, where it is known, and the NUMERICS above 1 of the parts that all compared runs
+    share, but not those of backbones or of the feedback's data.
     """
     config = record["config"]
     parts = [record["dataset"], record["train_source"], record["eval_source"]]
@@ -127,14 +126,8 @@ def differences(pairs: list[tuple[Record, Record]], metric: str) -> list[float]:
 def is_tuning(record: Record) -> bool:
     """Whether it was judged on a part of the training images (`mlomae.data.sets.part`): rates are chosen by such runs,
     and none of them is a result."""
-    sources = [record["config"].get("data", {}).get("eval")]
-    while sources:
-        source = sources.pop()
-        if isinstance(source, dict):
-            if source.get("type") == "part":
-                return True
-            sources += source.values()
-    return False
+    source = record["config"].get("data", {}).get("eval") or {}
+    return any(inner.get("type") == "part" for _, inner in nested_sources("data.eval", source))
 
 
 def reads_objects(record: Record) -> bool:

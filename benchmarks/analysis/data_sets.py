@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mlomae.records import Record, config_hash, contents_of
@@ -69,3 +69,11 @@ def _source_key(record: Record, part: str) -> str:
     if count is None or source.get("type", OWN_FORMATS[0]) in OWN_FORMATS:
         return ""
     return f"{config_hash(source)} {count[1]}"
+
+
+def nested_sources(key: str, source: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A source and those that it is made of, each with its key in the configuration."""
+    yield key, source
+    for name, inner in source.items():
+        if isinstance(inner, dict):
+            yield from nested_sources(f"{key}.{name}", inner)

@@ -1,12 +1,12 @@
 """Every run that a suite asks for, resolved: its name, its command, the hash and NUMERICS that its record will have."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
+from benchmarks.analysis.data_sets import nested_sources
 from benchmarks.suite.backbones import Backbone
 from benchmarks.suite.file import ROOT, MethodEntry, Suite, TaskEntry
 from benchmarks.tasks import get_task
@@ -204,7 +204,7 @@ class Planner:
     ) -> Job:
         """The run of ``config``, its sources in the folders of ``roots``; ``cluster``: changes to the suite's."""
         for part in ("train", "eval", "test", "feedback"):
-            for key, source in _sources(f"data.{part}", getattr(config.data, part, None) or {}):
+            for key, source in nested_sources(f"data.{part}", getattr(config.data, part, None) or {}):
                 if source.get("type") in self.roots:
                     options[f"{key}.root"] = source["root"] = self.roots[source["type"]]
         folder = self.work / label
@@ -216,14 +216,6 @@ class Planner:
     def data_folder(self) -> Path:
         """Where a demo writes the data of the tasks that read files."""
         return self.work / "data"
-
-
-def _sources(key: str, source: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A source and those that it is made of, each with its key in the configuration."""
-    yield key, source
-    for name, inner in source.items():
-        if isinstance(inner, dict):
-            yield from _sources(f"{key}.{name}", inner)
 
 
 def floor_backbone(job: Job) -> Backbone:

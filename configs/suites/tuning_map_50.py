@@ -14,12 +14,12 @@ name = "tuning_50"
 seeds = [0]
 
 
-def _part(part, share=0.5):
+def _part(part):
     def of(**source):
         return dict(type="part", of=dict(split="train", root="data", **source), part=part)
 
     return dict(
-        type="on_scenes", objects=of(type="cifar10"), scenes=of(type="tiny_imagenet"), share=share, count=_COUNT[part]
+        type="on_scenes", objects=of(type="cifar10"), scenes=of(type="tiny_imagenet"), share=0.5, count=_COUNT[part]
     )
 
 

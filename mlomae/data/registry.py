@@ -126,6 +126,14 @@ def build_dataset(cfg: dict[str, Any], kind: type[D]) -> D:
 build_source = partial(build_dataset, kind=Source)
 
 
+def build_inner(name: str, key: str, source: Any) -> Source:
+    """`build_source` of the argument ``key``, of which the data set ``name`` is made. Raises ConfigError, besides what
+    that raises, if it is no description."""
+    if not isinstance(source, dict):
+        raise ConfigError(f"{name}: {key} must be a dict that describes a data set, e.g. dict(type='cifar10', ...)")
+    return build_source(source)
+
+
 # --- published data sets ----------------------------------------------------------------------------------------------
 
 

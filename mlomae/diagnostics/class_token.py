@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlomae.masking.strategies.position import central_patches
+from mlomae.masking.sampling import central_patches
 from mlomae.models import ViT
 from mlomae.pretraining.evaluation import MIDDLE
 from mlomae.pretraining.pretrainer import Batch, Pretrainer

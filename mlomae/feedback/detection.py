@@ -10,6 +10,7 @@ cell for each patch.
 Shape legend: B batch, L patches, D width, C classes, S image side.
 """
 
+import math
 from typing import Annotated
 
 import torch
@@ -20,7 +21,7 @@ from mlomae.common.precision import full_precision
 from mlomae.common.registry import NotNegative
 from mlomae.data import IGNORE
 from mlomae.feedback.base import Batch, register
-from mlomae.feedback.linear import SegmentationFeedback
+from mlomae.feedback.linear import SegmentationFeedback, pixel_loss
 
 BETA = 0.05  # of the smooth L1 loss, in sides of the image
 
@@ -44,27 +45,25 @@ class DetectionFeedback(SegmentationFeedback):
         """b (B, L, 4): distances to the left, upper, right and lower side of the box."""
         return self.box(self.norm(tokens_BLD[:, 1:].to(self.norm.weight.dtype)))
 
-    def targets(self, batch: Batch, like_BLC: Tensor) -> tuple[Tensor, Tensor]:
-        """t (B, L, 4) in the dtype of ``like_BLC``, and whether a patch is of an object, (B, L) bool."""
-        counts_BLC = self.counts(batch, like_BLC)
+    def targets(self, label_BSS: Tensor, counts_BLC: Tensor) -> tuple[Tensor, Tensor]:
+        """t (B, L, 4) in the dtype of the `counts`, and whether a patch is of an object, (B, L) bool."""
         class_BL = counts_BLC.argmax(dim=2)
         object_BL = (counts_BLC.sum(dim=2) > 0) & (class_BL != self.background)
-        return _distances(batch["pixel_label"], class_BL, like_BLC), object_BL
+        return _distances(label_BSS, class_BL, counts_BLC), object_BL
 
     def forward(self, tokens_BLD: Tensor, batch: Batch) -> Tensor:
-        loss = super().forward(tokens_BLD, batch)
         with full_precision(tokens_BLD.device):
-            boxes_BL4 = self.boxes(tokens_BLD)
-            targets_BL4, object_BL = self.targets(
-                batch, boxes_BL4.new_zeros(*boxes_BL4.shape[:2], self.fc.out_features)
-            )
+            scores_BLC, boxes_BL4 = self.predict(tokens_BLD, None, None), self.boxes(tokens_BLD)
+            counts_BLC = self.counts(batch, scores_BLC)
+            targets_BL4, object_BL = self.targets(batch["pixel_label"], counts_BLC)
             each_BL = F.smooth_l1_loss(boxes_BL4, targets_BL4, reduction="none", beta=BETA).sum(dim=2) * object_BL
+            loss = pixel_loss(scores_BLC, counts_BLC)
             return loss + self.weight * (each_BL.sum(dim=1) / object_BL.sum(dim=1).clamp(min=1)).mean()
 
 
 def _distances(label_BSS: Tensor, class_BL: Tensor, like_BLC: Tensor) -> Tensor:
     """From the centre of each patch to the sides of the box around all pixels of its class, (B, L, 4)."""
-    side, grid = label_BSS.shape[1], round(class_BL.shape[1] ** 0.5)
+    side, grid = label_BSS.shape[1], math.isqrt(class_BL.shape[1])
     is_class_BCSS = label_BSS[:, None] == torch.arange(like_BLC.shape[2], device=like_BLC.device)[:, None, None]
     is_class_BCSS = is_class_BCSS & (label_BSS != IGNORE)[:, None]
     place_S = torch.arange(side, device=like_BLC.device)

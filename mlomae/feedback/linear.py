@@ -102,9 +102,7 @@ class SegmentationFeedback(LinearHead):
     def forward(self, tokens_BLD: Tensor, batch: Batch) -> Tensor:
         with full_precision(tokens_BLD.device):
             scores_BLC = self.predict(tokens_BLD, None, None)
-            counts_BLC = self.counts(batch, scores_BLC)
-            sum_B = -(counts_BLC * F.log_softmax(scores_BLC, dim=2)).sum(dim=(1, 2))
-            return (sum_B / counts_BLC.sum(dim=(1, 2)).clamp(min=1)).mean()
+            return pixel_loss(scores_BLC, self.counts(batch, scores_BLC))
 
     def correct(self, scores: Tensor, batch: Batch) -> Tensor:
         """Share of correct pixels of every image that has labelled ones, at most (U,), in float64."""
@@ -112,3 +110,9 @@ class SegmentationFeedback(LinearHead):
         right_U = counts_ULC.gather(2, scores.argmax(dim=2, keepdim=True)).sum(dim=(1, 2))
         labelled_U = counts_ULC.sum(dim=(1, 2))
         return right_U[labelled_U > 0] / labelled_U[labelled_U > 0]
+
+
+def pixel_loss(scores_BLC: Tensor, counts_BLC: Tensor) -> Tensor:
+    """The second equation above, of n (B, L, C)."""
+    sum_B = -(counts_BLC * F.log_softmax(scores_BLC, dim=2)).sum(dim=(1, 2))
+    return (sum_B / counts_BLC.sum(dim=(1, 2)).clamp(min=1)).mean()

@@ -41,6 +41,17 @@ def object_patches(object_BSS: Tensor, grid: tuple[int, int], threshold: float =
     return (cover > threshold).float()
 
 
+def central_patches(grid: tuple[int, int], area: float) -> Tensor:
+    """Patches that the box covers by more than `COVERED`, (L,), 0 or 1, as `object_patches` would from its pixels."""
+    covers = []
+    for count in grid:
+        low = torch.arange(count) / count
+        half = area**0.5 / 2
+        overlap = torch.minimum(low + 1 / count, torch.tensor(0.5 + half)) - low.clamp(min=0.5 - half)
+        covers.append(overlap.clamp(min=0) * count)
+    return (covers[0][:, None] * covers[1] > COVERED).flatten().float()
+
+
 def inside(first_B: Tensor, size_B: Tensor, n: int) -> Tensor:
     """(B, n) bool: which of n rows (or columns) lie in [first, first + size)."""
     at = torch.arange(n, device=first_B.device)

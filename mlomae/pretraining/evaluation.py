@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from mlomae.common.console import shown
 from mlomae.common.errors import DataError, TrainingError, counted, first_names
 from mlomae.data import Source, Stream, build_augment, check_two_classes
-from mlomae.masking.strategies.position import central_patches
+from mlomae.masking.sampling import central_patches
 from mlomae.models import ViT
 from mlomae.pretraining.log import warn
 
@@ -75,13 +75,13 @@ def extract_features(
     was_training, encode = encoder.training, getattr(encoder, "forward_features", encoder)
     prefix = getattr(encoder, "num_prefix_tokens", 1)
     encoder.eval()
+    middle = None if middle is None else middle.to(device)
     rows, labels = [], []
     try:
         for batch in shown(batches, "features"):
             tokens_BLD = encode(batch["image"].to(device, non_blocking=True)).float()
             parts = [tokens_BLD[:, 0], tokens_BLD[:, prefix:].mean(dim=1)]
             if middle is not None:
-                middle = middle.to(device)
                 parts.append(tokens_BLD[:, prefix:].index_select(1, middle).mean(dim=1))
             rows.append(torch.cat(parts, dim=1).cpu())
             labels.append(batch["label"].cpu().long())

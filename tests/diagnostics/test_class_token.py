@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from mlomae.diagnostics.class_token import attention_of_class_token, error_without, lift, read_class_token
-from mlomae.masking.strategies.position import central_patches
+from mlomae.masking.sampling import central_patches
 from mlomae.models import ViT
 from mlomae.pretraining.pretrainer import Pretrainer
 

@@ -37,9 +37,13 @@ def batch() -> dict[str, Tensor]:
     return {"pixel_label": label}
 
 
+def targets_of(module: DetectionFeedback, given: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    return module.targets(given["pixel_label"], module.counts(given, module.predict(x, None, None)))
+
+
 def test_targets_are_distances_to_the_box() -> None:
     module, given = head(), batch()
-    targets, is_object = module.targets(given, module.predict(tokens(), None, None))
+    targets, is_object = targets_of(module, given, tokens())
     assert is_object[0].view(GRID, GRID).nonzero().tolist() == [[1, 2], [1, 3], [2, 2], [2, 3]]
     # rows 0 to 4 and columns 2 to 8: patches with more than half of their pixels inside
     assert is_object[1].view(GRID, GRID).nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
@@ -53,7 +57,7 @@ def test_targets_are_distances_to_the_box() -> None:
 
 def test_the_loss_is_the_segmentations_and_that_of_the_boxes() -> None:
     module, x, given = head(weight=0.7), tokens(), batch()
-    targets, is_object = module.targets(given, module.predict(x, None, None))
+    targets, is_object = targets_of(module, given, x)
     boxes, sums = module.boxes(x), []
     for image in range(B):
         total = 0.0
@@ -82,6 +86,6 @@ def test_gradients_in_tokens_and_head() -> None:
 
 def test_another_class_may_be_the_background() -> None:
     module, given = head(background=2), batch()
-    _, is_object = module.targets(given, module.predict(tokens(), None, None))
+    _, is_object = targets_of(module, given, tokens())
     assert not is_object[0].view(GRID, GRID)[1:3, 2:].any()
     assert is_object[2].all(), "and class 0 an object"

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from benchmarks.analysis.comparable import METRICS, methods_of, reads_objects
@@ -23,7 +22,7 @@ from benchmarks.analysis.figures.runs import (
     mean_and_bar,
     settings,
 )
-from benchmarks.analysis.figures.style import FAINT, PAD, WIDTH, Style, entry, sheet, styles, text_width
+from benchmarks.analysis.figures.style import FAINT, PAD, WIDTH, Style, entry, page, styles, text_width
 from mlomae.records import Record, hardware_phrase
 
 HEIGHT, EACH = 1.6, 0.1  # inches of a panel, and for each of its points
@@ -84,13 +83,14 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
         ]
         for runs in panels.values()
     ]
-    heights = [HEIGHT + EACH * len(found) for found in points]
-    title = f"Accuracy ({name}) against the processor time of pretraining"
-    figure, (bottom, top) = sheet(sum(heights), title=title, caption=caption)
-    total = figure.get_figheight()
-    figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, bottom / total, 1, (top - bottom) / total), hspace=0.03))
-    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for ax, panel, found in zip(axes, panels, points, strict=True):
+    figure, axes = page(
+        len(panels),
+        1,
+        [HEIGHT + EACH * len(found) for found in points],
+        title=f"Accuracy ({name}) against the processor time of pretraining",
+        caption=caption,
+    )
+    for ax, panel, found in zip(axes[:, 0], panels, points, strict=True):
         ax.set_title(panel, loc="left")
         ax.set_ylabel(f"{name} accuracy (%)")
         ax.set_xlabel("processor time (s)")
@@ -98,7 +98,7 @@ def _figure(records: list[Record], metric: str, name: str, note: str) -> Figure:
     figure.draw_without_rendering()  # names are placed in the final layout
     figure.set_layout_engine("none")
     room = max(text_width(method) for method in looks) + GAP + 72 * PAD
-    for ax, found in zip(axes, points, strict=True):
+    for ax, found in zip(axes[:, 0], points, strict=True):
         place = ax.get_position()
         ax.set_position((place.x0, place.y0, 1 - room / 72 / WIDTH - place.x0, place.height))
         for p in found:

@@ -121,19 +121,20 @@ def sheet(
 def page(
     rows: int,
     columns: int,
-    height: float,
+    height: float | Sequence[float],
     *,
     title: str,
     caption: str,
     legend: Sequence[tuple[Artist, str]] = (),
     share_y: bool | Literal["row"] = False,
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """A sheet of panels, (rows, columns). ``height``: inches per row."""
-    figure, (bottom, top) = sheet(rows * height, title=title, caption=caption, legend=legend)
+    """A sheet of panels, (rows, columns). ``height``: inches of a row, or of each."""
+    heights = [height] * rows if isinstance(height, float) else [*height]
+    figure, (bottom, top) = sheet(sum(heights), title=title, caption=caption, legend=legend)
     total = figure.get_figheight()
     place = (0, bottom / total, 1, (top - bottom) / total)
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=place, hspace=0.03))
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y, height_ratios=heights)
 
 
 def text_width(text: str) -> float:

@@ -24,7 +24,7 @@ _DRAW = re.compile(r"^(.*), draw (\d+)$")
 def draw(evidence: Evidence) -> list[Drawn]:
     """`tuning`, of methods that are called ``NAME, draw K`` and have two draws or more."""
     found = [r for r in evidence.tuning if _DRAW.match(r["method"])]
-    rows = {own[0]["method"].partition(", draw ")[0]: own for own in grouped(found, _method).values() if len(own) > 1}
+    rows = {_method(own[0]): own for own in grouped(found, _method).values() if len(own) > 1}
     if not rows:
         raise NothingToDrawError(
             "no two draws of one method were run; `make suite SUITE=configs/suites/tuning_map_50.py` makes them"

@@ -65,11 +65,12 @@ def match_classes(truth: Mapping[str, Any], detections: Sequence[Detection], kin
     """The detections of each category and what they match, over all sizes; images in the order of ``truth``."""
     images = {image["id"]: row for row, image in enumerate(truth["images"])}
     found = _matched(truth, detections, kind, "pycocotools")
+    column = {category["id"]: k for k, category in enumerate(truth["categories"])}
+    objects_NC = np.zeros((len(images), len(column)), dtype=np.int64)
+    for a in truth["annotations"]:
+        objects_NC[images[a["image_id"]], column[a["category_id"]]] += not a.get("iscrowd", 0)
     classes = []
-    for k, category in enumerate(truth["categories"]):
-        objects_N = np.zeros(len(images), dtype=np.int64)
-        for a in truth["annotations"]:
-            objects_N[images[a["image_id"]]] += a["category_id"] == category["id"] and not a.get("iscrowd", 0)
+    for k in range(len(column)):
         per_image = [] if found is None else found.evalImgs[k * len(found.params.areaRng) * len(images) :]
         parts = [part for part in per_image[: len(images)] if part is not None]  # the first range is all sizes
         score_D = np.concatenate([part["dtScores"] for part in parts] or [np.empty(0)])
@@ -80,7 +81,7 @@ def match_classes(truth: Mapping[str, Any], detections: Sequence[Detection], kin
             for key in ("dtMatches", "dtIgnore")
         ]
         image_D = np.concatenate(rows or [np.empty(0, dtype=np.int64)])[order_D].astype(np.int64)
-        classes.append(Matches(image_D, flags[0], ~flags[1], objects_N))
+        classes.append(Matches(image_D, flags[0], ~flags[1], objects_NC[:, k]))
     return classes
 
 

@@ -14,7 +14,7 @@ from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.common.registry import check_range
 from mlomae.data.images import EMBEDDED, MemorySource, Source, box_mask, evenly_spaced
-from mlomae.data.registry import build_source, register_dataset
+from mlomae.data.registry import build_inner, register_dataset
 from mlomae.data.resample import resize_crop
 
 
@@ -52,7 +52,7 @@ class OnScenes(MemorySource):
         check_range(self.name, "[1, inf)", size=size)
         if count is not None:
             check_range(self.name, "[1, inf)", count=count)
-        front, back = build_source(_described("objects", objects)), build_source(_described("scenes", scenes))
+        front, back = build_inner(self.name, "objects", objects), build_inner(self.name, "scenes", scenes)
         if count is not None and count > len(front):
             raise ConfigError(f"{self.name}: count={count:,} but {front.describe()} has {len(front):,}; give fewer")
         side = max(1, round(size * share**0.5))
@@ -96,12 +96,6 @@ class OnScenes(MemorySource):
 
     def describe(self) -> str:
         return f"{self.name}: {self._parts}"
-
-
-def _described(name: str, source: Any) -> dict[str, Any]:
-    if not isinstance(source, dict):
-        raise ConfigError(f"on_scenes: {name} must be a dict that describes a data set, e.g. dict(type='cifar10', ...)")
-    return dict(source)
 
 
 def _square(source: Source, i: int, side: int) -> Tensor:

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mlomae.common.errors import ConfigError
 from mlomae.data.images import Source
-from mlomae.data.registry import build_source, register_dataset
+from mlomae.data.registry import build_inner, register_dataset
 from mlomae.data.splits import split_train
 
 
@@ -28,9 +27,7 @@ class Part(Source):
     made_of = ("of",)
 
     def __init__(self, of: dict[str, Any], part: Literal["train", "held_out"] = "train", share: float = 0.2) -> None:
-        if not isinstance(of, dict):
-            raise ConfigError("part: of must be a dict that describes a data set, e.g. dict(type='cifar10', ...)")
-        self.whole = build_source(dict(of))
+        self.whole = build_inner(self.name, "of", of)
         split = split_train(self.whole, share)
         self.indices = split.train_indices if part == "train" else split.val_indices
         self.name, self.root, self.classes = self.whole.name, self.whole.root, self.whole.classes

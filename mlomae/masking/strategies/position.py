@@ -8,12 +8,11 @@ Shape legend: B batch, L patches.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor
 
 from mlomae.common.registry import Positive
 from mlomae.masking.base import Mask, MaskingStrategy, MaskState, choose, register
-from mlomae.masking.sampling import COVERED
+from mlomae.masking.sampling import central_patches
 
 
 @register("position")
@@ -39,14 +38,3 @@ class PositionMasking(MaskingStrategy):
         uniform_BL = state.uniform(self.length)
         weight_L = 1.0 + (self.weight - 1.0) * self.middle_L
         return choose(uniform_BL, ratio, state, weight_L.expand_as(uniform_BL))
-
-
-def central_patches(grid: tuple[int, int], area: float) -> Tensor:
-    """Patches that the box covers by more than `COVERED`, (L,), 0 or 1, as `object_patches` would from its pixels."""
-    covers = []
-    for count in grid:
-        low = torch.arange(count) / count
-        half = area**0.5 / 2
-        overlap = torch.minimum(low + 1 / count, torch.tensor(0.5 + half)) - low.clamp(min=0.5 - half)
-        covers.append(overlap.clamp(min=0) * count)
-    return (covers[0][:, None] * covers[1] > COVERED).flatten().float()

@@ -7,7 +7,7 @@ from mlomae import masking
 from mlomae.common import random_keys
 from mlomae.common.errors import ConfigError
 from mlomae.masking import MaskState
-from mlomae.masking.strategies.position import central_patches
+from mlomae.masking.sampling import central_patches
 
 GRID = (4, 6)
 
