@@ -59,7 +59,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    from mlomae.diagnostics.diagnose import diagnose, table
+    from mlomae.diagnostics.diagnose import diagnose
+    from mlomae.diagnostics.summary import table
 
     result, folder = call(diagnose, args)
     print(table(result))

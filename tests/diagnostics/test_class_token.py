@@ -5,7 +5,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from mlomae.diagnostics.class_token import attention_of_class_token, error_without, lift, read_class_token
+from mlomae.diagnostics.class_token import error_without, knn_of_parts, lift, read_class_token, read_image, read_parts
 from mlomae.masking.sampling import central_patches
 from mlomae.models import ViT
 from mlomae.pretraining.pretrainer import Pretrainer
@@ -20,7 +20,7 @@ def encoder() -> ViT:
 
 def test_attention_is_torchs() -> None:
     vit = encoder()
-    found, x = attention_of_class_token(vit, IMAGES), vit.with_class_token(vit.embed(IMAGES))
+    (token, found), x = read_image(vit, IMAGES), vit.with_class_token(vit.embed(IMAGES))
     for block, share in zip(vit.blocks, found, strict=True):
         normed, qkv = block.norm1(x).transpose(0, 1), block.attn.qkv
         _, weight_BhNN = F.multi_head_attention_forward(
@@ -32,14 +32,52 @@ def test_attention_is_torchs() -> None:
         patches = weight_BhNN[:, :, 0, 1:]
         torch.testing.assert_close(share, (patches / patches.sum(dim=2, keepdim=True)).mean(dim=1))
         x = block(x)
+    torch.testing.assert_close(token, vit(IMAGES)[:, 0])
     assert float((found[0] - found[1]).abs().max()) > 1e-3, "too blunt"
+
+
+def test_a_class_token_reads_what_it_may() -> None:
+    """Of one layer, other pixels elsewhere change nothing; of more, patches hand them on."""
+    seen = torch.zeros(5, 16, dtype=torch.bool)
+    seen[:, [0, 1, 4]] = True  # the pixels of the left upper corner, and four rows below it
+    other = IMAGES.clone()
+    other[:, :, 8:] += 1.0
+    for depth, same in ((1, True), (2, False)):
+        torch.manual_seed(0)
+        vit = ViT(16, 4, 24, depth, 3).double().eval()
+        tokens = [read_image(vit, images, seen)[0] for images in (IMAGES, other)]
+        assert (float((tokens[0] - tokens[1]).abs().max()) < 1e-12) == same
+        assert float((read_image(vit, IMAGES)[0] - tokens[0]).abs().max()) > 1e-3, "too blunt"
+        everything = read_image(vit, IMAGES, torch.ones_like(seen))
+        torch.testing.assert_close(everything[0], read_image(vit, IMAGES)[0], rtol=0, atol=0)
+        nothing = read_image(vit, IMAGES, torch.zeros_like(seen))[0]
+        assert bool(nothing.isfinite().all())
+
+
+def test_a_part_is_read_where_the_classes_are() -> None:
+    """Labels are the brightness of the middle: a class token that reads it knows them, one of the border does not."""
+    vit = encoder()
+    vit.blocks = vit.blocks[:1]
+    generator = torch.Generator().manual_seed(1)
+    label = torch.arange(40) % 2
+    image = torch.randn(40, 3, 16, 16, generator=generator).double()
+    image[:, :, 4:12, 4:12] += 4.0 * label[:, None, None, None]
+    batch = {"image": image, "object": torch.zeros(40, 16, 16, dtype=torch.bool)}
+    batch["object"][:, 4:12, 4:12] = True
+    half = {name: (value[:20], value[20:]) for name, value in batch.items()}
+    head, upper = ((read_parts(vit, {k: v[i] for k, v in half.items()}), label[:20]) for i in (0, 1))
+    found = knn_of_parts([head], [upper])
+    assert list(found) == ["all", "middle", "border", "objects"]
+    assert found["middle"] == found["objects"] == [100.0]
+    assert found["border"][0] < 80.0
+    assert knn_of_parts([(head[0], torch.zeros(20))], [upper]) == {}, "one class"
 
 
 def test_an_encoder_without_preference_reads_by_area() -> None:
     vit = encoder()
     for block in vit.blocks:
         block.attn.qkv.weight.data[:48] = 0.0  # queries and keys
-    for share in attention_of_class_token(vit, IMAGES):
+    for share in read_image(vit, IMAGES)[1]:
         torch.testing.assert_close(share, torch.full_like(share, 1 / 16))
         assert lift(share, central_patches((4, 4), 0.25).expand_as(share)) == pytest.approx(1.0)
 
@@ -69,7 +107,7 @@ def test_class_tokens_that_say_nothing_are_not_needed(monkeypatch: pytest.Monkey
 def test_the_three_numbers() -> None:
     net, batch = model()
     found = read_class_token(net, batch, None)
-    share = torch.stack(attention_of_class_token(net.mae.encoder, batch["image"])).mean(dim=0)
+    share = torch.stack(read_image(net.mae.encoder, batch["image"])[1]).mean(dim=0)
     objects = (share > share.mean(dim=1, keepdim=True)).float()
     more = read_class_token(net, batch, objects)
     assert found["objects"] is None
