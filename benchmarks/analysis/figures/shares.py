@@ -1,22 +1,34 @@
 """The map: where does looking at the image pay? The parts of the oracle's gain against the share of the object.
 
 Objects of one set on photographs of another (`on_scenes`); a panel for each accuracy, a line for each part of the gain
-(`benchmarks.analysis.tables.parts_table`), and for what the learned mask has beyond position.
+(`benchmarks.analysis.tables.parts_table`), and for what the learned mask and MAE of its time have beyond position.
 """
 
 import math
 
 from matplotlib.axes import Axes
 
-from benchmarks.analysis.comparable import PROBES
+from benchmarks.analysis.comparable import PROBES, SAME_TIME
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.figures.runs import Drawn, NothingToDrawError
-from benchmarks.analysis.figures.style import BLACK, BLUE, FAINT, GREEN, MINUS, VERMILLION, Style, entry, page
+from benchmarks.analysis.figures.style import (
+    BLACK,
+    BLUE,
+    FAINT,
+    GREEN,
+    MINUS,
+    PINK,
+    VERMILLION,
+    Style,
+    entry,
+    page,
+)
 from benchmarks.analysis.tables import parts_table
 from benchmarks.analysis.tables.table import SOURCES, Row
 from mlomae.records import Record
 
 LEARNED = "MLO-MAE (nca, mask pooling) beyond position"
+RIVAL = f"{SAME_TIME} beyond position"
 SHIFT = 0.006  # of the share, by which the lines are set side by side
 
 STYLES = {
@@ -24,12 +36,14 @@ STYLES = {
     "position": Style(BLUE, "s", "--"),
     "unevenness": Style(VERMILLION, "^", ":"),
     LEARNED: Style(BLACK, "D", "-."),
+    RIVAL: Style(PINK, "v", "--"),
 }
 TITLES = {
     "image": "image: the object, over another image's",
     "position": "position: another image's object, over its shape anywhere",
     "unevenness": "unevenness: the object's shape anywhere, over random masks",
     LEARNED: "learned mask, over another image's object",
+    RIVAL: "MAE of the learned mask's processor time, over another image's object",
 }
 
 
@@ -46,8 +60,8 @@ def draw(evidence: Evidence) -> list[Drawn]:
     caption = (
         "Percentage points, mean and Student's 95 % interval over seeds "
         f"(n = {counts[0]}{f' to {counts[-1]}' if counts[1:] else ''}). Frozen encoder, mean of the patches where "
-        "nothing else is said. Unevenness, position and image add up to what an oracle gains over random masks on the "
-        "same number of images."
+        "nothing else is said. Unevenness, position and image add up to what an oracle gains over random masks. All "
+        "see the same number of images, but for MAE of the learned mask's time."
     )
     panels = {metric: title for metric, title in PROBES.items() if any(metric in row for row in rows)}
     figure, axes = page(
@@ -79,7 +93,7 @@ def _panel(ax: Axes, rows: list[Row], metric: str) -> None:
     ax.axhline(0.0, color=FAINT, linewidth=0.8, zorder=0)
     for i, (part, style) in enumerate(STYLES.items()):
         found = sorted((row for row in rows if row["part"] == part), key=_share)
-        xs = [_share(row) + SHIFT * (i - 1.5) for row in found]
+        xs = [_share(row) + SHIFT * (i - 2) for row in found]
         ys = [row[metric] for row in found]
         ax.plot(xs, ys, color=style.colour, marker=style.marker, linestyle=style.line)
         for x, row in zip(xs, found, strict=True):

@@ -31,8 +31,8 @@ TITLE = 0.32  # inches, of the title with the space around it
 HANDLE, SPACE = 32.0, 2.6  # points that a legend entry needs besides its text; between two words
 
 # Okabe and Ito, "Color Universal Design", 2002; yellow is left out, illegible on white
-BLACK, VERMILLION, BLUE, GREEN = "#000000", "#D55E00", "#0072B2", "#009E73"
-COLOURS = (BLACK, VERMILLION, BLUE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+BLACK, VERMILLION, BLUE, GREEN, PINK = "#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7"
+COLOURS = (BLACK, VERMILLION, BLUE, GREEN, PINK, "#E69F00", "#56B4E9")
 MARKERS = ("o", "D", "s", "^", "v", "P", "X", "<", ">", "p", "*")  # 11: coprime to the number of colours
 Line = Literal["-", "--", ":", "-.", "none"]
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
