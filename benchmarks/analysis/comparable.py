@@ -8,7 +8,6 @@ Runs with different NUMERICS of a part (`mlomae.common.numerics`) are neither po
 import itertools
 import json
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from benchmarks.analysis.data_sets import nested_sources, pooled_contents, pretrained_on, same_contents
@@ -25,20 +24,21 @@ PROBES = METRICS | {
 BASELINE, SAME_TIME = "MAE", "MAE, same processor time"
 EQUAL_IMAGES = 0.01  # totals this close (relative) count as equal: batch sizes seldom divide evenly
 MARGINS = {"knn": 1.0, "linear": 0.5, "finetune": 1.0, "mIoU": 1.0}
-"""Percentage points within which two methods count as equal, fixed before the runs; by protocol, or by metric."""
+"""Percentage points within which two methods count as equal, by protocol, or by metric. Fixed on 2026-12-01: before the
+runs on photographs and in bfloat16, after all others."""
 _FEEDBACK_DATA = ("feedback", "feedback_batch_size", "feedback_augment", "shuffle_labels")
 Methods = list[list[Record]]
 """The runs by seed of each configuration of each method."""
 
 
-def setting_of(record: Record, any_start: bool = False) -> str:
+def setting_of(record: Record) -> str:
     """What runs must agree on to be compared.
 
-    Pretrainings: data, encoder, the schedule of θ, and the weights they start from unless ``any_start``. What may
-    differ: the decoder, which is thrown away, and data and labels of the feedback, for the images are the same, and
-    probes use the true labels. Transfers: data, recipe and protocol, everything but the backbone. Both: the content of
-    the training and evaluation images, where it is known, and the NUMERICS above 1 of the parts that all compared runs
-    share, but not those of backbones or of the feedback's data.
+    Pretrainings: data, encoder, the schedule of θ, the weights they start from, and the precision unless the method
+    `names_precision`. What may differ: the decoder, which is thrown away, and data and labels of the feedback, for the
+    images are the same, and probes use the true labels. Transfers: data, recipe and protocol, everything but the
+    backbone. Both: the content of the training and evaluation images, where it is known, and the NUMERICS above 1 of
+    the parts that all compared runs share, but not those of backbones or of the feedback's data.
     """
     config = record["config"]
     parts = [record["dataset"], record["train_source"], record["eval_source"]]
@@ -46,7 +46,8 @@ def setting_of(record: Record, any_start: bool = False) -> str:
         parts += [encoder_of(record)]
         parts += [{k: v for k, v in config.get("data", {}).items() if k not in _FEEDBACK_DATA}]
         parts += [config.get("optim", {}).get("theta"), config.get("levels", {}).get("lower_steps")]
-        parts += [] if any_start else [config.get("init_from")]
+        parts += [config.get("init_from")]
+        parts += [] if names_precision(record) or precision(record) == "none" else [{"amp": precision(record)}]
     else:
         backbone = {k: v for k, v in config.get("backbone", {}).items() if k not in ("weights", "model")}
         parts.insert(1, record["name"])
@@ -56,6 +57,17 @@ def setting_of(record: Record, any_start: bool = False) -> str:
     shared = {record["task"], "pretraining", "evaluation", *(f"data.{source.get('type')}" for source in sources)}
     raised = {part: number for part, number in record.get("numerics", {}).items() if part in shared and number != 1}
     return json.dumps([*parts, raised] if raised else parts, sort_keys=True)
+
+
+def precision(record: Record) -> str:
+    """``train.amp`` of a run: "none" is float32."""
+    train = record["config"].get("train")
+    return str(train.get("amp", "none")) if isinstance(train, dict) else "none"
+
+
+def names_precision(record: Record) -> bool:
+    """Whether the method is a row about precision, as "MAE, bf16": held against float32, and no rival of others."""
+    return record["method"].endswith(f", {precision(record)}")
 
 
 def encoder_of(record: Record) -> dict[str, Any]:
@@ -97,9 +109,9 @@ def methods_of(records: list[Record]) -> Methods:
     return list(found.values())
 
 
-def configurations(records: list[Record], any_start: bool = False) -> Iterator[tuple[list[Record], Methods]]:
+def configurations(records: list[Record]) -> Iterator[tuple[list[Record], Methods]]:
     """Every configuration's runs by seed, each with all methods of its `setting_of`, in a stable order."""
-    for alike in grouped(records, partial(setting_of, any_start=any_start)).values():
+    for alike in grouped(records, setting_of).values():
         methods = methods_of(alike)
         for runs in methods:
             yield runs, methods
@@ -126,8 +138,8 @@ def differences(pairs: list[tuple[Record, Record]], metric: str) -> list[float]:
 def is_tuning(record: Record) -> bool:
     """Whether it was judged on a part of the training images (`mlomae.data.sets.part`): rates are chosen by such runs,
     and none of them is a result."""
-    source = record["config"].get("data", {}).get("eval") or {}
-    return any(inner.get("type") == "part" for _, inner in nested_sources("data.eval", source))
+    judged = (record["config"].get("data", {}).get(name) or {} for name in ("eval", "test"))
+    return any(inner.get("type") == "part" for source in judged for _, inner in nested_sources("data", source))
 
 
 def reads_objects(record: Record) -> bool:

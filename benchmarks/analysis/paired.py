@@ -8,6 +8,7 @@ two methods needs runs over seeds (`make tables`) as well. Of two classifiers `m
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -39,9 +40,10 @@ def describe(a: TestedRun, b: TestedRun) -> str:
         f"{name}  {run.run} ({run.config_hash}): {run.metric} {run.sums.whole():.2f}"
         for name, run in zip("AB", (a, b), strict=True)
     ]
+    spread = f"95 % interval [{found.low:+.2f}, {found.high:+.2f}], p = {found.p:.2g}"
+    said = "no interval: they agree on every image" if math.isnan(found.low) else spread
     lines.append(
-        f"A - B: {found.mean:+.2f} points, 95 % interval [{found.low:+.2f}, {found.high:+.2f}], p = {found.p:.2g}, "
-        f"over {len(a.index)} images, paired; other seeds are not in it"
+        f"A - B: {found.mean:+.2f} points, {said}, over {len(a.index)} images, paired; other seeds are not in it"
     )
     return "\n".join(lines)
 

@@ -22,6 +22,7 @@ REPLICATES = 4_000  # relative error of a standard error: 1 / √(2 · 4000) = 1
 _CELLS = 4_000_000  # numbers in a block of replicates: 32 MB
 CONFIDENCE = 0.95
 EQUAL = 0.90  # of the interval that must lie within the margin: two one-sided tests at 5 %
+POWER = 0.8
 MOST_SEEDS = 999
 _FLAT = 1e-9  # a smaller spread is rounding error: seeds that agree to the last digit say nothing about others
 
@@ -65,7 +66,7 @@ def verdict(found: Estimate, margin: float | None, sign: int = 1) -> str:
     Better or worse: the 95 % interval leaves out 0. Equal: the 90 % interval lies within ± the margin, which is two
     one-sided tests at 5 % (Schuirmann, J. Pharmacokin. Biopharm. 15, 1987). Both: the difference is there and too small
     to matter. ``sign``: -1 where lower is better. The number of seeds takes the mean and the spread of those at hand
-    for the truth, so it is a guess, and is given only where seeds alone were resampled.
+    for the truth, so it is a guess, and is given only where seeds alone were resampled and there is a margin.
     """
     if math.isnan(found.low) or found.seeds < 2:
         return ""
@@ -75,18 +76,24 @@ def verdict(found: Estimate, margin: float | None, sign: int = 1) -> str:
         return f"{said} by less than {margin:g}" if equal else said
     if equal:
         return f"equal within {margin:g}"
-    needed = seeds_needed(found, margin) if found.how == "seeds" else None
+    needed = None if found.how != "seeds" or margin is None else seeds_needed(found, margin)
     return "not settled" if needed is None else f"not settled, about {needed} seeds"
 
 
-def seeds_needed(found: Estimate, margin: float | None) -> int | None:
-    """How many seeds would show a difference, or equality within ``margin``, if means and spread stayed as they are;
-    None if more than `MOST_SEEDS` would be needed."""
+def seeds_needed(found: Estimate, margin: float) -> int | None:
+    """How many new seeds would settle it with probability `POWER`, one way or the other, if mean and spread are those
+    at hand; None if more than `MOST_SEEDS` would be needed.
+
+    A mean of n seeds m settles nothing if it is too close to 0 for the 95 % interval and too far for the margin, both
+    in standard errors: ``margin`` - t_90 < |m| < t_95. Student's t around the mean at hand stands for its distribution.
+    """
     deviation, size = found.error * math.sqrt(found.seeds), abs(found.mean)
     for n in range(found.seeds + 1, MOST_SEEDS + 1):
         error = deviation / math.sqrt(n)
-        shown = _half_width(error, n - 1, CONFIDENCE) < size
-        if shown or (margin is not None and size + _half_width(error, n - 1, EQUAL) <= margin):
+        far = _half_width(1.0, n - 1, CONFIDENCE)
+        near = min(far, max(0.0, margin / error - _half_width(1.0, n - 1, EQUAL)))
+        above, below = (special.stdtr(n - 1, np.array([far, near]) - sign * size / error) for sign in (1, -1))
+        if above[0] - above[1] + below[0] - below[1] <= 1.0 - POWER:
             return n
     return None
 

@@ -50,7 +50,9 @@ TITLES = {
 def draw(evidence: Evidence) -> list[Drawn]:
     """`map`, of the settings of `on_scenes` whose oracle has its controls over two seeds or more."""
     rows = [
-        row for row in parts_table.TABLE.rows(evidence) if _share(row) and row["part"] in STYLES and row["seeds"] > 1
+        row
+        for row in parts_table.TABLE.rows(evidence)
+        if _share(row) and row["part"] in STYLES and row["seeds"] > 1 and row["weight"] == parts_table.WEIGHT
     ]
     if not rows:
         raise NothingToDrawError(

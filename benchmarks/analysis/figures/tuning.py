@@ -22,8 +22,10 @@ _DRAW = re.compile(r"^(.*), draw (\d+)$")
 
 
 def draw(evidence: Evidence) -> list[Drawn]:
-    """`tuning`, of methods that are called ``NAME, draw K`` and have two draws or more."""
-    found = [r for r in evidence.tuning if _DRAW.match(r["method"])]
+    """`tuning`, of methods that are called ``NAME, draw K`` and have two draws or more; of several data sets the one
+    with most of them."""
+    drawn = [r for r in evidence.tuning if _DRAW.match(r["method"])]
+    found = max(grouped(drawn, _data).values(), key=len, default=[])
     rows = {_method(own[0]): own for own in grouped(found, _method).values() if len(own) > 1}
     if not rows:
         raise NothingToDrawError(
@@ -61,6 +63,10 @@ def expected_best(values: Sequence[float], budget: int) -> float:
     n = len(values)
     ways = (math.comb(i, budget - 1) * value for i, value in enumerate(sorted(values)))
     return math.fsum(ways) / math.comb(n, budget)
+
+
+def _data(record: Record) -> tuple[str, str, str]:
+    return record["dataset"], record["train_source"], record["eval_source"]
 
 
 def _method(record: Record) -> str:

@@ -8,34 +8,25 @@ random weights, which have seen none, with any.
 
 import hashlib
 import math
-import statistics
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from benchmarks.analysis.comparable import (
-    BASELINE,
-    EQUAL_IMAGES,
     METRICS,
-    SAME_TIME,
     Methods,
-    differences,
     is_oracle,
     margin_of,
     methods_of,
-    others_of,
-    pool_key,
-    same_images,
     seed_pairs,
     setting_of,
 )
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import EVIDENCE, lines_up
-from benchmarks.analysis.statistics import Estimate, bootstrap_interval, holm, seed_interval, verdict
-from benchmarks.analysis.tables.pretrain_tables import captured
+from benchmarks.analysis.references import captured, estimate, reference_of
+from benchmarks.analysis.statistics import holm, verdict
 from benchmarks.analysis.tables.table import ORACLE, SOURCES, Row, Sources, mean_and_sd, pair_sources, row_of
 from benchmarks.tasks import all_tasks
-from mlomae.backbones.task import Metric, check_same_test
+from mlomae.backbones.task import Metric
 from mlomae.records import RANDOM, Record
 
 # task -> metrics; the tables of a task have the rest
@@ -43,6 +34,8 @@ COMPARED = {"pretrain": [Metric(name, title) for name, title in METRICS.items()]
 COMPARED |= {task.name: task.compared for task in all_tasks()}
 COSTS = {"images_seen": "images seen", "cpu_s": "CPU (s)", "wall_clock_s": "wall-clock (s)", "flops": "FLOPs"}
 SECTION = ["pretraining_dataset", "pretraining_setting"]
+ENOUGH = 5
+"""Seeds below which no p value is corrected, or marked: two or three that agree by chance make it far too small."""
 MEASURED = ["task", "dataset", "recipe", "protocol", "transfer_setting", "metric"]
 
 
@@ -77,44 +70,6 @@ def group_records(evidence: Evidence) -> dict[Group, Methods]:
         for group in [group for group in groups if group[2:] == floor] or [Group("", "", *floor)]:
             groups.setdefault(group, []).extend(records)
     return {group: methods_of(records) for group, records in sorted(groups.items())}
-
-
-def reference_of(runs: list[Record], methods: Methods, evidence: Evidence) -> list[Record]:
-    """The runs of MAE that ``runs`` are compared with; [] without one. Of several, the one with most common seeds."""
-    method, images = runs[0]["method"], evidence.mean_cost(runs, "images_seen")
-    if images is None:
-        return []
-    fits: list[tuple[float, float, str, list[Record]]] = []
-    for others in others_of(methods, BASELINE, runs):
-        seen, pairs = evidence.mean_cost(others, "images_seen"), len(seed_pairs(runs, others))
-        if seen is None or not pairs:
-            continue
-        name = f"{others[0]['config_hash']} {pool_key(others[0])}"
-        if method == SAME_TIME:
-            if seen <= images * (1 + EQUAL_IMAGES):
-                fits.append((seen, pairs, name, others))
-        elif method == RANDOM or same_images(images, seen):
-            fits.append((pairs, seen, name, others))
-    return max(fits, key=lambda fit: fit[:3], default=(0.0, 0.0, "", []))[3]
-
-
-def estimate(pairs: list[tuple[Record, Record]], metric: str, evidence: Evidence) -> Estimate:
-    """The difference within ``pairs`` of the same seed, resampling images too where all runs have predictions.
-
-    Raises DataError for predictions on different images.
-    """
-    tested = [(evidence.tested_of(a), evidence.tested_of(b)) for a, b in pairs]
-    known = [(a, b) for a, b in tested if a and b and a.metric == metric]
-    if len(known) < len(pairs):
-        return seed_interval(differences(pairs, metric))
-    remedy = "their records name the same data: give what differs a recipe of its own"
-    for a, b in known:
-        check_same_test(known[0][0], a, remedy)
-        check_same_test(a, b, remedy)
-    compared = ((a["config_hash"], b["config_hash"], str(a["seed"])) for a, b in pairs)
-    found = bootstrap_interval([(a.sums, b.sums) for a, b in known], "|".join([metric, *map("|".join, compared)]))
-    mean = statistics.fmean(differences(pairs, metric))  # bit for bit the mean that the task's own table rounds
-    return replace(found, mean=mean)
 
 
 def _compared(runs: list[Record], methods: Methods, metric: Metric, evidence: Evidence) -> tuple[Row, Sources]:
@@ -156,12 +111,13 @@ def _group_rows(group: Group, methods: Methods, evidence: Evidence) -> Iterator[
 
 
 def comparison_rows(evidence: Evidence) -> list[Row]:
-    """One row per (group, metric, method, configuration), p values corrected for all rows together.
+    """One row per (group, metric, method, configuration), p values corrected for all rows of `ENOUGH` seeds together.
 
     Raises DataError for predictions of one setting that are on different images.
     """
     groups = group_records(evidence)
     rows = [row for group, methods in groups.items() for row in _group_rows(group, methods, evidence)]
-    for row, corrected in zip(rows, holm([row.get("p", math.nan) for row in rows]), strict=True):
+    known = [row.get("p", math.nan) if row.get("pairs", 0) >= ENOUGH else math.nan for row in rows]
+    for row, corrected in zip(rows, holm(known), strict=True):
         row["p_holm"] = corrected
     return rows

@@ -9,8 +9,8 @@ import pandas as pd
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME, encoder_of
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.published import COLUMNS, EVIDENCE
-from benchmarks.analysis.tables.comparison import COMPARED, COSTS, MEASURED, SECTION, comparison_rows
-from benchmarks.analysis.tables.pretrain_tables import MIN_HEADROOM
+from benchmarks.analysis.references import MIN_HEADROOM
+from benchmarks.analysis.tables.comparison import COMPARED, COSTS, ENOUGH, MEASURED, SECTION, comparison_rows
 from benchmarks.analysis.tables.table import (
     SOURCES,
     VERDICTS,
@@ -44,8 +44,8 @@ _PUBLISHED = (
 BEGIN, END = "<!-- comparison: written by `make tables` -->", "<!-- end of the comparison -->"
 _SHORT_LEGEND = (
     "Percent, mean ± sample standard deviation over seeds (their number). † differs from MAE on the "
-    "same number of images, p < 0.05 after Holm's correction, two seeds or more. Cost: processor time of pretraining, "
-    "relative to MAE's."
+    f"same number of images, p < 0.05 after Holm's correction, {ENOUGH} seeds or more. Cost: processor time of "
+    "pretraining, relative to MAE's."
 )
 Key = tuple[str, ...]
 
@@ -61,9 +61,8 @@ class Shown:
 
 
 def marked(row: Row) -> bool:
-    """Whether the difference to MAE is significant after Holm's correction. Never for one seed: two runs may differ
-    although their methods do not."""
-    return bool(row["p_holm"]) and float(row["p_holm"]) < LEVEL and row["interval"] != "images"
+    """Whether the difference to MAE is significant after Holm's correction, which few seeds have none of."""
+    return bool(row["p_holm"]) and float(row["p_holm"]) < LEVEL
 
 
 def spread(row: Row) -> str:
@@ -169,7 +168,7 @@ def section_note(rows: list[Row]) -> str:
 
 def legend(rows: list[Row]) -> str:
     """What one needs to read the comparison of ``rows``, in Markdown."""
-    compared = sum(bool(row["p"]) for row in rows)
+    compared = sum(bool(row["p_holm"]) for row in rows)
     text = (
         "Mean ± sample standard deviation over seeds (their number). Beneath: difference in percentage points to MAE "
         f"on the same number of images, runs of the same seed paired, with a 95 % interval. `{SAME_TIME}` has seen "
@@ -177,7 +176,8 @@ def legend(rows: list[Row]) -> str:
         "seeds resampled, so that it speaks for other images and seeds; <sup>i</sup> images only, where there is one "
         "common seed: it says nothing about other seeds; <sup>s</sup> Student's over seeds, where there are no "
         "predictions; none for one seed without predictions, or seeds that agree to the last digit. † "
-        f"p < {LEVEL} after Holm's correction for the {compared} comparisons of `comparison.csv`, two seeds or more. "
+        f"p < {LEVEL} after Holm's correction for the {compared} comparisons of `comparison.csv` of {ENOUGH} seeds or "
+        "more; fewer that agree by chance make p far too small. "
         f"Share: of what the best oracle gains over MAE, where that is {MIN_HEADROOM:.0f} points or more. Costs are "
         "those of pretraining, images those of the reconstruction level, config its hash; empty: not known. "
         f"`mlomae table comparison --trace` names the runs behind a cell. {VERDICTS}"

@@ -15,10 +15,12 @@ from benchmarks.analysis.comparable import (
     SAME_TIME,
     Methods,
     methods_of,
+    names_precision,
     reads_objects,
     seed_pairs,
 )
 from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.references import reference_of
 from benchmarks.analysis.tables.table import (
     SOURCES,
     VERDICTS,
@@ -43,15 +45,24 @@ def _strength(record: Record) -> str:
     return json.dumps({k: v for k, v in options.items() if k != "patches"}, sort_keys=True)
 
 
-def _parts(known: list[Record], others: Methods) -> Iterator[tuple[str, list[Record], list[Record]]]:
-    """Name of a part, and the runs whose difference it is. ``known``: an oracle and its controls, of one strength."""
+def _parts(
+    known: list[Record], others: Methods, evidence: Evidence
+) -> Iterator[tuple[str, list[Record], list[Record]]]:
+    """Name of a part, and the runs whose difference it is. ``known``: an oracle and its controls, of one strength.
+
+    The parts are of the seeds that all of them have, so that they add up.
+    """
     by = grouped(known, lambda r: r["config"]["mask"].get("patches", "object"))
     oracle, shuffled, region = (by.get(name, []) for name in ("object", "shuffled", "region"))
-    baseline = [r for runs in others for r in runs if r["method"] == BASELINE]
+    baseline = reference_of(oracle or shuffled or region, others, evidence)
     if region or shuffled:
-        yield from zip(PARTS, (region, shuffled, oracle, oracle), (baseline, region, shuffled, baseline), strict=True)
+        there = [runs for runs in (baseline, region, shuffled, oracle) if runs]
+        common = set.intersection(*({r["seed"] for r in runs} for runs in there))
+        ends = ([r for r in runs if r["seed"] in common] for runs in (baseline, region, shuffled, oracle))
+        plain, anywhere, moved, own = ends
+        yield from zip(PARTS, (anywhere, moved, own, own), (plain, anywhere, moved, plain), strict=True)
     for runs in others:
-        if runs[0]["method"] != BASELINE:
+        if runs[0]["method"] != BASELINE and not names_precision(runs[0]):
             yield f"{runs[0]['method']} beyond position", runs, shuffled
 
 
@@ -64,7 +75,7 @@ def _rows(evidence: Evidence) -> list[Row]:
             plain = [r for r in equal if not reads_objects(r)]
             plain += [r for r in alike if r["images_seen"]["lower"] != images and r["method"] == SAME_TIME]
             for strength, known in grouped(filter(reads_objects, equal), _strength).items():
-                for place, (part, runs, others) in enumerate(_parts(known, methods_of(plain))):
+                for place, (part, runs, others) in enumerate(_parts(known, methods_of(plain), evidence)):
                     if pairs := seed_pairs(runs, others):
                         row = row_of(runs) | {
                             "part": part,
@@ -73,8 +84,7 @@ def _rows(evidence: Evidence) -> list[Row]:
                         }
                         row |= {"weight": json.loads(strength)["weight"], "place": place}
                         for metric in PROBES:
-                            known_in = [(a, b) for a, b in pairs if metric in a["metrics"] and metric in b["metrics"]]
-                            row |= difference_of(known_in, metric, metric)
+                            row |= difference_of(pairs, metric, metric, evidence)
                         rows.append(row | {SOURCES: {"": pair_sources(pairs)}})
     return rows
 
@@ -85,15 +95,15 @@ TABLE = Table(
         *keys("dataset", "schedule", "weight", "part", "config_hash"),
         Column("place", hidden=True),
         Column("seeds"),
-        *(column for metric, title in PROBES.items() for column in interval(metric, title, "seeds")),
+        *(column for metric, title in PROBES.items() for column in interval(metric, title)),
     ],
     rows=_rows,
     note=(
         "Percentage points (frozen encoder; mean of the patch tokens, or class token), runs of the same seed paired, "
         "Student's 95 % interval over seeds. Unevenness: the object's shape anywhere, over random masks. Position: the "
         "object of another image, over that. Image: the object of the image itself, over that; only this part can be "
-        "had by looking. All: the three together. The other rows hold a method against the object of another image. "
-        + VERDICTS
+        "had by looking. All: the three together. These four are of the seeds that all have. The other rows hold a "
+        "method against the object of another image. " + VERDICTS
     ),
     order=["dataset", "schedule", "weight", "place", "config_hash"],
 )

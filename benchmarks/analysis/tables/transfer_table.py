@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.analysis.comparable import BASELINE, configurations, others_of, pool_key, seed_pairs
 from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.references import reference_of
 from benchmarks.analysis.tables.table import (
     COPIES,
     SOURCES,
@@ -54,11 +55,15 @@ def _rows(task: Task, evidence: Evidence) -> list[Row]:
         row = row_of(runs, [metric.name for metric in task.metrics])
         row |= {f"pretraining_{cost}": evidence.mean_cost(runs, cost) for cost in ("images_seen", "cpu_s")}
         row["transfer_cpu_s"] = row["cpu_s"]
+        known = row["pretraining_images_seen"] is not None  # weights from elsewhere are compared with any MAE
         for name, reference in REFERENCES.items():
-            rivals = others_of(methods, reference, runs)
-            pairs = max((seed_pairs(runs, others) for others in rivals), key=len, default=[])
+            if name == "mae" and known:
+                pairs = seed_pairs(runs, reference_of(runs, methods, evidence))
+            else:
+                rivals = (seed_pairs(runs, others) for others in others_of(methods, reference, runs))
+                pairs = max(rivals, key=len, default=[])
             column = f"{headline}_vs_{name}"
-            row |= {f"{column}_seeds": len(pairs), **difference_of(pairs, headline, column)}
+            row |= difference_of(pairs, headline, column, evidence)
             row[SOURCES][column] = pair_sources(pairs)
         rows.append(row)
     return rows
@@ -80,8 +85,7 @@ def transfer_table(task: Task) -> Table:
     ]
     for name, reference in REFERENCES.items():
         column = f"{headline.name}_vs_{name}"
-        columns += interval(column, f"{headline.title} vs {reference}", f"{column}_seeds")
-        columns.append(Column(f"{column}_seeds", hidden=True))
+        columns += interval(column, f"{headline.title} vs {reference}")
     columns.append(COPIES)
     return Table(
         title=task.title,
@@ -89,9 +93,10 @@ def transfer_table(task: Task) -> Table:
         rows=partial(_rows, task),
         note=(
             f"Mean ± sample standard deviation over seeds, of {task.averaged_over}. Differences: percentage points of "
-            f"{headline.title} between runs of the same seed, data, recipe and protocol; [low, high] is Student's "
-            "95 % interval of the mean over the n common seeds, and one that contains 0 shows no difference. Images "
-            "seen count repetitions, in the reconstruction level only; the processor seconds of a pretraining are of "
-            f"all its levels. Empty: not known, or no such run to compare with. {VERDICTS}"
+            f"{headline.title} between runs of the same seed, data, recipe and protocol, to MAE of as many images seen "
+            "(any, if that is not known); [low, high] is the 95 % interval of the mean over the n common seeds, for "
+            "other seeds and other test images (images alone if n = 1), and one that contains 0 shows no difference. "
+            "Images seen count repetitions, in the reconstruction level only; the processor seconds of a pretraining "
+            f"are of all its levels. Empty: not known, or no such run to compare with. {VERDICTS}"
         ),
     )

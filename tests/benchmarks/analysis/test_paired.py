@@ -46,6 +46,12 @@ def test_detectors_are_compared_image_by_image(tmp_path: Path, capsys: pytest.Ca
     assert min(e.high - e.low for e in alone) > 3 * (found.high - found.low), "too blunt: not paired"
 
 
+def test_runs_that_agree_on_every_image_have_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = shares_file(tmp_path, "a", 4.0)
+    assert main([str(file), str(file)]) == 0
+    assert "A - B: +0.00 points, no interval: they agree on every image, over" in capsys.readouterr().out
+
+
 def test_segmenters_are_compared_image_by_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = some_counts(0, IMAGES)
     worse = PixelCounts(one.index, one.intersect // 2, one.predicted, one.true)

@@ -44,6 +44,14 @@ def test_a_line_for_each_method_with_draws() -> None:
         tuning.draw(inputs([scene_run("MAE, draw 1", 0, 40.0), scene_run("MAE, draw 2", 0, 41.0)]))
 
 
+def test_draws_on_other_data_are_no_part_of_a_line() -> None:
+    elsewhere = [r | {"dataset": "other"} for r in draws("MAE", [80.0, 82.0])]
+    evidence = Evidence({f"{i}.json": r for i, r in enumerate([*elsewhere, *draws("MAE", VALUES)])})
+    with look():
+        (drawn,) = tuning.draw(evidence)
+    assert drawn.sources == [f"{i}.json" for i in range(2, 8)]
+
+
 def test_tuning_runs_are_no_results(tmp_path: Path) -> None:
     """Records in the folder of results: all tables but those of the real run are as without them."""
     pages = {}
@@ -55,6 +63,8 @@ def test_tuning_runs_are_no_results(tmp_path: Path) -> None:
     assert pages["without"] == pages["with"]
     assert all(is_tuning(r) for r in draws("MAE", VALUES))
     assert not is_tuning(scene_run("MAE", 0, 40.0))
+    transfer = {"config": {"data": {"test": {"type": "on_scenes", "objects": {"type": "part"}}}}}
+    assert is_tuning(transfer), "a transfer is judged on data.test"
 
 
 def test_the_shipped_suite_reads_no_evaluation_image() -> None:

@@ -54,11 +54,10 @@ def test_costs_are_of_the_row_of_most_seeds_that_knows_them(tmp_path: Path) -> N
 @pytest.mark.parametrize(("p", "interval", "shown"), [
     ("1e-9", "images and seeds", True),
     ("1e-9", "seeds", True),
-    ("1e-9", "images", False),  # one seed
     ("0.05", "seeds", False),
-    ("", "none", False),
+    ("", "images and seeds", False),  # few seeds
 ])  # fmt: skip
-def test_a_difference_is_marked_from_two_seeds_on(p: str, interval: str, shown: bool) -> None:
+def test_a_difference_is_marked_by_its_corrected_p(p: str, interval: str, shown: bool) -> None:
     assert marked({"p_holm": p, "interval": interval}) is shown
 
 

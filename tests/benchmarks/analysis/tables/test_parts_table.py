@@ -59,6 +59,28 @@ def test_parts_by_hand_add_up_and_stand_in_their_order() -> None:
     }
 
 
+def test_parts_are_of_the_seeds_that_all_have_and_each_number_says_how_many() -> None:
+    more = [run("MAE", 2, 10.0), *oracle("object", [60.0, 62.0, 90.0])[2:]]
+    lacking = [r | {"metrics": {k: v for k, v in r["metrics"].items() if k != "knn_top1_cls"}} for r in RUNS[4:5]]
+    table = parts([*RUNS[:4], *lacking, *RUNS[5:], *more])
+    means = [float(table[part]["knn_top1_avg"]) for part in ("unevenness", "position", "image", "all")]
+    assert means == [1.5, 4.5, 13.0, 19.0]
+    assert (table["all"]["knn_top1_avg_seeds"], table["position"]["knn_top1_cls_seeds"]) == ("2", "1")
+    assert table["position"]["knn_top1_cls_low"] == ""
+
+
+def test_of_several_maes_the_one_with_most_common_seeds() -> None:
+    """And not the last on file."""
+    other = [run("MAE", 0, 0.0) | {"config_hash": hash_} for hash_ in ("0" * 16, "f" * 16)]
+    assert parts([*RUNS, *other])["all"]["knn_top1_avg"] == "+19.00"
+
+
+def test_a_row_about_precision_is_no_rival() -> None:
+    row = run("MAE, bf16", 0, 45.0)
+    row["config"] = row["config"] | {"train": {"amp": "bf16"}}
+    assert not any("bf16" in part for part in parts([*RUNS, row]))
+
+
 def test_an_oracle_without_controls_has_no_parts() -> None:
     alone = [r for r in RUNS if "shuffled" not in r["method"] and "region" not in r["method"]]
     assert parts(alone) == {}
