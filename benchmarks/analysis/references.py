@@ -59,7 +59,8 @@ def references_of(runs: list[Record], methods: Methods, evidence: Evidence) -> I
         images = _mean(runs, "images_seen")
         yield from (o for o in others_of(methods, FROZEN, runs) if same_images(images, _mean(o, "images_seen")))
     for others in others_of(methods, SAME_TIME, runs):
-        if abs(_mean(others, "cpu_s") / _mean(runs, "cpu_s") - 1.0) <= COST_TOLERANCE:
+        ours, theirs = ([pair[i] for pair in seed_pairs(runs, others)] for i in (0, 1))  # clocks of the same days
+        if ours and abs(_mean(theirs, "cpu_s") / _mean(ours, "cpu_s") - 1.0) <= COST_TOLERANCE:
             yield others
     if strongest := _strongest(runs, methods):
         yield strongest

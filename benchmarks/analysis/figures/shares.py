@@ -29,7 +29,7 @@ from mlomae.records import Record
 
 LEARNED = "MLO-MAE (nca, mask pooling) beyond position"
 RIVAL = f"{SAME_TIME} beyond position"
-SHIFT = 0.006  # of the share, by which the lines are set side by side
+SHIFT, MARGIN = 0.006, 0.05  # of the share: by which the lines are set side by side; beside the first and the last
 
 STYLES = {
     "image": Style(GREEN, "o", "-"),
@@ -103,4 +103,5 @@ def _panel(ax: Axes, rows: list[Row], metric: str) -> None:
                 ax.plot([x, x], [row[f"{metric}_low"], row[f"{metric}_high"]], color=style.colour, linewidth=0.8)
     ticks = sorted({_share(row) for row in rows})
     ax.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
+    ax.set_xlim(ticks[0] - MARGIN, ticks[-1] + MARGIN)
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:+g}".replace("-", MINUS) if y else "0")

@@ -74,6 +74,8 @@ def test_only_equal_images_and_equal_settings_are_compared() -> None:
 def test_a_reference_of_another_cost_is_not_the_same_time() -> None:
     assert (MLO, LONG) in table([run(LONG, 0, 60.0, images=1400, cpu=20.0), run(MLO, 0, 70.0, cpu=22.0)])
     assert table([run(LONG, 0, 60.0, images=1400, cpu=20.0), run(MLO, 0, 70.0, cpu=40.0)]) == {}
+    slow = [run(MLO, 1, 70.0, cpu=90.0), run(MLO, 0, 70.0, cpu=22.0)]
+    assert (MLO, LONG) in table([run(LONG, 0, 60.0, images=1400), *slow]), "the clock of another seed does not count"
 
 
 def test_an_oracle_has_no_frozen_control() -> None:
