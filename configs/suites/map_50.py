@@ -2,7 +2,7 @@
 
 Command:  make suite SUITE=configs/suites/map_50.py DATA="cifar10=path/to/cifar10 tiny_imagenet=path/to/tiny-imagenet"
 Hardware: 2 cores of an Intel Xeon, two runs at a time, one thread each. Time: half an hour a seed. Not run: seeds 2
-and 4 of the oracle, its controls and the centre.
+and 4 of the region and the centre.
 Expected: results/headroom_parts.md. map_25.py and map_75.py are the same with another share.
 
 CIFAR-10 images at random places of Tiny-ImageNet's photographs. The oracle knows the object of every image; its
