@@ -167,7 +167,17 @@ def entry(style: Style, *, line: bool = True, hollow: bool = False) -> Line2D:
 
 
 def rendered(figure: Figure) -> dict[str, bytes]:
-    """{"png": bytes, "svg": bytes}, without date and version: the same figure gives the same bytes."""
+    """{"png": bytes, "svg": bytes}, without date and version: the same figure gives the same bytes.
+
+    It is laid out once, and places are rounded: the last bits of the layout differ from process to process, and an SVG
+    names its clip paths by them.
+    """
+    figure.set_dpi(DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        x, y, width, height = (round(number, 6) for number in ax.get_position(original=True).bounds)
+        ax.set_position((x, y, width, height))
     files = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
