@@ -130,6 +130,11 @@ def seed_pairs(runs: list[Record], others: list[Record]) -> list[tuple[Record, R
     return [(a, b) for a, b in pairs if may_compare(a, b)]
 
 
+def knowing(pairs: list[tuple[Record, Record]], metric: str) -> list[tuple[Record, Record]]:
+    """The pairs both of whose runs have ``metric``."""
+    return [(a, b) for a, b in pairs if metric in a["metrics"] and metric in b["metrics"]]
+
+
 def differences(pairs: list[tuple[Record, Record]], metric: str) -> list[float]:
     """``metric`` of the first run of each pair minus that of the second."""
     return [a["metrics"][metric] - b["metrics"][metric] for a, b in pairs]

@@ -56,29 +56,34 @@ def references_of(runs: list[Record], methods: Methods, evidence: Evidence) -> I
     if baseline := reference_of(runs, methods, evidence):
         yield baseline
     if runs[0]["config"].get("mask", {}).get("type") == "learned":
-        images = _mean(runs, "images_seen")
-        yield from (o for o in others_of(methods, FROZEN, runs) if same_images(images, _mean(o, "images_seen")))
+        images = mean_or_nan(runs, "images_seen", evidence)
+        for others in others_of(methods, FROZEN, runs):
+            if same_images(images, mean_or_nan(others, "images_seen", evidence)):
+                yield others
     for others in others_of(methods, SAME_TIME, runs):
         ours, theirs = ([pair[i] for pair in seed_pairs(runs, others)] for i in (0, 1))  # clocks of the same days
-        if ours and abs(_mean(theirs, "cpu_s") / _mean(ours, "cpu_s") - 1.0) <= COST_TOLERANCE:
+        ratio = mean_or_nan(theirs, "cpu_s", evidence) / mean_or_nan(ours, "cpu_s", evidence) if ours else math.nan
+        if abs(ratio - 1.0) <= COST_TOLERANCE:
             yield others
-    if strongest := _strongest(runs, methods):
+    if strongest := _strongest(runs, methods, evidence):
         yield strongest
 
 
-def _mean(runs: list[Record], cost: str) -> float:
-    return statistics.fmean(r[cost]["lower"] if cost == "images_seen" else r[cost] for r in runs)
+def mean_or_nan(runs: list[Record], cost: str, evidence: Evidence) -> float:
+    """`Evidence.mean_cost`, NaN if it is unknown: no number is close to that."""
+    known = evidence.mean_cost(runs, cost)
+    return math.nan if known is None else known
 
 
-def _strongest(runs: list[Record], methods: Methods) -> list[Record]:
+def _strongest(runs: list[Record], methods: Methods, evidence: Evidence) -> list[Record]:
     """The best of the unguided masks that cost no more than ``runs``, by the linear probe over two common seeds or
     more; [] if it is MAE or its longer run, which are references anyway, and for an unguided mask."""
     if _unguided(runs):
         return []
-    limit, found = _mean(runs, "cpu_s") * (1 + COST_TOLERANCE), []
+    limit, found = mean_or_nan(runs, "cpu_s", evidence) * (1 + COST_TOLERANCE), []
     for others in methods:
-        rival = _unguided(others) and not names_precision(others[0]) and _mean(others, "cpu_s") <= limit
-        if rival and len(pairs := seed_pairs(runs, others)) > 1:
+        rival = _unguided(others) and not names_precision(others[0])
+        if rival and mean_or_nan(others, "cpu_s", evidence) <= limit and len(pairs := seed_pairs(runs, others)) > 1:
             found.append((statistics.fmean(b["metrics"]["linear_top1_avg"] for _, b in pairs), others))
     best = max(found, key=lambda pair: pair[0], default=(0.0, []))[1]
     return best if best and best[0]["method"] not in (BASELINE, SAME_TIME) else []

@@ -101,9 +101,8 @@ def knn_of_parts(head: list[LabelledParts], upper: list[LabelledParts]) -> dict[
     label_H = torch.cat([labels for _, labels in head])
     if len(label_H.unique()) < 2:
         return {}
-    found = {}
+    found, k = {}, min(NEIGHBOURS, len(label_H))
     for name in (name for name in head[0][0] if name in upper[0][0]):
         train_HD = torch.cat([parts[name] for parts, _ in head])
-        k = min(NEIGHBOURS, len(label_H))
         found[name] = [knn_accuracy(train_HD, label_H, parts[name], label_U, k=k) for parts, label_U in upper]
     return found

@@ -95,7 +95,7 @@ def _panel(ax: Axes, rows: list[Row], metric: str) -> None:
     ax.axhline(0.0, color=FAINT, linewidth=0.8, zorder=0)
     for i, (part, style) in enumerate(STYLES.items()):
         found = sorted((row for row in rows if row["part"] == part), key=_share)
-        xs = [_share(row) + SHIFT * (i - 2) for row in found]
+        xs = [_share(row) + SHIFT * (i - (len(STYLES) - 1) / 2) for row in found]
         ys = [row[metric] for row in found]
         ax.plot(xs, ys, color=style.colour, marker=style.marker, linestyle=style.line)
         for x, row in zip(xs, found, strict=True):

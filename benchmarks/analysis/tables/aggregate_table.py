@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.analysis.comparable import BASELINE, SAME_TIME
 from benchmarks.analysis.evidence import Evidence
+from benchmarks.analysis.references import mean_or_nan
 from benchmarks.analysis.statistics import CONFIDENCE, seed_of
 from benchmarks.analysis.tables.comparison import Group, group_records
 from benchmarks.analysis.tables.table import OWN, RIVAL, SOURCES, Column, Row, Table, keys
@@ -55,17 +56,18 @@ def improvement(pairs: Pairs, shares: Pairs) -> Floats:
 def aggregate(pairs: Pairs, key: str) -> dict[str, float]:
     """``iqm`` and ``better`` with their intervals (``_low``, ``_high``); the same ``key`` gives the same bits."""
     generator = np.random.Generator(np.random.PCG64(seed_of(key)))
-    drawn = [[generator.integers(len(part), size=(REPLICATES, len(part))) for part in pair] for pair in pairs]
+
+    def draws(runs: int) -> NDArray[np.int64]:
+        """Of each replicate the runs that it takes; the first takes all as they are."""
+        return np.vstack([np.arange(runs), generator.integers(runs, size=(REPLICATES, runs))])
+
+    drawn = [[draws(len(part)) for part in pair] for pair in pairs]
     values = [(ours[at_RS], theirs[at_RT]) for (ours, theirs), (at_RS, at_RT) in zip(pairs, drawn, strict=True)]
     shares = [(_shares(at_RS), _shares(at_RT)) for at_RS, at_RT in drawn]
-    once = [(np.full(len(ours), 1 / len(ours)), np.full(len(theirs), 1 / len(theirs))) for ours, theirs in pairs]
     row: dict[str, float] = {}
-    for name, whole, replicates in (
-        ("iqm", _iqm(pairs), _iqm(values)),
-        ("better", improvement(pairs, once), improvement(pairs, shares)),
-    ):
-        ends = np.quantile(replicates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        row |= {name: float(whole), f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
+    for name, found_R in (("iqm", _iqm(values)), ("better", improvement(pairs, shares))):
+        ends = np.quantile(found_R[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        row |= {name: float(found_R[0]), f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
     return row
 
 
@@ -109,17 +111,12 @@ def _rows(evidence: Evidence) -> list[Row]:
                 continue
             row: Row = {"dataset": dataset, "method": method, "config_hash": digest, "reference": reference}
             row |= {"tasks": len(shared), "runs": sum(len(ours) for ours, _ in scores)}
-            row["time"] = _time(evidence, [ours for ours, *_ in shared]) / _time(evidence, [b for _, b, _ in shared])
+            seconds = [[mean_or_nan(runs, "cpu_s", evidence) for runs in pair] for *pair, _ in shared]
+            row["time"] = float(np.divide(*np.mean(seconds, axis=0)))
             row |= aggregate(scores, f"{setting}|{method}|{digest}")
             sources = [(OWN, [r for a, _, _ in shared for r in a]), (RIVAL, [r for _, b, _ in shared for r in b])]
             rows.append(row | {SOURCES: {"": sources}})
     return rows
-
-
-def _time(evidence: Evidence, tasks: list[list[Record]]) -> float:
-    """Mean processor seconds of the pretrainings behind transfers; NaN if one is not known."""
-    found = [evidence.mean_cost(runs, "cpu_s") for runs in tasks]
-    return float(np.mean([np.nan if seconds is None else seconds for seconds in found]))
 
 
 def _interval(name: str, title: str) -> list[Column]:

@@ -56,10 +56,9 @@ def _parts(
     oracle, shuffled, region = (by.get(name, []) for name in ("object", "shuffled", "region"))
     baseline = reference_of(oracle or shuffled or region, others, evidence)
     if region or shuffled:
-        there = [runs for runs in (baseline, region, shuffled, oracle) if runs]
-        common = set.intersection(*({r["seed"] for r in runs} for runs in there))
-        ends = ([r for r in runs if r["seed"] in common] for runs in (baseline, region, shuffled, oracle))
-        plain, anywhere, moved, own = ends
+        four = (baseline, region, shuffled, oracle)
+        common = set.intersection(*({r["seed"] for r in runs} for runs in four if runs))
+        plain, anywhere, moved, own = ([r for r in runs if r["seed"] in common] for runs in four)
         yield from zip(PARTS, (anywhere, moved, own, own), (plain, anywhere, moved, plain), strict=True)
     for runs in others:
         if runs[0]["method"] != BASELINE and not names_precision(runs[0]):

@@ -22,6 +22,7 @@ from benchmarks.analysis.comparable import (
     configurations,
     differences,
     is_oracle,
+    knowing,
     methods_of,
     names_precision,
     seed_pairs,
@@ -59,7 +60,7 @@ def _pretrain_rows(evidence: Evidence) -> list[Row]:
         row["labelled_seen"] = statistics.fmean(r["images_seen"]["head"] + r["images_seen"]["upper"] for r in runs)
         pairs = seed_pairs(runs, reference_of(runs, methods, evidence)) if runs[0]["method"] != SAME_TIME else []
         for metric in ACCURACIES:
-            if known := [(a, b) for a, b in pairs if metric in a["metrics"] and metric in b["metrics"]]:
+            if known := knowing(pairs, metric):
                 row[f"{metric}_vs_mae"] = statistics.fmean(differences(known, metric))
                 row[SOURCES][f"{metric}_vs_mae"] = pair_sources(known)
         rows.append(row)

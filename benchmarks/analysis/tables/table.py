@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.analysis.comparable import MARGINS, margin_of
+from benchmarks.analysis.comparable import MARGINS, knowing, margin_of
 from benchmarks.analysis.data_sets import pretrained_on
 from benchmarks.analysis.evidence import Evidence
 from benchmarks.analysis.references import estimate
@@ -209,7 +209,7 @@ VERDICTS = (
 def difference_of(pairs: Pairs, metric: str, column: str, evidence: Evidence) -> Row:
     """``column`` with the mean difference within the pairs of runs that know ``metric``, of which more is better, those
     of its interval, their number (``_seeds``) and what it shows; nothing without such pairs."""
-    known = [(a, b) for a, b in pairs if metric in a["metrics"] and metric in b["metrics"]]
+    known = knowing(pairs, metric)
     if not known:
         return {f"{column}_verdict": "", f"{column}_seeds": 0}
     found = estimate(known, metric, evidence)
